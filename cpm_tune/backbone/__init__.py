@@ -1,0 +1,1 @@
+"""CPM-Ant: configuration, model, tokenizer, checkpoints, presets and the embedded tiny model."""

@@ -1,0 +1,224 @@
+"""Opens a backbone folder: our own, the reference's (.pt) or Hugging Face's, whichever it is.
+
+All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype. Pickled
+files are only ever read with torch's weights_only loader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+
+_VOCABULARIES = ("vocab.txt", "ant.txt")
+
+
+@dataclass(frozen=True)
+class BackboneFolder:
+    """What is in a backbone folder, before any weight is read.
+
+    `layout` is native, reference or hf; `weights` are the files that hold tensors.
+    """
+
+    path: Path
+    layout: str
+    config: CPMAntConfig
+    weights: tuple[Path, ...]
+    vocabulary: Path
+    trained: bool
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    def tokenizer(self) -> Tokenizer:
+        """Read the vocabulary and check its size against the config."""
+        tokenizer = Tokenizer.from_file(self.vocabulary)
+        if len(tokenizer) != self.config.vocab_size:
+            raise UserError(
+                f"{self.vocabulary}: {len(tokenizer)} entries, but the config says vocab_size "
+                f"{self.config.vocab_size}; use the vocabulary that belongs to this checkpoint."
+            )
+        return tokenizer
+
+    def sha256(self) -> str:
+        """Fingerprint of config, vocabulary and weight files."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for path in (self.vocabulary, *self.weights):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+
+def open_folder(path: Path) -> BackboneFolder:
+    """Recognise a backbone folder; raise UserError saying what is missing."""
+    if not path.is_dir():
+        raise UserError(f"--backbone {path}: there is no such folder.")
+    vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
+    if vocabulary is None:
+        raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")
+    configs = [p for p in [path / "config.json", *sorted(path.glob("*.json"))] if p.is_file()]
+    for file in configs:
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: not valid JSON ({error}).") from error
+        if isinstance(raw, dict) and ("dim_model" in raw or "hidden_size" in raw):
+            break
+    else:
+        raise UserError(f"{path}: no CPM-Ant config (a .json file with dim_model or hidden_size).")
+    if raw.get("format") == "cpm-tune":
+        layout, patterns = "native", ["*.safetensors"]
+    elif raw.get("model_type") == "cpmant":
+        layout, patterns = "hf", ["*.safetensors", "pytorch_model*.bin"]
+    else:
+        layout, patterns = "reference", ["*.pt", "*.bin"]
+    weights = next((found for p in patterns if (found := sorted(path.glob(p)))), [])
+    if not weights:
+        raise UserError(f"{path}: no weights ({' or '.join(patterns)}) beside {file.name}.")
+    if layout == "reference" and len(weights) > 1:
+        names = ", ".join(p.name for p in weights)
+        raise UserError(
+            f"{path}: several checkpoints ({names}); keep the one to use in the folder."
+        )
+    config = CPMAntConfig.from_file(file)
+    trained = bool(raw.get("trained", True))
+    return BackboneFolder(path, layout, config, tuple(weights), vocabulary, trained)
+
+
+def load_weights(folder: BackboneFolder, dtype: torch.dtype) -> CPMAnt:
+    """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
+
+    Raises UserError with what is missing, unexpected or of another shape.
+    """
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+
+    with torch.device("meta"):
+        model = CPMAnt(folder.config)
+    state: dict[str, torch.Tensor] = {}
+    for name, tensor in _folded(_read(folder.weights), folder):
+        state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    _check_fit(folder, state, {name: t.shape for name, t in model.state_dict().items()})
+    model.load_state_dict(state, strict=True, assign=True)
+    return model
+
+
+def random_backbone(config: CPMAntConfig, seed: int, dtype: torch.dtype) -> CPMAnt:
+    """Return a backbone of that shape with random weights: the control for a trained one."""
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+
+    with torch.device("meta"):
+        model = CPMAnt(config)
+    return model.to_empty(device="cpu").init_weights(seed).to(dtype)
+
+
+def _read(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    import pickle
+
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    for path in files:
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118 (not a mapping)
+                        yield name, file.get_tensor(name)
+            else:
+                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                yield from state.items()
+        except (SafetensorError, OSError, RuntimeError, EOFError, AttributeError) as error:
+            raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path}: refused, it holds more than tensors (weights_only): {_line(error)}"
+            ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _folded(
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: BackboneFolder
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Bring names and scales of a layout to ours; fold in fp32."""
+    vocab, width = folder.config.vocab_size, math.sqrt(folder.config.dim_model)
+    for name, tensor in tensors:
+        if folder.layout == "hf":
+            name = name.removeprefix("cpmant.")
+            if name == "lm_head.weight":  # tied to the input embedding
+                continue
+            if name == "input_embedding.weight":  # tokens, then soft prompts
+                yield name, tensor[:vocab]
+                name, tensor = "prompt_embedding.weight", tensor[vocab:]
+        elif folder.layout == "reference" and tensor.dim() == 2:
+            if name.endswith("_embedding.weight"):
+                tensor = tensor.float() / width
+            elif name.startswith("encoder."):
+                tensor = tensor.float() / math.sqrt(tensor.shape[1])
+        yield name, tensor
+
+
+def _check_fit(
+    folder: BackboneFolder,
+    state: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Size],
+) -> None:
+    wrong = [f"missing {name}" for name in expected if name not in state]
+    wrong += [f"unexpected {name}" for name in state if name not in expected]
+    wrong += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in state and state[name].shape != shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise UserError(
+            f"{folder.path}: the checkpoint does not fit its config: {'; '.join(wrong[:4])}{more}."
+        )
+
+
+def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
+    """Write a folder in our own layout: config.json, vocab.txt, model.safetensors (folded).
+
+    Written beside and renamed, so that the folder is either complete or absent.
+    """
+    import os
+    import tempfile
+
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        staged = Path(scratch) / "backbone"
+        staged.mkdir()
+        config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
+        (staged / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        (staged / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+        save_file(
+            {k: v.contiguous() for k, v in model.state_dict().items()}, staged / "model.safetensors"
+        )
+        try:
+            os.replace(staged, path)
+        except OSError:
+            if not (path / "config.json").is_file():  # another process wrote the same folder first
+                raise

@@ -1,0 +1,106 @@
+"""CPM-Ant's configuration, the published sizes as presets, and both spellings of its JSON.
+
+The key names are those of the reference's config files; Hugging Face's spellings are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.errors import UserError
+
+_HUGGING_FACE = {
+    "hidden_size": "dim_model",
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+}
+
+
+@dataclass(frozen=True)
+class CPMAntConfig:
+    """Shape of a CPM-Ant model.
+
+    `mask_modules` has one [attention, ffn] pair of flags per layer; a flag that is true says that
+    the sub-block is absent (structured pruning), as in the compressed releases.
+    """
+
+    vocab_size: int = 30720
+    dim_model: int = 4096
+    dim_ff: int = 10240
+    num_layers: int = 48
+    num_heads: int = 32
+    dim_head: int = 128
+    dropout_p: float = 0.0
+    position_bias_num_buckets: int = 512
+    position_bias_max_distance: int = 2048
+    eps: float = 1e-6
+    prompt_types: int = 32
+    prompt_length: int = 32
+    segment_types: int = 32
+    mask_modules: tuple[tuple[bool, bool], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "dim_model", "dim_ff", "num_layers", "num_heads", "dim_head"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"'{name}' is {value!r}, expected a positive whole number")
+        masks = tuple((bool(a), bool(f)) for a, f in self.mask_modules)
+        if masks and len(masks) != self.num_layers:
+            raise ValueError(f"'mask_modules' has {len(masks)} pairs for {self.num_layers} layers")
+        object.__setattr__(self, "mask_modules", masks or ((False, False),) * self.num_layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as JSON values, reference spelling."""
+        values = asdict(self)
+        values["mask_modules"] = [list(pair) for pair in self.mask_modules]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CPMAntConfig:
+        """Read either spelling; unrelated keys are ignored. Raises ValueError for bad values."""
+        known = {f.name for f in fields(cls)}
+        values = {_HUGGING_FACE.get(key, key): value for key, value in values.items()}
+        taken = {k: v for k, v in values.items() if k in known and v is not None}
+        missing = {"vocab_size", "dim_model", "num_layers"} - taken.keys()
+        if missing:
+            raise ValueError(f"'{min(missing)}' is missing")
+        if "mask_modules" in taken:
+            taken["mask_modules"] = tuple(tuple(pair) for pair in taken["mask_modules"])
+        return cls(**taken)
+
+    @classmethod
+    def from_file(cls, path: Path) -> CPMAntConfig:
+        """Read a config file; raise UserError naming it for what is wrong."""
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: not a CPM-Ant config: {error}.") from error
+
+
+def _spread(layers: int, attention: int, ffn: int) -> tuple[tuple[bool, bool], ...]:
+    """Keep `attention` and `ffn` sub-blocks of `layers`, evenly spread."""
+
+    def kept(n: int) -> set[int]:
+        return {round(i * (layers - 1) / (n - 1)) for i in range(n)}
+
+    a, f = kept(attention), kept(ffn)
+    return tuple((i not in a, i not in f) for i in range(layers))
+
+
+_TEN = CPMAntConfig()
+_SEVEN = replace(_TEN, mask_modules=_spread(48, 37, 32))
+_ONE = replace(_TEN, dim_model=2048, dim_ff=5120, num_heads=16, mask_modules=_spread(48, 25, 21))
+
+# Published of the compressed models: hidden size and how many sub-blocks remain. Their heads, inner
+# widths and which sub-blocks remain come with each checkpoint's own config, which always wins; here
+# they are chosen so that the totals fit the names (for estimates without a checkpoint).
+PRESETS: dict[str, CPMAntConfig] = {
+    "cpm-ant-10b": _TEN,
+    "cpm-ant-7b": _SEVEN,
+    "cpm-ant-3b": replace(_SEVEN, dim_model=2560, dim_ff=6400, num_heads=20),
+    "cpm-ant-1b": _ONE,
+    "cpm-ant-300m": replace(_ONE, dim_model=512),
+}

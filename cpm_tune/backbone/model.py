@@ -1,0 +1,263 @@
+"""CPM-Ant as one plain torch module, with the reference's state-dict names.
+
+Weights are held folded: the reference divides by sqrt(fan-in) at run time, here (and in Hugging
+Face's layout) that factor is already in the weight, so that y = W x. A delta that adds to a
+module's output, as OpenDelta's LoRA does, sees the same input and output either way. Reference
+checkpoints are folded once, when they are loaded (`cpm_tune.backbone.checkpoint`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cpm_tune.backbone.config import CPMAntConfig
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, computed in fp32, weight only."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
+        return normed.to(x.dtype) * self.weight.to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with an additive bias that carries both positions and mask."""
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        inner = config.num_heads * config.dim_head
+        self.project_q = nn.Linear(config.dim_model, inner, bias=False)
+        self.project_k = nn.Linear(config.dim_model, inner, bias=False)
+        self.project_v = nn.Linear(config.dim_model, inner, bias=False)
+        self.attention_out = nn.Linear(inner, config.dim_model, bias=False)
+        self.dim_head = config.dim_head
+        self.dropout_p = config.dropout_p
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x (batch, length, dim_model), bias (batch, heads, length, length) -> like x."""
+
+        def heads(projected: Tensor) -> Tensor:
+            return projected.view(*projected.shape[:2], -1, self.dim_head).transpose(1, 2)
+
+        query, key, value = (
+            heads(project(x)) for project in (self.project_q, self.project_k, self.project_v)
+        )
+        dropout = self.dropout_p if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
+        )
+        return self.attention_out(mixed.transpose(1, 2).flatten(2))
+
+
+class SelfAttentionBlock(nn.Module):
+    """x + attention(norm(x))."""
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.layernorm_before_attention = RMSNorm(config.dim_model, config.eps)
+        self.self_attention = Attention(config)
+        self.dropout = nn.Dropout(config.dropout_p)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        return x + self.dropout(self.self_attention(self.layernorm_before_attention(x), bias))
+
+
+class GatedInput(nn.Module):
+    """GELU(w_0 x) * (w_1 x)."""
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.w_0 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
+        self.w_1 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.w_0(x)) * self.w_1(x)
+
+
+class FeedForward(nn.Module):
+    """The gated feed-forward network."""
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.w_in = GatedInput(config)
+        self.dropout = nn.Dropout(config.dropout_p)
+        self.w_out = nn.Linear(config.dim_ff, config.dim_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w_out(self.dropout(self.w_in(x)))
+
+
+class FFNBlock(nn.Module):
+    """x + ffn(norm(x))."""
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.layernorm_before_ffn = RMSNorm(config.dim_model, config.eps)
+        self.ffn = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout_p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.dropout(self.ffn(self.layernorm_before_ffn(x)))
+
+
+class TransformerBlock(nn.Module):
+    """One layer; a masked sub-block is absent and has no parameters."""
+
+    def __init__(self, config: CPMAntConfig, masked: tuple[bool, bool]) -> None:
+        super().__init__()
+        self.self_att = None if masked[0] else SelfAttentionBlock(config)
+        self.ffn = None if masked[1] else FFNBlock(config)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        if self.self_att is not None:
+            x = self.self_att(x, bias)
+        return x if self.ffn is None else self.ffn(x)
+
+
+class Encoder(nn.Module):
+    """The stack of layers and the last norm."""
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TransformerBlock(config, m) for m in config.mask_modules)
+        self.output_layernorm = RMSNorm(config.dim_model, config.eps)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, bias)
+        return self.output_layernorm(x)
+
+
+class PositionBias(nn.Module):
+    """Additive attention bias from relative position and segments.
+
+    Within a segment: bidirectional T5 buckets of (key index - query index). Between segments: one
+    bucket per (query segment, key segment), after the position buckets.
+    """
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.buckets = config.position_bias_num_buckets
+        self.max_distance = config.position_bias_max_distance
+        self.segments = config.segment_types
+        rows = self.buckets + self.segments**2
+        self.relative_attention_bias = nn.Parameter(torch.empty(rows, config.num_heads))
+
+    def _bucket(self, relative: Tensor) -> Tensor:
+        half = self.buckets // 2
+        exact = half // 2
+        distance = relative.abs()
+        far = torch.log(distance.float().clamp(min=1) / exact)
+        far = exact + (far / math.log(self.max_distance / exact) * (half - exact)).long()
+        near_or_far = torch.where(distance < exact, distance, far.clamp(max=half - 1))
+        return near_or_far + (relative > 0) * half
+
+    def forward(self, segment: Tensor) -> Tensor:
+        """segment (batch, length) int64 -> bias (batch, heads, length, length)."""
+        index = torch.arange(segment.shape[1], device=segment.device)
+        within = self._bucket(index[None, :] - index[:, None])
+        query, key = segment[:, :, None], segment[:, None, :]
+        between = self.buckets + query * self.segments + key
+        bucket = torch.where(query == key, within, between)
+        return F.embedding(bucket, self.relative_attention_bias).permute(0, 3, 1, 2)
+
+
+def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
+    """Which (query, key) pairs attend: (batch, length) x 2 -> bool (batch, length, length).
+
+    A key is seen if it is context, or if the query is not context and does not precede it; only
+    within one span. Every position sees itself, so that padding (span -1) stays finite.
+    """
+    index = torch.arange(span.shape[1], device=span.device)
+    causal = index[None, :] <= index[:, None]
+    seen = context[:, None, :] | (~context[:, :, None] & causal)
+    same_span = span[:, :, None] == span[:, None, :]
+    return (seen & same_span) | torch.eye(len(index), dtype=torch.bool, device=span.device)
+
+
+class CPMAnt(nn.Module):
+    """The backbone: token ids to hidden states; `logits` is the tied head.
+
+    Soft-prompt rows are addressed by ids from `vocab_size` upwards:
+    vocab_size + prompt_type * prompt_length + row.
+    """
+
+    def __init__(self, config: CPMAntConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.prompt_embedding = nn.Embedding(
+            config.prompt_types * config.prompt_length, config.dim_model
+        )
+        self.segment_embedding = nn.Embedding(config.segment_types, config.dim_model)
+        self.input_embedding = nn.Embedding(config.vocab_size, config.dim_model)
+        self.position_bias = PositionBias(config)
+
+    def embed(self, ids: Tensor, segment: Tensor) -> Tensor:
+        """ids, segment (batch, length) int64 -> (batch, length, dim_model)."""
+        vocab = self.config.vocab_size
+        token = self.input_embedding(ids.clamp(max=vocab - 1))
+        prompt = self.prompt_embedding((ids - vocab).clamp(min=0))
+        x = torch.where((ids >= vocab)[..., None], prompt, token)
+        return x + self.segment_embedding(segment)
+
+    def forward(
+        self,
+        ids: Tensor,
+        segment: Tensor,
+        context: Tensor | None = None,
+        span: Tensor | None = None,
+        length: Tensor | None = None,
+    ) -> Tensor:
+        """Return hidden states (batch, length, dim_model).
+
+        ids, segment: (batch, length) int64. context: bool, what all positions see (default: all).
+        span: int64, keeps packed examples apart (default: one span per row); -1 is padding.
+        length: (batch,) int64, positions from there on are padding (for rows that are not packed).
+        """
+        if context is None:
+            context = torch.ones_like(ids, dtype=torch.bool)
+        if span is None:
+            span = torch.zeros_like(ids)
+        if length is not None:
+            padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
+            span = span.masked_fill(padding, -1)
+        context = context & (span >= 0)
+        bias = self.position_bias(segment)
+        bias = bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
+        return self.encoder(self.embed(ids, segment), bias)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (..., dim_model) -> (..., vocab_size), by the tied input embedding."""
+        return F.linear(hidden, self.input_embedding.weight)
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> CPMAnt:
+        """Draw all weights at random, the same for a seed on every machine; returns self.
+
+        Linear weights N(0, 1/fan_in), the two that write into the residual stream divided further
+        by sqrt(2 * layers); embeddings N(0, 1/dim_model); position bias N(0, 0.02^2).
+        """
+        generator = torch.Generator().manual_seed(seed)
+        depth = math.sqrt(2 * self.config.num_layers)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 1:
+                weight.fill_(1.0)
+                continue
+            std = weight.shape[1] ** -0.5
+            if name.endswith("relative_attention_bias"):
+                std = 0.02
+            elif name.endswith(("attention_out.weight", "w_out.weight")):
+                std /= depth
+            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+        return self

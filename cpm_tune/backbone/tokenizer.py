@@ -1,0 +1,99 @@
+"""CPM-Ant's tokenizer: jieba words, each cut greedily into the longest vocabulary entries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.errors import UserError
+from cpm_tune.paths import cache_dir
+
+SPECIALS = ("<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>")
+MAX_WORD = 200
+
+
+def _segmenter() -> Any:
+    """A jieba segmenter of our own: quiet, its cache in the user's cache folder."""
+    import logging
+
+    import jieba
+
+    jieba.setLogLevel(logging.WARNING)
+    segmenter = jieba.Tokenizer()
+    segmenter.tmp_dir = str(cache_dir("jieba"))
+    return segmenter
+
+
+class Tokenizer:
+    """Text to ids and back, after the vocabulary file of a backbone.
+
+    One entry a line, its id the line's number (blank lines do not count); `</_>` stands for a space
+    and `</n>` for a newline.
+    """
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        """Raises ValueError if a special entry is missing or an entry is there twice."""
+        ids: dict[str, int] = {}
+        for entry in filter(None, (line.strip() for line in entries)):
+            if entry in ids:
+                raise ValueError(f"entry '{entry}' is there twice")
+            ids[entry] = len(ids)
+        missing = [special for special in SPECIALS if special not in ids]
+        if missing:
+            raise ValueError(f"special entry '{missing[0]}' is missing")
+        for written, meant in (("</_>", " "), ("</n>", "\n")):
+            if written in ids:
+                ids[meant] = ids.pop(written)
+        self.ids = ids
+        self.entries = {index: entry for entry, index in ids.items()}
+        self.bos, self.eos = ids["<s>"], ids["</s>"]
+        self.pad, self.unk = ids["<pad>"], ids["<unk>"]
+        self._jieba: Any = None
+        self._longest = max(map(len, ids))
+        self._pieces = lru_cache(maxsize=200_000)(self._cut_word)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        """Read a vocabulary file; raise UserError naming it for what is wrong."""
+        try:
+            return cls(path.read_text(encoding="utf-8").split("\n"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not a CPM-Ant vocabulary: {error}.") from error
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _cut_word(self, word: str) -> tuple[int, ...]:
+        if len(word) > MAX_WORD:
+            return (self.unk,)
+        pieces: list[int] = []
+        start = 0
+        while start < len(word):
+            for end in range(min(len(word), start + self._longest), start, -1):
+                index = self.ids.get(word[start:end])
+                if index is not None:
+                    pieces.append(index)
+                    start = end
+                    break
+            else:
+                pieces.append(self.unk)
+                start += 1
+        return tuple(pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without any special entry around it."""
+        if self._jieba is None:
+            self._jieba = _segmenter()
+        ids: list[int] = []
+        for word in self._jieba.cut(text, cut_all=False):
+            ids.extend(self._pieces(word))
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids; inverts `encode` for text within the vocabulary.
+
+        Raises KeyError for an id outside the vocabulary.
+        """
+        return "".join(self.entries[index] for index in ids)

@@ -1,0 +1,47 @@
+"""The order of training examples: a function of seed and step alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cpm_tune.spec import Recipe
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """One optimiser step: its number (from 1), its epoch (from 0) and its row numbers."""
+
+    step: int
+    epoch: int
+    rows: tuple[int, ...]
+
+
+def total_steps(n_rows: int, recipe: Recipe) -> int:
+    """Optimiser steps of a whole training, unless it stops early."""
+    steps = math.ceil(n_rows / recipe.batch_size) * recipe.epochs
+    return min(steps, recipe.max_steps) if recipe.max_steps else steps
+
+
+def global_batches(n_rows: int, recipe: Recipe, seed: int) -> Iterator[GlobalBatch]:
+    """Yield every step's rows: each epoch a new permutation, its last batch may be smaller."""
+    last, step = total_steps(n_rows, recipe), 0
+    for epoch in range(recipe.epochs):
+        order = np.random.default_rng([seed, epoch]).permutation(n_rows)
+        for start in range(0, n_rows, recipe.batch_size):
+            step += 1
+            if step > last:
+                return
+            yield GlobalBatch(step, epoch, tuple(order[start : start + recipe.batch_size].tolist()))
+
+
+def rows_at(dataset: Any, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Rows of a datasets.Dataset by number, in that order."""
+    columns = dataset[list(numbers)]
+    return [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]

@@ -1,0 +1,1 @@
+"""Deltas: what is trained on a frozen backbone. The only folder that touches OpenDelta."""

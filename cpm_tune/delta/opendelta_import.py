@@ -1,0 +1,64 @@
+"""Imports OpenDelta 0.3.2 (2022) on today's transformers, without its web and hub parts.
+
+OpenDelta imports names that are gone (`transformers.deepspeed`, DistilBERT's old attention class)
+and clients for its model hub and its interactive web page. The former get today's equivalents, the
+latter empty stand-ins that live only while it is imported, so nothing here can open a connection.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+import types
+from typing import Any
+
+from cpm_tune.errors import UserError
+
+INSTALL = "pip install --no-deps opendelta==0.3.2"
+_STAND_INS = ("turtle", "DeltaCenter", "opendelta.utils.interactive.web")
+
+
+def opendelta() -> Any:
+    """Return the opendelta package; raise UserError with the install command if it is missing."""
+    if "opendelta" in sys.modules:
+        return sys.modules["opendelta"]
+    if importlib.util.find_spec("opendelta") is None:
+        raise UserError(f"OpenDelta is not installed, and this delta needs it; run: {INSTALL}")
+    path = list(sys.path)
+    replaced = {name: sys.modules.get(name) for name in _STAND_INS}
+    try:
+        _alias_transformers()
+        for name in _STAND_INS:
+            sys.modules[name] = _stand_in(name)
+        return importlib.import_module("opendelta")
+    except ImportError as error:
+        for name in [name for name in sys.modules if name.split(".")[0] == "opendelta"]:
+            del sys.modules[name]
+        raise UserError(
+            f"OpenDelta does not import here ({error}); run: {INSTALL} transformers==5.23.0"
+        ) from error
+    finally:
+        sys.path[:] = path  # it puts its own folder in front
+        for name, module in replaced.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
+
+
+def _stand_in(name: str) -> types.ModuleType:
+    """A module with the names that OpenDelta imports from it and never needs here."""
+    module = types.ModuleType(name)
+    vars(module).update(back=None, OssClient=None, interactive=None)
+    return module
+
+
+def _alias_transformers() -> None:
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    deepspeed = importlib.import_module("transformers.integrations.deepspeed")
+    sys.modules.setdefault("transformers.deepspeed", deepspeed)
+    distilbert = importlib.import_module("transformers.models.distilbert.modeling_distilbert")
+    if not hasattr(distilbert, "MultiHeadSelfAttention"):
+        vars(distilbert)["MultiHeadSelfAttention"] = distilbert.DistilBertSelfAttention

@@ -1,0 +1,68 @@
+"""What a result ran on: package versions, this package's git state, memory."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import cpm_tune
+from cpm_tune.paths import PACKAGE
+
+PACKAGES = (
+    "torch",
+    "opendelta",
+    "transformers",
+    "bmtrain",
+    "datasets",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+    "jieba",
+    "safetensors",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what takes part in a result, as far as it is installed."""
+    found = {"cpm-tune": cpm_tune.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of this package's checkout and whether it has changes; (None, None) outside one."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None, None
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(PACKAGE.parent), *command],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for command in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no"),
+            )
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return said[0], bool(said[1])
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory of this process so far: device memory under CUDA, resident memory on a CPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

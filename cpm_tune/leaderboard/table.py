@@ -1,0 +1,212 @@
+"""Groups the records of a results folder into rows that may be compared, and prints them.
+
+Runs are in one table only if task, template, data, limit and metric are the same; what keeps tables
+apart is in their headings. A row is one backbone, delta and recipe; its seeds are averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.errors import UserError
+from cpm_tune.record import FILE, RunRecord, read_record
+from cpm_tune.show import table as text_table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; scores are fractions, `std` is over seeds (None for one seed)."""
+
+    backbone: str
+    delta: str
+    settings: str
+    n_seeds: int
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+    n_trainable: int
+    samples_per_second: float | None
+    peak_memory_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that may be compared, best first."""
+
+    task: str
+    metric: str
+    template: str
+    heading: str
+    notes: tuple[str, ...]
+    majority: float | None
+    rows: tuple[Row, ...]
+
+
+def read_results(folder: Path) -> tuple[list[RunRecord], list[str]]:
+    """Return the finished records below a folder, and a sentence for each file left out."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
+    records: dict[str, RunRecord] = {}
+    warnings: list[str] = []
+    for path in sorted(folder.rglob(FILE)):
+        try:
+            record = read_record(path)
+        except UserError as error:
+            warnings.append(str(error))
+            continue
+        if record.status != "finished" or path.parent.name.endswith((".partial", ".old")):
+            said = f": {record.error}" if record.error else ""
+            warnings.append(f"{path.parent.name}: {record.status}, not in the table{said}")
+        elif record.run_id in records:
+            warnings.append(f"{path}: the same run is there twice; one is counted.")
+        else:
+            records[record.run_id] = record
+    return list(records.values()), warnings
+
+
+def make_tables(records: list[RunRecord]) -> list[Table]:
+    """Group records into tables and rows."""
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[_comparable_key(record)].append(record)
+    return [_table(group) for _, group in sorted(groups.items())]
+
+
+def _comparable_key(record: RunRecord) -> str:
+    spec = record.spec
+    data = spec.data
+    return json.dumps(
+        [
+            spec.task,
+            spec.task_version,
+            spec.template_sha256,
+            record.ranks_by,
+            record.test.signature,
+            *(data.dev, data.test, data.limit, data.skip_bad_rows, data.sample),
+        ]
+    )
+
+
+def _row_key(record: RunRecord) -> str:
+    """Everything that decides the result, but the seed."""
+    spec = record.spec.model_dump(mode="json", exclude={"seed"})
+    return json.dumps(spec, sort_keys=True)
+
+
+def _table(records: list[RunRecord]) -> Table:
+    spec = records[0].spec
+    rows: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        rows[_row_key(record)].append(record)
+    better = -1 if records[0].test.higher_is_better else 1
+    made = sorted((_row(seeds) for seeds in rows.values()), key=lambda row: better * row.mean)
+    test = records[0].data["test"]
+    heading = f"test {spec.data.test[:8] if spec.data.test else '-'}, n={test.n}"
+    notes = []
+    if spec.data.sample:
+        notes.append("sample data, not comparable with real results")
+    if spec.data.limit:
+        notes.append(f"limited to {spec.data.limit} rows per split")
+    if spec.data.skip_bad_rows:
+        notes.append("bad rows skipped")
+    majority = records[0].controls.get("majority")
+    return Table(
+        task=f"{spec.task} v{spec.task_version}",
+        metric=records[0].ranks_by,
+        template=f"{spec.template} v{spec.template_version}",
+        heading=heading,
+        notes=tuple(notes),
+        majority=majority.value if majority else None,
+        rows=tuple(made),
+    )
+
+
+def _row(seeds: list[RunRecord]) -> Row:
+    first = seeds[0]
+    values = [record.test.value for record in seeds]
+    speeds = [r.training.samples_per_second for r in seeds if r.training]
+    memory = [r.environment.peak_memory_bytes for r in seeds if r.environment]
+    trained = "" if first.backbone.trained else " (random weights)"
+    recipe = first.spec.recipe
+    settings = f"lr={recipe.lr:g} batch={recipe.batch_size}" if recipe else "-"
+    if first.spec.precision != "fp32":
+        settings += f" {first.spec.precision}"
+    alone = len(values) == 1
+    return Row(
+        backbone=first.backbone.name + trained,
+        delta=first.delta.name,
+        settings=settings,
+        n_seeds=len(values),
+        mean=statistics.fmean(values),
+        std=None if alone else statistics.stdev(values),
+        low=first.test.low if alone else None,
+        high=first.test.high if alone else None,
+        n_trainable=first.delta.n_trainable,
+        samples_per_second=statistics.fmean(speeds) if speeds else None,
+        peak_memory_bytes=max(memory) if memory else None,
+    )
+
+
+HEADER = (
+    "backbone",
+    "delta",
+    "settings",
+    "seeds",
+    "score",
+    "± / 95%",
+    "trained",
+    "samples/s",
+    "peak GiB",
+)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    spread = f"± {row.std:.4f}" if row.std is not None else f"[{row.low:.4f}, {row.high:.4f}]"
+    return (
+        row.backbone,
+        row.delta,
+        row.settings,
+        str(row.n_seeds),
+        f"{row.mean:.4f}",
+        spread,
+        f"{row.n_trainable:,}",
+        "-" if row.samples_per_second is None else f"{row.samples_per_second:.1f}",
+        "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f}",
+    )
+
+
+def leaderboard(folder: Path, style: str) -> tuple[str, list[str]]:
+    """Return the tables of a results folder as text, md or json, and warnings about files."""
+    records, warnings = read_results(folder)
+    tables = make_tables(records)
+    if style == "json":
+        return json.dumps([_as_json(t) for t in tables], ensure_ascii=False, indent=1), warnings
+    if not tables:
+        return f"{folder}: no finished runs.", warnings
+    return "\n\n".join(_as_text(t, style) for t in tables), warnings
+
+
+def _as_json(table: Table) -> dict[str, Any]:
+    return {**vars(table), "rows": [vars(row) for row in table.rows]}
+
+
+def _as_text(table: Table, style: str) -> str:
+    title = f"{table.task}: {table.metric}, template {table.template}, {table.heading}"
+    notes = [*table.notes]
+    if table.majority is not None:
+        notes.append(f"majority class {table.majority:.4f}")
+    rows = [_cells(row) for row in table.rows]
+    if style == "md":
+        lines = [f"### {title}", "", *(f"- {note}" for note in notes), ""]
+        lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+        lines += [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+        ]
+        return "\n".join(lines)
+    return "\n".join([title, *(f"  {note}" for note in notes), text_table(HEADER, rows)])

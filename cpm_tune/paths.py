@@ -1,0 +1,22 @@
+"""Where shipped files and the user's cache are, for a checkout and for an installed wheel alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(folder: str) -> Path:
+    """Return the folder `tasks` or `delta_configs`: inside the wheel, else beside the package."""
+    inside = PACKAGE / "_shipped" / folder
+    return inside if inside.is_dir() else PACKAGE.parent / folder
+
+
+def cache_dir(name: str) -> Path:
+    """Return (and create) a folder below the user's cache folder of this program."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_dir("cpm-tune", appauthor=False)) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,226 @@
+"""From what the user said to a checked plan of one run. Collects all mistakes; loads no weights."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
+from cpm_tune.backbone.embedded import NAME as EMBEDDED
+from cpm_tune.backbone.embedded import resolve
+from cpm_tune.data.files import SplitFile, find_splits, sample_folder
+from cpm_tune.delta.config import DeltaConfig, parse_config
+from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.registry import load_preset, load_task
+from cpm_tune.spec import BackboneSpec, DataSpec, Encoding, Execution, Recipe, RunSpec
+from cpm_tune.task import Task, Template
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; the fields are the options of `tune`."""
+
+    task: str
+    delta: str = "lora"
+    template: str | None = None
+    data: Path | None = None
+    backbone: str = EMBEDDED
+    seed: int = 1
+    precision: str = "fp32"
+    limit: int | None = None
+    skip_bad_rows: bool = False
+    random_backbone: bool = False
+    settings: Mapping[str, Any] | None = None
+    include: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, fully decided. `notes` say what makes its scores not comparable."""
+
+    spec: RunSpec
+    execution: Execution
+    task: Task
+    template: Template
+    splits: Mapping[str, SplitFile]
+    folder: BackboneFolder
+    delta: DeltaConfig
+    delta_name: str
+    notes: tuple[str, ...]
+
+
+def parse_settings(items: Sequence[str]) -> dict[str, Any]:
+    """Parse `key=value` strings; values are read as YAML scalars, so 1e-3 and true mean that."""
+    settings: dict[str, Any] = {}
+    for item in items:
+        key, sign, text = item.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {item}: expected key=value, such as train.lr=1e-3.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {item}: the value is not valid YAML.") from error
+        if isinstance(value, str):  # YAML 1.1 wants a dot in 1e-3
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        settings[key.strip()] = value
+    return settings
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file with the options of `tune`; raise UserError for what is wrong."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"--config {path}: not readable YAML or JSON ({said}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path}: expected a mapping of options to values.")
+    return values
+
+
+def make_plan(request: Request) -> Plan:
+    """Check a request and return its plan. Every mistake found is in the one UserError raised."""
+    problems: list[str] = []
+
+    def attempt(action: Any, *args: Any) -> Any:
+        try:
+            return action(*args)
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    task: Task | None = attempt(load_task, request.task, request.include)
+    settings = dict(request.settings or {})
+    delta = attempt(_delta, request.delta, settings)
+    folder = attempt(lambda: open_folder(resolve(request.backbone)))
+    trains = delta is not None and delta.delta_type != "none"
+    template = splits = encoding = recipe = None
+    if task is not None:
+        template = attempt(find_template, task, request.template)
+        needed = ("train", "dev", "test") if trains else ("dev", "test")
+        splits = attempt(find_splits, task, request.data or sample_folder(task), needed)
+        defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
+        encoding = attempt(_settings, Encoding, "encode", settings, defaults)
+        recipe = attempt(_settings, Recipe, "train", settings, defaults) if trains else None
+    execution = attempt(_settings, Execution, "run", settings, {})
+    for key in settings:
+        if key.partition(".")[0] not in (*_PARTS, "delta"):
+            full = [
+                f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields
+            ]
+            problems.append(f"there is no setting '{key}'.{did_you_mean(key, full)}")
+    if problems:
+        raise UserError("\n".join(problems))
+    assert task is not None
+    assert template is not None
+    assert splits is not None
+    assert folder is not None
+    assert encoding is not None
+
+    sample = request.data is None
+    notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
+    if request.limit:
+        notes.append(f"limited to {request.limit} rows per split")
+    if not folder.trained or request.random_backbone:
+        notes.append(f"the backbone {folder.name} has random weights")
+    try:
+        spec = RunSpec(
+            task=task.name,
+            task_version=task.version,
+            template=template.name,
+            template_version=template.version,
+            template_sha256=template.sha256,
+            data=DataSpec(
+                **{
+                    split: splits[split].sha256 if split in splits else None
+                    for split in task.files.names
+                },
+                limit=request.limit,
+                skip_bad_rows=request.skip_bad_rows,
+                sample=sample,
+            ),
+            backbone=BackboneSpec(
+                sha256=folder.sha256(), init="random" if request.random_backbone else "checkpoint"
+            ),
+            delta=delta.model_dump(mode="json"),
+            encoding=encoding,
+            recipe=recipe,
+            seed=request.seed if trains or request.random_backbone else 0,
+            precision=request.precision,
+        )
+    except ValidationError as error:
+        raise UserError(_first(error, "")) from error
+    return Plan(
+        spec,
+        execution,
+        task,
+        template,
+        splits,
+        folder,
+        delta,
+        Path(request.delta).stem,
+        tuple(notes),
+    )
+
+
+def find_template(task: Task, name: str | None) -> Template:
+    """Return a task's template by name (None: the default), or raise UserError."""
+    template = task.template(name)
+    if template is None:
+        known = [t.name for t in task.templates]
+        raise UserError(
+            f"task {task.name} has no template '{name}'.{did_you_mean(str(name), known)}"
+        )
+    return template
+
+
+def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:
+    """The task's encoding defaults with the user's `encode.*` settings."""
+    encoding: Encoding = _settings(Encoding, "encode", settings, task.recipe)
+    return encoding
+
+
+def _delta(name: str, settings: Mapping[str, Any]) -> DeltaConfig:
+    config = load_preset(name)
+    for key, value in settings.items():
+        part, _, setting = key.partition(".")
+        if part == "delta":
+            config[setting] = value
+    return parse_config(config, f"delta {name}")
+
+
+def _settings(
+    model: Any, part: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Any:
+    """Build a settings model from defaults that belong to it and the user's `part.*` settings."""
+    values = {key: value for key, value in defaults.items() if key in model.model_fields}
+    for key, value in settings.items():
+        owner, _, name = key.partition(".")
+        if owner == part:
+            if name not in model.model_fields:
+                names = [f"{part}.{field}" for field in model.model_fields]
+                names += [
+                    f"{p}.{f}" for p, m in _PARTS.items() for f in m.model_fields if f == name
+                ]
+                raise UserError(f"there is no setting '{key}'.{did_you_mean(key, names)}")
+            values[name] = value
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise UserError(_first(error, f"{part}.")) from error
+
+
+_PARTS: Mapping[str, Any] = {"train": Recipe, "encode": Encoding, "run": Execution}
+
+
+def _first(error: ValidationError, prefix: str) -> str:
+    first = error.errors()[0]
+    key = prefix + ".".join(map(str, first["loc"]))
+    return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -1,0 +1,187 @@
+"""The record of a run (run.json): a typed, versioned schema, validated on read, written atomically.
+
+`python -m cpm_tune.record` writes the JSON Schema that ships with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cpm_tune.errors import UserError
+from cpm_tune.paths import PACKAGE
+from cpm_tune.spec import Execution, RunSpec
+
+FILE = "run.json"
+SCHEMA = PACKAGE / "run.schema.json"
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ScoreRecord(_Part):
+    """A metric on a split; `low` and `high` are the 95% interval that the signature names."""
+
+    value: float
+    low: float
+    high: float
+    n: Annotated[int, Field(ge=1)]
+    signature: str
+    higher_is_better: bool
+
+
+class SplitRecord(_Part):
+    """What was read of a split: `n` rows in use, of which `n_truncated` were cut to fit (None where
+    the split was not encoded as a whole)."""
+
+    path: str
+    sha256: Sha256
+    n: int
+    n_skipped: int
+    n_truncated: int | None
+    n_unparsed: int = 0
+
+
+class BackboneRecord(_Part):
+    """The frozen model."""
+
+    name: str
+    path: str
+    sha256: Sha256
+    trained: bool
+    n_parameters: int
+
+
+class DeltaRecord(_Part):
+    """What was trained."""
+
+    name: str
+    n_trainable: int
+    bytes: int
+    sha256: Sha256 | None
+
+
+class CurvePoint(_Part):
+    """An evaluation on dev during training; `loss` is the mean training loss since the last one."""
+
+    step: int
+    loss: float
+    dev: float
+
+
+class TrainingRecord(_Part):
+    """How training went. `samples_per_second` counts training alone, without evaluation."""
+
+    steps: int
+    best_step: int
+    stopped_early: bool
+    curve: list[CurvePoint]
+    samples_per_second: float
+    seconds: float
+
+
+class EnvironmentRecord(_Part):
+    """Where it ran; nothing here is part of the run's identity."""
+
+    packages: dict[str, str]
+    python: str
+    git_sha: str | None
+    git_dirty: bool | None
+    device: str
+    engine: str
+    world_size: int
+    threads: int
+    deterministic: bool
+    peak_memory_bytes: int
+    seconds: float
+    finished_at: str
+
+
+class ControlRecord(_Part):
+    """A control beside the score, on the same test rows."""
+
+    value: float
+    low: float
+    high: float
+    run_id: str | None = None
+    note: str = ""
+
+
+class RunRecord(_Part):
+    """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks."""
+
+    schema_version: Literal[1] = 1
+    status: Literal["running", "finished", "failed"]
+    run_id: str
+    spec_sha256: Sha256
+    spec: RunSpec
+    execution: Execution
+    ranks_by: str
+    comparable: bool
+    note: str = ""
+    data: dict[str, SplitRecord] = {}
+    backbone: BackboneRecord
+    delta: DeltaRecord
+    scores: dict[str, dict[str, ScoreRecord]] = {}
+    controls: dict[str, ControlRecord] = {}
+    training: TrainingRecord | None = None
+    environment: EnvironmentRecord | None = None
+    predictions: dict[str, Sha256] = {}
+    error: str | None = None
+
+    @property
+    def test(self) -> ScoreRecord:
+        """The ranking metric on the test split (finished runs only)."""
+        return self.scores["test"][self.ranks_by]
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Write run.json: the old one or the new one is there at any moment, whole."""
+    write_atomically(folder / FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file beside its place, flush it to disk and rename it."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and validate a run.json; raise UserError naming the file and the first fault."""
+    try:
+        record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}: not a valid run record: {place or 'file'}: {first['msg']}."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({error}).") from error
+    if record.spec.sha256 != record.spec_sha256:
+        raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
+    if record.status == "finished" and record.ranks_by not in record.scores.get("test", {}):
+        raise UserError(f"{path}: a finished run without its test {record.ranks_by}.")
+    return record
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of run.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunRecord.model_json_schema(),
+    }
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,32 @@
+"""LCQMC: do two questions ask the same thing? (Liu et al., COLING 2018)"""
+
+from cpm_tune.task import Choice, Files, Source, Task, Template
+
+TASK = Task(
+    name="lcqmc",
+    version=1,
+    capability="language understanding",
+    kind="question matching",
+    suites=("cpm-2",),
+    source=Source(
+        title="LCQMC: A Large-scale Chinese Question Matching Corpus",
+        paper="https://aclanthology.org/C18-1166",
+        licence="research use, on application",
+        obtain="apply to HIT Shenzhen; put the train, dev and test files in one folder",
+        sizes=(238_766, 8_802, 12_500),
+    ),
+    files=Files(
+        columns=("sentence1", "sentence2", "label"),
+        aliases={"text_a": "sentence1", "text_b": "sentence2"},
+    ),
+    answer=Choice(labels=(0, 1)),
+    templates=(
+        Template("cpm-ant", "{sentence1}和{sentence2}的意思{option}[是否正确]", ("不同", "相同")),
+        Template("cpm-2", "“{sentence1}”与“{sentence2}”的关系是：{answer}", ("矛盾", "相似")),
+    ),
+    metrics=("accuracy",),
+    recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 10},
+    sample_recipe={"lr": 2e-3, "epochs": 3},
+    published={"CPM-2, full": 89.16, "CPM-2, prompt": 88.36, "mT5-XXL, full": 88.32},
+    published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",
+)
