@@ -100,7 +100,7 @@ def make_plan(request: Request) -> Plan:
     settings = dict(request.settings or {})
     delta = attempt(_delta, request.delta, settings)
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
-    trains = delta is not None and delta.delta_type != "none"
+    trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = None
     if task is not None:
         template = attempt(find_template, task, request.template)

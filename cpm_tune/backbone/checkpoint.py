@@ -113,8 +113,16 @@ def load_weights(folder: BackboneFolder, dtype: torch.dtype) -> CPMAnt:
         model = CPMAnt(folder.config)
     state: dict[str, torch.Tensor] = {}
     for name, tensor in _folded(_read(folder.weights), folder):
-        state[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        if name in state:
+            raise UserError(f"{folder.path}: tensor {name} is there twice; keep one checkpoint.")
+        state[name] = tensor.to(dtype)
+    head = state.pop("lm_head.weight", None)
     _check_fit(folder, state, {name: t.shape for name, t in model.state_dict().items()})
+    if head is not None and not torch.equal(head, state["input_embedding.weight"]):
+        raise UserError(
+            f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
+            "to it; this checkpoint was tuned with an untied head and cannot be used."
+        )
     model.load_state_dict(state, strict=True, assign=True)
     return model
 
@@ -131,26 +139,56 @@ def random_backbone(config: CPMAntConfig, seed: int, dtype: torch.dtype) -> CPMA
 
 
 def _read(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    import pickle
-
-    import torch
+    """Yield the floating-point tensors of weight files; raise UserError for anything else."""
     from safetensors import SafetensorError, safe_open
 
     for path in files:
-        try:
-            if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors":
+            try:
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118 (not a mapping)
-                        yield name, file.get_tensor(name)
-            else:
-                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-                yield from state.items()
-        except (SafetensorError, OSError, RuntimeError, EOFError, AttributeError) as error:
-            raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
-        except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{path}: refused, it holds more than tensors (weights_only): {_line(error)}"
-            ) from error
+                        yield name, _tensor(path, name, file.get_tensor(name))
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
+            continue
+        state = _load_pickled(path)
+        if not isinstance(state, Mapping):
+            raise UserError(f"{path}: expected a state dict, found {type(state).__name__}.")
+        for name, tensor in state.items():
+            yield str(name), _tensor(path, str(name), tensor)
+
+
+def _load_pickled(path: Path) -> object:
+    """torch.load of tensors only. A broken file can make it raise anything."""
+    import pickle
+
+    import torch
+
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):  # written by torch before 1.6
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint: corrupt, or a pickle of more than "
+            "tensors (refused)."
+        ) from error
+    except Exception as error:
+        raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
+
+
+def _tensor(path: Path, name: str, value: object) -> torch.Tensor:
+    import torch
+
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        kind = str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise UserError(
+            f"{path}: '{name}' is {kind}, expected a floating-point tensor; give a state dict."
+        )
+    return value
 
 
 def _line(error: Exception) -> str:
@@ -165,9 +203,7 @@ def _folded(
     for name, tensor in tensors:
         if folder.layout == "hf":
             name = name.removeprefix("cpmant.")
-            if name == "lm_head.weight":  # tied to the input embedding
-                continue
-            if name == "input_embedding.weight":  # tokens, then soft prompts
+            if name == "input_embedding.weight" and tensor.dim() == 2:  # tokens, soft prompts
                 yield name, tensor[:vocab]
                 name, tensor = "prompt_embedding.weight", tensor[vocab:]
         elif folder.layout == "reference" and tensor.dim() == 2:
@@ -200,7 +236,8 @@ def _check_fit(
 def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
     """Write a folder in our own layout: config.json, vocab.txt, model.safetensors (folded).
 
-    Written beside and renamed, so that the folder is either complete or absent.
+    Written beside and renamed, so that the folder is either complete or absent. Raises UserError
+    if the folder is there already.
     """
     import os
     import tempfile
@@ -219,6 +256,7 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
         )
         try:
             os.replace(staged, path)
-        except OSError:
-            if not (path / "config.json").is_file():  # another process wrote the same folder first
+        except OSError as error:
+            if not path.exists():
                 raise
+            raise UserError(f"{path}: is there already; give another folder.") from error

@@ -43,10 +43,15 @@ class CPMAntConfig:
     mask_modules: tuple[tuple[bool, bool], ...] = field(default=())
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "dim_model", "dim_ff", "num_layers", "num_heads", "dim_head"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"'{name}' is {value!r}, expected a positive whole number")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if item.type == "int" and not (whole and 0 < value < 2**31):
+                raise ValueError(f"'{item.name}' is {value!r}, expected a positive whole number")
+            if item.type == "float":
+                number = whole or isinstance(value, float)
+                if not (number and 0 <= value < 1) or (item.name == "eps" and value == 0):
+                    raise ValueError(f"'{item.name}' is {value!r}, expected a number in [0, 1)")
         masks = tuple((bool(a), bool(f)) for a, f in self.mask_modules)
         if masks and len(masks) != self.num_layers:
             raise ValueError(f"'mask_modules' has {len(masks)} pairs for {self.num_layers} layers")
@@ -63,7 +68,9 @@ class CPMAntConfig:
         """Read either spelling; unrelated keys are ignored. Raises ValueError for bad values."""
         known = {f.name for f in fields(cls)}
         values = {_HUGGING_FACE.get(key, key): value for key, value in values.items()}
-        taken = {k: v for k, v in values.items() if k in known and v is not None}
+        taken = {
+            k: v for k, v in values.items() if k in known and (v is not None or k != "mask_modules")
+        }
         missing = {"vocab_size", "dim_model", "num_layers"} - taken.keys()
         if missing:
             raise ValueError(f"'{min(missing)}' is missing")

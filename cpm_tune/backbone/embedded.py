@@ -6,6 +6,7 @@ show what pre-training is worth. Everything that uses it says so.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from cpm_tune.backbone.config import PRESETS, CPMAntConfig
@@ -15,7 +16,7 @@ from cpm_tune.paths import cache_dir
 
 NAME = "cpm-ant-tiny"
 SEED = 20220916
-REVISION = 1
+REVISION = 2
 
 
 def vocabulary() -> list[str]:
@@ -41,7 +42,7 @@ def tiny_config() -> CPMAntConfig:
         position_bias_num_buckets=32,
         position_bias_max_distance=128,
         prompt_types=4,
-        prompt_length=32,
+        prompt_length=8,
         segment_types=4,
     )
 
@@ -54,7 +55,8 @@ def build(path: Path) -> Path:
         from cpm_tune.backbone.checkpoint import random_backbone, save_native
 
         model = random_backbone(tiny_config(), SEED, torch.float32)
-        save_native(path, model, "\n".join(vocabulary()) + "\n", trained=False)
+        with contextlib.suppress(UserError):  # another process made the same folder meanwhile
+            save_native(path, model, "\n".join(vocabulary()) + "\n", trained=False)
     return path
 
 

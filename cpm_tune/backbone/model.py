@@ -176,13 +176,13 @@ def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
     """Which (query, key) pairs attend: (batch, length) x 2 -> bool (batch, length, length).
 
     A key is seen if it is context, or if the query is not context and does not precede it; only
-    within one span. Every position sees itself, so that padding (span -1) stays finite.
+    within one span. Every position sees itself, so no row is all masked.
     """
     index = torch.arange(span.shape[1], device=span.device)
     causal = index[None, :] <= index[:, None]
     seen = context[:, None, :] | (~context[:, :, None] & causal)
     same_span = span[:, :, None] == span[:, None, :]
-    return (seen & same_span) | torch.eye(len(index), dtype=torch.bool, device=span.device)
+    return seen & same_span
 
 
 class CPMAnt(nn.Module):
@@ -232,7 +232,6 @@ class CPMAnt(nn.Module):
         if length is not None:
             padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
             span = span.masked_fill(padding, -1)
-        context = context & (span >= 0)
         bias = self.position_bias(segment)
         bias = bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
         return self.encoder(self.embed(ids, segment), bias)

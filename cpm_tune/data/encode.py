@@ -98,6 +98,14 @@ class Encoder:
         self._yes = self._known(template.yes, "answer word")
         if self.by_option and len(self._yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
+        self._room = encoding.max_length - max(map(len, self._options)) - len(self._tail)
+        without_fields = len(self._prefix_ids(dict.fromkeys(self._fields, ""), None))
+        if without_fields > self._room:
+            least = encoding.max_length + without_fields - self._room
+            raise UserError(
+                f"encode.max_length is {encoding.max_length}: the soft prompt and template "
+                f"'{template.name}' alone need {least}; give more."
+            )
 
     def _known(self, text: str, what: str) -> tuple[int, ...]:
         ids = tuple(self.tokenizer.encode(text))
@@ -145,28 +153,20 @@ class Encoder:
             for piece in self._before
         )
 
+    def _prefix_ids(self, row: Row, cap: int | None) -> tuple[int, ...]:
+        return (*self.head, *self.tokenizer.encode(self.prefix(row, cap)))
+
     def _fit(self, row: Row) -> tuple[tuple[int, ...], bool]:
         """Ids up to the option or answer, within max_length, and whether a field was cut."""
-        longest = max(len(option) for option in self._options)
-        room = self.encoding.max_length - longest - len(self._tail)
-
-        def ids(cap: int | None) -> tuple[int, ...]:
-            return (*self.head, *self.tokenizer.encode(self.prefix(row, cap)))
-
-        whole = ids(None)
-        if len(whole) <= room:
+        whole = self._prefix_ids(row, None)
+        if len(whole) <= self._room:
             return whole, False
         low, high = 0, max((len(row[name]) for name in self._fields), default=0)
-        if len(ids(0)) > room:
-            least = len(ids(0)) + longest + len(self._tail)
-            raise UserError(
-                f"encode.max_length is {self.encoding.max_length}: the soft prompt and template "
-                f"'{self.template.name}' alone need {least}; give more."
-            )
-        while high - low > 1:  # ids(low) fits, ids(high) does not
+        while high - low > 1:  # `low` characters fit, `high` do not
             middle = (low + high) // 2
-            low, high = (middle, high) if len(ids(middle)) <= room else (low, middle)
-        return ids(low), True
+            fits = len(self._prefix_ids(row, middle)) <= self._room
+            low, high = (middle, high) if fits else (low, middle)
+        return self._prefix_ids(row, low), True
 
 
 def describe(example: Example, encoder: Encoder) -> list[dict[str, Any]]:

@@ -1,0 +1,36 @@
+# `make demo` and `make test` set themselves up in one virtual environment, .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: help setup demo test lint clean
+help:
+	@echo "make demo   set up, tune LoRA on the sample data of LCQMC, show the leaderboard"
+	@echo "make test   set up, lint, run all tests"
+	@echo "make setup  only the virtual environment; make lint, make clean"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python 3.11 or later is needed; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps opendelta==0.3.2
+	$(RUN) -m cpm_tune.backbone.embedded
+	@touch $@
+
+demo: setup
+	$(RUN) tune.py --task lcqmc --delta lora
+	$(RUN) tune.py leaderboard results
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(RUN) -m pytest
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

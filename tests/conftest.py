@@ -1,0 +1,104 @@
+"""Shared fixtures: a small data folder, a very small backbone, the command line in-process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.embedded import vocabulary
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def small_config(**changes: object) -> CPMAntConfig:
+    """A two-layer CPM-Ant over the embedded vocabulary: 0.5 million parameters."""
+    values = {
+        "vocab_size": len(vocabulary()),
+        "dim_model": 64,
+        "dim_ff": 128,
+        "num_layers": 2,
+        "num_heads": 2,
+        "dim_head": 32,
+        "position_bias_num_buckets": 32,
+        "position_bias_max_distance": 128,
+        "prompt_types": 4,
+        "prompt_length": 4,
+        "segment_types": 4,
+    }
+    return CPMAntConfig(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small backbone whose random weights count as trained."""
+    import torch
+
+    from cpm_tune.backbone.checkpoint import random_backbone, save_native
+
+    folder = tmp_path_factory.mktemp("backbone") / "small"
+    model = random_backbone(small_config(), 7, torch.float32)
+    save_native(folder, model, "\n".join(vocabulary()) + "\n", trained=True)
+    return folder
+
+
+def rows(n: int, start: int = 0) -> list[dict[str, object]]:
+    """LCQMC rows that a model can learn: label 1 when both sentences name the same thing."""
+    things = "猫狗鱼鸟花草树山水火"
+    made = []
+    for i in range(start, start + n):
+        first = things[i % 10]
+        second = first if i % 2 else things[(i + 3) % 10]
+        made.append(
+            {"id": i, "sentence1": f"{first}怎么养", "sentence2": f"如何养{second}", "label": i % 2}
+        )
+    return made
+
+
+def write_jsonl(path: Path, content: list[dict[str, object]]) -> Path:
+    path.write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """An LCQMC folder with 40 / 16 / 16 rows."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, n, start in (("train", 40, 0), ("dev", 16, 100), ("test", 16, 200)):
+        write_jsonl(folder / f"{split}.jsonl", rows(n, start))
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+CLI = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> CLI:
+    """Run a command line in this process; return exit code, stdout, stderr."""
+    from cpm_tune.cli import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

@@ -1,0 +1,223 @@
+"""The command line: listings, cards, dry runs, and one clear sentence for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CLI, REPOSITORY, rows, write_jsonl
+
+
+def test_help_names_every_command_and_exits_with_0(cli: CLI) -> None:
+    code, said, _ = cli("--help")
+    assert code == 0
+    for word in ("list", "show", "doctor", "leaderboard", "--task lcqmc --delta lora"):
+        assert word in said
+    for command in ("list", "show", "doctor", "leaderboard"):
+        assert cli(command, "--help")[0] == 0
+
+
+def test_list_tasks_and_deltas(cli: CLI, tmp_path: Path) -> None:
+    code, said, _ = cli("list", "tasks")
+    assert code == 0
+    (line,) = [line for line in said.splitlines() if line.startswith("lcqmc")]
+    assert "accuracy" in line
+    assert "238,766" in line
+    assert line.endswith("sample")
+    (tmp_path / "lcqmc").mkdir()
+    assert cli("list", "tasks", "--data", tmp_path)[1].splitlines()[1].endswith("yes")
+    code, said, _ = cli("list", "deltas")
+    assert code == 0
+    assert "6,291,456" in said
+
+
+def test_show_renders_rows_tokens_targets_and_truncation(cli: CLI) -> None:
+    code, said, _ = cli("show", "lcqmc", "--rows", "1")
+    assert code == 0
+    assert "[是否正确]" in said
+    assert "scored: '是' after position" in said
+    assert "truncated: no" in said
+    code, said, _ = cli("show", "lcqmc", "--rows", "1", "--max-length", "38")
+    assert "truncated: yes" in said
+    code, said, _ = cli("show", "lcqmc", "--text", "--template", "cpm-2")
+    assert "的关系是：相似" in said
+    assert "position" not in said
+
+
+def test_show_reads_a_users_data(cli: CLI, data: Path) -> None:
+    _, said, _ = cli("show", "lcqmc", "--data", data, "--split", "test", "--text")
+    assert "test.jsonl, first 2 rows" in said
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    words = ("--task", "lcqmc", "--delta", "lora", "--data", data, "--backbone", small_backbone)
+    code, said, _ = cli(*words, "--dry-run", "--out", tmp_path / "out")
+    assert code == 0
+    spec = json.loads(said[: said.index("\n}\n") + 2])
+    assert spec["delta"]["lora_r"] == 8
+    assert "4,096" in said  # values trained, in all
+    assert "steps                20" in said  # 40 rows, batches of 32, 10 epochs
+    assert "memory" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_doctor_finds_this_installation_in_order(cli: CLI) -> None:
+    code, said, _ = cli("doctor")
+    assert code == 0, said
+    for what in ("torch", "opendelta", "cuda", "bmtrain", "memory", "backbone", "lcqmc"):
+        assert what in said
+    assert "FAIL" not in said
+
+
+def break_file(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
+
+
+MISTAKES = {
+    "a wrong task": (["--task", "lcqmx"], "Did you mean 'lcqmc'"),
+    "a wrong delta": (["--delta", "lorra"], "Did you mean 'lora'"),
+    "a wrong delta key": (["--set", "delta.lora_rr=3"], "Did you mean 'lora_r'"),
+    "a wrong delta value": (["--set", "delta.lora_r=none"], "lora_r is 'none'"),
+    "a wrong setting": (["--set", "train.lrr=3"], "Did you mean 'train.lr'"),
+    "a setting of another part": (["--set", "train.max_length=9"], "encode.max_length"),
+    "a wrong section": (["--set", "trian.lr=3"], "Did you mean 'train.lr'"),
+    "a wrong value": (["--set", "train.lr=fast"], "train.lr is 'fast'"),
+    "a negative learning rate": (["--set", "train.lr=-1"], "train.lr is -1"),
+    "not a number": (["--set", "train.lr=.nan"], "train.lr is nan"),
+    "no value": (["--set", "train.lr"], "expected key=value"),
+    "a wrong template": (["--template", "cpm2"], "Did you mean 'cpm-2'"),
+    "an absent data folder": (["--data", "/nowhere"], "there is no such folder"),
+    "an absent backbone": (["--backbone", "/nowhere"], "there is no such folder"),
+    "a preset without weights": (["--backbone", "cpm-ant-10b"], "weights are not shipped"),
+    "a negative seed": (["--seed", "-1"], "--seed is -1"),
+    "a limit of zero": (["--limit", "0"], "--limit is 0"),
+    "a wrong precision": (["--precision", "fp8"], "invalid choice"),
+    "an unknown option": (["--taks", "x"], "unrecognized arguments"),
+    "a wrong device": (["--set", "run.device=gpux"], "--device gpux"),
+    "a device that is not there": (["--set", "run.device=cuda"], "no CUDA device"),
+    "a length too short": (["--set", "encode.max_length=10"], "encode.max_length is 10"),
+    "a prompt type too large": (["--set", "encode.prompt_type=40"], "encode.prompt_type is 40"),
+    "no module matched": (["--set", "delta.modified_modules=[query]"], "named 'query'"),
+    "an absent config": (["--config", "/nowhere.yaml"], "--config /nowhere.yaml"),
+    "an absent include": (["--include", "/nowhere"], "--include /nowhere"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path, mistake: str
+) -> None:
+    words, expected = MISTAKES[mistake]
+    out = tmp_path / "out"
+    base = ["--task", "lcqmc", "--delta", "lora", "--out", str(out), "--control", "none"]
+    base += ["--data", str(data), "--backbone", str(small_backbone)]
+    code, _, said = cli(*base, *words)
+    assert code == 2
+    assert expected in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert not out.exists()
+
+
+FILES = {
+    "a missing column": ("train.tsv", "text_a\tlabel\n甲\t1\n", "train.tsv:1: no column"),
+    "a truncated line": ("train.jsonl", '{"id": 0, "sent', "train.jsonl:1: not a whole JSON"),
+    "a label outside the set": (
+        "train.jsonl",
+        json.dumps({**rows(1)[0], "label": 2}),
+        "train.jsonl:1: label is 2, expected 0 or 1",
+    ),
+    "an empty split": ("train.jsonl", "", "the train split has no rows"),
+}
+
+
+@pytest.mark.parametrize("fault", FILES)
+def test_a_fault_in_a_file_is_one_sentence_and_exit_code_2(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path, fault: str
+) -> None:
+    name, content, expected = FILES[fault]
+    (data / "train.jsonl").unlink()
+    break_file(data / name, content)
+    words = ("--task", "lcqmc", "--delta", "lora", "--data", data, "--backbone", small_backbone)
+    code, _, said = cli(*words, "--out", tmp_path / "out", "--control", "none")
+    assert code == 2
+    assert expected in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_mistakes_are_reported_at_once(cli: CLI) -> None:
+    words = ("--task", "lcqmc", "--delta", "lorra", "--template", "x", "--set", "train.lr=-1")
+    code, _, said = cli(*words)
+    assert code == 2
+    assert said.count("error: ") == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_output_is_one_sentence(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o500)
+    words = ("--task", "lcqmc", "--delta", "none", "--data", data, "--backbone", small_backbone)
+    code, _, said = cli(*words, "--out", tmp_path / "out")
+    assert code == 2
+    assert "cannot be written" in said
+
+
+def test_an_output_below_a_file_is_one_sentence(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    words = ("--task", "lcqmc", "--delta", "none", "--data", data, "--backbone", small_backbone)
+    code, _, said = cli(*words, "--out", tmp_path / "file" / "out")
+    assert code == 2
+    assert "cannot be written" in said
+    assert said.count("\n") == 1
+
+
+def test_a_foreign_command_is_answered_with_the_nearest(cli: CLI) -> None:
+    code, _, said = cli("leaderbord")
+    assert code == 2
+    assert "Did you mean 'leaderboard'" in said
+
+
+def test_debug_shows_the_traceback(data: Path) -> None:
+    words = ["--task", "lcqmx", "--debug"]
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tune.py", *words], capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_listings_do_not_import_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from cpm_tune.cli import main
+for words in (["--help"], ["list", "tasks"], ["list", "deltas"], ["show", "lcqmc", "--text"]):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+assert not {"torch", "transformers", "datasets", "sklearn", "jieba"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "x.jsonl", rows(1))
+    done = subprocess.run(
+        f"{sys.executable} {REPOSITORY / 'tune.py'} show lcqmc --text | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr

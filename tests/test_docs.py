@@ -1,0 +1,128 @@
+"""The documentation is true: its commands run, its links lead somewhere, its two READMEs agree."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, rows, write_jsonl
+
+READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md"]
+PAGES = [*READMES, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+SMALL = ["--limit", "12", "--set", "train.max_steps=2", "--set", "train.eval_every=2"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    return [code for said, code in fenced if said == language]
+
+
+def commands(page: Path) -> list[str]:
+    lines = [
+        line.split("  # ")[0].rstrip() for b in blocks(page, "bash") for line in b.splitlines()
+    ]
+    return [re.sub(r"\s+# .*", "", line) for line in lines if line]
+
+
+def tune_commands() -> list[str]:
+    from cpm_tune.cli import EXAMPLES
+    from cpm_tune.registry import load_preset, preset_files
+
+    found = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
+    found += [f"python {line.strip()}" for line in EXAMPLES.splitlines() if "tune.py" in line]
+    found += [str(load_preset(name)["about"]["run"]) for name in preset_files()]
+    return sorted(set(found))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) -> Path:
+    """A folder to run the commands in, with DATA, BACKBONE and DIR as they name them."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "DATA").mkdir()
+    for split in ("train", "dev", "test"):
+        write_jsonl(folder / "DATA" / f"{split}.jsonl", rows(16))
+    (folder / "BACKBONE").symlink_to(small_backbone)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", tune_commands())
+def test_every_tune_command_of_the_docs_runs(command: str, workplace: Path) -> None:
+    """Tuning commands run shortened (few rows and steps), everything else as it stands."""
+    words = shlex.split(command)
+    words = ["DATA" if w == "DIR" and words[i - 1] == "--data" else w for i, w in enumerate(words)]
+    words = ["BACKBONE" if w == "DIR" else w for w in words]
+    words[:2] = [sys.executable, str(REPOSITORY / "tune.py")]
+    if "--task" in words:
+        words += SMALL
+    if "leaderboard" in words:
+        (workplace / "results").mkdir(exist_ok=True)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=workplace, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_the_python_example_runs(page: Path, workplace: Path) -> None:
+    (code,) = blocks(page, "python")
+    code = code.replace('"train.max_steps": 50', '"train.max_steps": 2, "train.eval_every": 2')
+    code = code.replace('delta="lora",', 'delta="lora", limit=12,')
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=workplace, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_set_up_by_hand_is_that_of_the_makefile() -> None:
+    made = re.sub(
+        r" --quiet| --disable-pip-version-check", "", (REPOSITORY / "Makefile").read_text()
+    )
+    for page in READMES:
+        installs = [c for c in commands(page) if "pip install" in c]
+        assert len(installs) == 2
+        for command in installs:
+            assert command.removeprefix(".venv/bin/python ") in made
+        for target in re.findall(r"make (\w+)", "\n".join(commands(page))):
+            assert f"\n{target}:" in made
+
+
+def test_the_two_readmes_have_the_same_commands_and_code() -> None:
+    english, chinese = READMES
+    assert commands(english) == commands(chinese)
+    assert blocks(english, "python") == blocks(chinese, "python")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_the_map_names_what_is_there(page: Path) -> None:
+    (plan,) = [b for b in blocks(page, "") if "cpm_tune/" in b]
+    for module in (REPOSITORY / "cpm_tune").glob("*.py"):
+        if not module.name.startswith("__"):
+            assert module.name in plan, module.name
+    for folder in (REPOSITORY / "cpm_tune").iterdir():
+        if folder.is_dir() and (folder / "__init__.py").exists():
+            assert f"{folder.name}/" in plan, folder.name
+    for name in re.findall(r"(\w+\.py)", plan):
+        assert (REPOSITORY / name).exists() or (REPOSITORY / "cpm_tune" / name).exists(), name
+
+
+def test_settings_in_the_docs_exist_and_all_are_named() -> None:
+    from cpm_tune.spec import Encoding, Execution, Recipe
+
+    page = (REPOSITORY / "docs" / "runs.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b((?:train|encode|run)\.\w+)", page)) - {"run.json", "run.schema"}
+    parts = {"train": Recipe, "encode": Encoding, "run": Execution}
+    known = {f"{part}.{name}" for part, model in parts.items() for name in model.model_fields}
+    assert named == known

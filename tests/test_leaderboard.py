@@ -1,0 +1,108 @@
+"""The leaderboard: what is averaged, what is kept apart, what is left out and said so."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from test_record import SHA, record, spec
+
+from cpm_tune.leaderboard.table import leaderboard, make_tables, read_results
+from cpm_tune.record import RunRecord, write_record
+from cpm_tune.spec import BackboneSpec, DataSpec, Recipe
+
+
+def store(folder: Path, *records: RunRecord) -> None:
+    for one in records:
+        place = folder / one.run_id
+        place.mkdir(parents=True)
+        write_record(place, one)
+
+
+def test_seeds_of_one_setting_are_averaged_with_their_standard_deviation() -> None:
+    values = [0.70, 0.74, 0.81]
+    (table,) = make_tables([record(v, of=spec(seed=s)) for s, v in enumerate(values)])
+    (row,) = table.rows
+    assert row.n_seeds == 3
+    assert row.mean == pytest.approx(statistics.fmean(values))
+    assert row.std == pytest.approx(statistics.stdev(values))
+    assert row.low is None
+
+
+def test_a_single_seed_shows_its_interval() -> None:
+    (table,) = make_tables([record(0.7)])
+    row = table.rows[0]
+    assert (row.n_seeds, row.std) == (1, None)
+    assert (row.low, row.high) == (pytest.approx(0.66), pytest.approx(0.74))
+
+
+def test_rows_are_ordered_best_first_and_by_setting() -> None:
+    other = spec(recipe=Recipe(lr=1e-4))
+    third = spec(backbone=BackboneSpec(sha256="b" * 64))
+    (table,) = make_tables([record(0.6), record(0.9, of=other), record(0.7, of=third)])
+    assert [row.mean for row in table.rows] == [0.9, 0.7, 0.6]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        spec(template_sha256="b" * 64),
+        spec(task_version=2),
+        spec(data=DataSpec(train=SHA, dev=SHA, test="b" * 64)),
+        spec(data=DataSpec(train=SHA, dev="b" * 64, test=SHA)),
+        spec(data=DataSpec(train=SHA, dev=SHA, test=SHA, limit=10)),
+        spec(data=DataSpec(train=SHA, dev=SHA, test=SHA, sample=True)),
+        spec(data=DataSpec(train=SHA, dev=SHA, test=SHA, skip_bad_rows=True)),
+    ],
+)
+def test_runs_that_are_not_comparable_are_in_tables_of_their_own(other: object) -> None:
+    assert len(make_tables([record(), record(of=other)])) == 2  # type: ignore[arg-type]
+
+
+def test_what_keeps_tables_apart_is_said(tmp_path: Path) -> None:
+    limited = spec(data=DataSpec(train=SHA, dev=SHA, test=SHA, limit=10, sample=True))
+    store(tmp_path, record(), record(of=limited))
+    text, warnings = leaderboard(tmp_path, "text")
+    assert not warnings
+    assert "limited to 10 rows" in text
+    assert "sample data, not comparable" in text
+    assert "majority class 0.5000" in text
+
+
+def test_corrupt_foreign_failed_and_unfinished_files_are_named_and_left_out(tmp_path: Path) -> None:
+    store(tmp_path, record())
+    for name, content in (("corrupt", "{"), ("foreign", '{"accuracy": 1}'), ("empty", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content, encoding="utf-8")
+    failed = record(of=spec(seed=9), status="failed", scores={}, error="no memory")
+    (tmp_path / "x.partial").mkdir()
+    write_record(tmp_path / "x.partial", failed)
+    records, warnings = read_results(tmp_path)
+    assert len(records) == 1
+    for name in ("corrupt", "foreign", "empty", "x.partial: failed", "no memory"):
+        assert any(name in warning for warning in warnings)
+    assert len(warnings) == 4
+
+
+def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:
+    store(tmp_path / "a", record())
+    store(tmp_path / "b", record())
+    records, warnings = read_results(tmp_path)
+    assert len(records) == 1
+    assert "there twice" in warnings[0]
+
+
+def test_json_and_markdown_say_what_the_text_says(tmp_path: Path) -> None:
+    store(tmp_path, record(0.75))
+    (table,) = json.loads(leaderboard(tmp_path, "json")[0])
+    assert table["rows"][0]["mean"] == 0.75
+    markdown = leaderboard(tmp_path, "md")[0].splitlines()
+    cells = [len(line.split("|")) for line in markdown if line.startswith("|")]
+    assert len(cells) == 3
+    assert len(set(cells)) == 1
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    assert leaderboard(tmp_path, "text")[0].endswith("no finished runs.")

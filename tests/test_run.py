@@ -1,0 +1,284 @@
+"""The command `tune`, from a data folder to a record: what it leaves, repeats and survives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CLI, rows, write_jsonl
+
+from cpm_tune.metrics import get_metric
+from cpm_tune.plan import Request, make_plan
+from cpm_tune.record import RunRecord, read_record
+from cpm_tune.run import execute
+
+FAST = ("--set", "train.max_steps=4", "--set", "train.eval_every=2", "--set", "train.lr=0.01")
+
+
+def tune(cli: CLI, data: Path, backbone: Path, out: Path, *words: object) -> tuple[int, str, str]:
+    return cli(
+        *("--task", "lcqmc", "--delta", "lora", "--data", data, "--backbone", backbone),
+        *("--out", out, *FAST, *words),
+    )
+
+
+def only_run(out: Path, delta: str = "lora") -> Path:
+    (folder,) = out.glob(f"lcqmc.{delta}.*")
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_run_leaves_a_whole_record_and_what_it_names(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    code, said, _ = tune(cli, data, small_backbone, tmp_path / "out")
+    assert code == 0
+    folder = only_run(tmp_path / "out")
+    record = read_record(folder / "run.json")
+    assert record.status == "finished"
+    assert str(folder / "run.json") in said
+    assert {p.name for p in folder.iterdir()} == {
+        *("run.json", "log.jsonl", "tensorboard", "delta.json", "delta.safetensors"),
+        *("predictions.dev.jsonl", "predictions.test.jsonl"),
+    }
+    assert not list((tmp_path / "out").glob("*.partial"))
+    assert {name: part.n for name, part in record.data.items()} == {
+        "train": 40,
+        "dev": 16,
+        "test": 16,
+    }
+    assert record.training is not None
+    assert [point.step for point in record.training.curve] == [2, 4]
+    log = lines(folder / "log.jsonl")
+    assert [entry["step"] for entry in log] == [1, 2, 2, 3, 4, 4]
+    assert record.environment is not None
+    assert record.environment.packages["opendelta"] == "0.3.2"
+    assert record.comparable
+
+
+def test_the_score_follows_from_the_predictions(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    tune(cli, data, small_backbone, tmp_path / "out")
+    folder = only_run(tmp_path / "out")
+    record = read_record(folder / "run.json")
+    for split, start in (("dev", 100), ("test", 200)):
+        found = lines(folder / f"predictions.{split}.jsonl")
+        assert [p["id"] for p in found] == [str(i) for i in range(start, start + 16)]
+        assert [p["target"] for p in found] == [row["label"] for row in rows(16, start)]
+        for p in found:
+            scores = p["scores"]
+            assert isinstance(scores, list)
+            assert p["prediction"] == scores.index(max(scores))
+        right = sum(p["prediction"] == p["target"] for p in found)
+        score = record.scores[split]["accuracy"]
+        assert score.value == right / 16
+        assert score.low < score.value < score.high
+
+
+def test_the_test_score_is_that_of_the_best_dev_step(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    tune(cli, data, small_backbone, tmp_path / "out", "--set", "train.max_steps=6")
+    record = read_record(only_run(tmp_path / "out") / "run.json")
+    assert record.training is not None
+    best = max(record.training.curve, key=lambda point: (point.dev, -point.step))
+    assert record.training.best_step == best.step
+    assert record.scores["dev"]["accuracy"].value == best.dev
+
+
+@pytest.mark.parametrize("template", ["cpm-ant", "cpm-2"])
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path, template: str
+) -> None:
+    outs = [tmp_path / name for name in ("first", "again", "other")]
+    for out, seed in zip(outs, (1, 1, 2), strict=True):
+        words = ("--template", template, "--seed", seed, "--control", "none")
+        assert tune(cli, data, small_backbone, out, *words)[0] == 0
+    first, again, other = (only_run(out) for out in outs)
+    for name in ("predictions.dev.jsonl", "predictions.test.jsonl", "delta.safetensors"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+        assert (first / name).read_bytes() != (other / name).read_bytes()
+    losses = [[e.get("loss") for e in lines(run / "log.jsonl")] for run in (first, again)]
+    assert losses[0] == losses[1]
+
+
+def test_accumulation_over_small_micro_batches_changes_nothing_but_rounding(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    outs = [tmp_path / name for name in ("whole", "parts")]
+    for out, tokens in zip(outs, (8192, 256), strict=True):
+        words = ("--set", f"run.micro_tokens={tokens}", "--control", "none")
+        assert tune(cli, data, small_backbone, out, *words)[0] == 0
+    whole, parts = (only_run(out) for out in outs)
+    assert whole.name == parts.name
+    for a, b in zip(lines(whole / "log.jsonl"), lines(parts / "log.jsonl"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+
+
+def test_a_finished_run_is_not_run_again_unless_asked(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    tune(cli, data, small_backbone, tmp_path)
+    record = only_run(tmp_path) / "run.json"
+    before = record.stat().st_mtime_ns
+    code, said, _ = tune(cli, data, small_backbone, tmp_path)
+    assert code == 0
+    assert "was there already" in said
+    assert record.stat().st_mtime_ns == before
+    assert tune(cli, data, small_backbone, tmp_path, "--overwrite")[0] == 0
+    assert record.stat().st_mtime_ns != before
+
+
+def test_controls_are_runs_of_their_own_and_stand_beside_the_score(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    words = ("--control", "zero-shot", "--control", "random-backbone")
+    _, said, _ = tune(cli, data, small_backbone, tmp_path, *words)
+    record = read_record(only_run(tmp_path) / "run.json")
+    zero = read_record(only_run(tmp_path, "none") / "run.json")
+    random = read_record(only_run(tmp_path, "lora-random") / "run.json")
+    assert record.controls["zero-shot"].run_id == zero.run_id
+    assert record.controls["zero-shot"].value == zero.test.value
+    assert record.controls["majority"].value == 0.5
+    assert zero.training is None
+    assert zero.delta.n_trainable == 0
+    assert not random.backbone.trained
+    assert random.spec.backbone.init == "random"
+    assert "random-backbone" in said
+
+
+def test_training_beats_its_controls_on_rows_that_can_be_learnt(
+    small_backbone: Path, tmp_path: Path
+) -> None:
+    """64 rows, scored on themselves: LoRA must reach 100%."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        write_jsonl(folder / f"{split}.jsonl", rows(64))
+    settings = {
+        **{"train.lr": 0.05, "train.warmup": 10, "train.epochs": 60, "train.eval_every": 20},
+        **{"train.batch_size": 32, "delta.lora_r": 8},
+    }
+    plan = make_plan(Request("lcqmc", data=folder, backbone=str(small_backbone), settings=settings))
+    record = execute(plan, tmp_path / "out").record
+    assert record.test.value == 1.0
+    assert record.controls["majority"].value == 0.5
+
+
+def test_bf16_runs_and_is_another_run(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    for precision in ("fp32", "bf16"):
+        words = ("--precision", precision, "--control", "none")
+        assert tune(cli, data, small_backbone, tmp_path, *words)[0] == 0
+    assert len(list(tmp_path.glob("lcqmc.lora.*/run.json"))) == 2
+
+
+def test_a_config_file_says_what_options_say(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "run.yaml"
+    settings = "{train.max_steps: 4, train.eval_every: 2, train.lr: 0.01}"
+    config.write_text(
+        f"task: lcqmc\ndelta: lora\ndata: {data}\nbackbone: {small_backbone}\nset: {settings}\n"
+        f"out: {tmp_path / 'a'}\n",
+        encoding="utf-8",
+    )
+    assert cli("--config", config)[0] == 0
+    assert tune(cli, data, small_backbone, tmp_path / "b")[0] == 0
+    assert only_run(tmp_path / "a").name == only_run(tmp_path / "b").name
+
+
+def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(
+    cli: CLI,
+    data: Path,
+    small_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cpm_tune.train
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpm_tune.train, "loss_sum", fail)
+        with pytest.raises(MemoryError):
+            tune(cli, data, small_backbone, tmp_path)
+    (partial,) = tmp_path.glob("*.partial")
+    record = RunRecord.model_validate_json((partial / "run.json").read_text(encoding="utf-8"))
+    assert (record.status, record.error) == ("failed", "no room")
+    code, said, warned = cli("leaderboard", tmp_path)
+    assert code == 0
+    assert "lora" not in said
+    assert "failed" in warned
+    assert tune(cli, data, small_backbone, tmp_path)[0] == 0
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_overwriting_that_fails_keeps_the_finished_run(
+    cli: CLI,
+    data: Path,
+    small_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cpm_tune.train
+
+    tune(cli, data, small_backbone, tmp_path)
+    before = (only_run(tmp_path) / "run.json").read_bytes()
+    monkeypatch.setattr(cpm_tune.train, "loss_sum", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tune(cli, data, small_backbone, tmp_path, "--overwrite")
+    finished = [p for p in tmp_path.glob("lcqmc.lora.*") if not p.name.endswith(".partial")]
+    assert [(p / "run.json").read_bytes() for p in finished] == [before]
+
+
+def test_two_processes_do_not_share_a_run_folder(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    from filelock import FileLock
+
+    plan = make_plan(
+        Request(
+            "lcqmc",
+            data=data,
+            backbone=str(small_backbone),
+            settings={"train.max_steps": 4, "train.eval_every": 2, "train.lr": 0.01},
+        )
+    )
+    with FileLock(tmp_path / f".{plan.spec.run_id}.lock"):
+        code, _, said = tune(cli, data, small_backbone, tmp_path, "--control", "none")
+    assert code == 2
+    assert "another process is at work" in said
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_examples(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    words = (
+        "--set",
+        "train.lr=1e30",
+        "--set",
+        "train.schedule=constant",
+        "--set",
+        "train.warmup=1",
+    )
+    code, _, said = tune(cli, data, small_backbone, tmp_path, *words)
+    assert code == 2
+    assert "lower train.lr" in said
+    assert said.count("\n") == 1
+
+
+def test_the_interval_is_wilsons() -> None:
+    score = get_metric("accuracy").score([1] * 8 + [0] * 2, [1] * 10)
+    z, n, p = 1.959963984540054, 10, 0.8
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    assert score.value == 0.8
+    assert (score.low, score.high) == (pytest.approx(centre - half), pytest.approx(centre + half))
