@@ -116,6 +116,10 @@ def make_plan(request: Request) -> Plan:
                 f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields
             ]
             problems.append(f"there is no setting '{key}'.{did_you_mean(key, full)}")
+        elif key.startswith("train.") and not trains:
+            problems.append(
+                f"{key} has no effect with --delta {request.delta}, which trains nothing."
+            )
     if problems:
         raise UserError("\n".join(problems))
     assert task is not None

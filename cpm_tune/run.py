@@ -60,8 +60,8 @@ def run_folder(out: Path, run_id: str) -> Iterator[Path]:
 
     final, partial = out / run_id, out / f"{run_id}.partial"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / f".{run_id}.lock")
+        (out / ".locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".locks" / run_id)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{final}: another process is at work on this run; wait for it.") from error
@@ -74,19 +74,20 @@ def run_folder(out: Path, run_id: str) -> Iterator[Path]:
         partial.mkdir()
         yield partial
         old = out / f"{run_id}.old"
-        shutil.rmtree(old, ignore_errors=True)
         if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
             os.replace(final, old)
         os.replace(partial, final)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         lock.release()
-        with contextlib.suppress(OSError):
-            (out / f".{run_id}.lock").unlink()
 
 
 def finished(out: Path, run_id: str) -> RunRecord | None:
     """The record of a finished run, or None."""
+    old = out / f"{run_id}.old"
+    if old.exists() and not (out / run_id).exists():  # killed while one replaced the other
+        os.replace(old, out / run_id)
     path = out / run_id / FILE
     if not path.is_file():
         return None

@@ -104,6 +104,7 @@ MISTAKES = {
     "a length too short": (["--set", "encode.max_length=10"], "encode.max_length is 10"),
     "a prompt type too large": (["--set", "encode.prompt_type=40"], "encode.prompt_type is 40"),
     "no module matched": (["--set", "delta.modified_modules=[query]"], "named 'query'"),
+    "training without a delta": (["--delta", "none", "--set", "train.lr=1"], "has no effect"),
     "an absent config": (["--config", "/nowhere.yaml"], "--config /nowhere.yaml"),
     "an absent include": (["--include", "/nowhere"], "--include /nowhere"),
 }

@@ -239,6 +239,18 @@ def test_overwriting_that_fails_keeps_the_finished_run(
     assert [(p / "run.json").read_bytes() for p in finished] == [before]
 
 
+def test_a_kill_between_the_two_renames_of_overwriting_loses_nothing(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    tune(cli, data, small_backbone, tmp_path)
+    folder = only_run(tmp_path)
+    folder.rename(folder.with_name(folder.name + ".old"))
+    code, said, _ = tune(cli, data, small_backbone, tmp_path)
+    assert code == 0
+    assert "was there already" in said
+    assert only_run(tmp_path) == folder
+
+
 def test_two_processes_do_not_share_a_run_folder(
     cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
@@ -252,7 +264,8 @@ def test_two_processes_do_not_share_a_run_folder(
             settings={"train.max_steps": 4, "train.eval_every": 2, "train.lr": 0.01},
         )
     )
-    with FileLock(tmp_path / f".{plan.spec.run_id}.lock"):
+    (tmp_path / ".locks").mkdir()
+    with FileLock(tmp_path / ".locks" / plan.spec.run_id):
         code, _, said = tune(cli, data, small_backbone, tmp_path, "--control", "none")
     assert code == 2
     assert "another process is at work" in said
