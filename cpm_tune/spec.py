@@ -25,7 +25,7 @@ class Frozen(BaseModel):
 class Encoding(Frozen):
     """How an example becomes a sequence; the same in training and inference.
 
-    `max_length` counts everything in a sequence, soft-prompt rows included. `prompt_type` selects
+    `max_length` counts everything: soft prompt, text, the longest option. `prompt_type` selects
     the rows of the backbone's own soft prompt and `segment` the segment of the text: 2 and 2 are
     what CPM-Ant was pre-trained with for generation.
     """

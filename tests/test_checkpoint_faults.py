@@ -134,7 +134,7 @@ def test_a_config_that_is_not_json_is_named(hugging_face, content):
         ("vocab_size", None, "'vocab_size' is missing"),
         ("num_hidden_layers", None, "'num_layers' is missing"),
         ("mask_modules", [[0, 1]], "1 pairs for 3 layers"),
-        ("mask_modules", [[0], [0], [0]], "unpack"),
+        ("mask_modules", [[0], [0], [0]], "pairs of true and false"),
         ("mask_modules", 7, "not iterable"),
     ],
 )

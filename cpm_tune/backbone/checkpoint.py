@@ -87,7 +87,8 @@ def open_folder(path: Path) -> BackboneFolder:
         layout, patterns = "hf", ["*.safetensors", "pytorch_model*.bin"]
     else:
         layout, patterns = "reference", ["*.pt", "*.bin"]
-    weights = next((found for p in patterns if (found := sorted(path.glob(p)))), [])
+    found = ([f for f in sorted(path.glob(pattern)) if f.is_file()] for pattern in patterns)
+    weights = next(filter(None, found), [])
     if not weights:
         raise UserError(f"{path}: no weights ({' or '.join(patterns)}) beside {file.name}.")
     if layout == "reference" and len(weights) > 1:
@@ -116,6 +117,8 @@ def load_weights(folder: BackboneFolder, dtype: torch.dtype) -> CPMAnt:
         if name in state:
             raise UserError(f"{folder.path}: tensor {name} is there twice; keep one checkpoint.")
         state[name] = tensor.to(dtype)
+        if not bool(torch.isfinite(state[name]).all()):
+            raise UserError(f"{folder.path}: tensor {name} is not finite in {dtype}.")
     head = state.pop("lm_head.weight", None)
     _check_fit(folder, state, {name: t.shape for name, t in model.state_dict().items()})
     if head is not None and not torch.equal(head, state["input_embedding.weight"]):
@@ -207,7 +210,7 @@ def _folded(
                 yield name, tensor[:vocab]
                 name, tensor = "prompt_embedding.weight", tensor[vocab:]
         elif folder.layout == "reference" and tensor.dim() == 2:
-            if name.endswith("_embedding.weight"):
+            if name.endswith(("_embedding.weight", "lm_head.weight")):
                 tensor = tensor.float() / width
             elif name.startswith("encoder."):
                 tensor = tensor.float() / math.sqrt(tensor.shape[1])
@@ -237,14 +240,17 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
     """Write a folder in our own layout: config.json, vocab.txt, model.safetensors (folded).
 
     Written beside and renamed, so that the folder is either complete or absent. Raises UserError
-    if the folder is there already.
+    if something is there already (but for an empty folder), or nothing can be written there.
     """
     import os
     import tempfile
 
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         staged = Path(scratch) / "backbone"
         staged.mkdir()

@@ -52,10 +52,18 @@ class CPMAntConfig:
                 number = whole or isinstance(value, float)
                 if not (number and 0 <= value < 1) or (item.name == "eps" and value == 0):
                     raise ValueError(f"'{item.name}' is {value!r}, expected a number in [0, 1)")
-        masks = tuple((bool(a), bool(f)) for a, f in self.mask_modules)
-        if masks and len(masks) != self.num_layers:
+        exact = self.position_bias_num_buckets // 4
+        if exact < 1 or self.position_bias_max_distance <= exact:
+            raise ValueError(
+                "'position_bias_num_buckets' must be at least 4 and 'position_bias_max_distance' "
+                "greater than a quarter of it"
+            )
+        masks = self.mask_modules or ((False, False),) * self.num_layers
+        if len(masks) != self.num_layers:
             raise ValueError(f"'mask_modules' has {len(masks)} pairs for {self.num_layers} layers")
-        object.__setattr__(self, "mask_modules", masks or ((False, False),) * self.num_layers)
+        if any(len(pair) != 2 or any(flag not in (0, 1) for flag in pair) for pair in masks):
+            raise ValueError("'mask_modules' must hold pairs of true and false")
+        object.__setattr__(self, "mask_modules", tuple((bool(a), bool(f)) for a, f in masks))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as JSON values, reference spelling."""

@@ -89,13 +89,8 @@ class Encoder:
                 "fields before it."
             )
         self._options = tuple(self._known(option, "option") for option in template.options)
-        if len(set(self._options)) < len(self._options):
-            raise UserError(
-                f"task {task.name}: two options of template '{template.name}' are the same tokens "
-                "in this vocabulary; use another template or backbone."
-            )
         self._tail = tuple(tokenizer.encode(self._after))
-        self._yes = self._known(template.yes, "answer word")
+        self._yes = self._known(template.yes, "answer word") if self.by_option else ()
         if self.by_option and len(self._yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
         self._room = encoding.max_length - max(map(len, self._options)) - len(self._tail)
