@@ -120,15 +120,8 @@ def _merge_config(args: argparse.Namespace) -> dict[str, Any]:
     from cpm_tune.plan import parse_settings, read_config
 
     values = read_config(args.config) if args.config else {}
-    settings = values.pop("set", {}) or {}
-    if not isinstance(settings, dict):
-        raise UserError(f"--config {args.config}: 'set' must map settings to values.")
-    for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in _CONFIG_KEYS:
-            raise UserError(
-                f"--config {args.config}: no option '{key}'.{did_you_mean(name, _CONFIG_KEYS)}"
-            )
+    settings = values.pop("set", {})
+    for name, value in values.items():
         if getattr(args, name) is None:
             setattr(args, name, Path(value) if name in ("data", "out") else value)
     return {**settings, **parse_settings(args.settings)}
@@ -142,7 +135,7 @@ def _tune(argv: Sequence[str], prog: str) -> int:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):
         value = getattr(args, name)
-        if value is not None and (not isinstance(value, int) or value < at_least):
+        if value is not None and value < at_least:
             parser.error(f"--{name} is {value}, expected a whole number from {at_least}")
     from cpm_tune.plan import Request
     from cpm_tune.session import tune
@@ -154,6 +147,8 @@ def _tune(argv: Sequence[str], prog: str) -> int:
     }
     request = Request(**chosen, settings=settings, include=tuple(args.include))
     controls = args.control or ["zero-shot"]
+    if "none" in controls and len(controls) > 1:
+        parser.error("--control none goes with no other --control")
     tune(
         request,
         out=args.out or Path("results"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
@@ -73,8 +73,29 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+class ConfigFile(BaseModel):
+    """What a --config file may say: the options of `tune` by their long names, and `set`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    task: str | None = None
+    delta: str | None = None
+    template: str | None = None
+    data: str | None = None
+    backbone: str | None = None
+    out: str | None = None
+    seed: int | None = None
+    precision: str | None = None
+    limit: int | None = None
+    skip_bad_rows: bool | None = None
+    set: dict[str, Any] | None = None
+
+
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file with the options of `tune`; raise UserError for what is wrong."""
+    """Read a YAML or JSON file of options; return those it gives. `set` comes out flat.
+
+    Raises UserError for what is wrong with it.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -82,7 +103,29 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"--config {path}: not readable YAML or JSON ({said}).") from error
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: expected a mapping of options to values.")
-    return values
+    values = {str(key).replace("-", "_"): value for key, value in values.items()}
+    unknown = [key for key in values if key not in ConfigFile.model_fields]
+    if unknown:
+        known = did_you_mean(unknown[0], ConfigFile.model_fields)
+        raise UserError(f"--config {path}: no option '{unknown[0]}'.{known}")
+    try:
+        config = ConfigFile.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"--config {path}: {_first(error, '')}") from error
+    found = config.model_dump(exclude_none=True)
+    found["set"] = _flat(found.get("set", {}))
+    return found
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train": {"lr": 1}} and {"train.lr": 1} both become {"train.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        nested = value if isinstance(value, dict) else None
+        flat.update(
+            {key: value} if nested is None else {f"{key}.{k}": v for k, v in nested.items()}
+        )
+    return flat
 
 
 def make_plan(request: Request) -> Plan:
@@ -214,6 +257,8 @@ def _settings(
                     f"{p}.{f}" for p, m in _PARTS.items() for f in m.model_fields if f == name
                 ]
                 raise UserError(f"there is no setting '{key}'.{did_you_mean(key, names)}")
+            if isinstance(value, bool):
+                raise UserError(f"{key} is {value}, expected a number or a name.")
             values[name] = value
     try:
         return model(**values)

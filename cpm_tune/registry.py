@@ -19,6 +19,8 @@ def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
     for place in (shipped("tasks"), *include):
         if not place.exists():
             raise UserError(f"--include {place}: there is no such file or folder.")
+        if place.is_file() and place.suffix != ".py":
+            raise UserError(f"--include {place}: a task file is a Python file (.py).")
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             if path.name.startswith("_"):
                 continue

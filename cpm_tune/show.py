@@ -143,9 +143,14 @@ def dry_run_text(plan: Plan, out: Path) -> str:
 
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.data.batches import total_steps
+    from cpm_tune.data.encode import Encoder
     from cpm_tune.data.files import count_rows
     from cpm_tune.delta.insert import insert
+    from cpm_tune.engine import make_engine
 
+    config, tokenizer = plan.folder.config, plan.folder.tokenizer()
+    Encoder(plan.task, plan.template, plan.spec.encoding, config, tokenizer)
+    make_engine(plan.execution, plan.spec.precision)
     with torch.device("meta"):
         model = CPMAnt(plan.folder.config)
         n_backbone = sum(p.numel() for p in model.parameters())

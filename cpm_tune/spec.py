@@ -89,7 +89,7 @@ class RunSpec(Frozen):
     delta: dict[str, Any]
     encoding: Encoding
     recipe: Recipe | None
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Literal["fp32", "bf16"] = "fp32"
 
     @model_validator(mode="after")

@@ -99,12 +99,14 @@ MISTAKES = {
     "a limit of zero": (["--limit", "0"], "--limit is 0"),
     "a wrong precision": (["--precision", "fp8"], "invalid choice"),
     "an unknown option": (["--taks", "x"], "unrecognized arguments"),
-    "a wrong device": (["--set", "run.device=gpux"], "--device gpux"),
+    "a wrong device": (["--set", "run.device=gpux"], "run.device is 'gpux'"),
     "a device that is not there": (["--set", "run.device=cuda"], "no CUDA device"),
     "a length too short": (["--set", "encode.max_length=10"], "encode.max_length is 10"),
     "a prompt type too large": (["--set", "encode.prompt_type=40"], "encode.prompt_type is 40"),
     "no module matched": (["--set", "delta.modified_modules=[query]"], "named 'query'"),
     "training without a delta": (["--delta", "none", "--set", "train.lr=1"], "has no effect"),
+    "no control and a control": (["--control", "zero-shot"], "goes with no other"),
+    "a seed too large": (["--seed", str(2**40)], "seed is"),
     "an absent config": (["--config", "/nowhere.yaml"], "--config /nowhere.yaml"),
     "an absent include": (["--include", "/nowhere"], "--include /nowhere"),
 }
@@ -125,6 +127,35 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert said.count("\n") == 1
     assert "Traceback" not in said
     assert not out.exists()
+
+
+CONFIGS = {
+    "task: 3": "task is 3",
+    "task: [lcqmc]": "task is ['lcqmc']",
+    "delta: 4": "delta is 4",
+    "data: 5": "data is 5",
+    "seed: true": "seed is True",
+    "overwrite: true": "no option 'overwrite'",
+    "sed: 1": "Did you mean 'seed'",
+    "set: [1]": "set is [1]",
+    "set: {1: 2}": "set.1",
+    "set: {train: 3}": "there is no setting 'train'",
+    "set: {train.batch_size: true}": "train.batch_size is True",
+    "set: {train: {lrr: 1}}": "Did you mean 'train.lr'",
+    "- task": "expected a mapping",
+    "task: [": "not readable YAML",
+}
+
+
+@pytest.mark.parametrize("content", CONFIGS)
+def test_a_mistake_in_a_config_file_is_one_sentence(cli: CLI, tmp_path: Path, content: str) -> None:
+    config = tmp_path / "run.yaml"
+    task = "" if content.startswith(("task", "-")) else "task: lcqmc\n"
+    config.write_text(task + content, encoding="utf-8")
+    code, _, said = cli("--config", config, "--dry-run")
+    assert code == 2
+    assert CONFIGS[content] in said
+    assert said.count("\n") == 1
 
 
 FILES = {

@@ -183,7 +183,7 @@ def test_a_config_file_says_what_options_say(
     cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "run.yaml"
-    settings = "{train.max_steps: 4, train.eval_every: 2, train.lr: 0.01}"
+    settings = "{train: {max_steps: 4, eval_every: 2}, train.lr: 0.01}"
     config.write_text(
         f"task: lcqmc\ndelta: lora\ndata: {data}\nbackbone: {small_backbone}\nset: {settings}\n"
         f"out: {tmp_path / 'a'}\n",

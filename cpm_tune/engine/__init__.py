@@ -61,9 +61,11 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise UserError(f"--device {wanted}: unknown; use cpu, cuda or cuda:0.") from error
+        raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no CUDA device; run `doctor`, or use cpu.")
+        raise UserError(
+            "run.device is cuda, but torch sees no CUDA device; see `doctor`, or use cpu."
+        )
     if execution.threads:
         torch.set_num_threads(execution.threads)
     return SingleProcess(device, precision)
