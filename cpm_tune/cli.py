@@ -256,11 +256,18 @@ def _leaderboard(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
+def _pretrain(argv: Sequence[str], prog: str) -> int:
+    from cpm_tune.pretrain.cli import pretrain
+
+    return pretrain(argv, prog)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
     "list": _list,
     "show": _show,
     "doctor": _doctor,
     "leaderboard": _leaderboard,
+    "pretrain": _pretrain,
 }
 
 
