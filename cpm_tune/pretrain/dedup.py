@@ -32,19 +32,23 @@ class SeenParagraphs:
     def __len__(self) -> int:
         return len(self._recent) + sum(map(len, self._sorted))
 
-    def count_seen(self, hashes: Sequence[int]) -> int:
-        """How many of the hashes are in the set, repeats included."""
+    def _seen(self, hashes: Sequence[int]) -> NDArray[np.bool_]:
         seen = np.fromiter((h in self._recent for h in hashes), dtype=bool, count=len(hashes))
         if self._sorted:
             wanted = np.array(hashes, dtype=np.uint64)
             for known in self._sorted:
                 at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
                 seen |= known[at] == wanted
-        return int(seen.sum())
+        return seen
+
+    def count_seen(self, hashes: Sequence[int]) -> int:
+        """How many of the hashes are in the set, repeats included."""
+        return int(self._seen(hashes).sum())
 
     def add(self, hashes: Sequence[int]) -> None:
         """Add hashes; arrays of similar size are merged, so that there are few."""
-        self._recent.update(hashes)
+        seen = self._seen(hashes)
+        self._recent.update(h for h, known in zip(hashes, seen, strict=True) if not known)
         if len(self._recent) < self._limit:
             return
         array = np.sort(np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent)))
