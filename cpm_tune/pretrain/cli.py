@@ -39,7 +39,9 @@ def _parser(prog: str, about: str, epilog: str = "") -> _Parser:
 
 
 def _add_sources(p: argparse.ArgumentParser) -> None:
-    p.add_argument("files", metavar="FILE", nargs="*", type=Path, help="text or jsonl, a source each")
+    p.add_argument(
+        "files", metavar="FILE", nargs="*", type=Path, help="text or jsonl, a source each"
+    )
     p.add_argument("--sources", metavar="FILE", type=Path, help="JSON with named sources instead")
     p.add_argument(
         "--set",
@@ -165,14 +167,16 @@ def _run_parser(prog: str) -> _Parser:
         f"{prog} pretrain run",
         "Train on a prepared corpus. Writes log.jsonl, checkpoint.pt and the folder backbone.",
         f"examples:\n  {prog} pretrain run --corpus prepared --config tiny.json --seconds 4500 "
-        f"--out tiny\n  {prog} pretrain run --corpus prepared --backbone DIR --steps 1000 --out on\n"
+        f"--out tiny\n  {prog} pretrain run --corpus prepared --backbone DIR --steps 99 --out on\n"
         f"  {prog} pretrain run --out tiny --resume",
     )
     p.add_argument("--out", metavar="DIR", type=Path, required=True)
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     p.add_argument("--corpus", metavar="DIR", type=Path, help="made by `pretrain prepare`")
     start = p.add_mutually_exclusive_group()
-    start.add_argument("--config", metavar="FILE", type=Path, help="JSON; start from random weights")
+    start.add_argument(
+        "--config", metavar="FILE", type=Path, help="JSON; start from random weights"
+    )
     start.add_argument("--backbone", metavar="DIR", type=Path, help="start from its weights")
     length = p.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="length of the run in optimiser steps")

@@ -68,10 +68,7 @@ def unigram_nats(corpus: Corpus, source: str, eos: int) -> NDArray[np.float64]:
 
 
 class HeldOut:
-    """The held-out split, with masks that never change: losses compare across steps and models.
-
-    At most `rows` rows of each source; None for all.
-    """
+    """The held-out split, with masks that never change: losses compare across steps and models."""
 
     def __init__(
         self,
@@ -80,9 +77,8 @@ class HeldOut:
         tokenizer: Tokenizer,
         layout: Layout,
         shortest: int,
-        rows: int | None,
     ) -> None:
-        self.layout, self.n_rows = layout, rows
+        self.layout = layout
         self.characters = character_lengths(tokenizer)
         self.unigram = {name: unigram_nats(corpus, name, tokenizer.eos) for name in names}
         self.pieces: dict[str, Pieces] = {
@@ -92,34 +88,35 @@ class HeldOut:
             for name in names
         }
 
+    def _masked(
+        self, source: int, pieces: Pieces, row: int, objective: int
+    ) -> list[tuple[NDArray[np.int64], PieceMask]]:
+        generator = np.random.default_rng([EVAL_SEED, source, row, objective])
+        return [(p, draw_mask(generator, len(p) + 2, objective)) for p in pieces.row(row)]
+
     @torch.no_grad()
     def losses(
-        self, model: CPMAnt, *, batch: int, bf16: bool
+        self, model: CPMAnt, *, batch: int, bf16: bool, rows: int | None = None
     ) -> dict[str, dict[str, dict[str, Any]]]:
-        """Source -> objective -> figures of `Sums.report`; sources without held-out rows are out."""
+        """Source -> objective -> figures of `Sums.report`; sources without held-out rows are out.
+
+        Takes the first `rows` rows of each source (None: all), `batch` at a time.
+        """
         losses = TargetLosses(model, bf16=bf16, compiled=False)
         result: dict[str, dict[str, dict[str, Any]]] = {}
         for source, (name, pieces) in enumerate(self.pieces.items()):
-            total = min(pieces.n_rows, self.n_rows or pieces.n_rows)
+            total = min(pieces.n_rows, rows or pieces.n_rows)
             if not total:
                 continue
             result[name] = {}
             for objective, label in enumerate(OBJECTIVES):
                 sums = Sums()
                 for start in range(0, total, batch):
-                    rows = []
-                    for number in range(start, min(start + batch, total)):
-                        generator = np.random.default_rng([EVAL_SEED, source, number, objective])
-                        rows.append(
-                            (
-                                source,
-                                [
-                                    (p, draw_mask(generator, len(p) + 2, objective))
-                                    for p in pieces.row(number)
-                                ],
-                            )
-                        )
-                    built = build_rows(rows, self.layout)
+                    chosen = range(start, min(start + batch, total))
+                    built = build_rows(
+                        [(source, self._masked(source, pieces, n, objective)) for n in chosen],
+                        self.layout,
+                    )
                     token = built.token.numpy()
                     sums.nats += float(losses(built).double().sum())
                     sums.unigram += float(self.unigram[name][token].sum())
@@ -209,5 +206,3 @@ def _until_eos(ids: Tensor, tokenizer: Tokenizer) -> str:
     if tokenizer.eos in values:
         values = values[: values.index(tokenizer.eos)]
     return tokenizer.decode(values)
-
-

@@ -64,7 +64,9 @@ class PieceMask:
     masked: NDArray[np.bool_]
 
 
-def draw_mask(generator: np.random.Generator, length: int, objective: int | None = None) -> PieceMask:
+def draw_mask(
+    generator: np.random.Generator, length: int, objective: int | None = None
+) -> PieceMask:
     """Draw objective (unless given) and masked positions for a framed piece of `length`."""
     if objective is None:
         objective = int(generator.integers(2))

@@ -77,7 +77,9 @@ def _source(name: str, files: list[Path], values: dict[str, Any], where: str) ->
     known = own | {f.name for f in fields(Rules)}
     for key in values:
         if key not in known:
-            raise UserError(f"{where}: source '{name}': no setting '{key}'{did_you_mean(key, known)}")
+            raise UserError(
+                f"{where}: source '{name}': no setting '{key}'{did_you_mean(key, known)}"
+            )
     try:
         numbers = {key: float(value) for key, value in values.items()}
     except (TypeError, ValueError) as error:

@@ -21,7 +21,7 @@ FILE = "run.json"
 
 @dataclass(frozen=True)
 class Request:
-    """Options of `pretrain run`; what is None or missing has `Settings`' or `Intervals`' default."""
+    """Options of `pretrain run`; None leaves the default of `Settings` or `Intervals`."""
 
     out: Path
     resume: bool = False

@@ -148,9 +148,7 @@ class Corpus:
 
     def unigram(self, source: str) -> NDArray[np.int64]:
         """How often each token is in the source's training split: (vocab_size,)."""
-        counts: NDArray[np.int64] = np.load(
-            self.path / f"{source}.unigram.npy", allow_pickle=False
-        )
+        counts: NDArray[np.int64] = np.load(self.path / f"{source}.unigram.npy", allow_pickle=False)
         return counts
 
     def sha256(self) -> str:

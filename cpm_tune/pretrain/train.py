@@ -141,9 +141,7 @@ def train(
         "settings": settings.sha256(),
     }
     data = Data(corpus, settings, layout)
-    heldout = HeldOut(
-        corpus, data.names, tokenizer, layout, settings.shortest, intervals.heldout_rows
-    )
+    heldout = HeldOut(corpus, data.names, tokenizer, layout, settings.shortest)
     optimisers = make_optimisers(model, settings.optimiser, settings.weight_decay)
     progress, file = Progress(), out / checkpoint.FILE
     if resume:
@@ -153,7 +151,12 @@ def train(
             optimiser.load_state_dict(own)
         progress = Progress(**state["progress"])
     log = Log(out / "log.jsonl", keep_until=progress.step if resume else None, report=report)
-    log.write("resume" if resume else "start", progress, settings=asdict(settings), fingerprint=fingerprint)
+    log.write(
+        "resume" if resume else "start",
+        progress,
+        settings=asdict(settings),
+        fingerprint=fingerprint,
+    )
     losses = TargetLosses(model, bf16=settings.bf16, compiled=settings.compiled)
     running = Running(data.names)
 
@@ -161,12 +164,10 @@ def train(
         checkpoint.save(file, model, optimisers, asdict(progress), fingerprint)
         export(model, tokenizer, out / "backbone")
 
-    def judge(rows: int | None = None) -> None:
+    def judge(event: str, rows: int | None) -> None:
         model.eval()
-        held = heldout if rows is None else _all_rows(heldout)
-        found = held.losses(model, batch=settings.rows, bf16=settings.bf16)
-        mean = weighted_mean(found, settings.weights)
-        log.write("heldout" if rows is None else "heldout-all", progress, mean=mean, sources=found)
+        found = heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows)
+        log.write(event, progress, mean=weighted_mean(found, settings.weights), sources=found)
         for prefix in SAMPLE_PREFIXES:
             text = generate(model, tokenizer, prefix, seed=progress.step)[0]
             log.write("sample", progress, prefix=prefix, text=text)
@@ -200,7 +201,7 @@ def train(
             if step % intervals.log_steps == 0:
                 log.write("train", progress, lr=lr, **running.flush())
             if time.monotonic() - judged >= 60 * intervals.heldout_minutes:
-                judge()
+                judge("heldout", intervals.heldout_rows)
                 judged = time.monotonic()
             if time.monotonic() - saved >= 60 * intervals.checkpoint_minutes:
                 save()
@@ -210,9 +211,9 @@ def train(
         report(f"stopped at step {progress.step}; go on with --resume")
         raise
     save()
-    judge(0)
-    log.write("end", progress, epochs=dict(zip(data.names, data.order.epochs(
-        progress.step * settings.rows), strict=True)))
+    judge("heldout-all", None)
+    epochs = data.order.epochs(progress.step * settings.rows)
+    log.write("end", progress, epochs=dict(zip(data.names, epochs, strict=True)))
     return progress
 
 
@@ -235,11 +236,6 @@ def _sha256(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _all_rows(heldout: HeldOut) -> HeldOut:
-    heldout.n_rows = None
-    return heldout
-
-
 def _share(settings: Settings, progress: Progress) -> float:
     """How much of the run is done, 0 to 1."""
     if settings.steps:
@@ -251,9 +247,7 @@ def _done(settings: Settings, progress: Progress) -> bool:
     return _share(settings, progress) >= 1
 
 
-def _not_finite(
-    step: int, loss: float, norm: float, batch: Rows, data: Data, file: Path
-) -> str:
+def _not_finite(step: int, loss: float, norm: float, batch: Rows, data: Data, file: Path) -> str:
     names = ", ".join(data.names[i] for i in np.unique(batch.source))
     kept = f"the last good checkpoint is {file}" if file.is_file() else "no checkpoint is there yet"
     return (

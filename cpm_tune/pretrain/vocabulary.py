@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from cpm_tune.backbone.tokenizer import SPECIALS
+from cpm_tune.backbone.tokenizer import SPECIALS, _segmenter
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.filters import is_han
 from cpm_tune.pretrain.sources import Source, documents
@@ -45,8 +46,8 @@ def build_vocabulary(
 
     In order: required entries, the characters of `cover`, then the most frequent characters,
     `words` Chinese words (as jieba cuts them, by the number of tokens they save) and `pieces` Latin
-    words and parts of words (by byte-pair merging). Frequencies are relative to each source and weighted like it.
-    Raises UserError if `size` is too small for what is required.
+    words and parts of words (by byte-pair merging). Frequencies are relative to each source and
+    weighted like it. Raises UserError if `size` is too small for what is required.
     """
     entries = dict.fromkeys(required())
     entries |= dict.fromkeys(c for c in cover if not c.isspace())
@@ -55,15 +56,15 @@ def build_vocabulary(
             f"--size {size}: {len(entries):,} entries are required and {words + pieces:,} are "
             "asked for as words and pieces; give more, or cover less."
         )
-    characters: Counter[str] = Counter()
-    latin: Counter[str] = Counter()
-    chinese: Counter[str] = Counter()
+    characters: dict[str, float] = defaultdict(float)
+    latin: dict[str, float] = defaultdict(float)
+    chinese: dict[str, float] = defaultdict(float)
     for source in sources:
         _count(source, characters, latin, chinese if words else None)
     chosen = _merged_pieces(latin, pieces) + _best(_saving(chinese), words)
     room = size - len(entries) - len(chosen)
-    ranked = [c for c, _ in characters.most_common() if c not in entries]
-    covered = sum(characters[c] for c in [*entries, *ranked[:room]])
+    ranked = [c for c in _best(characters, len(characters)) if c not in entries]
+    covered = sum(characters.get(c, 0.0) for c in [*entries, *ranked[:room]])
     report(
         f"{len(characters):,} distinct characters; {room:,} chosen by frequency; "
         f"{covered / max(sum(characters.values()), 1e-9):.4%} of the weighted text is covered"
@@ -73,11 +74,11 @@ def build_vocabulary(
 
 def _count(
     source: Source,
-    characters: Counter[str],
-    latin: Counter[str],
-    chinese: Counter[str] | None,
+    characters: dict[str, float],
+    latin: dict[str, float],
+    chinese: dict[str, float] | None,
 ) -> None:
-    """Add a source's relative frequencies, times its weight, to the counters."""
+    """Add a source's relative frequencies, times its weight, to the tables."""
     own: tuple[Counter[str], Counter[str], Counter[str]] = (Counter(), Counter(), Counter())
     segmenter = _segmenter() if chinese is not None else None
     total = 0
@@ -89,17 +90,11 @@ def _count(
         total += len(document.text)
         if total > MAX_CHARACTERS:
             break
-    for target, counted in zip((characters, latin, chinese), own, strict=True):
-        if target is not None:
+    for table, counted in zip((characters, latin, chinese), own, strict=True):
+        if table is not None:
             for key, n in counted.items():
                 if not key.isspace():
-                    target[key] += n * source.weight / total  # type: ignore[assignment]
-
-
-def _segmenter() -> "jieba.Tokenizer":  # type: ignore[name-defined] # noqa: F821, UP037
-    from cpm_tune.backbone.tokenizer import _segmenter
-
-    return _segmenter()
+                    table[key] += n * source.weight / total
 
 
 def _merged_pieces(words: Mapping[str, float], n: int) -> list[str]:
@@ -108,10 +103,10 @@ def _merged_pieces(words: Mapping[str, float], n: int) -> list[str]:
     cuts = {word: list(word) for word in frequent}
     found: dict[str, None] = {}
     while len(found) < n:
-        pairs: Counter[tuple[str, str]] = Counter()
+        pairs: dict[tuple[str, str], float] = defaultdict(float)
         for word, cut in cuts.items():
-            for pair in zip(cut, cut[1:], strict=False):
-                pairs[pair] += words[word]  # type: ignore[assignment]
+            for pair in pairwise(cut):
+                pairs[pair] += words[word]
         if not pairs:
             break
         left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
