@@ -153,16 +153,15 @@ def boundaries(texts: Texts, drawn: random.Random) -> list[list[Row]]:
     jieba.setLogLevel(60)
     result = []
     for text in [t for name in (*MODERN, "novel") for t in texts[name]]:
-        for line in re.split(r"[，。；：！？\n]", text):
-            if not re.fullmatch(r"[\u4e00-\u9fff]{8,40}", line):
-                continue
-            ends = np.cumsum([len(word) for word in jieba.cut(line)])[:-1].tolist()
-            inside = [i for i in range(1, len(line)) if i not in ends]
-            if not (ends and inside):
-                continue
-            label = drawn.randrange(2)
-            at = drawn.choice(ends if label else inside)
-            result.append([{"before": line[:at], "after": line[at:], "label": label}])
+        rows = []
+        for line in re.findall(r"[\u4e00-\u9fff]{8,40}", text):
+            ends = set(np.cumsum([len(word) for word in jieba.cut(line)])[:-1].tolist())
+            inside = set(range(1, len(line))) - ends
+            for label, places in ((1, ends), (0, inside)):
+                for at in drawn.sample(sorted(places), min(2, len(ends), len(inside))):
+                    rows.append({"before": line[:at], "after": line[at:], "label": label})
+        if rows:
+            result.append(rows)
     return result
 
 
@@ -213,7 +212,7 @@ def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
     text = TASK.format(
         name=probe.name, about=probe.about, columns=columns, template=probe.template
     ).lstrip()
-    (tasks / f"{probe.name.replace('-', '_')}.py").write_text(text, encoding="utf-8")
+    (tasks / f"{probe.name}.py").write_text(text, encoding="utf-8")
 
 
 def write_lcqmc(file: Path, folder: Path) -> None:
@@ -310,7 +309,7 @@ def summary(folder: Path, seeds: Sequence[int]) -> dict[str, Any] | None:
         if record["status"] != "finished":
             continue
         if record["spec"]["delta"]["delta_type"] == "none":
-            zero_shot = hits.mean() if init == "checkpoint" else zero_shot
+            zero_shot = float(hits.mean()) if init == "checkpoint" else zero_shot
         elif record["spec"]["seed"] in seeds:
             right[init][record["spec"]["seed"]] = hits
     both = sorted(right["checkpoint"].keys() & right["random"].keys())
