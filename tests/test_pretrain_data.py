@@ -138,6 +138,14 @@ def test_wrong_input_is_one_sentence_with_its_place(tmp_path, name, content, mes
     assert "\n" not in str(caught.value)
 
 
+def test_an_endless_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("cpm_tune.pretrain.sources.MAX_DOCUMENT", 50)
+    path = tmp_path / "long.txt"
+    path.write_text("好\n" + "长" * 100, encoding="utf-8")
+    with pytest.raises(UserError, match=r"long.txt:2: a line of more than 50 bytes"):
+        list(documents(Source("a", (path,))))
+
+
 def test_sources_settings_are_overridden_for_all_or_one(tmp_path):
     file = tmp_path / "sources.json"
     listed = {"a": {"files": ["a.txt"], "weight": 2}, "b": {"files": ["b.txt"]}}

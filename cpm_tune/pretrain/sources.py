@@ -114,13 +114,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
+            while raw := file.readline(MAX_DOCUMENT + 1):
+                number += 1
                 if b"\0" in raw:
                     raise UserError(f"{path}:{number}: a binary file, expected UTF-8 text.")
                 if len(raw) > MAX_DOCUMENT:
                     raise UserError(
-                        f"{path}:{number}: a line of {len(raw):,} bytes; a document must stay "
-                        f"under {MAX_DOCUMENT:,}."
+                        f"{path}:{number}: a line of more than {MAX_DOCUMENT:,} bytes; split the "
+                        "document."
                     )
                 yield number, raw.decode("utf-8").removeprefix("\ufeff").rstrip("\r\n")
     except UnicodeDecodeError as error:
