@@ -16,27 +16,39 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from probes import (
+    MODERN,
+    PROBES,
+    VERSE,
+    Texts,
+    couplets,
+    heldout_texts,
+    write_lcqmc,
+    write_probe,
+)
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.pretrain.evaluate import HeldOut, generate
-from cpm_tune.pretrain.objective import Layout
+from cpm_tune.pretrain.objective import (
+    GENERATION,
+    Layout,
+    PieceMask,
+    TargetLosses,
+    build_rows,
+)
 from cpm_tune.pretrain.store import Corpus
 
 TUNE = Path(__file__).resolve().parent.parent / "tune.py"
-VERSE = ("tang", "song", "ci", "qu")
-MODERN = ("office-help", "linux", "electron")
 SHORTEST, WIDTH = 8, 256
-Row = dict[str, Any]
-Texts = dict[str, list[str]]
 
 LORA = {
     "delta_type": "lora",
@@ -56,178 +68,6 @@ RECIPE = {
     "train.patience": 0,
     "encode.max_length": 200,
 }
-TASK = '''
-"""Made by scripts/worth.py."""
-
-from cpm_tune.task import Choice, Files, Source, Task, Template
-
-TASK = Task(
-    name={name!r},
-    version=1,
-    capability="probe",
-    kind={about!r},
-    source=Source(title={about!r}, paper="", licence="not distributed", obtain="scripts/worth.py"),
-    files=Files(columns={columns!r}),
-    answer=Choice(labels=(0, 1)),
-    templates=(Template("probe", {template!r}, ("否", "是")),),
-    metrics=("accuracy",),
-)
-'''
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A yes-or-no task; `rows` makes its rows, without repeats of a group across splits.
-
-    `sizes`: rows of train, dev and test.
-    """
-
-    name: str
-    about: str
-    template: str
-    rows: Callable[[Texts, random.Random], list[list[Row]]]
-    sizes: tuple[int, int, int]
-
-
-# --- rows from held-out documents ---------------------------------------------------------------
-
-_COUPLET = re.compile(r"([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9fff]{5,7})。")
-
-
-def heldout_texts(corpus: Corpus, tokenizer: Tokenizer) -> Texts:
-    """Every source's held-out documents, decoded."""
-    result = {}
-    for name in corpus.sources:
-        split = corpus.split(name, "heldout")
-        result[name] = [tokenizer.decode(split.document(i).tolist()) for i in range(len(split))]
-    return result
-
-
-def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
-    """Does the second line of a couplet follow the first? Wrong ones come from other poems."""
-    groups = []
-    for text in [*texts["tang"], *texts["song"]]:
-        found = [m.groups() for line in text.split("\n") if (m := _COUPLET.fullmatch(line))]
-        groups.append([(a, b) for a, b in found if len(a) == len(b)])
-    pool: dict[int, list[tuple[int, str]]] = {5: [], 7: []}
-    for number, group in enumerate(groups):
-        for _, second in group:
-            pool[len(second)].append((number, second))
-    result = []
-    for number, group in enumerate(groups):
-        rows = []
-        for first, second in group:
-            label = drawn.randrange(2)
-            shown = second
-            while not label and (shown == second):
-                other, candidate = drawn.choice(pool[len(second)])
-                shown = candidate if other != number else second
-            rows.append({"first": first, "second": shown, "label": label})
-        result.append(rows)
-    return result
-
-
-def pairs(texts: Texts, drawn: random.Random) -> list[list[Row]]:
-    """Is the Chinese string the translation? Wrong ones are other strings of similar length."""
-    found = []
-    for text in [*texts["office-pairs"], *texts["jupyter-pairs"]]:
-        lines = text.split("\n")
-        for a, b in zip(lines[::2], lines[1::2], strict=False):
-            en, zh = (b, a) if re.search("[\u4e00-\u9fff]", a) else (a, b)
-            if re.search("[\u4e00-\u9fff]", zh) and len(en) + len(zh) < 100:
-                found.append((en, zh))
-    result = []
-    for en, zh in found:
-        near = [z for _, z in found if z != zh and abs(len(z) - len(zh)) <= 2]
-        rows = [{"en": en, "zh": zh, "label": 1}]
-        if near:
-            rows.append({"en": en, "zh": drawn.choice(near), "label": 0})
-        result.append(rows)
-    return result
-
-
-def boundaries(texts: Texts, drawn: random.Random) -> list[list[Row]]:
-    """Does a word end here? The words are those that jieba cuts: agreement, not gold."""
-    import jieba
-
-    jieba.setLogLevel(60)
-    result = []
-    for text in [t for name in (*MODERN, "novel") for t in texts[name]]:
-        rows = []
-        for line in re.findall(r"[\u4e00-\u9fff]{8,40}", text):
-            ends = set(np.cumsum([len(word) for word in jieba.cut(line)])[:-1].tolist())
-            inside = set(range(1, len(line))) - ends
-            for label, places in ((1, ends), (0, inside)):
-                for at in drawn.sample(sorted(places), min(2, len(ends), len(inside))):
-                    rows.append({"before": line[:at], "after": line[at:], "label": label})
-        if rows:
-            result.append(rows)
-    return result
-
-
-PROBES = (
-    Probe(
-        "next-line",
-        "couplets of held-out poems: does the second line follow the first?",
-        "{first}，{second}。[是否正确]{answer}",
-        next_lines,
-        (6000, 600, 1600),
-    ),
-    Probe(
-        "en-zh",
-        "held-out user-interface strings: is the Chinese the translation?",
-        "{en}\n{zh}[是否正确]{answer}",
-        pairs,
-        (640, 120, 400),
-    ),
-    Probe(
-        "word-boundary",
-        "held-out modern text: does a word end at the stroke (by jieba)?",
-        "{before}/{after}[是否正确]{answer}",
-        boundaries,
-        (2400, 300, 900),
-    ),
-)
-
-
-def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
-    """Write task file and data; rows of one document stay in one split."""
-    drawn = random.Random(f"{probe.name} 1")
-    groups = probe.rows(texts, drawn)
-    drawn.shuffle(groups)
-    total, left = sum(map(len, groups)), sum(probe.sizes)
-    scale = min(1.0, total / left)
-    data = folder / probe.name
-    data.mkdir(parents=True, exist_ok=True)
-    stream: Iterator[list[Row]] = iter(groups)
-    for split, size in zip(("test", "dev", "train"), reversed(probe.sizes), strict=True):
-        rows: list[Row] = []
-        while len(rows) < int(size * scale) and (group := next(stream, None)) is not None:
-            rows += group
-        lines = [json.dumps({"id": i, **row}, ensure_ascii=False) for i, row in enumerate(rows)]
-        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    columns = tuple(groups[0][0])
-    tasks = folder / "tasks"
-    tasks.mkdir(exist_ok=True)
-    text = TASK.format(
-        name=probe.name, about=probe.about, columns=columns, template=probe.template
-    ).lstrip()
-    (tasks / f"{probe.name}.py").write_text(text, encoding="utf-8")
-
-
-def write_lcqmc(file: Path, folder: Path) -> None:
-    """Split a real LCQMC file into 7,000 / 800 / the rest, in its own order."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for split, part in (
-        ("train", lines[:7000]),
-        ("dev", lines[7000:7800]),
-        ("test", lines[7800:8800]),
-    ):
-        (folder / f"{split}.jsonl").write_text("\n".join(part) + "\n", encoding="utf-8")
-
-
-# --- measurements -------------------------------------------------------------------------------
 
 
 def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -266,6 +106,52 @@ def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str
         if number < 5:
             examples.append(f"{title}\n{text}")
     return {"samples": len(titles[:100]), "with_form": good, "examples": examples}
+
+
+def next_line_of_four(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Without any tuning: which of four lines follows? 400 couplets, the wrong three from others.
+
+    `likelihood`: by log p(line | first line); `gain`: by what the first line adds to it.
+    """
+    drawn = random.Random(1)
+    known = [pair for group in couplets(texts) for pair in group]
+    asked = drawn.sample(known, min(400, len(known)))
+    shown = []
+    for _, second in asked:
+        others = sorted({b for _, b in known if len(b) == len(second)} - {second})
+        shown.append([second, *drawn.sample(others, 3)])
+    given = _log_p(
+        [(a + "，", b) for (a, _), four in zip(asked, shown, strict=True) for b in four],
+        model,
+        tokenizer,
+    )
+    alone = _log_p([("", b) for four in shown for b in four], model, tokenizer)
+    return {
+        "n": len(asked),
+        "likelihood": float((given.reshape(-1, 4).argmax(1) == 0).mean()),
+        "gain": float(((given - alone).reshape(-1, 4).argmax(1) == 0).mean()),
+    }
+
+
+@torch.no_grad()
+def _log_p(
+    items: Sequence[tuple[str, str]], model: CPMAnt, tokenizer: Tokenizer
+) -> NDArray[np.float64]:
+    """log p(line and its full stop | text before), by the generation objective: (items,)."""
+    layout = Layout.of(model.config, tokenizer, 48 + model.config.prompt_length)
+    losses = TargetLosses(model, bf16=False, compiled=False)
+    result = []
+    for start in range(0, len(items), 64):
+        rows = []
+        for before, line in items[start : start + 64]:
+            head, ids = tokenizer.encode(before), tokenizer.encode(line + "。")
+            piece = np.array([*head, *ids], dtype=np.int64)
+            masked = np.arange(len(piece) + 2) > len(head)
+            rows.append((len(rows), [(piece, PieceMask(GENERATION, masked))]))
+        built = build_rows(rows, layout)
+        nats = losses(built).double().numpy() * (built.token != tokenizer.eos).numpy()
+        result.append(-np.bincount(built.source, nats, len(rows)))
+    return np.concatenate(result)
 
 
 def _clauses(text: str) -> list[str]:
@@ -346,9 +232,11 @@ def main() -> None:
     parser.add_argument(
         "--lcqmc", metavar="FILE", type=Path, help="LCQMC's dev.jsonl, if you have it"
     )
-    parser.add_argument("--only", metavar="NAME", nargs="+", help="loss, form, or probes by name")
+    parser.add_argument(
+        "--only", metavar="NAME", nargs="+", help="loss, four, form, lcqmc, or probes by name"
+    )
     args = parser.parse_args()
-    wanted = set(args.only or ["loss", "form", "lcqmc", *(p.name for p in PROBES)])
+    wanted = set(args.only or ["loss", "four", "form", "lcqmc", *(p.name for p in PROBES)])
     folder = open_folder(args.backbone)
     tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
     corpus = Corpus.open(args.corpus)
@@ -359,6 +247,13 @@ def main() -> None:
     if "loss" in wanted:
         result["heldout"] = heldout_losses(corpus, model, tokenizer)
         print(json.dumps(result["heldout"]["groups"], indent=1))
+    if "four" in wanted:
+        control = random_backbone(folder.config, 1, torch.float32).eval()
+        result["next-line-of-four"] = {
+            "pretrained": next_line_of_four(texts, model, tokenizer),
+            "random": next_line_of_four(texts, control, tokenizer),
+        }
+        print(json.dumps(result["next-line-of-four"]))
     if "form" in wanted:
         result["quatrains"] = quatrain_form(texts, model, tokenizer)
         print(json.dumps(result["quatrains"], ensure_ascii=False, indent=1))

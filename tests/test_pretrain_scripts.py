@@ -22,7 +22,8 @@ def load(name):
     return module
 
 
-corpus, worth = load("corpus"), load("worth")
+sys.path.insert(0, str(SCRIPTS))
+corpus, worth, probes = load("corpus"), load("worth"), load("probes")
 
 
 def test_every_source_names_a_pinned_package():
@@ -70,7 +71,7 @@ def test_next_lines_are_half_wrong_and_wrong_ones_come_from_other_poems():
     lines = ["".join(drawn.sample(characters, 5)) for _ in range(800)]
     couplets = [f"{a}，{b}。" for a, b in zip(lines[::2], lines[1::2], strict=True)]
     poems = ["\n".join(["《题》", *couplets[i : i + 4]]) for i in range(0, 400, 4)]
-    groups = worth.next_lines({"tang": poems, "song": []}, random.Random(1))
+    groups = probes.next_lines({"tang": poems, "song": []}, random.Random(1))
     rows = [row for group in groups for row in group]
     assert len(rows) == 400
     assert 0.4 < np.mean([row["label"] for row in rows]) < 0.6
