@@ -47,7 +47,8 @@ def _parser(prog: str, about: str, epilog: str = "") -> _Parser:
 def _tune_parser(prog: str) -> _Parser:
     about = (
         "Tune a delta on a frozen CPM-Ant backbone for one task: train, select on dev, score on "
-        "test, record.\n\nother commands: list, show, doctor, leaderboard (each has --help)."
+        "test, record.\n\nother commands: list, show, doctor, leaderboard, pretrain (each has "
+        "--help)."
     )
     p = _parser(prog, about, EXAMPLES)
     p.add_argument("--version", action="version", version=f"cpm-tune {__version__}")
@@ -251,11 +252,18 @@ def _leaderboard(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
+def _pretrain(argv: Sequence[str], prog: str) -> int:
+    from cpm_tune.pretrain.cli import pretrain
+
+    return pretrain(argv, prog)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
     "list": _list,
     "show": _show,
     "doctor": _doctor,
     "leaderboard": _leaderboard,
+    "pretrain": _pretrain,
 }
 
 

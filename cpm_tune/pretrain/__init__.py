@@ -1,0 +1,1 @@
+"""Pre-training of a CPM-Ant backbone: corpus, vocabulary, objective, training."""

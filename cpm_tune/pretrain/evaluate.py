@@ -1,0 +1,208 @@
+"""Held-out loss, perplexity of texts, and samples: a backbone under its pre-training objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.pretrain.objective import (
+    GENERATION,
+    OBJECTIVES,
+    Layout,
+    PieceMask,
+    TargetLosses,
+    build_rows,
+    draw_mask,
+    hidden_states,
+)
+from cpm_tune.pretrain.order import Pieces, cut_and_pack
+from cpm_tune.pretrain.store import Corpus
+
+EVAL_SEED = 20220501
+
+
+@dataclass
+class Sums:
+    """Nats over targets of one source and objective, of the model and of the unigram baseline."""
+
+    nats: float = 0.0
+    unigram: float = 0.0
+    tokens: int = 0
+    characters: int = 0
+
+    def report(self) -> dict[str, float | int]:
+        """Means per token and per character."""
+        return {
+            "nats_per_token": self.nats / max(1, self.tokens),
+            "nats_per_character": self.nats / max(1, self.characters),
+            "unigram_nats_per_character": self.unigram / max(1, self.characters),
+            "tokens": self.tokens,
+        }
+
+
+def character_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Characters that each entry stands for; a special entry counts as one: (vocab_size,)."""
+    return np.array(
+        [
+            1 if tokenizer.entries[i] in SPECIALS else len(tokenizer.entries[i])
+            for i in range(len(tokenizer))
+        ]
+    )
+
+
+def unigram_nats(corpus: Corpus, source: str, eos: int) -> NDArray[np.float64]:
+    """-log p of every token by its add-half frequency in the source's training split."""
+    counts = corpus.unigram(source) + 0.5
+    counts[eos] += corpus.about["sources"][source]["train"]["documents"]
+    return np.asarray(-np.log(counts / counts.sum()))
+
+
+class HeldOut:
+    """The held-out split, with masks that never change: losses compare across steps and models."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        names: Sequence[str],
+        tokenizer: Tokenizer,
+        layout: Layout,
+        shortest: int,
+    ) -> None:
+        self.layout = layout
+        self.characters = character_lengths(tokenizer)
+        self.unigram = {name: unigram_nats(corpus, name, tokenizer.eos) for name in names}
+        self.pieces: dict[str, Pieces] = {
+            name: cut_and_pack(
+                corpus.split(name, "heldout"), layout.width, layout.prompt_length, shortest, 0
+            )
+            for name in names
+        }
+
+    def _masked(
+        self, source: int, pieces: Pieces, row: int, objective: int
+    ) -> list[tuple[NDArray[np.int64], PieceMask]]:
+        generator = np.random.default_rng([EVAL_SEED, source, row, objective])
+        return [(p, draw_mask(generator, len(p) + 2, objective)) for p in pieces.row(row)]
+
+    @torch.no_grad()
+    def losses(
+        self, model: CPMAnt, *, batch: int, bf16: bool, rows: int | None = None
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """Source -> objective -> figures of `Sums.report`; sources without held-out rows are out.
+
+        Takes the first `rows` rows of each source (None: all), `batch` at a time.
+        """
+        losses = TargetLosses(model, bf16=bf16, compiled=False)
+        result: dict[str, dict[str, dict[str, Any]]] = {}
+        for source, (name, pieces) in enumerate(self.pieces.items()):
+            total = min(pieces.n_rows, rows or pieces.n_rows)
+            if not total:
+                continue
+            result[name] = {}
+            for objective, label in enumerate(OBJECTIVES):
+                sums = Sums()
+                for start in range(0, total, batch):
+                    chosen = range(start, min(start + batch, total))
+                    built = build_rows(
+                        [(source, self._masked(source, pieces, n, objective)) for n in chosen],
+                        self.layout,
+                    )
+                    token = built.token.numpy()
+                    sums.nats += float(losses(built).double().sum())
+                    sums.unigram += float(self.unigram[name][token].sum())
+                    sums.tokens += len(token)
+                    sums.characters += int(self.characters[token].sum())
+                result[name][label] = sums.report()
+        return result
+
+
+def weighted_mean(losses: Mapping[str, Any], weights: Mapping[str, float]) -> float:
+    """One number: nats per character, both objectives alike, sources by weight."""
+    total = sum(weights[name] for name in losses)
+    return sum(
+        weights[name] * np.mean([part["nats_per_character"] for part in parts.values()])
+        for name, parts in losses.items()
+    ) / max(total, 1e-9)
+
+
+def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
+    """Return a function: texts -> perplexity per character under the backbone in `path`.
+
+    Generation with only the first token given; a text counts by its first piece.
+    """
+    folder = open_folder(path)
+    tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
+    width = 256 + model.config.prompt_length
+    layout = Layout.of(model.config, tokenizer, width)
+    characters = character_lengths(tokenizer)
+    losses = TargetLosses(model, bf16=False, compiled=False)
+
+    @torch.no_grad()
+    def perplexities(texts: Sequence[str]) -> list[float]:
+        rows = []
+        for number, text in enumerate(texts):
+            ids = np.array(tokenizer.encode(text)[: width - model.config.prompt_length - 2])
+            masked = np.ones(len(ids) + 2, dtype=bool)
+            masked[:1] = False
+            rows.append((number, [(ids.astype(np.int64), PieceMask(GENERATION, masked))]))
+        built = build_rows(rows, layout)
+        nats = np.bincount(built.source, losses(built).numpy(), len(texts))
+        lengths = np.bincount(built.source, characters[built.token.numpy()], len(texts))
+        return [float(value) for value in np.exp(nats / lengths)]
+
+    return perplexities
+
+
+@torch.no_grad()
+def generate(
+    model: CPMAnt,
+    tokenizer: Tokenizer,
+    prefix: str,
+    *,
+    n: int = 1,
+    length: int = 48,
+    temperature: float = 0.8,
+    top_k: int = 30,
+    seed: int = 0,
+) -> list[str]:
+    """Sample `n` continuations of `prefix` by the generation objective; without the prefix."""
+    layout = Layout.of(model.config, tokenizer, 0)
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.tensor([*layout.prompt(GENERATION), tokenizer.bos, *tokenizer.encode(prefix)])
+    ids = start.repeat(n, 1)
+    n_prompt, n_context = layout.prompt_length, ids.shape[1]
+    banned = [tokenizer.unk, tokenizer.pad, tokenizer.bos]
+    ended = torch.zeros(n, dtype=torch.bool)
+    for _ in range(length):
+        segment = torch.full_like(ids, GENERATION + 1)
+        segment[:, :n_prompt] = 0
+        context = torch.arange(ids.shape[1])[None].expand_as(ids) < n_context
+        hidden = hidden_states(model, (ids, segment, torch.zeros_like(ids), context))[:, -1]
+        logits = model.logits(hidden).float() / temperature
+        logits[:, banned] = float("-inf")
+        best, token = logits.topk(min(top_k, logits.shape[1]))
+        drawn = torch.multinomial(best.softmax(-1), 1, generator=generator)
+        chosen = token.gather(1, drawn)
+        chosen[ended] = tokenizer.eos
+        ended |= chosen[:, 0] == tokenizer.eos
+        ids = torch.cat([ids, chosen], dim=1)
+        if ended.all():
+            break
+    return [_until_eos(row, tokenizer) for row in ids[:, n_context:]]
+
+
+def _until_eos(ids: Tensor, tokenizer: Tokenizer) -> str:
+    values = ids.tolist()
+    if tokenizer.eos in values:
+        values = values[: values.index(tokenizer.eos)]
+    return tokenizer.decode(values)

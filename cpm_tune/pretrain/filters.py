@@ -1,0 +1,111 @@
+"""The rules a document has to pass; each names the reason it removes a document for."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpm_tune.errors import UserError
+
+NGRAM = 5
+_MISSING = "\ufffd\u25a1\u25a0"  # decoding errors, and boxes that stand for lost characters
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Limits for documents. Shares are of the characters that are not white space.
+
+    min_chars, max_chars: length. min_han: share of Chinese characters among letters and digits of
+    the document; min_line_han: the same for each line, whose other lines are left out first.
+    max_repetition: share of 5-character sequences that the document has had before.
+    max_control: share of control, private-use and lost characters.
+    """
+
+    min_chars: float = 16
+    max_chars: float = 1_000_000
+    min_han: float = 0.5
+    min_line_han: float = 0.0
+    max_repetition: float = 0.6
+    max_control: float = 0.0
+
+
+REASONS = ("too short", "too long", "little Chinese", "repetition", "control characters")
+SENSITIVE, PERPLEXITY = "sensitive word", "perplexity"
+
+
+def is_han(character: str) -> bool:
+    """Whether a character is a Chinese ideograph (base plane)."""
+    return "\u4e00" <= character <= "\u9fff" or "\u3400" <= character <= "\u4dbf"
+
+
+def han_share(text: str) -> float:
+    """Share of Chinese characters among letters and digits; 0 without any."""
+    letters = sum(character.isalnum() for character in text)
+    return sum(map(is_han, text)) / letters if letters else 0.0
+
+
+def repetition(text: str) -> float:
+    """Share of the text's 5-character sequences that it has had before."""
+    total = len(text) - NGRAM + 1
+    if total < 1:
+        return 0.0
+    return 1 - len({text[i : i + NGRAM] for i in range(total)}) / total
+
+
+def _lost(character: str) -> bool:
+    if character in _MISSING:
+        return True
+    return unicodedata.category(character) in ("Cc", "Co", "Cs", "Cn") and not character.isspace()
+
+
+def clean(text: str, rules: Rules) -> str:
+    """Strip lines, drop empty ones and those under `min_line_han`."""
+    lines = (line.strip() for line in text.split("\n"))
+    return "\n".join(line for line in lines if line and _line_stays(line, rules.min_line_han))
+
+
+def _line_stays(line: str, least: float) -> bool:
+    return least <= 0 or han_share(line) >= least
+
+
+def reason_to_drop(text: str, rules: Rules) -> str | None:
+    """Return one of REASONS, or None if the (cleaned) document may stay."""
+    n = sum(not character.isspace() for character in text)
+    if n < rules.min_chars:
+        return REASONS[0]
+    if n > rules.max_chars:
+        return REASONS[1]
+    if han_share(text) < rules.min_han:
+        return REASONS[2]
+    if repetition(text) > rules.max_repetition:
+        return REASONS[3]
+    if sum(map(_lost, text)) > rules.max_control * n:
+        return REASONS[4]
+    return None
+
+
+class WordList:
+    """A user's list of words, one a line; a document with any of them is dropped."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = {word.strip() for word in words} - {""}
+        self.lengths = sorted(set(map(len, self.words)))
+
+    @classmethod
+    def from_file(cls, path: Path) -> WordList:
+        """Read a list; raise UserError if it is unreadable or empty."""
+        try:
+            result = cls(path.read_text(encoding="utf-8").split("\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: not a readable word list ({error}).") from error
+        if not result.words:
+            raise UserError(f"{path}: no words in it, expected one a line.")
+        return result
+
+    def found_in(self, text: str) -> bool:
+        """Whether any word occurs; time is text length times the number of word lengths."""
+        return any(
+            text[i : i + n] in self.words for n in self.lengths for i in range(len(text) - n + 1)
+        )

@@ -1,0 +1,215 @@
+"""CPM-Ant's pre-training objective: text infilling and generation, half and half.
+
+A piece is `<s>` tokens `</s>` behind its soft prompt. The number of masked tokens is uniform from 1
+to all but the first. Infilling (prompt type 1, segment 1) masks random positions, generation
+(prompt type 2, segment 2) the tail. Masked tokens are no context; the hidden state before each of
+them predicts it. Loss is on masked tokens only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.model import CPMAnt, PositionBias, attention_allowed
+from cpm_tune.backbone.tokenizer import Tokenizer
+
+INFILLING, GENERATION = 0, 1
+OBJECTIVES = ("infilling", "generation")
+PROMPT_SEGMENT, PADDING_SPAN = 0, -1
+TARGET_BLOCK = 512  # targets are padded to a multiple of it: few shapes for the compiler
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a row needs to know of backbone and vocabulary."""
+
+    vocab_size: int
+    prompt_length: int
+    bos: int
+    eos: int
+    pad: int
+    width: int
+
+    @classmethod
+    def of(cls, config: CPMAntConfig, tokenizer: Tokenizer, width: int) -> Layout:
+        """Take it from config and tokenizer."""
+        return cls(
+            config.vocab_size,
+            config.prompt_length,
+            tokenizer.bos,
+            tokenizer.eos,
+            tokenizer.pad,
+            width,
+        )
+
+    def prompt(self, objective: int) -> NDArray[np.int64]:
+        """Ids of the objective's soft prompt."""
+        start = self.vocab_size + (objective + 1) * self.prompt_length
+        return np.arange(start, start + self.prompt_length)
+
+
+@dataclass(frozen=True)
+class PieceMask:
+    """An objective and which of a framed piece's positions are masked: bool (length + 2,)."""
+
+    objective: int
+    masked: NDArray[np.bool_]
+
+
+def draw_mask(
+    generator: np.random.Generator, length: int, objective: int | None = None
+) -> PieceMask:
+    """Draw objective (unless given) and masked positions for a framed piece of `length`."""
+    if objective is None:
+        objective = int(generator.integers(2))
+    count = int(generator.integers(1, length))
+    masked = np.zeros(length, dtype=bool)
+    if objective == INFILLING:
+        masked[1 + generator.choice(length - 1, count, replace=False)] = True
+    else:
+        masked[length - count :] = True
+    return PieceMask(objective, masked)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch. ids, segment, span: int64 (rows, width); context: bool (rows, width).
+
+    index: int64 (targets,), flat position whose hidden state predicts `token`: int64 (targets,).
+    objective, source: int64 (targets,), what each target counts for. `n_tokens`: without padding.
+    """
+
+    ids: Tensor
+    segment: Tensor
+    span: Tensor
+    context: Tensor
+    index: Tensor
+    token: Tensor
+    objective: NDArray[np.int64]
+    source: NDArray[np.int64]
+    n_tokens: int
+
+
+def build_rows(
+    rows: Sequence[tuple[int, Sequence[tuple[NDArray[np.int64], PieceMask]]]], layout: Layout
+) -> Rows:
+    """Lay out rows of (source, [(piece ids without frame, mask)])."""
+    shape = (len(rows), layout.width)
+    ids = np.full(shape, layout.pad, dtype=np.int64)
+    segment = np.full(shape, PROMPT_SEGMENT, dtype=np.int64)
+    span = np.full(shape, PADDING_SPAN, dtype=np.int64)
+    context = np.zeros(shape, dtype=bool)
+    index: list[NDArray[np.int64]] = []
+    objective: list[NDArray[np.int64]] = []
+    source: list[NDArray[np.int64]] = []
+    for r, (origin, pieces) in enumerate(rows):
+        start = 0
+        for number, (piece, mask) in enumerate(pieces):
+            text = start + layout.prompt_length
+            end = text + len(piece) + 2
+            ids[r, start:text] = layout.prompt(mask.objective)
+            ids[r, text], ids[r, text + 1 : end - 1], ids[r, end - 1] = (
+                layout.bos,
+                piece,
+                layout.eos,
+            )
+            segment[r, text:end] = mask.objective + 1
+            span[r, start:end] = number
+            context[r, start:text] = True
+            context[r, text:end] = ~mask.masked
+            found = np.flatnonzero(mask.masked) - 1 + text + r * layout.width
+            index.append(found)
+            objective.append(np.full(len(found), mask.objective))
+            source.append(np.full(len(found), origin))
+            start = end
+    flat = np.concatenate(index)
+    return Rows(
+        ids=torch.from_numpy(ids),
+        segment=torch.from_numpy(segment),
+        span=torch.from_numpy(span),
+        context=torch.from_numpy(context),
+        index=torch.from_numpy(flat),
+        token=torch.from_numpy(ids.reshape(-1)[flat + 1]),
+        objective=np.concatenate(objective),
+        source=np.concatenate(source),
+        n_tokens=int((span >= 0).sum()),
+    )
+
+
+def position_bias(module: PositionBias, segment: Tensor) -> Tensor:
+    """The values of `module(segment)`, without an index per (row, query, key).
+
+    segment (batch, length) int64 -> (batch, heads, length, length). The distance part is looked up
+    once per distance, the segment part is a product of one-hot segments: both have cheap gradients.
+    """
+    length = segment.shape[1]
+    table = module.relative_attention_bias
+    index = torch.arange(length, device=segment.device)
+    distance = index[None, :] - index[:, None]
+    steps = torch.arange(1 - length, length, device=segment.device)
+    within = table[module._bucket(steps)][distance + length - 1].permute(2, 0, 1)
+    one_hot = F.one_hot(segment, module.segments).to(table.dtype)
+    pairs = table[module.buckets :].view(module.segments, module.segments, -1).permute(2, 0, 1)
+    between = one_hot[:, None] @ pairs[None] @ one_hot[:, None].transpose(2, 3)
+    return torch.where((segment[:, :, None] == segment[:, None, :])[:, None], within, between)
+
+
+def hidden_states(model: CPMAnt, rows: Rows | tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """Like `model(ids, segment, context, span)`: (rows, width, dim_model), cheaper to train."""
+    ids, segment, span, context = (
+        (rows.ids, rows.segment, rows.span, rows.context) if isinstance(rows, Rows) else rows
+    )
+    context = context & (span >= 0)
+    bias = position_bias(model.position_bias, segment)
+    bias = bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
+    hidden: Tensor = model.encoder(model.embed(ids, segment), bias)
+    return hidden
+
+
+def _losses(
+    model: CPMAnt,
+    ids: Tensor,
+    segment: Tensor,
+    span: Tensor,
+    context: Tensor,
+    index: Tensor,
+    token: Tensor,
+) -> Tensor:
+    hidden = hidden_states(model, (ids, segment, span, context)).flatten(0, 1)[index]
+    return F.cross_entropy(model.logits(hidden).float(), token, reduction="none")
+
+
+class TargetLosses:
+    """Nats of every target of a batch: (targets,) fp32, in bf16 autocast or compiled if wanted.
+
+    `fresh` says whether the last call had to be compiled.
+    """
+
+    def __init__(self, model: CPMAnt, *, bf16: bool, compiled: bool) -> None:
+        self.model, self.bf16, self.compiled = model, bf16, compiled
+        self.fresh = False
+        self._known: set[int] = set()
+        self._call: Callable[..., Tensor] = _losses
+        if compiled:
+            self._call = torch.compile(_losses, dynamic=False)
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """The targets are padded to a multiple of TARGET_BLOCK for the call."""
+        n = len(rows.index)
+        padding = -n % TARGET_BLOCK
+        index, token = F.pad(rows.index, (0, padding)), F.pad(rows.token, (0, padding))
+        self.fresh = self.compiled and len(index) not in self._known
+        self._known.add(len(index))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            losses = self._call(
+                self.model, rows.ids, rows.segment, rows.span, rows.context, index, token
+            )
+        return losses[:n]

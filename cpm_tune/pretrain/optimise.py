@@ -1,0 +1,56 @@
+"""Optimisers and the learning-rate schedule of pre-training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cpm_tune.errors import UserError
+
+OPTIMISERS = ("muon", "adamw")
+BETAS = (0.9, 0.95)
+MOMENTUM = 0.95
+
+
+def make_optimisers(
+    model: nn.Module, name: str, weight_decay: float
+) -> Sequence[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the encoder's matrices and AdamW for the rest.
+
+    Norms and the position bias get no weight decay. Muon (Jordan et al., 2024) with the update
+    scaled to AdamW's root mean square, so that both share one learning rate.
+    """
+    matrices, decayed, plain = [], [], []
+    for key, parameter in model.named_parameters():
+        if parameter.dim() != 2 or key.endswith("relative_attention_bias"):
+            plain.append(parameter)
+        elif name == "muon" and key.startswith("encoder."):
+            matrices.append(parameter)
+        else:
+            decayed.append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
+    if name == "adamw":
+        return [adamw]
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError("--optimiser muon needs torch 2.9 or newer; use adamw.")
+    muon = torch.optim.Muon(
+        matrices,
+        lr=0.0,
+        momentum=MOMENTUM,
+        weight_decay=weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, adamw]
+
+
+def learning_rate(peak: float, last: float, step: int, warmup: int, progress: float) -> float:
+    """Linear warm-up over steps, times a cosine over `progress` (0 to 1) from 1 to `last`."""
+    cosine = last + (1 - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return peak * min(1.0, step / max(1, warmup)) * cosine

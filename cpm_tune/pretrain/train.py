@@ -1,0 +1,256 @@
+"""The pre-training loop: readable from top to bottom, resumable from any checkpoint.
+
+Everything random follows from (seed, step) and the data position from the step, so a resumed run
+has the losses of an uninterrupted one. With a length in seconds the learning rate follows the
+training time so far, which the checkpoint keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cpm_tune.backbone.checkpoint import save_native
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain import checkpoint
+from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
+from cpm_tune.pretrain.log import Log, Running
+from cpm_tune.pretrain.objective import Layout, Rows, TargetLosses, build_rows, draw_mask
+from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
+from cpm_tune.pretrain.order import RowOrder, load_rows
+from cpm_tune.pretrain.store import Corpus
+
+SAMPLE_PREFIXES = ("《春日》李白\n", "却说曹操", "要打开文件，", "该命令用于", "Save As\n")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run besides corpus and starting weights.
+
+    Exactly one of `steps` and `seconds` is positive. `weights`: source -> share of the rows.
+    """
+
+    weights: Mapping[str, float]
+    steps: int = 0
+    seconds: float = 0.0
+    rows: int = 16
+    width: int = 256
+    shortest: int = 32
+    lr: float = 3e-3
+    last_lr: float = 0.03
+    warmup: int = 100
+    optimiser: str = "muon"
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    seed: int = 1
+    bf16: bool = True
+    compiled: bool = True
+
+    def sha256(self) -> str:
+        """Fingerprint of all but the length, which may be changed when resuming."""
+        values = {k: v for k, v in asdict(self).items() if k not in ("steps", "seconds")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """How often what happens; nothing here changes a result. Minutes are wall time."""
+
+    log_steps: int = 50
+    checkpoint_minutes: float = 5.0
+    heldout_minutes: float = 10.0
+    heldout_rows: int = 16
+
+
+@dataclass
+class Progress:
+    """How far a run is. `seconds` is time in training steps, without compiling and evaluating."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+
+class Data:
+    """Batches of the training split by step number."""
+
+    def __init__(self, corpus: Corpus, settings: Settings, layout: Layout) -> None:
+        self.settings, self.layout = settings, layout
+        self.names = list(settings.weights)
+        self.pieces = list(
+            load_rows(
+                corpus,
+                "train",
+                settings.weights,
+                layout.width,
+                layout.prompt_length,
+                settings.shortest,
+                settings.seed,
+            ).values()
+        )
+        self.order = RowOrder(
+            [pieces.n_rows for pieces in self.pieces],
+            list(settings.weights.values()),
+            settings.seed,
+        )
+
+    def batch(self, step: int) -> Rows:
+        """The batch of a step (from 1): rows by the order, masks by (seed, step)."""
+        generator = np.random.default_rng([self.settings.seed, 4, step])
+        rows = []
+        for number in range((step - 1) * self.settings.rows, step * self.settings.rows):
+            source, row = self.order.at(number)
+            pieces = self.pieces[source].row(row)
+            rows.append((source, [(p, draw_mask(generator, len(p) + 2)) for p in pieces]))
+        return build_rows(rows, self.layout)
+
+
+def train(
+    model: CPMAnt,
+    tokenizer: Tokenizer,
+    corpus: Corpus,
+    settings: Settings,
+    out: Path,
+    *,
+    intervals: Intervals | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] = lambda text: None,
+) -> Progress:
+    """Train `model` in place; write log.jsonl, checkpoint.pt and the folder backbone to `out`.
+
+    Raises UserError when the loss is not finite (naming the step, the sources of the batch and the
+    last good checkpoint), when a checkpoint cannot be written, or does not belong to this run.
+    """
+    intervals = intervals or Intervals()
+    layout = Layout.of(model.config, tokenizer, settings.width)
+    fingerprint = {
+        "config": _sha256(model.config.to_dict()),
+        "corpus": corpus.sha256(),
+        "settings": settings.sha256(),
+    }
+    data = Data(corpus, settings, layout)
+    heldout = HeldOut(corpus, data.names, tokenizer, layout, settings.shortest)
+    optimisers = make_optimisers(model, settings.optimiser, settings.weight_decay)
+    progress, file = Progress(), out / checkpoint.FILE
+    if resume:
+        state = checkpoint.load(file, fingerprint)
+        model.load_state_dict(state["model"])
+        for optimiser, own in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(own)
+        progress = Progress(**state["progress"])
+    log = Log(out / "log.jsonl", keep_until=progress.step if resume else None, report=report)
+    log.write(
+        "resume" if resume else "start",
+        progress,
+        settings=asdict(settings),
+        fingerprint=fingerprint,
+    )
+    losses = TargetLosses(model, bf16=settings.bf16, compiled=settings.compiled)
+    running = Running(data.names)
+
+    def save() -> None:
+        checkpoint.save(file, model, optimisers, asdict(progress), fingerprint)
+        export(model, tokenizer, out / "backbone")
+
+    def judge(event: str, rows: int | None) -> None:
+        model.eval()
+        found = heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows)
+        log.write(event, progress, mean=weighted_mean(found, settings.weights), sources=found)
+        for prefix in SAMPLE_PREFIXES:
+            text = generate(model, tokenizer, prefix, seed=progress.step)[0]
+            log.write("sample", progress, prefix=prefix, text=text)
+        model.train()
+
+    model.train()
+    saved = judged = time.monotonic()
+    try:
+        while not _done(settings, progress):
+            began = time.perf_counter()
+            step = progress.step + 1
+            lr = learning_rate(
+                settings.lr, settings.last_lr, step, settings.warmup, _share(settings, progress)
+            )
+            batch = data.batch(step)
+            each = losses(batch)
+            loss = each.mean()
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+            if not (math.isfinite(float(loss.detach())) and math.isfinite(norm)):
+                raise UserError(_not_finite(step, float(loss.detach()), norm, batch, data, file))
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = lr
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+            progress.step, progress.tokens = step, progress.tokens + batch.n_tokens
+            took = time.perf_counter() - began
+            progress.seconds += 0.0 if losses.fresh else took
+            running.add(each.detach(), batch, norm, 0.0 if losses.fresh else took)
+            if step % intervals.log_steps == 0:
+                log.write("train", progress, lr=lr, **running.flush())
+            if time.monotonic() - judged >= 60 * intervals.heldout_minutes:
+                judge("heldout", intervals.heldout_rows)
+                judged = time.monotonic()
+            if time.monotonic() - saved >= 60 * intervals.checkpoint_minutes:
+                save()
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        save()
+        report(f"stopped at step {progress.step}; go on with --resume")
+        raise
+    save()
+    judge("heldout-all", None)
+    epochs = data.order.epochs(progress.step * settings.rows)
+    log.write("end", progress, epochs=dict(zip(data.names, epochs, strict=True)))
+    return progress
+
+
+def export(model: CPMAnt, tokenizer: Tokenizer, path: Path) -> None:
+    """Write the weights in fp16 as a backbone folder, in place of an older one."""
+    half = CPMAnt(model.config)
+    half.load_state_dict(model.state_dict())
+    old = path.with_name(path.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    written = {" ": "</_>", "\n": "</n>"}
+    entries = [tokenizer.entries[i] for i in range(len(tokenizer))]
+    vocabulary = "\n".join(written.get(entry, entry) for entry in entries) + "\n"
+    save_native(path, half.to(torch.float16), vocabulary, trained=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sha256(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _share(settings: Settings, progress: Progress) -> float:
+    """How much of the run is done, 0 to 1."""
+    if settings.steps:
+        return progress.step / settings.steps
+    return progress.seconds / settings.seconds
+
+
+def _done(settings: Settings, progress: Progress) -> bool:
+    return _share(settings, progress) >= 1
+
+
+def _not_finite(step: int, loss: float, norm: float, batch: Rows, data: Data, file: Path) -> str:
+    names = ", ".join(data.names[i] for i in np.unique(batch.source))
+    kept = f"the last good checkpoint is {file}" if file.is_file() else "no checkpoint is there yet"
+    return (
+        f"step {step}: the loss is {loss} and the gradient norm {norm} (sources of the batch: "
+        f"{names}); {kept}. Lower --lr, or use --precision fp32."
+    )

@@ -1,0 +1,140 @@
+"""Builds a vocabulary from sources of text, in the tokenizer's file format (one entry a line)."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from cpm_tune.backbone.tokenizer import SPECIALS, _segmenter
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain.filters import is_han
+from cpm_tune.pretrain.sources import Source, documents
+
+ANSWER_CHARACTERS = "是否正确[]“”：，。？！、矛盾相似相同不同"  # of CPM-Ant's and CPM-2's prompts
+PUNCTUATION = "，。、；：？！“”‘’「」『』（）《》〈〉【】〔〕…—～·￥％"
+MAX_CHARACTERS = 50_000_000  # read of each source; more changes no frequency that matters
+_LATIN = re.compile(r"[A-Za-z]{2,20}")
+_LATIN_WORDS = 5_000
+
+
+def required() -> list[str]:
+    """What every vocabulary starts with: specials, space, newline, ASCII, punctuation, prompts."""
+    entries = ["<pad>", *(special for special in SPECIALS if special != "<pad>"), "</n>", "</_>"]
+    entries += [chr(code) for code in range(0x21, 0x7F)]
+    return list(dict.fromkeys(entries + list(PUNCTUATION) + list(ANSWER_CHARACTERS)))
+
+
+def gb2312_level_1() -> str:
+    """The 3,755 characters of everyday use, in the standard's order."""
+    rows = (bytes((high, low)) for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF))
+    return "".join(row.decode("gb2312", errors="ignore") for row in rows)
+
+
+def build_vocabulary(
+    sources: Sequence[Source],
+    size: int,
+    *,
+    words: int = 0,
+    pieces: int = 0,
+    cover: str = "",
+    report: Callable[[str], None] = lambda text: None,
+) -> list[str]:
+    """Return `size` entries (fewer if the text has no more characters).
+
+    In order: required entries, the characters of `cover`, then the most frequent characters,
+    `words` Chinese words (as jieba cuts them, by the number of tokens they save) and `pieces` Latin
+    words and parts of words (by byte-pair merging). Frequencies are relative to each source and
+    weighted like it. Raises UserError if `size` is too small for what is required.
+    """
+    entries = dict.fromkeys(required())
+    entries |= dict.fromkeys(c for c in cover if not c.isspace())
+    if len(entries) + words + pieces > size:
+        raise UserError(
+            f"--size {size}: {len(entries):,} entries are required and {words + pieces:,} are "
+            "asked for as words and pieces; give more, or cover less."
+        )
+    characters: dict[str, float] = defaultdict(float)
+    latin: dict[str, float] = defaultdict(float)
+    chinese: dict[str, float] = defaultdict(float)
+    for source in sources:
+        _count(source, characters, latin, chinese if words else None)
+    chosen = _merged_pieces(latin, pieces) + _best(_saving(chinese), words)
+    room = size - len(entries) - len(chosen)
+    ranked = [c for c in _best(characters, len(characters)) if c not in entries]
+    covered = sum(characters.get(c, 0.0) for c in [*entries, *ranked[:room]])
+    report(
+        f"{len(characters):,} distinct characters; {room:,} chosen by frequency; "
+        f"{covered / max(sum(characters.values()), 1e-9):.4%} of the weighted text is covered"
+    )
+    return [*entries, *ranked[:room], *chosen]
+
+
+def _count(
+    source: Source,
+    characters: dict[str, float],
+    latin: dict[str, float],
+    chinese: dict[str, float] | None,
+) -> None:
+    """Add a source's relative frequencies, times its weight, to the tables."""
+    own: tuple[Counter[str], Counter[str], Counter[str]] = (Counter(), Counter(), Counter())
+    segmenter = _segmenter() if chinese is not None else None
+    total = 0
+    for document in documents(source):
+        own[0].update(document.text)
+        own[1].update(_LATIN.findall(document.text))
+        if segmenter is not None:
+            own[2].update(w for w in segmenter.cut(document.text) if len(w) > 1 and is_han(w[0]))
+        total += len(document.text)
+        if total > MAX_CHARACTERS:
+            break
+    for table, counted in zip((characters, latin, chinese), own, strict=True):
+        if table is not None:
+            for key, n in counted.items():
+                if not key.isspace():
+                    table[key] += n * source.weight / total
+
+
+def _merged_pieces(words: Mapping[str, float], n: int) -> list[str]:
+    """The first `n` results of byte-pair merging (Sennrich et al., 2016) over Latin words."""
+    frequent = sorted(words, key=lambda word: (-words[word], word))[:_LATIN_WORDS]
+    cuts = {word: list(word) for word in frequent}
+    found: dict[str, None] = {}
+    while len(found) < n:
+        pairs: dict[tuple[str, str], float] = defaultdict(float)
+        for word, cut in cuts.items():
+            for pair in pairwise(cut):
+                pairs[pair] += words[word]
+        if not pairs:
+            break
+        left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        found[left + right] = None
+        for cut in cuts.values():
+            at = 0
+            while at < len(cut) - 1:
+                if cut[at] == left and cut[at + 1] == right:
+                    cut[at : at + 2] = [left + right]
+                at += 1
+    return list(found)
+
+
+def _saving(words: Mapping[str, float]) -> dict[str, float]:
+    return {word: n * (len(word) - 1) for word, n in words.items()}
+
+
+def _best(scores: Mapping[str, float], n: int) -> list[str]:
+    ranked = sorted(scores, key=lambda word: (-scores[word], word))
+    return ranked[:n]
+
+
+def cover_text(paths: Iterable[Path]) -> str:
+    """GB 2312's first level and every character above ASCII in the given text files."""
+    texts = [gb2312_level_1()]
+    for path in paths:
+        try:
+            texts.append(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--cover {path}: not readable as UTF-8 text ({error}).") from error
+    return "".join(dict.fromkeys(c for c in "".join(texts) if ord(c) > 0x7F))

@@ -1,0 +1,282 @@
+"""Measures what a pre-trained backbone is worth, always beside a random one of the same shape.
+
+    python scripts/worth.py --backbone DIR --corpus PREPARED --out DIR
+
+Held-out loss against a unigram baseline, the form of generated quatrains, and LoRA probes with the
+same recipe on the pre-trained and on a random frozen backbone. The probes' rows are made here from
+held-out documents of the prepared corpus (nothing of it is kept in the repository) and run by
+tune.py like any task. Finished runs are not run again, so this can be interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from probes import (
+    MODERN,
+    PROBES,
+    VERSE,
+    Texts,
+    couplets,
+    heldout_texts,
+    write_lcqmc,
+    write_probe,
+)
+
+from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.pretrain.evaluate import HeldOut, generate
+from cpm_tune.pretrain.objective import (
+    GENERATION,
+    Layout,
+    PieceMask,
+    TargetLosses,
+    build_rows,
+)
+from cpm_tune.pretrain.store import Corpus
+
+TUNE = Path(__file__).resolve().parent.parent / "tune.py"
+SHORTEST, WIDTH = 8, 256
+
+LORA = {
+    "delta_type": "lora",
+    "lora_r": 8,
+    "lora_alpha": 16,
+    "modified_modules": [
+        *("project_q", "project_k", "project_v", "attention_out", "w_0", "w_1", "w_out"),
+    ],
+}
+RECIPE = {
+    "train.lr": 3e-3,
+    "train.schedule": "linear",
+    "train.warmup": 20,
+    "train.batch_size": 64,
+    "train.epochs": 6,
+    "train.eval_every": 50,
+    "train.patience": 0,
+    "encode.max_length": 200,
+}
+
+
+def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Per source and objective, and for verse and modern text together (by tokens)."""
+    layout = Layout.of(model.config, tokenizer, WIDTH)
+    heldout = HeldOut(corpus, corpus.sources, tokenizer, layout, SHORTEST)
+    losses = heldout.losses(model, batch=16, bf16=False)
+    groups: dict[str, Any] = {}
+    for label, names in (("verse", VERSE), ("modern", MODERN)):
+        parts = [part for name in names if name in losses for part in losses[name].values()]
+        tokens = sum(part["tokens"] for part in parts)
+        if tokens:
+            groups[label] = {
+                key: sum(part[key] * part["tokens"] for part in parts) / tokens
+                for key in ("nats_per_character", "unigram_nats_per_character")
+            }
+    return {"sources": losses, "groups": groups}
+
+
+def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Titles of 100 held-out quatrains, one poem sampled for each; how many have a verse form.
+
+    The form: the first four clauses are Chinese characters only and all five, or all seven, long.
+    """
+    titles = []
+    for text in [*texts["tang"], *texts["song"]]:
+        title, _, body = text.partition("\n")
+        if title.startswith("《") and _form(body) and len(_clauses(body)) == 4:
+            titles.append(title)
+    titles = sorted(set(titles))
+    random.Random(1).shuffle(titles)
+    good, examples = 0, []
+    for number, title in enumerate(titles[:100]):
+        text = generate(model, tokenizer, title + "\n", length=40, seed=number)[0]
+        good += _form(text)
+        if number < 5:
+            examples.append(f"{title}\n{text}")
+    return {"samples": len(titles[:100]), "with_form": good, "examples": examples}
+
+
+def next_line_of_four(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Without any tuning: which of four lines follows? 400 couplets, the wrong three from others.
+
+    `likelihood`: by log p(line | first line); `gain`: by what the first line adds to it.
+    """
+    drawn = random.Random(1)
+    known = [pair for group in couplets(texts) for pair in group]
+    asked = drawn.sample(known, min(400, len(known)))
+    shown = []
+    for _, second in asked:
+        others = sorted({b for _, b in known if len(b) == len(second)} - {second})
+        shown.append([second, *drawn.sample(others, 3)])
+    given = _log_p(
+        [(a + "，", b) for (a, _), four in zip(asked, shown, strict=True) for b in four],
+        model,
+        tokenizer,
+    )
+    alone = _log_p([("", b) for four in shown for b in four], model, tokenizer)
+    return {
+        "n": len(asked),
+        "likelihood": float((given.reshape(-1, 4).argmax(1) == 0).mean()),
+        "gain": float(((given - alone).reshape(-1, 4).argmax(1) == 0).mean()),
+    }
+
+
+@torch.no_grad()
+def _log_p(
+    items: Sequence[tuple[str, str]], model: CPMAnt, tokenizer: Tokenizer
+) -> NDArray[np.float64]:
+    """log p(line and its full stop | text before), by the generation objective: (items,)."""
+    layout = Layout.of(model.config, tokenizer, 48 + model.config.prompt_length)
+    losses = TargetLosses(model, bf16=False, compiled=False)
+    result = []
+    for start in range(0, len(items), 64):
+        rows = []
+        for before, line in items[start : start + 64]:
+            head, ids = tokenizer.encode(before), tokenizer.encode(line + "。")
+            piece = np.array([*head, *ids], dtype=np.int64)
+            masked = np.arange(len(piece) + 2) > len(head)
+            rows.append((len(rows), [(piece, PieceMask(GENERATION, masked))]))
+        built = build_rows(rows, layout)
+        nats = losses(built).double().numpy() * (built.token != tokenizer.eos).numpy()
+        result.append(-np.bincount(built.source, nats, len(rows)))
+    return np.concatenate(result)
+
+
+def _clauses(text: str) -> list[str]:
+    return [clause for clause in re.split(r"[，。！？；\n]+", text) if clause]
+
+
+def _form(text: str) -> bool:
+    first = _clauses(text)[:4]
+    return (
+        len(first) == 4
+        and len({len(clause) for clause in first}) == 1
+        and len(first[0]) in (5, 7)
+        and all(re.fullmatch(r"[\u4e00-\u9fff]+", clause) for clause in first)
+    )
+
+
+def run_probe(name: str, folder: Path, backbone: Path, seed: int, arguments: Sequence[str]) -> None:
+    """Run tune.py for one seed on the backbone and on its random control."""
+    lora = folder / "lora.json"
+    lora.write_text(json.dumps(LORA), encoding="utf-8")
+    command = [sys.executable, str(TUNE), "--task", name, "--delta", str(lora)]
+    command += ["--backbone", str(backbone), "--seed", str(seed), "--quiet"]
+    command += ["--control", "zero-shot", "--control", "random-backbone"]
+    command += ["--out", str(folder / "results" / name), *arguments]
+    for key, value in RECIPE.items():
+        command += ["--set", f"{key}={value}"]
+    subprocess.run(command, check=True)
+
+
+def summary(folder: Path, seeds: Sequence[int]) -> dict[str, Any] | None:
+    """Mean test accuracies, and their difference with a 95% interval over test rows."""
+    right: dict[str, dict[int, Any]] = {"checkpoint": {}, "random": {}}
+    zero_shot, majority = None, 0.0
+    for file in sorted(folder.glob("*/run.json")):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        rows = [json.loads(x) for x in (file.parent / "predictions.test.jsonl").open()]
+        hits = np.array([row["prediction"] == row["target"] for row in rows], dtype=float)
+        targets = [row["target"] for row in rows]
+        majority = max(targets.count(t) for t in set(targets)) / len(targets)
+        init = record["spec"]["backbone"]["init"]
+        if record["status"] != "finished":
+            continue
+        if record["spec"]["delta"]["delta_type"] == "none":
+            zero_shot = float(hits.mean()) if init == "checkpoint" else zero_shot
+        elif record["spec"]["seed"] in seeds:
+            right[init][record["spec"]["seed"]] = hits
+    both = sorted(right["checkpoint"].keys() & right["random"].keys())
+    if not both:
+        return None
+    trained = np.mean([right["checkpoint"][seed] for seed in both], axis=0)
+    control = np.mean([right["random"][seed] for seed in both], axis=0)
+    difference = trained - control
+    generator = np.random.default_rng(1)
+    drawn = [
+        difference[generator.integers(len(difference), size=len(difference))].mean()
+        for _ in range(2000)
+    ]
+    return {
+        "n_test": len(difference),
+        "seeds": both,
+        "majority": majority,
+        "zero_shot": zero_shot,
+        "pretrained": [float(right["checkpoint"][seed].mean()) for seed in both],
+        "random": [float(right["random"][seed].mean()) for seed in both],
+        "difference": float(difference.mean()),
+        "low": float(np.quantile(drawn, 0.025)),
+        "high": float(np.quantile(drawn, 0.975)),
+    }
+
+
+def main() -> None:
+    """Run what is asked for; print a table and write worth.json."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--backbone", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--corpus", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "--lcqmc", metavar="FILE", type=Path, help="LCQMC's dev.jsonl, if you have it"
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", nargs="+", help="loss, four, form, lcqmc, or probes by name"
+    )
+    args = parser.parse_args()
+    wanted = set(args.only or ["loss", "four", "form", "lcqmc", *(p.name for p in PROBES)])
+    folder = open_folder(args.backbone)
+    tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
+    corpus = Corpus.open(args.corpus)
+    texts = heldout_texts(corpus, tokenizer)
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "worth.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    if "loss" in wanted:
+        result["heldout"] = heldout_losses(corpus, model, tokenizer)
+        print(json.dumps(result["heldout"]["groups"], indent=1))
+    if "four" in wanted:
+        control = random_backbone(folder.config, 1, torch.float32).eval()
+        result["next-line-of-four"] = {
+            "pretrained": next_line_of_four(texts, model, tokenizer),
+            "random": next_line_of_four(texts, control, tokenizer),
+        }
+        print(json.dumps(result["next-line-of-four"]))
+    if "form" in wanted:
+        result["quatrains"] = quatrain_form(texts, model, tokenizer)
+        print(json.dumps(result["quatrains"], ensure_ascii=False, indent=1))
+    jobs: dict[str, list[str]] = {}
+    for probe in PROBES:
+        if probe.name in wanted:
+            write_probe(probe, texts, args.out)
+            jobs[probe.name] = ["--include", str(args.out / "tasks")]
+            jobs[probe.name] += ["--data", str(args.out / probe.name)]
+    if "lcqmc" in wanted:
+        jobs["lcqmc"] = []
+        if args.lcqmc:
+            write_lcqmc(args.lcqmc, args.out / "lcqmc-real")
+            jobs["lcqmc"] = ["--data", str(args.out / "lcqmc-real")]
+    for seed in args.seeds:
+        for name, arguments in jobs.items():
+            run_probe(name, args.out, args.backbone, seed, arguments)
+            found = summary(args.out / "results" / name, args.seeds)
+            result.setdefault("probes", {})[name] = found
+            print(name, json.dumps(found), flush=True)
+            file.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    file.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The scripts around pre-training: text extraction, and how worth is measured."""
+
+import importlib.util
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(
+        f"scripts_{name}", SCRIPTS / f"{name}.py"
+    )
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+sys.path.insert(0, str(SCRIPTS))
+corpus, worth, probes = load("corpus"), load("worth"), load("probes")
+
+
+def test_every_source_names_a_pinned_package():
+    for source in corpus.SOURCES.values():
+        assert source.package in corpus.PACKAGES
+    for package in corpus.PACKAGES.values():
+        assert len(package.sha256) == 64
+        assert package.version in " ".join(package.command())
+
+
+def test_a_file_with_another_checksum_is_refused(tmp_path):
+    package = corpus.PACKAGES["linux-command"]
+    (tmp_path / package.pattern).write_bytes(b"something else")
+    with pytest.raises(SystemExit, match="sha256"):
+        corpus.fetch(package, tmp_path)
+
+
+def test_markup_becomes_lines_without_code_and_headers():
+    html = "<header>菜单</header><h1>打开 文件</h1><p>点击<b>打开</b>。</p><pre>ls -l</pre><li>甲"
+    assert corpus._html_lines(html) == ["打开文件", "点击打开。", "甲"]
+
+
+def test_user_interface_strings_lose_their_accelerators():
+    assert corpus._plain("~Save As...") == "Save As..."
+    assert corpus._plain("另存为(~A)...") == "另存为..."
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("床前明月光，疑是地上霜。\n举头望明月，低头思故乡。", True),
+        ("床前明月光，疑是地上霜。\n举头望明月，低头思故。", False),
+        ("床前明月光，疑是地上霜。", False),
+        ("明月，明月，明月，明月。", False),
+        ("床前明月A，疑是地上霜。\n举头望明月，低头思故乡。", False),
+    ],
+)
+def test_the_form_of_a_quatrain(text, form):
+    assert worth._form(text) is form
+
+
+def test_next_lines_are_half_wrong_and_wrong_ones_come_from_other_poems():
+    drawn = random.Random(0)
+    characters = [chr(0x4E00 + i) for i in range(2000)]
+    lines = ["".join(drawn.sample(characters, 5)) for _ in range(800)]
+    couplets = [f"{a}，{b}。" for a, b in zip(lines[::2], lines[1::2], strict=True)]
+    poems = ["\n".join(["《题》", *couplets[i : i + 4]]) for i in range(0, 400, 4)]
+    groups = probes.next_lines({"tang": poems, "song": []}, random.Random(1))
+    rows = [row for group in groups for row in group]
+    assert len(rows) == 400
+    assert 0.4 < np.mean([row["label"] for row in rows]) < 0.6
+    for poem, group in zip(poems, groups, strict=True):
+        for row in group:
+            assert (row["second"] in poem) == bool(row["label"])
+
+
+def test_the_summary_pairs_rows_and_seeds(tmp_path):
+    for init, hits in (("checkpoint", [1, 1, 1, 0]), ("random", [1, 0, 0, 0])):
+        for seed in (1, 2):
+            folder = tmp_path / f"{init}{seed}"
+            folder.mkdir()
+            spec = {"backbone": {"init": init}, "delta": {"delta_type": "lora"}, "seed": seed}
+            (folder / "run.json").write_text(json.dumps({"status": "finished", "spec": spec}))
+            rows = [{"prediction": hit, "target": 1} for hit in hits]
+            (folder / "predictions.test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = worth.summary(tmp_path, [1, 2, 3])
+    assert found["pretrained"] == [0.75, 0.75]
+    assert found["random"] == [0.25, 0.25]
+    assert found["difference"] == 0.5
+    assert found["low"] <= 0.5 <= found["high"]
