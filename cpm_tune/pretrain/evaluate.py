@@ -23,7 +23,6 @@ from cpm_tune.pretrain.objective import (
     TargetLosses,
     build_rows,
     draw_mask,
-    hidden_states,
 )
 from cpm_tune.pretrain.order import Pieces, cut_and_pack
 from cpm_tune.pretrain.store import Corpus
@@ -187,7 +186,7 @@ def generate(
         segment = torch.full_like(ids, GENERATION + 1)
         segment[:, :n_prompt] = 0
         context = torch.arange(ids.shape[1])[None].expand_as(ids) < n_context
-        hidden = hidden_states(model, (ids, segment, torch.zeros_like(ids), context))[:, -1]
+        hidden = model(ids, segment, context)[:, -1]
         logits = model.logits(hidden).float() / temperature
         logits[:, banned] = float("-inf")
         best, token = logits.topk(min(top_k, logits.shape[1]))

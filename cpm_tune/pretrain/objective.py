@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.model import CPMAnt, PositionBias, attention_allowed
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 
 INFILLING, GENERATION = 0, 1
@@ -144,36 +144,6 @@ def build_rows(
     )
 
 
-def position_bias(module: PositionBias, segment: Tensor) -> Tensor:
-    """The values of `module(segment)`, without an index per (row, query, key).
-
-    segment (batch, length) int64 -> (batch, heads, length, length). The distance part is looked up
-    once per distance, the segment part is a product of one-hot segments: both have cheap gradients.
-    """
-    length = segment.shape[1]
-    table = module.relative_attention_bias
-    index = torch.arange(length, device=segment.device)
-    distance = index[None, :] - index[:, None]
-    steps = torch.arange(1 - length, length, device=segment.device)
-    within = table[module._bucket(steps)][distance + length - 1].permute(2, 0, 1)
-    one_hot = F.one_hot(segment, module.segments).to(table.dtype)
-    pairs = table[module.buckets :].view(module.segments, module.segments, -1).permute(2, 0, 1)
-    between = one_hot[:, None] @ pairs[None] @ one_hot[:, None].transpose(2, 3)
-    return torch.where((segment[:, :, None] == segment[:, None, :])[:, None], within, between)
-
-
-def hidden_states(model: CPMAnt, rows: Rows | tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    """Like `model(ids, segment, context, span)`: (rows, width, dim_model), cheaper to train."""
-    ids, segment, span, context = (
-        (rows.ids, rows.segment, rows.span, rows.context) if isinstance(rows, Rows) else rows
-    )
-    context = context & (span >= 0)
-    bias = position_bias(model.position_bias, segment)
-    bias = bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
-    hidden: Tensor = model.encoder(model.embed(ids, segment), bias)
-    return hidden
-
-
 def _losses(
     model: CPMAnt,
     ids: Tensor,
@@ -183,7 +153,7 @@ def _losses(
     index: Tensor,
     token: Tensor,
 ) -> Tensor:
-    hidden = hidden_states(model, (ids, segment, span, context)).flatten(0, 1)[index]
+    hidden = model(ids, segment, context, span).flatten(0, 1)[index]
     return F.cross_entropy(model.logits(hidden).float(), token, reduction="none")
 
 
