@@ -17,7 +17,6 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps opendelta==0.3.2
-	$(RUN) -m cpm_tune.backbone.embedded
 	@touch $@
 
 demo: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,13 @@ def _parser(prog: str, about: str, epilog: str = "") -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
 
 
 def _tune_parser(prog: str) -> _Parser:
@@ -195,7 +203,7 @@ def _show(argv: Sequence[str], prog: str) -> int:
     p.add_argument("--template", metavar="NAME")
     p.add_argument("--data", metavar="DIR", type=Path)
     p.add_argument("--split", choices=["train", "dev", "test"], default="dev")
-    p.add_argument("--rows", type=int, default=2, help="how many rows (default: 2)")
+    p.add_argument("--rows", type=_natural, default=2, help="how many rows (default: 2)")
     p.add_argument("--backbone", metavar="NAME|DIR", help="whose vocabulary to use")
     p.add_argument("--max-length", type=int, help="encode with this limit")
     p.add_argument(
@@ -273,6 +281,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = Path(sys.argv[0]).name
     prog = "tune.py" if prog in ("tune.py", "__main__.py") else prog
     debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese gets escapes, no crash
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if argv and argv[0] in COMMANDS:
             return COMMANDS[argv[0]](argv[1:], prog)

@@ -18,6 +18,8 @@ Check = tuple[str, str, str]  # state (ok, warn, FAIL), what, how to mend
 
 def report(data: Path | None) -> tuple[str, bool]:
     """Return the report and whether everything needed works."""
+    if data is not None and not data.is_dir():
+        raise UserError(f"--data {data}: there is no such folder.")
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", _python),
         ("torch", _torch),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cpm_tune.errors import UserError
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -14,9 +16,15 @@ def shipped(folder: str) -> Path:
 
 
 def cache_dir(name: str) -> Path:
-    """Return (and create) a folder below the user's cache folder of this program."""
+    """Return (and create) a folder below the user's cache folder; UserError if that fails."""
     import platformdirs
 
     folder = Path(platformdirs.user_cache_dir("cpm-tune", appauthor=False)) / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a "
+            "folder you may write."
+        ) from error
     return folder

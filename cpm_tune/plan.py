@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
-from cpm_tune.data.files import SplitFile, find_splits, sample_folder
+from cpm_tune.data.files import SplitFile, find_splits, is_sample, sample_folder
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.registry import load_preset, load_task
 from cpm_tune.spec import BackboneSpec, DataSpec, Encoding, Execution, Recipe, RunSpec
-from cpm_tune.task import Task, Template
+from cpm_tune.task import SPLITS, Task, Template
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,8 @@ def make_plan(request: Request) -> Plan:
     template = splits = encoding = recipe = None
     if task is not None:
         template = attempt(find_template, task, request.template)
-        needed = ("train", "dev", "test") if trains else ("dev", "test")
-        splits = attempt(find_splits, task, request.data or sample_folder(task), needed)
+        optional = () if trains else ("train",)  # without training it only names the majority
+        splits = attempt(find_splits, task, request.data or sample_folder(task), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         encoding = attempt(_settings, Encoding, "encode", settings, defaults)
         recipe = attempt(_settings, Recipe, "train", settings, defaults) if trains else None
@@ -171,7 +171,7 @@ def make_plan(request: Request) -> Plan:
     assert folder is not None
     assert encoding is not None
 
-    sample = request.data is None
+    sample = is_sample(task, splits)
     notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
     if request.limit:
         notes.append(f"limited to {request.limit} rows per split")
@@ -184,11 +184,11 @@ def make_plan(request: Request) -> Plan:
             template=template.name,
             template_version=template.version,
             template_sha256=template.sha256,
+            metrics=task.metrics,
             data=DataSpec(
-                **{
-                    split: splits[split].sha256 if split in splits else None
-                    for split in task.files.names
-                },
+                train=splits["train"].sha256 if trains else None,
+                dev=splits["dev"].sha256,
+                test=splits["test"].sha256,
                 limit=request.limit,
                 skip_bad_rows=request.skip_bad_rows,
                 sample=sample,

@@ -14,6 +14,7 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder, Example
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.engine import Engine
+from cpm_tune.errors import UserError
 
 
 def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
@@ -88,6 +89,13 @@ def choose(
             batch = pack(group, encoder).to(engine.device)
             with torch.inference_mode(), engine.autocast():
                 table = option_table(candidate_scores(model, batch, encoder.by_option), batch)
+            wrong = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
+            if bool(wrong.any()):
+                named = group[int(wrong.nonzero()[0])].id
+                raise UserError(
+                    f"the scores of example {named} are not finite: the backbone's weights are "
+                    "broken, or overflow in this precision; try --precision fp32."
+                )
             best = table.argmax(dim=1).tolist()
             for example, scores, prediction in zip(group, table.tolist(), best, strict=True):
                 yield Prediction(

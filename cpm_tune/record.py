@@ -130,6 +130,7 @@ class RunRecord(_Part):
     delta: DeltaRecord
     scores: dict[str, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
+    warnings: list[str] = []
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None
     predictions: dict[str, Sha256] = {}

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.metrics import get_metric
 from cpm_tune.paths import shipped
+from cpm_tune.spec import Encoding, Recipe
 from cpm_tune.task import Task
 
 
@@ -53,11 +55,20 @@ def _import_task(path: Path) -> Task:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a task file is the user's own code: name it whatever it raised
+    except (Exception, SystemExit) as error:  # the user's own code: name it whatever it raised
         raise UserError(f"{path}: the task file does not load: {error}") from error
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{path}: expected a variable TASK of type cpm_tune.task.Task.")
+    for metric in task.metrics:
+        try:
+            get_metric(metric)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    known = {*Recipe.model_fields, *Encoding.model_fields}
+    for key in (*task.recipe, *task.sample_recipe):
+        if key not in known:
+            raise UserError(f"{path}: no recipe setting '{key}'.{did_you_mean(key, known)}")
     if task.name != path.stem:
         raise UserError(f"{path}: the task is named '{task.name}'; name the file {task.name}.py.")
     return task

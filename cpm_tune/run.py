@@ -1,8 +1,4 @@
-"""Carries out a plan: reads, trains, scores, and leaves one record.
-
-A run is made in `RUN_ID.partial` and renamed when it is whole, so that a finished folder is
-complete by construction and a finished run is never harmed by a later one.
-"""
+"""Carries out a plan: reads, trains, scores, and leaves one record."""
 
 from __future__ import annotations
 
@@ -12,15 +8,13 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.environment import git_state, package_versions, peak_memory_bytes
-from cpm_tune.errors import UserError
+from cpm_tune.folders import remove, run_folder, run_lock
 from cpm_tune.metrics import get_metric, majority
 from cpm_tune.plan import Plan
 from cpm_tune.record import (
@@ -38,6 +32,7 @@ from cpm_tune.record import (
     write_atomically,
     write_record,
 )
+from cpm_tune.task import SPLITS
 
 
 @dataclass(frozen=True)
@@ -47,40 +42,6 @@ class Outcome:
     record: RunRecord
     folder: Path
     reused: bool
-
-
-@contextlib.contextmanager
-def run_folder(out: Path, run_id: str) -> Iterator[Path]:
-    """Lock and yield an empty `RUN_ID.partial`; on success it becomes `RUN_ID`.
-
-    On an exception the partial folder stays, for its record and log. Raises UserError when `out`
-    cannot be written or another process holds the run.
-    """
-    from filelock import FileLock, Timeout
-
-    final, partial = out / run_id, out / f"{run_id}.partial"
-    try:
-        (out / ".locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".locks" / run_id)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"{final}: another process is at work on this run; wait for it.") from error
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be written ({error.strerror}); choose another."
-        ) from error
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        old = out / f"{run_id}.old"
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(final, old)
-        os.replace(partial, final)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        lock.release()
 
 
 def finished(out: Path, run_id: str) -> RunRecord | None:
@@ -102,28 +63,65 @@ def execute(
     overwrite: bool = False,
     live: bool = False,
     zero_shot: Outcome | None = None,
+    wait: bool = False,
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
-    `zero_shot` is the outcome of the same plan without delta, recorded as a control. Raises
-    UserError for what the user can mend; any failure after training began is recorded.
+    `zero_shot` is the outcome of the same plan without delta, recorded as a control. `wait` for a
+    process that is at work on the same run, instead of refusing. Raises UserError for what the user
+    can mend; any failure after training began is recorded.
     """
-    done = finished(out, plan.spec.run_id)
-    if done is not None and not overwrite:
-        return Outcome(done, out / plan.spec.run_id, reused=True)
-    prepared = _prepare(plan)
-    with run_folder(out, plan.spec.run_id) as folder:
-        write_record(folder, prepared.record)
-        try:
-            record = _tune_and_score(plan, prepared, folder, live, zero_shot)
-        except BaseException as error:
-            said = str(error) or type(error).__name__
-            failed = prepared.record.model_copy(update={"status": "failed", "error": said})
-            with contextlib.suppress(OSError):
-                write_record(folder, failed)
-            raise
-        write_record(folder, record)
-    return Outcome(record, out / plan.spec.run_id, reused=False)
+    run_id = plan.spec.run_id
+    with run_lock(out, run_id, wait):
+        done = finished(out, run_id)
+        if done is not None and not overwrite:
+            remove(out / f"{run_id}.partial")
+            return Outcome(done, out / run_id, reused=True)
+        prepared = _prepare(plan)
+        with run_folder(out, run_id) as folder:
+            write_record(folder, prepared.record)
+            try:
+                record = _tune_and_score(plan, prepared, folder, live, zero_shot)
+            except BaseException as error:
+                said = str(error) or type(error).__name__
+                failed = prepared.record.model_copy(update={"status": "failed", "error": said})
+                with contextlib.suppress(OSError):
+                    write_record(folder, failed)
+                raise
+            write_record(folder, record)
+    return Outcome(record, out / run_id, reused=False)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A plan's data, encoder and engine: all that a user may have got wrong has been read."""
+
+    encoder: Any
+    splits: dict[str, Any]
+    engine: Any
+
+
+def read_inputs(plan: Plan) -> Inputs:
+    """Read every row of every split and check template, settings, device and delta; no weights."""
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.data.encode import Encoder
+    from cpm_tune.data.files import read_split
+    from cpm_tune.delta.insert import insert
+    from cpm_tune.engine import make_engine
+
+    spec = plan.spec
+    with torch.device("meta"):  # names and shapes alone say whether the delta fits
+        insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, seed=0)
+    engine = make_engine(plan.execution, spec.precision)
+    tokenizer = plan.folder.tokenizer()
+    encoder = Encoder(plan.task, plan.template, spec.encoding, plan.folder.config, tokenizer)
+    splits = {
+        name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
+        for name, file in plan.splits.items()
+    }
+    return Inputs(encoder, splits, engine)
 
 
 @dataclass(frozen=True)
@@ -141,20 +139,10 @@ class _Prepared:
 
 def _prepare(plan: Plan) -> _Prepared:
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
-    from cpm_tune.data.encode import Encoder
-    from cpm_tune.data.files import read_split
     from cpm_tune.delta.insert import insert
-    from cpm_tune.engine import make_engine
 
     started = time.perf_counter()
-    spec = plan.spec
-    tokenizer = plan.folder.tokenizer()
-    encoder = Encoder(plan.task, plan.template, spec.encoding, plan.folder.config, tokenizer)
-    splits = {
-        name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
-        for name, file in plan.splits.items()
-    }
-    engine = make_engine(plan.execution, spec.precision)
+    spec, inputs = plan.spec, read_inputs(plan)
     import torch
 
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
@@ -164,6 +152,7 @@ def _prepare(plan: Plan) -> _Prepared:
         model = load_weights(plan.folder, dtype)
     n_parameters = sum(p.numel() for p in model.parameters())
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed)
+    notes = [*plan.notes, *_unofficial(plan, inputs)]
     record = RunRecord(
         status="running",
         run_id=spec.run_id,
@@ -171,8 +160,8 @@ def _prepare(plan: Plan) -> _Prepared:
         spec=spec,
         execution=plan.execution,
         ranks_by=plan.task.metrics[0],
-        comparable=not plan.notes,
-        note="; ".join(plan.notes),
+        comparable=not notes,
+        note="; ".join(notes),
         backbone=BackboneRecord(
             name=plan.folder.name,
             path=str(plan.folder.path),
@@ -184,7 +173,21 @@ def _prepare(plan: Plan) -> _Prepared:
             name=plan.delta_name, n_trainable=delta.n_trainable, bytes=0, sha256=None
         ),
     )
-    return _Prepared(started, engine.prepare(model), delta, encoder, engine, splits, record)
+    engine = inputs.engine
+    prepared = engine.prepare(model)
+    return _Prepared(started, prepared, delta, inputs.encoder, engine, inputs.splits, record)
+
+
+def _unofficial(plan: Plan, inputs: Inputs) -> list[str]:
+    """What is said of splits whose size is not the official one."""
+    if plan.spec.data.limit or plan.spec.data.sample:
+        return []
+    official = dict(zip(SPLITS, plan.task.source.sizes, strict=True))
+    return [
+        f"{name} has {len(split):,} rows, officially {official[name]:,}"
+        for name, split in inputs.splits.items()
+        if official[name] is not None and len(split) != official[name]
+    ]
 
 
 def _tune_and_score(
@@ -244,6 +247,7 @@ def _tune_and_score(
             ),
             "scores": {name: part.scores for name, part in scored.items()},
             "controls": controls,
+            "warnings": [w for part in scored.values() for w in part.warnings],
             "training": training,
             "predictions": {part.file.name: _sha256(part.file) for part in scored.values()},
             "environment": EnvironmentRecord(
@@ -319,6 +323,7 @@ class _Scored:
     scores: dict[str, ScoreRecord]
     file: Path
     n_truncated: int
+    warnings: list[str]
 
 
 def _score(plan: Plan, prepared: _Prepared, split: str, folder: Path) -> _Scored:
@@ -343,7 +348,11 @@ def _score(plan: Plan, prepared: _Prepared, split: str, folder: Path) -> _Scored
         scores[name] = ScoreRecord(
             **vars(score), signature=metric.signature, higher_is_better=metric.higher_is_better
         )
-    return _Scored(scores, file, sum(p.truncated for p in found))
+    chosen = {p.prediction for p in found}
+    same = len(chosen) == 1 and len({p.target for p in found}) > 1
+    label = plan.task.answer.labels[chosen.pop()]
+    warnings = [f"every prediction on {split} is {label!r}: nothing was learnt"] * same
+    return _Scored(scores, file, sum(p.truncated for p in found), warnings)
 
 
 def _sha256(path: Path) -> str:

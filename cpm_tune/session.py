@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpm_tune.plan import Plan, Request, make_plan
 from cpm_tune.record import RunRecord
-from cpm_tune.run import Outcome, execute
+from cpm_tune.run import Outcome, execute, read_inputs
 
 
 def tune(
@@ -32,13 +32,14 @@ def tune(
 
         print(dry_run_text(plan, out))
         return None
+    read_inputs(plan)  # a mistake in any file is found before anything is run
     say = _silent if quiet else _print
     live = not quiet and sys.stderr.isatty()
     say(_describe(plan))
     zero_shot = None
     if "zero-shot" in controls and plan.spec.recipe is not None:
         other = replace(request, delta="none", settings=_without_training(request))
-        zero_shot = execute(make_plan(other), out)
+        zero_shot = execute(make_plan(other), out, wait=True)
         say(f"zero-shot  {_score(zero_shot.record)}{_again(zero_shot)}")
     outcome = execute(plan, out, overwrite=overwrite, live=live, zero_shot=zero_shot)
     random = None
@@ -99,6 +100,7 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
             f"training   best step {t.best_step} of {t.steps}{early}; {t.samples_per_second:.1f} "
             f"samples/s; {record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
         )
+    lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:
         lines.append(f"note       {record.note}")
     done = "was there already, not run again (--overwrite runs it)" if outcome.reused else "written"

@@ -143,14 +143,10 @@ def dry_run_text(plan: Plan, out: Path) -> str:
 
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.data.batches import total_steps
-    from cpm_tune.data.encode import Encoder
-    from cpm_tune.data.files import count_rows
     from cpm_tune.delta.insert import insert
-    from cpm_tune.engine import make_engine
+    from cpm_tune.run import read_inputs
 
-    config, tokenizer = plan.folder.config, plan.folder.tokenizer()
-    Encoder(plan.task, plan.template, plan.spec.encoding, config, tokenizer)
-    make_engine(plan.execution, plan.spec.precision)
+    inputs = read_inputs(plan)
     with torch.device("meta"):
         model = CPMAnt(plan.folder.config)
         n_backbone = sum(p.numel() for p in model.parameters())
@@ -164,7 +160,7 @@ def dry_run_text(plan: Plan, out: Path) -> str:
     share = delta.n_trainable / n_backbone
     lines.append(f"trained    {delta.n_trainable:>12,}  in all, {share:.3%} of {n_backbone:,}")
     if plan.spec.recipe is not None:
-        n = count_rows(plan.task, plan.splits["train"], plan.spec.data)
+        n = len(inputs.splits["train"])
         steps = total_steps(n, plan.spec.recipe)
         lines.append(
             f"steps      {steps:>12,}  at most, of {plan.spec.recipe.batch_size} examples; "
@@ -176,7 +172,7 @@ def dry_run_text(plan: Plan, out: Path) -> str:
     lines.append(
         f"memory     about {(weights + states + activations) / 2**30:.2f} GiB: weights "
         f"{weights / 2**30:.2f}, delta and optimiser {states / 2**30:.2f}, activations of one "
-        f"forward pass up to {activations / 2**30:.2f} (Python and libraries come on top)"
+        f"forward pass roughly {activations / 2**30:.2f} (Python and libraries come on top)"
     )
     there = (out / plan.spec.run_id / "run.json").is_file()
     lines.append(f"run        {out / plan.spec.run_id}{'  (finished before)' if there else ''}")

@@ -84,6 +84,7 @@ class RunSpec(Frozen):
     template: str
     template_version: int
     template_sha256: str
+    metrics: tuple[str, ...]
     data: DataSpec
     backbone: BackboneSpec
     delta: dict[str, Any]

@@ -129,6 +129,12 @@ class Template:
         unknown = [name for name in self.fields if name not in columns]
         if unknown:
             raise ValueError(f"template '{self.name}' names unknown field '{unknown[0]}'")
+        if not isinstance(self.options, tuple):
+            raise TypeError(f"template '{self.name}': options must be a tuple of texts")
+        after = [piece.kind for piece in self.pieces]
+        after = after[after.index(slots[0]) :]
+        if "field" in after:
+            raise ValueError(f"template '{self.name}': fields must come before {{option}}")
         if len(self.options) != labels or len(set(self.options)) != labels:
             raise ValueError(f"template '{self.name}' needs {labels} different options")
 
@@ -164,6 +170,19 @@ class Task:
             raise ValueError(f"task name '{self.name}' may hold only a-z, 0-9, '-' and '_'")
         if not self.templates or not self.metrics:
             raise ValueError("a task needs at least one template and one metric")
+        for what, value in (
+            ("metrics", self.metrics),
+            ("templates", self.templates),
+            ("suites", self.suites),
+            ("files.columns", self.files.columns),
+            ("answer.labels", self.answer.labels),
+        ):
+            if not isinstance(value, tuple):
+                raise TypeError(f"{what} must be a tuple, such as ('a', 'b') or ('a',)")
+            if len(set(value)) != len(value):
+                raise ValueError(f"{what} names something twice")
+        if not isinstance(self.version, int) or len(self.source.sizes) != 3:
+            raise ValueError("version must be a whole number, source.sizes have three entries")
         names = [template.name for template in self.templates]
         if len(set(names)) != len(names):
             raise ValueError("two templates have the same name; give each its own")

@@ -9,14 +9,25 @@ from pathlib import Path
 import pytest
 
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.embedded import vocabulary
+from cpm_tune.backbone.tokenizer import SPECIALS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
+def vocabulary() -> list[str]:
+    """Special entries, printable ASCII, Chinese punctuation and the characters of GB 2312."""
+    ascii_marks = [chr(code) for code in range(0x21, 0x7F)]
+    marks = list("，。、；：？！“”‘’（）《》〈〉【】…—·～￥％")
+    rows = (bytes((high, low)) for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF))
+    characters = [c for row in rows if (c := row.decode("gb2312", errors="ignore"))]
+    return ["<pad>", *(s for s in SPECIALS if s != "<pad>"), "</n>", "</_>"] + (
+        ascii_marks + marks + characters
+    )
+
+
 def small_config(**changes: object) -> CPMAntConfig:
-    """A two-layer CPM-Ant over the embedded vocabulary: 0.5 million parameters."""
+    """A two-layer CPM-Ant over a vocabulary of characters: 0.5 million parameters."""
     values = {
         "vocab_size": len(vocabulary()),
         "dim_model": 64,

@@ -239,16 +239,13 @@ def test_a_fingerprint_changes_with_a_shard(oracle, tmp_path):
 # --- the embedded backbone and the names of presets ---
 
 
-def test_the_embedded_backbone_is_built_once_and_always_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = open_folder(embedded.resolve("cpm-ant-tiny"))
-    assert (first.name, first.trained) == ("cpm-ant-tiny", False)
-    written = (first.path / "model.safetensors").stat().st_mtime_ns
-    assert embedded.resolve("cpm-ant-tiny") == first.path
-    assert (first.path / "model.safetensors").stat().st_mtime_ns == written
-    assert open_folder(embedded.build(tmp_path / "other")).sha256() == first.sha256()
-    assert len(first.tokenizer()) == first.config.vocab_size
-    assert all(w.isfinite().all() for w in load_weights(first, torch.float32).parameters())
+def test_the_embedded_backbone_is_small_trained_and_fits_its_vocabulary():
+    folder = open_folder(embedded.resolve("cpm-ant-tiny"))
+    assert folder.trained
+    assert len(folder.tokenizer()) == folder.config.vocab_size
+    assert sum(path.stat().st_size for path in folder.path.iterdir()) < 16 * 2**20
+    model = load_weights(folder, torch.float32)
+    assert 4e6 < sum(p.numel() for p in model.parameters()) < 7e6
 
 
 def test_a_preset_without_its_checkpoint_is_a_user_error(tmp_path, monkeypatch):

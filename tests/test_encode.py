@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import small_config
+from conftest import small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.embedded import vocabulary
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder, Sequence, Target, describe
 from cpm_tune.errors import UserError
@@ -47,7 +46,7 @@ def row(sentence1: str, sentence2: str, target: int = 1) -> Row:
 
 
 def entries(text: str) -> tuple[int, ...]:
-    """Ids in the embedded vocabulary, where every character is one entry."""
+    """Ids in the tests' vocabulary, where every character is one entry."""
     return tuple(CHARACTERS.ids[character] for character in text)
 
 
@@ -264,12 +263,6 @@ def test_an_empty_option_is_refused() -> None:
 def test_an_answer_word_that_is_not_one_entry_is_named(yes: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         make_encoder(replace(CPM_ANT, yes=yes))
-
-
-def test_a_field_after_the_option_is_refused() -> None:
-    template = Template("late", "{sentence1}{option}{sentence2}", ("不同", "相同"))
-    with pytest.raises(UserError, match=r"task lcqmc: template 'late' has a field after"):
-        make_encoder(template)
 
 
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)

@@ -140,6 +140,25 @@ def test_an_empty_split_is_an_error(tmp_path: Path, content: str) -> None:
         read_split(LCQMC, split_file(path))
 
 
+def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "dev.jsonl"
+    path.write_text(GOOD + "\n" + GOOD.replace("猫", "\\ud83d", 1) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r":2: 'sentence1' holds half a surrogate pair"):
+        read_split(LCQMC, split_file(path))
+    assert len(read_split(LCQMC, split_file(path), skip_bad_rows=True)) == 1
+
+
+def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
+    from cpm_tune.paths import cache_dir
+
+    path = write_jsonl(tmp_path / "dev.jsonl", rows(23))
+    before = set(cache_dir("data").glob("*.arrow"))
+    assert len(texts(path)) == 23
+    (stored,) = set(cache_dir("data").glob("*.arrow")) - before
+    stored.write_bytes(stored.read_bytes()[:100])
+    assert len(texts(path)) == 23
+
+
 def test_the_limit_takes_the_first_rows(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "dev.jsonl", rows(6))
     assert [r["id"] for r in read_split(LCQMC, split_file(path), limit=2).rows] == ["0", "1"]

@@ -45,6 +45,14 @@ def test_rows_are_ordered_best_first_and_by_setting() -> None:
     assert [row.mean for row in table.rows] == [0.9, 0.7, 0.6]
 
 
+def test_what_differs_between_rows_is_in_their_settings() -> None:
+    wider = spec(delta={"delta_type": "lora", "lora_r": 16})
+    random = spec(backbone=BackboneSpec(sha256=SHA, init="random"))
+    (table,) = make_tables([record(0.6), record(0.9, of=wider), record(0.7, of=random)])
+    assert ["lora_r=16" in row.settings for row in table.rows] == [True, False, False]
+    assert [row.backbone for row in table.rows] == ["b", "b (random control)", "b"]
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -9,11 +9,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import small_config
+from conftest import small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.embedded import vocabulary
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Example, Sequence, Target
 from cpm_tune.data.pack import ROW_WIDTH, Batch, micro_batches, pack, pack_rows

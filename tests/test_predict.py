@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_config
+from conftest import small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
-from cpm_tune.backbone.embedded import vocabulary
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Example

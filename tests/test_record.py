@@ -22,6 +22,7 @@ def spec(**changes: object) -> RunSpec:
         "template": "cpm-ant",
         "template_version": 1,
         "template_sha256": SHA,
+        "metrics": ("accuracy",),
         "data": DataSpec(train=SHA, dev=SHA, test=SHA),
         "backbone": BackboneSpec(sha256=SHA),
         "delta": {"delta_type": "lora", "lora_r": 8},
@@ -114,6 +115,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path: Path, content: bytes) -> No
     [
         {"task": "c3"},
         {"task_version": 2},
+        {"metrics": ("accuracy", "f1")},
         {"template_sha256": "b" * 64},
         {"data": DataSpec(train=SHA, dev=SHA, test="b" * 64)},
         {"data": DataSpec(train=SHA, dev=SHA, test=SHA, limit=5)},
@@ -131,4 +133,4 @@ def test_whatever_decides_a_result_changes_the_run_id(change: dict[str, object])
 
 
 def test_the_run_id_is_the_same_on_every_machine() -> None:
-    assert spec().run_id == "lcqmc.lora.s1.a6850e30675f"
+    assert spec().run_id == "lcqmc.lora.s1.ac5d9f8c5a66"

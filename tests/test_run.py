@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CLI, rows, write_jsonl
+from conftest import CLI, REPOSITORY, rows, small_config, vocabulary, write_jsonl
 
 from cpm_tune.metrics import get_metric
 from cpm_tune.plan import Request, make_plan
@@ -57,7 +57,6 @@ def test_a_run_leaves_a_whole_record_and_what_it_names(
     assert [entry["step"] for entry in log] == [1, 2, 2, 3, 4, 4]
     assert record.environment is not None
     assert record.environment.packages["opendelta"] == "0.3.2"
-    assert record.comparable
 
 
 def test_the_score_follows_from_the_predictions(
@@ -192,6 +191,69 @@ def test_a_config_file_says_what_options_say(
     assert cli("--config", config)[0] == 0
     assert tune(cli, data, small_backbone, tmp_path / "b")[0] == 0
     assert only_run(tmp_path / "a").name == only_run(tmp_path / "b").name
+
+
+def test_sample_data_is_known_wherever_it_lies(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "mine"
+    copied.mkdir()
+    for path in (REPOSITORY / "tasks" / "sample" / "lcqmc").iterdir():
+        (copied / path.name).write_bytes(path.read_bytes())
+    assert tune(cli, copied, small_backbone, tmp_path / "out", "--limit", "8")[0] == 0
+    record = read_record(only_run(tmp_path / "out") / "run.json")
+    assert record.spec.data.sample
+    assert not record.comparable
+    assert "not comparable" in record.note
+
+
+def test_splits_of_unofficial_size_are_noted(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    tune(cli, data, small_backbone, tmp_path)
+    record = read_record(only_run(tmp_path) / "run.json")
+    assert "test has 16 rows, officially 12,500" in record.note
+    assert not record.comparable
+
+
+def test_a_backbone_that_gives_no_numbers_is_an_error_not_a_score(
+    cli: CLI, data: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from cpm_tune.backbone.checkpoint import random_backbone, save_native
+
+    model = random_backbone(small_config(), 1, torch.float32)
+    with torch.no_grad():
+        model.encoder.layers[0].ffn.ffn.w_out.weight.fill_(3e38)
+    save_native(tmp_path / "big", model, "\n".join(vocabulary()) + "\n", trained=True)
+    code, _, said = tune(cli, data, tmp_path / "big", tmp_path / "out")
+    assert code == 2
+    assert "not finite" in said
+    assert not list((tmp_path / "out").glob("*/predictions*"))
+
+
+def test_a_fault_in_train_is_found_before_the_zero_shot_control_runs(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    (data / "train.jsonl").write_text("nonsense\n", encoding="utf-8")
+    code, _, said = tune(cli, data, small_backbone, tmp_path / "out", "--control", "zero-shot")
+    assert code == 2
+    assert "train.jsonl:1" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class_for_every_example_is_said(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    words = ("--set", "train.lr=1e-9", "--control", "zero-shot")
+    code, said, _ = tune(cli, data, small_backbone, tmp_path, *words)
+    assert code == 0
+    record = read_record(only_run(tmp_path) / "run.json")
+    found = lines(only_run(tmp_path) / "predictions.test.jsonl")
+    one = len({p["prediction"] for p in found}) == 1
+    assert any("every prediction on test" in w for w in record.warnings) == one
+    assert ("every prediction on test" in said) == one
 
 
 def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(

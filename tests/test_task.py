@@ -60,6 +60,35 @@ def test_a_broken_task_file_is_an_error_that_names_it(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('metrics=("accuracy",)', 'metrics="accuracy"', "metrics must be a tuple"),
+        ('metrics=("accuracy",)', 'metrics=("acc",)', "Did you mean 'accuracy'"),
+        ('"lr": 5e-3', '"lrr": 5e-3', "no recipe setting 'lrr'"),
+        ('("不同", "相同")', '"不同"', "options must be a tuple"),
+        ('("不同", "相同")', '("不同",)', "2 different options"),
+        ("labels=(0, 1)", 'labels=("0", "0")', "names something twice"),
+        ("version=1", 'version="1"', "version must be a whole number"),
+        ("(238_766, 8_802, 12_500)", "(1,)", "three entries"),
+        ('"sentence1", "sentence2", "label"', '"sentence1", "sentence1", "label"', "twice"),
+        ("{sentence2}的意思{option}", "的意思{option}{sentence2}", "fields must come before"),
+        ("TASK = ", "raise SystemExit(3)\nTASK = ", "does not load"),
+    ],
+)
+def test_a_mistake_in_a_task_file_is_found_when_it_is_loaded(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    source = task_files()["lcqmc"].read_text(encoding="utf-8")
+    assert old in source
+    path = tmp_path / "pairs.py"
+    source = source.replace('name="lcqmc"', 'name="pairs"').replace(old, new)
+    path.write_text(source, encoding="utf-8")
+    with pytest.raises(UserError, match=said) as caught:
+        load_task("pairs", [path])
+    assert str(path) in str(caught.value)
+
+
 def test_a_task_defined_twice_is_an_error_that_names_both_files(tmp_path: Path) -> None:
     (tmp_path / "lcqmc.py").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="defined twice") as caught:

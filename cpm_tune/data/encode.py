@@ -83,11 +83,6 @@ class Encoder:
         self._before = template.pieces[:slot]
         self._after = "".join(piece.value for piece in template.pieces[slot + 1 :])
         self._fields = template.fields
-        if any(piece.kind == "field" for piece in template.pieces[slot + 1 :]):
-            raise UserError(
-                f"task {task.name}: template '{template.name}' has a field after the option; put "
-                "fields before it."
-            )
         self._options = tuple(self._known(option, "option") for option in template.options)
         self._tail = tuple(tokenizer.encode(self._after))
         self._yes = self._known(template.yes, "answer word") if self.by_option else ()

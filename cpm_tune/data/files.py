@@ -19,7 +19,6 @@ from typing import Any
 
 from cpm_tune.errors import UserError
 from cpm_tune.paths import cache_dir, shipped
-from cpm_tune.spec import DataSpec
 from cpm_tune.task import SPLITS, Row, Task
 
 JSON_LINES = (".jsonl", ".json")
@@ -54,9 +53,26 @@ def sample_folder(task: Task) -> Path:
     return shipped("tasks") / "sample" / task.name
 
 
-def find_splits(task: Task, folder: Path, needed: tuple[str, ...] = SPLITS) -> dict[str, SplitFile]:
-    """Find the file of each needed split; raise UserError for what is missing or ambiguous."""
+def is_sample(task: Task, splits: dict[str, SplitFile]) -> bool:
+    """Whether any of these files is one of the task's sample data, wherever it lies."""
+    folder = sample_folder(task)
+    known = (
+        {_sha256(path) for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+    )
+    return any(file.sha256 in known for file in splits.values())
+
+
+def find_splits(
+    task: Task,
+    folder: Path,
+    needed: tuple[str, ...] = SPLITS,
+    optional: tuple[str, ...] = (),
+) -> dict[str, SplitFile]:
+    """Find the file of each needed split; raise UserError for what is missing (unless optional) or
+    ambiguous."""
     if not folder.is_dir():
+        if folder == sample_folder(task):
+            raise UserError(f"task {task.name} has no sample data; give its files with --data DIR.")
         raise UserError(f"--data {folder}: there is no such folder.")
     missing, found = [], {}
     for split in needed:
@@ -72,7 +88,7 @@ def find_splits(task: Task, folder: Path, needed: tuple[str, ...] = SPLITS) -> d
             raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
         if paths:
             found[split] = SplitFile(split, paths[0], _sha256(paths[0]))
-        else:
+        elif split not in optional:
             missing.append(f"{split} ({' or '.join(stems)})")
     if missing:
         raise UserError(
@@ -111,11 +127,17 @@ def read_split(
         ]
     )
     stored = cache_dir("data") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
-    if not stored.is_file() or task.files.read is not None:
-        _store(task, file, limit, skip_bad_rows, stored)
-    rows = Dataset.from_file(str(stored))
-    skipped = int(stored.with_suffix(".skipped").read_text()) if skip_bad_rows else 0
-    return Split(file, rows, skipped)
+    counted = stored.with_suffix(".skipped")
+    for attempt in (1, 2):  # a damaged cache file is made again
+        if attempt == 2 or not stored.is_file() or task.files.read is not None:
+            _store(task, file, limit, skip_bad_rows, stored)
+        try:
+            rows = Dataset.from_file(str(stored))
+            return Split(file, rows, int(counted.read_text()) if skip_bad_rows else 0)
+        except (OSError, ValueError):  # pyarrow.ArrowInvalid is a ValueError
+            if attempt == 2:
+                raise
+    raise AssertionError
 
 
 def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: Path) -> None:
@@ -155,19 +177,15 @@ def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> I
         try:
             if isinstance(row, _Bad):
                 raise UserError(row.message)
-            checked = {"id": str(row.get("id", number)), **_check(task, file.path, line, row)}
+            name = str(row.get("id", number))
+            name = name if _is_utf8(name) else str(number)
+            checked = {"id": name, **_check(task, file.path, line, row)}
         except UserError as error:
             if bad is None:
                 raise UserError(f"{error} Mend it, or drop it with --skip-bad-rows.") from None
             bad.append(str(error))
         else:
             yield checked
-
-
-def count_rows(task: Task, file: SplitFile, data: DataSpec) -> int:
-    """How many rows a run would use of a split."""
-    bad: list[str] | None = [] if data.skip_bad_rows else None
-    return sum(1 for _ in islice(checked_rows(task, file, bad), data.limit))
 
 
 @dataclass(frozen=True)
@@ -276,11 +294,21 @@ def _check(task: Task, path: Path, line: int, row: Row) -> Row:
         value = row[name]
         if name == task.answer.column:
             checked["target"] = _label(task, where, value)
-        elif isinstance(value, str):
+        elif isinstance(value, str) and _is_utf8(value):
             checked[name] = value
+        elif isinstance(value, str):
+            raise UserError(f"{where}: '{name}' holds half a surrogate pair (a cut emoji).")
         else:
             raise UserError(f"{where}: '{name}' is {value!r}, expected text (task {task.name}).")
     return checked
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _label(task: Task, where: str, value: object) -> int:

@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.spec import Frozen
 
+Name = Annotated[str, Field(min_length=1)]
+
 
 class NoneConfig(Frozen):
     """No delta: the backbone as it is."""
@@ -22,8 +24,8 @@ class LoraConfig(Frozen):
     `modified_modules`, except those whose name starts with one of `exclude_modules`."""
 
     delta_type: Literal["lora"] = "lora"
-    modified_modules: Annotated[tuple[str, ...], Field(min_length=1)] = ("project_q", "project_v")
-    exclude_modules: tuple[str, ...] = ()
+    modified_modules: Annotated[tuple[Name, ...], Field(min_length=1)] = ("project_q", "project_v")
+    exclude_modules: tuple[Name, ...] = ()
     lora_r: Annotated[int, Field(ge=1)] = 8
     lora_alpha: Annotated[float, Field(gt=0)] = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

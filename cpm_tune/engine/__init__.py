@@ -62,6 +62,8 @@ def make_engine(execution: Execution, precision: str) -> Engine:
         device = torch.device(wanted)
     except RuntimeError as error:
         raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "run.device is cuda, but torch sees no CUDA device; see `doctor`, or use cpu."

@@ -105,7 +105,10 @@ def _table(records: list[RunRecord]) -> Table:
     for record in records:
         rows[_row_key(record)].append(record)
     better = -1 if records[0].test.higher_is_better else 1
-    made = sorted((_row(seeds) for seeds in rows.values()), key=lambda row: better * row.mean)
+    differing = _differing(records)
+    made = sorted(
+        (_row(seeds, differing) for seeds in rows.values()), key=lambda row: better * row.mean
+    )
     test = records[0].data["test"]
     heading = f"test {spec.data.test[:8] if spec.data.test else '-'}, n={test.n}"
     notes = []
@@ -127,21 +130,39 @@ def _table(records: list[RunRecord]) -> Table:
     )
 
 
-def _row(seeds: list[RunRecord]) -> Row:
+def _settings(record: RunRecord) -> dict[str, str]:
+    """Everything but seed and data that may differ between rows, flat."""
+    spec = record.spec
+    parts = {"delta": spec.delta, "encode": spec.encoding.model_dump()}
+    if spec.recipe is not None:
+        parts["train"] = spec.recipe.model_dump()
+    flat = {f"{part}.{k}": v for part, values in parts.items() for k, v in values.items()}
+    shown = {k: ",".join(v) if isinstance(v, list) else f"{v}" for k, v in flat.items()}
+    return {**shown, "precision": spec.precision, "train data": (spec.data.train or "")[:8]}
+
+
+def _differing(records: list[RunRecord]) -> set[str]:
+    """Settings that are not the same in all trained rows of a table, and the two best known."""
+    all_of = [_settings(r) for r in records if r.spec.recipe is not None]
+    keys = {key for settings in all_of for key in settings}
+    apart = {key for key in keys if len({settings.get(key) for settings in all_of}) > 1}
+    return (apart | {"train.lr", "train.batch_size"}) - {"delta.delta_type"}
+
+
+def _row(seeds: list[RunRecord], differing: set[str]) -> Row:
     first = seeds[0]
     values = [record.test.value for record in seeds]
     speeds = [r.training.samples_per_second for r in seeds if r.training]
     memory = [r.environment.peak_memory_bytes for r in seeds if r.environment]
-    trained = "" if first.backbone.trained else " (random weights)"
-    recipe = first.spec.recipe
-    settings = f"lr={recipe.lr:g} batch={recipe.batch_size}" if recipe else "-"
-    if first.spec.precision != "fp32":
-        settings += f" {first.spec.precision}"
+    control = first.spec.backbone.init == "random"
+    untrained = " (random weights)" if not first.backbone.trained else ""
+    named = {k: v for k, v in _settings(first).items() if k in differing}
+    settings = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in named.items())
     alone = len(values) == 1
     return Row(
-        backbone=first.backbone.name + trained,
+        backbone=first.backbone.name + (" (random control)" if control else untrained),
         delta=first.delta.name,
-        settings=settings,
+        settings=settings if first.spec.recipe is not None else "-",
         n_seeds=len(values),
         mean=statistics.fmean(values),
         std=None if alone else statistics.stdev(values),
