@@ -7,9 +7,10 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from cpm_tune import __version__
+from cpm_tune.arguments import Parser, make_parser
 from cpm_tune.errors import UserError, did_you_mean
 
 EXAMPLES = """\
@@ -27,24 +28,6 @@ examples:
 exit codes: 0 done, 2 a mistake in what was given, 1 any other failure, 130 interrupted."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with our error style: one sentence, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _parser(prog: str, about: str, epilog: str = "") -> _Parser:
-    return _Parser(
-        prog=prog,
-        description=about,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-
-
 def _natural(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -52,13 +35,13 @@ def _natural(text: str) -> int:
     return value
 
 
-def _tune_parser(prog: str) -> _Parser:
+def _tune_parser(prog: str) -> Parser:
     about = (
         "Tune a delta on a frozen CPM-Ant backbone for one task: train, select on dev, score on "
         "test, record.\n\nother commands: list, show, doctor, leaderboard, pretrain (each has "
         "--help)."
     )
-    p = _parser(prog, about, EXAMPLES)
+    p = make_parser(prog, about, EXAMPLES)
     p.add_argument("--version", action="version", version=f"cpm-tune {__version__}")
     p.add_argument("--task", metavar="NAME", help="a task of `list tasks`")
     p.add_argument("--delta", metavar="NAME|FILE", help="a delta of `list deltas`, or a JSON file")
@@ -170,7 +153,7 @@ def _tune(argv: Sequence[str], prog: str) -> int:
 
 
 def _list(argv: Sequence[str], prog: str) -> int:
-    p = _parser(
+    p = make_parser(
         f"{prog} list",
         "List tasks or deltas.",
         f"examples:\n  {prog} list tasks\n  {prog} list deltas",
@@ -193,7 +176,7 @@ def _list(argv: Sequence[str], prog: str) -> int:
 
 
 def _show(argv: Sequence[str], prog: str) -> int:
-    p = _parser(
+    p = make_parser(
         f"{prog} show",
         "Show a task's card and rendered, encoded rows.",
         f"examples:\n  {prog} show lcqmc\n  {prog} show lcqmc --template cpm-2 --rows 1\n"
@@ -230,7 +213,9 @@ def _show(argv: Sequence[str], prog: str) -> int:
 
 
 def _doctor(argv: Sequence[str], prog: str) -> int:
-    p = _parser(f"{prog} doctor", "Check this machine: what works, what does not, how to mend it.")
+    p = make_parser(
+        f"{prog} doctor", "Check this machine: what works, what does not, how to mend it"
+    )
     p.add_argument(
         "--data", metavar="DIR", type=Path, help="also check the data folders below this one"
     )
@@ -243,7 +228,7 @@ def _doctor(argv: Sequence[str], prog: str) -> int:
 
 
 def _leaderboard(argv: Sequence[str], prog: str) -> int:
-    p = _parser(
+    p = make_parser(
         f"{prog} leaderboard",
         "Rank the runs of a results folder.",
         f"examples:\n  {prog} leaderboard results\n  {prog} leaderboard results --format md",

@@ -95,6 +95,41 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def oracle() -> object:
+    """A small CpmAnt of transformers with random weights."""
+    import backbone_oracle
+
+    return backbone_oracle.random_hugging_face()
+
+
+@pytest.fixture
+def hugging_face(oracle: object, tmp_path: Path) -> Path:
+    import backbone_oracle
+
+    return backbone_oracle.write_hugging_face(tmp_path / "hf", oracle)
+
+
+@pytest.fixture
+def reference(oracle: object, tmp_path: Path) -> Path:
+    import backbone_oracle
+
+    return backbone_oracle.write_reference(tmp_path / "reference", oracle)
+
+
+@pytest.fixture
+def native(tmp_path: Path) -> Path:
+    import backbone_oracle
+
+    return backbone_oracle.write_native(tmp_path / "native")
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest) -> Path:
+    """One of the three backbone folders, by the name of its layout."""
+    return request.getfixturevalue(request.param)
+
+
 CLI = Callable[..., tuple[int, str, str]]
 
 

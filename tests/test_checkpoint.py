@@ -14,15 +14,13 @@ from backbone_oracle import (
     assert_same_weights,
     change_weights,
     complaint,
+    every_layout,
     expected_state,
     in_file,
     load,
-    random_hugging_face,
     rewrite_json,
     unscaled_state,
     write_hugging_face,
-    write_native,
-    write_reference,
     write_vocabulary,
 )
 from safetensors.torch import load_file, save_file
@@ -32,37 +30,6 @@ from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backb
 from cpm_tune.backbone.config import CPMAntConfig
 
 NORM = "encoder.output_layernorm.weight"
-
-
-@pytest.fixture(scope="module")
-def oracle():
-    return random_hugging_face()
-
-
-@pytest.fixture
-def hugging_face(oracle, tmp_path):
-    return write_hugging_face(tmp_path / "hf", oracle)
-
-
-@pytest.fixture
-def reference(oracle, tmp_path):
-    return write_reference(tmp_path / "reference", oracle)
-
-
-@pytest.fixture
-def native(tmp_path):
-    return write_native(tmp_path / "native")
-
-
-@pytest.fixture
-def folder(request):
-    """One of the three folders, by the name of its layout."""
-    return request.getfixturevalue(request.param)
-
-
-every_layout = pytest.mark.parametrize(
-    "folder", ["native", "hugging_face", "reference"], indirect=True
-)
 
 
 # --- what can be read ---

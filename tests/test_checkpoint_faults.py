@@ -16,14 +16,12 @@ from backbone_oracle import (
     VOCABULARY_TEXT,
     change_weights,
     complaint,
+    every_layout,
     in_file,
     load,
-    random_hugging_face,
     rewrite_json,
     unscaled_state,
     write_hugging_face,
-    write_native,
-    write_reference,
 )
 
 from cpm_tune.backbone.checkpoint import open_folder
@@ -32,37 +30,6 @@ NORM = "encoder.output_layernorm.weight"
 W_1 = "encoder.layers.2.ffn.ffn.w_in.w_1.weight"
 BROKEN = "not a readable checkpoint"
 REFUSED = f"{BROKEN}: corrupt, or a pickle of more than tensors (refused)"
-
-
-@pytest.fixture(scope="module")
-def oracle():
-    return random_hugging_face()
-
-
-@pytest.fixture
-def hugging_face(oracle, tmp_path):
-    return write_hugging_face(tmp_path / "hf", oracle)
-
-
-@pytest.fixture
-def reference(oracle, tmp_path):
-    return write_reference(tmp_path / "reference", oracle)
-
-
-@pytest.fixture
-def native(tmp_path):
-    return write_native(tmp_path / "native")
-
-
-@pytest.fixture
-def folder(request):
-    """One of the three folders, by the name of its layout."""
-    return request.getfixturevalue(request.param)
-
-
-every_layout = pytest.mark.parametrize(
-    "folder", ["native", "hugging_face", "reference"], indirect=True
-)
 
 
 # --- what is wrong with a folder ---

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from cpm_tune.arguments import Parser, make_parser
 from cpm_tune.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,22 +20,6 @@ Pre-train a CPM-Ant backbone, or go on with one.
   prepare   filter, de-duplicate, split and tokenise text into a corpus folder
   run       train on a corpus folder; --resume continues
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _parser(prog: str, about: str, epilog: str = "") -> _Parser:
-    return _Parser(
-        prog=prog,
-        description=about,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
 
 
 def _add_sources(p: argparse.ArgumentParser) -> None:
@@ -77,7 +61,7 @@ def _say(text: str) -> None:
 
 
 def _vocab(argv: Sequence[str], prog: str) -> int:
-    p = _parser(
+    p = make_parser(
         f"{prog} pretrain vocab",
         "Build a vocabulary: required entries, GB 2312 level 1, then the most frequent.",
         f"example:\n  {prog} pretrain vocab --sources corpus/sources.json --size 6500 --pieces 500 "
@@ -115,7 +99,7 @@ def _vocab(argv: Sequence[str], prog: str) -> int:
 
 
 def _prepare(argv: Sequence[str], prog: str) -> int:
-    p = _parser(
+    p = make_parser(
         f"{prog} pretrain prepare",
         "Filter, de-duplicate, split by document and tokenise text into a corpus folder.",
         f"example:\n  {prog} pretrain prepare --sources corpus/sources.json --vocab vocab.txt "
@@ -162,8 +146,8 @@ def _run(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
-def _run_parser(prog: str) -> _Parser:
-    p = _parser(
+def _run_parser(prog: str) -> Parser:
+    p = make_parser(
         f"{prog} pretrain run",
         "Train on a prepared corpus. Writes log.jsonl, checkpoint.pt and the folder backbone.",
         f"examples:\n  {prog} pretrain run --corpus prepared --config tiny.json --seconds 4500 "
@@ -217,7 +201,7 @@ _PARTS: dict[str, Callable[[Sequence[str], str], int]] = {
 def pretrain(argv: Sequence[str], prog: str) -> int:
     """The command `pretrain`: choose a part."""
     if not argv or argv[0] in ("-h", "--help"):
-        _parser(f"{prog} pretrain", ABOUT).print_help()
+        make_parser(f"{prog} pretrain", ABOUT).print_help()
         return 0 if argv else 2
     if argv[0] not in _PARTS:
         raise UserError(f"pretrain: there is no part '{argv[0]}'.{did_you_mean(argv[0], _PARTS)}")

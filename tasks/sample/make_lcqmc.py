@@ -1,29 +1,17 @@
 """Make the sample data of LCQMC (Chinese question matching) that ships with cpm-tune.
 
-What it is: pairs of everyday Chinese questions, label 1 when both ask the same thing and 0
-when they do not, in LCQMC's official form, one JSON object a line:
-``{"id": int, "sentence1": str, "sentence2": str, "label": 0 | 1}``.
+Pairs of everyday Chinese questions in LCQMC's official form; label 1 when both ask the same thing.
+Every sentence was composed for this project; the hand-written topics, intents, forms and fillers
+are in lcqmc_topics.json. Code: Apache-2.0 with the project; data: CC0-1.0.
 
-Origin: every sentence was composed for this project. The hand-written material (topics,
-intents, their paraphrase forms and slot fillers) is in ``lcqmc_topics.json`` beside this file;
-nothing was taken from LCQMC or from any other data set.
+A *combo* is one intent with one filler and belongs to one split, so no sentence occurs in two; dev
+and test hold seen intents with unseen fillers as well as unseen intents. Each chosen sentence is
+twice in its split, once in a positive and once in a negative pair, so it tells nothing about the
+label. Negatives are 60% near misses (another filler, aspect or direction), 40% of another topic.
 
-Licence: this code is Apache-2.0 with the project; data: CC0-1.0.
-
-Regenerate: ``python tasks/sample/make_lcqmc.py [--out DIR] [--seed N]`` writes
-``lcqmc/{train,dev,test}.jsonl`` (2,400 / 400 / 400 pairs). The standard library is enough, and
-the same seed gives the same bytes on every machine.
-
-How the pairs are made: a *combo* is one intent with one filler; it belongs to one split, so no
-sentence occurs in two splits. dev and test hold seen intents with unseen fillers as well as
-intents that train has never seen. Within a split each chosen sentence occurs exactly twice, once
-in a positive and once in a negative pair, so a single sentence tells nothing about the label.
-Negatives are 60% near misses (another filler, another aspect of the same thing, or the direction
-reversed) and 40% questions of two different topics.
-
-Limits: small, written by few hands from forms and fillers, and easier to exhaust than real user
-questions. Scores on it only show that the harness runs and that a model learns; they are NOT
-comparable with scores on the real LCQMC.
+Scores on it show that the harness runs and that a model learns; they are NOT comparable with scores
+on the real LCQMC. `python tasks/sample/make_lcqmc.py [--out DIR] [--seed N]` makes the same bytes
+from the same seed on every machine, with the standard library alone.
 """
 
 from __future__ import annotations
