@@ -59,7 +59,7 @@ def test_every_tune_command_of_the_docs_runs(command: str, workplace: Path) -> N
     words = ["BACKBONE" if w == "DIR" else w for w in words]
     words[:2] = [sys.executable, str(REPOSITORY / "tune.py")]
     if "--task" in words:
-        words += SMALL
+        words += SMALL[:2] if "none" in words else SMALL
     if "leaderboard" in words:
         (workplace / "results").mkdir(exist_ok=True)
     done = subprocess.run(words, capture_output=True, text=True, cwd=workplace, timeout=300)
