@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
-from typing import Any
 
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.metrics import (
+    bleu,
+    diversity,
+    edits,
+    equations,
+    labels,
+    likelihood,
+    overlap,
+    ranking,
+    spans,
+)
+from cpm_tune.metrics.base import Metric, Score
 
+__all__ = ["Metric", "Score", "get_metric", "majority", "metric_names"]
 
-@dataclass(frozen=True)
-class Score:
-    """A metric's value on a set of examples with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A named metric. `score(predictions, targets)`; `higher_is_better` gives its direction."""
-
-    name: str
-    signature: str
-    higher_is_better: bool
-    score: Callable[[Sequence[Any], Sequence[Any]], Score]
-
-
-def _accuracy(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
-    from scipy.stats import binomtest
-    from sklearn.metrics import accuracy_score
-
-    right = int(accuracy_score(targets, predictions, normalize=False))
-    interval = binomtest(right, len(targets)).proportion_ci(0.95, method="wilson")
-    return Score(right / len(targets), float(interval.low), float(interval.high), len(targets))
+_MODULES = (labels, spans, overlap, bleu, diversity, edits, ranking, equations, likelihood)
 
 
 @cache
 def _metrics() -> dict[str, Metric]:
-    accuracy = f"accuracy|scikit-learn {version('scikit-learn')}|95% interval: Wilson"
-    return {"accuracy": Metric("accuracy", accuracy, True, _accuracy)}
+    return {metric.name: metric for module in _MODULES for metric in module.metrics()}
+
+
+def metric_names() -> tuple[str, ...]:
+    """The names of all metrics, related ones together."""
+    return tuple(_metrics())
 
 
 def get_metric(name: str) -> Metric:

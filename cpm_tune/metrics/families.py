@@ -1,0 +1,83 @@
+"""The three ways from examples to a score that most metrics share: proportion, mean, micro P/R/F.
+
+A metric of a family is one function of a prediction (None: not parsed) and its target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cpm_tune.metrics.base import Kind, Metric, Score, pairs
+from cpm_tune.metrics.intervals import BOOTSTRAP, WILSON, bootstrap, wilson
+
+if TYPE_CHECKING:
+    from cpm_tune.metrics.intervals import Array
+
+OWN = "cpm-tune v1"  # raised when one of our own implementations changes what it returns
+
+
+def proportion(name: str, kind: Kind, says: str, right: Callable[[Any, Any], bool]) -> Metric:
+    """The share of examples that are right."""
+
+    def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+        return wilson(sum(right(p, t) for p, t in pairs(predictions, targets)), len(targets))
+
+    return Metric(name, f"{name}|{says}|0..1|{WILSON}", True, kind, score)
+
+
+def mean(name: str, kind: Kind, says: str, one: Callable[[Any, Any], float]) -> Metric:
+    """The mean of the examples' scores, each in 0..1."""
+
+    def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+        rows = [(one(p, t),) for p, t in pairs(predictions, targets)]
+        return bootstrap(rows, lambda sums: sums[:, 0] / len(rows))
+
+    return Metric(name, f"{name}|{says}|mean over examples|0..1|{BOOTSTRAP}", True, kind, score)
+
+
+Counts = tuple[int, int, int]
+
+
+def micro(
+    prefix: str, kind: Kind, says: str, count: Callable[[Any, Any], Counts], beta: float = 1
+) -> Iterator[Metric]:
+    """F-beta, precision and recall of summed counts.
+
+    `count` gives an example's hits, how much was predicted, and how much there was to find.
+    """
+
+    def score(measure: str, predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+        rows = [count(p, t) for p, t in pairs(predictions, targets)]
+        return bootstrap(rows, partial(_MEASURES[measure], beta=beta))
+
+    rule = "0/0 is 0, but 1 if nothing was predicted and nothing was to be found"
+    for measure in _MEASURES:
+        name = f"{prefix}f{beta:g}" if measure == "f" else prefix + measure
+        signature = f"{name}|{says}|micro|{rule}|0..1|{BOOTSTRAP}"
+        yield Metric(name, signature, True, kind, partial(score, measure))
+
+
+def _f(sums: Array, beta: float) -> Array:
+    """F-beta of (hits, predicted, to find) sums (b, 3)."""
+    hits, predicted, gold = sums.T
+    return _ratio((1 + beta**2) * hits, predicted + beta**2 * gold, sums)
+
+
+def _precision(sums: Array, beta: float) -> Array:
+    return _ratio(sums[:, 0], sums[:, 1], sums)
+
+
+def _recall(sums: Array, beta: float) -> Array:
+    return _ratio(sums[:, 0], sums[:, 2], sums)
+
+
+def _ratio(above: Array, below: Array, sums: Array) -> Array:
+    import numpy as np
+
+    nothing = (sums[:, 1] + sums[:, 2] == 0).astype(np.float64)
+    return np.divide(above, below, out=nothing, where=below > 0)
+
+
+_MEASURES = {"f": _f, "precision": _precision, "recall": _recall}

@@ -1,0 +1,44 @@
+"""Perplexity from summed negative log-likelihoods."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cpm_tune.metrics.base import Metric, Score, pairs
+from cpm_tune.metrics.families import OWN
+from cpm_tune.metrics.intervals import BOOTSTRAP, bootstrap
+
+if TYPE_CHECKING:
+    from cpm_tune.metrics.intervals import Array
+
+LARGEST = sys.float_info.max  # stands for infinity, which JSON does not have
+
+
+def metrics() -> Iterator[Metric]:
+    """Yield perplexity."""
+    signature = (
+        f"perplexity|{OWN}|per token of the model's tokenizer, micro over examples|no likelihood "
+        f"or probability 0: {LARGEST:.3g}|1..{LARGEST:.3g}|{BOOTSTRAP}"
+    )
+    yield Metric("perplexity", signature, False, "nll", _perplexity)
+
+
+def _perplexity(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+    rows = []
+    for prediction, _ in pairs(predictions, targets):
+        nll, tokens = (math.inf, 0) if prediction is None else prediction
+        finite = math.isfinite(nll)
+        rows.append((nll if finite else 0.0, tokens, not finite))
+    return bootstrap(rows, _reduce)
+
+
+def _reduce(sums: Array) -> Array:
+    import numpy as np
+
+    nll, tokens, infinite = sums.T
+    with np.errstate(over="ignore"):
+        value = np.exp(nll / np.maximum(tokens, 1))
+    return np.where(infinite > 0, LARGEST, np.minimum(value, LARGEST))

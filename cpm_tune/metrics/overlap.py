@@ -1,0 +1,100 @@
+"""Metrics of a text against its references: exact match, character F1, ROUGE by rouge-score."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache, lru_cache, partial
+from importlib.metadata import version
+from typing import Any
+
+from cpm_tune.metrics.base import Metric, references
+from cpm_tune.metrics.families import OWN, mean, proportion
+
+UNITS = {"char": "characters, whitespace dropped", "jieba": "words of jieba"}
+
+
+def metrics() -> Iterator[Metric]:
+    """Yield exact match, character F1 and the ROUGE variants."""
+    says = f"{OWN}|whitespace at the ends dropped, not normalised otherwise|any reference"
+    yield proportion("exact_match", "text", says, _exact)
+    says = f"{OWN}|bag of characters, whitespace dropped|best reference"
+    yield mean("char_f1", "text", says, _char_f1)
+
+    rouge = f"rouge-score {version('rouge-score')}"
+    for unit, tokens in UNITS.items():
+        if unit == "jieba":
+            tokens += f" {version('jieba')}, whitespace dropped"
+        for kind in "12l":
+            for part, measure in (("f", "F1"), ("p", "precision"), ("r", "recall")):
+                says = f"{rouge}|rouge{kind.upper()}|{measure}|{tokens}|reference of best F1"
+                if kind == "2":
+                    says += "|fewer than 2 tokens: 0"
+                one = partial(_rouge, f"rouge{kind.upper()}", unit, part)
+                yield mean(f"rouge_{kind}_{unit}_{part}", "text", says, one)
+    says = (
+        f"{rouge}|rougeL|F, beta 1.2, as CPM-2|characters, spaces count|"
+        "best precision and best recall over references"
+    )
+    yield mean("rouge_l_cpm2", "text", says, _rouge_cpm2)
+
+
+def _exact(prediction: str | None, target: str | list[str]) -> bool:
+    found = None if prediction is None else prediction.strip()
+    return any(found == reference.strip() for reference in references(target))
+
+
+def _char_f1(prediction: str | None, target: str | list[str]) -> float:
+    found = Counter("".join((prediction or "").split()))
+    return max(_bag_f1(found, Counter("".join(r.split()))) for r in references(target))
+
+
+def _bag_f1(found: Counter[str], gold: Counter[str]) -> float:
+    size = found.total() + gold.total()
+    return 2 * (found & gold).total() / size if size else 1.0
+
+
+class _Tokenizer:
+    """The tokenizer object that rouge-score asks for; its own drops Chinese characters."""
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+
+    def tokenize(self, text: str) -> list[str]:
+        if self.unit == "jieba":
+            return [word for word in _jieba().lcut(text) if word.strip()]
+        return list(text) if self.unit == "cpm2" else list("".join(text.split()))
+
+
+@cache
+def _jieba() -> Any:
+    from cpm_tune.backbone.tokenizer import _segmenter
+
+    return _segmenter()
+
+
+@cache
+def _scorer(kind: str, unit: str) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([kind], tokenizer=_Tokenizer(unit))
+
+
+# Precision, recall and F1 are three metrics of one computation, which is slow.
+@lru_cache(maxsize=2**15)
+def _rouge_score(kind: str, unit: str, golds: tuple[str, ...], found: str) -> dict[str, float]:
+    score = _scorer(kind, unit).score_multi(golds, found)[kind]
+    return {"p": float(score.precision), "r": float(score.recall), "f": float(score.fmeasure)}
+
+
+def _rouge(kind: str, unit: str, part: str, prediction: str | None, target: Any) -> float:
+    return _rouge_score(kind, unit, tuple(references(target)), prediction or "")[part]
+
+
+def _rouge_cpm2(prediction: str | None, target: str | list[str]) -> float:
+    found = (prediction or "").strip()
+    each = [_rouge_score("rougeL", "cpm2", (r.strip(),), found) for r in references(target)]
+    precision, recall = max(s["p"] for s in each), max(s["r"] for s in each)
+    if not precision or not recall:
+        return 0.0
+    return (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
