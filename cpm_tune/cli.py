@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ examples:
   tune.py list tasks
   tune.py list deltas
   tune.py show lcqmc
+  tune.py predict results/RUN --data DIR --submission
   tune.py doctor
   tune.py leaderboard results
 
@@ -38,15 +40,24 @@ def _natural(text: str) -> int:
 def _tune_parser(prog: str) -> Parser:
     about = (
         "Tune a delta on a frozen CPM-Ant backbone for one task: train, select on dev, score on "
-        "test, record.\n\nother commands: list, show, doctor, leaderboard, pretrain (each has "
-        "--help)."
+        "test, record.\n\nother commands: list, show, predict, doctor, leaderboard, pretrain (each "
+        "has --help)."
     )
     p = make_parser(prog, about, EXAMPLES)
     p.add_argument("--version", action="version", version=f"cpm-tune {__version__}")
-    p.add_argument("--task", metavar="NAME", help="a task of `list tasks`")
+    p.add_argument(
+        "--task",
+        metavar="NAME",
+        help="a task of `list tasks`, a suite (cuge-lite, cuge, cpm-2, all), or a list with commas",
+    )
     p.add_argument("--delta", metavar="NAME|FILE", help="a delta of `list deltas`, or a JSON file")
     p.add_argument("--template", metavar="NAME", help="a template of the task (default: its first)")
-    p.add_argument("--data", metavar="DIR", type=Path, help="official files (default: sample data)")
+    p.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="official files, or a folder per task below it (default: sample data)",
+    )
     p.add_argument("--backbone", metavar="NAME|DIR", help="default: cpm-ant-tiny, the embedded one")
     p.add_argument(
         "--seed", type=int, help="decides initialisation, order and dropout (default: 1)"
@@ -58,7 +69,7 @@ def _tune_parser(prog: str) -> Parser:
         action="append",
         default=[],
         dest="settings",
-        help="train.*, encode.*, delta.* or run.*, such as train.lr=1e-3; repeatable",
+        help="train.*, encode.*, decode.*, delta.* or run.*, such as train.lr=1e-3; repeatable",
     )
     p.add_argument(
         "--config", metavar="FILE", type=Path, help="YAML or JSON with any of these options"
@@ -130,7 +141,7 @@ def _tune(argv: Sequence[str], prog: str) -> int:
         if value is not None and value < at_least:
             parser.error(f"--{name} is {value}, expected a whole number from {at_least}")
     from cpm_tune.plan import Request
-    from cpm_tune.session import tune
+    from cpm_tune.session import tune_all
 
     chosen = {
         key: getattr(args, key)
@@ -141,7 +152,7 @@ def _tune(argv: Sequence[str], prog: str) -> int:
     controls = args.control or ["zero-shot"]
     if "none" in controls and len(controls) > 1:
         parser.error("--control none goes with no other --control")
-    tune(
+    tune_all(
         request,
         out=args.out or Path("results"),
         controls=[] if "none" in controls else controls,
@@ -212,6 +223,32 @@ def _show(argv: Sequence[str], prog: str) -> int:
     return 0
 
 
+def _predict(argv: Sequence[str], prog: str) -> int:
+    p = make_parser(
+        f"{prog} predict",
+        "Predict with a finished run: another file, another split, a submission.",
+        f"examples:\n  {prog} predict results/RUN --data DIR --submission\n"
+        f"  {prog} predict results/RUN --split dev --out predictions",
+    )
+    p.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    p.add_argument("--data", metavar="DIR", type=Path, help="official files (default: sample data)")
+    p.add_argument("--split", choices=["train", "dev", "test"], default="test")
+    p.add_argument("--out", metavar="DIR", type=Path, help="default: RUN.SPLIT.predictions here")
+    p.add_argument("--backbone", metavar="NAME|DIR", help="where the run's backbone is now")
+    p.add_argument("--limit", metavar="N", type=int, help="the first N rows")
+    p.add_argument(
+        "--submission", action="store_true", help="also write the file the organisers score"
+    )
+    p.add_argument("--include", metavar="PATH", type=Path, action="append", default=[])
+    args = p.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        p.error(f"--limit is {args.limit}, expected a whole number from 1")
+    from cpm_tune.rerun import predict_run
+
+    predict_run(**vars(args))
+    return 0
+
+
 def _doctor(argv: Sequence[str], prog: str) -> int:
     p = make_parser(
         f"{prog} doctor", "Check this machine: what works, what does not, how to mend it"
@@ -254,6 +291,7 @@ def _pretrain(argv: Sequence[str], prog: str) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
     "list": _list,
     "show": _show,
+    "predict": _predict,
     "doctor": _doctor,
     "leaderboard": _leaderboard,
     "pretrain": _pretrain,
@@ -266,6 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prog = Path(sys.argv[0]).name
     prog = "tune.py" if prog in ("tune.py", "__main__.py") else prog
     debug = "--debug" in argv
+    # Idle threads that spin make every thread wait where others share the cores: 5 to 10 times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese gets escapes, no crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from cpm_tune.errors import UserError
@@ -28,3 +29,9 @@ def cache_dir(name: str) -> Path:
             "folder you may write."
         ) from error
     return folder
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,19 @@ from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.data.files import SplitFile, find_splits, is_sample, sample_folder
-from cpm_tune.delta.config import DeltaConfig, parse_config
+from cpm_tune.delta.config import DeltaConfig, NoneConfig, parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.registry import load_preset, load_task
-from cpm_tune.spec import BackboneSpec, DataSpec, Encoding, Execution, Recipe, RunSpec
-from cpm_tune.task import SPLITS, Task, Template
+from cpm_tune.spec import (
+    BackboneSpec,
+    DataSpec,
+    Decoding,
+    Encoding,
+    Execution,
+    Recipe,
+    RunSpec,
+)
+from cpm_tune.task import SPLITS, Generate, Task, Template
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,26 @@ class Plan:
     delta: DeltaConfig
     delta_name: str
     notes: tuple[str, ...]
+
+    def zero_shot(self) -> Plan:
+        """The same without delta and training."""
+        none = NoneConfig()
+        spec = self.spec.model_copy(
+            update={
+                "delta": none.model_dump(mode="json"),
+                "recipe": None,
+                "data": self.spec.data.model_copy(update={"train": None}),
+                "seed": 0 if self.spec.backbone.init == "checkpoint" else self.spec.seed,
+            }
+        )
+        return replace(self, spec=spec, delta=none, delta_name="none")
+
+    def on_random_backbone(self) -> Plan:
+        """The same on random weights of the same shape."""
+        backbone = self.spec.backbone.model_copy(update={"init": "random"})
+        spec = self.spec.model_copy(update={"backbone": backbone})
+        notes = (*self.notes, _random_weights(self.folder))
+        return replace(self, spec=spec, notes=tuple(dict.fromkeys(notes)))
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:
@@ -144,15 +172,23 @@ def make_plan(request: Request) -> Plan:
     delta = attempt(_delta, request.delta, settings)
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
     trains = delta is None or delta.delta_type != "none"
-    template = splits = encoding = recipe = None
+    template = splits = encoding = recipe = decoding = None
     if task is not None:
         template = attempt(find_template, task, request.template)
         optional = () if trains else ("train",)  # without training it only names the majority
-        splits = attempt(find_splits, task, request.data or sample_folder(task), SPLITS, optional)
+        splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         encoding = attempt(_settings, Encoding, "encode", settings, defaults)
         recipe = attempt(_settings, Recipe, "train", settings, defaults) if trains else None
+        if isinstance(task.answer, Generate):
+            decoding = attempt(_decoding, task.answer, settings, defaults)
     execution = attempt(_settings, Execution, "run", settings, {})
+    if task is not None and not isinstance(task.answer, Generate):
+        problems += [
+            f"{key} has no effect: task {task.name} writes no text."
+            for key in settings
+            if key.startswith("decode.")
+        ]
     for key in settings:
         if key.partition(".")[0] not in (*_PARTS, "delta"):
             full = [
@@ -176,7 +212,7 @@ def make_plan(request: Request) -> Plan:
     if request.limit:
         notes.append(f"limited to {request.limit} rows per split")
     if not folder.trained or request.random_backbone:
-        notes.append(f"the backbone {folder.name} has random weights")
+        notes.append(_random_weights(folder))
     try:
         spec = RunSpec(
             task=task.name,
@@ -198,6 +234,7 @@ def make_plan(request: Request) -> Plan:
             ),
             delta=delta.model_dump(mode="json"),
             encoding=encoding,
+            decoding=decoding,
             recipe=recipe,
             seed=request.seed if trains or request.random_backbone else 0,
             precision=request.precision,
@@ -217,6 +254,18 @@ def make_plan(request: Request) -> Plan:
     )
 
 
+def _random_weights(folder: BackboneFolder) -> str:
+    return f"the backbone {folder.name} has random weights"
+
+
+def data_folder(task: Task, data: Path | None) -> Path:
+    """Where a task's files are: in DIR/NAME if there is such a folder, else in DIR (--data DIR);
+    without --data the sample data."""
+    if data is None:
+        return sample_folder(task)
+    return data / task.name if (data / task.name).is_dir() else data
+
+
 def find_template(task: Task, name: str | None) -> Template:
     """Return a task's template by name (None: the default), or raise UserError."""
     template = task.template(name)
@@ -232,6 +281,14 @@ def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:
     """The task's encoding defaults with the user's `encode.*` settings."""
     encoding: Encoding = _settings(Encoding, "encode", settings, task.recipe)
     return encoding
+
+
+def _decoding(
+    answer: Generate, settings: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Decoding:
+    own = {name: getattr(answer, name) for name in ("max_new_tokens", "beams", "n_best")}
+    made: Decoding = _settings(Decoding, "decode", settings, {**own, **defaults})
+    return made
 
 
 def _delta(name: str, settings: Mapping[str, Any]) -> DeltaConfig:
@@ -257,7 +314,7 @@ def _settings(
                     f"{p}.{f}" for p, m in _PARTS.items() for f in m.model_fields if f == name
                 ]
                 raise UserError(f"there is no setting '{key}'.{did_you_mean(key, names)}")
-            if isinstance(value, bool):
+            if isinstance(value, bool) and model.model_fields[name].annotation is not bool:
                 raise UserError(f"{key} is {value}, expected a number or a name.")
             values[name] = value
     try:
@@ -266,7 +323,12 @@ def _settings(
         raise UserError(_first(error, f"{part}.")) from error
 
 
-_PARTS: Mapping[str, Any] = {"train": Recipe, "encode": Encoding, "run": Execution}
+_PARTS: Mapping[str, Any] = {
+    "train": Recipe,
+    "encode": Encoding,
+    "decode": Decoding,
+    "run": Execution,
+}
 
 
 def _first(error: ValidationError, prefix: str) -> str:

@@ -1,9 +1,14 @@
-"""Scores candidates with a backbone: the shared step of the training loss and of choosing."""
+"""What a backbone says to rows: scores of options, orders of documents, texts.
+
+The loss of training and the scores of choosing share one step, `candidate_scores`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,9 +17,14 @@ from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder, Example
+from cpm_tune.data.files import gold
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError
+from cpm_tune.spec import Decoding
+from cpm_tune.task import Choice, Generate, Rank, Row, Task
+
+_WRITTEN_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
 
 def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
@@ -43,8 +53,8 @@ def option_table(scores: Tensor, batch: Batch) -> Tensor:
 def loss_sum(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
     """Return the summed loss of a batch, to be divided by `loss_count` over the global batch.
 
-    By option: cross-entropy of the right option among the options' logits, per example. By
-    verbaliser: cross-entropy over the vocabulary, per token of the right answer.
+    By option: cross-entropy of the right option (the best document) among the options' logits, per
+    example. Otherwise: cross-entropy over the vocabulary, per token of the right answer.
     """
     scores = candidate_scores(model, batch, by_option)
     if by_option:
@@ -59,33 +69,70 @@ def loss_count(batch: Batch, by_option: bool) -> int:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One scored example; `scores` in the order of the options."""
+    """What the backbone says to one row.
+
+    `prediction` and `gold` have the form that the task's metrics compare: a label, the number of an
+    option, documents' scores and grades, or what the parser read in the generated `text` (None
+    where it could not, a list of such with n_best above 1). `scores`: of the options, in order.
+    """
 
     id: str
-    scores: tuple[float, ...]
-    prediction: int
-    target: int
+    prediction: Any
+    gold: Any
     truncated: bool
+    scores: tuple[float, ...] = ()
+    text: str | None = None
+    unparsed: bool = False
 
-    def to_json(self, labels: tuple[Any, ...]) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The line of a predictions file; scores are rounded to 6 decimals."""
-        return {
-            "id": self.id,
-            "scores": [round(score, 6) for score in self.scores],
-            "prediction": labels[self.prediction],
-            "target": labels[self.target],
-        }
+        line: dict[str, Any] = {"id": self.id}
+        if self.scores:
+            line["scores"] = [round(score, 6) for score in self.scores]
+        if self.text is not None:
+            line["text"] = self.text
+        return {**line, "prediction": self.prediction, "target": self.gold}
 
 
-def choose(
-    model: CPMAnt, rows: Iterable[Any], encoder: Encoder, engine: Engine, micro_tokens: int
+def predict(
+    model: CPMAnt,
+    rows: Iterable[Row],
+    task: Task,
+    encoder: Encoder,
+    engine: Engine,
+    micro_tokens: int,
+    decoding: Decoding | None,
 ) -> Iterator[Prediction]:
-    """Yield a prediction for each row, in order. The first of equally good options wins."""
+    """Yield a prediction for each row, in order."""
+    if isinstance(task.answer, Generate):
+        assert decoding is not None
+        return _write(model, rows, task, encoder, engine, micro_tokens, decoding)
+    return _choose(model, rows, task, encoder, engine, micro_tokens)
+
+
+@contextlib.contextmanager
+def _evaluating(model: CPMAnt) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
-        examples: Iterable[Example] = (encoder.encode(row) for row in rows)
-        for group in micro_batches(examples, micro_tokens):
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _scored(
+    model: CPMAnt, rows: Iterable[Row], encoder: Encoder, engine: Engine, micro_tokens: int
+) -> Iterator[tuple[Row, Example, tuple[float, ...]]]:
+    """Yield (row, example, its candidates' scores), in order."""
+    seen: list[Row] = []
+
+    def encoded() -> Iterator[Example]:
+        for row in rows:
+            seen.append(row)
+            yield encoder.encode(row)
+
+    with _evaluating(model):
+        for group in micro_batches(encoded(), micro_tokens):
             batch = pack(group, encoder).to(engine.device)
             with torch.inference_mode(), engine.autocast():
                 table = option_table(candidate_scores(model, batch, encoder.by_option), batch)
@@ -96,14 +143,83 @@ def choose(
                     f"the scores of example {named} are not finite: the backbone's weights are "
                     "broken, or overflow in this precision; try --precision fp32."
                 )
-            best = table.argmax(dim=1).tolist()
-            for example, scores, prediction in zip(group, table.tolist(), best, strict=True):
-                yield Prediction(
-                    example.id,
-                    tuple(scores[: len(example.candidates)]),
-                    prediction,
-                    example.gold,
-                    example.truncated,
-                )
-    finally:
-        model.train(was_training)
+            for example, scores in zip(group, table.tolist(), strict=True):
+                yield seen.pop(0), example, tuple(scores[: len(example.candidates)])
+
+
+def _choose(
+    model: CPMAnt,
+    rows: Iterable[Row],
+    task: Task,
+    encoder: Encoder,
+    engine: Engine,
+    micro_tokens: int,
+) -> Iterator[Prediction]:
+    """Predictions by options' scores. The first of equally good options wins."""
+    for row, example, scores in _scored(model, rows, encoder, engine, micro_tokens):
+        best = max(range(len(scores)), key=lambda k: (scores[k], -k))
+        prediction: Any = best
+        if isinstance(task.answer, Choice):
+            prediction = task.answer.labels[best]
+        elif isinstance(task.answer, Rank):
+            prediction = [round(score, 6) for score in scores]
+        yield Prediction(example.id, prediction, gold(task, row), example.truncated, scores)
+
+
+def _write(
+    model: CPMAnt,
+    rows: Iterable[Row],
+    task: Task,
+    encoder: Encoder,
+    engine: Engine,
+    micro_tokens: int,
+    decoding: Decoding,
+) -> Iterator[Prediction]:
+    """Predictions by generated text, read by the task's parser."""
+    from cpm_tune.decode import generate
+
+    stream = iter(rows)
+    banned = [encoder.tokenizer.ids[name] for name in ("<pad>", "<s>", "<unk>", "<d>", "</d>")]
+    while chunk := list(islice(stream, _WRITTEN_AT_ONCE)):
+        prefixes = [encoder.prefix(row) for row in chunk]
+        with _evaluating(model), engine.autocast():
+            written = generate(
+                model,
+                [ids for ids, _ in prefixes],
+                decoding,
+                stop=(encoder.tokenizer.eos,),
+                banned=banned,
+                segment=encoder.encoding.segment,
+                n_prompt=encoder.n_prompt,
+                micro_tokens=micro_tokens,
+            )
+        for row, (_, truncated), found in zip(chunk, prefixes, written, strict=True):
+            texts = [encoder.tokenizer.decode(hypothesis.ids) for hypothesis in found]
+            read = [parsed(task, text, row) for text in texts]
+            yield Prediction(
+                str(row["id"]),
+                read if decoding.n_best > 1 else read[0],
+                gold(task, row),
+                truncated,
+                text=texts[0],
+                unparsed=read[0] is None,
+            )
+
+
+def parsed(task: Task, text: str, row: Row) -> Any:
+    """What the task's parser reads in a text; None where it cannot."""
+    parse = getattr(task.answer, "parse", None)
+    if parse is None:
+        return text
+    try:
+        return parse(text, row)
+    except ValueError:
+        return None
+
+
+def answer_losses(
+    model: CPMAnt, rows: Iterable[Row], encoder: Encoder, engine: Engine, micro_tokens: int
+) -> Iterator[tuple[float, int]]:
+    """Yield (summed negative log-likelihood, tokens) of each row's text to write, end included."""
+    for _, example, scores in _scored(model, rows, encoder, engine, micro_tokens):
+        yield -scores[0], len(example.candidates[0])

@@ -38,7 +38,8 @@ class ScoreRecord(_Part):
 
 class SplitRecord(_Part):
     """What was read of a split: `n` rows in use, of which `n_truncated` were cut to fit (None where
-    the split was not encoded as a whole)."""
+    the split was not encoded as a whole) and of `n_unparsed` the generated text could not be read.
+    `labelled` is False for a test split without answers, which has predictions but no score."""
 
     path: str
     sha256: Sha256
@@ -46,6 +47,7 @@ class SplitRecord(_Part):
     n_skipped: int
     n_truncated: int | None
     n_unparsed: int = 0
+    labelled: bool = True
 
 
 class BackboneRecord(_Part):
@@ -137,8 +139,13 @@ class RunRecord(_Part):
     error: str | None = None
 
     @property
+    def labelled(self) -> bool:
+        """Whether the test split has answers, and so the run a test score."""
+        return "test" not in self.data or self.data["test"].labelled
+
+    @property
     def test(self) -> ScoreRecord:
-        """The ranking metric on the test split (finished runs only)."""
+        """The ranking metric on the test split (finished runs with a labelled one only)."""
         return self.scores["test"][self.ranks_by]
 
 
@@ -171,7 +178,11 @@ def read_record(path: Path) -> RunRecord:
         raise UserError(f"{path}: not readable ({error}).") from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
-    if record.status == "finished" and record.ranks_by not in record.scores.get("test", {}):
+    if (
+        record.status == "finished"
+        and record.labelled
+        and record.ranks_by not in record.scores.get("test", {})
+    ):
         raise UserError(f"{path}: a finished run without its test {record.ranks_by}.")
     return record
 

@@ -11,7 +11,7 @@ from typing import Any
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
 from cpm_tune.paths import shipped
-from cpm_tune.spec import Encoding, Recipe
+from cpm_tune.spec import Decoding, Encoding, Recipe
 from cpm_tune.task import Task
 
 
@@ -65,13 +65,31 @@ def _import_task(path: Path) -> Task:
             get_metric(metric)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-    known = {*Recipe.model_fields, *Encoding.model_fields}
+    known = {*Recipe.model_fields, *Encoding.model_fields, *Decoding.model_fields} - {"seed"}
     for key in (*task.recipe, *task.sample_recipe):
         if key not in known:
             raise UserError(f"{path}: no recipe setting '{key}'.{did_you_mean(key, known)}")
     if task.name != path.stem:
         raise UserError(f"{path}: the task is named '{task.name}'; name the file {task.name}.py.")
     return task
+
+
+def expand(names: str, include: Sequence[Path] = ()) -> list[str]:
+    """Task names of a comma-separated list of tasks and suites (and "all"), each once, in order."""
+    files = task_files(include)
+    chosen: list[str] = []
+    tasks: list[Task] | None = None
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name in files:
+            chosen.append(name)
+            continue
+        tasks = load_tasks(include) if tasks is None else tasks
+        members = [t.name for t in tasks if name == "all" or name in t.suites]
+        if not members:
+            known = {*files, "all", *(suite for t in tasks for suite in t.suites)}
+            raise UserError(f"there is no task or suite '{name}'.{did_you_mean(name, known)}")
+        chosen += members
+    return list(dict.fromkeys(chosen))
 
 
 def preset_files() -> dict[str, Path]:

@@ -1,21 +1,21 @@
-"""Carries out a plan: reads, trains, scores, and leaves one record."""
+"""Carries out a plan: trains, scores, and leaves one record."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
-import json
 import os
 import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.environment import git_state, package_versions, peak_memory_bytes
 from cpm_tune.folders import remove, run_folder, run_lock
-from cpm_tune.metrics import get_metric, majority
+from cpm_tune.inputs import Inputs, encoder_of, read_inputs
+from cpm_tune.metrics import get_metric
+from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan
 from cpm_tune.record import (
     FILE,
@@ -25,11 +25,9 @@ from cpm_tune.record import (
     DeltaRecord,
     EnvironmentRecord,
     RunRecord,
-    ScoreRecord,
     SplitRecord,
     TrainingRecord,
     read_record,
-    write_atomically,
     write_record,
 )
 from cpm_tune.task import SPLITS
@@ -59,6 +57,7 @@ def finished(out: Path, run_id: str) -> RunRecord | None:
 def execute(
     plan: Plan,
     out: Path,
+    inputs: Inputs | None = None,
     *,
     overwrite: bool = False,
     live: bool = False,
@@ -67,9 +66,10 @@ def execute(
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
-    `zero_shot` is the outcome of the same plan without delta, recorded as a control. `wait` for a
-    process that is at work on the same run, instead of refusing. Raises UserError for what the user
-    can mend; any failure after training began is recorded.
+    `inputs` are the plan's, if they have been read already. `zero_shot` is the outcome of the same
+    plan without delta, recorded as a control. `wait` for a process that is at work on the same run,
+    instead of refusing. Raises UserError for what the user can mend; any failure after training
+    began is recorded.
     """
     run_id = plan.spec.run_id
     with run_lock(out, run_id, wait):
@@ -77,7 +77,7 @@ def execute(
         if done is not None and not overwrite:
             remove(out / f"{run_id}.partial")
             return Outcome(done, out / run_id, reused=True)
-        prepared = _prepare(plan)
+        prepared = _prepare(plan, inputs or read_inputs(plan))
         with run_folder(out, run_id) as folder:
             write_record(folder, prepared.record)
             try:
@@ -93,65 +93,32 @@ def execute(
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """A plan's data, encoder and engine: all that a user may have got wrong has been read."""
-
-    encoder: Any
-    splits: dict[str, Any]
-    engine: Any
-
-
-def read_inputs(plan: Plan) -> Inputs:
-    """Read every row of every split and check template, settings, device and delta; no weights."""
-    import torch
-
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.data.encode import Encoder
-    from cpm_tune.data.files import read_split
-    from cpm_tune.delta.insert import insert
-    from cpm_tune.engine import make_engine
-
-    spec = plan.spec
-    with torch.device("meta"):  # names and shapes alone say whether the delta fits
-        insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, seed=0)
-    engine = make_engine(plan.execution, spec.precision)
-    tokenizer = plan.folder.tokenizer()
-    encoder = Encoder(plan.task, plan.template, spec.encoding, plan.folder.config, tokenizer)
-    splits = {
-        name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
-        for name, file in plan.splits.items()
-    }
-    return Inputs(encoder, splits, engine)
-
-
-@dataclass(frozen=True)
 class _Prepared:
     """Everything that can be wrong with the input has been read and found right."""
 
     started: float
     model: Any
     delta: Any
-    encoder: Any
-    engine: Any
-    splits: dict[str, Any]
+    inputs: Inputs
     record: RunRecord
 
 
-def _prepare(plan: Plan) -> _Prepared:
+def _prepare(plan: Plan, inputs: Inputs) -> _Prepared:
+    import torch
+
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
     from cpm_tune.delta.insert import insert
 
-    started = time.perf_counter()
-    spec, inputs = plan.spec, read_inputs(plan)
-    import torch
-
+    started, spec = time.perf_counter(), plan.spec
     dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
     if spec.backbone.init == "random":
         model = random_backbone(plan.folder.config, spec.seed, dtype)
     else:
         model = load_weights(plan.folder, dtype)
     n_parameters = sum(p.numel() for p in model.parameters())
-    delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed)
+    tokenizer = inputs.encoder.tokenizer
+    delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
+    inputs = replace(inputs, encoder=encoder_of(plan, tokenizer))  # a control has another
     notes = [*plan.notes, *_unofficial(plan, inputs)]
     record = RunRecord(
         status="running",
@@ -173,9 +140,7 @@ def _prepare(plan: Plan) -> _Prepared:
             name=plan.delta_name, n_trainable=delta.n_trainable, bytes=0, sha256=None
         ),
     )
-    engine = inputs.engine
-    prepared = engine.prepare(model)
-    return _Prepared(started, prepared, delta, inputs.encoder, engine, inputs.splits, record)
+    return _Prepared(started, inputs.engine.prepare(model), delta, inputs, record)
 
 
 def _unofficial(plan: Plan, inputs: Inputs) -> list[str]:
@@ -186,8 +151,13 @@ def _unofficial(plan: Plan, inputs: Inputs) -> list[str]:
     return [
         f"{name} has {len(split):,} rows, officially {official[name]:,}"
         for name, split in inputs.splits.items()
-        if official[name] is not None and len(split) != official[name]
+        if not _about_equal(len(split), official[name])
     ]
+
+
+def _about_equal(n: int, official: int | None) -> bool:
+    """Published sizes are rounded: within a twentieth, or 50 rows of a small split."""
+    return official is None or abs(n - official) <= max(50, official / 20)
 
 
 def _tune_and_score(
@@ -195,45 +165,46 @@ def _tune_and_score(
 ) -> RunRecord:
     import torch
 
-    spec, engine = plan.spec, prepared.engine
+    from cpm_tune.score import Selection, constant_control, score_split
+
+    spec, inputs, engine = plan.spec, prepared.inputs, prepared.inputs.engine
     deterministic = engine.device.type == "cpu"
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic)
     try:
-        training = _train(plan, prepared, folder, live) if spec.recipe else None
-        scored = {split: _score(plan, prepared, split, folder) for split in ("dev", "test")}
+        training, found = None, None
+        if spec.recipe:
+            selection = Selection(plan, prepared.model, inputs)
+            training = _train(plan, prepared, folder, live, selection)
+            found = selection.predictions
+        scored = {
+            split: score_split(plan, prepared.model, inputs, split, folder, known)
+            for split, known in (("dev", found), ("test", None))
+        }
     finally:
         torch.use_deterministic_algorithms(before)
 
-    source = "train" if "train" in prepared.splits else "dev"
-    guess = majority(prepared.splits[source].rows["target"])
-    metric = get_metric(plan.task.metrics[0])
-    targets = prepared.splits["test"].rows["target"]
-    always = metric.score([guess] * len(targets), targets)
-    controls = {
-        "majority": ControlRecord(
-            value=always.value,
-            low=always.low,
-            high=always.high,
-            note=f"always {plan.task.answer.labels[guess]!r}, the most frequent in {source}",
-        )
-    }
-    if zero_shot is not None:
-        test = zero_shot.record.test
-        controls["zero-shot"] = ControlRecord(
-            value=test.value, low=test.low, high=test.high, run_id=zero_shot.record.run_id
-        )
+    controls = {}
+    if inputs.splits["test"].labelled:
+        controls["majority"] = constant_control(plan, inputs)
+        if zero_shot is not None:
+            test = zero_shot.record.test
+            controls["zero-shot"] = ControlRecord(
+                value=test.value, low=test.low, high=test.high, run_id=zero_shot.record.run_id
+            )
     weights = folder / "delta.safetensors"
     sha, dirty = git_state()
     data = {}
-    for name, split in prepared.splits.items():
-        cut = scored[name].n_truncated if name in scored else None
+    for name, split in inputs.splits.items():
+        part = scored.get(name)
         data[name] = SplitRecord(
             path=str(split.file.path),
             sha256=split.file.sha256,
             n=len(split),
             n_skipped=split.n_skipped,
-            n_truncated=cut,
+            n_truncated=part.n_truncated if part else None,
+            n_unparsed=part.n_unparsed if part else 0,
+            labelled=split.labelled,
         )
     return prepared.record.model_copy(
         update={
@@ -243,13 +214,17 @@ def _tune_and_score(
                 name=plan.delta_name,
                 n_trainable=prepared.delta.n_trainable,
                 bytes=weights.stat().st_size if weights.exists() else 0,
-                sha256=_sha256(weights) if weights.exists() else None,
+                sha256=file_sha256(weights) if weights.exists() else None,
             ),
-            "scores": {name: part.scores for name, part in scored.items()},
+            "scores": {name: part.scores for name, part in scored.items() if part.scores},
             "controls": controls,
             "warnings": [w for part in scored.values() for w in part.warnings],
             "training": training,
-            "predictions": {part.file.name: _sha256(part.file) for part in scored.values()},
+            "predictions": {
+                str(path.relative_to(folder)): file_sha256(path)
+                for part in scored.values()
+                for path in part.files
+            },
             "environment": EnvironmentRecord(
                 packages=package_versions(),
                 python=platform.python_version(),
@@ -268,26 +243,23 @@ def _tune_and_score(
     )
 
 
-def _train(plan: Plan, prepared: _Prepared, folder: Path, live: bool) -> TrainingRecord:
+def _train(
+    plan: Plan, prepared: _Prepared, folder: Path, live: bool, selection: Any
+) -> TrainingRecord:
     from cpm_tune.data.batches import total_steps
     from cpm_tune.delta.insert import frozen_checksum
-    from cpm_tune.predict import choose
     from cpm_tune.progress import Reporter
     from cpm_tune.train import train
 
-    recipe, rows = plan.spec.recipe, prepared.splits["train"].rows
+    recipe, inputs = plan.spec.recipe, prepared.inputs
     assert recipe is not None
+    rows = inputs.splits["train"].rows
     metric = get_metric(plan.task.metrics[0])
-    dev = prepared.splits["dev"].rows
     total = total_steps(len(rows), recipe)
 
-    def evaluate() -> float:
-        found = list(
-            choose(
-                prepared.model, dev, prepared.encoder, prepared.engine, plan.execution.micro_tokens
-            )
-        )
-        return metric.score([p.prediction for p in found], [p.target for p in found]).value
+    def improved() -> None:
+        prepared.delta.save(folder)
+        selection.improved()
 
     checksum = frozen_checksum(prepared.model, prepared.delta)
     with Reporter(folder, total, metric.name, live) as report:
@@ -295,16 +267,16 @@ def _train(plan: Plan, prepared: _Prepared, folder: Path, live: bool) -> Trainin
             prepared.model,
             prepared.delta,
             rows,
-            prepared.encoder,
-            prepared.engine,
+            inputs.encoder,
+            inputs.engine,
             recipe,
             plan.spec.seed,
             total=total,
             micro_tokens=plan.execution.micro_tokens,
-            evaluate=evaluate,
+            evaluate=selection.score,
             higher_is_better=metric.higher_is_better,
             report=report,
-            improved=lambda: prepared.delta.save(folder),
+            improved=improved,
         )
     if frozen_checksum(prepared.model, prepared.delta) != checksum:
         raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
@@ -316,45 +288,3 @@ def _train(plan: Plan, prepared: _Prepared, folder: Path, live: bool) -> Trainin
         samples_per_second=round(state.n_samples / state.seconds, 3),
         seconds=round(state.seconds, 3),
     )
-
-
-@dataclass(frozen=True)
-class _Scored:
-    scores: dict[str, ScoreRecord]
-    file: Path
-    n_truncated: int
-    warnings: list[str]
-
-
-def _score(plan: Plan, prepared: _Prepared, split: str, folder: Path) -> _Scored:
-    from cpm_tune.predict import choose
-
-    found = list(
-        choose(
-            prepared.model,
-            prepared.splits[split].rows,
-            prepared.encoder,
-            prepared.engine,
-            plan.execution.micro_tokens,
-        )
-    )
-    lines = (json.dumps(p.to_json(plan.task.answer.labels), ensure_ascii=False) for p in found)
-    file = folder / f"predictions.{split}.jsonl"
-    write_atomically(file, "".join(line + "\n" for line in lines))
-    scores = {}
-    for name in plan.task.metrics:
-        metric = get_metric(name)
-        score = metric.score([p.prediction for p in found], [p.target for p in found])
-        scores[name] = ScoreRecord(
-            **vars(score), signature=metric.signature, higher_is_better=metric.higher_is_better
-        )
-    chosen = {p.prediction for p in found}
-    same = len(chosen) == 1 and len({p.target for p in found}) > 1
-    label = plan.task.answer.labels[chosen.pop()]
-    warnings = [f"every prediction on {split} is {label!r}: nothing was learnt"] * same
-    return _Scored(scores, file, sum(p.truncated for p in found), warnings)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""What the `tune` command does: a run with its controls, told to the user step by step."""
+"""What the `tune` command does: runs with their controls, told to the user step by step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cpm_tune.errors import UserError
+from cpm_tune.inputs import read_inputs
 from cpm_tune.plan import Plan, Request, make_plan
 from cpm_tune.record import RunRecord
-from cpm_tune.run import Outcome, execute, read_inputs
+from cpm_tune.registry import expand, load_task
+from cpm_tune.run import Outcome, execute
+from cpm_tune.task import Generate
 
 
 def tune(
@@ -32,26 +36,51 @@ def tune(
 
         print(dry_run_text(plan, out))
         return None
-    read_inputs(plan)  # a mistake in any file is found before anything is run
+    inputs = read_inputs(plan)  # a mistake in any file is found before anything is run
     say = _silent if quiet else _print
     live = not quiet and sys.stderr.isatty()
     say(_describe(plan))
     zero_shot = None
     if "zero-shot" in controls and plan.spec.recipe is not None:
-        other = replace(request, delta="none", settings=_without_training(request))
-        zero_shot = execute(make_plan(other), out, wait=True)
+        zero_shot = execute(plan.zero_shot(), out, inputs, wait=True)
         say(f"zero-shot  {_score(zero_shot.record)}{_again(zero_shot)}")
-    outcome = execute(plan, out, overwrite=overwrite, live=live, zero_shot=zero_shot)
+    outcome = execute(plan, out, inputs, overwrite=overwrite, live=live, zero_shot=zero_shot)
     random = None
     if "random-backbone" in controls and not request.random_backbone:
-        random = execute(make_plan(replace(request, random_backbone=True)), out, live=live)
-    print(_result(outcome, random))
+        random = execute(plan.on_random_backbone(), out, inputs, live=live)
+    print(_result(outcome, random), flush=True)
     return outcome
 
 
-def _without_training(request: Request) -> dict[str, object]:
-    settings = request.settings or {}
-    return {k: v for k, v in settings.items() if k.partition(".")[0] in ("encode", "run")}
+def tune_all(request: Request, *, dry_run: bool = False, quiet: bool = True, **how: object) -> None:
+    """Run a request for every task it names: `request.task` is a list of tasks and suites.
+
+    A task that cannot be run does not keep the others from it; raises UserError at the end, naming
+    each.
+    """
+    names = expand(request.task, request.include)
+    if not names:
+        raise UserError("--task names no task; `list tasks` shows the names.")
+    if names == [request.task]:
+        tune(request, dry_run=dry_run, quiet=quiet, **how)  # type: ignore[arg-type]
+        return
+    failed: list[str] = []
+    for number, name in enumerate(names, start=1):
+        if not quiet:
+            print(f"{'' if number == 1 else chr(10)}[{number}/{len(names)}] {name}", flush=True)
+        settings = dict(request.settings or {})
+        if not isinstance(load_task(name, request.include).answer, Generate):
+            settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
+        own = replace(request, task=name, settings=settings)
+        if request.data is not None:
+            own = replace(own, data=request.data / name)
+        try:
+            tune(own, dry_run=dry_run, quiet=quiet, **how)  # type: ignore[arg-type]
+        except UserError as error:
+            print(f"failed     {error}", file=sys.stderr, flush=True)
+            failed.append(name)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(names)} tasks failed: {', '.join(failed)}.")
 
 
 def _silent(text: str) -> None:
@@ -81,17 +110,27 @@ def _describe(plan: Plan) -> str:
 
 
 def _score(record: RunRecord) -> str:
+    if not record.labelled:
+        return "the test split has no answers"
     test = record.test
     return f"test {record.ranks_by} {test.value:.4f}  [{test.low:.4f}, {test.high:.4f}]"
 
 
 def _result(outcome: Outcome, random: Outcome | None) -> str:
     record = outcome.record
-    lines = [f"result     {_score(record)}  n={record.test.n}"]
+    n = f"  n={record.test.n}" if record.labelled else ""
+    lines = [f"result     {_score(record)}{n}"]
+    if record.labelled:
+        others = {k: s for k, s in record.scores["test"].items() if k != record.ranks_by}
+        if others:
+            lines.append("  also     " + ", ".join(f"{k} {s.value:.4f}" for k, s in others.items()))
+    else:
+        files = ", ".join(name for name in record.predictions if "dev" not in name)
+        lines.append(f"  written  {files}")
     for name, control in record.controls.items():
         note = f"  {control.note}" if control.note else ""
         lines.append(f"  control  {name} {control.value:.4f}{note}")
-    if random is not None:
+    if random is not None and random.record.labelled:
         lines.append(f"  control  random-backbone {random.record.test.value:.4f}  {random.folder}")
     if record.training is not None:
         t = record.training
@@ -99,6 +138,12 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
         lines.append(
             f"training   best step {t.best_step} of {t.steps}{early}; {t.samples_per_second:.1f} "
             f"samples/s; {record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
+        )
+    cut = {k: s for k, s in record.data.items() if s.n_truncated or s.n_unparsed}
+    for name, split in cut.items():
+        lines.append(
+            f"{name:10} {split.n_truncated or 0:,} of {split.n:,} rows shortened to fit, "
+            f"{split.n_unparsed:,} texts not readable"
         )
     lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:

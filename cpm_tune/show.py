@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.registry import load_preset, load_task, load_tasks, preset_files
-from cpm_tune.task import Task
+from cpm_tune.task import Choice, Generate, Row, Task, Template
 
 if TYPE_CHECKING:
     from cpm_tune.plan import Plan
@@ -73,8 +75,8 @@ def task_card(
     include: Sequence[Path],
 ) -> str:
     """A task's card, then rows as the model sees them."""
-    from cpm_tune.data.files import checked_rows, find_splits, sample_folder
-    from cpm_tune.plan import find_template
+    from cpm_tune.data.files import checked_rows, find_splits, gold
+    from cpm_tune.plan import data_folder, find_template
 
     task = load_task(name, include)
     template = find_template(task, template_name)
@@ -91,9 +93,11 @@ def task_card(
     lines += [f"  published   {row}: {score}" for row, score in task.published.items()]
     for t in task.templates:
         mark = "*" if t is template else " "
-        how = f"options {' / '.join(t.options)}"
-        lines.append(f"{mark} template    {t.name} v{t.version}: {t.text}  ({how})")
-    file = find_splits(task, data or sample_folder(task), (split,))[split]
+        how = f"  (options {' / '.join(t.options)})" if t.options else ""
+        lines.append(f"{mark} template    {t.name} v{t.version}: {t.text}{how}")
+    if task.protocol:
+        lines += textwrap.wrap(task.protocol, 96, initial_indent="  ", subsequent_indent="  ")
+    file = find_splits(task, data_folder(task, data), (split,))[split]
     rows = list(islice(checked_rows(task, file), max(0, n_rows)))
     lines.append("")
     lines.append(
@@ -102,13 +106,23 @@ def task_card(
     encoder = None if text_only else _encoder(task, template, backbone, max_length)
     for row in rows:
         lines.append("")
-        lines.append(f"row {row['id']}: answer {template.options[row['target']]}")
-        for option in template.options:
-            filled = {k: v for k, v in row.items() if k not in ("id", "target")}
-            lines.append("  " + template.text.format(option=option, answer=option, **filled))
+        answer = gold(task, row)
+        lines.append(f"row {row['id']}: answer {json.dumps(answer, ensure_ascii=False)}")
+        for option in _options(task, template, row):
+            lines.append("  " + "".join(template.render(row, option)))
         if encoder is not None:
             lines += _encoded(encoder, row)
     return "\n".join(lines)
+
+
+def _options(task: Task, template: Template, row: Row) -> Sequence[str]:
+    """What is written in the template's slot."""
+    if isinstance(task.answer, Generate):
+        return (row["target"] or "",)
+    if isinstance(task.answer, Choice) or template.options:
+        return template.options
+    options: Sequence[str] = row[task.answer.options]
+    return options
 
 
 def _encoder(task: Task, template: Any, backbone: str | None, max_length: int | None) -> Any:
@@ -119,7 +133,9 @@ def _encoder(task: Task, template: Any, backbone: str | None, max_length: int | 
 
     folder = open_folder(resolve(backbone or NAME))
     settings = {} if max_length is None else {"encode.max_length": max_length}
-    return Encoder(task, template, encoding_of(task, settings), folder.config, folder.tokenizer())
+    room = getattr(task.answer, "max_new_tokens", 0)
+    encoding = encoding_of(task, settings)
+    return Encoder(task, template, encoding, folder.config, folder.tokenizer(), room)
 
 
 def _encoded(encoder: Any, row: Any) -> list[str]:
@@ -144,13 +160,13 @@ def dry_run_text(plan: Plan, out: Path) -> str:
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.data.batches import total_steps
     from cpm_tune.delta.insert import insert
-    from cpm_tune.run import read_inputs
+    from cpm_tune.inputs import read_inputs
 
     inputs = read_inputs(plan)
     with torch.device("meta"):
         model = CPMAnt(plan.folder.config)
         n_backbone = sum(p.numel() for p in model.parameters())
-        delta = insert(model, plan.delta, plan.spec.backbone.sha256, seed=0)
+        delta = insert(model, plan.delta, plan.spec.backbone.sha256, 0, inputs.encoder.tokenizer)
     modules: dict[str, int] = {}
     for name, parameter in delta.parameters.items():
         owner = ".".join(part for part in name.split(".") if not part.isdigit())

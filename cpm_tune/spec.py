@@ -40,7 +40,8 @@ class Recipe(Frozen):
 
     `schedule="noam"` is BMTrain's: lr * min(step / warmup^1.5, step^-0.5), so its peak is
     lr / sqrt(warmup). The other schedules warm up linearly to lr. `patience` counts evaluations
-    without improvement of the dev metric; 0 never stops early.
+    without improvement of the dev metric; 0 never stops early. Evaluations during training use the
+    first `dev_rows` rows of dev (all of them if None).
     """
 
     lr: Positive = 1e-3
@@ -51,10 +52,59 @@ class Recipe(Frozen):
     max_steps: Count | None = None
     eval_every: Count = 50
     patience: Annotated[int, Field(ge=0)] = 10
+    dev_rows: Count | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Positive = 10.0
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+class Decoding(Frozen):
+    """Greedy (`beams=1`), beam search, or sampling (`sample`).
+
+    `max_new_tokens` counts the stop token; stop tokens are not taken before `min_new_tokens`
+    others. `n_best` of the beams are returned. `length_penalty` p: hypotheses rank by
+    log-probability / tokens^p (0: by log-probability). `repetition_penalty` (CTRL, Keskar et al.
+    2019) divides the positive logits and multiplies the negative ones of the last
+    `repetition_window` generated tokens (0: of all). Sampling draws at `temperature` from the
+    `top_k` most probable tokens (0: all) and of these from the fewest that hold `top_p` of the
+    probability.
+    """
+
+    max_new_tokens: Count = 50
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    beams: Count = 1
+    n_best: Count = 1
+    length_penalty: Annotated[float, Field(ge=0)] = 0.0
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    repetition_window: Annotated[int, Field(ge=0)] = 0
+    sample: bool = False
+    temperature: Positive = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Decoding:
+        """Refuse what contradicts, and what has no effect: equal runs have equal settings."""
+        if self.n_best > self.beams:
+            raise ValueError(f"n_best is {self.n_best}, but there are only {self.beams} beams")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens is {self.min_new_tokens}, more than max_new_tokens "
+                f"({self.max_new_tokens})"
+            )
+        if self.sample and self.beams > 1:
+            raise ValueError(f"sampling has one beam, but beams is {self.beams}")
+        idle = [n for n in _SAMPLING if getattr(self, n) != Decoding.model_fields[n].default]
+        if idle and not self.sample:
+            raise ValueError(f"{idle[0]} has no effect without sample")
+        if self.repetition_window and self.repetition_penalty == 1:
+            raise ValueError("repetition_window has no effect without repetition_penalty")
+        return self
 
 
 class DataSpec(Frozen):
@@ -89,6 +139,7 @@ class RunSpec(Frozen):
     backbone: BackboneSpec
     delta: dict[str, Any]
     encoding: Encoding
+    decoding: Decoding | None = None
     recipe: Recipe | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Literal["fp32", "bf16"] = "fp32"

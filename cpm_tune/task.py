@@ -5,17 +5,42 @@ Everything here is plain, frozen and checked when the task file is loaded; no he
 
 from __future__ import annotations
 
-import hashlib
 import re
-import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.template import Template
+
+__all__ = [
+    "SPLITS",
+    "Answer",
+    "BadRow",
+    "Choice",
+    "Files",
+    "Generate",
+    "Options",
+    "Rank",
+    "Row",
+    "Source",
+    "Submission",
+    "Task",
+    "Template",
+]
+
 SPLITS = ("train", "dev", "test")
 Row = dict[str, Any]
-Reader = Callable[[Path], Iterator[tuple[int, Row]]]
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """What a reader gives in place of a row that cannot be used; `message` names file and line."""
+
+    message: str
+
+
+Reader = Callable[[tuple[Path, ...], str], Iterator[tuple[str, Row | BadRow]]]
 
 
 @dataclass(frozen=True)
@@ -34,109 +59,96 @@ class Source:
 
 @dataclass(frozen=True)
 class Files:
-    """How the dataset lies on disk.
+    """How the dataset lies on disk, and what a row is.
 
-    `columns` are the fields each row has, the label last, in the order of a table without header.
-    `aliases` maps other spellings found in official files to these. `names` gives the accepted file
-    stems of each split. `read`, if given, replaces the readers for jsonl, tsv and csv: it yields
-    (line number, row) pairs.
+    `columns` are the fields each row has, in the order of a table without header; those in `texts`
+    are lists of texts, those in `structures` any JSON value, the others texts. `aliases` maps other
+    spellings found in official files to these.
+
+    `names` gives what the files of each split may be called: a stem ("train"), a name ("a.txt"), a
+    pattern ("*/train.json"), or a tuple of these that are read together, one after the other.
+
+    `rows` turns one official record (an object of a .jsonl or .json file, a line's cells by column
+    of a table) into rows; it may yield none or several, and raises ValueError for a record that is
+    wrong. Without it a record is a row. `read(paths, split)` replaces the readers altogether where
+    the layout is something else; see `cpm_tune.data.readers`.
     """
 
     columns: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+    structures: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, tuple[str, ...]] = field(
+    names: Mapping[str, tuple[str | tuple[str, ...], ...]] = field(
         default_factory=lambda: {
             "train": ("train",),
             "dev": ("dev", "valid", "eval"),
             "test": ("test", "test_public"),
         }
     )
+    rows: Callable[[Any], Iterable[Row]] | None = None
     read: Reader | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a fixed set of options. `labels` are the values of `column` in the files, in order."""
+    """One of a fixed set of labels: the values of `column` in the files, in order."""
 
     labels: tuple[int | str, ...]
     column: str = "label"
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A part of a template: `kind` is text, field, option or answer."""
+class Options:
+    """One of the row's own options (a column of texts, at most `most`); `column` holds its number
+    from 0."""
 
-    kind: str
-    value: str = ""
+    options: str = "options"
+    column: str = "answer"
+    most: int = 4
 
 
 @dataclass(frozen=True)
-class Template:
-    """A named, versioned prompt.
+class Rank:
+    """The row's documents (a column of texts) in an order; `column` (a structure) holds their
+    grades, numbers from 0, in the files' order. Training separates a best document from the
+    others."""
 
-    With `{option}` every option is written into the prompt in turn and scored by the logit of the
-    token `yes` at its end (CPM-Ant's protocol). With `{answer}` at the end, options are scored by
-    their log-probability as the continuation (a verbaliser, CPM-2's protocol). `options` are the
-    texts in the order of the task's labels.
+    options: str = "documents"
+    column: str = "grades"
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A text, written by the backbone.
+
+    `column` is the text to learn, `gold` the column that metrics compare with (default: the same).
+    `parse(text, row)` turns what was written into a prediction of gold's form; where it returns
+    None or raises ValueError the answer counts as unparsed and scores as wrong.
     """
 
-    name: str
-    text: str
-    options: tuple[str, ...]
-    version: int = 1
-    yes: str = "是"
+    column: str = "target"
+    gold: str = ""
+    parse: Callable[[str, Row], Any] | None = None
+    max_new_tokens: int = 64
+    beams: int = 3
+    n_best: int = 1
 
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """The parsed template text."""
-        found: list[Piece] = []
-        for literal, name, spec, conversion in string.Formatter().parse(self.text):
-            if literal:
-                found.append(Piece("text", literal))
-            if name is None:
-                continue
-            if spec or conversion or not re.fullmatch(r"\w+", name):
-                raise ValueError(f"template '{self.name}': '{{{name}}}' is not a plain field name")
-            kind = name if name in ("option", "answer") else "field"
-            found.append(Piece(kind, name))
-        return tuple(found)
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of the row fields the template shows, in order."""
-        return tuple(piece.value for piece in self.pieces if piece.kind == "field")
+Answer = Choice | Options | Rank | Generate
 
-    @property
-    def by_option(self) -> bool:
-        """Whether options are scored by the `yes` logit (else by verbaliser)."""
-        return any(piece.kind == "option" for piece in self.pieces)
 
-    @property
-    def sha256(self) -> str:
-        """Fingerprint of everything that decides what the model sees and how it answers."""
-        said = "\x1f".join((self.text, self.yes if self.by_option else "", *self.options))
-        return hashlib.sha256(said.encode()).hexdigest()
+@dataclass(frozen=True)
+class Submission:
+    """The file that the benchmark's organisers score.
 
-    def check(self, columns: tuple[str, ...], labels: int) -> None:
-        """Raise ValueError where the template does not fit the task's columns and labels."""
-        slots = [piece.kind for piece in self.pieces if piece.kind in ("option", "answer")]
-        if len(slots) != 1:
-            raise ValueError(
-                f"template '{self.name}' needs exactly one of {{option}} and {{answer}}"
-            )
-        if slots[0] == "answer" and self.pieces[-1].kind != "answer":
-            raise ValueError(f"template '{self.name}': {{answer}} must come last")
-        unknown = [name for name in self.fields if name not in columns]
-        if unknown:
-            raise ValueError(f"template '{self.name}' names unknown field '{unknown[0]}'")
-        if not isinstance(self.options, tuple):
-            raise TypeError(f"template '{self.name}': options must be a tuple of texts")
-        after = [piece.kind for piece in self.pieces]
-        after = after[after.index(slots[0]) :]
-        if "field" in after:
-            raise ValueError(f"template '{self.name}': fields must come before {{option}}")
-        if len(self.options) != labels or len(set(self.options)) != labels:
-            raise ValueError(f"template '{self.name}' needs {labels} different options")
+    `fill(record, predictions)` returns the official record with the predictions of its rows, in
+    order, in place; it is written as a line of `file`, or, where the file is one JSON document,
+    `document` makes that from all of them.
+    """
+
+    file: str
+    fill: Callable[[Any, Sequence[Any]], Any]
+    document: Callable[[list[Any]], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,10 +156,11 @@ class Task:
     """One dataset. See CONTRIBUTING.md for how to add one.
 
     `metrics` names metrics of `cpm_tune.metrics`; the first one ranks and selects. `templates`: the
-    first one is the default. `recipe` holds defaults of `train.*` and `encode.*` settings,
-    `sample_recipe` what differs on the sample data (small, and meant for the tiny backbone).
-    `published` maps a row name to a test score of the ranking metric, quoted from
-    `published_source`.
+    first one is the default. `recipe` holds defaults of `train.*`, `encode.*` and `decode.*`
+    settings, `sample_recipe` what differs on the sample data (small, and meant for the tiny
+    backbone). `published` maps a row name to a test score of the ranking metric, quoted from
+    `published_source`. `protocol` says in prose what is read, scored, and what differs from the
+    benchmark's own statement.
     """
 
     name: str
@@ -156,7 +169,7 @@ class Task:
     kind: str
     source: Source
     files: Files
-    answer: Choice
+    answer: Answer
     templates: tuple[Template, ...]
     metrics: tuple[str, ...]
     suites: tuple[str, ...] = ()
@@ -164,6 +177,8 @@ class Task:
     sample_recipe: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
     published_source: str = ""
+    protocol: str = ""
+    submission: Submission | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
@@ -175,7 +190,9 @@ class Task:
             ("templates", self.templates),
             ("suites", self.suites),
             ("files.columns", self.files.columns),
-            ("answer.labels", self.answer.labels),
+            ("files.texts", self.files.texts),
+            ("files.structures", self.files.structures),
+            ("answer.labels", getattr(self.answer, "labels", ())),
         ):
             if not isinstance(value, tuple):
                 raise TypeError(f"{what} must be a tuple, such as ('a', 'b') or ('a',)")
@@ -186,11 +203,48 @@ class Task:
         names = [template.name for template in self.templates]
         if len(set(names)) != len(names):
             raise ValueError("two templates have the same name; give each its own")
-        if self.answer.column not in self.files.columns:
-            raise ValueError(f"answer column '{self.answer.column}' is not one of the columns")
-        shown = tuple(name for name in self.files.columns if name != self.answer.column)
+        self._check_columns()
         for template in self.templates:
-            template.check(shown, len(self.answer.labels))
+            template.check(self.shown, self.answer_kind, self.n_options)
+
+    def _check_columns(self) -> None:
+        answer, files = self.answer, self.files
+        for name in (*files.texts, *files.structures, *self.hidden):
+            if name not in files.columns:
+                raise ValueError(f"'{name}' is not one of the columns")
+        if "id" in files.columns or ("target" in files.columns and answer.column != "target"):
+            raise ValueError("columns may not be called 'id' or 'target'")
+        if isinstance(answer, Options | Rank) and answer.options not in files.texts:
+            raise ValueError(f"the options '{answer.options}' must be a column of files.texts")
+        if isinstance(answer, Rank) and answer.column not in files.structures:
+            raise ValueError(f"the grades '{answer.column}' must be a column of files.structures")
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The columns that hold the answer; no template shows them, a test split may lack them."""
+        gold = getattr(self.answer, "gold", "")
+        return (self.answer.column, *([gold] if gold and gold != self.answer.column else []))
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The columns that a template may show."""
+        return tuple(
+            name
+            for name in self.files.columns
+            if name not in self.hidden and name not in self.files.structures
+        )
+
+    @property
+    def answer_kind(self) -> str:
+        """choice, options, rank or generate."""
+        return type(self.answer).__name__.lower()
+
+    @property
+    def n_options(self) -> int:
+        """The largest number of options a row can have; 0 where there is no limit or no option."""
+        if isinstance(self.answer, Choice):
+            return len(self.answer.labels)
+        return self.answer.most if isinstance(self.answer, Options) else 0
 
     def template(self, name: str | None) -> Template | None:
         """Return the template of that name (None: the default), or None if there is none."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.batches import global_batches, rows_at
+from cpm_tune.data.batches import global_batches
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.pack import micro_batches, pack
+from cpm_tune.data.store import Rows
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError
@@ -60,7 +60,7 @@ class Step:
 def train(
     model: CPMAnt,
     delta: Delta,
-    rows: Any,
+    rows: Rows,
     encoder: Encoder,
     engine: Engine,
     recipe: Recipe,
@@ -75,7 +75,7 @@ def train(
 ) -> State:
     """Train the delta and return the final state; the delta is left at its best values.
 
-    `rows` is a datasets.Dataset; `evaluate` returns the dev metric; `improved` is called whenever
+    `evaluate` returns the dev metric; `improved` is called whenever
     the delta is better than ever (to save it). Raises UserError when the loss is not finite.
     """
     parameters = list(delta.parameters.values())
@@ -91,8 +91,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         examples = [
-            encoder.encode(row, train=True)
-            for row in rows_at(rows, tuple(engine.shard(batch.rows)))
+            encoder.encode(row, train=True) for row in rows.at(tuple(engine.shard(batch.rows)))
         ]
         packed = [pack(group, encoder) for group in micro_batches(examples, micro_tokens)]
         count = engine.reduce_sum(sum(loss_count(b, encoder.by_option) for b in packed))

@@ -10,7 +10,8 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.data.batches import global_batches, rows_at, total_steps
+from cpm_tune.data.batches import global_batches, total_steps
+from cpm_tune.data.store import Rows
 from cpm_tune.schedule import learning_rate
 from cpm_tune.spec import Recipe
 
@@ -71,7 +72,7 @@ def test_an_epochs_order_does_not_depend_on_batch_size_or_number_of_epochs() -> 
 
 def test_rows_come_back_in_the_order_asked_for() -> None:
     rows = [{"id": str(i), "text": f"第{i}行", "target": i % 2} for i in range(6)]
-    assert rows_at(Dataset.from_list(rows), (4, 0, 5)) == [rows[4], rows[0], rows[5]]
+    assert Rows(Dataset.from_list(rows), ()).at((4, 0, 5)) == [rows[4], rows[0], rows[5]]
 
 
 # --- the learning rate ---

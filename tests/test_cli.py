@@ -29,7 +29,8 @@ def test_list_tasks_and_deltas(cli: CLI, tmp_path: Path) -> None:
     assert "238,766" in line
     assert line.endswith("sample")
     (tmp_path / "lcqmc").mkdir()
-    assert cli("list", "tasks", "--data", tmp_path)[1].splitlines()[1].endswith("yes")
+    listed = cli("list", "tasks", "--data", tmp_path)[1].splitlines()[1:]
+    assert [line.split()[0] for line in listed if line.endswith("yes")] == ["lcqmc"]
     code, said, _ = cli("list", "deltas")
     assert code == 0
     assert "6,291,456" in said

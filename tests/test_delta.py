@@ -1,4 +1,5 @@
-"""Deltas: what is trained, refused and saved, and that OpenDelta stays in its place."""
+"""Deltas: what is refused, and that OpenDelta stays in its place. What each promises: the table in
+test_delta_guarantees.py; what each computes: test_delta_methods.py."""
 
 from __future__ import annotations
 
@@ -8,75 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_config
+from delta_table import SHA, backbone, perturb
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
-from cpm_tune.backbone.config import PRESETS
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import LoraConfig, NoneConfig, parse_config
-from cpm_tune.delta.insert import Delta, frozen_checksum, insert, load_delta
+from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_preset
 
-SHA = "0" * 64
 LORA = LoraConfig()
-
-
-def backbone(dtype: torch.dtype = torch.float32, **changes: object) -> CPMAnt:
-    return random_backbone(small_config(**changes), 3, dtype).eval()
-
-
-def forward(model: CPMAnt) -> torch.Tensor:
-    ids = torch.arange(20, 52).view(2, 16)
-    return model(ids, torch.full_like(ids, 2))
-
-
-def perturb(delta: Delta) -> None:
-    with torch.no_grad():
-        for parameter in delta.parameters.values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-
-
-def test_lora_trains_exactly_its_own_parameters() -> None:
-    model = backbone()
-    before = {name for name, _ in model.named_parameters()}
-    delta = insert(model, LORA, SHA, seed=1)
-    assert {n for n, p in model.named_parameters() if p.requires_grad} == set(delta.parameters)
-    assert not before & set(delta.parameters)
-    # two layers, two modules, rank 8 on 64 -> 64
-    assert delta.n_trainable == 2 * 2 * 8 * (64 + 64)
-    perturb(delta)
-    forward(model).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert (parameter.grad is not None) == (name in delta.parameters)
-
-
-def test_lora_changes_nothing_at_first_and_something_later() -> None:
-    model = backbone().requires_grad_(False)  # as inserting leaves it: the same kernels run
-    plain = forward(model)
-    delta = insert(model, LORA, SHA, seed=1)
-    assert torch.equal(forward(model), plain)
-    perturb(delta)
-    assert not torch.allclose(forward(model), plain, atol=1e-3)
-
-
-def test_lora_adds_scaled_b_a_x_to_the_output_of_each_projection() -> None:
-    model = backbone()
-    delta = insert(model, LoraConfig(lora_r=4, lora_alpha=12), SHA, seed=1)
-    perturb(delta)
-    layer = model.encoder.layers[0].self_att.self_attention.project_q
-    x = torch.randn(3, 64)
-    a, b = layer.lora.lora_A, layer.lora.lora_B
-    expected = x @ layer.weight.T + 12 / 4 * (x @ a.T) @ b.T
-    assert torch.allclose(layer(x), expected, atol=1e-5)
-
-
-def test_the_published_setting_trains_6_3_million_values_on_the_10b_shape() -> None:
-    preset = load_preset("lora")
-    with torch.device("meta"):
-        model = CPMAnt(PRESETS["cpm-ant-10b"])
-        delta = insert(model, parse_config(preset, "lora"), SHA, seed=0)
-    assert delta.n_trainable == preset["about"]["trainable_on_10b"] == 6_291_456
 
 
 def test_no_delta_trains_nothing() -> None:
@@ -86,46 +25,44 @@ def test_no_delta_trains_nothing() -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_the_seed_decides_the_initial_values_and_leaves_the_global_state_alone() -> None:
-    state = torch.get_rng_state()
-    first, again, other = (insert(backbone(), LORA, SHA, seed=s).state() for s in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(first[k], again[k]) for k in first)
-    assert any(not torch.equal(first[k], other[k]) for k in first)
+PAIR = ("self_attention", "self_attention")
+WRONG = [
+    ("lora", {"modified_modules": ["project_x"]}, "no module of the backbone is named 'project_x'"),
+    ("lora", {"modified_modules": ["project_q", "oject_v"]}, "named 'oject_v'"),
+    ("lora", {"modified_modules": ["encoder"]}, "encoder is a Encoder"),
+    ("lora", {"exclude_modules": ["encoder"]}, "leaves no module"),
+    ("lora", {"exclude_modules": ["decoder"]}, "no module's name starts with 'decoder'"),
+    ("adapter", {"modified_modules": ["attn"]}, "no module of the backbone is named 'attn'"),
+    ("adapter", {"modified_modules": ["layers"]}, "is a ModuleList"),
+    ("adapter", {"modified_modules": ["position_bias"]}, "is a PositionBias"),
+    ("adapter", {"modified_modules": ["ffn"]}, "longer ending such as ffn.ffn"),
+    ("compacter", {"modified_modules": ["self_attention", "attention_out"]}, "names both"),
+    ("bitfit", {"modified_modules": ["self_att"]}, "which bitfit cannot modify"),
+    ("prefix", {"modified_modules": ["project_k"]}, "it modifies self_attention"),
+    ("low_rank_adapter", {"reduction_factor": 128}, "low_rank_rank is 1, but the bottleneck"),
+    ("low_rank_adapter", {"low_rank_rank": 3}, "64 / reduction_factor 32 = 2"),
+    ("compacter", {"reduction_factor": 32}, "is 128, which does not divide the width 64"),
+    ("parallel_adapter", {"modified_modules": ["w_out", "w_in"]}, "done before .*w_out begins"),
+    ("parallel_adapter", {"modified_modules": ["w_in", "w_in"]}, "is 64 wide, .* 128"),
+    ("parallel_adapter", {"modified_modules": ["ffn", "ffn"]}, "'ffn' names both"),
+    ("parallel_adapter", {"modified_modules": ["project_q", "w_out"]}, "not lie in the same"),
+    ("parallel_adapter", {"modified_modules": [*PAIR, *PAIR]}, "names a pair twice"),
+    ("soft_prompt", {"token_init": "prompt", "init_prompt_type": 4}, "this backbone has 4 prompts"),
+    ("soft_prompt", {"token_init": "text", "init_text": "好"}, "needs the backbone's tokenizer"),
+]
 
 
-def test_under_bf16_the_backbone_is_bf16_and_the_delta_fp32() -> None:
-    model = backbone(torch.bfloat16)
-    delta = insert(model, LORA, SHA, seed=1)
-    assert {p.dtype for p in delta.parameters.values()} == {torch.float32}
-    frozen = {p.dtype for n, p in model.named_parameters() if n not in delta.parameters}
-    assert frozen == {torch.bfloat16}
-    with torch.autocast("cpu", torch.bfloat16):
-        forward(model).float().square().sum().backward()
-    assert all(p.grad is not None for p in delta.parameters.values())
-
-
-def test_lora_goes_into_a_backbone_with_absent_sub_blocks() -> None:
-    model = backbone(mask_modules=((True, False), (False, True)))
-    delta = insert(model, LORA, SHA, seed=1)
-    assert {name.split(".")[2] for name in delta.parameters} == {"1"}
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"modified_modules": ("project_x",)}, "no module of the backbone is named 'project_x'"),
-        ({"modified_modules": ("project_q", "oject_v")}, "named 'oject_v'"),
-        ({"modified_modules": ("encoder",)}, "encoder is a Encoder"),
-        ({"exclude_modules": ("encoder",)}, "leaves no module"),
-        ({"exclude_modules": ("decoder",)}, "no module's name starts with 'decoder'"),
-    ],
-)
-def test_a_delta_that_would_not_be_in_effect_is_an_error(
-    config: dict[str, tuple[str, ...]], said: str
+@pytest.mark.parametrize(("kind", "changes", "said"), WRONG)
+def test_a_delta_that_would_not_be_in_effect_is_an_error_and_leaves_no_trace(
+    kind: str, changes: dict[str, object], said: str
 ) -> None:
+    model = backbone()
+    before = [(name, set(vars(module))) for name, module in model.named_modules()]
+    config = parse_config({"delta_type": kind, **changes}, "here")
     with pytest.raises(UserError, match=said):
-        insert(backbone(), LoraConfig(**config), SHA, seed=1)  # type: ignore[arg-type]
+        insert(model, config, SHA, seed=1)
+    assert [(name, set(vars(module))) for name, module in model.named_modules()] == before
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_excluded_modules_are_left_alone() -> None:
@@ -146,32 +83,6 @@ def test_a_frozen_parameter_that_moves_is_noticed() -> None:
     assert frozen_checksum(model, delta) != before
 
 
-def test_a_saved_delta_gives_the_same_output_in_a_new_backbone(
-    tmp_path: Path, small_backbone: Path
-) -> None:
-    folder = open_folder(small_backbone)
-    model = load_weights(folder, torch.float32).eval()
-    delta = insert(model, LORA, folder.sha256(), seed=1)
-    perturb(delta)
-    expected = forward(model)
-    delta.save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["delta.json", "delta.safetensors"]
-    values = delta.n_trainable * 4
-    assert values < (tmp_path / "delta.safetensors").stat().st_size < values + 4096
-
-    fresh = load_weights(folder, torch.float32).eval()
-    loaded = load_delta(tmp_path, fresh, folder.sha256())
-    assert torch.equal(forward(fresh), expected)
-    assert loaded.config == LORA
-
-
-def test_a_delta_of_another_backbone_is_refused(tmp_path: Path) -> None:
-    delta = insert(backbone(), LORA, "1" * 64, seed=1)
-    delta.save(tmp_path)
-    with pytest.raises(UserError, match="trained on another backbone"):
-        load_delta(tmp_path, backbone(), "2" * 64)
-
-
 @pytest.mark.parametrize("damage", ["delta.json", "delta.safetensors"])
 def test_a_damaged_delta_is_refused(tmp_path: Path, damage: str) -> None:
     insert(backbone(), LORA, SHA, seed=1).save(tmp_path)
@@ -181,10 +92,14 @@ def test_a_damaged_delta_is_refused(tmp_path: Path, damage: str) -> None:
         load_delta(tmp_path, backbone(), SHA)
 
 
-def test_a_delta_of_another_rank_does_not_load() -> None:
-    small = insert(backbone(), LoraConfig(lora_r=4), SHA, seed=1).state()
+def test_a_delta_of_another_rank_does_not_load_and_leaves_the_backbone_free(tmp_path: Path) -> None:
+    insert(backbone(), LoraConfig(lora_r=4), SHA, seed=1).save(tmp_path)
+    said = (tmp_path / "delta.json").read_text(encoding="utf-8")
+    (tmp_path / "delta.json").write_text(said.replace('"lora_r": 4', '"lora_r": 8'), "utf-8")
+    model = backbone()
     with pytest.raises(UserError, match="does not fit"):
-        insert(backbone(), LORA, SHA, seed=1).load_state(small)
+        load_delta(tmp_path, model, SHA)
+    insert(model, LORA, SHA, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +110,18 @@ def test_a_delta_of_another_rank_does_not_load() -> None:
         ({"delta_type": "lora", "lora_rank": 4}, "'lora_rank' is not a setting of lora"),
         ({"delta_type": "lora", "lora_r": 0}, "lora_r is 0"),
         ({"delta_type": "lora", "lora_dropout": 1.0}, "lora_dropout is 1.0"),
+        ({"delta_type": "lora", "lora_r": True}, "lora_r is True"),
         ({"delta_type": "lora", "modified_modules": []}, "modified_modules is"),
+        ({"delta_type": "adapter", "bottleneck": 4}, "Did you mean 'bottleneck_dim'"),
+        ({"delta_type": "adapter", "non_linearity": "gelu"}, "non_linearity is 'gelu'"),
+        ({"delta_type": "parallel_adapter", "modified_modules": ["w_in"]}, "expected pairs"),
+        ({"delta_type": "prefix", "mid_dim": 8}, "mid_dim has no effect unless reparameterize"),
+        ({"delta_type": "full", "lr": 1}, "'lr' is not a setting of full"),
+        ({"delta_type": "soft_prompt", "ratio_list": [1, 1]}, "2 numbers for the slots front, m"),
+        ({"delta_type": "soft_prompt", "ratio_list": [0, 0, 0]}, "gives no slot a token"),
+        ({"delta_type": "soft_prompt", "ratio_list": [1, 99, 0], "soft_token_num": 9}, "none of 9"),
+        ({"delta_type": "soft_prompt", "ratio_list": [-1, 1, 1]}, "ratio_list.0 is -1"),
+        ({"delta_type": "soft_prompt", "init_text": "好"}, "give both or none"),
     ],
 )
 def test_a_wrong_delta_config_is_named(values: dict[str, object], said: str) -> None:
@@ -210,7 +136,7 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_imports_neither_torch_nor_opendelta_nor_transformers() -> None:
-    code = "import sys, cpm_tune.cli, cpm_tune.registry; print(sorted({'torch', 'opendelta', "
+    code = "import sys, cpm_tune.cli, cpm_tune.delta.config; print(sorted({'torch', 'opendelta', "
     assert (
         run_python(code + "'transformers', 'datasets', 'sklearn'} & set(sys.modules)))") == "[]\n"
     )
@@ -222,8 +148,7 @@ import socket, sys
 def refuse(*a, **k): raise RuntimeError('network')
 socket.socket.connect = socket.create_connection = refuse
 path = list(sys.path)
-from cpm_tune.delta.opendelta_import import opendelta
-opendelta()
+import cpm_tune.delta.models
 assert sys.path == path
 assert not {'web', 'turtle', 'tkinter', 'DeltaCenter'} & set(sys.modules)
 """

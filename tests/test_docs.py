@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, rows, write_jsonl
 
+from cpm_tune.data.files import sample_folder
+from cpm_tune.registry import load_task
+
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md"]
 PAGES = [*READMES, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 SMALL = ["--limit", "12", "--set", "train.max_steps=2", "--set", "train.eval_every=2"]
@@ -41,12 +44,18 @@ def tune_commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) -> Path:
-    """A folder to run the commands in, with DATA, BACKBONE and DIR as they name them."""
+    """A folder to run the commands in, with DATA, BACKBONE, RUN and DIR as they name them."""
+    from cpm_tune.cli import main
+
     folder = tmp_path_factory.mktemp("docs")
     (folder / "DATA").mkdir()
     for split in ("train", "dev", "test"):
         write_jsonl(folder / "DATA" / f"{split}.jsonl", rows(16))
     (folder / "BACKBONE").symlink_to(small_backbone)
+    words = ["--task", "ccpm", "--delta", "lora", "--control", "none", *SMALL, "--quiet"]
+    assert main([*words, "--backbone", str(small_backbone), "--out", str(folder / "runs")]) == 0
+    (run,) = (folder / "runs").glob("ccpm.*")
+    (folder / "RUN").symlink_to(run)
     return folder
 
 
@@ -57,6 +66,10 @@ def test_every_tune_command_of_the_docs_runs(command: str, workplace: Path) -> N
     words = shlex.split(command)
     words = ["DATA" if w == "DIR" and words[i - 1] == "--data" else w for i, w in enumerate(words)]
     words = ["BACKBONE" if w == "DIR" else w for w in words]
+    if "predict" in words:  # RUN is one of another task than DATA's
+        words = ["RUN" if w.endswith("RUN") else w for w in words]
+        words = [str(sample_folder(load_task("ccpm"))) if w == "DATA" else w for w in words]
+        words += ["--out", str(workplace / f"predicted-{len(list(workplace.iterdir()))}")]
     words[:2] = [sys.executable, str(REPOSITORY / "tune.py")]
     if "--task" in words:
         words += SMALL[:2] if "none" in words else SMALL
@@ -119,10 +132,19 @@ def test_the_map_names_what_is_there(page: Path) -> None:
 
 
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:
-    from cpm_tune.spec import Encoding, Execution, Recipe
+    from cpm_tune.spec import Decoding, Encoding, Execution, Recipe
 
     page = (REPOSITORY / "docs" / "runs.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b((?:train|encode|run)\.\w+)", page)) - {"run.json", "run.schema"}
     parts = {"train": Recipe, "encode": Encoding, "run": Execution}
     known = {f"{part}.{name}" for part, model in parts.items() for name in model.model_fields}
     assert named == known
+    (decoding,) = (line for line in page.splitlines() if line.startswith("| decode.*"))
+    assert set(re.findall(r"\w+", decoding)) >= set(Decoding.model_fields)
+
+
+def test_the_tasks_page_is_that_of_the_task_files() -> None:
+    import tasks_page
+
+    page = (REPOSITORY / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert page == tasks_page.page(), "run python scripts/tasks_page.py"

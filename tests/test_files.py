@@ -12,7 +12,8 @@ from conftest import REAL_DATA, rows, write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.data.files import SplitFile, checked_rows, find_splits, read_split
+from cpm_tune.data.files import SplitFile, checked_rows, find_splits
+from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
 from cpm_tune.registry import load_task
 
@@ -20,7 +21,7 @@ LCQMC = load_task("lcqmc")
 
 
 def split_file(path: Path, split: str = "dev") -> SplitFile:
-    return SplitFile(split, path, hashlib.sha256(path.read_bytes()).hexdigest())
+    return SplitFile(split, (path,), hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def texts(path: Path) -> list[tuple[str, str, int]]:
@@ -94,7 +95,7 @@ FAULTS = {
         ":1:",
         "'sentence1' is 3, expected text",
     ),
-    "deep nesting": ("dev.jsonl", "[" * 100_000 + "\n", ":1:", "JSON"),
+    "deep nesting": ("dev.jsonl", "[" * 100_000 + "\n", "item 0", "nested"),
     "a missing column": ("dev.tsv", "text_a\tlabel\n甲\t1\n", ":1:", "no column 'sentence2'"),
     "a short row": ("dev.tsv", "甲\t乙\t1\n甲\t1\n", ":2:", "2 columns, expected 3"),
     "a long row": ("dev.csv", "甲,乙,1\n甲,乙,丙,1\n", ":2:", "4 columns, expected 3"),
@@ -191,7 +192,7 @@ def test_whatever_a_file_holds_it_gives_rows_or_a_user_error(
     path.write_bytes(content)
     bad: list[str] = []
     try:
-        found = list(checked_rows(LCQMC, SplitFile("dev", path, ""), bad))
+        found = list(checked_rows(LCQMC, SplitFile("dev", (path,), ""), bad))
     except UserError as error:  # the file as a whole cannot be read
         found, bad = [], [str(error)]
     assert all(row["target"] in (0, 1) for row in found)
@@ -214,7 +215,7 @@ def test_any_text_survives_jsonl_and_csv(
         writer.writerow(["sentence1", "sentence2", "label"])
         writer.writerows(pairs)
     for path in (jsonl, folder / "dev.csv"):
-        found = checked_rows(LCQMC, SplitFile("dev", path, ""))
+        found = checked_rows(LCQMC, SplitFile("dev", (path,), ""))
         assert [(r["sentence1"], r["sentence2"], r["target"]) for r in found] == pairs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +23,10 @@ from cpm_tune.engine import make_engine
 from cpm_tune.predict import (
     Prediction,
     candidate_scores,
-    choose,
     loss_count,
     loss_sum,
     option_table,
+    predict,
 )
 from cpm_tune.registry import load_task
 from cpm_tune.spec import Encoding, Execution
@@ -49,13 +49,7 @@ ROWS: list[Row] = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny tensors: on a busy machine threads cost more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +66,15 @@ def make_encoder(template: Template, kind: type[Encoder] = Encoder) -> Encoder:
     task = replace(LCQMC, templates=(template,), answer=labels)
     encoding = Encoding(max_length=320, segment=SEGMENT)
     return kind(task, template, encoding, small_config(), Tokenizer(vocabulary()))
+
+
+def choose(
+    model: CPMAnt, rows: Iterable[Row], encoder: Encoder, micro_tokens: int
+) -> Iterator[Prediction]:
+    """Predictions whose labels are the options' numbers."""
+    answer = Choice(tuple(range(len(encoder.template.options))))
+    task = replace(LCQMC, templates=(encoder.template,), answer=answer)
+    return predict(model, rows, task, encoder, CPU, micro_tokens, None)
 
 
 ENCODERS = {name: make_encoder(template) for name, template in TEMPLATES.items()}
@@ -264,9 +267,9 @@ def test_predictions_come_in_row_order_however_they_are_batched(
     encoder: Encoder,
     micro_tokens: int,
 ) -> None:
-    made = list(choose(model, iter(ROWS), encoder, CPU, micro_tokens))
+    made = list(choose(model, iter(ROWS), encoder, micro_tokens))
     assert [p.id for p in made] == [row["id"] for row in ROWS]
-    assert [p.target for p in made] == [row["target"] for row in ROWS]
+    assert [p.gold for p in made] == [row["target"] for row in ROWS]
     assert [p.truncated for p in made] == [encoder.encode(row).truncated for row in ROWS]
     for number, prediction in enumerate(made):
         expected = alone(encoder, number).tolist()
@@ -281,7 +284,7 @@ def test_the_first_of_equally_good_options_wins(small_backbone: Path, equal: tup
     first, second = (encoder.tokenizer.ids[option] for option in equal)
     with torch.no_grad():
         model.input_embedding.weight[second] = model.input_embedding.weight[first]
-    made = list(choose(model, ROWS, encoder, CPU, 500))
+    made = list(choose(model, ROWS, encoder, 500))
     a, b = (ONE.options.index(option) for option in equal)
     assert all(prediction.scores[a] == prediction.scores[b] for prediction in made)
     won = [prediction.prediction for prediction in made]
@@ -300,7 +303,7 @@ class TwoOptions(Encoder):
 def test_a_missing_option_is_neither_chosen_nor_reported(
     model: CPMAnt, alone: Callable[[Encoder, int], Tensor]
 ) -> None:
-    made = list(choose(model, ROWS, make_encoder(ONE, TwoOptions), CPU, 10**6))
+    made = list(choose(model, ROWS, make_encoder(ONE, TwoOptions), 10**6))
     for number, prediction in enumerate(made):
         there = alone(ENCODERS["one"], number).tolist()[: 2 if ROWS[number]["target"] else 3]
         assert prediction.scores == pytest.approx(there, rel=0, abs=TOLERANCE)
@@ -310,21 +313,21 @@ def test_a_missing_option_is_neither_chosen_nor_reported(
 def test_choosing_is_without_dropout_or_gradient_and_puts_the_model_back_to_training() -> None:
     model = random_backbone(small_config(dropout_p=0.5), 1, torch.float32).train()
     encoder = ENCODERS["cpm-ant"]
-    first, again = (list(choose(model, ROWS[:3], encoder, CPU, 500)) for _ in range(2))
+    first, again = (list(choose(model, ROWS[:3], encoder, 500)) for _ in range(2))
     assert first == again
     assert model.training
     assert all(weight.grad is None for weight in model.parameters())
-    interrupted = choose(model, ROWS, encoder, CPU, 1)
+    interrupted = choose(model, ROWS, encoder, 1)
     assert next(interrupted) == first[0]
     interrupted.close()
     assert model.training
-    assert not list(choose(model.eval(), [], encoder, CPU, 500))
+    assert not list(choose(model.eval(), [], encoder, 500))
     assert not model.training
 
 
 def test_the_line_of_a_prediction_speaks_in_labels_and_six_decimals() -> None:
-    prediction = Prediction("a", (-1.23456789, 0.5), prediction=1, target=0, truncated=True)
-    assert prediction.to_json(("矛盾", "相似")) == {
+    prediction = Prediction("a", "相似", "矛盾", truncated=True, scores=(-1.23456789, 0.5))
+    assert prediction.to_json() == {
         "id": "a",
         "scores": [-1.234568, 0.5],
         "prediction": "相似",

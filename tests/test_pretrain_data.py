@@ -1,27 +1,24 @@
-"""Corpus preparation: sources, filters, the duplicate rule, split, vocabulary, stored tokens."""
+"""The parts of corpus preparation: sources, filters, the duplicate rule, the vocabulary."""
 
 import json
 import random
 
-import numpy as np
 import pytest
+from pretrain_runs import TEXT_CHARACTERS, random_text
 
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SeenParagraphs, paragraph_hashes
 from cpm_tune.pretrain.filters import Rules, WordList, clean, reason_to_drop
-from cpm_tune.pretrain.prepare import FastEncoder, is_heldout, prepare
-from cpm_tune.pretrain.sources import Source, documents, read_sources
-from cpm_tune.pretrain.store import Corpus
+from cpm_tune.pretrain.prepare import FastEncoder
+from cpm_tune.pretrain.sources import (
+    Source,
+    check_files,
+    documents,
+    read_sources,
+    sources_of_files,
+)
 from cpm_tune.pretrain.vocabulary import ANSWER_CHARACTERS, build_vocabulary, cover_text
-
-CHARACTERS = "天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏闰余成岁律吕调阳"
-
-
-def random_text(seed: int, lines: int = 5, width: int = 12) -> str:
-    drawn = random.Random(seed)
-    return "\n".join("".join(drawn.choices(CHARACTERS, k=width)) + "。" for _ in range(lines))
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def jsonl(tmp_path):
 
 @pytest.fixture
 def vocabulary(tmp_path, jsonl):
-    source = Source("a", (jsonl("words", [CHARACTERS + "Save the file, save the day"]),))
+    source = Source("a", (jsonl("words", [TEXT_CHARACTERS + "Save the file, save the day"]),))
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
     return path
@@ -52,6 +49,16 @@ def test_a_document_is_dropped_only_above_seven_tenths_seen(old, duplicate):
     assert not seen.is_duplicate("\n".join(f"旧{i}" for i in range(10)))
     lines = [f"旧{i}" for i in range(old)] + [f"新{i}" for i in range(10 - old)]
     assert seen.is_duplicate("\n".join(lines)) is duplicate
+
+
+def test_exactly_seven_tenths_is_kept_at_any_length():
+    """In floating point, 0.7 * 90 is less than 63."""
+    seen = SeenParagraphs()
+    seen.add(paragraph_hashes("\n".join(f"旧{i}" for i in range(800))))
+    for n in range(10, 1000, 10):
+        for old in (n * 7 // 10 + 1, n * 7 // 10):
+            lines = [f"旧{i}" for i in range(old)] + [f"新{n} {old} {i}" for i in range(n - old)]
+            assert seen.is_duplicate("\n".join(lines)) is (10 * old > 7 * n), (old, n)
 
 
 def test_a_dropped_document_adds_no_paragraphs_and_a_kept_one_adds_all():
@@ -128,6 +135,9 @@ def test_text_files_hold_documents_between_blank_lines(tmp_path):
         ("latin.txt", "后".encode("gb18030"), "not UTF-8"),
         ("rows.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "rows.jsonl:2: expected an object"),
         ("types.jsonl", b'{"text": 3}\n', "expected a string"),
+        ("list.json", b'[{"text": "a"}]', "list.json:1: expected an object"),
+        ("deep.jsonl", b"[" * 100_000, "deep.jsonl:1: expected an object"),
+        ("wide.txt", "天".encode("utf-16"), "not UTF-8"),
     ],
 )
 def test_wrong_input_is_one_sentence_with_its_place(tmp_path, name, content, message):
@@ -138,6 +148,13 @@ def test_wrong_input_is_one_sentence_with_its_place(tmp_path, name, content, mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "message"), [("nowhere.txt", "not there"), (".", "a folder")])
+def test_files_are_checked_before_the_work(tmp_path, name, message):
+    (tmp_path / "a.txt").write_text("天")
+    with pytest.raises(UserError, match=message):
+        check_files([Source("a", (tmp_path / "a.txt",)), Source("b", (tmp_path / name,))])
+
+
 def test_an_endless_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("cpm_tune.pretrain.sources.MAX_DOCUMENT", 50)
     path = tmp_path / "long.txt"
@@ -146,14 +163,69 @@ def test_an_endless_line_is_refused_without_being_read_whole(tmp_path, monkeypat
         list(documents(Source("a", (path,))))
 
 
+def test_the_same_text_is_read_however_its_lines_end(tmp_path):
+    plain, windows = tmp_path / "plain.txt", tmp_path / "windows.txt"
+    plain.write_bytes("一\n二\n\n三\n".encode())
+    windows.write_bytes("\ufeff一\r\n二\r\n\r\n三\r\n".encode())
+    plain_texts, texts = ([d.text for d in documents(Source("a", (p,)))] for p in (plain, windows))
+    assert texts == plain_texts == ["一\n二", "三"]
+
+
+def test_half_a_surrogate_pair_counts_as_a_lost_character(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"id": "\ud800", "text": random_text(1) + "\ud800"}))
+    (document,) = documents(Source("a", (path,)))
+    document.text.encode()
+    document.id.encode()
+    assert reason_to_drop(document.text, Rules()) == "control characters"
+
+
+def test_a_word_list_may_have_a_byte_order_mark_and_windows_line_ends(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes("\ufeff坏词\r\n\r\n恶语\r\n".encode())
+    assert WordList.from_file(path).words == {"坏词", "恶语"}
+
+
 def test_sources_settings_are_overridden_for_all_or_one(tmp_path):
     file = tmp_path / "sources.json"
-    listed = {"a": {"files": ["a.txt"], "weight": 2}, "b": {"files": ["b.txt"]}}
+    listed = {"a": {"files": ["a.txt"], "weight": 2}, "b.c": {"files": ["b.txt"]}}
     file.write_text(json.dumps({"sources": listed}))
-    a, b = read_sources(file, {"min_han": "0.1", "b.weight": "3"})
+    a, b = read_sources(file, {"b.c.weight": "3", "min_han": "0.1", "b.c.min_chars": "5"})
     assert (a.weight, b.weight, a.rules.min_han, b.rules.min_han) == (2, 3, 0.1, 0.1)
-    with pytest.raises(UserError, match="Did you mean 'min_han'"):
-        read_sources(file, {"min_hann": "1"})
+    assert (a.rules.min_chars, b.rules.min_chars) == (16, 5)
+    a, b = sources_of_files([tmp_path / "a.txt", tmp_path / "my b.txt"], {"my b.weight": "4"})
+    assert (a.name, a.weight, b.name, b.weight) == ("a", 1, "my b", 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        ('{"a": {"files": ["a.txt"]}}', {"min_hann": "1"}, "Did you mean 'min_han'"),
+        ('{"a": {"files": ["a.txt"]}}', {"b.min_han": "1"}, "no such source"),
+        ('{"a": {"files": ["a.txt"]}}', {"weight": "nan"}, "weight is nan"),
+        ('{"a": {"files": ["a.txt"]}}', {"weight": "0"}, "weight must be > 0"),
+        ('{"a": {"files": ["a.txt"]}}', {"heldout": "1"}, "heldout in"),
+        ('{"a": {"files": ["a.txt"]}}', {"min_han": "much"}, "could not convert"),
+        ('{"../a": {"files": ["a.txt"]}}', {}, "cannot name a source"),
+        ('{"": {"files": ["a.txt"]}}', {}, "cannot name a source"),
+        ('{"a": {"files": ["a.txt"]}, "a": {"files": ["b.txt"]}}', {}, "'a' is there twice"),
+        ('{"a": {"files": [3]}}', {}, "needs a list 'files'"),
+        ('{"a": {"files": []}}', {}, "needs a list 'files'"),
+        ("{}", {}, "no sources in it"),
+        ("[" * 100_000, {}, "not a sources file"),
+    ],
+)
+def test_a_wrong_sources_file_is_one_sentence(tmp_path, content, settings, message):
+    file = tmp_path / "sources.json"
+    file.write_text(content if content.startswith("[") else f'{{"sources": {content}}}')
+    with pytest.raises(UserError, match=message) as caught:
+        read_sources(file, settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_files_that_would_make_one_source_are_refused(tmp_path):
+    with pytest.raises(UserError, match="makes the source 'a', too"):
+        sources_of_files([tmp_path / "x/a.txt", tmp_path / "y/a.txt"], {})
 
 
 # --- vocabulary and tokens ----------------------------------------------------------------------
@@ -187,75 +259,3 @@ def test_the_short_cut_encodes_like_the_tokenizer(vocabulary):
     texts = [random_text(3), "Save the file。\n天地 the 玄黄\n\n龘", "天" * 250, "save,the"]
     for text in texts:
         assert fast.encode(text) == tokenizer.encode(text)
-
-
-# --- the whole ----------------------------------------------------------------------------------
-
-
-def test_preparation_counts_every_stage_and_splits_by_document(tmp_path, jsonl, vocabulary):
-    texts = [random_text(seed) for seed in range(200)]
-    texts += [texts[0], "短", "English only, nothing else here at all", texts[1] + "坏词"]
-    source = Source("a", (jsonl("a", texts),), weight=2.0, heldout=0.2)
-    words = WordList(["坏词"])
-    corpus = prepare([source], vocabulary, tmp_path / "out", words=words)
-    about = corpus.about["sources"]["a"]
-    removed = {stage: n for stage, n in about["removed"].items() if n}
-    assert removed == {
-        "seen before": 1,
-        "too short": 1,
-        "little Chinese": 1,
-        filters.SENSITIVE: 1,
-    }
-    assert about["read"]["documents"] == 204
-    assert about["train"]["documents"] + about["heldout"]["documents"] == 200
-    assert 20 < about["heldout"]["documents"] < 60
-    tokenizer = Tokenizer.from_file(corpus.vocabulary)
-    held = {i for i in range(200) if is_heldout("a", f"a-{i}", 0.2)}
-    for split, wanted in (("heldout", held), ("train", set(range(200)) - held)):
-        stored = Corpus.open(tmp_path / "out").split("a", split)
-        found = [tokenizer.decode(stored.document(i).tolist()) for i in range(len(stored))]
-        assert found == [texts[i] for i in sorted(wanted)]
-    train = corpus.split("a", "train").tokens
-    assert (np.bincount(train, minlength=len(tokenizer)) == corpus.unigram("a")).all()
-
-
-def test_unknown_characters_are_removed_and_counted(tmp_path, jsonl, vocabulary):
-    text = random_text(0)
-    corpus = prepare(
-        [Source("a", (jsonl("a", [text + "龘龘"]),), heldout=0)], vocabulary, tmp_path / "out"
-    )
-    assert corpus.about["sources"]["a"]["unknown_tokens_removed"] == 2
-    tokens = corpus.split("a", "train").tokens
-    assert Tokenizer.from_file(vocabulary).decode(tokens.tolist()) == text
-
-
-def test_perplexity_drops_documents_above_the_limit(tmp_path, jsonl, vocabulary):
-    texts = [random_text(seed) for seed in range(100)]
-    corpus = prepare(
-        [Source("a", (jsonl("a", texts),))],
-        vocabulary,
-        tmp_path / "out",
-        perplexities=lambda chunk: [50.0 if text in texts[:3] else 5.0 for text in chunk],
-        max_perplexity=10.0,
-    )
-    assert corpus.about["sources"]["a"]["removed"][filters.PERPLEXITY] == 3
-
-
-def test_a_source_with_nothing_left_is_an_error_that_counts(tmp_path, jsonl, vocabulary):
-    with pytest.raises(UserError, match="too short 2"):
-        prepare([Source("a", (jsonl("a", ["短", "小"]),))], vocabulary, tmp_path / "out")
-
-
-def test_preparation_holds_no_documents_in_memory(tmp_path, vocabulary):
-    import tracemalloc
-
-    path = tmp_path / "big.jsonl"
-    with path.open("w") as file:
-        for seed in range(1000):
-            file.write(json.dumps({"text": random_text(seed, 20, 12)}, ensure_ascii=False) + "\n")
-    tracemalloc.start()
-    prepare([Source("a", (path,))], vocabulary, tmp_path / "out")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    paragraphs = 1000 * 20
-    assert peak < 100 * paragraphs + 2e6  # the recent set of hashes, and buffers

@@ -1,129 +1,37 @@
-"""`pretrain run`: resuming, checkpoints, the written backbone, and what goes wrong."""
+"""`pretrain run`: what is logged and written, and going on from a trained backbone."""
 
+import io
 import json
 import random
-import resource
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from pretrain_runs import (
+    SETTINGS,
+    events,
+    make_corpus,
+    poem,
+    run,
+    train_losses,
+    write_config,
+)
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
+from cpm_tune.backbone.checkpoint import load_weights, open_folder
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.cli import main
-from cpm_tune.errors import UserError
-from cpm_tune.pretrain import checkpoint
-from cpm_tune.pretrain import train as training
 from cpm_tune.pretrain.evaluate import generate, perplexity_under
 from cpm_tune.pretrain.prepare import prepare
 from cpm_tune.pretrain.sources import Source
-from cpm_tune.pretrain.train import Intervals, Settings, train
-from cpm_tune.pretrain.vocabulary import build_vocabulary
+from cpm_tune.pretrain.train import Intervals
 
-CHARACTERS = "天地玄黄宇宙洪荒日月盈昃辰宿列张"
-EVERY_STEP = Intervals(log_steps=1, checkpoint_minutes=1e9, heldout_minutes=1e9)
-
-
-def poem(seed):
-    drawn = random.Random(seed)
-    length = drawn.randrange(5, 8)
-    lines = []
-    for _ in range(4):
-        start, stride = drawn.randrange(16), drawn.randrange(1, 16)
-        lines.append("".join(CHARACTERS[(start + stride * j) % 16] for j in range(length)))
-    return "，\n".join(lines) + "。"
+SMALL = ("--rows", 2, "--width", 64, "--shortest", 8, "--no-compile", "--log-steps", 1)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("corpus")
-    sources = []
-    for name, first in (("verse", 0), ("other", 1000)):
-        path = folder / f"{name}.jsonl"
-        rows = [{"id": str(i), "text": f"{first + i}\n" + poem(first + i)} for i in range(60)]
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        sources.append(Source(name, (path,), heldout=0.2))
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(build_vocabulary(sources, 180)) + "\n")
-    return prepare(sources, vocabulary, folder / "prepared")
-
-
-def config_for(corpus, **other):
-    shape = {
-        "dim_model": 32,
-        "dim_ff": 48,
-        "num_layers": 2,
-        "num_heads": 2,
-        "dim_head": 16,
-        "position_bias_num_buckets": 8,
-        "position_bias_max_distance": 16,
-        "prompt_types": 3,
-        "prompt_length": 2,
-        "segment_types": 3,
-    }
-    return CPMAntConfig(vocab_size=corpus.about["vocab_size"], **{**shape, **other})
-
-
-SETTINGS = Settings(
-    weights={"verse": 2.0, "other": 1.0},
-    steps=8,
-    rows=4,
-    width=64,
-    shortest=8,
-    lr=1e-2,
-    warmup=2,
-    bf16=False,
-    compiled=False,
-)
-
-
-def run(corpus, out, settings=SETTINGS, seed=1, **options):
-    model = random_backbone(config_for(corpus), seed, torch.float32)
-    tokenizer = Tokenizer.from_file(corpus.vocabulary)
-    options.setdefault("intervals", EVERY_STEP)
-    train(model, tokenizer, corpus, settings, out, **options)
-    return model
-
-
-def train_losses(out):
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [
-        (r["step"], r["loss"], r["objectives"], r["sources"], r["lr"])
-        for r in rows
-        if r["event"] == "train"
-    ]
-
-
-@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
-def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
-    corpus, tmp_path, optimiser, monkeypatch
-):
-    settings = replace(SETTINGS, optimiser=optimiser)
-    whole = run(corpus, tmp_path / "whole", settings)
-    stop_at(5, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        run(corpus, tmp_path / "parts", settings)
-    monkeypatch.undo()
-    resumed = run(corpus, tmp_path / "parts", settings, seed=99, resume=True)
-    assert train_losses(tmp_path / "parts") == train_losses(tmp_path / "whole")
-    assert len(train_losses(tmp_path / "whole")) == 8
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-
-
-def stop_at(step, monkeypatch):
-    """Interrupt a run when it asks for the batch of `step`."""
-    original = training.Data.batch
-
-    def batch(self, number):
-        if number == step:
-            raise KeyboardInterrupt
-        return original(self, number)
-
-    monkeypatch.setattr(training.Data, "batch", batch)
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def test_losses_fall_and_the_log_tells_both_objectives_and_all_sources(corpus, tmp_path):
@@ -132,12 +40,31 @@ def test_losses_fall_and_the_log_tells_both_objectives_and_all_sources(corpus, t
     assert losses[-1][1] < losses[0][1] - 1
     assert {k for row in losses for k in row[2]} == {"infilling", "generation"}
     assert {k for row in losses for k in row[3]} == {"verse", "other"}
-    events = [json.loads(x) for x in (tmp_path / "out/log.jsonl").read_text().splitlines()]
-    held = next(e for e in events if e["event"] == "heldout-all")["sources"]
+    held = next(e for e in events(tmp_path / "out") if e["event"] == "heldout-all")["sources"]
     for parts in held.values():
         for part in parts.values():
             assert part["nats_per_character"] < part["unigram_nats_per_character"]
-    assert any(e["event"] == "sample" for e in events)
+    assert any(e["event"] == "sample" for e in events(tmp_path / "out"))
+
+
+def test_the_live_lines_name_objectives_sources_and_held_out_documents(corpus, tmp_path):
+    said = []
+    every = Intervals(log_steps=4, checkpoint_minutes=1e9, heldout_minutes=0)
+    run(corpus, tmp_path / "out", replace(SETTINGS, steps=6), intervals=every, report=said.append)
+    live = [line for line in said if "tokens/s" in line]
+    assert len(live) == 2  # after 4 steps, and what is left at the end
+    for line in live:
+        assert all(name in line for name in ("infilling", "generation", "verse", "other"))
+    assert sum("held out" in line for line in said) == 6 + 1
+
+
+def test_a_corpus_without_held_out_documents_has_no_held_out_loss(corpus, tmp_path):
+    path = tmp_path / "verse.jsonl"
+    path.write_text(json.dumps({"text": poem(1)}, ensure_ascii=False))
+    one = prepare([Source("verse", (path,), heldout=0)], corpus.vocabulary, tmp_path / "one")
+    run(one, tmp_path / "out", replace(SETTINGS, weights={"verse": 1.0}, steps=2))
+    assert "heldout-all" not in {e["event"] for e in events(tmp_path / "out")}
+    assert events(tmp_path / "out")[-1]["event"] == "end"
 
 
 def test_the_written_backbone_is_trained_half_precision_and_loads(corpus, tmp_path):
@@ -154,17 +81,36 @@ def test_the_written_backbone_is_trained_half_precision_and_loads(corpus, tmp_pa
     assert all(len(t) <= 5 for t in text)
 
 
-def test_training_goes_on_from_a_backbone_with_another_mix(corpus, tmp_path, capsys):
+def test_training_goes_on_from_a_backbone_with_another_mix(corpus, tmp_path, cli):
     run(corpus, tmp_path / "first")
-    arguments = ["--corpus", str(corpus.path), "--backbone", str(tmp_path / "first/backbone")]
-    arguments += ["--steps", "2", "--rows", "2", "--width", "64", "--shortest", "8"]
-    arguments += ["--weight", "other=0", "--no-compile", "--log-steps", "1"]
-    assert main(["pretrain", "run", "--out", str(tmp_path / "on"), *arguments]) == 0
+    start = ("--corpus", corpus.path, "--backbone", tmp_path / "first/backbone", "--steps", 2)
+    out = ("--out", tmp_path / "on")
+    assert cli("pretrain", "run", *out, *start, *SMALL, "--weight", "other=0")[0] == 0
     assert {k for row in train_losses(tmp_path / "on") for k in row[3]} == {"verse"}
-    assert main(["pretrain", "run", "--out", str(tmp_path / "on"), "--resume", "--steps", "3"]) == 0
+    assert cli("pretrain", "run", *out, "--resume", "--steps", 3)[0] == 0
     assert [row[0] for row in train_losses(tmp_path / "on")] == [1, 2, 3]
-    assert main(["pretrain", "run", "--out", str(tmp_path / "on"), "--resume", "--lr", "1"]) == 2
-    assert "--lr cannot change" in capsys.readouterr().err
+
+
+def test_training_goes_on_with_new_sources_and_weights(corpus, tmp_path, cli):
+    """New text, prepared with the trained backbone's own vocabulary."""
+    run(corpus, tmp_path / "first")
+    backbone = tmp_path / "first/backbone"
+    for name, first in (("new one", 5000), ("new two", 6000)):
+        text = "\n\n".join(poem(first + i) for i in range(60))
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    files = (tmp_path / "new one.txt", tmp_path / "new two.txt")
+    made = ("--vocab", backbone / "vocab.txt", "--out", tmp_path / "new")
+    assert cli("pretrain", "prepare", *files, *made, "--set", "new one.weight=3")[0] == 0
+    start = ("--corpus", tmp_path / "new", "--backbone", backbone, "--steps", 8)
+    weights = ("--weight", "new two=9", "--warmup", 1000)
+    out = tmp_path / "on"
+    code, said, _ = cli("pretrain", "run", "--out", out, *start, *SMALL, *weights)
+    assert code == 0
+    assert "new one, new two" in said
+    first = events(out)[0]
+    assert first["settings"]["weights"] == {"new one": 3.0, "new two": 9.0}
+    trained, fresh = train_losses(out)[0][1], train_losses(tmp_path / "first")[0][1]
+    assert trained < fresh - 0.5  # it starts from what the backbone has learnt
 
 
 def test_perplexity_under_a_backbone_is_lower_for_what_it_has_learnt(corpus, tmp_path):
@@ -176,120 +122,46 @@ def test_perplexity_under_a_backbone_is_lower_for_what_it_has_learnt(corpus, tmp
     assert good < bad
 
 
-def test_a_run_by_seconds_keeps_its_training_time_in_the_checkpoint(corpus, tmp_path):
-    out = tmp_path / "out"
-    run(corpus, out, replace(SETTINGS, steps=0, seconds=0.3))
-    state = torch.load(out / "checkpoint.pt", weights_only=True)
-    before = state["progress"]
-    assert before["seconds"] >= 0.3
-    run(corpus, out, replace(SETTINGS, steps=0, seconds=before["seconds"] + 0.1), resume=True)
-    after = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]
-    assert after["step"] > before["step"]
-    assert after["seconds"] >= before["seconds"] + 0.1
-
-
-# --- what goes wrong ----------------------------------------------------------------------------
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_sources_and_checkpoint(
-    corpus, tmp_path, monkeypatch
-):
-    out = tmp_path / "out"
-    run(corpus, out, replace(SETTINGS, steps=2))
-    monkeypatch.setattr(
-        training.TargetLosses,
-        "__call__",
-        lambda self, rows: (
-            rows.ids.sum() * (self.model.input_embedding.weight.sum() * float("nan"))
-        ),
-    )
-    monkeypatch.setattr(training.TargetLosses, "fresh", False, raising=False)
-    with pytest.raises(UserError, match=r"step 3: the loss is nan .*(verse|other).*checkpoint\.pt"):
-        run(corpus, out, resume=True)
-    assert torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["step"] == 2
-
-
-def test_a_checkpoint_of_another_config_or_corpus_is_refused(corpus, tmp_path):
-    out = tmp_path / "out"
-    run(corpus, out)
-    model = random_backbone(config_for(corpus, dim_ff=64), 1, torch.float32)
-    tokenizer = Tokenizer.from_file(corpus.vocabulary)
-    with pytest.raises(UserError, match="another config"):
-        train(model, tokenizer, corpus, SETTINGS, out, resume=True)
-    with pytest.raises(UserError, match="another settings"):
-        run(corpus, out, replace(SETTINGS, seed=2), resume=True)
-    (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="not a readable checkpoint"):
-        run(corpus, out, resume=True)
-
-
-FULL_DISK = """
-import resource, sys, torch
-from pathlib import Path
-from cpm_tune.errors import UserError
-from cpm_tune.pretrain import checkpoint
-model, path = torch.nn.Linear(300, 300), Path(sys.argv[1])
-checkpoint.save(path, model, [], {"step": 1}, {})
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    checkpoint.save(path, model, [], {"step": 2}, {})
-except UserError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no file size limit here")
-def test_the_last_good_checkpoint_survives_a_full_disk(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
-    )
-    assert "step 2: the checkpoint could not be written" in done.stdout
-    assert f"the last good one is kept in {path}" in done.stdout
-    assert checkpoint.load(path, {})["progress"]["step"] == 1
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"vocab_size": 99}, "vocab_size is 99"),
-        ({"prompt_types": 2}, "2 prompt_types"),
-        ({"prompt_length": 300}, "more than its soft prompt"),
-    ],
-)
-def test_a_config_that_does_not_fit_is_one_sentence(corpus, tmp_path, capsys, change, message):
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(config_for(corpus, **{}).to_dict() | change))
-    arguments = ["--corpus", str(corpus.path), "--config", str(file), "--steps", "1"]
-    assert main(["pretrain", "run", "--out", str(tmp_path / "out"), *arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
-def test_a_vocabulary_without_specials_is_refused(tmp_path, capsys):
-    (tmp_path / "v.txt").write_text("天\n地\n")
-    (tmp_path / "a.txt").write_text("天地" * 20)
-    arguments = ["--vocab", str(tmp_path / "v.txt"), "--out", str(tmp_path / "out")]
-    assert main(["pretrain", "prepare", str(tmp_path / "a.txt"), *arguments]) == 2
-    assert "special entry" in capsys.readouterr().err
-
-
-def test_the_commands_go_from_text_to_a_backbone(tmp_path, capsys):
+def test_the_commands_go_from_text_to_a_backbone(tmp_path, cli):
     text = tmp_path / "poems.txt"
     text.write_text("\n\n".join(f"{i}\n" + poem(i) for i in range(80)), encoding="utf-8")
-    vocabulary, prepared, out = (str(tmp_path / n) for n in ("vocab.txt", "prepared", "out"))
+    vocabulary, prepared, out = (tmp_path / n for n in ("vocab.txt", "prepared", "out"))
     # GB 2312 level 1 is always covered, hence the size
-    assert main(["pretrain", "vocab", str(text), "--size", "4000", "--out", vocabulary]) == 0
-    assert main(["pretrain", "prepare", str(text), "--vocab", vocabulary, "--out", prepared]) == 0
+    assert cli("pretrain", "vocab", text, "--size", 4000, "--out", vocabulary)[0] == 0
+    assert cli("pretrain", "prepare", text, "--vocab", vocabulary, "--out", prepared)[0] == 0
     shape = CPMAntConfig(4000, 16, 24, 1, 2, 8, prompt_types=3, prompt_length=2, segment_types=3)
-    size = len(Tokenizer.from_file(tmp_path / "vocab.txt"))
+    size = len(Tokenizer.from_file(vocabulary))
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**shape.to_dict(), "vocab_size": size}))
-    arguments = ["--corpus", prepared, "--config", str(config), "--steps", "2", "--rows", "2"]
-    arguments += ["--width", "64", "--shortest", "8", "--no-compile", "--precision", "fp32"]
-    assert main(["pretrain", "run", "--out", out, *arguments]) == 0
-    assert open_folder(tmp_path / "out/backbone").trained
-    assert main(["pretrain", "run", "--out", out, *arguments]) == 2
-    assert "a run is there already" in capsys.readouterr().err
+    arguments = ("--corpus", prepared, "--config", config, "--steps", 2, *SMALL)
+    assert cli("pretrain", "run", "--out", out, *arguments)[0] == 0
+    assert open_folder(out / "backbone").trained
+    code, _, error = cli("pretrain", "run", "--out", out, *arguments)
+    assert code == 2
+    assert "a run is there already" in error
+
+
+def test_training_goes_on_when_nobody_reads_what_it_says(corpus, tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    config = write_config(tmp_path / "config.json", corpus)
+    words = ("--corpus", corpus.path, "--config", config, "--steps", 2, *SMALL)
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert main(["pretrain", "run", "--out", str(tmp_path / "out"), *map(str, words)]) == 0
+    monkeypatch.undo()
+    assert len(train_losses(tmp_path / "out")) == 2
+
+
+def test_an_unfinished_attempt_without_checkpoint_is_started_anew(corpus, tmp_path, cli):
+    config = write_config(tmp_path / "config.json", corpus)
+    start = ("--corpus", corpus.path, "--config", config, "--steps", 1, *SMALL)
+    out = tmp_path / "out"
+    assert cli("pretrain", "run", "--out", out, *start)[0] == 0
+    (out / "checkpoint.pt").unlink()
+    (out / "backbone").rename(tmp_path / "backbone")  # what a kill in the first minutes leaves
+    code, _, error = cli("pretrain", "run", "--out", out, "--resume")
+    assert (code, "without --resume" in error) == (2, True)
+    assert cli("pretrain", "run", "--out", out, *start)[0] == 0
+    assert [e["event"] for e in events(out)].count("start") == 1

@@ -9,6 +9,7 @@ checkpoints are folded once, when they are loaded (`cpm_tune.backbone.checkpoint
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,37 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype) * self.weight.to(x.dtype)
 
 
+class KVCache:
+    """One layer's keys and values, allocated once and written in place.
+
+    The first `append` decides batch, heads, dtype and device. Slots fill up in order.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.filled = slots, 0
+        self._both: Tensor | None = None  # keys and values: (2, batch, heads, slots, dim_head)
+
+    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (batch, heads, new, dim_head) each; return views of all that was added so far."""
+        start, self.filled = self.filled, self.filled + key.shape[2]
+        if self._both is None:
+            batch, heads, _, dim_head = key.shape
+            self._both = key.new_empty(2, batch, heads, self.slots, dim_head)
+        self._both[0, :, :, start : self.filled] = key
+        self._both[1, :, :, start : self.filled] = value
+        return self._both[0, :, :, : self.filled], self._both[1, :, :, : self.filled]
+
+    def keep(self, rows: Tensor) -> None:
+        """Row i becomes what row `rows[i]` was, the rest goes. Rows that stay are not copied."""
+        if self._both is None:
+            return
+        there = torch.arange(len(rows), device=rows.device)
+        moved = (rows != there).nonzero()[:, 0]
+        used = self._both[:, :, :, : self.filled]
+        used[:, moved] = used[:, rows[moved]]
+        self._both = self._both[:, : len(rows)]
+
+
 class Attention(nn.Module):
     """Multi-head attention with an additive bias that carries both positions and mask."""
 
@@ -43,8 +75,11 @@ class Attention(nn.Module):
         self.dim_head = config.dim_head
         self.dropout_p = config.dropout_p
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x (batch, length, dim_model), bias (batch, heads, length, length) -> like x."""
+    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+        """x (batch, length, dim_model), bias (batch, heads, length, keys) -> like x.
+
+        The keys are x's own, after those of the cache (which takes x's), if there is one.
+        """
 
         def heads(projected: Tensor) -> Tensor:
             return projected.view(*projected.shape[:2], -1, self.dim_head).transpose(1, 2)
@@ -52,11 +87,18 @@ class Attention(nn.Module):
         query, key, value = (
             heads(project(x)) for project in (self.project_q, self.project_k, self.project_v)
         )
+        if cache is not None:
+            key, value = cache.append(key, value)
+        key, value, bias = self.extend(key, value, bias)
         dropout = self.dropout_p if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
         )
         return self.attention_out(mixed.transpose(1, 2).flatten(2))
+
+    def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What queries see besides the sequence: nothing here; a prefix delta replaces this."""
+        return key, value, bias
 
 
 class SelfAttentionBlock(nn.Module):
@@ -68,8 +110,9 @@ class SelfAttentionBlock(nn.Module):
         self.self_attention = Attention(config)
         self.dropout = nn.Dropout(config.dropout_p)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        return x + self.dropout(self.self_attention(self.layernorm_before_attention(x), bias))
+    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+        mixed = self.self_attention(self.layernorm_before_attention(x), bias, cache)
+        return x + self.dropout(mixed)
 
 
 class GatedInput(nn.Module):
@@ -118,9 +161,9 @@ class TransformerBlock(nn.Module):
         self.self_att = None if masked[0] else SelfAttentionBlock(config)
         self.ffn = None if masked[1] else FFNBlock(config)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
         if self.self_att is not None:
-            x = self.self_att(x, bias)
+            x = self.self_att(x, bias, cache)
         return x if self.ffn is None else self.ffn(x)
 
 
@@ -132,9 +175,11 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(TransformerBlock(config, m) for m in config.mask_modules)
         self.output_layernorm = RMSNorm(config.dim_model, config.eps)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, bias)
+    def forward(
+        self, x: Tensor, bias: Tensor, caches: Sequence[KVCache | None] | None = None
+    ) -> Tensor:
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
+            x = layer(x, bias, cache)
         return self.output_layernorm(x)
 
 
@@ -177,6 +222,17 @@ class PositionBias(nn.Module):
         same = (segment[:, :, None] == segment[:, None, :])[:, None]
         return torch.where(same, within, between)
 
+    def last_row(self, segment: Tensor, index: Tensor) -> Tensor:
+        """The bias of the last position alone, where `index` (length,) says where each key is.
+
+        segment (batch, length) int64 -> (batch, heads, 1, length).
+        """
+        table, own = self.relative_attention_bias, segment[:, -1:]
+        within = table[self._bucket(index - index[-1])]
+        between = table[self.buckets + own * self.segments + segment]
+        chosen = torch.where((segment == own)[..., None], within, between)
+        return chosen.transpose(1, 2)[:, :, None]
+
 
 def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
     """Which (query, key) pairs attend: (batch, length) x 2 -> bool (batch, length, length).
@@ -191,6 +247,11 @@ def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
     return seen & same_span
 
 
+def embedding(rows: int, dim: int) -> nn.Embedding:
+    """An embedding without values: drawing them on the meta device costs torch a long import."""
+    return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
+
+
 class CPMAnt(nn.Module):
     """The backbone: token ids to hidden states; `logits` is the tied head.
 
@@ -202,11 +263,11 @@ class CPMAnt(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.prompt_embedding = nn.Embedding(
+        self.prompt_embedding = embedding(
             config.prompt_types * config.prompt_length, config.dim_model
         )
-        self.segment_embedding = nn.Embedding(config.segment_types, config.dim_model)
-        self.input_embedding = nn.Embedding(config.vocab_size, config.dim_model)
+        self.segment_embedding = embedding(config.segment_types, config.dim_model)
+        self.input_embedding = embedding(config.vocab_size, config.dim_model)
         self.position_bias = PositionBias(config)
 
     def embed(self, ids: Tensor, segment: Tensor) -> Tensor:
@@ -224,13 +285,30 @@ class CPMAnt(nn.Module):
         context: Tensor | None = None,
         span: Tensor | None = None,
         length: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+        caches: Sequence[KVCache] | None = None,
     ) -> Tensor:
         """Return hidden states (batch, length, dim_model).
 
         ids, segment: (batch, length) int64. context: bool, what all positions see (default: all).
         span: int64, keeps packed examples apart (default: one span per row); -1 is padding.
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
+        caches: one a layer, for decoding: keys and values are added to them. With caches that hold
+        something, `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
         """
+        if bias is None:
+            bias = self._masked_bias(ids, segment, context, span, length)
+        return self.encoder(self.embed(ids, segment), bias, caches)
+
+    def _masked_bias(
+        self,
+        ids: Tensor,
+        segment: Tensor,
+        context: Tensor | None,
+        span: Tensor | None,
+        length: Tensor | None,
+    ) -> Tensor:
         if context is None:
             context = torch.ones_like(ids, dtype=torch.bool)
         if span is None:
@@ -239,8 +317,7 @@ class CPMAnt(nn.Module):
             padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
             span = span.masked_fill(padding, -1)
         bias = self.position_bias(segment)
-        bias = bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
-        return self.encoder(self.embed(ids, segment), bias)
+        return bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., dim_model) -> (..., vocab_size), by the tied input embedding."""

@@ -14,7 +14,7 @@ SPECIALS = ("<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>")
 MAX_WORD = 200
 
 
-def _segmenter() -> Any:
+def make_segmenter() -> Any:
     """A jieba segmenter of our own: quiet, its cache in the user's cache folder."""
     import logging
 
@@ -58,7 +58,7 @@ class Tokenizer:
     def from_file(cls, path: Path) -> Tokenizer:
         """Read a vocabulary file; raise UserError naming it for what is wrong."""
         try:
-            return cls(path.read_text(encoding="utf-8").split("\n"))
+            return cls(path.read_text(encoding="utf-8-sig").split("\n"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a CPM-Ant vocabulary: {error}.") from error
 
@@ -85,7 +85,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special entry around it."""
         if self._jieba is None:
-            self._jieba = _segmenter()
+            self._jieba = make_segmenter()
         ids: list[int] = []
         for word in self._jieba.cut(text, cut_all=False):
             ids.extend(self._pieces(word))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -37,11 +36,3 @@ def global_batches(n_rows: int, recipe: Recipe, seed: int) -> Iterator[GlobalBat
             if step > last:
                 return
             yield GlobalBatch(step, epoch, tuple(order[start : start + recipe.batch_size].tolist()))
-
-
-def rows_at(dataset: Any, numbers: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Rows of a datasets.Dataset by number, in that order."""
-    columns = dataset[list(numbers)]
-    return [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]

@@ -1,8 +1,9 @@
 """Turns a row into sequences for the backbone. The only encoder: training and inference share it.
 
 A sequence is: soft-prompt rows (segment 0), `<s>`, the text. Too long texts are shortened by one
-rule: the longest field loses characters from its end until the sequence fits; the template's own
-words and the options are never cut. What was cut is counted.
+rule: the longest fields (and options of the row's own) lose characters, at the side the template
+says, until the sequence fits; the template's own words are never cut. A text to write is cut to
+`answer_tokens`, for which room is left in training and in inference alike. What was cut is counted.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Any
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.delta.slots import SoftSlots, slot_places
 from cpm_tune.errors import UserError
 from cpm_tune.spec import Encoding
-from cpm_tune.task import Row, Task, Template
+from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
 
 PROMPT_SEGMENT = 0
+Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Target:
 class Sequence:
     """Ids from the soft prompt on; positions before `n_context` are visible to all others."""
 
-    ids: tuple[int, ...]
+    ids: Ids
     n_context: int
 
 
@@ -40,7 +43,7 @@ class Sequence:
 class Example:
     """One row, encoded. A candidate answer's score is the sum over its targets.
 
-    `gold` is the index of the right candidate.
+    `gold` is the index of the right candidate, -1 where there is none.
     """
 
     id: str
@@ -65,10 +68,17 @@ class Encoder:
         encoding: Encoding,
         config: CPMAntConfig,
         tokenizer: Tokenizer,
+        answer_tokens: int = 0,
+        soft: SoftSlots | None = None,
     ) -> None:
-        """Raises UserError where template or settings do not fit the vocabulary or the backbone."""
+        """`answer_tokens` is the room for a text to write, `soft` a soft prompt's tokens.
+
+        Raises UserError where template or settings do not fit the vocabulary or the backbone.
+        """
         self.template, self.encoding, self.tokenizer = template, encoding, tokenizer
-        self.by_option = template.by_option
+        self.answer, self.by_option = task.answer, template.by_option
+        self.generates = isinstance(task.answer, Generate)
+        self.answer_tokens = answer_tokens
         for setting, top in (("prompt_type", "prompt_types"), ("segment", "segment_types")):
             value, limit = getattr(encoding, setting), getattr(config, top)
             if value >= limit:
@@ -79,25 +89,25 @@ class Encoder:
         start = config.vocab_size + encoding.prompt_type * config.prompt_length
         self.head = (*range(start, start + config.prompt_length), tokenizer.bos)
         self.n_prompt = config.prompt_length
-        slot = next(i for i, p in enumerate(template.pieces) if p.kind in ("option", "answer"))
-        self._before = template.pieces[:slot]
-        self._after = "".join(piece.value for piece in template.pieces[slot + 1 :])
-        self._fields = template.fields
-        self._options = tuple(self._known(option, "option") for option in template.options)
-        self._tail = tuple(tokenizer.encode(self._after))
-        self._yes = self._known(template.yes, "answer word") if self.by_option else ()
-        if self.by_option and len(self._yes) != 1:
+        self._soft, self._before_option = _placed(template, soft)
+        self._verbalised = {option: self._known(option, "option") for option in template.options}
+        yes = self._known(template.yes, "answer word") if self.by_option else (tokenizer.unk,)
+        if len(yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
-        self._room = encoding.max_length - max(map(len, self._options)) - len(self._tail)
-        without_fields = len(self._prefix_ids(dict.fromkeys(self._fields, ""), None))
-        if without_fields > self._room:
-            least = encoding.max_length + without_fields - self._room
+        self._yes = yes[0]
+        lists = set(task.files.texts)
+        empty: Row = {name: [] if name in lists else "" for name in template.fields}
+        own = "" if not template.options else max(template.options, key=len)
+        least = self._length(self._ids(empty, (own,), None))
+        if least > encoding.max_length:
+            needed = f"template '{template.name}'"
+            needed += f" and {answer_tokens} tokens to write" if self.generates else ""
             raise UserError(
-                f"encode.max_length is {encoding.max_length}: the soft prompt and template "
-                f"'{template.name}' alone need {least}; give more."
+                f"encode.max_length is {encoding.max_length}: the soft prompt and {needed} alone "
+                f"need {least}; give more."
             )
 
-    def _known(self, text: str, what: str) -> tuple[int, ...]:
+    def _known(self, text: str, what: str) -> Ids:
         ids = tuple(self.tokenizer.encode(text))
         if not ids or self.tokenizer.unk in ids:
             raise UserError(
@@ -106,64 +116,141 @@ class Encoder:
             )
         return ids
 
+    def options(self, row: Row) -> tuple[str, ...]:
+        """The texts that are scored for a row, in the order of the labels or the row's options."""
+        if isinstance(self.answer, Choice):
+            return self.template.options
+        if isinstance(self.answer, Options | Rank):
+            own = tuple(row[self.answer.options])
+            return self.template.options[: len(own)] if self.template.options else own
+        return ()
+
     def encode(self, row: Row, *, train: bool = False) -> Example:
-        """Encode a row. With `train`, a verbaliser's wrong options are left out (they carry no
-        loss: CPM-2 trains on the gold answer's tokens)."""
-        before, truncated = self._fit(row)
-        gold = int(row["target"])
+        """Encode a row.
+
+        With `train`, what carries no loss is left out: a verbaliser's wrong options (CPM-2 trains
+        on the gold answer's tokens), documents as good as the best one. Without it a text to write
+        is encoded all the same if there is one, to be scored.
+        """
+        target, texts = row["target"], self.options(row)
+        cap, truncated = self._fit(row, texts)
+        before, options, after = self._ids(row, texts, cap)
+        gold = -1 if target is None else 0
+        if self.generates:
+            answer, cut = self._to_write(target or "")
+            options, truncated = [answer], truncated or cut
+        elif isinstance(self.answer, Rank):
+            gold = -1 if target is None else max(range(len(target)), key=lambda i: target[i])
+            if train:
+                kept = [i for i, grade in enumerate(target) if i == gold or grade < target[gold]]
+                options, gold = [options[i] for i in kept], kept.index(gold)
+        elif target is not None:
+            gold = int(target)
+            if train and not self.by_option:
+                options, gold = [options[gold]], 0
+        sequences, candidates = self._candidates(before, options, after)
+        return Example(str(row["id"]), sequences, candidates, gold, truncated)
+
+    def _candidates(
+        self, before: Ids, options: list[Ids], after: Ids
+    ) -> tuple[tuple[Sequence, ...], tuple[tuple[Target, ...], ...]]:
         start = len(before) - 1
         if self.by_option:
             sequences = tuple(
-                Sequence(ids := (*before, *option, *self._tail), len(ids))
-                for option in self._options
+                Sequence(ids := (*before, *option, *after), len(ids)) for option in options
             )
-            candidates: tuple[tuple[Target, ...], ...] = tuple(
-                (Target(k, len(s.ids) - 1, self._yes[0]),) for k, s in enumerate(sequences)
+            return sequences, tuple(
+                (Target(k, len(s.ids) - 1, self._yes),) for k, s in enumerate(sequences)
             )
-        elif all(len(option) == 1 for option in self._options):
-            sequences = (Sequence(before, len(before)),)
-            candidates = tuple((Target(0, start, option[0]),) for option in self._options)
-        else:
-            sequences = tuple(Sequence(before + o[:-1], len(before)) for o in self._options)
-            candidates = tuple(
-                tuple(Target(k, start + i, token) for i, token in enumerate(option))
-                for k, option in enumerate(self._options)
-            )
-        if train and not self.by_option:
-            kept = candidates[gold]
-            sequences = (sequences[kept[0].sequence],)
-            candidates = (tuple(Target(0, t.position, t.token) for t in kept),)
-            gold = 0
-        return Example(str(row["id"]), sequences, candidates, gold, truncated)
-
-    def prefix(self, row: Row, cap: int | None = None) -> str:
-        """The text before the option or answer, with every field cut to `cap` characters."""
-        return "".join(
-            piece.value if piece.kind == "text" else row[piece.value][:cap]
-            for piece in self._before
+        if all(len(option) == 1 for option in options):
+            one = (Sequence(before, len(before)),)
+            return one, tuple((Target(0, start, option[0]),) for option in options)
+        sequences = tuple(Sequence(before + o[:-1], len(before)) for o in options)
+        return sequences, tuple(
+            tuple(Target(k, start + i, token) for i, token in enumerate(option))
+            for k, option in enumerate(options)
         )
 
-    def _prefix_ids(self, row: Row, cap: int | None) -> tuple[int, ...]:
-        return (*self.head, *self.tokenizer.encode(self.prefix(row, cap)))
+    def _to_write(self, text: str) -> tuple[Ids, bool]:
+        """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
+        ids = (*self.tokenizer.encode(text), self.tokenizer.eos)
+        return ids[: self.answer_tokens], len(ids) > self.answer_tokens
 
-    def _fit(self, row: Row) -> tuple[tuple[int, ...], bool]:
-        """Ids up to the option or answer, within max_length, and whether a field was cut."""
-        whole = self._prefix_ids(row, None)
-        if len(whole) <= self._room:
-            return whole, False
-        low, high = 0, max((len(row[name]) for name in self._fields), default=0)
+    def prefix(self, row: Row) -> tuple[Ids, bool]:
+        """What stands before the text to write, and whether a field was cut."""
+        cap, truncated = self._fit(row, ())
+        return self._ids(row, (), cap)[0], truncated
+
+    def _ids(
+        self, row: Row, options: tuple[str, ...], cap: int | None
+    ) -> tuple[Ids, list[Ids], Ids]:
+        """The ids before the option or answer, of each option, and after it."""
+        encode = self.tokenizer.encode
+        sides: tuple[list[int], list[int]] = ([*self.head], [])
+        side, text = 0, ""
+        for place, piece in enumerate(self.template.pieces):
+            slot = piece.kind in ("option", "answer")
+            if slot or place in self._soft:
+                sides[side].extend((*encode(text), *self._soft.get(place, ())))
+                text = ""
+            if slot:
+                sides[0].extend(self._before_option if piece.kind == "option" else ())
+                side = 1
+            elif piece.kind == "text":
+                text += piece.value
+            else:
+                text += self.template.cut(row, piece.value, cap)
+        sides[side].extend((*encode(text), *self._soft.get(len(self.template.pieces), ())))
+        written = [
+            self._verbalised.get(text)
+            or tuple(encode(text[:cap]))
+            or (() if self.by_option else (self.tokenizer.unk,))
+            for text in options
+        ]
+        return tuple(sides[0]), written, tuple(sides[1])
+
+    def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
+        before, options, after = parts
+        longest = max(map(len, options), default=0)
+        return len(before) + max(longest, self.answer_tokens if self.generates else 0) + len(after)
+
+    def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[int | None, bool]:
+        """How many characters every field may have to fit max_length (None: all of them)."""
+        room = self.encoding.max_length
+        if self._length(self._ids(row, options, None)) <= room:
+            return None, False
+        shown = [row[name] for name in self.template.fields]
+        texts = [text for value in shown for text in ([value] if isinstance(value, str) else value)]
+        low, high = 0, max(map(len, (*texts, *options)), default=0)
         while high - low > 1:  # `low` characters fit, `high` do not
             middle = (low + high) // 2
-            fits = len(self._prefix_ids(row, middle)) <= self._room
+            fits = self._length(self._ids(row, options, middle)) <= room
             low, high = (middle, high) if fits else (low, middle)
-        return self._prefix_ids(row, low), True
+        return low, True
+
+
+def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], Ids]:
+    """A soft prompt's ids by the piece of the template they stand before, and those before each
+    option. Raises UserError where the template lacks a slot."""
+    if soft is None:
+        return {}, ()
+    places = slot_places([piece.kind for piece in template.pieces])
+    absent = [name for name in soft.names if name not in places]
+    if absent:
+        raise UserError(
+            f"delta.slots: template '{template.name}' has no slot '{absent[0]}' (it has "
+            f"{', '.join(places)}); set its ratio to 0 or choose another template."
+        )
+    before_option = soft.options[0] if soft.options else ()
+    return {places[name]: soft.slot_ids(name) for name in soft.names}, before_option
 
 
 def describe(example: Example, encoder: Encoder) -> list[dict[str, Any]]:
     """For people: the text tokens and the scored positions of each sequence."""
     rows = []
     for number, sequence in enumerate(example.sequences):
-        text = [encoder.tokenizer.entries[i] for i in sequence.ids[encoder.n_prompt :]]
+        entries = encoder.tokenizer.entries
+        text = [entries.get(i, "<soft>") for i in sequence.ids[encoder.n_prompt :]]
         targets = [
             (t.position, encoder.tokenizer.entries[t.token])
             for candidate in example.candidates

@@ -1,51 +1,37 @@
-"""Finds and reads a task's files: checked rows with line numbers, kept in memory-mapped Arrow.
+"""Finds a task's files and checks their rows. Every fault is a UserError that names file and line.
 
-Accepted are one JSON object a line (.jsonl, .json), tab-separated text (.tsv, .txt) and .csv, the
-tables with or without a header. Every fault is a UserError that names file and line.
+What a row is: `id`, the task's columns without the one that holds the answer, and `target`: the
+number of the right option, the documents' grades, or the text to write; None where a test split
+has no answers.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.data.readers import JSON_ENDINGS, TABLES, records
 from cpm_tune.errors import UserError
-from cpm_tune.paths import cache_dir, shipped
-from cpm_tune.task import SPLITS, Row, Task
-
-JSON_LINES = (".jsonl", ".json")
-TABLES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
-READER_VERSION = 1
+from cpm_tune.paths import file_sha256, shipped
+from cpm_tune.task import SPLITS, BadRow, Choice, Options, Rank, Row, Task
 
 
 @dataclass(frozen=True)
 class SplitFile:
-    """One split on disk and its fingerprint."""
+    """One split on disk, one file or several read one after the other, and its fingerprint."""
 
     split: str
-    path: Path
+    paths: tuple[Path, ...]
     sha256: str
 
-
-@dataclass(frozen=True)
-class Split:
-    """The rows of a split: `rows` is a datasets.Dataset of id, the task's text columns and `target`
-    (int, the index of the row's label)."""
-
-    file: SplitFile
-    rows: Any
-    n_skipped: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    def path(self) -> Path:
+        """The (first) file."""
+        return self.paths[0]
 
 
 def sample_folder(task: Task) -> Path:
@@ -56,10 +42,13 @@ def sample_folder(task: Task) -> Path:
 def is_sample(task: Task, splits: dict[str, SplitFile]) -> bool:
     """Whether any of these files is one of the task's sample data, wherever it lies."""
     folder = sample_folder(task)
-    known = (
-        {_sha256(path) for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+    if not folder.is_dir():
+        return False
+    known = {file_sha256(path) for path in folder.rglob("*") if path.is_file()}
+    return any(
+        file.sha256 in known or any(file_sha256(path) in known for path in file.paths[1:])
+        for file in splits.values()
     )
-    return any(file.sha256 in known for file in splits.values())
 
 
 def find_splits(
@@ -68,7 +57,7 @@ def find_splits(
     needed: tuple[str, ...] = SPLITS,
     optional: tuple[str, ...] = (),
 ) -> dict[str, SplitFile]:
-    """Find the file of each needed split; raise UserError for what is missing (unless optional) or
+    """Find the files of each needed split; raise UserError for what is missing (unless optional) or
     ambiguous."""
     if not folder.is_dir():
         if folder == sample_folder(task):
@@ -76,231 +65,158 @@ def find_splits(
         raise UserError(f"--data {folder}: there is no such folder.")
     missing, found = [], {}
     for split in needed:
-        stems = task.files.names[split]
-        paths = [
-            path
-            for stem in stems
-            for ending in (*JSON_LINES, *TABLES)
-            if (path := folder / f"{stem}{ending}").is_file()
-        ]
-        if len(paths) > 1:
-            names = " and ".join(path.name for path in paths)
+        sets = _file_sets(task, folder, split)
+        if len(sets) > 1:
+            names = " and ".join(str(paths[0].relative_to(folder)) for paths in sets)
             raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
-        if paths:
-            found[split] = SplitFile(split, paths[0], _sha256(paths[0]))
+        if sets:
+            found[split] = SplitFile(split, sets[0], _fingerprint(sets[0]))
         elif split not in optional:
-            missing.append(f"{split} ({' or '.join(stems)})")
+            names = " or ".join(map(_said, task.files.names[split]))
+            missing.append(f"{split} ({names})")
     if missing:
         raise UserError(
-            f"{folder}: no file for {', '.join(missing)}; expected names like "
-            f"{task.files.names[needed[0]][0]}.jsonl, .tsv or .csv (task {task.name})."
+            f"{folder}: no file for {', '.join(missing)}; stems may end in .jsonl, .json, .tsv or "
+            f".csv (task {task.name})."
         )
     return found
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
+    """The accepted sets of files of a split that are there; one inside another does not count."""
+    sets: list[tuple[Path, ...]] = []
+    for accepted in task.files.names[split]:
+        members = (accepted,) if isinstance(accepted, str) else accepted
+        matches = [_matches(folder, member) for member in members]
+        if not all(matches):
+            continue
+        if len(members) == 1 and "*" not in members[0]:
+            sets += [(path,) for path in matches[0]]
+        else:
+            sets.append(tuple(path for match in matches for path in match))
+    return [
+        paths
+        for i, paths in enumerate(sets)
+        if not any(
+            set(paths) < set(other) or (set(paths) == set(other) and j < i)
+            for j, other in enumerate(sets)
+        )
+    ]
 
 
-def read_split(
-    task: Task, file: SplitFile, limit: int | None = None, skip_bad_rows: bool = False
-) -> Split:
-    """Read and check a split; the first `limit` rows if given.
-
-    Raises UserError for the first bad row, or for a split without rows. With `skip_bad_rows`, bad
-    rows are dropped and counted.
-    """
-    from datasets import Dataset
-
-    key = json.dumps(
-        [
-            READER_VERSION,
-            file.sha256,
-            file.path.suffix,
-            repr(task.files),
-            repr(task.answer),
-            task.name,
-            task.version,
-            limit,
-            skip_bad_rows,
-        ]
-    )
-    stored = cache_dir("data") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
-    counted = stored.with_suffix(".skipped")
-    for attempt in (1, 2):  # a damaged cache file is made again
-        if attempt == 2 or not stored.is_file() or task.files.read is not None:
-            _store(task, file, limit, skip_bad_rows, stored)
-        try:
-            rows = Dataset.from_file(str(stored))
-            return Split(file, rows, int(counted.read_text()) if skip_bad_rows else 0)
-        except (OSError, ValueError):  # pyarrow.ArrowInvalid is a ValueError
-            if attempt == 2:
-                raise
-    raise AssertionError
+def _matches(folder: Path, name: str) -> list[Path]:
+    if "*" in name:
+        return sorted(path for path in folder.glob(name) if path.is_file())
+    if Path(name).suffix:
+        return [folder / name] if (folder / name).is_file() else []
+    endings = (*JSON_ENDINGS, *TABLES)
+    return [path for end in endings if (path := folder / f"{name}{end}").is_file()]
 
 
-def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: Path) -> None:
-    """Write checked rows to an Arrow file, complete or not at all."""
-    from datasets import Features, Value
-    from datasets.arrow_writer import ArrowWriter
+def _said(accepted: str | tuple[str, ...]) -> str:
+    return accepted if isinstance(accepted, str) else " with ".join(accepted)
 
-    texts = [name for name in task.files.columns if name != task.answer.column]
-    features = Features(
-        {"id": Value("string"), **{t: Value("string") for t in texts}, "target": Value("int32")}
-    )
-    n_rows = 0
-    bad: list[str] | None = [] if skip else None
 
-    with tempfile.TemporaryDirectory(dir=stored.parent) as scratch:
-        part = Path(scratch) / "rows.arrow"
-        writer = ArrowWriter(features=features, path=str(part))
-        for row in islice(checked_rows(task, file, bad), limit):
-            writer.write(row)
-            n_rows += 1
-        if not n_rows:
-            skipped = f" ({len(bad)} bad rows skipped)" if bad else ""
-            raise UserError(f"{file.path}: the {file.split} split has no rows{skipped}.")
-        writer.finalize()
-        if bad is not None:
-            (Path(scratch) / "skipped").write_text(str(len(bad)))
-            os.replace(Path(scratch) / "skipped", stored.with_suffix(".skipped"))
-        os.replace(part, stored)
+def _fingerprint(paths: tuple[Path, ...]) -> str:
+    if len(paths) == 1:
+        return file_sha256(paths[0])
+    return hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()
 
 
 def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> Iterator[Row]:
-    """Yield a split's rows as they are on disk, checked: id, text columns, target.
+    """Yield a split's rows as they are on disk, checked.
 
     The first bad row raises UserError, unless a list is given to collect their messages.
     """
-    for number, (line, row) in enumerate(_raw_rows(task, file.path)):
-        try:
-            if isinstance(row, _Bad):
-                raise UserError(row.message)
-            name = str(row.get("id", number))
-            name = name if _is_utf8(name) else str(number)
-            checked = {"id": name, **_check(task, file.path, line, row)}
-        except UserError as error:
-            if bad is None:
-                raise UserError(f"{error} Mend it, or drop it with --skip-bad-rows.") from None
-            bad.append(str(error))
-        else:
-            yield checked
+    check = _checker(task, file.split)
+    number = 0
+    for where, record in official_records(task, file):
+        own = record.get("id") if isinstance(record, dict) else None
+        found = list(rows_of(task, where, record))
+        for nth, row in enumerate(found):
+            try:
+                if isinstance(row, BadRow):
+                    raise UserError(row.message)
+                standing = number if own is None else own if len(found) == 1 else f"{own}-{nth}"
+                name = str(row.get("id", standing))
+                checked = {"id": name if _is_utf8(name) else str(number), **check(where, row)}
+            except UserError as error:
+                if bad is None:
+                    raise UserError(f"{error} Mend it, or drop it with --skip-bad-rows.") from None
+                bad.append(str(error))
+            else:
+                yield checked
+            number += 1
 
 
-@dataclass(frozen=True)
-class _Bad:
-    """A line that could not be read as a row."""
-
-    message: str
-
-
-def _raw_rows(task: Task, path: Path) -> Iterator[tuple[int, Row | _Bad]]:
+def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
+    """The records of a split's files as the reader gives them, with their places."""
     if task.files.read is not None:
-        return iter(task.files.read(path))
-    return _json_rows(path) if path.suffix in JSON_LINES else _table_rows(task, path)
+        yield from task.files.read(file.paths, file.split)
+        return
+    for path in file.paths:
+        yield from records(path, task.files.columns, task.files.aliases)
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Row | _Bad]]:
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            where = f"{path}:{line}"
-            try:
-                text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-                if not text:
-                    continue
-                row = json.loads(text)
-            except UnicodeDecodeError:
-                yield line, _Bad(f"{where}: not UTF-8 text; convert the file to UTF-8.")
-            except (ValueError, RecursionError) as error:
-                said = str(error).split(":")[0]
-                yield line, _Bad(f"{where}: not a whole JSON object on one line ({said}).")
-            else:
-                if isinstance(row, dict):
-                    yield line, row
-                else:
-                    yield (
-                        line,
-                        _Bad(
-                            f"{where}: expected one JSON object a line, found {type(row).__name__}."
-                        ),
-                    )
+def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
+    """The rows of one official record; a record that is wrong is one BadRow."""
+    if isinstance(record, BadRow):
+        return [record]
+    if task.files.rows is None:
+        if isinstance(record, dict):
+            return [{task.files.aliases.get(key, key): value for key, value in record.items()}]
+        said = f"expected one JSON object a line, found {type(record).__name__}"
+        return [BadRow(f"{where}: {said}.")]
+    try:
+        return list(task.files.rows(record))
+    except KeyError as error:
+        said = f"no field {error}"
+    except ValueError as error:
+        said = str(error)
+    except (TypeError, IndexError, AttributeError) as error:
+        said = f"not of the official form ({error})"
+    return [BadRow(f"{where}: {said} (task {task.name}).")]
 
 
-def _table_rows(task: Task, path: Path) -> Iterator[tuple[int, Row | _Bad]]:
-    delimiter = TABLES[path.suffix]
-    columns: list[str] | None = None
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(
-            file,
-            delimiter=delimiter,
-            quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
-            strict=True,
-        )
-        while True:
-            try:
-                cells = next(reader, None)
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: not UTF-8 text after line {reader.line_num}; convert it to UTF-8."
-                ) from error
-            except csv.Error as error:
-                raise UserError(
-                    f"{path}:{reader.line_num}: not a readable row ({error})."
-                ) from error
-            if cells is None:
-                return
-            if not any(cells):
+def _checker(task: Task, split: str) -> Callable[[str, Row], Row]:
+    """A function that returns a row's columns and target, or raises UserError."""
+    files, answer = task.files, task.answer
+    structures, texts, hidden = set(files.structures), set(files.texts), set(task.hidden)
+    unanswered = split == "test"
+
+    def check(where: str, row: Row) -> Row:
+        checked: Row = {}
+        answered = row.get(answer.column) is not None
+        for name in files.columns:
+            value = row.get(name)
+            if value is None and not (unanswered and not answered and name in hidden):
+                raise UserError(f"{where}: no field '{name}' (task {task.name}).")
+            if name == answer.column:
                 continue
-            if columns is None:
-                columns = _header(task, path, cells)
-                if columns is not None:
-                    continue
-                columns = list(task.files.columns)
-            if len(cells) != len(columns):
-                yield (
-                    reader.line_num,
-                    _Bad(
-                        f"{path}:{reader.line_num}: {len(cells)} columns, expected {len(columns)} "
-                        f"({', '.join(columns)})."
-                    ),
-                )
+            if value is None or name in structures:
+                checked[name] = value
+            elif name in texts:
+                if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+                    said = f"{where}: '{name}' is {_short(value)}, expected a list of texts"
+                    raise UserError(f"{said} (task {task.name}).")
+                for text in value:
+                    _check_text(task, where, name, text)
+                checked[name] = value
             else:
-                yield reader.line_num, dict(zip(columns, cells, strict=True))
+                _check_text(task, where, name, value)
+                checked[name] = value
+        value = row.get(answer.column)
+        checked["target"] = None if value is None else _target(task, where, value, checked, split)
+        return checked
+
+    return check
 
 
-def _header(task: Task, path: Path, cells: list[str]) -> list[str] | None:
-    """Return the columns if the first row is a header, None if it is data."""
-    names = [task.files.aliases.get(cell.strip(), cell.strip()) for cell in cells]
-    if not set(names) & set(task.files.columns):
-        return None
-    missing = [name for name in task.files.columns if name not in names]
-    if missing:
-        raise UserError(
-            f"{path}:1: no column '{missing[0]}' in the header ({', '.join(cells)}), expected "
-            f"{', '.join(task.files.columns)} (task {task.name})."
-        )
-    return names
-
-
-def _check(task: Task, path: Path, line: int, row: Row) -> Row:
-    """Return the task's text columns and the label's index, or raise UserError."""
-    row = {task.files.aliases.get(key, key): value for key, value in row.items()}
-    where = f"{path}:{line}"
-    checked: Row = {}
-    for name in task.files.columns:
-        if name not in row:
-            raise UserError(f"{where}: no field '{name}' (task {task.name}).")
-        value = row[name]
-        if name == task.answer.column:
-            checked["target"] = _label(task, where, value)
-        elif isinstance(value, str) and _is_utf8(value):
-            checked[name] = value
-        elif isinstance(value, str):
-            raise UserError(f"{where}: '{name}' holds half a surrogate pair (a cut emoji).")
-        else:
-            raise UserError(f"{where}: '{name}' is {value!r}, expected text (task {task.name}).")
-    return checked
+def _check_text(task: Task, where: str, name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: '{name}' is {_short(value)}, expected text (task {task.name}).")
+    if not _is_utf8(value):
+        raise UserError(f"{where}: '{name}' holds half a surrogate pair (a cut emoji).")
 
 
 def _is_utf8(text: str) -> bool:
@@ -311,12 +227,62 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _label(task: Task, where: str, value: object) -> int:
-    labels = task.answer.labels
+def _short(value: object) -> str:
+    said = repr(value)
+    return said if len(said) <= 60 else said[:57] + "..."
+
+
+def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
+    """The answer as it is used: an option's number, grades, or a text."""
+    answer = task.answer
+    name = f"{where}: {answer.column}"
+    if isinstance(answer, Choice):
+        return _label(answer, name, value, task.name)
+    if isinstance(answer, Options):
+        n = len(row[answer.options])
+        if not 2 <= n <= answer.most:
+            raise UserError(f"{where}: {n} options, expected 2 to {answer.most} ({task.name}).")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n:
+            raise UserError(f"{name} is {_short(value)}, expected 0 to {n - 1} ({task.name}).")
+        return value
+    if isinstance(answer, Rank):
+        n = len(row[answer.options])
+        numbers = isinstance(value, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in value
+        )
+        if not n or not numbers or len(value) != n:
+            raise UserError(
+                f"{name} is {_short(value)}, expected {n} numbers from 0, one a document "
+                f"({task.name})."
+            )
+        if split == "train" and (n < 2 or min(value) == max(value)):
+            raise UserError(f"{name}: training needs a better and a worse document ({task.name}).")
+        return [float(v) for v in value]
+    _check_text(task, where, answer.column, value)
+    return value
+
+
+def _label(answer: Choice, where: str, value: object, task: str) -> int:
+    labels = answer.labels
     said = None if isinstance(value, bool | float) else str(value).strip()
     for index, label in enumerate(labels):
         if said == str(label):
             return index
     expected = " or ".join(map(str, labels)) if len(labels) < 6 else f"one of {len(labels)} labels"
-    name = task.answer.column
-    raise UserError(f"{where}: {name} is {value!r}, expected {expected} (task {task.name}).")
+    raise UserError(f"{where} is {_short(value)}, expected {expected} (task {task}).")
+
+
+def gold(task: Task, row: Row) -> Any:
+    """What metrics compare a prediction with: a label, an option's number, grades, gold's value."""
+    answer, target = task.answer, row["target"]
+    if target is None:
+        return None
+    if isinstance(answer, Choice):
+        return answer.labels[target]
+    hidden = getattr(answer, "gold", "")
+    return row[hidden] if hidden and hidden != answer.column else target
+
+
+def as_json(value: Any) -> str:
+    """A structure as it is stored."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

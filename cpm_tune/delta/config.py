@@ -1,16 +1,24 @@
-"""Delta configurations in OpenDelta's own vocabulary; an unknown key is an error."""
+"""Delta configurations in OpenDelta's own vocabulary; an unknown key is an error.
+
+One frozen class per `delta_type`. Defaults are the presets of `delta_configs/`; formulas, sizes and
+sources stand in docs/deltas.md.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.spec import Frozen
 
 Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+NonLinearity = Literal["relu", "tanh", "swish", "gelu_new", "gelu_orig", "leakyrelu"]
 
 
 class NoneConfig(Frozen):
@@ -19,20 +27,184 @@ class NoneConfig(Frozen):
     delta_type: Literal["none"] = "none"
 
 
-class LoraConfig(Frozen):
-    """y = W x + (lora_alpha / lora_r) * B A x for each module whose name ends in one of
-    `modified_modules`, except those whose name starts with one of `exclude_modules`."""
+class FullConfig(Frozen):
+    """Nothing is frozen: the backbone's own parameters are trained, in fp32."""
+
+    delta_type: Literal["full"] = "full"
+
+
+class ModuleConfig(Frozen):
+    """A delta on each module whose name ends in one of `modified_modules` (whole parts of the
+    name), except those whose name starts with one of `exclude_modules`."""
+
+    modified_modules: Names
+    exclude_modules: tuple[Name, ...] = ()
+
+
+class LoraConfig(ModuleConfig):
+    """y = W x + (lora_alpha / lora_r) * B A x, on linear layers."""
 
     delta_type: Literal["lora"] = "lora"
-    modified_modules: Annotated[tuple[Name, ...], Field(min_length=1)] = ("project_q", "project_v")
-    exclude_modules: tuple[Name, ...] = ()
-    lora_r: Annotated[int, Field(ge=1)] = 8
-    lora_alpha: Annotated[float, Field(gt=0)] = 16
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    modified_modules: Names = ("project_q", "project_v")
+    lora_r: Count = 8
+    lora_alpha: Annotated[float, Field(gt=0, strict=True)] = 16
+    lora_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
 
 
-DeltaConfig = NoneConfig | LoraConfig
-CONFIGS: dict[str, type[NoneConfig] | type[LoraConfig]] = {"none": NoneConfig, "lora": LoraConfig}
+class AdapterConfig(ModuleConfig):
+    """h + up(f(down(h))) on a module's output h; by default inside the residual branches."""
+
+    delta_type: Literal["adapter"] = "adapter"
+    modified_modules: Names = ("self_attention", "ffn.ffn")
+    bottleneck_dim: Count = 24
+    non_linearity: NonLinearity = "gelu_new"
+
+
+class LowRankAdapterConfig(ModuleConfig):
+    """An adapter whose two weights are products of matrices of rank `low_rank_rank`; its bottleneck
+    is the width divided by `reduction_factor`."""
+
+    delta_type: Literal["low_rank_adapter"] = "low_rank_adapter"
+    modified_modules: Names = ("self_attention", "ffn.ffn")
+    reduction_factor: Count = 32
+    non_linearity: NonLinearity = "gelu_new"
+    low_rank_w_init: Literal["glorot-uniform", "glorot-normal"] = "glorot-uniform"
+    low_rank_rank: Count = 1
+
+
+class CompacterConfig(ModuleConfig):
+    """An adapter whose weights are sums of `hypercomplex_division` Kronecker products; its
+    bottleneck is the width divided by `reduction_factor`."""
+
+    delta_type: Literal["compacter"] = "compacter"
+    modified_modules: Names = ("self_attention", "ffn.ffn")
+    reduction_factor: Count = 16
+    non_linearity: NonLinearity = "gelu_new"
+    hypercomplex_division: Count = 4
+    hypercomplex_nonlinearity: Literal["glorot-uniform", "glorot-normal", "normal"] = (
+        "glorot-uniform"
+    )
+    phm_c_init: Literal["normal", "uniform"] = "normal"
+    phm_init_range: Annotated[float, Field(gt=0, strict=True)] = 0.0001
+    phm_rank: Count = 1
+    factorized_phm: bool = True
+    factorized_phm_rule: bool = False
+    use_bias_up_sampler: bool = True
+    use_bias_down_sampler: bool = True
+
+
+class ParallelAdapterConfig(ModuleConfig):
+    """y = F(x) + scaled * up(f(down(x))), from a module's input to a module's output.
+
+    `modified_modules` come in pairs: where an adapter's input is taken, where its output is added.
+    """
+
+    delta_type: Literal["parallel_adapter"] = "parallel_adapter"
+    modified_modules: Names = ("self_attention", "self_attention", "ffn.ffn", "ffn.ffn")
+    bottleneck_dim: Count = 24
+    non_linearity: NonLinearity = "gelu_new"
+    scaled: Annotated[float, Field(gt=0, strict=True)] = 1.0
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ParallelAdapterConfig:
+        if len(self.modified_modules) % 2:
+            raise ValueError(
+                f"modified_modules has {len(self.modified_modules)} names, expected pairs of "
+                "(input of, output of), such as self_attention, self_attention"
+            )
+        return self
+
+
+class BitFitConfig(ModuleConfig):
+    """y = F(x) + b. CPM-Ant has no bias at all, so the vectors are added, starting at zero.
+
+    A bias on keys alone changes nothing (softmax removes what all keys share), hence no project_k.
+    """
+
+    delta_type: Literal["bitfit"] = "bitfit"
+    modified_modules: Names = (
+        *("layernorm_before_attention", "project_q", "project_v", "attention_out"),
+        *("layernorm_before_ffn", "w_0", "w_1", "w_out", "output_layernorm"),
+    )
+
+
+class PrefixConfig(ModuleConfig):
+    """`prefix_token_num` trained keys and values, seen by every query of each attention module.
+
+    With `reparameterize` they are made from embeddings (of `embed_dim`) by a network with one
+    hidden layer (of `mid_dim`), shared by all layers up to its last product.
+    """
+
+    delta_type: Literal["prefix"] = "prefix"
+    modified_modules: Names = ("self_attention",)
+    prefix_token_num: Count = 6
+    reparameterize: bool = False
+    embed_dim: Count = 512
+    mid_dim: Count = 512
+
+    @model_validator(mode="after")
+    def _in_effect(self) -> PrefixConfig:
+        for key in ("embed_dim", "mid_dim"):
+            if (
+                not self.reparameterize
+                and getattr(self, key) != PrefixConfig.model_fields[key].default
+            ):
+                raise ValueError(f"{key} has no effect unless reparameterize is true")
+        return self
+
+
+class SoftPromptConfig(Frozen):
+    """`soft_token_num` trained input embeddings, divided over the `slots` of the template in the
+    ratio of `ratio_list`.
+
+    `option_token_num` of them, taken from the first slot, stand before each option. `token_init`:
+    vocabulary (embeddings of tokens drawn at random), text (those of `init_text`, repeated), prompt
+    (the backbone's own prompt of type `init_prompt_type`, repeated), random (uniform within
+    +-`init_range`, at the reference's scale).
+    """
+
+    delta_type: Literal["soft_prompt"] = "soft_prompt"
+    soft_token_num: Count = 100
+    slots: Names = ("front", "middle", "back")
+    ratio_list: tuple[Annotated[float, Field(ge=0, strict=True)], ...] = (33, 34, 33)
+    option_token_num: Annotated[int, Field(ge=0, strict=True)] = 0
+    token_init: Literal["vocabulary", "text", "prompt", "random"] = "vocabulary"
+    init_text: str = ""
+    init_prompt_type: Annotated[int, Field(ge=0, strict=True)] = 2
+    init_range: Annotated[float, Field(gt=0, strict=True)] = 0.5
+
+    @model_validator(mode="after")
+    def _slots(self) -> SoftPromptConfig:
+        apportion(self.soft_token_num, self.slots, self.ratio_list)
+        if (self.token_init == "text") != bool(self.init_text):
+            raise ValueError("token_init 'text' and init_text belong together; give both or none")
+        return self
+
+
+DeltaConfig = (
+    NoneConfig
+    | FullConfig
+    | LoraConfig
+    | AdapterConfig
+    | LowRankAdapterConfig
+    | ParallelAdapterConfig
+    | CompacterConfig
+    | BitFitConfig
+    | PrefixConfig
+    | SoftPromptConfig
+)
+CONFIGS: dict[str, type[DeltaConfig]] = {
+    "none": NoneConfig,
+    "full": FullConfig,
+    "lora": LoraConfig,
+    "adapter": AdapterConfig,
+    "low_rank_adapter": LowRankAdapterConfig,
+    "parallel_adapter": ParallelAdapterConfig,
+    "compacter": CompacterConfig,
+    "bitfit": BitFitConfig,
+    "prefix": PrefixConfig,
+    "soft_prompt": SoftPromptConfig,
+}
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
@@ -52,5 +224,7 @@ def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # several keys together
+            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from error
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"{where}: {key} is {first['input']!r}: {first['msg'].lower()}.") from error

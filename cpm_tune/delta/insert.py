@@ -1,26 +1,35 @@
-"""Puts a delta into a backbone, freezes the rest, and saves and loads the delta alone.
+"""Puts a delta into a backbone, freezes the rest; saves, loads and removes the delta.
 
 OpenDelta can fail silently in several ways; each is an error here: no module matched, a named
-module that matches nothing, no trainable parameter, a frozen parameter that moved, a delta loaded
-onto another backbone.
+module that matches nothing, no trainable parameter, a second delta on the same backbone, a frozen
+parameter that moved, a delta loaded onto another backbone.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.delta.config import DeltaConfig, LoraConfig, NoneConfig, parse_config
-from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.delta.config import (
+    DeltaConfig,
+    FullConfig,
+    NoneConfig,
+    SoftPromptConfig,
+    parse_config,
+)
+from cpm_tune.errors import UserError
 
 WEIGHTS, CONFIG = "delta.safetensors", "delta.json"
+_CARRIES = "_carries_delta"
 
 
 @dataclass
@@ -31,6 +40,7 @@ class Delta:
     parameters: dict[str, nn.Parameter]
     backbone: CPMAnt
     backbone_sha256: str
+    _undo: Callable[[], None]
 
     @property
     def n_trainable(self) -> int:
@@ -54,6 +64,14 @@ class Delta:
             )
         for key, tensor in state.items():
             self.parameters[key].copy_(tensor)
+
+    def remove(self) -> None:
+        """Take the delta out: the backbone is what it was before, bit for bit.
+
+        Its values are gone from the backbone; `state()` or `save` keeps them.
+        """
+        self._undo()
+        self.parameters = {}
 
     def save(self, folder: Path) -> None:
         """Write delta.safetensors (the delta alone) and delta.json, each atomically."""
@@ -87,90 +105,137 @@ def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
             f"{folder}: this delta was trained on another backbone (sha256 {owner[:12]}…, here "
             f"{backbone_sha256[:12]}…); give --backbone the one it was trained on."
         )
-    delta = insert(backbone, parse_config(config, str(folder / CONFIG)), owner, seed=0)
-    delta.load_state(state)
+    delta = _insert(backbone, parse_config(config, str(folder / CONFIG)), owner, seed=0)
+    try:
+        delta.load_state(state)
+    except UserError:
+        delta.remove()
+        raise
     return delta
 
 
-def insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: int) -> Delta:
+def insert(
+    backbone: CPMAnt,
+    config: DeltaConfig,
+    backbone_sha256: str,
+    seed: int,
+    tokenizer: Tokenizer | None = None,
+) -> Delta:
     """Insert a delta, freeze everything else, draw its initial values from `seed`.
 
-    Delta parameters are fp32 whatever the backbone's dtype. Raises UserError where nothing would be
-    trained.
+    The values are fp32 whatever the backbone's dtype, and the same on every device. A tokenizer is
+    needed for a soft prompt that begins as a text. Raises UserError where the delta does not fit
+    the backbone, nothing would be trained, or the backbone carries a delta already.
     """
-    before = dict(backbone.named_parameters())
-    backbone.requires_grad_(False)
-    if isinstance(config, NoneConfig):
-        return Delta(config, {}, backbone, backbone_sha256)
-    _check_modules(backbone, config)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        _insert_lora(backbone, config)
-    after = dict(backbone.named_parameters())
-    moved = [name for name, parameter in before.items() if after.get(name) is not parameter]
-    if moved:
-        raise UserError(f"inserting {config.delta_type} replaced the frozen parameter {moved[0]}.")
-    added = {name: parameter for name, parameter in after.items() if name not in before}
-    for parameter in added.values():
-        parameter.data = parameter.data.float()
-        parameter.requires_grad_(True)
-    delta = Delta(config, added, backbone, backbone_sha256)
-    trainable = {name for name, p in backbone.named_parameters() if p.requires_grad}
-    if not added or trainable != set(added):
-        raise UserError(f"{config.delta_type} left nothing to train; check modified_modules.")
+    delta = _insert(backbone, config, backbone_sha256, seed)
+    if isinstance(config, SoftPromptConfig):
+        try:
+            _initialise(delta, config, seed, tokenizer)
+        except UserError:
+            delta.remove()
+            raise
     return delta
 
 
-def _insert_lora(backbone: CPMAnt, config: LoraConfig) -> None:
-    from cpm_tune.delta.opendelta_import import opendelta
+def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: int) -> Delta:
+    if _CARRIES in vars(backbone):
+        raise UserError(
+            f"this backbone carries a delta already ({vars(backbone)[_CARRIES]}); remove it before "
+            f"{config.delta_type} is inserted."
+        )
+    before = dict(backbone.named_parameters())
+    trained_before = {name: parameter.requires_grad for name, parameter in before.items()}
+    take_out = _put_in(backbone, config, seed)
+    vars(backbone)[_CARRIES] = config.delta_type
 
-    # OpenDelta's LoRA ignores exclude_modules, so it is given the full names that remain.
-    opendelta().LoraModel(
-        backbone_model=backbone,
-        modified_modules=matched_modules(backbone, config),
-        lora_r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        backend="hf",
-    )
+    def undo() -> None:
+        take_out()
+        vars(backbone).pop(_CARRIES, None)
+        for name, parameter in before.items():
+            parameter.requires_grad_(trained_before[name])
+            parameter.grad = None
+
+    after = dict(backbone.named_parameters())
+    moved = [name for name, parameter in before.items() if after.get(name) is not parameter]
+    whole = isinstance(config, FullConfig)
+    trained = {name: p for name, p in after.items() if whole or name not in before}
+    if moved or not (trained or isinstance(config, NoneConfig)):
+        undo()
+        if moved:
+            raise UserError(f"inserting {config.delta_type} replaced the frozen {moved[0]}.")
+        raise UserError(f"{config.delta_type} left nothing to train; check modified_modules.")
+    backbone.train(backbone.training)  # new layers begin in training mode
+    backbone.requires_grad_(False)
+    for parameter in trained.values():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return Delta(config, trained, backbone, backbone_sha256, undo)
 
 
-def matched_modules(backbone: CPMAnt, config: LoraConfig) -> list[str]:
-    """Full names of the modules that a delta modifies, by OpenDelta's rule: whole name endings."""
-    return [
-        name
-        for name, _ in backbone.named_modules()
-        if any(("." + name).endswith("." + ending) for ending in config.modified_modules)
-        and not any(name.startswith(start) for start in config.exclude_modules)
-    ]
+def _put_in(backbone: CPMAnt, config: DeltaConfig, seed: int) -> Callable[[], None]:
+    """Insert the layers; return what takes them out again."""
+    if isinstance(config, NoneConfig):
+        return lambda: None
+    if isinstance(config, FullConfig):
+        return _keep(backbone)
+    from cpm_tune.delta.models import insert_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return insert_model(backbone, config)
 
 
-def _check_modules(backbone: CPMAnt, config: LoraConfig) -> None:
-    names = [name for name, _ in backbone.named_modules()]
-    linears = {
-        name.rsplit(".", 1)[-1]
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.Linear)
+def _keep(backbone: CPMAnt) -> Callable[[], None]:
+    """Copy the backbone's values to the CPU, to put them back."""
+    kept = {
+        name: p.detach().clone() if p.is_meta else p.detach().to("cpu", copy=True)
+        for name, p in backbone.named_parameters()
     }
-    for ending in config.modified_modules:
-        if not any(("." + name).endswith("." + ending) for name in names):
+
+    def restore() -> None:
+        for name, parameter in backbone.named_parameters():
+            parameter.data = kept[name].to(parameter.device, copy=True)
+
+    return restore
+
+
+@torch.no_grad()
+def _initialise(
+    delta: Delta, config: SoftPromptConfig, seed: int, tokenizer: Tokenizer | None
+) -> None:
+    """Give a soft prompt its first values, at the reference's scale."""
+    (table,) = delta.parameters.values()
+    backbone, n = delta.backbone, config.soft_token_num
+    if config.token_init == "random":
+        return  # drawn when it was inserted
+    embedding = backbone.input_embedding.weight
+    if config.token_init == "prompt":
+        types, each = backbone.config.prompt_types, backbone.config.prompt_length
+        if config.init_prompt_type >= types:
             raise UserError(
-                f"delta.modified_modules: no module of the backbone is named '{ending}'."
-                f"{did_you_mean(ending, linears)}"
+                f"delta.init_prompt_type is {config.init_prompt_type}, but this backbone has "
+                f"{types} prompts; choose 0 to {types - 1}."
             )
-    for start in config.exclude_modules:
-        if not any(name.startswith(start) for name in names):
-            raise UserError(f"delta.exclude_modules: no module's name starts with '{start}'.")
-    matched = matched_modules(backbone, config)
-    if not matched:
-        raise UserError("delta.exclude_modules leaves no module to modify.")
-    modules: dict[str, Any] = dict(backbone.named_modules())
-    for name in matched:
-        if not isinstance(modules[name], nn.Linear):
-            raise UserError(
-                f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, but "
-                f"{config.delta_type} modifies linear layers ({', '.join(sorted(linears))})."
-            )
+        embedding = backbone.prompt_embedding.weight
+        rows = list(range(config.init_prompt_type * each, (config.init_prompt_type + 1) * each))
+    elif table.is_meta:
+        return
+    elif config.token_init == "text":
+        rows = _known_ids(config.init_text, tokenizer)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(len(embedding), generator=generator)[:n].tolist()
+    index = [rows[k % len(rows)] for k in range(n)]
+    table.copy_(embedding[index].float() * math.sqrt(backbone.config.dim_model))
+
+
+def _known_ids(text: str, tokenizer: Tokenizer | None) -> list[int]:
+    if tokenizer is None:
+        raise UserError("delta.token_init is text, which needs the backbone's tokenizer.")
+    ids = [i for i in tokenizer.encode(text) if i != tokenizer.unk]
+    if not ids:
+        raise UserError(f"delta.init_text '{text}' cannot be written in this vocabulary.")
+    return ids
 
 
 @torch.no_grad()

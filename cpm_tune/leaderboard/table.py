@@ -63,6 +63,8 @@ def read_results(folder: Path) -> tuple[list[RunRecord], list[str]]:
         if record.status != "finished" or path.parent.name.endswith((".partial", ".old")):
             said = f": {record.error}" if record.error else ""
             warnings.append(f"{path.parent.name}: {record.status}, not in the table{said}")
+        elif not record.labelled:
+            warnings.append(f"{path.parent.name}: its test split has no answers, so no score")
         elif record.run_id in records:
             warnings.append(f"{path}: the same run is there twice; one is counted.")
         else:
@@ -136,8 +138,12 @@ def _settings(record: RunRecord) -> dict[str, str]:
     parts = {"delta": spec.delta, "encode": spec.encoding.model_dump()}
     if spec.recipe is not None:
         parts["train"] = spec.recipe.model_dump()
+    if spec.decoding is not None:
+        parts["decode"] = spec.decoding.model_dump()
     flat = {f"{part}.{k}": v for part, values in parts.items() for k, v in values.items()}
-    shown = {k: ",".join(v) if isinstance(v, list) else f"{v}" for k, v in flat.items()}
+    shown = {
+        k: ",".join(map(str, v)) if isinstance(v, list | tuple) else f"{v}" for k, v in flat.items()
+    }
     return {**shown, "precision": spec.precision, "train data": (spec.data.train or "")[:8]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 from cpm_tune.errors import UserError, did_you_mean
@@ -19,7 +18,7 @@ from cpm_tune.metrics import (
 )
 from cpm_tune.metrics.base import Metric, Score
 
-__all__ = ["Metric", "Score", "get_metric", "majority", "metric_names"]
+__all__ = ["Metric", "Score", "get_metric", "metric_names"]
 
 _MODULES = (labels, spans, overlap, bleu, diversity, edits, ranking, equations, likelihood)
 
@@ -40,11 +39,3 @@ def get_metric(name: str) -> Metric:
     if name not in metrics:
         raise UserError(f"there is no metric '{name}'.{did_you_mean(name, metrics)}")
     return metrics[name]
-
-
-def majority(train_targets: Sequence[int]) -> int:
-    """The most frequent target; the smallest of equally frequent ones."""
-    counts: dict[int, int] = {}
-    for target in train_targets:
-        counts[target] = counts.get(target, 0) + 1
-    return min(counts, key=lambda target: (-counts[target], target))

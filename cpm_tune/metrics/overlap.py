@@ -68,9 +68,9 @@ class _Tokenizer:
 
 @cache
 def _jieba() -> Any:
-    from cpm_tune.backbone.tokenizer import _segmenter
+    from cpm_tune.backbone.tokenizer import make_segmenter
 
-    return _segmenter()
+    return make_segmenter()
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from cpm_tune.errors import UserError
 
 FILE = "checkpoint.pt"
+_PARTS = ("progress", "model", "optimisers")
 
 
 def save(
@@ -22,6 +22,7 @@ def save(
     optimisers: Sequence[torch.optim.Optimizer],
     progress: Mapping[str, float],
     fingerprint: Mapping[str, str],
+    running: Mapping[str, Any] | None = None,
 ) -> None:
     """Write beside the last checkpoint, flush, rename. If that fails, the last one stays.
 
@@ -31,6 +32,7 @@ def save(
     state = {
         "progress": dict(progress),
         "fingerprint": dict(fingerprint),
+        "running": dict(running or {}),
         "model": model.state_dict(),
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
     }
@@ -53,16 +55,21 @@ def load(path: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     """Read a checkpoint; raise UserError if it is unreadable or of another run."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        own = state["fingerprint"]
+        own, _ = state["fingerprint"].get, [state[key] for key in _PARTS]
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no checkpoint to resume from.") from error
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{path.parent}: no checkpoint to resume from; start the run again without --resume."
+        ) from error
+    except Exception as error:  # a broken file can make torch.load raise anything
         line = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path}: not a readable checkpoint ({line}).") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({line}); start another run, "
+            "with --backbone from the folder backbone beside it."
+        ) from error
     for key, value in fingerprint.items():
-        if own.get(key) != value:
+        if own(key) != value:
             raise UserError(
-                f"{path}: the checkpoint belongs to another {key} ({str(own.get(key))[:12]}, now "
+                f"{path}: the checkpoint belongs to another {key} ({str(own(key))[:12]}, now "
                 f"{value[:12]}); resume with what it was started with, or use another --out."
             )
     return state

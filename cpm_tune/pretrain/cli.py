@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,8 +60,49 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return key, value
 
 
+def _whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """Parse a whole number of a range."""
+
+    def parse(text: str) -> int:
+        if not (re.fullmatch(r"[+-]?[0-9]{1,20}", text) and least <= int(text) <= most):
+            upto = f" to {most}" if most < 2**63 - 1 else ""
+            raise argparse.ArgumentTypeError(
+                f"'{text}', expected a whole number from {least}{upto}"
+            )
+        return int(text)
+
+    return parse
+
+
+def _real(text: str, most: float = math.inf) -> float:
+    """Parse a number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 <= value <= most and math.isfinite(value)):
+        upto = f"0 to {most:g}" if math.isfinite(most) else "0 on"
+        raise argparse.ArgumentTypeError(f"'{text}', expected a number from {upto}")
+    return value
+
+
+def _positive(text: str) -> float:
+    """Parse a number above 0 that fp32 can hold with room to spare."""
+    value = _real(text)
+    if not 0 < value <= 1e30:
+        raise argparse.ArgumentTypeError(f"'{text}', expected a number above 0, at most 1e30")
+    return value
+
+
+def _share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    return _real(text, 1.0)
+
+
 def _say(text: str) -> None:
-    print(text, flush=True)
+    """Print a line; the work goes on if nobody reads it any more (`| head`)."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, flush=True)
 
 
 def _vocab(argv: Sequence[str], prog: str) -> int:
@@ -68,9 +113,13 @@ def _vocab(argv: Sequence[str], prog: str) -> int:
         "--out vocab.txt",
     )
     _add_sources(p)
-    p.add_argument("--size", type=int, default=6500, help="entries in all (default: 6500)")
-    p.add_argument("--words", type=int, default=0, help="Chinese words among them (default: 0)")
-    p.add_argument("--pieces", type=int, default=0, help="Latin words and pieces (default: 0)")
+    p.add_argument("--size", type=_whole(1), default=6500, help="entries in all (default: 6500)")
+    p.add_argument(
+        "--words", type=_whole(0), default=0, help="Chinese words among them (default: 0)"
+    )
+    p.add_argument(
+        "--pieces", type=_whole(0), default=0, help="Latin words and pieces (default: 0)"
+    )
     p.add_argument(
         "--cover",
         metavar="FILE",
@@ -81,9 +130,9 @@ def _vocab(argv: Sequence[str], prog: str) -> int:
     )
     p.add_argument("--out", metavar="FILE", type=Path, required=True)
     args = p.parse_args(argv)
-    from cpm_tune.pretrain.vocabulary import build_vocabulary, cover_text
-    from cpm_tune.record import write_atomically
+    from cpm_tune.pretrain.vocabulary import build_vocabulary, cover_text, new_file, write
 
+    new_file(args.out)
     entries = build_vocabulary(
         _sources(args),
         args.size,
@@ -92,8 +141,7 @@ def _vocab(argv: Sequence[str], prog: str) -> int:
         cover=cover_text(args.cover),
         report=_say,
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out, "\n".join(entries) + "\n")
+    write(args.out, entries)
     print(f"{args.out}: {len(entries):,} entries")
     return 0
 
@@ -108,8 +156,10 @@ def _prepare(argv: Sequence[str], prog: str) -> int:
     _add_sources(p)
     p.add_argument("--vocab", metavar="FILE", type=Path, required=True)
     p.add_argument("--sensitive-words", metavar="FILE", type=Path, help="drop documents with one")
-    p.add_argument("--max-perplexity", metavar="X", type=float, help="per character, --under it")
-    p.add_argument("--under", metavar="DIR", type=Path, help="the backbone that judges perplexity")
+    p.add_argument(
+        "--max-perplexity", metavar="X", type=_positive, help="per character, --under it"
+    )
+    p.add_argument("--under", metavar="NAME|DIR", help="the backbone that judges perplexity")
     p.add_argument("--out", metavar="DIR", type=Path, required=True)
     args = p.parse_args(argv)
     if (args.max_perplexity is None) != (args.under is None):
@@ -119,9 +169,10 @@ def _prepare(argv: Sequence[str], prog: str) -> int:
 
     judge = None
     if args.under:
+        from cpm_tune.backbone.embedded import resolve
         from cpm_tune.pretrain.evaluate import perplexity_under
 
-        judge = perplexity_under(args.under)
+        judge = perplexity_under(resolve(args.under))
     prepare(
         _sources(args),
         args.vocab,
@@ -138,11 +189,20 @@ def _prepare(argv: Sequence[str], prog: str) -> int:
 def _run(argv: Sequence[str], prog: str) -> int:
     p = _run_parser(prog)
     args = p.parse_args(argv)
-    from cpm_tune.pretrain.start import Request, start
+    from cpm_tune.pretrain.start import CHECKPOINT, Request, start
 
     given = {k: v for k, v in vars(args).items() if v is not None and k not in ("weight", "debug")}
-    weights = {k: float(v) for k, v in (_pair(text, "--weight") for text in args.weight)}
-    start(Request(**given, weights=weights), report=_say)
+    pairs = dict(_pair(text, "--weight") for text in args.weight)
+    try:
+        weights = {name: _real(value) for name, value in pairs.items()}
+        start(Request(**given, weights=weights), report=_say)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"--weight: {error}.") from error
+    except KeyboardInterrupt:
+        saved = (args.out / CHECKPOINT).is_file()
+        kept = "the last checkpoint is kept, go on with --resume" if saved else "nothing was saved"
+        print(f"interrupted; {kept}.", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -161,10 +221,10 @@ def _run_parser(prog: str) -> Parser:
     start.add_argument(
         "--config", metavar="FILE", type=Path, help="JSON; start from random weights"
     )
-    start.add_argument("--backbone", metavar="DIR", type=Path, help="start from its weights")
+    start.add_argument("--backbone", metavar="NAME|DIR", type=Path, help="start from its weights")
     length = p.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="length of the run in optimiser steps")
-    length.add_argument("--seconds", type=float, help="or in seconds of training")
+    length.add_argument("--steps", type=_whole(1), help="length of the run in optimiser steps")
+    length.add_argument("--seconds", type=_positive, help="or in seconds of training")
     p.add_argument(
         "--weight",
         metavar="SOURCE=X",
@@ -172,21 +232,23 @@ def _run_parser(prog: str) -> Parser:
         default=[],
         help="share of the rows (default: as prepared; 0 leaves a source out); repeatable",
     )
-    p.add_argument("--rows", type=int, help="rows a step (default: 16)")
-    p.add_argument("--width", type=int, help="tokens a row (default: 256)")
-    p.add_argument("--shortest", type=int, help="least tokens of a piece (default: 32)")
-    p.add_argument("--lr", type=float, help="peak learning rate (default: 3e-3)")
-    p.add_argument("--last-lr", type=float, help="share of it at the end (default: 0.03)")
-    p.add_argument("--warmup", type=int, help="steps (default: 100)")
+    p.add_argument("--rows", type=_whole(1, 2**20), help="rows a step (default: 16)")
+    p.add_argument("--width", type=_whole(1, 2**20), help="tokens a row (default: 256)")
+    p.add_argument(
+        "--shortest", type=_whole(1, 2**20), help="least tokens of a piece (default: 32)"
+    )
+    p.add_argument("--lr", type=_positive, help="peak learning rate (default: 3e-3)")
+    p.add_argument("--last-lr", type=_share, help="share of it at the end (default: 0.03)")
+    p.add_argument("--warmup", type=_whole(0), help="steps (default: 100)")
     p.add_argument("--optimiser", choices=["muon", "adamw"], help="default: muon")
-    p.add_argument("--weight-decay", type=float, help="default: 0.05")
-    p.add_argument("--seed", type=int, help="default: 1")
+    p.add_argument("--weight-decay", type=_real, help="default: 0.05")
+    p.add_argument("--seed", type=_whole(0), help="default: 1")
     p.add_argument("--precision", choices=["bf16", "fp32"], help="default: bf16 autocast")
     p.add_argument("--no-compile", action="store_true", help="without torch.compile")
-    p.add_argument("--threads", type=int, help="default: PyTorch's choice")
-    p.add_argument("--log-steps", type=int, help="default: 50")
-    p.add_argument("--checkpoint-minutes", type=float, help="default: 5")
-    p.add_argument("--heldout-minutes", type=float, help="default: 10")
+    p.add_argument("--threads", type=_whole(1, 1024), help="default: PyTorch's choice")
+    p.add_argument("--log-steps", type=_whole(1), help="default: 50")
+    p.add_argument("--checkpoint-minutes", type=_real, help="default: 5")
+    p.add_argument("--heldout-minutes", type=_real, help="default: 10")
     p.add_argument("--debug", action="store_true", help="show tracebacks")
     return p
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-SHARE = 0.7
+SHARE = Fraction(7, 10)  # exact: as a float, 0.7 * 90 is less than 63
 RECENT = 1_000_000
 
 
@@ -51,10 +52,11 @@ class SeenParagraphs:
         self._recent.update(h for h, known in zip(hashes, seen, strict=True) if not known)
         if len(self._recent) < self._limit:
             return
-        array = np.sort(np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent)))
+        array = np.fromiter(self._recent, dtype=np.uint64, count=len(self._recent))
         self._recent.clear()
         while self._sorted and len(self._sorted[-1]) <= 2 * len(array):
-            array = np.union1d(self._sorted.pop(), array)
+            array = np.concatenate([self._sorted.pop(), array])  # no hash is in two of them
+        array.sort()  # in place: np.union1d and np.unique would need several times the memory
         self._sorted.append(array)
 
     def is_duplicate(self, text: str) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from cpm_tune import decode
 from cpm_tune.backbone.checkpoint import load_weights, open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
@@ -26,6 +26,7 @@ from cpm_tune.pretrain.objective import (
 )
 from cpm_tune.pretrain.order import Pieces, cut_and_pack
 from cpm_tune.pretrain.store import Corpus
+from cpm_tune.spec import Decoding
 
 EVAL_SEED = 20220501
 
@@ -162,7 +163,6 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
     return perplexities
 
 
-@torch.no_grad()
 def generate(
     model: CPMAnt,
     tokenizer: Tokenizer,
@@ -175,33 +175,16 @@ def generate(
     seed: int = 0,
 ) -> list[str]:
     """Sample `n` continuations of `prefix` by the generation objective; without the prefix."""
-    layout = Layout.of(model.config, tokenizer, 0)
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.tensor([*layout.prompt(GENERATION), tokenizer.bos, *tokenizer.encode(prefix)])
-    ids = start.repeat(n, 1)
-    n_prompt, n_context = layout.prompt_length, ids.shape[1]
-    banned = [tokenizer.unk, tokenizer.pad, tokenizer.bos]
-    ended = torch.zeros(n, dtype=torch.bool)
-    for _ in range(length):
-        segment = torch.full_like(ids, GENERATION + 1)
-        segment[:, :n_prompt] = 0
-        context = torch.arange(ids.shape[1])[None].expand_as(ids) < n_context
-        hidden = model(ids, segment, context)[:, -1]
-        logits = model.logits(hidden).float() / temperature
-        logits[:, banned] = float("-inf")
-        best, token = logits.topk(min(top_k, logits.shape[1]))
-        drawn = torch.multinomial(best.softmax(-1), 1, generator=generator)
-        chosen = token.gather(1, drawn)
-        chosen[ended] = tokenizer.eos
-        ended |= chosen[:, 0] == tokenizer.eos
-        ids = torch.cat([ids, chosen], dim=1)
-        if ended.all():
-            break
-    return [_until_eos(row, tokenizer) for row in ids[:, n_context:]]
-
-
-def _until_eos(ids: Tensor, tokenizer: Tokenizer) -> str:
-    values = ids.tolist()
-    if tokenizer.eos in values:
-        values = values[: values.index(tokenizer.eos)]
-    return tokenizer.decode(values)
+    prompt = Layout.of(model.config, tokenizer, 0).prompt(GENERATION).tolist()
+    made = decode.generate(
+        model,
+        [(*prompt, tokenizer.bos, *tokenizer.encode(prefix))] * n,
+        Decoding(
+            max_new_tokens=length, sample=True, temperature=temperature, top_k=top_k, seed=seed
+        ),
+        stop=(tokenizer.eos,),
+        banned=(tokenizer.unk, tokenizer.pad, tokenizer.bos),
+        segment=GENERATION + 1,
+        n_prompt=len(prompt),
+    )
+    return [tokenizer.decode(text.ids) for (text,) in made]

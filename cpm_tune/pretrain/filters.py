@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cpm_tune.errors import UserError
 
 NGRAM = 5
-_MISSING = "\ufffd\u25a1\u25a0"  # decoding errors, and boxes that stand for lost characters
+LOST = "\ufffd"
+_MISSING = LOST + "\u25a1\u25a0"  # decoding errors, and boxes that stand for lost characters
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,13 @@ SENSITIVE, PERPLEXITY = "sensitive word", "perplexity"
 
 def is_han(character: str) -> bool:
     """Whether a character is a Chinese ideograph (base plane)."""
-    return "\u4e00" <= character <= "\u9fff" or "\u3400" <= character <= "\u4dbf"
+    return _HAN.fullmatch(character) is not None
 
 
 def han_share(text: str) -> float:
     """Share of Chinese characters among letters and digits; 0 without any."""
-    letters = sum(character.isalnum() for character in text)
-    return sum(map(is_han, text)) / letters if letters else 0.0
+    letters = sum(map(str.isalnum, text))
+    return sum(map(len, _HAN.findall(text))) / letters if letters else 0.0
 
 
 def repetition(text: str) -> float:
@@ -54,6 +58,7 @@ def repetition(text: str) -> float:
     return 1 - len({text[i : i + NGRAM] for i in range(total)}) / total
 
 
+@cache
 def _lost(character: str) -> bool:
     if character in _MISSING:
         return True
@@ -72,7 +77,7 @@ def _line_stays(line: str, least: float) -> bool:
 
 def reason_to_drop(text: str, rules: Rules) -> str | None:
     """Return one of REASONS, or None if the (cleaned) document may stay."""
-    n = sum(not character.isspace() for character in text)
+    n = sum(map(len, text.split()))
     if n < rules.min_chars:
         return REASONS[0]
     if n > rules.max_chars:
@@ -97,7 +102,7 @@ class WordList:
     def from_file(cls, path: Path) -> WordList:
         """Read a list; raise UserError if it is unreadable or empty."""
         try:
-            result = cls(path.read_text(encoding="utf-8").split("\n"))
+            result = cls(path.read_text(encoding="utf-8-sig").split("\n"))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a readable word list ({error}).") from error
         if not result.words:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cpm_tune.errors import UserError
 from cpm_tune.pretrain.objective import OBJECTIVES, Rows
 from cpm_tune.record import write_atomically
 
@@ -24,19 +27,31 @@ class _Progress(Protocol):
 class Log:
     """Appends events to a file and tells them to the user.
 
-    With `keep_until`, an existing log goes on from that step: later events are dropped.
+    With `keep_until`, an existing log goes on from that step: later events are dropped, and
+    `last_event` names the last that is kept.
     """
 
     def __init__(
         self, path: Path, *, keep_until: int | None, report: Callable[[str], None]
     ) -> None:
         self.path, self.report = path, report
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = ""
+        kept: list[str] = []
         if keep_until is not None and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = "".join(line + "\n" for line in lines if _step(line) <= keep_until)
-        write_atomically(path, kept)
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step(line) <= keep_until]
+        self.last_event = json.loads(kept[-1]).get("event") if kept else None
+        with self._writing():
+            write_atomically(path, "".join(line + "\n" for line in kept))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); make room and go on with "
+                "--resume."
+            ) from error
 
     def write(self, event: str, progress: _Progress, **values: Any) -> None:
         """Append one event."""
@@ -47,7 +62,7 @@ class Log:
             "tokens": progress.tokens,
             **_rounded(values),
         }
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._writing(), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if text := _line(event, row):
             self.report(text)
@@ -80,6 +95,20 @@ class Running:
         self.count = np.zeros_like(self.nats)
         self.norm = self.seconds = 0.0
         self.steps = self.tokens = 0
+
+    def state(self) -> dict[str, Any]:
+        """The sums, for a checkpoint."""
+        return {
+            "nats": torch.from_numpy(self.nats),
+            "count": torch.from_numpy(self.count),
+            **{name: getattr(self, name) for name in ("norm", "seconds", "steps", "tokens")},
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from saved sums."""
+        self.nats, self.count = state["nats"].numpy(), state["count"].numpy()
+        self.norm, self.seconds = state["norm"], state["seconds"]
+        self.steps, self.tokens = state["steps"], state["tokens"]
 
     def add(self, losses: Tensor, batch: Rows, norm: float, seconds: float) -> None:
         """Count a step; losses (targets,). A step with 0 seconds does not count for the speed."""

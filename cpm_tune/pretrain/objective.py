@@ -20,6 +20,7 @@ from torch import Tensor
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
 
 INFILLING, GENERATION = 0, 1
 OBJECTIVES = ("infilling", "generation")
@@ -40,7 +41,12 @@ class Layout:
 
     @classmethod
     def of(cls, config: CPMAntConfig, tokenizer: Tokenizer, width: int) -> Layout:
-        """Take it from config and tokenizer."""
+        """Take it from config and tokenizer; UserError if the config has too few types."""
+        if config.prompt_types < 3 or config.segment_types < 3:
+            raise UserError(
+                f"the config has {config.prompt_types} prompt_types and {config.segment_types} "
+                "segment_types; the objective needs 3 of each."
+            )
         return cls(
             config.vocab_size,
             config.prompt_length,
@@ -157,6 +163,22 @@ def _losses(
     return F.cross_entropy(model.logits(hidden).float(), token, reduction="none")
 
 
+def _explained(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function; a failure to compile becomes a UserError."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def call(*args: object) -> Tensor:
+        try:
+            return compiled(*args)
+        except BackendCompilerFailed as error:
+            raise UserError(
+                f"torch.compile failed ({error.inner_exception}); install a C++ compiler (g++), or "
+                "give --no-compile."
+            ) from error
+
+    return call
+
+
 class TargetLosses:
     """Nats of every target of a batch: (targets,) fp32, in bf16 autocast or compiled if wanted.
 
@@ -169,7 +191,7 @@ class TargetLosses:
         self._known: set[int] = set()
         self._call: Callable[..., Tensor] = _losses
         if compiled:
-            self._call = torch.compile(_losses, dynamic=False)
+            self._call = _explained(torch.compile(_losses, dynamic=False))
 
     def __call__(self, rows: Rows) -> Tensor:
         """The targets are padded to a multiple of TARGET_BLOCK for the call."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import islice
@@ -22,7 +24,8 @@ from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
-from cpm_tune.pretrain.sources import Document, Source, documents
+from cpm_tune.pretrain.folder import new_folder
+from cpm_tune.pretrain.sources import Document, Source, check_files, documents
 from cpm_tune.pretrain.store import (
     DESCRIPTION,
     FORMAT,
@@ -34,7 +37,8 @@ from cpm_tune.pretrain.store import (
 from cpm_tune.record import write_atomically
 
 DUPLICATE = "seen before"
-CHUNK = 64
+LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")
+CHUNK = 64  # documents judged at a time
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -84,57 +88,97 @@ def prepare(
 
     Sources are de-duplicated in the order given (an earlier source keeps what two share).
     `perplexities` maps texts to their perplexities per character under some backbone. Raises
-    UserError for unreadable input, and if `out` is there already or nothing is left of a source.
+    UserError for unreadable input, if nothing is left of a source, and if `out` cannot be written
+    or has anything in it but the files of an interrupted preparation, which are made anew.
     """
     if (out / DESCRIPTION).exists():
         raise UserError(f"{out}: a prepared corpus is there already; choose another folder.")
+    check_files(sources)
     tokenizer = Tokenizer.from_file(vocabulary)
-    encoder = FastEncoder(tokenizer)
-    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
-    out.mkdir(parents=True, exist_ok=True)
+    written = vocabulary.read_bytes()
     seen = SeenParagraphs()
     about: dict[str, Any] = {}
-    for source in sources:
-        counts: Counter[str] = Counter()
-        unigram = np.zeros(len(tokenizer), dtype=np.int64)
-        kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
-        with ExitStack() as stack:
-            writers = {
-                split: stack.enter_context(SplitWriter(out, source.name, split, dtype))
-                for split in ("train", "heldout")
+    try:
+        with new_folder(out, LEFTOVERS):
+            for source in sources:
+                counts: Counter[str] = Counter()
+                kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
+                about[source.name] = _write(
+                    source, _told(kept, source, counts, report), counts, tokenizer, out
+                )
+                report(_line(source.name, about[source.name]))
+            (out / VOCABULARY).write_bytes(written)
+            description = {
+                "format": FORMAT,
+                "version": VERSION,
+                "vocab_size": len(tokenizer),
+                "vocab_sha256": hashlib.sha256(written).hexdigest(),
+                "duplicate_share": float(SHARE),
+                "distinct_paragraphs": len(seen),
+                "max_perplexity": max_perplexity if perplexities else None,
+                "sensitive_words": len(words.words) if words else 0,
+                "sources": about,
             }
-            for document in kept:
-                ids = encoder.encode(document.text)
-                known = [i for i in ids if i != tokenizer.unk]
-                counts["unknown tokens removed"] += len(ids) - len(known)
-                if not known:
-                    continue
-                held = is_heldout(source.name, document.id, source.heldout)
-                writers["heldout" if held else "train"].add(known)
-                if not held:
-                    unigram += np.bincount(known, minlength=len(tokenizer))
-        if writers["train"].documents == 0:
-            raise UserError(
-                f"source '{source.name}': no training document is left of "
-                f"{counts['documents']:,}; removed: {_removed(counts) or 'none'}. Loosen its rules."
-            )
-        np.save(out / f"{source.name}.unigram.npy", unigram)
-        about[source.name] = _about(source, counts, writers)
-        report(_line(source.name, about[source.name]))
-    (out / VOCABULARY).write_bytes(vocabulary.read_bytes())
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "vocab_size": len(tokenizer),
-        "vocab_sha256": hashlib.sha256(vocabulary.read_bytes()).hexdigest(),
-        "duplicate_share": SHARE,
-        "distinct_paragraphs": len(seen),
-        "max_perplexity": max_perplexity if perplexities else None,
-        "sensitive_words": len(words.words) if words else 0,
-        "sources": about,
-    }
-    write_atomically(out / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+            write_atomically(out / DESCRIPTION, json.dumps(description, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot be written ({error.strerror}); make room, or choose another."
+        ) from error
     return Corpus.open(out)
+
+
+def _write(
+    source: Source,
+    kept: Iterable[Document],
+    counts: Counter[str],
+    tokenizer: Tokenizer,
+    out: Path,
+) -> dict[str, Any]:
+    """Tokenise the documents of a source into its files; return what corpus.json says of it."""
+    encoder = FastEncoder(tokenizer)
+    unigram = np.zeros(len(tokenizer), dtype=np.int64)
+    dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(SplitWriter(out, source.name, split, dtype))
+            for split in ("train", "heldout")
+        }
+        for document in kept:
+            ids = encoder.encode(document.text)
+            known = [i for i in ids if i != tokenizer.unk]
+            counts["unknown tokens removed"] += len(ids) - len(known)
+            if not known:
+                continue
+            held = is_heldout(source.name, document.id, source.heldout)
+            writers["heldout" if held else "train"].add(known)
+            if not held:
+                unigram += np.bincount(known, minlength=len(tokenizer))
+    if writers["train"].documents == 0:
+        n_held = writers["heldout"].documents
+        unknown = counts["kept"] - n_held
+        removed = [_removed(counts), f"no known character {unknown:,}" * bool(unknown)]
+        raise UserError(
+            f"source '{source.name}': no training document is left of {counts['documents']:,}; "
+            f"held out: {n_held:,}; removed: {', '.join(filter(None, removed)) or 'none'}. Loosen "
+            "its rules; in a text file, blank lines separate documents."
+        )
+    np.save(out / f"{source.name}.unigram.npy", unigram)
+    return _about(source, counts, writers)
+
+
+def _told(
+    kept: Iterable[Document],
+    source: Source,
+    counts: Counter[str],
+    report: Callable[[str], None],
+) -> Iterator[Document]:
+    """The same documents; says every minute how far the source is."""
+    told = time.monotonic()
+    for document in kept:
+        if time.monotonic() - told > 60:
+            told = time.monotonic()
+            report(f"{source.name}: {counts['documents']:,} documents so far")
+        yield document
 
 
 def _kept(
@@ -146,32 +190,45 @@ def _kept(
     max_perplexity: float,
 ) -> Iterator[Document]:
     """The documents that pass all stages, cleaned; counts what each stage removes."""
-    stream = documents(source)
+    stream = _filtered(source, counts, words)
+    if perplexities is not None:
+        stream = _fluent(stream, counts, perplexities, max_perplexity)
+    for document in stream:
+        if seen.is_duplicate(document.text):
+            counts[DUPLICATE] += 1
+        else:
+            counts["kept"] += 1
+            counts["kept characters"] += len(document.text)
+            yield document
+
+
+def _filtered(
+    source: Source, counts: Counter[str], words: filters.WordList | None
+) -> Iterator[Document]:
+    for document in documents(source):
+        counts["documents"] += 1
+        counts["characters"] += len(document.text)
+        text = filters.clean(document.text, source.rules)
+        reason = filters.reason_to_drop(text, source.rules)
+        if reason is None and words is not None and words.found_in(text):
+            reason = filters.SENSITIVE
+        if reason is None:
+            yield Document(document.id, text)
+        else:
+            counts[reason] += 1
+
+
+def _fluent(
+    stream: Iterator[Document],
+    counts: Counter[str],
+    perplexities: Perplexities,
+    max_perplexity: float,
+) -> Iterator[Document]:
     while chunk := list(islice(stream, CHUNK)):
-        passed = []
-        for document in chunk:
-            counts["documents"] += 1
-            counts["characters"] += len(document.text)
-            text = filters.clean(document.text, source.rules)
-            reason = filters.reason_to_drop(text, source.rules)
-            if reason is None and words is not None and words.found_in(text):
-                reason = filters.SENSITIVE
-            if reason is None:
-                passed.append(Document(document.id, text))
-            else:
-                counts[reason] += 1
-        if perplexities is not None and passed:
-            values = perplexities([document.text for document in passed])
-            fluent = [d for d, v in zip(passed, values, strict=True) if v <= max_perplexity]
-            counts[filters.PERPLEXITY] += len(passed) - len(fluent)
-            passed = fluent
-        for document in passed:
-            if seen.is_duplicate(document.text):
-                counts[DUPLICATE] += 1
-            else:
-                counts["kept"] += 1
-                counts["kept characters"] += len(document.text)
-                yield document
+        values = perplexities([document.text for document in chunk])
+        fluent = [d for d, v in zip(chunk, values, strict=True) if v <= max_perplexity]
+        counts[filters.PERPLEXITY] += len(chunk) - len(fluent)
+        yield from fluent
 
 
 _STAGES = (*filters.REASONS, filters.SENSITIVE, filters.PERPLEXITY, DUPLICATE)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.pretrain.filters import Rules
+from cpm_tune.pretrain.filters import LOST, Rules
 
 MAX_DOCUMENT = 10_000_000
+_NAME = re.compile(r"(?![\s.])[^/\\=:\x00-\x1f\x7f]{1,100}(?<![\s.])")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Document(NamedTuple):
@@ -36,9 +41,20 @@ class Source:
     rules: Rules = field(default_factory=Rules)
 
 
-def sources_of_files(paths: Iterable[Path], settings: Mapping[str, str]) -> list[Source]:
-    """A source per file, named after its stem, all with the same settings."""
-    return [_source(path.stem, [path], dict(settings), str(path)) for path in paths]
+def sources_of_files(paths: Sequence[Path], settings: Mapping[str, str]) -> list[Source]:
+    """A source per file, named after its stem. `settings` as for `read_sources`."""
+    names = [path.stem for path in paths]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise UserError(
+                f"{paths[number]}: a file before it makes the source '{name}', too; rename one, or "
+                "list both in a --sources file."
+            )
+    _check_settings(settings, names)
+    return [
+        _source(name, [path], _settings_of(name, settings), str(path))
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def read_sources(path: Path, settings: Mapping[str, str]) -> list[Source]:
@@ -48,49 +64,92 @@ def read_sources(path: Path, settings: Mapping[str, str]) -> list[Source]:
     NAME.RULE=VALUE for one.
     """
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["sources"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        listed = json.loads(text, object_pairs_hook=_without_repeats)["sources"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f'{path}: not a sources file ({error}); expected {{"sources": {{NAME: {{"files": '
             "[...]}}}."
         ) from error
     result = []
-    names = {name for name, _ in listed}
-    for key in settings:
-        if "." in key and key.split(".")[0] not in names:
-            raise UserError(f"--set {key}: no such source.{did_you_mean(key.split('.')[0], names)}")
+    _check_settings(settings, [name for name, _ in listed])
     for name, entry in listed:
-        if not isinstance(entry, dict) or not isinstance(entry.get("files"), list):
-            raise UserError(f"{path}: source '{name}' needs a list 'files'.")
+        files = entry.get("files") if isinstance(entry, dict) else None
+        if not (isinstance(files, list) and files and all(isinstance(f, str) for f in files)):
+            raise UserError(f"{path}: source '{name}' needs a list 'files' of names.")
         values = {key: value for key, value in entry.items() if key != "files"}
-        values |= {k: v for k, v in settings.items() if "." not in k}
-        values |= {k.split(".", 1)[1]: v for k, v in settings.items() if k.startswith(name + ".")}
-        files = [path.parent / file for file in entry["files"]]
-        result.append(_source(name, files, values, str(path)))
+        values |= _settings_of(name, settings)
+        result.append(_source(name, [path.parent / file for file in files], values, str(path)))
     if not result:
         raise UserError(f"{path}: no sources in it.")
     return result
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"'{next(k for k in keys if keys.count(k) > 1)}' is there twice")
+    return result
+
+
+def _check_settings(settings: Mapping[str, str], names: Sequence[str]) -> None:
+    for key in settings:
+        name, dot, _ = key.rpartition(".")
+        if dot and name not in names:
+            raise UserError(f"--set {key}: no such source.{did_you_mean(name, names)}")
+
+
+def _settings_of(name: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings for all sources, and over them those for this one."""
+    parts = [(*key.rpartition("."), value) for key, value in settings.items()]
+    return {
+        setting: value
+        for wanted in (("", ""), (name, "."))
+        for *owner, setting, value in parts
+        if tuple(owner) == wanted
+    }
+
+
 def _source(name: str, files: list[Path], values: dict[str, Any], where: str) -> Source:
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{where}: '{name}' cannot name a source: at most 100 characters, without . or white "
+            "space at the ends, and without / \\ = : and control characters."
+        )
     own = {"weight", "heldout"}
     known = own | {f.name for f in fields(Rules)}
     for key in values:
         if key not in known:
             raise UserError(
-                f"{where}: source '{name}': no setting '{key}'{did_you_mean(key, known)}"
+                f"{where}: source '{name}': no setting '{key}'.{did_you_mean(key, known)}"
             )
     try:
         numbers = {key: float(value) for key, value in values.items()}
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: source '{name}': {error}.") from error
+    for key, number in numbers.items():
+        if not (math.isfinite(number) and number >= 0):
+            raise UserError(f"{where}: source '{name}': {key} is {number}, expected 0 or more.")
     rules = Rules(**{key: value for key, value in numbers.items() if key not in own})
     source = Source(
         name, tuple(files), numbers.get("weight", 1.0), numbers.get("heldout", 0.01), rules
     )
-    if not (source.weight > 0 and 0 <= source.heldout < 1):
+    if not (source.weight > 0 and source.heldout < 1):
         raise UserError(f"{where}: source '{name}': weight must be > 0 and heldout in [0, 1).")
     return source
+
+
+def check_files(sources: Iterable[Source]) -> None:
+    """Raise UserError for a file that is not there, before hours are spent on those before it."""
+    for source in sources:
+        for file in source.files:
+            if not file.exists() or file.is_dir() or not os.access(file, os.R_OK):
+                fault = "not readable" if file.exists() else "not there"
+                fault = "a folder" if file.is_dir() else fault
+                raise UserError(
+                    f"{file}: {fault}, expected a text or jsonl file (source '{source.name}')."
+                )
 
 
 def documents(source: Source) -> Iterator[Document]:
@@ -137,13 +196,16 @@ def _jsonl(path: Path) -> Iterator[Document]:
         try:
             row = json.loads(line)
             text = row["text"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
-                f'{path}:{number}: expected an object with "text" ({type(error).__name__}).'
+                f'{path}:{number}: expected an object with "text" on each line '
+                f"({type(error).__name__})."
             ) from error
         if not isinstance(text, str):
             raise UserError(f'{path}:{number}: "text" is {type(text).__name__}, expected a string.')
-        yield Document(str(row.get("id", f"{path.name}:{number}")), text)
+        identity = str(row.get("id", f"{path.name}:{number}"))
+        # JSON can escape half a surrogate pair, which no encoding can write
+        yield Document(_SURROGATE.sub(LOST, identity), _SURROGATE.sub(LOST, text))
 
 
 def _text(path: Path) -> Iterator[Document]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -11,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.pretrain.folder import new_folder, old_folder
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.record import write_atomically
 
-FILE = "run.json"
+FILE, CHECKPOINT = "run.json", "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -52,23 +57,27 @@ _OWN = (
     *("rows", "width", "shortest", "lr", "last_lr", "warmup", "optimiser", "weight_decay", "seed"),
 )
 _INTERVALS = ("log_steps", "checkpoint_minutes", "heldout_minutes")
+_PATHS = ("corpus", "config", "backbone")
+_LEFTOVERS = re.compile(r"(run\.json|log\.jsonl)(\.part)?|checkpoint\.pt\.part")
 
 
 def start(request: Request, report: Callable[[str], None]) -> None:
     """Check everything, then train. Raises UserError for whatever does not fit."""
-    out = request.out
+    out, request = request.out, _with_whole_paths(request)
     if request.resume:
         request = _of_before(request)
-    elif (out / FILE).exists():
+    elif (out / CHECKPOINT).exists():
         raise UserError(f"{out}: a run is there already; use --resume, or another --out.")
+    leftovers = re.compile(r"run\.json\.part")
+    if not request.resume and (out / FILE).exists():
+        _read(out)  # raises unless it is ours: an attempt that came to no checkpoint
+        leftovers = _LEFTOVERS
     if request.corpus is None:
         raise UserError("--corpus is missing: a folder made by `pretrain prepare`.")
     if (request.config is None) == (request.backbone is None):
         raise UserError("give either --config (random weights) or --backbone (its weights).")
     if not (request.steps or request.seconds):
         raise UserError("give the length of the run: --steps or --seconds.")
-    if (request.steps or 0) < 0 or (request.seconds or 0) < 0:
-        raise UserError("--steps and --seconds must be positive.")
     corpus = Corpus.open(request.corpus)
     config = _config(request, corpus)
     weights = _weights(request, corpus)
@@ -90,51 +99,74 @@ def start(request: Request, report: Callable[[str], None]) -> None:
         **given,
     )
     _check(settings.width, settings.rows, config)
-    if request.backbone is not None:
+    if request.backbone is not None and not request.resume:
         model = load_weights(open_folder(request.backbone), torch.float32)
     else:
         model = random_backbone(config, settings.seed, torch.float32)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    if not request.resume:
-        out.mkdir(parents=True, exist_ok=True)
-        values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(request).items()}
-        write_atomically(out / FILE, json.dumps(values, indent=1) + "\n")
-    report(_about(model, settings, corpus))
     intervals = {k: getattr(request, k) for k in _INTERVALS if getattr(request, k) is not None}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it saves first
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        train(
-            model,
-            Tokenizer.from_file(corpus.vocabulary),
-            corpus,
-            settings,
-            out,
-            intervals=Intervals(**intervals),
-            resume=request.resume,
-            report=report,
-        )
+        with old_folder(out) if request.resume else new_folder(out, leftovers):
+            report(_about(model, settings, corpus))
+            train(
+                model,
+                Tokenizer.from_file(corpus.vocabulary),
+                corpus,
+                settings,
+                out,
+                intervals=Intervals(**intervals),
+                resume=request.resume,
+                begin=lambda: _write(request),
+                report=report,
+            )
     finally:
         signal.signal(signal.SIGTERM, before)
-    report(f"backbone   {out}/backbone  written")
+    report(f"backbone   {out}/backbone")
+
+
+def _with_whole_paths(request: Request) -> Request:
+    """The same request, independent of the current folder."""
+    given = {key: getattr(request, key) for key in _PATHS}
+    if request.backbone is not None:
+        given["backbone"] = resolve(str(request.backbone))
+    return replace(request, **{key: path and path.resolve() for key, path in given.items()})
+
+
+def _write(request: Request) -> None:
+    values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(request).items()}
+    text = json.dumps({**values, "resume": False}, indent=1) + "\n"
+    try:
+        write_atomically(request.out / FILE, text)
+    except OSError as error:
+        raise UserError(f"--out {request.out}: cannot be written ({error.strerror}).") from error
+
+
+def _read(out: Path) -> Request:
+    """The request of the run in a folder."""
+    try:
+        values: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
+        for key in ("out", *_PATHS):
+            values[key] = Path(values[key]) if values[key] is not None else None
+        return _with_whole_paths(Request(**values))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{out}: no run to resume.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{out / FILE}: not that of a `pretrain run` ({error}).") from error
 
 
 def _of_before(request: Request) -> Request:
     """The request that the run was started with; only its length and reporting may change."""
-    file = request.out / FILE
-    try:
-        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        for key in ("out", "corpus", "config", "backbone"):
-            values[key] = Path(values[key]) if values[key] is not None else None
-        before = Request(**values)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{request.out}: no run to resume ({error}).") from error
+    before = _read(request.out)
     fixed = (*_OWN, "precision", "config", "backbone")
     changed = [key for key in fixed if getattr(request, key) not in (None, getattr(before, key))]
-    if changed or request.weights not in ({}, before.weights):
+    changed += ["no_compile"] * (request.no_compile > before.no_compile)
+    changed += ["weight"] * (request.weights not in ({}, before.weights))
+    if changed:
         raise UserError(
-            f"--{(changed or ['weight'])[0].replace('_', '-')} cannot change with --resume; start "
-            "another run with --backbone to go on from these weights."
+            f"--{changed[0].replace('_', '-')} cannot change with --resume; start another run with "
+            "--backbone to go on from these weights."
         )
     new = {k: getattr(request, k) for k in (*_INTERVALS, "threads", "corpus")}
     if request.steps or request.seconds:
@@ -168,15 +200,16 @@ def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
 
 
 def _check(width: int, rows: int, config: CPMAntConfig) -> None:
-    if config.prompt_types < 3 or config.segment_types < 3:
+    if width < config.prompt_length + 4:
         raise UserError(
-            f"the config has {config.prompt_types} prompt_types and {config.segment_types} "
-            "segment_types; the objective needs 3 of each."
+            f"--width {width}: a row must hold more than its soft prompt ({config.prompt_length})."
         )
-    if width < config.prompt_length + 4 or rows < 1:
+    bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if bias > memory:
         raise UserError(
-            f"--width {width} --rows {rows}: a row must hold more than its soft prompt "
-            f"({config.prompt_length})."
+            f"--rows {rows} --width {width}: attention alone takes {bias / 1e9:,.0f} GB, more than "
+            f"the {memory / 1e9:,.0f} GB of this machine; give less."
         )
 
 
@@ -185,10 +218,12 @@ def _weights(request: Request, corpus: Corpus) -> dict[str, float]:
     for name, value in request.weights.items():
         if name not in weights:
             raise UserError(f"--weight {name}: no such source.{did_you_mean(name, weights)}")
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"--weight {name}={value}: expected 0 or more.")
         weights[name] = value
     weights = {name: value for name, value in weights.items() if value != 0}
-    if not weights or min(weights.values()) < 0:
-        raise UserError("--weight: at least one source needs a positive weight, none a negative.")
+    if not weights:
+        raise UserError("--weight: at least one source needs a weight above 0.")
     return weights
 
 

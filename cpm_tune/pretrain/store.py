@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -47,10 +47,10 @@ class GrowingArray:
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.seek(0)
-        if self._write_header() != self._header:
-            raise RuntimeError("the .npy header changed its size")
-        self._file.close()
+        with self._file:
+            self._file.seek(0)
+            if self._write_header() != self._header:
+                raise RuntimeError("the .npy header changed its size")
 
 
 class SplitWriter:
@@ -80,8 +80,10 @@ class SplitWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.tokens.close()
-        self.offsets.close()
+        try:
+            self.tokens.close()
+        finally:
+            self.offsets.close()
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,12 @@ class Corpus:
             raise UserError(
                 f"{path}: not a prepared corpus ({error}); make one with `pretrain prepare`."
             ) from error
-        if about.get("format") != FORMAT or about.get("version") != VERSION:
+        known = isinstance(about, dict) and about.keys() >= {
+            "sources",
+            "vocab_size",
+            "vocab_sha256",
+        }
+        if not known or (about.get("format"), about.get("version")) != (FORMAT, VERSION):
             raise UserError(f"{file}: not a corpus of this version; run `pretrain prepare` again.")
         return cls(path, about)
 
@@ -135,21 +142,31 @@ class Corpus:
         return {name: entry["weight"] for name, entry in self.about["sources"].items()}
 
     def split(self, source: str, split: str) -> Split:
-        """Map one split of a source into memory."""
-        stem = self.path / f"{source}.{split}"
-        try:
-            tokens = np.load(f"{stem}.tokens.npy", mmap_mode="r", allow_pickle=False)
-            offsets = np.load(f"{stem}.offsets.npy", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            if self.about["sources"][source][split]["tokens"] == 0:  # an empty file has no map
-                return Split(np.zeros(0, np.uint16), np.zeros(1, np.int64))
-            raise UserError(f"{stem}.*.npy: not readable ({error}); prepare again.") from error
+        """Map one split of a source into memory; UserError if its files are not those described."""
+        stem = f"{self.path / source}.{split}"
+        offsets = self._load(f"{stem}.offsets.npy")
+        described = self.about["sources"][source][split]
+        tokens = np.zeros(0, np.uint16)
+        if described["tokens"]:  # an empty file has no map
+            tokens = self._load(f"{stem}.tokens.npy", mmap_mode="r")
+        if (len(offsets) - 1, len(tokens), offsets[-1]) != (
+            described["documents"],
+            described["tokens"],
+            described["tokens"],
+        ):
+            raise UserError(f"{stem}.*.npy: not what {DESCRIPTION} describes; prepare again.")
         return Split(tokens, offsets)
+
+    def _load(self, file: str, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+        try:
+            array: NDArray[Any] = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{file}: not readable ({error}); prepare again.") from error
+        return array
 
     def unigram(self, source: str) -> NDArray[np.int64]:
         """How often each token is in the source's training split: (vocab_size,)."""
-        counts: NDArray[np.int64] = np.load(self.path / f"{source}.unigram.npy", allow_pickle=False)
-        return counts
+        return self._load(f"{self.path / source}.unigram.npy")
 
     def sha256(self) -> str:
         """Fingerprint of the description, which holds counts and hashes of all that matters."""

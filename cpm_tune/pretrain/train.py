@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -19,13 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from cpm_tune.backbone.checkpoint import save_native
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
+from cpm_tune.folders import remove
 from cpm_tune.pretrain import checkpoint
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
+from cpm_tune.pretrain.interrupt import Deferred
 from cpm_tune.pretrain.log import Log, Running
 from cpm_tune.pretrain.objective import Layout, Rows, TargetLosses, build_rows, draw_mask
 from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
@@ -126,12 +128,15 @@ def train(
     *,
     intervals: Intervals | None = None,
     resume: bool = False,
+    begin: Callable[[], None] = lambda: None,
     report: Callable[[str], None] = lambda text: None,
 ) -> Progress:
     """Train `model` in place; write log.jsonl, checkpoint.pt and the folder backbone to `out`.
 
-    Raises UserError when the loss is not finite (naming the step, the sources of the batch and the
-    last good checkpoint), when a checkpoint cannot be written, or does not belong to this run.
+    `begin` is called when everything has been read and checked. Ctrl-C and SIGTERM save after the
+    step that they come in, then raise KeyboardInterrupt. Raises UserError when the loss or a weight
+    is not finite (naming the step, the sources of the batch and the last good checkpoint), when a
+    checkpoint cannot be written, or does not belong to this run.
     """
     intervals = intervals or Intervals()
     layout = Layout.of(model.config, tokenizer, settings.width)
@@ -144,13 +149,22 @@ def train(
     heldout = HeldOut(corpus, data.names, tokenizer, layout, settings.shortest)
     optimisers = make_optimisers(model, settings.optimiser, settings.weight_decay)
     progress, file = Progress(), out / checkpoint.FILE
+    running = Running(data.names)
     if resume:
         state = checkpoint.load(file, fingerprint)
         model.load_state_dict(state["model"])
         for optimiser, own in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(own)
         progress = Progress(**state["progress"])
+        if state.get("running"):
+            running.load_state(state["running"])
+        if settings.steps and progress.step > settings.steps:
+            raise UserError(f"--steps {settings.steps}: {out} is at step {progress.step} already.")
+    begin()
     log = Log(out / "log.jsonl", keep_until=progress.step if resume else None, report=report)
+    if log.last_event == "end" and _done(settings, progress):
+        report(f"finished at step {progress.step} already; give a greater --steps or --seconds")
+        return progress
     log.write(
         "resume" if resume else "start",
         progress,
@@ -158,16 +172,17 @@ def train(
         fingerprint=fingerprint,
     )
     losses = TargetLosses(model, bf16=settings.bf16, compiled=settings.compiled)
-    running = Running(data.names)
 
     def save() -> None:
-        checkpoint.save(file, model, optimisers, asdict(progress), fingerprint)
+        if not all(bool(p.isfinite().all()) for p in model.parameters()):
+            raise UserError(_not_finite(progress.step, "a weight is not finite", batch, data, file))
+        checkpoint.save(file, model, optimisers, asdict(progress), fingerprint, running.state())
         export(model, tokenizer, out / "backbone")
 
     def judge(event: str, rows: int | None) -> None:
         model.eval()
-        found = heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows)
-        log.write(event, progress, mean=weighted_mean(found, settings.weights), sources=found)
+        if found := heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows):
+            log.write(event, progress, mean=weighted_mean(found, settings.weights), sources=found)
         for prefix in SAMPLE_PREFIXES:
             text = generate(model, tokenizer, prefix, seed=progress.step)[0]
             log.write("sample", progress, prefix=prefix, text=text)
@@ -175,8 +190,8 @@ def train(
 
     model.train()
     saved = judged = time.monotonic()
-    try:
-        while not _done(settings, progress):
+    with Deferred() as stop:
+        while not (_done(settings, progress) or stop.requested):
             began = time.perf_counter()
             step = progress.step + 1
             lr = learning_rate(
@@ -188,7 +203,8 @@ def train(
             loss.backward()  # type: ignore[no-untyped-call]
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
             if not (math.isfinite(float(loss.detach())) and math.isfinite(norm)):
-                raise UserError(_not_finite(step, float(loss.detach()), norm, batch, data, file))
+                fault = f"the loss is {float(loss.detach())} and the gradient norm {norm}"
+                raise UserError(_not_finite(step, fault, batch, data, file))
             for optimiser in optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = lr
@@ -198,7 +214,7 @@ def train(
             took = time.perf_counter() - began
             progress.seconds += 0.0 if losses.fresh else took
             running.add(each.detach(), batch, norm, 0.0 if losses.fresh else took)
-            if step % intervals.log_steps == 0:
+            if step % intervals.log_steps == 0 or _done(settings, progress):
                 log.write("train", progress, lr=lr, **running.flush())
             if time.monotonic() - judged >= 60 * intervals.heldout_minutes:
                 judge("heldout", intervals.heldout_rows)
@@ -206,11 +222,10 @@ def train(
             if time.monotonic() - saved >= 60 * intervals.checkpoint_minutes:
                 save()
                 saved = time.monotonic()
-    except KeyboardInterrupt:
         save()
+    if stop.requested:
         report(f"stopped at step {progress.step}; go on with --resume")
-        raise
-    save()
+        raise KeyboardInterrupt
     judge("heldout-all", None)
     epochs = data.order.epochs(progress.step * settings.rows)
     log.write("end", progress, epochs=dict(zip(data.names, epochs, strict=True)))
@@ -218,18 +233,29 @@ def train(
 
 
 def export(model: CPMAnt, tokenizer: Tokenizer, path: Path) -> None:
-    """Write the weights in fp16 as a backbone folder, in place of an older one."""
+    """Write the weights in fp16 as a backbone folder, in place of an older one.
+
+    Raises UserError if it cannot be written; the older one then stays.
+    """
     half = CPMAnt(model.config)
     half.load_state_dict(model.state_dict())
-    old = path.with_name(path.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        path.rename(old)
+    part, old = (path.with_name(path.name + ending) for ending in (".part", ".old"))
     written = {" ": "</_>", "\n": "</n>"}
     entries = [tokenizer.entries[i] for i in range(len(tokenizer))]
     vocabulary = "\n".join(written.get(entry, entry) for entry in entries) + "\n"
-    save_native(path, half.to(torch.float16), vocabulary, trained=True)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        remove(part)
+        save_native(part, half.to(torch.float16), vocabulary, trained=True)
+        if path.exists():
+            remove(old)
+            path.rename(old)
+        part.rename(path)
+        remove(old)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: cannot be written ({error}); the checkpoint beside it is whole. Make room "
+            "and go on with --resume."
+        ) from error
 
 
 def _sha256(values: Mapping[str, Any]) -> str:
@@ -247,10 +273,8 @@ def _done(settings: Settings, progress: Progress) -> bool:
     return _share(settings, progress) >= 1
 
 
-def _not_finite(step: int, loss: float, norm: float, batch: Rows, data: Data, file: Path) -> str:
+def _not_finite(step: int, fault: str, batch: Rows, data: Data, file: Path) -> str:
     names = ", ".join(data.names[i] for i in np.unique(batch.source))
     kept = f"the last good checkpoint is {file}" if file.is_file() else "no checkpoint is there yet"
-    return (
-        f"step {step}: the loss is {loss} and the gradient norm {norm} (sources of the batch: "
-        f"{names}); {kept}. Lower --lr, or use --precision fp32."
-    )
+    advice = "Lower --lr, or use --precision fp32." if data.settings.bf16 else "Lower --lr."
+    return f"step {step}: {fault} (sources of the batch: {names}); {kept}. {advice}"

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from cpm_tune.backbone.tokenizer import SPECIALS, _segmenter
+from cpm_tune.backbone.tokenizer import SPECIALS, make_segmenter
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.filters import is_han
-from cpm_tune.pretrain.sources import Source, documents
+from cpm_tune.pretrain.sources import Source, check_files, documents
+from cpm_tune.record import write_atomically
 
 ANSWER_CHARACTERS = "是否正确[]“”：，。？！、矛盾相似相同不同"  # of CPM-Ant's and CPM-2's prompts
 PUNCTUATION = "，。、；：？！“”‘’「」『』（）《》〈〉【】〔〕…—～·￥％"
@@ -56,6 +57,7 @@ def build_vocabulary(
             f"--size {size}: {len(entries):,} entries are required and {words + pieces:,} are "
             "asked for as words and pieces; give more, or cover less."
         )
+    check_files(sources)
     characters: dict[str, float] = defaultdict(float)
     latin: dict[str, float] = defaultdict(float)
     chinese: dict[str, float] = defaultdict(float)
@@ -80,7 +82,7 @@ def _count(
 ) -> None:
     """Add a source's relative frequencies, times its weight, to the tables."""
     own: tuple[Counter[str], Counter[str], Counter[str]] = (Counter(), Counter(), Counter())
-    segmenter = _segmenter() if chinese is not None else None
+    segmenter = make_segmenter() if chinese is not None else None
     total = 0
     for document in documents(source):
         own[0].update(document.text)
@@ -134,7 +136,27 @@ def cover_text(paths: Iterable[Path]) -> str:
     texts = [gb2312_level_1()]
     for path in paths:
         try:
-            texts.append(path.read_text(encoding="utf-8"))
+            texts.append(path.read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--cover {path}: not readable as UTF-8 text ({error}).") from error
     return "".join(dict.fromkeys(c for c in "".join(texts) if ord(c) > 0x7F))
+
+
+def new_file(path: Path) -> None:
+    """Make sure, before the work, that a vocabulary can be written there; UserError if not."""
+    if path.exists():
+        raise UserError(f"--out {path}: is there already; choose another name.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+        path.unlink()
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error
+
+
+def write(path: Path, entries: Iterable[str]) -> None:
+    """Write a vocabulary file; UserError if it cannot be written."""
+    try:
+        write_atomically(path, "\n".join(entries) + "\n")
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error

@@ -10,10 +10,8 @@ twice in its split, once in a positive and once in a negative pair, so it tells 
 label. Negatives are 60% near misses (another filler, aspect or direction), 40% of another topic.
 
 Scores on it show that the harness runs and that a model learns; they are NOT comparable with scores
-on the real LCQMC.
-
-Regenerate: `python tasks/sample/make_lcqmc.py [--out DIR] [--seed N]`; the same seed makes the same
-bytes on every machine, with the standard library alone.
+on the real LCQMC. Regenerate: `python tasks/sample/make_lcqmc.py [--out DIR] [--seed N]`; the same
+seed makes the same bytes on every machine, with the standard library alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,173 @@
+"""Readers of the layouts that official files come in: records with the place they stand at.
+
+Every reader yields (place, record or BadRow), the place being "file:line" or "file: item n". A file
+that cannot be read on from some point raises UserError. Memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.errors import UserError
+from cpm_tune.task import BadRow
+
+JSON_ENDINGS = (".jsonl", ".json", ".jsonline")
+TABLES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
+DEEPEST = 200  # levels of a JSON document
+Records = Iterator[tuple[str, Any]]
+
+
+def records(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> Records:
+    """The records of a file, by its ending and its first character: one JSON object a line, one
+    JSON array, or a table with or without header."""
+    if path.suffix in TABLES:
+        return table(path, columns, aliases)
+    return json_items(path) if starts_with(path) == "[" else json_lines(path)
+
+
+def starts_with(path: Path) -> str:
+    """The first character of a text file that is not blank ("" if there is none)."""
+    with path.open("rb") as file:
+        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return chr(head[0]) if head else ""
+
+
+def lines(path: Path) -> Records:
+    """The lines of a UTF-8 text file without their ends; blank lines too."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            where = f"{path}:{number}"
+            try:
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError:
+                yield where, BadRow(f"{where}: not UTF-8 text; convert the file to UTF-8.")
+            else:
+                yield where, text.rstrip("\r\n")
+
+
+def json_lines(path: Path) -> Records:
+    """One JSON value a line; blank lines are passed over."""
+    for where, text in lines(path):
+        if isinstance(text, BadRow):
+            yield where, text
+        elif text.strip():
+            try:
+                value = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                said = str(error).split(":")[0]
+                message = f"{where}: not a whole JSON object on one line ({said})."
+                yield where, BadRow(message)
+            else:
+                yield where, value
+
+
+def json_items(path: Path, key: str = "") -> Records:
+    """The items of an array in a JSON document, one after the other.
+
+    The array is the document itself, or what the document's object has under `key`.
+    """
+    import ijson
+
+    number = 0
+    with path.open("rb") as file:
+        try:
+            if file.read(3) != b"\xef\xbb\xbf":
+                file.seek(0)
+            events = ijson.basic_parse(file, use_float=True)
+            for number, value in enumerate(_items(events, key), start=1):
+                yield f"{path}: item {number}", value
+        except (ijson.JSONError, ValueError) as error:
+            said = str(error).splitlines()[0]
+            raise UserError(
+                f"{path}: not a whole JSON document after item {number} ({said})."
+            ) from error
+
+
+def _items(events: Iterator[tuple[str, Any]], key: str) -> Iterator[Any]:
+    """The items of the wanted array, built from ijson's events."""
+    from ijson.common import ObjectBuilder
+
+    level = 2 if key else 1  # how deep inside the array is
+    depth, inside, builder = 0, False, None
+    for event, value in events:
+        closes = event in ("end_map", "end_array")
+        depth -= closes
+        if depth < level and closes:
+            inside = False
+        if inside:
+            if builder is None:
+                builder = ObjectBuilder()
+            builder.event(event, value)
+            if depth == level and not event.startswith("start_"):
+                yield builder.value
+                builder = None
+        elif event == "map_key" and depth == 1:
+            wanted = value == key
+        elif event == "start_array" and depth == level - 1:
+            inside = not key or wanted
+        depth += event.startswith("start_")
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
+
+
+def table(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> Records:
+    """The rows of a .tsv, .txt (tab) or .csv file as dicts by column.
+
+    The first row is a header if one of its cells names a column.
+    """
+    delimiter = TABLES[path.suffix]
+    header: list[str] | None = None
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(
+            file,
+            delimiter=delimiter,
+            quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
+            strict=True,
+        )
+        while True:
+            try:
+                cells = next(reader, None)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: not UTF-8 text after line {reader.line_num}; convert it to UTF-8."
+                ) from error
+            except csv.Error as error:
+                raise UserError(
+                    f"{path}:{reader.line_num}: not a readable row ({error})."
+                ) from error
+            if cells is None:
+                return
+            if not any(cells):
+                continue
+            where = f"{path}:{reader.line_num}"
+            if header is None:
+                header = _header(path, cells, columns, aliases)
+                if header is not None:
+                    continue
+                header = list(columns)
+            if len(cells) != len(header):
+                names = ", ".join(header)
+                message = f"{where}: {len(cells)} columns, expected {len(header)} ({names})."
+                yield where, BadRow(message)
+            else:
+                yield where, dict(zip(header, cells, strict=True))
+
+
+def _header(
+    path: Path, cells: list[str], columns: tuple[str, ...], aliases: Mapping[str, str]
+) -> list[str] | None:
+    """Return the columns if the first row is a header, None if it is data."""
+    names = [aliases.get(cell.strip(), cell.strip()) for cell in cells]
+    if not set(names) & set(columns):
+        return None
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise UserError(
+            f"{path}:1: no column '{missing[0]}' in the header ({', '.join(cells)}), expected "
+            f"{', '.join(columns)}."
+        )
+    return names

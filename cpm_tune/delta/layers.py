@@ -1,0 +1,127 @@
+"""The layers that OpenDelta lacks for CPM-Ant: bias, prefix, soft prompt. Plain torch.
+
+Each has OpenDelta's `pre_forward` and `post_forward`, or a method that the backbone calls. Trained
+values are fp32; they are cast to the dtype of what they meet.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cpm_tune.errors import UserError
+
+
+class BiasLayer(nn.Module):
+    """Adds a vector to a module's output."""
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(width, device=device))
+
+    def post_forward(self, output: Tensor) -> Tensor:
+        return output + self.bias.to(output.dtype)
+
+
+class BiasPadding:
+    """Pads an attention bias with zeros for the prefix: once for all layers of a forward pass."""
+
+    def __init__(self) -> None:
+        self._source: weakref.ref[Tensor] | None = None
+        self._padded: Tensor | None = None
+
+    def __call__(self, bias: Tensor, n: int) -> Tensor:
+        if self._padded is None or self._source is None or self._source() is not bias:
+            self._source, self._padded = weakref.ref(bias), F.pad(bias, (n, 0))
+        return self._padded
+
+
+class PrefixLayer(nn.Module):
+    """Keys and values (prefix_token_num, heads * dim_head) before those of one attention module.
+
+    Every query sees them, whatever its span, with no position bias.
+    """
+
+    def __init__(self, n: int, width: int, device: torch.device, pad: BiasPadding) -> None:
+        super().__init__()
+        self.past_key = nn.Parameter(torch.randn(n, width, device=device))
+        self.past_value = nn.Parameter(torch.randn(n, width, device=device))
+        self._pad = pad
+
+    def prefix(self) -> tuple[Tensor, Tensor]:
+        return self.past_key, self.past_value
+
+    def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`Attention.extend`: key, value (batch, heads, length, dim_head), bias (..., length)."""
+        batch, heads, _, dim_head = key.shape
+        own = [
+            part.to(key.dtype).view(-1, heads, dim_head).transpose(0, 1).expand(batch, -1, -1, -1)
+            for part in self.prefix()
+        ]
+        key, value = torch.cat([own[0], key], 2), torch.cat([own[1], value], 2)
+        return key, value, self._pad(bias, own[0].shape[2])
+
+
+class Reparameterization(nn.Module):
+    """Embeddings and the hidden layer from which all prefixes are made (Li and Liang, 2021)."""
+
+    def __init__(self, n: int, embed_dim: int, mid_dim: int, device: torch.device) -> None:
+        super().__init__()
+        self.wte = nn.Embedding(n, embed_dim, device=device)
+        self.control_trans = nn.Linear(embed_dim, mid_dim, device=device)
+
+    def forward(self) -> Tensor:
+        """-> (prefix_token_num, mid_dim)."""
+        return torch.tanh(self.control_trans(self.wte.weight))
+
+
+class ReparameterizedPrefixLayer(PrefixLayer):
+    """A prefix that is a linear function of the shared `Reparameterization`."""
+
+    def __init__(
+        self, shared: Reparameterization, width: int, device: torch.device, pad: BiasPadding
+    ) -> None:
+        nn.Module.__init__(self)
+        self.output = nn.Linear(shared.control_trans.out_features, 2 * width, device=device)
+        self._pad = pad
+        self.__dict__["shared"] = shared  # the backbone owns its parameters, once
+
+    def prefix(self) -> tuple[Tensor, Tensor]:
+        key, value = self.output(self.__dict__["shared"]()).chunk(2, dim=-1)
+        return key, value
+
+
+class SoftPromptLayer(nn.Module):
+    """Makes `prompt_embedding` longer: rows from `first` on are trained.
+
+    `soft_embeds` (soft_token_num, dim_model) is held at the reference's scale (entries about 1)
+    and divided by sqrt(dim_model), so that a learning rate means the same at every width.
+    """
+
+    def __init__(
+        self, n: int, first: int, dim: int, init_range: float, device: torch.device
+    ) -> None:
+        super().__init__()
+        table = torch.empty(n, dim, device=device).uniform_(-init_range, init_range)
+        self.soft_embeds = nn.Parameter(table)
+        self.first, self.scale = first, 1 / math.sqrt(dim)
+
+    def pre_forward(self, index: Tensor) -> tuple[tuple[Tensor], dict[str, Tensor]]:
+        self._index = index
+        return (index.clamp(max=self.first - 1),), {}
+
+    def post_forward(self, output: Tensor) -> Tensor:
+        """output (batch, length, dim_model). Raises UserError if nothing could be trained."""
+        row = self._index - self.first
+        own = row >= 0
+        if self.training and not own.is_meta and not bool(own.any()):
+            raise UserError(
+                "the soft prompt is in no sequence of this batch, so it cannot be trained: the "
+                "encoder has to place its tokens in the template's slots."
+            )
+        soft = F.embedding(row.clamp(min=0), self.soft_embeds) * self.scale
+        return torch.where(own[..., None], soft.to(output.dtype), output)

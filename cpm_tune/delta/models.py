@@ -1,0 +1,273 @@
+"""OpenDelta's delta models, made to fit CPM-Ant. Importing this module imports OpenDelta.
+
+OpenDelta's own classes where they work, subclasses of its base where they do not. What differs:
+modules are given by full name (`cpm_tune.delta.modules` has checked them); adapters are made at
+once from the modules' widths, where OpenDelta sends dummy data through the backbone and swallows
+what goes wrong; and all values are drawn in fp32 on the CPU, so that a seed means the same on every
+device and in every precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpm_tune.backbone.model import Attention, CPMAnt
+from cpm_tune.delta.config import (
+    AdapterConfig,
+    BitFitConfig,
+    CompacterConfig,
+    LoraConfig,
+    LowRankAdapterConfig,
+    ModuleConfig,
+    ParallelAdapterConfig,
+    PrefixConfig,
+    SoftPromptConfig,
+)
+from cpm_tune.delta.layers import (
+    BiasLayer,
+    BiasPadding,
+    PrefixLayer,
+    Reparameterization,
+    ReparameterizedPrefixLayer,
+    SoftPromptLayer,
+)
+from cpm_tune.delta.modules import check_bottleneck, matched_modules, matched_pairs, widths
+from cpm_tune.delta.opendelta_import import opendelta
+
+opendelta()
+
+from opendelta.basemodel import DeltaBase  # noqa: E402
+from opendelta.delta_models import lora  # noqa: E402
+from opendelta.delta_models.adapter import AdapterModel  # noqa: E402
+from opendelta.delta_models.compacter import CompacterModel  # noqa: E402
+from opendelta.delta_models.layers.activations import Activations  # noqa: E402
+from opendelta.delta_models.layers.low_rank_linear import LowRankLinear  # noqa: E402
+from opendelta.delta_models.lora import LoraModel  # noqa: E402
+from opendelta.delta_models.low_rank_adapter import LowRankAdapter  # noqa: E402
+from opendelta.delta_models.parallel_adapter import ParallelAdapterLayer  # noqa: E402
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _home(module: nn.Module) -> torch.device:
+    """Where a layer for this module is made: the CPU, or nowhere for a backbone without values."""
+    return torch.device("meta" if _device(module).type == "meta" else "cpu")
+
+
+class _ByFullName:
+    """Takes `modified_modules` as full names."""
+
+    def find_key(self, key: str, target_list: list[str]) -> bool:
+        return key in target_list
+
+
+def _make(layer: Any, module: nn.Module) -> nn.Module:
+    """Give an adapter its weights, for the width of this module's output."""
+    layer.device = layer.init_device = _home(module)
+    layer.instantiate(torch.empty(1, 1, widths(module)[1], device=_home(module)))
+    made: nn.Module = layer.to(_device(module))
+    return made
+
+
+class _MadeAtOnce(_ByFullName):
+    """An adapter whose layers are made from widths, not by a first forward pass."""
+
+    def new_module_like(self, module: nn.Module) -> nn.Module:
+        return _make(super().new_module_like(module), module)  # type: ignore[misc]
+
+    def _pseudo_data_to_instantiate(self, backbone: nn.Module) -> None:
+        return
+
+
+class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
+    def new_module_like(self, child_module: nn.Linear) -> nn.Module:
+        layer: nn.Module = lora.LowRankLinear(
+            child_module.in_features,
+            child_module.out_features,
+            torch.empty(0, device=_home(child_module)),
+            self.lora_r,
+            self.lora_alpha,
+            self.lora_dropout,
+        ).to(_device(child_module))
+        self.delta_modules.append(layer)
+        return layer
+
+
+class _Adapter(_MadeAtOnce, AdapterModel):  # type: ignore[misc]
+    pass
+
+
+class _Compacter(_MadeAtOnce, CompacterModel):  # type: ignore[misc]
+    pass
+
+
+class _Own(DeltaBase):  # type: ignore[misc]
+    """Base of the models that insert their layers themselves."""
+
+    def __init__(self, backbone: CPMAnt, config: Any) -> None:
+        super().__init__(backbone, modified_modules=[])
+        self.delta_modules = nn.ModuleList()
+        self.place(backbone, config)
+        self.mark_as_delta()
+
+    def place(self, backbone: CPMAnt, config: Any) -> None:
+        raise NotImplementedError
+
+    def after(self, module: nn.Module, layer: nn.Module, name: str) -> None:
+        """Give a module's output (and input, where it has a `pre_forward`) to a layer."""
+        self.delta_modules.append(layer)
+        self.insert_sequential_module(module, layer, name)
+
+
+class _MatrixProduct(LowRankLinear):  # type: ignore[misc]
+    """OpenDelta multiplies the two factors elementwise, which is their product at rank 1 only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.W_left @ self.W_right).to(x.dtype) + self.b.to(x.dtype)
+
+
+class _LowRankAdapterLayer(LowRankAdapter):  # type: ignore[misc]
+    def instantiate(self, hiddens: Tensor) -> None:
+        width = hiddens.shape[-1]
+        bottleneck = width // self.reduction_factor
+        settings = {"rank": self.low_rank_rank, "w_init": self.low_rank_w_init}
+        self.activation = Activations(self.non_linearity)
+        with torch.device(self.device):
+            self.down_sampler = _MatrixProduct(width, bottleneck, **settings)
+            self.up_sampler = _MatrixProduct(bottleneck, width, **settings)
+        self.instantiated = True
+
+
+class _LowRankAdapter(_Own):
+    def place(self, backbone: CPMAnt, config: LowRankAdapterConfig) -> None:
+        for name in matched_modules(backbone, config):
+            module = backbone.get_submodule(name)
+            layer = _make(_LowRankAdapterLayer(**_settings(config)), module)
+            self.after(module, layer, "low_rank_adapter")
+
+
+class _ParallelAdapterLayer(ParallelAdapterLayer):  # type: ignore[misc]
+    """Starts at zero, as in the code of He et al. (2022): parallel adapters begin like LoRA."""
+
+    def instantiate(self, hiddens: Tensor) -> None:
+        super().instantiate(hiddens)
+        nn.init.zeros_(self.modulelist.up_proj.weight)
+
+    def post_forward(self, output: Any) -> Any:
+        output = super().post_forward(output)
+        self.adapter_output = None  # not kept beyond the forward pass
+        return output
+
+
+class _ParallelAdapter(_Own):
+    """OpenDelta counts modules as it meets them and so pairs wrongly; here pairs are given."""
+
+    def place(self, backbone: CPMAnt, config: ParallelAdapterConfig) -> None:
+        for names in matched_pairs(backbone, config):
+            start, end = map(backbone.get_submodule, names)
+            layer = _make(_ParallelAdapterLayer(**_settings(config)), end)
+            if start is end:
+                self.after(start, layer, "parallel_adapter")
+                continue
+            self.delta_modules.append(layer)
+            self.insert_module(start, "before", layer, "parallel_adapter")
+            self.insert_module(end, "after", layer, "parallel_adapter")
+
+
+class _BitFit(_Own):
+    """OpenDelta's BitFit fails on a linear layer without bias; CPM-Ant has no other."""
+
+    def place(self, backbone: CPMAnt, config: BitFitConfig) -> None:
+        for name in matched_modules(backbone, config):
+            module = backbone.get_submodule(name)
+            self.after(module, BiasLayer(widths(module)[1], _device(module)), "bitfit")
+
+
+class _Prefix(_Own):
+    """OpenDelta's prefix knows a few Hugging Face models; here `Attention.extend` is replaced."""
+
+    def place(self, backbone: CPMAnt, config: PrefixConfig) -> None:
+        names, n, pad = matched_modules(backbone, config), config.prefix_token_num, BiasPadding()
+        device = _home(backbone)
+        if config.reparameterize:
+            shared = Reparameterization(n, config.embed_dim, config.mid_dim, device)
+            backbone.reparams = shared.to(_device(backbone))
+            self.delta_modules.append(shared)
+        for attention in map(backbone.get_submodule, names):
+            assert isinstance(attention, Attention)
+            width = attention.project_k.out_features
+            layer = (
+                ReparameterizedPrefixLayer(shared, width, device, pad)
+                if config.reparameterize
+                else PrefixLayer(n, width, device, pad)
+            )
+            attention.prefix = layer.to(_device(attention))
+            vars(attention)["extend"] = layer.extend
+            self.delta_modules.append(layer)
+
+    def detach(self, module: CPMAnt, reset_state_dict: bool = True) -> None:
+        for attention in module.modules():
+            if "prefix" in attention._modules:
+                del attention.prefix, attention.extend
+        if "reparams" in module._modules:
+            del module.reparams
+
+
+class _SoftPrompt(_Own):
+    """OpenDelta's soft prompt stands in front of all input; here its tokens have ids."""
+
+    def place(self, backbone: CPMAnt, config: SoftPromptConfig) -> None:
+        table = backbone.prompt_embedding
+        layer = SoftPromptLayer(
+            config.soft_token_num,
+            table.num_embeddings,
+            table.embedding_dim,
+            config.init_range,
+            _home(table),
+        )
+        self.after(table, layer.to(_device(table)), "soft_prompt")
+
+
+def _settings(config: ModuleConfig) -> dict[str, Any]:
+    """The settings that OpenDelta's classes take, under their names."""
+    return config.model_dump(exclude={"delta_type", "modified_modules", "exclude_modules"})
+
+
+_THEIRS: dict[Any, Any] = {LoraConfig: _Lora, AdapterConfig: _Adapter, CompacterConfig: _Compacter}
+_OURS: dict[Any, Any] = {
+    LowRankAdapterConfig: _LowRankAdapter,
+    ParallelAdapterConfig: _ParallelAdapter,
+    BitFitConfig: _BitFit,
+    PrefixConfig: _Prefix,
+    SoftPromptConfig: _SoftPrompt,
+}
+
+
+def insert_model(backbone: CPMAnt, config: Any) -> Callable[[], None]:
+    """Insert a delta's layers, values drawn from torch's CPU generator; return what removes them.
+
+    Raises UserError for what does not fit the backbone, before anything is changed.
+    """
+    if isinstance(config, ModuleConfig):
+        names = matched_modules(backbone, config)
+        check_bottleneck(backbone, config, names)
+    if type(config) in _THEIRS:
+        model = _THEIRS[type(config)](
+            backbone, modified_modules=names, backend="hf", **_settings(config)
+        )
+    else:
+        model = _OURS[type(config)](backbone, config)
+
+    def remove() -> None:
+        model.detach(backbone, reset_state_dict=False)
+        for module in backbone.modules():
+            for trace in ("forward", "_delta_infos", "_replicate_for_data_parallel"):
+                vars(module).pop(trace, None)
+
+    return remove

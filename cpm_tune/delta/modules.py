@@ -1,0 +1,184 @@
+"""Which modules of a backbone a delta modifies. All that can be wired wrongly is refused here.
+
+Names are matched by OpenDelta's rule: `modified_modules` are whole endings of a module's name,
+`exclude_modules` are beginnings.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from cpm_tune.backbone.model import (
+    Attention,
+    CPMAnt,
+    FeedForward,
+    FFNBlock,
+    GatedInput,
+    RMSNorm,
+    SelfAttentionBlock,
+)
+from cpm_tune.delta.config import (
+    AdapterConfig,
+    BitFitConfig,
+    CompacterConfig,
+    LoraConfig,
+    LowRankAdapterConfig,
+    ModuleConfig,
+    ParallelAdapterConfig,
+    PrefixConfig,
+)
+from cpm_tune.errors import UserError, did_you_mean
+
+_ANY = (nn.Linear, Attention, FeedForward, GatedInput, SelfAttentionBlock, FFNBlock, RMSNorm)
+_TAKES: dict[type[ModuleConfig], tuple[type[nn.Module], ...]] = {
+    LoraConfig: (nn.Linear,),
+    AdapterConfig: _ANY,
+    LowRankAdapterConfig: _ANY,
+    CompacterConfig: _ANY,
+    ParallelAdapterConfig: _ANY,
+    BitFitConfig: (nn.Linear, RMSNorm),
+    PrefixConfig: (Attention,),
+}
+
+
+def widths(module: nn.Module) -> tuple[int, int]:
+    """Sizes of the last dimension of a module's input and output."""
+    match module:
+        case nn.Linear():
+            return module.in_features, module.out_features
+        case Attention():
+            return module.project_q.in_features, module.attention_out.out_features
+        case GatedInput():
+            return module.w_0.in_features, module.w_0.out_features
+        case FeedForward():
+            return module.w_in.w_0.in_features, module.w_out.out_features
+        case SelfAttentionBlock():
+            return widths(module.layernorm_before_attention)
+        case FFNBlock():
+            return widths(module.layernorm_before_ffn)
+        case RMSNorm():
+            return len(module.weight), len(module.weight)
+    raise TypeError(f"a {type(module).__name__} has no width")
+
+
+def matched_modules(backbone: CPMAnt, config: ModuleConfig) -> list[str]:
+    """Full names of the modules that a delta modifies, in the backbone's order.
+
+    Raises UserError for a name that matches nothing, or a module that the delta cannot modify.
+    """
+    modules = dict(backbone.named_modules())
+    takes = _TAKES[type(config)]
+    kind = type(config).model_fields["delta_type"].default
+    fitting = {n.rsplit(".", 1)[-1] for n, module in modules.items() if isinstance(module, takes)}
+    for ending in config.modified_modules:
+        if not any(_ends(name, ending) for name in modules):
+            raise UserError(
+                f"delta.modified_modules: no module of the backbone is named '{ending}'."
+                f"{did_you_mean(ending, fitting)}"
+            )
+    for start in config.exclude_modules:
+        if not any(name.startswith(start) for name in modules):
+            raise UserError(f"delta.exclude_modules: no module's name starts with '{start}'.")
+    found = [
+        name
+        for name in modules
+        if any(_ends(name, ending) for ending in config.modified_modules)
+        and not any(name.startswith(start) for start in config.exclude_modules)
+    ]
+    if not found:
+        raise UserError("delta.exclude_modules leaves no module to modify.")
+    for name in found:
+        if not isinstance(modules[name], takes):
+            raise UserError(
+                f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, which "
+                f"{kind} cannot modify; it modifies {', '.join(sorted(fitting))}."
+            )
+    if takes is _ANY and not isinstance(config, ParallelAdapterConfig):
+        _refuse_nested(found)
+    return found
+
+
+def _ends(name: str, ending: str) -> bool:
+    return ("." + name).endswith("." + ending)
+
+
+def _refuse_nested(names: list[str]) -> None:
+    """`ffn` is the end of both layers.0.ffn and layers.0.ffn.ffn: two adapters, not one."""
+    for name in names:
+        outer = next((other for other in names if name.startswith(other + ".")), None)
+        if outer is not None:
+            raise UserError(
+                f"delta.modified_modules names both {outer} and {name} inside it; name one of "
+                f"them, by a longer ending such as {'.'.join(name.split('.')[-2:])}."
+            )
+
+
+def check_bottleneck(backbone: CPMAnt, config: ModuleConfig, names: list[str]) -> None:
+    """Raise UserError if a module's output cannot be divided as the config says."""
+    for name in names:
+        width = widths(backbone.get_submodule(name))[1]
+        if isinstance(config, LowRankAdapterConfig):
+            bottleneck = width // config.reduction_factor
+            if config.low_rank_rank > bottleneck:
+                raise UserError(
+                    f"delta.low_rank_rank is {config.low_rank_rank}, but the bottleneck of {name} "
+                    f"is {width} / reduction_factor {config.reduction_factor} = {bottleneck}; "
+                    "lower one of the two."
+                )
+        if isinstance(config, CompacterConfig):
+            parts = config.reduction_factor * config.hypercomplex_division
+            if width % parts:
+                raise UserError(
+                    f"delta.reduction_factor x delta.hypercomplex_division is {parts}, which does "
+                    f"not divide the width {width} of {name}; lower one of the two."
+                )
+
+
+def matched_pairs(backbone: CPMAnt, config: ParallelAdapterConfig) -> list[tuple[str, str]]:
+    """(input of, output of) of each parallel adapter: always within one sub-block, input first.
+
+    Raises UserError for a pair that is anything else, or whose two widths differ.
+    """
+    matched, order = matched_modules(backbone, config), [n for n, _ in backbone.named_modules()]
+    pairs = []
+    for first, last in zip(
+        config.modified_modules[::2], config.modified_modules[1::2], strict=True
+    ):
+        starts, ends = (_by_block(matched, ending) for ending in (first, last))
+        if starts.keys() != ends.keys():
+            raise UserError(
+                f"delta.modified_modules: '{first}' and '{last}' are a pair (input of, output of), "
+                "but do not lie in the same sub-blocks."
+            )
+        for start, end in ((starts[block], ends[block]) for block in starts):
+            inside = [n for n in order if n == end or n.startswith(end + ".")]
+            if order.index(start) > order.index(inside[-1]):
+                raise UserError(
+                    f"delta.modified_modules: {end} is done before {start} begins; swap the pair."
+                )
+            taken = widths(backbone.get_submodule(start))[0]
+            added = widths(backbone.get_submodule(end))[1]
+            if taken != added:
+                raise UserError(
+                    f"delta.modified_modules: the input of {start} is {taken} wide, the output of "
+                    f"{end} {added}; a parallel adapter needs them equal."
+                )
+            pairs.append((start, end))
+    if len(set(pairs)) != len(pairs):
+        raise UserError("delta.modified_modules names a pair twice.")
+    return pairs
+
+
+def _by_block(names: list[str], ending: str) -> dict[str, str]:
+    """Sub-block (such as encoder.layers.0.ffn) -> the one module in it with that ending."""
+    found: dict[str, str] = {}
+    for name in names:
+        if _ends(name, ending):
+            block = ".".join(name.split(".")[:4])
+            if block in found:
+                raise UserError(
+                    f"delta.modified_modules: '{ending}' names both {found[block]} and {name}; "
+                    "give a longer ending, such as ffn.ffn."
+                )
+            found[block] = name
+    return found

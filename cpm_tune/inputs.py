@@ -1,0 +1,69 @@
+"""A plan's inputs: everything a user may have got wrong, read and checked before any weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cpm_tune.delta.config import SoftPromptConfig
+from cpm_tune.delta.slots import SoftSlots
+from cpm_tune.errors import UserError
+from cpm_tune.plan import Plan
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.tokenizer import Tokenizer
+    from cpm_tune.data.encode import Encoder
+    from cpm_tune.data.store import Split
+    from cpm_tune.engine import Engine
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A plan's data, encoder and engine. Data and engine serve the plan's controls as well."""
+
+    encoder: Encoder
+    splits: dict[str, Split]
+    engine: Engine
+
+
+def read_inputs(plan: Plan) -> Inputs:
+    """Read every row of every split and check template, settings, device and delta; no weights."""
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.data.store import read_split
+    from cpm_tune.delta.insert import insert
+    from cpm_tune.engine import make_engine
+
+    spec = plan.spec
+    with torch.device("meta"):  # names and shapes alone say whether the delta fits
+        tokenizer = plan.folder.tokenizer()
+        insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, 0, tokenizer)
+    engine = make_engine(plan.execution, spec.precision)
+    encoder = encoder_of(plan, tokenizer)
+    splits = {
+        name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
+        for name, file in plan.splits.items()
+    }
+    dev = splits["dev"]
+    if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
+        raise UserError(f"{dev.file.path}: the dev split has no answers.")
+    return Inputs(encoder, splits, engine)
+
+
+def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
+    """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
+    from cpm_tune.data.encode import Encoder
+
+    spec, soft = plan.spec, None
+    if isinstance(plan.delta, SoftPromptConfig):
+        soft = SoftSlots(plan.delta, plan.folder.config, int(plan.template.by_option))
+    return Encoder(
+        plan.task,
+        plan.template,
+        spec.encoding,
+        plan.folder.config,
+        tokenizer,
+        answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
+        soft=soft,
+    )

@@ -1,0 +1,117 @@
+"""Predicts with a finished run: other data, another split, the organisers' submission file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
+from cpm_tune.backbone.embedded import resolve
+from cpm_tune.data.files import find_splits
+from cpm_tune.delta.config import parse_config
+from cpm_tune.errors import UserError
+from cpm_tune.folders import remove
+from cpm_tune.inputs import Inputs, encoder_of
+from cpm_tune.plan import Plan, data_folder, find_template
+from cpm_tune.record import FILE, RunRecord, read_record
+from cpm_tune.registry import load_task
+
+
+def plan_of(
+    run: Path, data: Path | None, split: str, backbone: str | None, include: Sequence[Path]
+) -> tuple[Plan, RunRecord]:
+    """The plan of a finished run on (one split of) other data.
+
+    Raises UserError where task, template or backbone are no longer what the run had.
+    """
+    record = read_record(run / FILE)
+    if record.status != "finished":
+        raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
+    spec = record.spec
+    task = load_task(spec.task, include)
+    template = find_template(task, spec.template)
+    if (task.version, template.sha256) != (spec.task_version, spec.template_sha256):
+        raise UserError(
+            f"{run}: task {task.name} or its template '{template.name}' has changed since the run; "
+            "use the version of cpm-tune it was made with."
+        )
+    folder = _backbone(record, backbone)
+    splits = find_splits(task, data_folder(task, data), (split,))
+    delta = parse_config(spec.delta, str(run / FILE))
+    return (
+        Plan(spec, record.execution, task, template, splits, folder, delta, record.delta.name, ()),
+        record,
+    )
+
+
+def _backbone(record: RunRecord, name: str | None) -> BackboneFolder:
+    place = name or record.backbone.path
+    if name is None and not Path(place).is_dir():
+        place = record.backbone.name  # the embedded one, of another installation
+    folder = open_folder(resolve(place))
+    if folder.sha256() != record.spec.backbone.sha256:
+        raise UserError(
+            f"{folder.path}: not the backbone of this run (sha256 "
+            f"{record.spec.backbone.sha256[:12]}…); give it with --backbone."
+        )
+    return folder
+
+
+def predict_run(
+    run: Path,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    backbone: str | None = None,
+    limit: int | None = None,
+    submission: bool = False,
+    include: Sequence[Path] = (),
+) -> None:
+    """Predict one split with a finished run; write predictions (and the submission) to `out`.
+
+    Prints the scores of a labelled split. `out` appears whole or not at all.
+    """
+    import torch
+
+    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+    from cpm_tune.data.store import read_split
+    from cpm_tune.delta.insert import load_delta
+    from cpm_tune.engine import make_engine
+    from cpm_tune.score import score_split, write_submission
+
+    plan, _ = plan_of(run, data, split, backbone, include)
+    task, spec = plan.task, plan.spec
+    if submission and task.submission is None:
+        raise UserError(f"task {task.name} has no submission format.")
+    place = out or Path(f"{run.name}.{split}.predictions")
+    if place.exists():
+        raise UserError(f"--out {place}: is there already; choose another or remove it.")
+    engine = make_engine(plan.execution, spec.precision)
+    encoder = encoder_of(plan, plan.folder.tokenizer())
+    rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
+    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    if spec.backbone.init == "random":
+        model = random_backbone(plan.folder.config, spec.seed, dtype)
+    else:
+        model = load_weights(plan.folder, dtype)
+    if spec.recipe is not None:
+        load_delta(run, model, spec.backbone.sha256)
+    part = place.with_name(place.name + ".partial")
+    remove(part)
+    part.mkdir(parents=True)
+    try:
+        scored = score_split(
+            plan, engine.prepare(model), Inputs(encoder, {split: rows}, engine), split, part
+        )
+        if submission:
+            assert task.submission is not None
+            write_submission(task, rows, scored.predictions, part / task.submission.file)
+        os.replace(part, place)
+    except BaseException:
+        remove(part)
+        raise
+    for name, score in scored.scores.items():
+        print(f"{split} {name} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
+    print(f"written    {', '.join(str(p) for p in sorted(place.iterdir()))}")

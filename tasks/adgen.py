@@ -1,0 +1,73 @@
+"""E-Reviews / AdvertiseGen: write an advertisement from a garment's features.
+(Shao et al., EMNLP 2019)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """One advertisement in CUGE's fields (feature, desc) or AdvertiseGen's (content, summary)."""
+    if "content" in record:
+        parts = str(record["content"]).split("*")
+        pairs = [tuple(part.split("#", 1)) for part in parts if part]
+        text = record.get("summary")
+    else:
+        pairs, text = [tuple(pair) for pair in record["feature"]], record.get("desc")
+    for pair in pairs:
+        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise ValueError(f"the feature {str(pair)[:60]} is not a name and a value")
+    if not pairs:
+        raise ValueError("there are no features")
+    yield {"features": "，".join(f"{name}：{value}" for name, value in pairs), "text": text}
+
+
+def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
+    """The official record with the advertisement that was written."""
+    return {**record, "summary" if "content" in record else "desc": predictions[0] or ""}
+
+
+TASK = Task(
+    name="adgen",
+    version=1,
+    capability="language generation",
+    kind="data to text",
+    suites=("cuge", "cpm-2"),
+    source=Source(
+        title="E-Reviews (AdvertiseGen): Long and Diverse Text Generation with Planning-based "
+        "Hierarchical Variational Model",
+        paper="https://aclanthology.org/D19-1321",
+        licence="not stated",
+        obtain="cuge.baai.ac.cn hands out E-Reviews as train.jsonl, valid.jsonl and "
+        "test_public.jsonl; AdvertiseGen is train.json and dev.json",
+        sizes=(115_000, 1_000, 3_000),
+    ),
+    files=Files(columns=("features", "text"), rows=rows),
+    answer=Generate(column="text", max_new_tokens=160),
+    templates=(Template("cpm-ant", "{features}。广告：{answer}"),),
+    metrics=(
+        "bleu_4_cpm2",
+        "distinct_4",
+        "distinct_3",
+        "rouge_l_char_f",
+        "rouge_l_char_p",
+        "rouge_l_char_r",
+    ),
+    recipe={"lr": 5e-3, "max_length": 384, "batch_size": 32, "epochs": 20, "patience": 20},
+    sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
+    published={"CPM-2, full": 10.60, "CPM-2, prompt": 8.63},
+    published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",
+    protocol=(
+        "A row is a list of features, written as 名：值，名：值, and the advertisement. CUGE's "
+        "report scores BLEU and Distinct, the README in its archive ROUGE (F1, precision, recall): "
+        "both are given. BLEU is CPM-2's (characters, nltk's method 3), which the published "
+        "figures use; their Distinct (70.22 full, 72.02 prompt, per cent) does not say whether it "
+        "counts 3 or 4 characters, so both are here, counted over every n-gram. ROUGE-L over "
+        "characters is our reading of ROUGE. Prompt and recipe are this project's: none has been "
+        "published for CPM-Ant."
+    ),
+    submission=Submission("EReviews.jsonl", fill),
+)

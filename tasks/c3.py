@@ -1,0 +1,98 @@
+"""C3: multiple-choice questions on dialogues and mixed-genre texts (Sun et al., TACL 2020)"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import Records, json_items, json_lines
+from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Template
+
+
+def read(paths: tuple[Path, ...], split: str) -> Records:
+    """Records are arrays themselves: items of one array, or a line each in a .jsonl file."""
+    for path in paths:
+        yield from json_lines(path) if path.suffix == ".jsonl" else json_items(path)
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """A row for each question of [[line, ...], [question, ...], id]."""
+    if not isinstance(record, list) or len(record) != 3:
+        raise ValueError("expected an array of lines, questions and id")
+    lines, questions, name = record
+    for number, asked in enumerate(questions, start=1):
+        choices, answer = asked["choice"], asked.get("answer")
+        if answer is not None and answer not in choices:
+            raise ValueError(f"question {number}: the answer {answer!r} is not one of the choices")
+        yield {
+            "id": f"{name}-{number}",
+            "passage": "\n".join(lines),
+            "question": asked["question"],
+            "choices": choices,
+            "answer": None if answer is None else choices.index(answer),
+        }
+
+
+def fill(record: Any, predictions: Sequence[Any]) -> Any:
+    """The official record with the chosen texts as answers."""
+    lines, questions, name = record
+    answered = [
+        {**asked, "answer": asked["choice"][choice]}
+        for asked, choice in zip(questions, predictions, strict=True)
+    ]
+    return [lines, answered, name]
+
+
+TASK = Task(
+    name="c3",
+    version=1,
+    capability="discourse",
+    kind="reading comprehension",
+    suites=("cuge", "cuge-lite", "cpm-2"),
+    source=Source(
+        title="Investigating Prior Knowledge for Challenging Chinese Machine Reading Comprehension",
+        paper="https://arxiv.org/abs/1904.09679",
+        licence="non-commercial research only",
+        obtain="CUGE's C3.zip, or github.com/nlpdata/c3; keep the files' names",
+        sizes=(11_900, 3_816, 3_900),
+    ),
+    files=Files(
+        columns=("passage", "question", "choices", "answer"),
+        texts=("choices",),
+        names={
+            "train": (("c3-d-train.json", "c3-m-train.json"), "train"),
+            "dev": (("c3-d-dev.json", "c3-m-dev.json"), "dev", "valid", "eval"),
+            "test": (("c3-d-test.json", "c3-m-test.json"), "test", "test_public"),
+        },
+        rows=rows,
+        read=read,
+    ),
+    answer=Options(options="choices", column="answer", most=4),
+    templates=(
+        Template("cpm-ant", "{passage}问题：{question}答案：{option}[是否正确]"),
+        Template(
+            "cpm-2",
+            "问题：{question}选项：{choices}文章：{passage}答案：{answer}",
+            ("一", "二", "三", "四"),
+        ),
+    ),
+    metrics=("accuracy",),
+    recipe={"lr": 1e-3, "batch_size": 6, "max_length": 1024, "epochs": 20},
+    sample_recipe={"lr": 2e-2, "batch_size": 32, "max_length": 384, "epochs": 10},
+    published={
+        "mT5-XXL, full": 86.4,
+        "CPM-2, full": 86.1,
+        "CPM-2, prompt": 85.33,
+        "mT5-large, full": 56.3,
+        "mT5-small, full": 41.5,
+    },
+    published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
+    protocol=(
+        "The dialogue and the mixed part are read together, one row a question. By default each "
+        "choice stands after text and question in turn and the highest logit of 是 decides; "
+        "template cpm-2 lists the choices and chooses among 一 to 四, as many as the question has. "
+        "All lines of a text are shown, a newline between them (CPM-2's code takes the first line "
+        "only); a text that is too long loses its end. Accuracy is over questions."
+    ),
+    # Lines of records; the organisers' file is the array of them.
+    submission=Submission("C3.jsonl", fill),
+)

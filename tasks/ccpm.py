@@ -1,0 +1,56 @@
+"""CCPM: which line of classical verse does a modern translation render? (Li et al., 2021)"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cpm_tune.task import Files, Options, Source, Submission, Task, Template
+
+
+def fill(record: Any, predictions: Sequence[Any]) -> Any:
+    """The official record with the number of the chosen line."""
+    return {**record, "answer": predictions[0]}
+
+
+TASK = Task(
+    name="ccpm",
+    version=1,
+    capability="word-sentence",
+    kind="classical poetry matching",
+    suites=("cuge", "cuge-lite", "cpm-2"),
+    source=Source(
+        title="CCPM: A Chinese Classical Poetry Matching Dataset",
+        paper="https://arxiv.org/abs/2106.01979",
+        licence="not stated",
+        obtain="CUGE's CCPM.zip, or github.com/THUNLP-AIPoet/CCPM; keep the files' names",
+        sizes=(21_800, 2_720, 2_700),
+    ),
+    files=Files(columns=("translation", "choices", "answer"), texts=("choices",)),
+    answer=Options(options="choices", column="answer", most=4),
+    templates=(
+        Template("cpm-ant", "译文：{translation}原句：{option}[是否正确]"),
+        Template(
+            "cpm-2",
+            "选项：{choices}文章：{translation}答案：{answer}",
+            ("一", "二", "三", "四"),
+        ),
+    ),
+    metrics=("accuracy",),
+    recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 20},
+    sample_recipe={"lr": 2e-2, "batch_size": 16, "epochs": 10},
+    published={
+        "CPM-2, full": 91.6,
+        "CPM-2, prompt": 90.85,
+        "mT5-XXL, full": 90.6,
+        "mT5-large, full": 89.9,
+        "mT5-small, full": 87.7,
+    },
+    published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
+    protocol=(
+        "A row is a translation and four lines. By default each line stands after the translation "
+        "in turn and the one with the highest logit of 是 is chosen; template cpm-2 lists the "
+        "lines and chooses the most probable of 一, 二, 三, 四. CUGE's report names F1 for this "
+        "dataset, its own eval.py computes accuracy: accuracy it is. CPM-2 reads the numeral from "
+        "a decoder; here 答案： stands before it, since prompt and answer are one text."
+    ),
+    submission=Submission("CCPM.jsonl", fill),
+)

@@ -1,0 +1,154 @@
+"""ChID: which idiom was taken out of the passage? (Zheng et al., ACL 2019)"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
+from cpm_tune.errors import UserError
+from cpm_tune.task import Files, Options, Row, Source, Task, Template
+
+BLANK = re.compile(r"#idiom\d*#")
+SHOWN = "____"  # what stands for the other blanks of a passage
+NUMERALS = ("一", "二", "三", "四", "五", "六", "七", "八", "九", "十")
+
+
+def read(paths: tuple[Path, ...], split: str) -> Records:
+    """Records, one a line or in an array; the competition's answers, if their file lies beside,
+    are put into them as "answers"."""
+    content, *beside = paths
+    answers = _answers(beside[0]) if beside else {}
+    for where, record in (
+        json_items(content) if starts_with(content) == "[" else json_lines(content)
+    ):
+        if answers and isinstance(record, dict):
+            tags = BLANK.findall(str(record.get("content")))
+            record = {**record, "answers": {tag: answers.get(tag) for tag in tags}}
+        yield where, record
+
+
+def _answers(path: Path) -> dict[str, int]:
+    """The right candidate of every blank: {"#idiom000378#": 0, ...} or lines #idiom000378#,0."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".csv":
+            pairs = [line.split(",") for line in text.split()]
+        else:
+            pairs = json.loads(text, object_pairs_hook=list)
+        return {str(tag): int(number) for tag, number in pairs}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f'{path}: not answers of the form {{"#idiom000378#": 0}} (.json) or '
+            f"#idiom000378#,0 a line (.csv): {error}."
+        ) from error
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """A row for each blank; the passage stands before and after it."""
+    content = record["content"]
+    passages = [content] if isinstance(content, str) else content
+    blanks = [(text, blank) for text in passages for blank in BLANK.finditer(text)]
+    if not blanks:
+        raise ValueError("no blank such as #idiom# or #idiom000378# in the content")
+    if len(blanks) > 1 and "answer" in record:
+        raise ValueError(f"{len(blanks)} blanks, but one answer")
+    for number, (text, blank) in enumerate(blanks):
+        candidates = record["candidates"]
+        if candidates and isinstance(candidates[0], list):  # the paper's layout: of each blank
+            candidates = candidates[number]
+        row = {
+            "before": BLANK.sub(SHOWN, text[: blank.start()]),
+            "after": BLANK.sub(SHOWN, text[blank.end() :]),
+            "candidates": candidates,
+            "answer": _right(record, number, blank.group(), candidates),
+        }
+        name = record.get("id", blank.group().strip("#").removeprefix("idiom"))
+        yield {"id": name, **row} if name != "" else row
+
+
+def _right(record: Any, number: int, tag: str, candidates: Any) -> Any:
+    """The number of the right candidate in the record's layout; None where it is withheld."""
+    if "answers" in record:
+        return record["answers"][tag]
+    if "groundTruth" in record:
+        idiom = record["groundTruth"][number]
+        if idiom not in candidates:
+            raise ValueError(f"the answer {idiom!r} is not one of the candidates")
+        return candidates.index(idiom)
+    return record.get("answer")
+
+
+TASK = Task(
+    name="chid",
+    version=1,
+    capability="language understanding",
+    kind="idiom cloze",
+    suites=("cpm-1",),
+    source=Source(
+        title="ChID: A Large-scale Chinese IDiom Dataset for Cloze Test",
+        paper="https://aclanthology.org/P19-1075",
+        licence="not stated",
+        obtain="github.com/chujiezheng/ChID-Dataset, CLUE or FewCLUE; keep the files' names",
+    ),
+    files=Files(
+        columns=("before", "after", "candidates", "answer"),
+        texts=("candidates",),
+        names={
+            "train": (
+                ("train.json", "train_answer.json"),
+                ("train.txt", "train_answer.csv"),
+                "train",
+                "train_few_all.json",
+            ),
+            "dev": (
+                ("dev.json", "dev_answer.json"),
+                ("dev.txt", "dev_answer.csv"),
+                "dev",
+                "valid",
+                "dev_few_all.json",
+            ),
+            "test": (
+                ("test.json", "test_answer.json"),
+                ("test.txt", "test_answer.csv"),
+                "test",
+                "test_public",
+                "test1.0.json",
+                "test1.1.json",
+            ),
+        },
+        rows=rows,
+        read=read,
+    ),
+    answer=Options(options="candidates", column="answer", most=10),
+    templates=(
+        Template("cpm-ant", "{before}{option}{after}[是否正确]", keep_end=("before",)),
+        Template(
+            "numbered",
+            "选项：{candidates}文章：{before}[？]{after}答案：{answer}",
+            NUMERALS,
+            keep_end=("before",),
+        ),
+    ),
+    metrics=("accuracy",),
+    recipe={"lr": 5e-3, "batch_size": 16, "max_length": 256, "epochs": 10},
+    sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 10},
+    published={
+        "CPM-1 large, fine-tuned": 80.4,
+        "CPM-1 large, zero-shot": 68.5,
+        "CPM-1 medium, fine-tuned": 69.5,
+        "CPM-1 medium, zero-shot": 52.4,
+        "CPM-1 small, fine-tuned": 65.7,
+        "CPM-1 small, zero-shot": 43.3,
+    },
+    published_source="CPM: A Large-scale Generative Chinese Pre-trained Language Model (2020)",
+    protocol=(
+        "One row a blank, in the layouts of the competition and CLUE (answers in a file beside), "
+        "of FewCLUE and of the paper. Each candidate is put into its blank in turn and the highest "
+        "logit of 是 decides; other blanks of the same passage are shown as ____. Blanks that "
+        "share their candidates are answered one by one, so a candidate may be chosen twice. A "
+        "passage that is too long loses what is farthest from the blank. Accuracy is over blanks; "
+        "layouts differ in the number of candidates (7 or 10), so their scores do not compare."
+    ),
+)

@@ -1,0 +1,149 @@
+"""CMeEE: named entities in medical text (Zhang et al., CBLUE, ACL 2022)"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+
+TYPES = {
+    "dis": "疾病",
+    "sym": "症状",
+    "dru": "药物",
+    "equ": "设备",
+    "pro": "操作",
+    "bod": "身体",
+    "ite": "检验",
+    "mic": "微生物",
+    "dep": "科室",
+}
+CODES = {name: code for code, name in TYPES.items()}
+NOTHING = "无"
+_NAMES = "|".join(CODES)
+_BETWEEN = re.compile(f"[；;\n](?=(?:{_NAMES})[：:])")
+_ITEM = re.compile(f"(?P<type>{_NAMES})[：:](?P<mention>.+?)(?:（第(?P<n>[0-9]{{1,3}})处）)?", re.S)
+
+Span = tuple[int, int, str]  # first and last character, type
+
+
+def rows(record: Any) -> list[Row]:
+    """The text with its entities in the order they are written; without `entities` no answers."""
+    text, entities = record["text"], record.get("entities")
+    if entities is None:
+        return [{"text": text}]
+    spans = set()
+    for number, entity in enumerate(entities, start=1):
+        first, last, code = entity["start_idx"], entity["end_idx"], entity["type"]
+        if code not in TYPES:
+            raise ValueError(f"entity {number}: the type '{code}' is none of {', '.join(TYPES)}")
+        if not 0 <= first <= last < len(text):
+            raise ValueError(f"entity {number}: {first} to {last} is not within the text")
+        if entity.get("entity", text[first : last + 1]) != text[first : last + 1]:
+            raise ValueError(f"entity {number}: '{entity['entity']}' is not at {first} to {last}")
+        spans.add((first, last, code))
+    ordered = sorted(spans, key=lambda s: (s[0], -s[1], list(TYPES).index(s[2])))
+    return [{"text": text, "entities": [list(s) for s in ordered], "listed": _list(text, ordered)}]
+
+
+def _list(text: str, spans: Sequence[Span]) -> str:
+    """type：mention；type：mention, with the occurrence where it is not the one expected."""
+    items, before = [], list[Span]()
+    for span in spans:
+        first, last, code = span
+        mention = text[first : last + 1]
+        item = f"{TYPES[code]}：{mention}"
+        if _expected(text, mention, code, before) != first:
+            item += f"（第{_occurrences(text, mention).index(first) + 1}处）"
+        items.append(item)
+        before.append(span)
+    return "；".join(items) or NOTHING
+
+
+def _occurrences(text: str, mention: str) -> list[int]:
+    return [at for at in range(len(text)) if text.startswith(mention, at)]
+
+
+def _expected(text: str, mention: str, code: str, before: Sequence[Span]) -> int | None:
+    """Where a mention without a number stands: its first free occurrence from where the mention
+    listed before it begins, else its first free occurrence."""
+    taken: Collection[Span] = set(before)
+    last = len(mention) - 1
+    free = [a for a in _occurrences(text, mention) if (a, a + last, code) not in taken]
+    since = before[-1][0] if before else 0
+    return next((at for at in free if at >= since), free[0] if free else None)
+
+
+def parse(text: str, row: Row) -> list[list[Any]] | None:
+    """The listed mentions as spans; those that do not stand in the text are left out."""
+    if text.strip() == NOTHING:
+        return []
+    items = [match for item in _BETWEEN.split(text.lstrip()) if (match := _ITEM.fullmatch(item))]
+    if not items:
+        return None
+    found: list[Span] = []
+    for item in items:
+        mention, code = item["mention"], CODES[item["type"]]
+        at = _expected(row["text"], mention, code, found)
+        if item["n"]:
+            at = dict(enumerate(_occurrences(row["text"], mention), start=1)).get(int(item["n"]))
+        if at is not None and (span := (at, at + len(mention) - 1, code)) not in found:
+            found.append(span)
+    return [list(span) for span in found]
+
+
+def fill(record: Any, predictions: Sequence[Any]) -> Any:
+    """The record with the predicted entities."""
+    entities = [
+        {
+            "start_idx": first,
+            "end_idx": last,
+            "type": code,
+            "entity": record["text"][first : last + 1],
+        }
+        for first, last, code in predictions[0] or ()
+    ]
+    return {**record, "entities": entities}
+
+
+TASK = Task(
+    name="cmeee",
+    version=1,
+    capability="word-sentence",
+    kind="named entity recognition",
+    suites=("cuge",),
+    source=Source(
+        title="CMeEE of CBLUE: A Chinese Biomedical Language Understanding Evaluation Benchmark",
+        paper="https://aclanthology.org/2022.acl-long.544",
+        licence="research use, on registration",
+        obtain="CBLUE on Tianchi (CMeEE_train.json and so on) or CUGE's download page",
+        sizes=(15_000, 5_000, 3_000),
+    ),
+    files=Files(
+        columns=("text", "entities", "listed"),
+        structures=("entities",),
+        names={
+            "train": ("train", "CMeEE_train"),
+            "dev": ("dev", "valid", "eval", "CMeEE_dev"),
+            "test": ("test", "test_public", "CMeEE_test"),
+        },
+        rows=rows,
+    ),
+    answer=Generate(column="listed", gold="entities", parse=parse, max_new_tokens=320),
+    templates=(Template("cpm-ant", "{text}文中的医学实体：{answer}"),),
+    metrics=("span_f1", "span_precision", "span_recall"),
+    recipe={"lr": 5e-3, "max_length": 1024, "batch_size": 16, "epochs": 20, "patience": 10},
+    sample_recipe={"lr": 2e-2, "max_length": 384, "max_new_tokens": 160},
+    protocol=(
+        "The entities are generated as 类型：实体 separated by ；, in the order they begin in the "
+        "text, the longer of two with the same beginning first, so that nested entities follow "
+        "the one they stand in; 无 where there is none. A mention is taken to stand at its first "
+        "occurrence, not yet listed with this type, from where the mention before it begins (else "
+        "at its first one not yet listed). Where that is wrong, because an earlier occurrence is "
+        "no entity, the mention carries its number among all its occurrences: （第2处）. Writing "
+        "and reading share this rule, so every official row comes back as it was. Mentions that "
+        "are not in the text are left out; an answer with no item of this form is unread. Spans "
+        "have the official inclusive ends; micro F1 wants start, end and type exact. No recipe is "
+        "published for CPM-Ant."
+    ),
+    submission=Submission("CMeEE.jsonl", fill),
+)

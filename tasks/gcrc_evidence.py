@@ -1,0 +1,86 @@
+"""GCRC's second subtask: the sentences that decide about an option (Tan et al., ACL 2021)"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
+from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+
+
+def read(paths: tuple[Path, ...], split: str) -> Records:
+    """As for gcrc. Most training questions have no evidences: such records have no rows, except
+    in a test split, whose answers are withheld."""
+    for path in paths:
+        if path.suffix == ".jsonl":
+            found = json_lines(path)
+        else:
+            found = json_items(path, "" if starts_with(path) == "[" else "data")
+        for where, record in found:
+            if split == "test" and isinstance(record, dict) and not record.get("evidences"):
+                record = {**record, "evidences": None}
+            yield where, record
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """A row for each option of a record with evidences."""
+    options, evidences = record["options"], record["evidences"]
+    if evidences == []:
+        return
+    if evidences is not None and len(evidences) != len(options):
+        raise ValueError(f"{len(evidences)} evidences for {len(options)} options")
+    for number, option in enumerate(options):
+        yield {
+            "id": f"{record['id']}-{number}",
+            "passage": record["passage"],
+            "question": record["question"],
+            "statement": option,
+            "evidence": None if evidences is None else "".join(evidences[number]),
+        }
+
+
+def fill(record: Any, predictions: Sequence[Any]) -> Any:
+    """The official record with the written evidence of each option."""
+    return {**record, "evidences": [[text] if text else [] for text in predictions]}
+
+
+def document(records: list[Any]) -> Any:
+    """The file around the records."""
+    return {"data": records}
+
+
+TASK = Task(
+    name="gcrc_evidence",
+    version=1,
+    capability="discourse",
+    kind="reading comprehension",
+    source=Source(
+        title="GCRC: A New Challenging MRC Dataset from Gaokao Chinese for Explainable Evaluation",
+        paper="https://aclanthology.org/2021.findings-acl.113",
+        licence="non-commercial research only",
+        obtain="the files of gcrc",
+        sizes=(8_084, 3_452, None),
+    ),
+    files=Files(
+        columns=("passage", "question", "statement", "evidence"),
+        rows=rows,
+        read=read,
+    ),
+    answer=Generate(column="evidence", max_new_tokens=160, beams=1),
+    templates=(
+        Template("cpm-ant", "文章：{passage}问题：{question}选项：{statement}依据：{answer}"),
+    ),
+    metrics=("char_f1",),
+    recipe={"lr": 1e-3, "batch_size": 6, "max_length": 1024, "epochs": 20},
+    sample_recipe={"lr": 2e-2, "batch_size": 32, "max_length": 384, "max_new_tokens": 32},
+    protocol=(
+        "One row an option: its evidence sentences, joined, are written out and compared as bags "
+        "of characters, the mean over options (an option without evidence is right when nothing "
+        "is written). The organisers drop punctuation before they compare, char_f1 only "
+        "whitespace. Systems of the shared task point at sentences of the passage; here they are "
+        "generated, greedily, with at most decode.max_new_tokens tokens, so long evidence is cut. "
+        "Not one of CUGE's 21 datasets; it has no place in the index."
+    ),
+    # Lines of records; the organisers' file is {"data": [...]} around them.
+    submission=Submission("GCRC.json", fill, document),
+)

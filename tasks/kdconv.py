@@ -1,0 +1,107 @@
+"""KdConv: the next message of a dialogue about films, music or travel, with the knowledge it is to
+use. (Zhou et al., ACL 2020)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+
+TRIPLE = ("name", "attrname", "attrvalue")
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """One row for every message to write, with what was said before and the message's triples."""
+    messages = record["messages"]
+    if not isinstance(messages, list) or len(messages) < 2:
+        raise ValueError("'messages' is not a list of at least two")
+    for number in to_write(messages):
+        before = [message["message"] for message in messages[:number] if said(message)]
+        yield {
+            "history": "\n".join(before),
+            "knowledge": knowledge(messages[number]),
+            "reply": messages[number].get("message"),
+        }
+
+
+def said(message: dict[str, Any]) -> bool:
+    """Whether the message has its text; a test split may keep it back."""
+    return message.get("message") is not None
+
+
+def to_write(messages: list[dict[str, Any]]) -> list[int]:
+    """The messages that are rows: those kept back, or all but the first."""
+    if not all(isinstance(message, dict) for message in messages):
+        raise TypeError("a message is not an object")
+    hidden = [number for number, message in enumerate(messages) if number and not said(message)]
+    return hidden or list(range(1, len(messages)))
+
+
+def knowledge(message: dict[str, Any]) -> str:
+    """A message's triples as "head，relation，tail；…"."""
+    triples = message.get("attrs") or []
+    return "；".join("，".join(str(triple[key]) for key in TRIPLE) for triple in triples)
+
+
+def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
+    """The official dialogue with the messages that were written."""
+    messages = [dict(message) for message in record["messages"]]
+    for number, text in zip(to_write(messages), predictions, strict=True):
+        messages[number]["message"] = text or ""
+    return {**record, "messages": messages}
+
+
+TASK = Task(
+    name="kdconv",
+    version=1,
+    capability="conversational interaction",
+    kind="knowledge-driven dialogue",
+    suites=("cuge", "cuge-lite", "cpm-2"),
+    source=Source(
+        title="KdConv: A Chinese Multi-domain Dialogue Dataset Towards Multi-turn "
+        "Knowledge-driven Conversation",
+        paper="https://aclanthology.org/2020.acl-main.635",
+        licence="Apache-2.0",
+        obtain="github.com/thu-coai/KdConv, folder data (film, music and travel side by side); "
+        "cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        sizes=(62_900, 9_000, 9_100),
+    ),
+    files=Files(
+        columns=("history", "knowledge", "reply"),
+        names={
+            "train": ("train", "*/train.json"),
+            "dev": ("dev", "valid", "eval", "*/dev.json"),
+            "test": ("test", "test_public", "*/test.json"),
+        },
+        rows=rows,
+    ),
+    answer=Generate(column="reply", max_new_tokens=50),
+    templates=(
+        Template("cpm-ant", "{knowledge}对话：{history}回复：{answer}", keep_end=("history",)),
+        Template("cpm-2", "历史：{history} 图谱：{knowledge}{answer}", keep_end=("history",)),
+    ),
+    metrics=(
+        *("bleu_4", "bleu_1", "bleu_2", "bleu_3", "bleu_4_cpm2"),
+        *("distinct_1", "distinct_2", "distinct_3", "distinct_4"),
+    ),
+    recipe={"lr": 5e-3, "max_length": 1500, "batch_size": 12, "epochs": 100},
+    sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
+    published={
+        "CPM-2": 13.12,
+        "mT5-XXL": 12.68,
+        "mT5-large": 9.76,
+        "mT5-small": 8.76,
+    },
+    published_source="CUGE lite board",
+    protocol=(
+        "Every message but a dialogue's first is a row (messages that a test split keeps back, if "
+        "there are any). It is prompted with all messages before it, one a line, and with the "
+        "triples annotated on that very message, the gold knowledge; the dataset's own memory "
+        "models see the triples of the whole dialogue and learn to pick these, so ours is the "
+        "easier setting. A history that is too long loses its beginning. Scored by BLEU-1 to -4 "
+        "and Distinct-1 to -4 over characters, the three domains together. The board does not say "
+        "which BLEU it shows; CPM-2's scorer computes bleu_4_cpm2."
+    ),
+    submission=Submission("KdConv.jsonl", fill),
+)

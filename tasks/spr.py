@@ -1,0 +1,81 @@
+"""SPR: is this utterance of a sitcom dialogue humorous? (CCL 2020, humour computing)"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import records
+from cpm_tune.task import BadRow, Choice, Files, Row, Source, Task, Template
+
+COLUMNS = ("ID", "Dialogue_id", "Utterance_id", "Speaker", "Sentence")  # and Label
+
+
+def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Row | BadRow]]:
+    """A row an utterance, with those before it in the same dialogue as its context."""
+    for path in paths:
+        dialogue, said = None, list[str]()
+        for where, record in records(path, COLUMNS, {}):
+            fault = _fault(record)
+            if fault is not None:
+                yield where, fault if isinstance(fault, BadRow) else BadRow(f"{where}: {fault}.")
+                continue
+            if record["Dialogue_id"] != dialogue:
+                dialogue, said = record["Dialogue_id"], []
+            speaker, sentence = str(record["Speaker"]).strip(), str(record["Sentence"]).strip()
+            label = record.get("Label")
+            yield (
+                where,
+                {
+                    "id": record["ID"],
+                    "context": "".join(said),
+                    "speaker": speaker,
+                    "sentence": sentence,
+                    "label": None if label == "" else label,
+                },
+            )
+            said.append(f"{speaker}：{sentence} ")
+
+
+def _fault(record: Any) -> BadRow | str | None:
+    if isinstance(record, BadRow):
+        return record
+    if not isinstance(record, dict):
+        return f"expected an object with {', '.join(COLUMNS)}"
+    missing = [name for name in COLUMNS if record.get(name) is None]
+    return f"no field '{missing[0]}' (task spr)" if missing else None
+
+
+TASK = Task(
+    name="spr",
+    version=1,
+    capability="discourse",
+    kind="humour detection",
+    suites=("cuge",),
+    source=Source(
+        title="SPR of CUGE, from CCL 2020's evaluation of punchlines in situation comedies",
+        paper="https://arxiv.org/abs/2112.13610",
+        licence="not stated",
+        obtain="CUGE's download page; train, dev and test as .csv",
+        sizes=(12_700, 1_600, 4_800),
+    ),
+    files=Files(columns=("context", "speaker", "sentence", "label"), read=read),
+    answer=Choice(labels=(0, 1)),
+    templates=(
+        Template(
+            "cpm-ant",
+            "{context}{speaker}：{sentence}最后一句话{option}[是否正确]",
+            ("不好笑", "好笑"),
+            keep_end=("context",),
+        ),
+    ),
+    metrics=("f1", "precision", "recall"),
+    recipe={"lr": 5e-3, "max_length": 256, "batch_size": 32, "epochs": 20, "patience": 10},
+    sample_recipe={"lr": 2e-2, "max_length": 192},
+    protocol=(
+        "Every utterance is a row: the utterances before it in the same dialogue, in the file's "
+        "order, are its context, whose beginning is dropped where it is too long. The two answers "
+        "are scored by the logit of 是 (CPM-Ant's protocol). F1 is that of label 1, humorous; CUGE "
+        "says F1 without naming the class. Utterances of one dialogue have to stand together in "
+        "the file. No recipe is published for CPM-Ant."
+    ),
+)

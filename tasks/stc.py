@@ -1,0 +1,113 @@
+"""STC: answer a short post. (Shang et al., ACL 2015)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import Records, json_items
+from cpm_tune.task import Files, Generate, Row, Source, Task, Template
+
+ARRAYS = {"train": "train", "dev": "valid", "test": "test"}
+
+
+def read(paths: tuple[Path, ...], split: str) -> Records:
+    """Items [post, response, …] of a split's array.
+
+    Training has an item for every response, dev and test one for every post with all of its
+    responses; those two are small enough to be held in memory.
+    """
+    items = json_items(paths[0], ARRAYS[split])
+    if split == "train":
+        yield from ((where, one) for where, item in items for one in each_response(item))
+        return
+    posts: dict[str, tuple[str, list[Any]]] = {}
+    for where, item in items:
+        if not isinstance(item, list) or not item or not isinstance(item[0], str):
+            yield where, item
+        elif item[0] in posts:
+            posts[item[0]][1].extend(item[1:])
+        else:
+            posts[item[0]] = where, list(item)
+    yield from posts.values()
+
+
+def each_response(item: Any) -> list[Any]:
+    """[post, a, b] as [post, a] and [post, b]; anything else as it is."""
+    if not isinstance(item, list) or len(item) < 3:
+        return [item]
+    return [[item[0], response] for response in item[1:]]
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """One post with its responses; the first one is learned."""
+    if not isinstance(record, list) or not record:
+        raise TypeError("expected a list of a post and its responses")
+    if not all(isinstance(text, str) for text in record):
+        raise ValueError("the post or a response is not a text")
+    post, *responses = map(joined, record)
+    if not all((post, *responses)):
+        raise ValueError("the post or a response is empty")
+    yield {
+        "post": post,
+        "response": responses[0] if responses else None,
+        "references": responses or None,
+    }
+
+
+def joined(text: str) -> str:
+    """A text without the spaces between its words or characters.
+
+    A space stays between two words of ASCII letters or digits, unless both are single ones.
+    """
+    words = text.split()
+    parts = words[:1]
+    for before, word in pairwise(words):
+        spelled = (before + word).isascii() and (before[-1] + word[0]).isalnum()
+        parts.append(f" {word}" if spelled and len(before + word) > 2 else word)
+    return "".join(parts)
+
+
+TASK = Task(
+    name="stc",
+    version=1,
+    capability="conversational interaction",
+    kind="short-text conversation",
+    suites=("cpm-1",),
+    source=Source(
+        title="Neural Responding Machine for Short-Text Conversation",
+        paper="https://aclanthology.org/P15-1152",
+        licence="research use",
+        obtain="STC.json (train and valid) and STC_test.json in one folder",
+    ),
+    files=Files(
+        columns=("post", "response", "references"),
+        structures=("references",),
+        names={
+            "train": ("STC.json", "train.json"),
+            "dev": ("STC.json", "valid.json"),
+            "test": ("STC_test.json", "test.json"),
+        },
+        rows=rows,
+        read=read,
+    ),
+    answer=Generate(column="response", gold="references", max_new_tokens=32),
+    templates=(
+        Template("cpm-ant", "{post}回复：{answer}"),
+        Template("cpm-2", "对话上文:{post} 回复:{answer}"),
+    ),
+    metrics=("bleu_4", "distinct_1", "distinct_2", "perplexity"),
+    recipe={"lr": 5e-3, "max_length": 128, "batch_size": 64, "epochs": 10, "eval_every": 200},
+    sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20, "eval_every": 50},
+    protocol=(
+        "The files separate words or characters by spaces; they are joined, a space stays only "
+        "between two words of Latin letters or digits of which one has more than one. A post with "
+        "several responses is a training row for each; in dev and test it is one row whose "
+        "references are all of them, wherever they stand in the file. Scored by BLEU-4 and "
+        "Distinct over characters; perplexity is that of the first response, per token of the "
+        "backbone's vocabulary, so it compares only runs on one vocabulary. STC is not a part of "
+        "CUGE; prompt cpm-2 is CPM-1's and CPM-2's wording, the recipe is this project's."
+    ),
+)

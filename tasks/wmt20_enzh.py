@@ -1,0 +1,99 @@
+"""WMT20-EnZh: translate news from English into Chinese. (Barrault et al., WMT 2020)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import Records, lines, records
+from cpm_tune.errors import UserError
+from cpm_tune.task import BadRow, Files, Generate, Row, Source, Submission, Task, Template
+
+
+def read(paths: tuple[Path, ...], split: str) -> Records:
+    """Records {"source": Chinese, "target": English} of a JSON file or of parallel text files.
+
+    Raises UserError if one of two text files is longer.
+    """
+    if paths[0].suffix != ".en":
+        yield from records(paths[0], ("source", "target"), {})
+        return
+    if len(paths) == 1:
+        for where, english in lines(paths[0]):
+            yield where, english if isinstance(english, BadRow) else {"target": english}
+        return
+    for one, other in zip_longest(lines(paths[0]), lines(paths[1])):
+        if one is None or other is None:
+            short, long = paths if one is None else reversed(paths)
+            raise UserError(
+                f"{short}: ends before {long.name}, expected as many lines; give the two files of "
+                "one download."
+            )
+        where, english = one
+        bad = next((side for _, side in (one, other) if isinstance(side, BadRow)), None)
+        yield where, bad or {"source": other[1], "target": english}
+
+
+def rows(record: Any) -> Iterator[Row]:
+    """One sentence: CUGE calls the Chinese side source although it is the one to write."""
+    english, chinese = record["target"], record.get("source")
+    for name, text in (("English", english), ("Chinese", chinese)):
+        if isinstance(text, str) and not text.strip():
+            raise ValueError(f"the {name} side is empty")
+    yield {"english": english, "chinese": chinese}
+
+
+def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
+    """The official record with the Chinese that was written."""
+    return {**record, "source": predictions[0] or ""}
+
+
+TASK = Task(
+    name="wmt20_enzh",
+    version=1,
+    capability="multilingual",
+    kind="translation",
+    suites=("cuge", "cuge-lite", "cpm-2"),
+    source=Source(
+        title="Findings of the 2020 Conference on Machine Translation (news, English-Chinese)",
+        paper="https://aclanthology.org/2020.wmt-1.1",
+        licence="research use; every corpus in it has terms of its own",
+        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl; parallel "
+        "text is train.en with train.zh and so on",
+        sizes=(21_000_000, 4_000, 4_000),
+    ),
+    files=Files(
+        columns=("english", "chinese"),
+        names={
+            "train": ("train", ("train.en", "train.zh")),
+            "dev": ("dev", "valid", "eval", ("dev.en", "dev.zh"), ("valid.en", "valid.zh")),
+            "test": ("test", "test_public", "test.en", ("test.en", "test.zh")),
+        },
+        rows=rows,
+        read=read,
+    ),
+    answer=Generate(column="chinese", max_new_tokens=128),
+    templates=(Template("cpm-ant", "英文：{english} 中文：{answer}"),),
+    metrics=("bleu_zh",),
+    recipe={"lr": 5e-3, "max_length": 384, "batch_size": 32, "epochs": 1, "eval_every": 500},
+    sample_recipe={"lr": 2e-2, "epochs": 20, "eval_every": 50},
+    published={
+        "CPM-2": 26.2,
+        "CPM-2, prompt": 24.13,
+        "mT5-XXL": 24.0,
+        "mT5-large": 11.1,
+        "mT5-small": 9.1,
+    },
+    published_source="CUGE lite board; prompt tuning: CPM-2 report (2021)",
+    protocol=(
+        "English is given, Chinese is written. CUGE's files call the Chinese side source and the "
+        "English one target; the direction follows from the name (En-Zh), from the scorer (BLEU "
+        "with sacrebleu's Chinese tokeniser) and from CPM-2's released code, which reads target "
+        "and writes source: the published figures are of this direction. A row with an empty side "
+        "is an error. Prompt and recipe are this project's (one epoch, as CPM-2's full "
+        "fine-tuning): none has been published for CPM-Ant, whose vocabulary has little English."
+    ),
+    submission=Submission("WMT20EnZh.jsonl", fill),
+)

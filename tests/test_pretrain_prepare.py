@@ -1,0 +1,269 @@
+"""`pretrain prepare` and `vocab` as a whole: counts, split, stored tokens, memory, mistakes."""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from pretrain_runs import (
+    SETTINGS,
+    TEXT_CHARACTERS,
+    make_corpus,
+    poem,
+    random_text,
+    run,
+    write_documents,
+)
+
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain import filters
+from cpm_tune.pretrain.evaluate import perplexity_under
+from cpm_tune.pretrain.filters import WordList
+from cpm_tune.pretrain.folder import old_folder
+from cpm_tune.pretrain.prepare import is_heldout, prepare
+from cpm_tune.pretrain.sources import Source
+from cpm_tune.pretrain.store import Corpus
+from cpm_tune.pretrain.vocabulary import build_vocabulary
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import pretrain_memory
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    """Write texts as the documents name-0, name-1, ..."""
+
+    def write(name, texts):
+        path = tmp_path / f"{name}.jsonl"
+        rows = [{"id": f"{name}-{i}", "text": text} for i, text in enumerate(texts)]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def vocabulary(tmp_path, jsonl):
+    source = Source("a", (jsonl("words", [TEXT_CHARACTERS + "Save the file, save the day"]),))
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
+    return path
+
+
+def about(folder):
+    return json.loads((folder / "corpus.json").read_text())
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def test_preparation_counts_every_stage_and_splits_by_document(tmp_path, jsonl, vocabulary):
+    texts = [random_text(seed) for seed in range(200)]
+    texts += [texts[0], "短", "English only, nothing else here at all", texts[1] + "坏词"]
+    source = Source("a", (jsonl("a", texts),), weight=2.0, heldout=0.2)
+    corpus = prepare([source], vocabulary, tmp_path / "out", words=WordList(["坏词"]))
+    counted = corpus.about["sources"]["a"]
+    assert {stage: n for stage, n in counted["removed"].items() if n} == {
+        "seen before": 1,
+        "too short": 1,
+        "little Chinese": 1,
+        filters.SENSITIVE: 1,
+    }
+    assert counted["read"]["documents"] == 204
+    assert counted["train"]["documents"] + counted["heldout"]["documents"] == 200
+    assert 20 < counted["heldout"]["documents"] < 60
+    tokenizer = Tokenizer.from_file(corpus.vocabulary)
+    held = {i for i in range(200) if is_heldout("a", f"a-{i}", 0.2)}
+    for split, wanted in (("heldout", held), ("train", set(range(200)) - held)):
+        stored = Corpus.open(tmp_path / "out").split("a", split)
+        found = [tokenizer.decode(stored.document(i).tolist()) for i in range(len(stored))]
+        assert found == [texts[i] for i in sorted(wanted)]
+    train = corpus.split("a", "train").tokens
+    assert (np.bincount(train, minlength=len(tokenizer)) == corpus.unigram("a")).all()
+
+
+def test_exactly_seven_tenths_seen_is_kept(tmp_path, jsonl, vocabulary):
+    lines = [random_text(seed, lines=1) for seed in range(250)]
+    first = lines[:90]
+    kept, dropped = first[:63] + lines[100:127], first[:64] + lines[130:156]
+    path = jsonl("a", ["\n".join(part) for part in (first, kept, dropped)])
+    corpus = prepare([Source("a", (path,), heldout=0)], vocabulary, tmp_path / "out")
+    counted = corpus.about["sources"]["a"]
+    assert (counted["train"]["documents"], counted["removed"]["seen before"]) == (2, 1)
+    assert corpus.about["distinct_paragraphs"] == len(set(first + kept))
+
+
+def test_unknown_characters_are_removed_and_counted(tmp_path, jsonl, vocabulary):
+    text = random_text(0)
+    source = Source("a", (jsonl("a", [text + "龘龘"]),), heldout=0)
+    corpus = prepare([source], vocabulary, tmp_path / "out")
+    assert corpus.about["sources"]["a"]["unknown_tokens_removed"] == 2
+    tokens = corpus.split("a", "train").tokens
+    assert Tokenizer.from_file(vocabulary).decode(tokens.tolist()) == text
+
+
+def test_a_users_list_of_sensitive_words_by_the_command_line(tmp_path, jsonl, vocabulary, cli):
+    texts = [random_text(seed) + ("坏词" if seed % 10 == 0 else "") for seed in range(50)]
+    texts[3] += "恶"  # half of a word
+    words = tmp_path / "words.txt"
+    words.write_text("坏词\n\n恶语\n", encoding="utf-8")
+    arguments = ("--vocab", vocabulary, "--sensitive-words", words, "--out", tmp_path / "out")
+    code, said, _ = cli("pretrain", "prepare", jsonl("a", texts), *arguments)
+    assert (code, "sensitive word 5" in said) == (0, True)
+    found = about(tmp_path / "out")
+    assert found["sensitive_words"] == 2
+    assert found["sources"]["a"]["removed"]["sensitive word"] == 5
+    assert found["sources"]["a"]["kept"]["documents"] == 45
+
+
+def test_perplexity_under_a_backbone_by_the_command_line(tmp_path, cli):
+    corpus = make_corpus(tmp_path)
+    run(corpus, tmp_path / "trained", replace(SETTINGS, steps=40))
+    backbone = tmp_path / "trained/backbone"
+    texts = [poem(seed) if seed % 3 else random_text(seed) for seed in range(100, 190)]
+    values = perplexity_under(backbone)(texts)
+    limit = sorted(values)[60] + 1e-4
+    fluent = [text for text, value in zip(texts, values, strict=True) if value <= limit]
+    assert len(fluent) == 61
+    write_documents(tmp_path / "a.jsonl", texts)
+    arguments = ("--vocab", backbone / "vocab.txt", "--out", tmp_path / "out")
+    judge = ("--under", backbone, "--max-perplexity", limit, "--set", "heldout=0")
+    code, said, _ = cli("pretrain", "prepare", tmp_path / "a.jsonl", *arguments, *judge)
+    assert (code, "perplexity 29" in said) == (0, True)
+    found = about(tmp_path / "out")
+    assert found["max_perplexity"] == limit
+    assert found["sources"]["a"]["removed"]["perplexity"] == 29
+    stored = Corpus.open(tmp_path / "out").split("a", "train")
+    tokenizer = Tokenizer.from_file(backbone / "vocab.txt")
+    kept = [tokenizer.decode(stored.document(i).tolist()) for i in range(len(stored))]
+    known = set(tokenizer.ids)
+    assert kept == ["".join(c for c in text if c in known) for text in fluent]
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the peak memory of a process")
+def test_memory_does_not_grow_with_the_input(tmp_path, vocabulary):
+    """Twelve times the text, 18 MB more, may take 6 MB more: hashes of paragraphs, and noise.
+
+    As strings, the text would take 12 MB more.
+    """
+    generator = np.random.default_rng(1)
+    characters = np.array([ord(c) for c in TEXT_CHARACTERS], dtype="<u4")
+    peaks = []
+    for megabytes in (1.6, 20):
+        text = tmp_path / f"{megabytes}.txt"
+        n = int(megabytes * 1e6 / 3 / 190 / 5)
+        drawn = generator.choice(characters, (n, 5, 190))
+        drawn[:, :, -1] = ord("\n")
+        blank = np.full((n, 1), ord("\n"), dtype="<u4")
+        content = np.hstack([drawn.reshape(n, -1), blank]).tobytes().decode("utf-32-le")
+        text.write_text(content, encoding="utf-8")
+        peaks.append(pretrain_memory.prepare(text, vocabulary, tmp_path / f"out{megabytes}")[0])
+    small, large = peaks
+    assert large < small + 6e6
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+def test_a_source_with_nothing_left_is_an_error_that_counts(tmp_path, jsonl, vocabulary):
+    with pytest.raises(UserError, match="too short 2"):
+        prepare([Source("a", (jsonl("a", ["短", "小"]),))], vocabulary, tmp_path / "out")
+    unknown = Source("b", (jsonl("b", ["龘" * 20, "麤" * 20]),), heldout=0)
+    unknown = replace(unknown, rules=filters.Rules(max_repetition=1))
+    with pytest.raises(UserError, match="no known character 2"):
+        prepare([unknown], vocabulary, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "there is no text in it"),
+        (bytes(range(256)), "a binary file"),
+        ("天地\n" * 9 + "玄".encode("gbk").decode("latin-1"), "no training document"),
+        ("天地玄黄" * 9, "repetition 1"),
+    ],
+    ids=["empty", "binary", "latin", "repetitive"],
+)
+def test_text_that_cannot_be_used_is_one_sentence(tmp_path, vocabulary, cli, content, message):
+    path = tmp_path / "a.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
+    code, _, error = cli("pretrain", "prepare", path, *arguments)
+    assert (code, message in error, error.count("\n")) == (2, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("天\n地\n", "special entry '<d>' is missing"),
+        ("<d>\n</d>\n<s>\n</s>\n<pad>\n<unk>\n天\n天\n", "entry '天' is there twice"),
+        ("", "special entry"),
+    ],
+    ids=["no specials", "twice", "empty"],
+)
+def test_a_wrong_vocabulary_is_one_sentence(tmp_path, jsonl, cli, entries, message):
+    (tmp_path / "v.txt").write_text(entries)
+    arguments = ("--vocab", tmp_path / "v.txt", "--out", tmp_path / "out")
+    code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
+    assert (code, message in error, error.count("\n")) == (2, True, 1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--max-perplexity", 5), "go together"),
+        (("--max-perplexity", 0, "--under", "cpm-ant-tiny"), "above 0"),
+        (("--max-perplexity", 5, "--under", "nowhere"), "there is no such folder"),
+        (("--sensitive-words", "nowhere"), "not a readable word list"),
+        (("--set", "weight=0"), "weight must be > 0"),
+        (("--set", "weight"), "expected KEY=VALUE"),
+        (("--sources", "nowhere.json"), "either text files or --sources"),
+        (("nowhere.txt",), "not there"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_one_sentence(tmp_path, jsonl, vocabulary, cli, words, message):
+    arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
+    path = jsonl("a", [random_text(1)])
+    code, _, error = cli("pretrain", "prepare", path, *words, *arguments)
+    assert (code, message in error, error.count("\n")) == (2, True, 1)
+    assert not (tmp_path / "out/corpus.json").exists()
+
+
+def test_only_a_new_folder_or_an_interrupted_one_is_written(tmp_path, jsonl, vocabulary, cli):
+    good, bad = jsonl("a", [random_text(1)]), jsonl("b", ["短"])
+    arguments = ("--vocab", vocabulary, "--set", "heldout=0", "--out")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "vocab.txt").write_text("precious")
+    code, _, error = cli("pretrain", "prepare", good, *arguments, mine)
+    assert (code, "other files in it (vocab.txt)" in error) == (2, True)
+    assert (mine / "vocab.txt").read_text() == "precious"
+    out = tmp_path / "out"
+    assert cli("pretrain", "prepare", good, bad, *arguments, out)[0] == 2
+    with old_folder(out):
+        code, _, error = cli("pretrain", "prepare", good, *arguments, out)
+    assert (code, "another process is at work" in error) == (2, True)
+    assert cli("pretrain", "prepare", good, *arguments, out)[0] == 0
+    assert not list(out.glob("b.*"))
+    code, _, error = cli("pretrain", "prepare", good, *arguments, out)
+    assert (code, "is there already" in error) == (2, True)
+
+
+def test_a_vocabulary_is_never_written_over_a_file(tmp_path, jsonl, cli):
+    path = jsonl("a", [random_text(1)])
+    code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path)
+    assert (code, "is there already" in error, error.count("\n")) == (2, True, 1)
+    code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path / "v.txt")
+    assert (code, "cannot be written" in error, error.count("\n")) == (2, True, 1)
+    assert cli("pretrain", "vocab", path, "--size", 4000, "--out", tmp_path / "x/v.txt")[0] == 0
+    counts = Counter((tmp_path / "x/v.txt").read_text().splitlines())
+    assert max(counts.values()) == 1

@@ -1,0 +1,230 @@
+"""`--resume`: the losses of an uninterrupted run, and what it refuses to go on with."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from pretrain_runs import (
+    EVERY_STEP,
+    SETTINGS,
+    config_for,
+    events,
+    interrupt_in,
+    make_corpus,
+    run,
+    train_losses,
+    write_config,
+)
+
+from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain.folder import old_folder
+from cpm_tune.pretrain.train import Intervals, train
+
+EVERY_THIRD = Intervals(log_steps=3, checkpoint_minutes=1e9, heldout_minutes=1e9)
+SMALL = ("--rows", 2, "--width", 64, "--shortest", 8, "--no-compile", "--precision", "fp32")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def start(corpus, tmp_path, cli):
+    """Start a run of three steps by the command line; returns its folder."""
+    config = write_config(tmp_path / "config.json", corpus)
+    out = tmp_path / "out"
+    words = ("--corpus", corpus.path, "--config", config, "--steps", 3, "--log-steps", 1)
+    code, _, error = cli("pretrain", "run", "--out", out, *words, *SMALL)
+    assert code == 0, error
+    return out
+
+
+def assert_resumes_exactly(corpus, tmp_path, settings, monkeypatch, layers=2, intervals=EVERY_STEP):
+    options = {"layers": layers, "intervals": intervals}
+    whole = run(corpus, tmp_path / "whole", settings, **options)
+    with monkeypatch.context() as patch:
+        interrupt_in(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(corpus, tmp_path / "parts", settings, **options)
+    state = torch.load(tmp_path / "parts/checkpoint.pt", weights_only=True)
+    assert state["progress"]["step"] == 5  # the step that was under way is whole
+    resumed = run(corpus, tmp_path / "parts", settings, seed=99, resume=True, **options)
+    assert train_losses(tmp_path / "parts") == train_losses(tmp_path / "whole")
+    assert train_losses(tmp_path / "whole")[-1][0] == settings.steps
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"optimiser": "muon"}, {"optimiser": "adamw"}, {"bf16": True}],
+    ids=["muon", "adamw", "bf16"],
+)
+def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
+    corpus, tmp_path, change, monkeypatch
+):
+    assert_resumes_exactly(corpus, tmp_path, replace(SETTINGS, **change), monkeypatch)
+
+
+def test_the_means_of_the_log_go_on_in_the_middle_of_an_interval(corpus, tmp_path, monkeypatch):
+    assert_resumes_exactly(corpus, tmp_path, SETTINGS, monkeypatch, intervals=EVERY_THIRD)
+
+
+@pytest.mark.slow
+def test_a_compiled_bf16_run_resumes_exactly(corpus, tmp_path, monkeypatch):
+    from torch._inductor import config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    settings = replace(SETTINGS, steps=6, bf16=True, compiled=True)
+    with inductor.patch(compile_threads=1):  # a pool of processes costs more than it saves
+        assert_resumes_exactly(corpus, tmp_path, settings, monkeypatch, layers=1)
+
+
+def test_a_run_by_seconds_keeps_its_training_time_in_the_checkpoint(corpus, tmp_path):
+    out = tmp_path / "out"
+    run(corpus, out, replace(SETTINGS, steps=0, seconds=0.3))
+    before = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]
+    assert before["seconds"] >= 0.3
+    run(corpus, out, replace(SETTINGS, steps=0, seconds=before["seconds"] + 0.1), resume=True)
+    after = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]
+    assert after["step"] > before["step"]
+    assert after["seconds"] >= before["seconds"] + 0.1
+
+
+def test_a_finished_run_is_left_alone_and_a_new_length_is_remembered(start, cli, monkeypatch):
+    before = (start / "log.jsonl").read_text()
+    code, said, _ = cli("pretrain", "run", "--out", start, "--resume")
+    assert (code, "finished at step 3 already" in said) == (0, True)
+    assert (start / "log.jsonl").read_text() == before
+    with monkeypatch.context() as patch:
+        interrupt_in(4, patch)
+        code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 6)
+    assert (code, "go on with --resume" in error) == (130, True)
+    assert cli("pretrain", "run", "--out", start, "--resume")[0] == 0
+    assert [row[0] for row in train_losses(start)] == [1, 2, 3, 4, 5, 6]
+    code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 2)
+    assert (code, "at step 6 already" in error) == (2, True)
+
+
+def test_resuming_works_from_another_folder(corpus, tmp_path, cli, monkeypatch):
+    write_config(tmp_path / "config.json", corpus)
+    monkeypatch.chdir(tmp_path)
+    words = ("--corpus", corpus.path, "--config", "config.json", "--steps", 1, *SMALL)
+    assert cli("pretrain", "run", "--out", "out", *words)[0] == 0
+    monkeypatch.chdir("/")
+    assert cli("pretrain", "run", "--out", tmp_path / "out", "--resume", "--steps", 2)[0] == 0
+
+
+# --- refused ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--lr", 1), "--lr cannot change"),
+        (("--weight", "verse=5"), "--weight cannot change"),
+        (("--precision", "bf16"), "--precision cannot change"),
+        (("--backbone", "cpm-ant-tiny"), "--backbone cannot change"),
+    ],
+)
+def test_only_length_and_reporting_may_change(start, cli, words, message):
+    code, _, error = cli("pretrain", "run", "--out", start, "--resume", *words)
+    assert (code, message in error, error.count("\n")) == (2, True, 1)
+
+
+def test_a_checkpoint_of_another_config_is_refused(start, cli, corpus, tmp_path):
+    kept = (start / "checkpoint.pt").read_bytes()
+    write_config(tmp_path / "config.json", corpus, dim_ff=64)
+    code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
+    assert (code, "belongs to another config" in error, error.count("\n")) == (2, True, 1)
+    assert (start / "checkpoint.pt").read_bytes() == kept
+
+
+def test_a_checkpoint_of_another_corpus_is_refused(start, cli, tmp_path):
+    other = make_corpus(tmp_path, ("other", "verse"))  # the same vocabulary, other documents
+    code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--corpus", other.path)
+    assert (code, "belongs to another corpus" in error, error.count("\n")) == (2, True, 1)
+
+
+def test_a_checkpoint_of_other_settings_is_refused(corpus, tmp_path):
+    run(corpus, tmp_path / "out")
+    with pytest.raises(UserError, match="another settings"):
+        run(corpus, tmp_path / "out", replace(SETTINGS, seed=2), resume=True)
+    model = random_backbone(config_for(corpus, dim_ff=64), 1, torch.float32)
+    tokenizer = Tokenizer.from_file(corpus.vocabulary)
+    with pytest.raises(UserError, match="another config"):
+        train(model, tokenizer, corpus, SETTINGS, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3000, -1], ids=["empty", "byte", "start", "last byte"])
+def test_a_broken_checkpoint_is_one_sentence(start, cli, kept):
+    file = start / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:kept])
+    code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
+    assert (code, "not a readable checkpoint" in error, error.count("\n")) == (2, True, 1)
+
+
+def test_a_corpus_cut_short_is_refused(start, cli, corpus, tmp_path):
+    whole = (corpus.path / "verse.train.tokens.npy").read_bytes()
+    try:
+        (corpus.path / "verse.train.tokens.npy").write_bytes(whole[: len(whole) // 2])
+        code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
+    finally:
+        (corpus.path / "verse.train.tokens.npy").write_bytes(whole)
+    assert (code, "prepare again" in error, error.count("\n")) == (2, True, 1)
+
+
+def test_folders_without_a_run_are_refused(tmp_path, cli):
+    for name, content in (("nothing", None), ("tuned", {"schema_version": 1})):
+        (tmp_path / name).mkdir()
+        if content:
+            (tmp_path / name / "run.json").write_text(json.dumps(content))
+        code, _, error = cli("pretrain", "run", "--out", tmp_path / name, "--resume")
+        assert (code, error.count("\n")) == (2, 1)
+        assert ("no run to resume" in error) or ("not that of a `pretrain run`" in error)
+
+
+def test_a_folder_where_another_process_is_at_work_is_refused(start, cli):
+    with old_folder(start):
+        code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
+    assert (code, "another process is at work" in error) == (2, True)
+
+
+# --- interrupted --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_from_outside_saves_and_the_run_goes_on(corpus, tmp_path, cli, number):
+    config = write_config(tmp_path / "config.json", corpus)
+    out = tmp_path / "out"
+    words = ["--corpus", corpus.path, "--config", config, "--steps", "100000", "--log-steps", "1"]
+    command = [sys.executable, str(REPOSITORY / "tune.py"), "pretrain", "run", "--out", str(out)]
+    child = subprocess.Popen(
+        [*command, *map(str, (*words, *SMALL))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not ((out / "log.jsonl").is_file() and train_losses(out)):
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.05)
+    child.send_signal(number)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert error.splitlines()[-1].endswith("go on with --resume.")
+    assert "Traceback" not in error
+    step = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["step"]
+    load_weights(open_folder(out / "backbone"), torch.float32)
+    assert cli("pretrain", "run", "--out", out, "--resume", "--steps", step + 1)[0] == 0
+    assert [row[0] for row in train_losses(out)] == list(range(1, step + 2))
+    assert events(out)[-1]["event"] == "end"
