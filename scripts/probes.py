@@ -26,17 +26,17 @@ Texts = dict[str, list[str]]
 TASK = '''
 """Made by scripts/worth.py."""
 
-from cpm_tune.task import Choice, Files, Source, Task, Template
+from cpm_tune.task import Files, Options, Source, Task, Template
 
 TASK = Task(
     name={name!r},
-    version=1,
+    version=2,
     capability="probe",
     kind={about!r},
     source=Source(title={about!r}, paper="", licence="not distributed", obtain="scripts/worth.py"),
-    files=Files(columns={columns!r}),
-    answer=Choice(labels=(0, 1)),
-    templates=(Template("probe", {template!r}, ("否", "是")),),
+    files=Files(columns=("given", "options", "answer"), texts=("options",)),
+    answer=Options(),
+    templates=(Template("probe", {template!r}),),
     metrics=("accuracy",),
 )
 '''
@@ -44,7 +44,7 @@ TASK = Task(
 
 @dataclass(frozen=True)
 class Probe:
-    """A yes-or-no task; `rows` makes its rows, without repeats of a group across splits.
+    """Which of four options is right? `rows` makes its rows, in groups that are not split up.
 
     `sizes`: rows of train, dev and test.
     """
@@ -79,8 +79,15 @@ def couplets(texts: Texts) -> list[list[tuple[str, str]]]:
     return groups
 
 
+def row(given: str, right: str, wrong: list[str], drawn: random.Random) -> Row:
+    """A row with its four options in a drawn order."""
+    options = [right, *wrong]
+    drawn.shuffle(options)
+    return {"given": given, "options": options, "answer": options.index(right)}
+
+
 def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
-    """Does the second line of a couplet follow the first? Wrong ones come from other poems."""
+    """Which line follows a couplet's first? The wrong ones, as long, come from other poems."""
     groups = couplets(texts)
     pool: dict[int, list[tuple[int, str]]] = {5: [], 7: []}
     for number, group in enumerate(groups):
@@ -90,18 +97,18 @@ def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
     for number, group in enumerate(groups):
         rows = []
         for first, second in group:
-            label = drawn.randrange(2)
-            shown = second
-            while not label and (shown == second):
-                other, candidate = drawn.choice(pool[len(second)])
-                shown = candidate if other != number else second
-            rows.append({"first": first, "second": shown, "label": label})
+            wrong: list[str] = []
+            while len(wrong) < 3:
+                other, line = drawn.choice(pool[len(second)])
+                if other != number and line not in (second, *wrong):
+                    wrong.append(line)
+            rows.append(row(first, second, wrong, drawn))
         result.append(rows)
     return result
 
 
 def pairs(texts: Texts, drawn: random.Random) -> list[list[Row]]:
-    """Is the Chinese string the translation? Wrong ones are other strings of similar length."""
+    """Which Chinese string is the translation? The wrong ones are others of similar length."""
     found = []
     for text in [*texts["office-pairs"], *texts["jupyter-pairs"]]:
         lines = text.split("\n")
@@ -111,53 +118,58 @@ def pairs(texts: Texts, drawn: random.Random) -> list[list[Row]]:
                 found.append((en, zh))
     result = []
     for en, zh in found:
-        near = [z for _, z in found if z != zh and abs(len(z) - len(zh)) <= 2]
-        rows = [{"en": en, "zh": zh, "label": 1}]
-        if near:
-            rows.append({"en": en, "zh": drawn.choice(near), "label": 0})
-        result.append(rows)
+        near = sorted({z for _, z in found if z != zh}, key=lambda z: (abs(len(z) - len(zh)), z))
+        result.append([row(en, zh, drawn.sample(near[:12], 3), drawn)])
     return result
 
 
-def boundaries(texts: Texts, drawn: random.Random) -> list[list[Row]]:
-    """Does a word end here? The words are those that jieba cuts: agreement, not gold."""
+def segmentations(texts: Texts, drawn: random.Random) -> list[list[Row]]:
+    """Which segmentation is right? The right one is jieba's (agreement, not gold); in each wrong
+    one one word's end has moved by a character."""
     import jieba
 
     jieba.setLogLevel(60)
     result = []
     for text in [t for name in (*MODERN, "novel") for t in texts[name]]:
         rows = []
-        for line in re.findall(r"[\u4e00-\u9fff]{8,40}", text):
-            ends = set(np.cumsum([len(word) for word in jieba.cut(line)])[:-1].tolist())
-            inside = set(range(1, len(line))) - ends
-            for label, places in ((1, ends), (0, inside)):
-                for at in drawn.sample(sorted(places), min(2, len(ends), len(inside))):
-                    rows.append({"before": line[:at], "after": line[at:], "label": label})
-        if rows:
-            result.append(rows)
-    return result
+        for line in re.findall(r"[\u4e00-\u9fff]{6,24}", text):
+            ends = np.cumsum([len(word) for word in jieba.cut(line)]).tolist()
+            moved = [
+                sorted({*ends[:k], end + by, *ends[k + 1 :]})
+                for k, end in enumerate(ends[:-1])
+                for by in (-1, 1)
+                if end + by not in (0, *ends)
+            ]
+            if len(moved) >= 3:
+                right, *wrong = (
+                    "/".join(line[a:b] for a, b in zip([0, *e[:-1]], e, strict=True))
+                    for e in [ends, *drawn.sample(moved, 3)]
+                )
+                rows.append(row(line, right, wrong, drawn))
+        result.append(rows[:40])
+    return [rows for rows in result if rows]
 
 
 PROBES = (
     Probe(
         "next-line",
-        "couplets of held-out poems: does the second line follow the first?",
-        "{first}，{second}。[是否正确]{answer}",
+        "couplets of held-out poems: which line follows the first?",
+        "{given}，{option}。[是否正确]",
         next_lines,
-        (8800, 600, 1600),
+        (9600, 300, 1000),
     ),
     Probe(
         "en-zh",
-        "held-out user-interface strings: is the Chinese the translation?",
-        "{en}\n{zh}[是否正确]{answer}",
+        "held-out user-interface strings: which Chinese string is the translation?",
+        "{given}\n{option}[是否正确]",
         pairs,
         (640, 120, 400),
     ),
     Probe(
-        "word-boundary",
-        "held-out modern text: does a word end at the stroke (by jieba)?",
-        "{before}/{after}[是否正确]{answer}",
-        boundaries,
+        "segmentation",
+        "held-out modern text: which segmentation into words is right (jieba's)?",
+        "{given}的分词是{option}[是否正确]",
+        segmentations,
         (2400, 300, 900),
     ),
 )
@@ -179,12 +191,9 @@ def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
             rows += group
         lines = [json.dumps({"id": i, **row}, ensure_ascii=False) for i, row in enumerate(rows)]
         (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    columns = tuple(groups[0][0])
     tasks = folder / "tasks"
     tasks.mkdir(exist_ok=True)
-    text = TASK.format(
-        name=probe.name, about=probe.about, columns=columns, template=probe.template
-    ).lstrip()
+    text = TASK.format(name=probe.name, about=probe.about, template=probe.template).lstrip()
     (tasks / f"{probe.name}.py").write_text(text, encoding="utf-8")
 
 

@@ -63,8 +63,10 @@ RECIPE = {
     "train.schedule": "linear",
     "train.warmup": 20,
     "train.batch_size": 64,
-    "train.epochs": 6,
+    "train.epochs": 60,
+    "train.max_steps": 150,
     "train.eval_every": 50,
+    "train.dev_rows": 300,
     "train.patience": 0,
     "encode.max_length": 200,
 }
@@ -142,7 +144,7 @@ def _log_p(
     losses = TargetLosses(model, bf16=False, compiled=False)
     result = []
     for start in range(0, len(items), 64):
-        rows = []
+        rows: list[tuple[int, list[tuple[NDArray[np.int64], PieceMask]]]] = []
         for before, line in items[start : start + 64]:
             head, ids = tokenizer.encode(before), tokenizer.encode(line + "。")
             piece = np.array([*head, *ids], dtype=np.int64)

@@ -65,7 +65,7 @@ def test_the_form_of_a_quatrain(text, form):
     assert worth._form(text) is form
 
 
-def test_next_lines_are_half_wrong_and_wrong_ones_come_from_other_poems():
+def test_the_right_next_line_is_anywhere_and_wrong_ones_come_from_other_poems():
     drawn = random.Random(0)
     characters = [chr(0x4E00 + i) for i in range(2000)]
     lines = ["".join(drawn.sample(characters, 5)) for _ in range(800)]
@@ -74,10 +74,25 @@ def test_next_lines_are_half_wrong_and_wrong_ones_come_from_other_poems():
     groups = probes.next_lines({"tang": poems, "song": []}, random.Random(1))
     rows = [row for group in groups for row in group]
     assert len(rows) == 400
-    assert 0.4 < np.mean([row["label"] for row in rows]) < 0.6
+    places = np.bincount([row["answer"] for row in rows], minlength=4)
+    assert places.min() > 70
     for poem, group in zip(poems, groups, strict=True):
         for row in group:
-            assert (row["second"] in poem) == bool(row["label"])
+            right = row["options"][row["answer"]]
+            assert f"{row['given']}，{right}。" in poem
+            assert len(set(row["options"])) == 4
+            assert not [line for line in row["options"] if line != right and line in poem]
+
+
+def test_one_segmentation_is_right_and_all_have_the_same_characters():
+    texts = {name: ["打开文件以后可以在窗口中选择需要的字体"] for name in probes.MODERN}
+    groups = probes.segmentations({**texts, "novel": []}, random.Random(1))
+    rows = [row for group in groups for row in group]
+    assert rows
+    for row in rows:
+        assert len(set(row["options"])) == 4
+        assert {option.replace("/", "") for option in row["options"]} == {row["given"]}
+        assert "//" not in "".join(row["options"])
 
 
 def test_the_summary_pairs_rows_and_seeds(tmp_path):
