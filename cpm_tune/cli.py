@@ -138,7 +138,7 @@ def _tune(argv: Sequence[str], prog: str) -> int:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):
         value = getattr(args, name)
-        if value is not None and value < at_least:
+        if value is not None and not at_least <= value < 2**32:
             parser.error(f"--{name} is {value}, expected a whole number from {at_least}")
     from cpm_tune.plan import Request
     from cpm_tune.session import tune_all

@@ -9,6 +9,7 @@ from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.slots import SoftSlots
 from cpm_tune.errors import UserError
 from cpm_tune.plan import Plan
+from cpm_tune.task import Generate
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.tokenizer import Tokenizer
@@ -48,7 +49,30 @@ def read_inputs(plan: Plan) -> Inputs:
     dev = splits["dev"]
     if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
         raise UserError(f"{dev.file.path}: the dev split has no answers.")
+    _check_parser(plan, dev)
     return Inputs(encoder, splits, engine)
+
+
+def _check_parser(plan: Plan, dev: Split) -> None:
+    """A parser has to read the right text as gold, at least once in the first rows of dev."""
+    from cpm_tune.data.files import gold
+    from cpm_tune.metrics import get_metric
+    from cpm_tune.predict import parsed
+
+    task = plan.task
+    kind = get_metric(task.metrics[0]).prediction
+    if not isinstance(task.answer, Generate) or kind not in ("label", "spans", "words", "edits"):
+        return
+    for row in (rows := dev.rows.first(50)):
+        wanted, read = gold(task, row), parsed(task, row["target"], row)
+        if read == wanted or (kind == "edits" and read in wanted):
+            return
+    first = rows.at([0])[0]
+    raise UserError(
+        f"task {task.name}: parse() reads none of the right texts of dev as its gold; the first, "
+        f"{first['target'][:40]!r}, as {parsed(task, first['target'], first)!r}, expected "
+        f"{gold(task, first)!r}."
+    )
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

@@ -209,6 +209,8 @@ def make_plan(request: Request) -> Plan:
 
     sample = is_sample(task, splits)
     notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
+    if len({file.sha256 for file in splits.values()}) < len(splits):
+        notes.append("two splits are the same file")
     if request.limit:
         notes.append(f"limited to {request.limit} rows per split")
     if not folder.trained or request.random_backbone:
@@ -333,5 +335,7 @@ _PARTS: Mapping[str, Any] = {
 
 def _first(error: ValidationError, prefix: str) -> str:
     first = error.errors()[0]
+    if not first["loc"]:  # settings that do not go together
+        return prefix.rstrip(".") + ": " + first["msg"].removeprefix("Value error, ") + "."
     key = prefix + ".".join(map(str, first["loc"]))
     return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."

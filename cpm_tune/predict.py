@@ -215,6 +215,11 @@ def parsed(task: Task, text: str, row: Row) -> Any:
         return parse(text, row)
     except ValueError:
         return None
+    except Exception as error:  # a task file's own code
+        raise UserError(
+            f"parse() of task {task.name} failed on the text {text[:40]!r}: "
+            f"{type(error).__name__}: {error}."
+        ) from error
 
 
 def answer_losses(

@@ -12,7 +12,7 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
 from cpm_tune.paths import shipped
 from cpm_tune.spec import Decoding, Encoding, Recipe
-from cpm_tune.task import Task
+from cpm_tune.task import Generate, Rank, Task
 
 
 def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
@@ -62,9 +62,15 @@ def _import_task(path: Path) -> Task:
         raise UserError(f"{path}: expected a variable TASK of type cpm_tune.task.Task.")
     for metric in task.metrics:
         try:
-            get_metric(metric)
+            kind = get_metric(metric).prediction
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
+        if kind not in _metric_kinds(task) or (kind == "nll" and metric == task.metrics[0]):
+            raise UserError(
+                f"{path}: metric '{metric}' compares {kind}, which does not fit the answer kind "
+                f"{type(task.answer).__name__}{' here' if kind in _PARSED else ''}; see "
+                "CONTRIBUTING.md."
+            )
     known = {*Recipe.model_fields, *Encoding.model_fields, *Decoding.model_fields} - {"seed"}
     for key in (*task.recipe, *task.sample_recipe):
         if key not in known:
@@ -72,6 +78,21 @@ def _import_task(path: Path) -> Task:
     if task.name != path.stem:
         raise UserError(f"{path}: the task is named '{task.name}'; name the file {task.name}.py.")
     return task
+
+
+_PARSED = ("label", "spans", "words", "edits")
+
+
+def _metric_kinds(task: Task) -> set[str]:
+    """What metrics of a task may compare: what its predictions are."""
+    answer = task.answer
+    if isinstance(answer, Rank):
+        return {"ranking"}
+    if not isinstance(answer, Generate):
+        return {"label"}
+    if answer.n_best > 1:
+        return {"ranks", "nll"}
+    return {"text", "equation", "nll", *(_PARSED if answer.parse else ())}
 
 
 def expand(names: str, include: Sequence[Path] = ()) -> list[str]:

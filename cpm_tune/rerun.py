@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cpm_tune.delta.config import parse_config
 from cpm_tune.errors import UserError
 from cpm_tune.folders import remove
 from cpm_tune.inputs import Inputs, encoder_of
+from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, read_record
 from cpm_tune.registry import load_task
@@ -77,11 +79,11 @@ def predict_run(
 
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
     from cpm_tune.data.store import read_split
-    from cpm_tune.delta.insert import load_delta
+    from cpm_tune.delta.insert import WEIGHTS, load_delta
     from cpm_tune.engine import make_engine
     from cpm_tune.score import score_split, write_submission
 
-    plan, _ = plan_of(run, data, split, backbone, include)
+    plan, record = plan_of(run, data, split, backbone, include)
     task, spec = plan.task, plan.spec
     if submission and task.submission is None:
         raise UserError(f"task {task.name} has no submission format.")
@@ -97,21 +99,30 @@ def predict_run(
     else:
         model = load_weights(plan.folder, dtype)
     if spec.recipe is not None:
+        if file_sha256(run / WEIGHTS) != record.delta.sha256:
+            raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
         load_delta(run, model, spec.backbone.sha256)
-    part = place.with_name(place.name + ".partial")
-    remove(part)
-    part.mkdir(parents=True)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    except OSError as error:
+        raise UserError(f"--out {place}: cannot be written ({error.strerror}).") from error
+    notes: list[str] = []
+    try:
+        part.chmod(0o755)
         scored = score_split(
             plan, engine.prepare(model), Inputs(encoder, {split: rows}, engine), split, part
         )
         if submission:
             assert task.submission is not None
-            write_submission(task, rows, scored.predictions, part / task.submission.file)
+            file = part / task.submission.file
+            notes += write_submission(task, rows, scored.predictions, file)
         os.replace(part, place)
     except BaseException:
         remove(part)
         raise
     for name, score in scored.scores.items():
         print(f"{split} {name} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
+    for note in dict.fromkeys((*scored.warnings, *notes)):
+        print(f"warning    {note}")
     print(f"written    {', '.join(str(p) for p in sorted(place.iterdir()))}")

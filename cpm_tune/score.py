@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.files import gold, official_records, rows_of
+from cpm_tune.data.files import gold, records_with_rows
 from cpm_tune.data.store import Split
+from cpm_tune.errors import UserError
 from cpm_tune.inputs import Inputs
 from cpm_tune.metrics import Score, get_metric
 from cpm_tune.plan import Plan
@@ -49,10 +50,10 @@ def score_split(
     file = folder / f"predictions.{split}.jsonl"
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in found)
     write_atomically(file, "".join(lines))
-    files = [file]
+    files, warned = [file], []
     if split == "test" and not data.labelled and plan.task.submission is not None:
         files.append(folder / plan.task.submission.file)
-        write_submission(plan.task, data, [p.prediction for p in found], files[-1])
+        warned = write_submission(plan.task, data, [p.prediction for p in found], files[-1])
     scores = {}
     if data.labelled:
         for name in plan.task.metrics:
@@ -67,7 +68,7 @@ def score_split(
         tuple(files),
         sum(p.truncated for p in found),
         sum(p.unparsed for p in found),
-        tuple(_warnings(plan.task, found, split)),
+        (*_warnings(plan.task, found, split), *warned),
     )
 
 
@@ -173,23 +174,42 @@ def _constant(plan: Plan, ranked: Sequence[Any], row: Row) -> Any:
     return min(ranked[0], len(row[answer.options]) - 1) if isinstance(answer, Options) else None
 
 
-def write_submission(task: Task, data: Split, predictions: Sequence[Any], path: Path) -> None:
-    """Write predictions in the form the benchmark's organisers score, record by record."""
+def write_submission(task: Task, data: Split, predictions: Sequence[Any], path: Path) -> list[str]:
+    """Write predictions in the form the benchmark's organisers score, record by record.
+
+    Returns what is to be said of records without a prediction: those with bad rows stand as they
+    are, those behind a limit are left out.
+    """
     assert task.submission is not None
-    fill, left = task.submission.fill, iter(predictions)
-
-    def filled() -> Iterator[Any]:
-        for where, record in official_records(task, data.file):
-            rows = list(rows_of(task, where, record))
-            if any(isinstance(row, BadRow) for row in rows):
-                continue
-            own = list(islice(left, len(rows)))
-            if len(own) < len(rows):  # a limited run ends here
-                return
-            yield fill(record, own)
-
-    records: list[Any] = list(filled())
+    left, records, bare, missing = iter(predictions), list[Any](), 0, 0
+    for record, rows, n_bad in records_with_rows(task, data.file, []):
+        own = [] if missing else list(islice(left, len(rows)))
+        if len(own) < len(rows):
+            missing += 1
+        elif isinstance(record, BadRow) or n_bad:
+            bare += 1
+            records += [] if isinstance(record, BadRow) else [record]
+        else:
+            records.append(_filled(task, record, own))
+    said = []
+    if bare:
+        said.append(f"{path.name}: {bare:,} records with bad rows have no prediction")
+    if missing:
+        said.append(f"{path.name}: {missing:,} records behind the limit are left out")
+    if not records:
+        raise UserError(f"{data.file.path}: no whole record has a prediction; raise --limit.")
     if task.submission.document is not None:
         records = [task.submission.document(records)]
     lines = (r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records)
     write_atomically(path, "".join(line + "\n" for line in lines))
+    return said
+
+
+def _filled(task: Task, record: Any, predictions: Sequence[Any]) -> Any:
+    assert task.submission is not None
+    try:
+        return task.submission.fill(record, predictions)
+    except Exception as error:  # a task file's own code
+        raise UserError(
+            f"fill() of task {task.name} failed: {type(error).__name__}: {error}."
+        ) from error

@@ -76,8 +76,9 @@ def tune_all(request: Request, *, dry_run: bool = False, quiet: bool = True, **h
             own = replace(own, data=request.data / name)
         try:
             tune(own, dry_run=dry_run, quiet=quiet, **how)  # type: ignore[arg-type]
-        except UserError as error:
-            print(f"failed     {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # whatever it is, the other tasks are run
+            said = str(error) if isinstance(error, UserError) else repr(error)
+            print(f"failed     {said}", file=sys.stderr, flush=True)
             failed.append(name)
     if failed:
         raise UserError(f"{len(failed)} of {len(names)} tasks failed: {', '.join(failed)}.")
@@ -111,7 +112,8 @@ def _describe(plan: Plan) -> str:
 
 def _score(record: RunRecord) -> str:
     if not record.labelled:
-        return "the test split has no answers"
+        dev = record.scores["dev"][record.ranks_by]
+        return f"dev {record.ranks_by} {dev.value:.4f}; the test split has no answers"
     test = record.test
     return f"test {record.ranks_by} {test.value:.4f}  [{test.low:.4f}, {test.high:.4f}]"
 

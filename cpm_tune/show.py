@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.errors import UserError
 from cpm_tune.registry import load_preset, load_task, load_tasks, preset_files
 from cpm_tune.task import Choice, Generate, Row, Task, Template
 
@@ -96,9 +97,13 @@ def task_card(
         how = f"  (options {' / '.join(t.options)})" if t.options else ""
         lines.append(f"{mark} template    {t.name} v{t.version}: {t.text}{how}")
     if task.protocol:
-        lines += textwrap.wrap(task.protocol, 96, initial_indent="  ", subsequent_indent="  ")
+        lines += textwrap.wrap(
+            task.protocol, 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
     file = find_splits(task, data_folder(task, data), (split,))[split]
     rows = list(islice(checked_rows(task, file), max(0, n_rows)))
+    if not rows and n_rows:
+        raise UserError(f"{file.path}: the {split} split has no rows.")
     lines.append("")
     lines.append(
         f"{file.path.name}{' (sample data)' if data is None else ''}, first {len(rows)} rows:"

@@ -76,7 +76,7 @@ class Decoding(Frozen):
 
     max_new_tokens: Count = 50
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
-    beams: Count = 1
+    beams: Annotated[int, Field(ge=1, le=1000)] = 1
     n_best: Count = 1
     length_penalty: Annotated[float, Field(ge=0)] = 0.0
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0

@@ -200,6 +200,12 @@ class Task:
                 raise ValueError(f"{what} names something twice")
         if not isinstance(self.version, int) or len(self.source.sizes) != 3:
             raise ValueError("version must be a whole number, source.sizes have three entries")
+        for split in SPLITS:
+            if not isinstance(self.files.names.get(split), tuple):
+                raise TypeError(f"files.names must give '{split}' a tuple of names")
+        parse = getattr(self.answer, "parse", None)
+        if parse is not None and not callable(parse):
+            raise TypeError("answer.parse must be a function of text and row")
         names = [template.name for template in self.templates]
         if len(set(names)) != len(names):
             raise ValueError("two templates have the same name; give each its own")

@@ -33,6 +33,10 @@ def _spans(record: Any) -> list[Span]:
     found: list[Span] = []
     for number, span in enumerate(record.get("span_list") or (), start=1):
         first, last = span["start"], span["end"]
+        if not isinstance(span["type"], str):
+            raise ValueError(  # noqa: TRY004 (what rows() raises)
+                f"span {number}: type is {span['type']!r}, expected text"
+            )
         if not 0 <= first <= last < len(tokens):
             raise ValueError(f"span {number}, {first} to {last}, is not within the tokens")
         found.append((starts[first], starts[last + 1] - 1, span["type"]))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import CLI, small_config, vocabulary, write_jsonl
+from kinds import DATA, tune, write_tasks
 
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Example
@@ -17,107 +18,10 @@ from cpm_tune.registry import load_task
 from cpm_tune.spec import Encoding
 from cpm_tune.task import Row
 
-FAST = ("--set", "train.max_steps=2", "--set", "train.eval_every=1", "--set", "train.dev_rows=2")
-HEAD = """
-from cpm_tune.task import Files, Generate, Options, Rank, Source, Submission, Task, Template
-
-def fill(record, predictions):
-    return {**record, "answer": predictions[0]}
-
-TASK = Task(
-    version=1, capability="test", kind="test",
-    source=Source(title="test", paper="", licence="", obtain=""),
-    submission=Submission("OFFICIAL.jsonl", fill),
-"""
-PICK = """
-    name="pick",
-    files=Files(columns=("text", "options", "answer"), texts=("options",)),
-    answer=Options(most=3),
-    templates=(
-        Template("middle", "关于{option}的话：{text}[是否正确]"),
-        Template("listed", "{options}。{text}，选{answer}", ("一", "二", "三")),
-        Template("spoken", "{text}，{answer}"),
-        Template("ends", "{text}，{answer}", keep_end=("text",)),
-    ),
-    metrics=("accuracy",),
-)
-"""
-RANK = """
-    name="rank",
-    files=Files(
-        columns=("query", "documents", "grades"), texts=("documents",), structures=("grades",)
-    ),
-    answer=Rank(),
-    templates=(Template("t", "{query}，{option}[是否正确]"),),
-    metrics=("ndcg_3", "mrr"),
-)
-"""
-WRITE = """
-    name="write",
-    files=Files(columns=("text", "words"), structures=("words",), rows=rows),
-    answer=Generate(column="written", gold="words", parse=parse, max_new_tokens=6, beams=2),
-    templates=(Template("t", "{text}："+"{answer}"),),
-    metrics=("word_f1", "word_recall"),
-)
-"""
-FUNCTIONS = """
-def rows(record):
-    row = {"text": record["text"], "words": record.get("words")}
-    if row["words"] is not None:
-        if "".join(row["words"]) != row["text"]:
-            raise ValueError("the words are not those of the text")
-        row["written"] = " ".join(row["words"])
-    yield row
-
-def parse(text, row):
-    if len(text) % 2:
-        raise ValueError("an odd number of characters")
-    return text.split() or None
-"""
-DATA: dict[str, list[Row]] = {
-    "pick": [
-        {"id": f"p{i}", "text": t, "options": o, "answer": a}
-        for i, (t, o, a) in enumerate(
-            [
-                ("天地", ["山", "水火"], 1),
-                ("玄黄", ["日", "月", "星"], 0),
-                ("山", ["一", "二"], 1),
-            ]
-        )
-    ],
-    "rank": [
-        {"query": "天", "documents": ["地", "人间"], "grades": [1, 0]},
-        {"query": "山水", "documents": ["花", "草木", "树"], "grades": [0, 2, 2]},
-    ],
-    "write": [
-        {"text": "天地人", "words": ["天地", "人"]},
-        {"text": "山水", "words": ["山", "水"]},
-        {"text": "花草", "words": ["花草"]},
-    ],
-}
-
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> Path:
-    """A folder of task files, and DATA in official form beside it."""
-    folder = tmp_path / "tasks"
-    folder.mkdir()
-    for name, source in (("pick", PICK), ("rank", RANK), ("write", WRITE)):
-        text = HEAD.replace("TASK =", FUNCTIONS + "\nTASK =") + source
-        text = text.replace('columns=("text", "words")', 'columns=("text", "written", "words")')
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
-        for split in ("train", "dev", "test"):
-            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
-            write_jsonl(tmp_path / "data" / name / f"{split}.jsonl", DATA[name])
-    return folder
-
-
-def tune(cli: CLI, tasks: Path, backbone: Path, name: str, *words: object) -> tuple[int, str, str]:
-    data, out = tasks.parent / "data", tasks.parent / "out"
-    return cli(
-        *("--task", name, "--include", tasks, "--data", data, "--backbone", backbone),
-        *("--delta", "lora", "--out", out, *FAST, *words),
-    )
+    return write_tasks(tmp_path)
 
 
 def make_encoder(tasks: Path, name: str, template: int = 0, **settings: Any) -> Encoder:
@@ -306,69 +210,3 @@ def test_no_sequence_is_longer_than_allowed_in_training_or_inference(tasks: Path
         (sequence,) = encoder.encode(row, train=train).sequences
         assert len(sequence.ids) <= 20
         assert sequence.ids[: sequence.n_context] == encoder.prefix(row)[0]
-
-
-# --- wrong rows ---
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "said"),
-    [
-        ("pick", {"answer": 2}, "answer is 2, expected 0 to 1"),
-        ("pick", {"answer": True}, "answer is True"),
-        ("pick", {"options": ["一"]}, "1 options, expected 2 to 3"),
-        ("pick", {"options": ["一"] * 4}, "4 options, expected 2 to 3"),
-        ("pick", {"options": "一二"}, "expected a list of texts"),
-        ("pick", {"options": ["一", 2]}, "expected a list of texts"),
-        ("rank", {"grades": [1]}, "expected 2 numbers from 0"),
-        ("rank", {"grades": [1, -1]}, "expected 2 numbers from 0"),
-        ("rank", {"grades": [1, 1]}, "a better and a worse document"),
-        ("write", {"words": ["天"]}, "the words are not those of the text"),
-        ("write", {"words": 3}, "not of the official form"),
-    ],
-)
-def test_a_wrong_answer_is_named_with_its_place(
-    cli: CLI, tasks: Path, small_backbone: Path, name: str, change: Row, said: str
-) -> None:
-    first, *rest = DATA[name]
-    write_jsonl(tasks.parent / "data" / name / "train.jsonl", [*rest, {**first, **change}])
-    code, _, error = tune(cli, tasks, small_backbone, name)
-    assert code == 2
-    assert f"train.jsonl:{len(DATA[name])}: " in error
-    assert said in error
-    assert len(error.splitlines()) == 1
-
-
-def test_decoding_settings_are_part_of_the_run_and_only_of_runs_that_write(
-    cli: CLI, tasks: Path, small_backbone: Path
-) -> None:
-    code, _, error = tune(cli, tasks, small_backbone, "pick", "--set", "decode.beams=2")
-    assert code == 2
-    assert "decode.beams has no effect" in error
-    for beams in (1, 3):
-        code, _, _ = tune(cli, tasks, small_backbone, "write", "--set", f"decode.beams={beams}")
-        assert code == 0
-    runs = [read_record(p) for p in (tasks.parent / "out").glob("write.lora.*/run.json")]
-    assert {run.spec.decoding.beams for run in runs if run.spec.decoding} == {1, 3}
-
-
-def test_a_submission_may_be_one_document(cli: CLI, tmp_path: Path, small_backbone: Path) -> None:
-    from cpm_tune.data.files import sample_folder
-
-    task = load_task("gcrc")
-    short = ("--limit", 3, "--set", "train.max_steps=1", "--control", "none")
-    code, _, _ = cli(
-        *("--task", "gcrc", "--delta", "lora", "--backbone", small_backbone, "--out", tmp_path),
-        *short,
-    )
-    assert code == 0
-    (run,) = tmp_path.glob("gcrc.*")
-    code, _, _ = cli("predict", run, "--limit", 3, "--submission", "--out", tmp_path / "predicted")
-    assert code == 0
-    made = json.loads((tmp_path / "predicted" / "GCRC.json").read_text(encoding="utf-8"))
-    official = json.loads((sample_folder(task) / "test.json").read_text(encoding="utf-8"))
-    lines = (tmp_path / "predicted" / "predictions.test.jsonl").read_text().splitlines()
-    chosen = ["ABCD"[json.loads(line)["prediction"]] for line in lines]
-    assert made == {
-        "data": [{**r, "answer": c} for r, c in zip(official["data"][:3], chosen, strict=True)]
-    }

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, rows, write_jsonl
+from conftest import CLI, REPOSITORY, rows, write_jsonl
 
 from cpm_tune.data.files import sample_folder
 from cpm_tune.registry import load_task
@@ -61,23 +61,28 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", tune_commands())
-def test_every_tune_command_of_the_docs_runs(command: str, workplace: Path) -> None:
-    """Tuning commands run shortened (few rows and steps), everything else as it stands."""
+def test_every_tune_command_of_the_docs_runs(
+    command: str, workplace: Path, cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tuning commands run shortened (few rows and steps, no control unless asked for), everything
+    else as it stands."""
     words = shlex.split(command)
     words = ["DATA" if w == "DIR" and words[i - 1] == "--data" else w for i, w in enumerate(words)]
     words = ["BACKBONE" if w == "DIR" else w for w in words]
+    assert words[:2] == ["python", "tune.py"]
     if "predict" in words:  # RUN is one of another task than DATA's
         words = ["RUN" if w.endswith("RUN") else w for w in words]
         words = [str(sample_folder(load_task("ccpm"))) if w == "DATA" else w for w in words]
         words += ["--out", str(workplace / f"predicted-{len(list(workplace.iterdir()))}")]
-    words[:2] = [sys.executable, str(REPOSITORY / "tune.py")]
     if "--task" in words:
         words += SMALL[:2] if "none" in words else SMALL
+        words += [] if "--control" in words else ["--control", "none"]
     if "leaderboard" in words:
         (workplace / "results").mkdir(exist_ok=True)
-    done = subprocess.run(words, capture_output=True, text=True, cwd=workplace, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    monkeypatch.chdir(workplace)
+    code, said, error = cli(*words[2:])
+    assert code == 0, error
+    assert said.strip()
 
 
 @pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)

@@ -239,7 +239,8 @@ def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids],
     if absent:
         raise UserError(
             f"delta.slots: template '{template.name}' has no slot '{absent[0]}' (it has "
-            f"{', '.join(places)}); set its ratio to 0 or choose another template."
+            f"{', '.join(places)}); set its ratio to 0 (--set 'delta.ratio_list=[…]') or choose "
+            "another template."
         )
     before_option = soft.options[0] if soft.options else ()
     return {places[name]: soft.slot_ids(name) for name in soft.names}, before_option

@@ -128,15 +128,25 @@ def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> I
 
     The first bad row raises UserError, unless a list is given to collect their messages.
     """
+    for _, rows, _ in records_with_rows(task, file, bad):
+        yield from rows
+
+
+def records_with_rows(
+    task: Task, file: SplitFile, bad: list[str] | None = None
+) -> Iterator[tuple[Any, list[Row], int]]:
+    """Yield each official record with its checked rows and how many of them were bad."""
     check = _checker(task, file.split)
     number = 0
     for where, record in official_records(task, file):
         own = record.get("id") if isinstance(record, dict) else None
-        found = list(rows_of(task, where, record))
+        found, kept = list(rows_of(task, where, record)), []
         for nth, row in enumerate(found):
             try:
                 if isinstance(row, BadRow):
                     raise UserError(row.message)
+                if not isinstance(row, dict):
+                    raise UserError(f"{where}: rows() of task {task.name} gave no dict.")
                 standing = number if own is None else own if len(found) == 1 else f"{own}-{nth}"
                 name = str(row.get("id", standing))
                 checked = {"id": name if _is_utf8(name) else str(number), **check(where, row)}
@@ -145,14 +155,24 @@ def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> I
                     raise UserError(f"{error} Mend it, or drop it with --skip-bad-rows.") from None
                 bad.append(str(error))
             else:
-                yield checked
+                kept.append(checked)
             number += 1
+        yield record, kept, len(found) - len(kept)
 
 
 def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
     """The records of a split's files as the reader gives them, with their places."""
     if task.files.read is not None:
-        yield from task.files.read(file.paths, file.split)
+        where = str(file.path)
+        try:
+            for where, record in task.files.read(file.paths, file.split):
+                yield where, record
+        except UserError:
+            raise
+        except Exception as error:  # a task file's own code
+            raise UserError(
+                f"{where}: read() of task {task.name} failed here or behind it: {_said_by(error)}."
+            ) from error
         return
     for path in file.paths:
         yield from records(path, task.files.columns, task.files.aliases)
@@ -175,7 +195,13 @@ def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
         said = str(error)
     except (TypeError, IndexError, AttributeError) as error:
         said = f"not of the official form ({error})"
+    except Exception as error:  # a task file's own code
+        said = f"rows() failed: {_said_by(error)}"
     return [BadRow(f"{where}: {said} (task {task.name}).")]
+
+
+def _said_by(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _checker(task: Task, split: str) -> Callable[[str, Row], Row]:
@@ -194,6 +220,8 @@ def _checker(task: Task, split: str) -> Callable[[str, Row], Row]:
             if name == answer.column:
                 continue
             if value is None or name in structures:
+                if value is not None and not _is_utf8(as_json(value)):
+                    raise UserError(f"{where}: '{name}' holds half a surrogate pair (a cut emoji).")
                 checked[name] = value
             elif name in texts:
                 if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
@@ -248,7 +276,7 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
     if isinstance(answer, Rank):
         n = len(row[answer.options])
         numbers = isinstance(value, list) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in value
+            isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < 1e9 for v in value
         )
         if not n or not numbers or len(value) != n:
             raise UserError(
