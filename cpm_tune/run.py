@@ -198,7 +198,7 @@ def _tune_and_score(
     for name, split in inputs.splits.items():
         part = scored.get(name)
         data[name] = SplitRecord(
-            path=str(split.file.path),
+            path=", ".join(map(str, split.file.paths)),
             sha256=split.file.sha256,
             n=len(split),
             n_skipped=split.n_skipped,

@@ -189,13 +189,13 @@ def summary(folder: Path, seeds: Sequence[int]) -> dict[str, Any] | None:
     zero_shot, majority = None, 0.0
     for file in sorted(folder.glob("*/run.json")):
         record = json.loads(file.read_text(encoding="utf-8"))
+        if record["status"] != "finished":
+            continue
         rows = [json.loads(x) for x in (file.parent / "predictions.test.jsonl").open()]
         hits = np.array([row["prediction"] == row["target"] for row in rows], dtype=float)
         targets = [row["target"] for row in rows]
         majority = max(targets.count(t) for t in set(targets)) / len(targets)
         init = record["spec"]["backbone"]["init"]
-        if record["status"] != "finished":
-            continue
         if record["spec"]["delta"]["delta_type"] == "none":
             zero_shot = float(hits.mean()) if init == "checkpoint" else zero_shot
         elif record["spec"]["seed"] in seeds:

@@ -31,6 +31,8 @@ def attributes(table: Any) -> str:
     said = []
     for name, value in table.items():
         values = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, str | int | float) for v in values):
+            raise ValueError(f"the table's '{name}' is {value!r}, expected text or a list of texts")
         said.append(f"{name}：{'、'.join(map(str, values))}")
     return "；".join(said)
 

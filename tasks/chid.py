@@ -38,7 +38,7 @@ def _answers(path: Path) -> dict[str, int]:
         else:
             pairs = json.loads(text, object_pairs_hook=list)
         return {str(tag): int(number) for tag, number in pairs}
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f'{path}: not answers of the form {{"#idiom000378#": 0}} (.json) or '
             f"#idiom000378#,0 a line (.csv): {error}."

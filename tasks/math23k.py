@@ -16,6 +16,8 @@ def rows(record: Any) -> Iterator[Row]:
     """One problem in Math23K's fields, or in CPM-2's (text, equation)."""
     text = record["text"] if "text" in record else record["original_text"]
     equation, answer = record.get("equation"), record.get("ans")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
+        raise ValueError(f"'ans' is {answer!r}, expected a number or text")  # noqa: TRY004
     if equation is not None:
         equation = without_x(equation)
         answer = {"answer": equation if answer is None else str(answer)}

@@ -15,6 +15,10 @@ def rows(record: Any) -> list[Row]:
         raise ValueError("the sentence is empty")
     if annotations is None:
         return [{"text": text}]
+    for number, annotation in enumerate(annotations, start=1):
+        if annotation.get("is_grammatical", 1) not in (0, 1):
+            said = annotation["is_grammatical"]
+            raise ValueError(f"correction {number}: is_grammatical is {said!r}, expected 0 or 1")
     given = [a for a in annotations if a.get("is_grammatical", 1)]
     ranked = sorted(given, key=lambda a: (-a.get("annotator_count", 1), a.get("edits_count", 0)))
     corrections = list(dict.fromkeys(a["correction"].strip() for a in ranked)) or [text]

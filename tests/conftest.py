@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import SPECIALS
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cpm_tune.cli does, before torch loads
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data"

@@ -80,6 +80,7 @@ def test_the_means_of_the_log_go_on_in_the_middle_of_an_interval(corpus, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")  # compiled sums over several threads round as they come
 def test_a_compiled_bf16_run_resumes_exactly(corpus, tmp_path, monkeypatch):
     from torch._inductor import config as inductor
 

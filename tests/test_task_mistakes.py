@@ -189,3 +189,40 @@ def test_rows_of_a_task_with_a_parser_come_from_the_cache(tasks: Path) -> None:
     task = load_task("write", [tasks])
     read_split(task, file)
     assert len(list(cache_dir("data").iterdir())) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "said"),
+    [
+        ("cepsum", {"table": {"颜色": None}, "source": "好", "targets": ["好"]}, "颜色' is None"),
+        ("yaclc", {"sentence_text": "好", "sentence_annos": [{"is_grammatical": "x"}]}, "is 'x'"),
+        ("math23k", {"original_text": "好", "equation": "x=1", "ans": True}, "'ans' is True"),
+        ("math23k", {"original_text": "好", "equation": "x=1", "ans": "\ud83d"}, "surrogate"),
+        (
+            "pku_segpos",
+            {"tokens": ["好"], "span_list": [{"start": 0, "end": 0, "type": None}]},
+            "type is None",
+        ),
+        (
+            "sogou_log",
+            {
+                "query_id": "1",
+                "query": "好",
+                "doc": [{"sogou_id": 1, "title": "好", "relevance": 1e400}],
+            },
+            "expected",
+        ),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(
+    tmp_path: Path, name: str, record: Row, said: str
+) -> None:
+    from cpm_tune.data.files import checked_rows, find_splits
+
+    (tmp_path / "test.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    bad: list[str] = []
+    task = load_task(name)
+    found = list(checked_rows(task, find_splits(task, tmp_path, ("test",))["test"], bad))
+    assert not found
+    assert "test.jsonl:1: " in bad[0]
+    assert said in bad[0]
