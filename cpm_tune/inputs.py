@@ -12,6 +12,7 @@ from cpm_tune.plan import Plan
 from cpm_tune.task import Generate
 
 if TYPE_CHECKING:
+    from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.backbone.tokenizer import Tokenizer
     from cpm_tune.data.encode import Encoder
     from cpm_tune.data.store import Split
@@ -73,6 +74,19 @@ def _check_parser(plan: Plan, dev: Split) -> None:
         f"{first['target'][:40]!r}, as {parsed(task, first['target'], first)!r}, expected "
         f"{gold(task, first)!r}."
     )
+
+
+def load_backbone(plan: Plan) -> CPMAnt:
+    """A plan's backbone in its precision: its weights, or random ones for the control."""
+    import torch
+
+    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+
+    spec = plan.spec
+    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    if spec.backbone.init == "random":
+        return random_backbone(plan.folder.config, spec.seed, dtype)
+    return load_weights(plan.folder, dtype)
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

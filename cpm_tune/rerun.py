@@ -13,7 +13,7 @@ from cpm_tune.data.files import find_splits
 from cpm_tune.delta.config import parse_config
 from cpm_tune.errors import UserError
 from cpm_tune.folders import remove
-from cpm_tune.inputs import Inputs, encoder_of
+from cpm_tune.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, read_record
@@ -75,9 +75,6 @@ def predict_run(
 
     Prints the scores of a labelled split. `out` appears whole or not at all.
     """
-    import torch
-
-    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
     from cpm_tune.data.store import read_split
     from cpm_tune.delta.insert import WEIGHTS, load_delta
     from cpm_tune.engine import make_engine
@@ -93,11 +90,7 @@ def predict_run(
     engine = make_engine(plan.execution, spec.precision)
     encoder = encoder_of(plan, plan.folder.tokenizer())
     rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
-    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-    if spec.backbone.init == "random":
-        model = random_backbone(plan.folder.config, spec.seed, dtype)
-    else:
-        model = load_weights(plan.folder, dtype)
+    model = load_backbone(plan)
     if spec.recipe is not None:
         if file_sha256(run / WEIGHTS) != record.delta.sha256:
             raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")

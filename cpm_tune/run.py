@@ -13,7 +13,7 @@ from typing import Any
 
 from cpm_tune.environment import git_state, package_versions, peak_memory_bytes
 from cpm_tune.folders import remove, run_folder, run_lock
-from cpm_tune.inputs import Inputs, encoder_of, read_inputs
+from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
 from cpm_tune.metrics import get_metric
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan
@@ -104,17 +104,10 @@ class _Prepared:
 
 
 def _prepare(plan: Plan, inputs: Inputs) -> _Prepared:
-    import torch
-
-    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
     from cpm_tune.delta.insert import insert
 
     started, spec = time.perf_counter(), plan.spec
-    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-    if spec.backbone.init == "random":
-        model = random_backbone(plan.folder.config, spec.seed, dtype)
-    else:
-        model = load_weights(plan.folder, dtype)
+    model = load_backbone(plan)
     n_parameters = sum(p.numel() for p in model.parameters())
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)

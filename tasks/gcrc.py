@@ -82,6 +82,5 @@ TASK = Task(
         "is scored like any other. Title, evidences and error types are not shown. No ancestor "
         "published a recipe; C3's is the default."
     ),
-    # Lines of records; the organisers' file is {"data": [...]} around them.
     submission=Submission("GCRC.json", fill, document),
 )

@@ -4,22 +4,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
+from cpm_tune.data.readers import Records
+from cpm_tune.registry import load_task
 from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+
+GCRC = load_task("gcrc")
+assert GCRC.files.read is not None
+assert GCRC.submission is not None
+read_gcrc, document = GCRC.files.read, GCRC.submission.document
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
     """As for gcrc. Most training questions have no evidences: such records have no rows, except
     in a test split, whose answers are withheld."""
-    for path in paths:
-        if path.suffix == ".jsonl":
-            found = json_lines(path)
-        else:
-            found = json_items(path, "" if starts_with(path) == "[" else "data")
-        for where, record in found:
-            if split == "test" and isinstance(record, dict) and not record.get("evidences"):
-                record = {**record, "evidences": None}
-            yield where, record
+    for where, record in read_gcrc(paths, split):
+        if split == "test" and isinstance(record, dict) and not record.get("evidences"):
+            record = {**record, "evidences": None}
+        yield where, record
 
 
 def rows(record: Any) -> Iterator[Row]:
@@ -42,11 +43,6 @@ def rows(record: Any) -> Iterator[Row]:
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
     """The official record with the written evidence of each option."""
     return {**record, "evidences": [[text] if text else [] for text in predictions]}
-
-
-def document(records: list[Any]) -> Any:
-    """The file around the records."""
-    return {"data": records}
 
 
 TASK = Task(

@@ -162,3 +162,28 @@ def cli(capsys: pytest.CaptureFixture[str]) -> CLI:
         return code, said.out, said.err
 
     return run
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Callable[[str, list[str]], Path]:
+    """Write texts as the documents name-0, name-1, ... of a file for pre-training."""
+
+    def write(name: str, texts: list[str]) -> Path:
+        content = [{"id": f"{name}-{i}", "text": text} for i, text in enumerate(texts)]
+        return write_jsonl(tmp_path / f"{name}.jsonl", content)  # type: ignore[arg-type]
+
+    return write
+
+
+@pytest.fixture(name="vocabulary")
+def _vocabulary_file(tmp_path: Path, jsonl: Callable[[str, list[str]], Path]) -> Path:
+    """A vocabulary file built from one document."""
+    from pretrain_runs import TEXT_CHARACTERS
+
+    from cpm_tune.pretrain.sources import Source
+    from cpm_tune.pretrain.vocabulary import build_vocabulary
+
+    source = Source("a", (jsonl("words", [TEXT_CHARACTERS + "Save the file, save the day"]),))
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
+    return path

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from pretrain_runs import TEXT_CHARACTERS, random_text
+from pretrain_runs import random_text
 
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.errors import UserError
@@ -19,26 +19,6 @@ from cpm_tune.pretrain.sources import (
     sources_of_files,
 )
 from cpm_tune.pretrain.vocabulary import ANSWER_CHARACTERS, build_vocabulary, cover_text
-
-
-@pytest.fixture
-def jsonl(tmp_path):
-    def write(name, texts):
-        path = tmp_path / f"{name}.jsonl"
-        rows = [{"id": f"{name}-{i}", "text": text} for i, text in enumerate(texts)]
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def vocabulary(tmp_path, jsonl):
-    source = Source("a", (jsonl("words", [TEXT_CHARACTERS + "Save the file, save the day"]),))
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
-    return path
-
 
 # --- the duplicate rule -------------------------------------------------------------------------
 

@@ -27,31 +27,9 @@ from cpm_tune.pretrain.folder import old_folder
 from cpm_tune.pretrain.prepare import is_heldout, prepare
 from cpm_tune.pretrain.sources import Source
 from cpm_tune.pretrain.store import Corpus
-from cpm_tune.pretrain.vocabulary import build_vocabulary
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 import pretrain_memory
-
-
-@pytest.fixture
-def jsonl(tmp_path):
-    """Write texts as the documents name-0, name-1, ..."""
-
-    def write(name, texts):
-        path = tmp_path / f"{name}.jsonl"
-        rows = [{"id": f"{name}-{i}", "text": text} for i, text in enumerate(texts)]
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def vocabulary(tmp_path, jsonl):
-    source = Source("a", (jsonl("words", [TEXT_CHARACTERS + "Save the file, save the day"]),))
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
-    return path
 
 
 def about(folder):
