@@ -33,7 +33,7 @@ def commands(page: Path) -> list[str]:
 
 
 def tune_commands() -> list[str]:
-    from cpm_tune.cli import EXAMPLES
+    from cpm_tune.commands.tune import EXAMPLES
     from cpm_tune.registry import load_preset, preset_files
 
     found = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]

@@ -1,0 +1,11 @@
+"""One file per command: parse, call, print. Everything heavy is imported inside them."""
+
+# Each command's function, imported when it is called.
+COMMANDS = {
+    "list": "cpm_tune.commands.inspect:list_",
+    "show": "cpm_tune.commands.inspect:show",
+    "doctor": "cpm_tune.commands.inspect:doctor",
+    "predict": "cpm_tune.commands.predict:predict",
+    "leaderboard": "cpm_tune.commands.leaderboard:leaderboard",
+    "pretrain": "cpm_tune.commands.pretrain:pretrain",
+}

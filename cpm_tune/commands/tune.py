@@ -1,0 +1,153 @@
+"""The command without a name: one run or a suite of tasks, with controls."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cpm_tune import __version__
+from cpm_tune.arguments import Parser, make_parser
+from cpm_tune.commands import COMMANDS
+
+EXAMPLES = """\
+examples:
+  tune.py --task lcqmc --delta lora
+  tune.py --task lcqmc --delta lora --data DIR --backbone DIR --seed 1 --set train.lr=1e-3
+  tune.py --task lcqmc --delta lora --control random-backbone
+  tune.py --task lcqmc --delta lora --dry-run
+  tune.py list tasks
+  tune.py list deltas
+  tune.py show lcqmc
+  tune.py predict results/RUN --data DIR --submission
+  tune.py doctor
+  tune.py leaderboard results
+
+exit codes: 0 done, 2 a mistake in what was given, 1 any other failure, 130 interrupted."""
+
+
+def tune_parser(prog: str) -> Parser:
+    about = (
+        "Tune a delta on a frozen CPM-Ant backbone for one task: train, select on dev, score on "
+        f"test, record.\n\nother commands: {', '.join(COMMANDS)} (each has --help)."
+    )
+    p = make_parser(prog, about, EXAMPLES)
+    p.add_argument("--version", action="version", version=f"cpm-tune {__version__}")
+    p.add_argument(
+        "--task",
+        metavar="NAME",
+        help="a task of `list tasks`, a suite (cuge-lite, cuge, cpm-2, all), or a list with commas",
+    )
+    p.add_argument("--delta", metavar="NAME|FILE", help="a delta of `list deltas`, or a JSON file")
+    p.add_argument("--template", metavar="NAME", help="a template of the task (default: its first)")
+    p.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="official files, or a folder per task below it (default: sample data)",
+    )
+    p.add_argument("--backbone", metavar="NAME|DIR", help="default: cpm-ant-tiny, the embedded one")
+    p.add_argument(
+        "--seed", type=int, help="decides initialisation, order and dropout (default: 1)"
+    )
+    p.add_argument("--precision", choices=["fp32", "bf16"], help="default: fp32")
+    p.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="train.*, encode.*, decode.*, delta.* or run.*, such as train.lr=1e-3; repeatable",
+    )
+    p.add_argument(
+        "--config", metavar="FILE", type=Path, help="YAML or JSON with any of these options"
+    )
+    p.add_argument("--limit", metavar="N", type=int, help="use the first N rows of each split")
+    p.add_argument(
+        "--skip-bad-rows", action="store_true", default=None, help="drop and count bad rows"
+    )
+    p.add_argument(
+        "--control",
+        choices=["zero-shot", "random-backbone", "none"],
+        action="append",
+        help="runs beside this one (default: zero-shot); repeatable",
+    )
+    p.add_argument(
+        "--include",
+        metavar="PATH",
+        type=Path,
+        action="append",
+        default=[],
+        help="a task file or a folder of them; repeatable",
+    )
+    p.add_argument("--out", metavar="DIR", type=Path, help="results folder (default: results)")
+    p.add_argument(
+        "--overwrite", action="store_true", help="run again although a finished run is there"
+    )
+    p.add_argument(
+        "--dry-run", action="store_true", help="print the plan, its parameters and memory"
+    )
+    p.add_argument("--quiet", action="store_true", help="print the result only")
+    p.add_argument("--debug", action="store_true", help="show tracebacks")
+    return p
+
+
+_CONFIG_KEYS = (
+    "task",
+    "delta",
+    "template",
+    "data",
+    "backbone",
+    "seed",
+    "precision",
+    "limit",
+    "skip_bad_rows",
+    "out",
+)
+
+
+def _merge_config(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the command line over those of --config; returns the settings (`--set`)."""
+    from cpm_tune.plan import parse_settings, read_config
+
+    values = read_config(args.config) if args.config else {}
+    settings = values.pop("set", {})
+    for name, value in values.items():
+        if getattr(args, name) is None:
+            setattr(args, name, Path(value) if name in ("data", "out") else value)
+    return {**settings, **parse_settings(args.settings)}
+
+
+def tune(argv: Sequence[str], prog: str) -> int:
+    """`tune.py --task NAME --delta NAME …`."""
+    parser = tune_parser(prog)
+    args = parser.parse_args(argv)
+    settings = _merge_config(args)
+    if not args.task:
+        parser.error("--task is missing; `list tasks` shows the names")
+    for name, at_least in (("seed", 0), ("limit", 1)):
+        value = getattr(args, name)
+        if value is not None and not at_least <= value < 2**32:
+            parser.error(f"--{name} is {value}, expected a whole number from {at_least}")
+    from cpm_tune.plan import Request
+    from cpm_tune.session import tune_all
+
+    chosen = {
+        key: getattr(args, key)
+        for key in _CONFIG_KEYS
+        if key != "out" and getattr(args, key) is not None
+    }
+    request = Request(**chosen, settings=settings, include=tuple(args.include))
+    controls = args.control or ["zero-shot"]
+    if "none" in controls and len(controls) > 1:
+        parser.error("--control none goes with no other --control")
+    tune_all(
+        request,
+        out=args.out or Path("results"),
+        controls=[] if "none" in controls else controls,
+        overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        quiet=args.quiet,
+    )
+    return 0
