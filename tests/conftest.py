@@ -13,6 +13,8 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import SPECIALS
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cpm_tune.cli does, before torch loads
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: no threads beside them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
