@@ -27,6 +27,9 @@ class Parts(Protocol):
     form: Form
     smooth: bool
 
+    def __len__(self) -> int:
+        """The number of examples."""
+
     def values(self, weights: Array) -> Array:
         """The metric (b,) under each of the weightings (b, n), whole numbers from 0."""
 
@@ -39,7 +42,7 @@ class Sums:
 
     def __init__(
         self,
-        statistics: Sequence[Sequence[float]],
+        statistics: Sequence[Sequence[float]] | Array,
         reduce: Callable[[Array], Array],
         form: Form = "corpus",
     ) -> None:
@@ -48,6 +51,9 @@ class Sums:
         self.statistics = np.asarray(statistics, dtype=np.float64)
         self.reduce = reduce
         self.form: Form = form
+
+    def __len__(self) -> int:
+        return len(self.statistics)
 
     def values(self, weights: Array) -> Array:
         return self.reduce(weights @ self.statistics)
@@ -70,6 +76,9 @@ class Median:
 
         self._each = np.asarray(each, dtype=np.float64)
         self._order = np.argsort(self._each, kind="stable")
+
+    def __len__(self) -> int:
+        return len(self._each)
 
     def values(self, weights: Array) -> Array:
         import numpy as np
@@ -99,6 +108,9 @@ class Different:
         ones = np.ones(len(columns))
         self._holds: Any = csr_array((ones, columns, starts), shape=(len(each), len(number)))
         self._totals = np.array([float(sum(held.values())) for held in each])
+
+    def __len__(self) -> int:
+        return len(self._totals)
 
     def values(self, weights: Array) -> Array:
         import numpy as np
