@@ -1,6 +1,8 @@
 """The record of a run (run.json): a typed, versioned schema, validated on read, written atomically.
 
-`python -m cpm_tune.record` writes the JSON Schema that ships with the package.
+Predictions of a system outside this package have a record of their own kind in the same file name:
+it has scores, but neither backbone nor delta. `python -m cpm_tune.record` writes the JSON Schema
+that ships with the package.
 """
 
 from __future__ import annotations
@@ -10,11 +12,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cpm_tune.errors import UserError
 from cpm_tune.paths import PACKAGE
-from cpm_tune.spec import Execution, RunSpec
+from cpm_tune.spec import Execution, RunSpec, SystemSpec
 
 FILE = "run.json"
 SCHEMA = PACKAGE / "run.schema.json"
@@ -34,6 +36,15 @@ class ScoreRecord(_Part):
     n: Annotated[int, Field(ge=1)]
     signature: str
     higher_is_better: bool
+
+
+class EarlierScore(_Part):
+    """A score that was replaced when it was computed anew from the predictions."""
+
+    split: str
+    metric: str
+    score: ScoreRecord
+    replaced_at: str
 
 
 class SplitRecord(_Part):
@@ -136,7 +147,14 @@ class RunRecord(_Part):
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None
     predictions: dict[str, Sha256] = {}
+    earlier_scores: list[EarlierScore] = []
     error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it: the delta and the backbone."""
+        control = " (random control)" if self.spec.backbone.init == "random" else ""
+        return f"{self.delta.name} on {self.backbone.name}{control}"
 
     @property
     def labelled(self) -> bool:
@@ -149,7 +167,44 @@ class RunRecord(_Part):
         return self.scores["test"][self.ranks_by]
 
 
-def write_record(folder: Path, record: RunRecord) -> None:
+class SystemRecord(_Part):
+    """The scored predictions of a system outside this package: what it is called, on which data,
+    with which scores. `split` is the only one there is, and it is labelled."""
+
+    kind: Literal["system"] = "system"
+    schema_version: Literal[1] = 1
+    status: Literal["finished"] = "finished"
+    run_id: str
+    spec_sha256: Sha256
+    spec: SystemSpec
+    ranks_by: str
+    comparable: bool
+    note: str = ""
+    split: Literal["dev", "test"]
+    source: str  # where the predictions came from, and in which form
+    data: dict[str, SplitRecord]
+    scores: dict[str, dict[str, ScoreRecord]]
+    warnings: list[str] = []
+    predictions: dict[str, Sha256]
+    earlier_scores: list[EarlierScore] = []
+    packages: dict[str, str]
+    scored_at: str
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        return self.spec.system
+
+    @property
+    def test(self) -> ScoreRecord:
+        """The ranking metric on the test split (where that is the split)."""
+        return self.scores["test"][self.ranks_by]
+
+
+AnyRecord = RunRecord | SystemRecord
+
+
+def write_record(folder: Path, record: AnyRecord) -> None:
     """Write run.json: the old one or the new one is there at any moment, whole."""
     write_atomically(folder / FILE, record.model_dump_json(indent=1) + "\n")
 
@@ -165,9 +220,23 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read and validate a run.json; raise UserError naming the file and the first fault."""
+    """Read and validate the run.json of a run of this package.
+
+    Raises UserError naming the file and the first fault.
+    """
+    record = read_any_record(path)
+    if isinstance(record, SystemRecord):
+        raise UserError(
+            f"{path}: the scored predictions of '{record.name}', expected a run of this package."
+        )
+    return record
+
+
+def read_any_record(path: Path) -> AnyRecord:
+    """As `read_record`, for a system's record as well."""
     try:
-        record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        record = (SystemRecord if _is_system(text) else RunRecord).model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -178,20 +247,32 @@ def read_record(path: Path) -> RunRecord:
         raise UserError(f"{path}: not readable ({error}).") from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
+    split = record.split if isinstance(record, SystemRecord) else "test"
     if (
         record.status == "finished"
-        and record.labelled
-        and record.ranks_by not in record.scores.get("test", {})
+        and (isinstance(record, SystemRecord) or record.labelled)
+        and record.ranks_by not in record.scores.get(split, {})
     ):
-        raise UserError(f"{path}: a finished run without its test {record.ranks_by}.")
+        raise UserError(f"{path}: a finished run without its {split} {record.ranks_by}.")
     return record
+
+
+def _is_system(text: str) -> bool:
+    if '"kind"' not in text:  # 10,000 records need not all be parsed twice
+        return False
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(raw, dict) and raw.get("kind") == "system"
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of run.json."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **RunRecord.model_json_schema(),
+        "title": "run.json",
+        **TypeAdapter(AnyRecord).json_schema(),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -153,8 +154,7 @@ class RunSpec(Frozen):
     @property
     def sha256(self) -> str:
         """Hash of the canonical JSON of this spec."""
-        said = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(said.encode()).hexdigest()
+        return _hash(self)
 
     @property
     def run_id(self) -> str:
@@ -162,6 +162,38 @@ class RunSpec(Frozen):
         control = "-random" if self.backbone.init == "random" else ""
         delta = self.delta["delta_type"]
         return f"{self.task}.{delta}{control}.s{self.seed}.{self.sha256[:12]}"
+
+
+class SystemSpec(Frozen):
+    """The predictions of a system outside this package. Equal specs are the same predictions.
+
+    `seed` tells several runs of one system apart; `data` names the one split that was scored.
+    """
+
+    schema_version: Literal[1] = 1
+    system: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\s](.*[^\s])?$")]
+    task: str
+    task_version: int
+    metrics: tuple[str, ...]
+    data: DataSpec
+    predictions_sha256: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of this spec."""
+        return _hash(self)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the record's folder: readable first, then the hash that identifies it."""
+        said = re.sub(r"[^\w-]+", "-", self.system).strip("-") or "system"
+        return f"{self.task}.{said[:40]}.s{self.seed}.{self.sha256[:12]}"
+
+
+def _hash(spec: Frozen) -> str:
+    said = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 class Execution(Frozen):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from cpm_tune.metrics.parts import Parts
 
 Kind = Literal[
     "label",  # a label, whole number or text; the target likewise
@@ -35,7 +38,8 @@ class Metric:
 
     `prediction` says what one prediction is, and with it what one target is (see `Kind`). A
     prediction of None could not be parsed: it scores as wrong or empty. `score` raises ValueError
-    if there are no examples, or not as many predictions as targets.
+    if there are no examples, or not as many predictions as targets. `parts` gives the value on any
+    weighting of the examples, which is what comparing two systems needs; it raises as `score` does.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Metric:
     higher_is_better: bool
     prediction: Kind
     score: Callable[[Sequence[Any], Sequence[Any]], Score]
+    parts: Callable[[Sequence[Any], Sequence[Any]], Parts]
 
 
 def pairs(predictions: Sequence[Any], targets: Sequence[Any]) -> list[tuple[Any, Any]]:

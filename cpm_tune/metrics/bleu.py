@@ -12,8 +12,10 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.metrics.base import Metric, Score, pairs, references
-from cpm_tune.metrics.intervals import BOOTSTRAP, bootstrap
+from cpm_tune.metrics.base import Metric, pairs, references
+from cpm_tune.metrics.families import bootstrapped
+from cpm_tune.metrics.intervals import BOOTSTRAP
+from cpm_tune.metrics.parts import Sums
 
 if TYPE_CHECKING:
     from cpm_tune.metrics.intervals import Array
@@ -28,16 +30,16 @@ def metrics() -> Iterator[Metric]:
             f"nrefs:var|case:mixed|eff:no|tok:{tokenize}|smooth:exp|version:{version('sacrebleu')}"
         )
         signature = f"{name}|sacrebleu|{own}|n-grams up to {order}|0..100|{BOOTSTRAP}"
-        score = partial(_sacrebleu, tokenize, order)
-        yield Metric(name, signature, True, "text", score)
+        parts = partial(_sacrebleu, tokenize, order)
+        yield Metric(name, signature, True, "text", bootstrapped(parts), parts)
     nltk = f"nltk {version('nltk')}|corpus_bleu|weights 1/4|smoothing method3"
     signature = f"bleu_4_cpm2|{nltk}|characters, spaces count|0..100|{BOOTSTRAP}"
-    yield Metric("bleu_4_cpm2", signature, True, "text", _cpm2)
+    yield Metric("bleu_4_cpm2", signature, True, "text", bootstrapped(_cpm2), _cpm2)
 
 
 def _sacrebleu(
     tokenize: str, order: int, predictions: Sequence[Any], targets: Sequence[Any]
-) -> Score:
+) -> Sums:
     from sacrebleu.metrics import BLEU
 
     # A sentence's counts do not depend on `effective_order`; without it sacrebleu warns.
@@ -58,10 +60,10 @@ def _sacrebleu(
         ]
         return np.array(values)
 
-    return bootstrap(rows, reduce)
+    return Sums(rows, reduce)
 
 
-def _cpm2(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+def _cpm2(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
     """`nltk.translate.bleu_score.corpus_bleu` with its parts applied to resampled sums."""
     from nltk.translate.bleu_score import (
         Fraction,
@@ -95,4 +97,4 @@ def _cpm2(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
 
         return np.array([one(row) for row in sums.astype(int).tolist()])
 
-    return bootstrap(rows, reduce)
+    return Sums(rows, reduce)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpm_tune.metrics.base import Kind, Metric, Score, pairs
 from cpm_tune.metrics.intervals import BOOTSTRAP, WILSON, bootstrap, wilson
+from cpm_tune.metrics.parts import Sums, share
 
 if TYPE_CHECKING:
     from cpm_tune.metrics.intervals import Array
@@ -24,17 +25,30 @@ def proportion(name: str, kind: Kind, says: str, right: Callable[[Any, Any], boo
     def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
         return wilson(sum(right(p, t) for p, t in pairs(predictions, targets)), len(targets))
 
-    return Metric(name, f"{name}|{says}|0..1|{WILSON}", True, kind, score)
+    def parts(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
+        rows = [(right(p, t), 1) for p, t in pairs(predictions, targets)]
+        return Sums(rows, share, "right")
+
+    return Metric(name, f"{name}|{says}|0..1|{WILSON}", True, kind, score, parts)
 
 
 def mean(name: str, kind: Kind, says: str, one: Callable[[Any, Any], float]) -> Metric:
     """The mean of the examples' scores, each in 0..1."""
 
-    def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
-        rows = [(one(p, t),) for p, t in pairs(predictions, targets)]
-        return bootstrap(rows, lambda sums: sums[:, 0] / len(rows))
+    def parts(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
+        return Sums([(one(p, t), 1) for p, t in pairs(predictions, targets)], share, "mean")
 
-    return Metric(name, f"{name}|{says}|mean over examples|0..1|{BOOTSTRAP}", True, kind, score)
+    signature = f"{name}|{says}|mean over examples|0..1|{BOOTSTRAP}"
+    return Metric(name, signature, True, kind, bootstrapped(parts), parts)
+
+
+def bootstrapped(parts: Callable[..., Sums]) -> Callable[[Sequence[Any], Sequence[Any]], Score]:
+    """A metric's `score` from its `parts`, with the bootstrap interval."""
+
+    def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+        return bootstrap(parts(predictions, targets))
+
+    return score
 
 
 Counts = tuple[int, int, int]
@@ -48,15 +62,16 @@ def micro(
     `count` gives an example's hits, how much was predicted, and how much there was to find.
     """
 
-    def score(measure: str, predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+    def parts(measure: str, predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
         rows = [count(p, t) for p, t in pairs(predictions, targets)]
-        return bootstrap(rows, partial(_MEASURES[measure], beta=beta))
+        return Sums(rows, partial(_MEASURES[measure], beta=beta))
 
     rule = "0/0 is 0, but 1 if nothing was predicted and nothing was to be found"
     for measure in _MEASURES:
         name = f"{prefix}f{beta:g}" if measure == "f" else prefix + measure
         signature = f"{name}|{says}|micro|{rule}|0..1|{BOOTSTRAP}"
-        yield Metric(name, signature, True, kind, partial(score, measure))
+        own = partial(parts, measure)
+        yield Metric(name, signature, True, kind, bootstrapped(own), own)
 
 
 def _f(sums: Array, beta: float) -> Array:

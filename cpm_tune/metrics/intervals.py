@@ -6,10 +6,11 @@ alone would leave it outside, the interval is widened to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.metrics.base import Score
+from cpm_tune.metrics.parts import Sums
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,14 +56,11 @@ def _percentiles(value: float, resampled: Sequence[Array], n: int) -> Score:
     return _holding(value, float(low), float(high), n)
 
 
-def bootstrap(statistics: Sequence[Sequence[float]], reduce: Callable[[Array], Array]) -> Score:
-    """A value that depends on the examples through sums of their statistics alone.
-
-    `statistics` is (examples, k), finite; `reduce` maps sums (b, k) to values (b,).
-    """
+def bootstrap(parts: Sums) -> Score:
+    """A value that depends on the examples through sums of their statistics alone."""
     import numpy as np
 
-    rows = np.asarray(statistics, dtype=np.float64)
+    rows, reduce = parts.statistics, parts.reduce
     rows = rows[np.lexsort(rows.T)]
     n = len(rows)
     resampled = []

@@ -9,6 +9,7 @@ from typing import Any
 from cpm_tune.metrics.base import Metric, Score, pairs
 from cpm_tune.metrics.families import OWN, Counts, micro
 from cpm_tune.metrics.intervals import WILSON, wilson
+from cpm_tune.metrics.parts import Sums, share
 
 NO_RELATION = ("0", "NA", "unknown")  # FinRE: label 0, described as "unknown"
 
@@ -16,7 +17,7 @@ NO_RELATION = ("0", "NA", "unknown")  # FinRE: label 0, described as "unknown"
 def metrics() -> Iterator[Metric]:
     """Yield the metrics of labels."""
     signature = f"accuracy|scikit-learn {version('scikit-learn')}|{WILSON}"
-    yield Metric("accuracy", signature, True, "label", _accuracy)
+    yield Metric("accuracy", signature, True, "label", _accuracy, _right)
     yield from micro("", "label", f"{OWN}|binary, positive label 1", _binary)
     says = f"{OWN}|all relations but {' / '.join(NO_RELATION)}"
     yield from micro("relation_", "label", says, _relation)
@@ -37,6 +38,11 @@ def _accuracy(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
     found = [-1 if label is None else number.get(label, -1) for label, _ in both]
     right = accuracy_score([number[target] for _, target in both], found, normalize=False)
     return wilson(int(right), len(both))
+
+
+def _right(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
+    both = [(_key(p), _key(t)) for p, t in pairs(predictions, targets)]
+    return Sums([(p is not None and p == t, 1) for p, t in both], share, "right")
 
 
 def _binary(prediction: Any, target: Any) -> Counts:

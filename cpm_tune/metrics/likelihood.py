@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.metrics.base import Metric, Score, pairs
-from cpm_tune.metrics.families import OWN
-from cpm_tune.metrics.intervals import BOOTSTRAP, bootstrap
+from cpm_tune.metrics.base import Metric, pairs
+from cpm_tune.metrics.families import OWN, bootstrapped
+from cpm_tune.metrics.intervals import BOOTSTRAP
+from cpm_tune.metrics.parts import Sums
 
 if TYPE_CHECKING:
     from cpm_tune.metrics.intervals import Array
@@ -23,16 +24,16 @@ def metrics() -> Iterator[Metric]:
         f"perplexity|{OWN}|per token of the model's tokenizer, micro over examples|no likelihood "
         f"or probability 0: {LARGEST:.3g}|1..{LARGEST:.3g}|{BOOTSTRAP}"
     )
-    yield Metric("perplexity", signature, False, "nll", _perplexity)
+    yield Metric("perplexity", signature, False, "nll", bootstrapped(_perplexity), _perplexity)
 
 
-def _perplexity(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
+def _perplexity(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
     rows = []
     for prediction, _ in pairs(predictions, targets):
         nll, tokens = (math.inf, 0) if prediction is None else prediction
         finite = math.isfinite(nll)
         rows.append((nll if finite else 0.0, tokens, not finite))
-    return bootstrap(rows, _reduce)
+    return Sums(rows, _reduce)
 
 
 def _reduce(sums: Array) -> Array:

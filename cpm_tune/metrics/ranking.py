@@ -11,6 +11,7 @@ from typing import Any
 from cpm_tune.metrics.base import Metric, Score, pairs, references
 from cpm_tune.metrics.families import OWN, mean, proportion
 from cpm_tune.metrics.intervals import BOOTSTRAP, bootstrap_median
+from cpm_tune.metrics.parts import Median
 
 # The rank of a word that is not among the first 1,000 candidates: as in MultiRD's scorer (Zhang et
 # al., AAAI 2020), which counts from 0 and puts it at 1,000.
@@ -31,7 +32,7 @@ def metrics() -> Iterator[Metric]:
     signature = (
         f"median_rank|{OWN}|ranks from 1, beyond 1000 or absent: {ABSENT}|1..{ABSENT}|{BOOTSTRAP}"
     )
-    yield Metric("median_rank", signature, False, "ranks", _median_rank)
+    yield Metric("median_rank", signature, False, "ranks", _median_rank, _median_parts)
 
 
 def _ordinals(scores: Sequence[float], grades: Sequence[float]) -> list[int]:
@@ -82,3 +83,7 @@ def _found_at(k: int, prediction: Sequence[str] | None, target: str | Sequence[s
 
 def _median_rank(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
     return bootstrap_median([_rank(p, t) for p, t in pairs(predictions, targets)])
+
+
+def _median_parts(predictions: Sequence[Any], targets: Sequence[Any]) -> Median:
+    return Median([_rank(p, t) for p, t in pairs(predictions, targets)])
