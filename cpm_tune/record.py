@@ -167,14 +167,14 @@ def write_atomically(path: Path, text: str) -> None:
 def read_record(path: Path) -> RunRecord:
     """Read and validate a run.json; raise UserError naming the file and the first fault."""
     try:
-        record = RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        record = RunRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: not a valid run record: {place or 'file'}: {first['msg']}."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: not readable ({error}).") from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")

@@ -8,7 +8,7 @@ rows of their own. Seeds are averaged only where everything else is equal (table
 from __future__ import annotations
 
 import json
-import statistics
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row, Run
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.quoted import add_indices, add_quoted
-from cpm_tune.leaderboard.results import Found, Results
+from cpm_tune.leaderboard.results import Found, Results, without_collection
 from cpm_tune.leaderboard.table import comparable_key, row_key
 from cpm_tune.record import RunRecord, ScoreRecord
 
@@ -39,7 +39,11 @@ class Group:
 
 def make_board(results: Results, include: tuple[Path, ...] = (), published: bool = False) -> Board:
     """Aggregate runs; `published` adds the quoted rows and the columns that only they have."""
-    hierarchy = Hierarchy(include)
+    with without_collection():
+        return _make_board(results, Hierarchy(include), published)
+
+
+def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Board:
     columns, groups = _columns_and_groups(results, hierarchy)
     rows = _rows(groups)
     board = Board(
@@ -62,7 +66,7 @@ def _rank(row: Row, columns: Sequence[Column]) -> tuple[float, float, str]:
         for c in columns
         if c.id in row.cells
     ]
-    return -len(said), -statistics.fmean(said), row.id
+    return -len(said), -_mean(said), row.id
 
 
 def _columns_and_groups(results: Results, hierarchy: Hierarchy) -> tuple[list[Column], list[Group]]:
@@ -225,14 +229,12 @@ def _cell(group: Group) -> Cell:
     low, high, method = interval(values, [r.test for r in records], scale)
     names = set.intersection(*(set(record.scores["test"]) for record in records))
     others = {
-        name: statistics.fmean(
-            points(r.scores["test"][name]) * r.scores["test"][name].value for r in records
-        )
+        name: _mean(points(r.scores["test"][name]) * r.scores["test"][name].value for r in records)
         for name in sorted(names - {records[0].ranks_by})
     }
     return Cell(
-        mean=statistics.fmean(values),
-        std=statistics.stdev(values) if len(values) > 1 else None,
+        mean=_mean(values),
+        std=_stdev(values) if len(values) > 1 else None,
         low=low,
         high=high,
         interval=method,
@@ -267,9 +269,20 @@ def interval(
         method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
         said = method.removeprefix("95% interval: ") or "as recorded"
         return scale * scores[0].low, scale * scores[0].high, f"one run: {said}"
-    n, mean = len(values), statistics.fmean(values)
-    half = _t(n - 1) * statistics.stdev(values) / n**0.5
+    n, mean = len(values), _mean(values)
+    half = _t(n - 1) * _stdev(values) / n**0.5
     return mean - half, mean + half, f"Student's t over {n} seeds ({n - 1} degrees of freedom)"
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+def _stdev(values: Sequence[float]) -> float:
+    """With n - 1 in the denominator. The module statistics works in fractions, 50 times slower."""
+    mean = _mean(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,10 +37,15 @@ def read_folder(folder: Path) -> Results:
     """Read a results folder; UserError if there is none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
+    with without_collection():
+        return _read(folder)
+
+
+def _read(folder: Path) -> Results:
     runs: dict[str, Found] = {}
     repeats: list[Found] = []
     left_out: list[str] = []
-    for path in _record_files(folder, left_out):
+    for path in map(Path, _record_files(folder, left_out)):
         try:
             record = read_record(path)
         except UserError as error:
@@ -65,27 +72,40 @@ def _unusable(found: Found) -> str:
     return ""
 
 
-def _record_files(folder: Path, left_out: list[str]) -> Iterator[Path]:
+def _record_files(folder: Path, left_out: list[str]) -> Iterator[str]:
     """Paths of records in order; a run's own folders are not searched.
 
     JSON files that lie in the results folder itself, and halves of records, are named.
     """
+    yield from _below(str(folder), left_out)
+    for path in sorted(folder.glob("*.json")):
+        left_out.append(f"{path}: not a run's {FILE} in a folder of its own; skipped.")
 
-    def failed(error: OSError) -> None:
-        left_out.append(f"{error.filename}: not readable ({error.strerror}).")
 
-    for place, folders, files in os.walk(folder, onerror=failed):
-        here = Path(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if FILE in files:
-            folders.clear()
-            yield here / FILE
-        elif f"{FILE}.part" in files:
-            folders.clear()
-            left_out.append(f"{here / FILE}.part: a half-written record; skipped.")
-        elif here == folder:
-            for name in sorted(files):
-                if name.endswith(".json"):
-                    left_out.append(
-                        f"{here / name}: not a run's {FILE} in a folder of its own; skipped."
-                    )
+def _below(place: str, left_out: list[str]) -> Iterator[str]:
+    try:
+        with os.scandir(place) as entries:
+            folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError as error:
+        left_out.append(f"{place}: not readable ({error.strerror}).")
+        return
+    for name in folders:
+        path = os.path.join(place, name, FILE)  # noqa: PTH118 - ten thousand
+        if os.path.exists(path):  # noqa: PTH110
+            yield path
+        elif os.path.exists(f"{path}.part"):  # noqa: PTH110
+            left_out.append(f"{path}.part: a half-written record; skipped.")
+        else:
+            yield from _below(os.path.join(place, name), left_out)  # noqa: PTH118
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Many live objects make every collection slow, and none of them is garbage."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
