@@ -235,15 +235,15 @@ def read_record(path: Path) -> RunRecord:
 def read_any_record(path: Path) -> AnyRecord:
     """As `read_record`, for a system's record as well."""
     try:
-        text = path.read_text(encoding="utf-8")
-        record = (SystemRecord if _is_system(text) else RunRecord).model_validate_json(text)
+        raw = path.read_bytes()
+        record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: not a valid run record: {place or 'file'}: {first['msg']}."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"{path}: not readable ({error}).") from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
@@ -257,14 +257,14 @@ def read_any_record(path: Path) -> AnyRecord:
     return record
 
 
-def _is_system(text: str) -> bool:
-    if '"kind"' not in text:  # 10,000 records need not all be parsed twice
+def _is_system(raw: bytes) -> bool:
+    if b'"kind"' not in raw:  # 10,000 records need not all be parsed twice
         return False
     try:
-        raw = json.loads(text)
+        record = json.loads(raw)
     except (ValueError, RecursionError):
         return False
-    return isinstance(raw, dict) and raw.get("kind") == "system"
+    return isinstance(record, dict) and record.get("kind") == "system"
 
 
 def json_schema() -> dict[str, Any]:

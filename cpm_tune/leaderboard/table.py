@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.errors import UserError
-from cpm_tune.record import FILE, RunRecord, read_record
+from cpm_tune.leaderboard.results import read_folder
+from cpm_tune.record import RunRecord
 from cpm_tune.show import table as text_table
 
 
@@ -50,37 +50,20 @@ class Table:
 
 def read_results(folder: Path) -> tuple[list[RunRecord], list[str]]:
     """Return the finished records below a folder, and a sentence for each file left out."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
-    records: dict[str, RunRecord] = {}
-    warnings: list[str] = []
-    for path in sorted(folder.rglob(FILE)):
-        try:
-            record = read_record(path)
-        except UserError as error:
-            warnings.append(str(error))
-            continue
-        if record.status != "finished" or path.parent.name.endswith((".partial", ".old")):
-            said = f": {record.error}" if record.error else ""
-            warnings.append(f"{path.parent.name}: {record.status}, not in the table{said}")
-        elif not record.labelled:
-            warnings.append(f"{path.parent.name}: its test split has no answers, so no score")
-        elif record.run_id in records:
-            warnings.append(f"{path}: the same run is there twice; one is counted.")
-        else:
-            records[record.run_id] = record
-    return list(records.values()), warnings
+    found = read_folder(folder)
+    return [run.record for run in found.runs], list(found.left_out)
 
 
 def make_tables(records: list[RunRecord]) -> list[Table]:
     """Group records into tables and rows."""
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[_comparable_key(record)].append(record)
+        groups[comparable_key(record)].append(record)
     return [_table(group) for _, group in sorted(groups.items())]
 
 
-def _comparable_key(record: RunRecord) -> str:
+def comparable_key(record: RunRecord) -> str:
+    """Everything that must be equal for runs to be in one table."""
     spec = record.spec
     data = spec.data
     return json.dumps(
@@ -95,17 +78,20 @@ def _comparable_key(record: RunRecord) -> str:
     )
 
 
-def _row_key(record: RunRecord) -> str:
+def row_key(record: RunRecord) -> str:
     """Everything that decides the result, but the seed."""
     spec = record.spec.model_dump(mode="json", exclude={"seed"})
     return json.dumps(spec, sort_keys=True)
+
+
+_comparable_key, _row_key = comparable_key, row_key
 
 
 def _table(records: list[RunRecord]) -> Table:
     spec = records[0].spec
     rows: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        rows[_row_key(record)].append(record)
+        rows[row_key(record)].append(record)
     better = -1 if records[0].test.higher_is_better else 1
     differing = _differing(records)
     made = sorted(

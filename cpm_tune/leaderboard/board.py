@@ -1,0 +1,182 @@
+"""Board: the whole leaderboard as one typed value, from which every export is made.
+
+Scores are in the unit that their column names. `python -m cpm_tune.leaderboard.board` writes the
+JSON Schema that ships with the package.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = Path(__file__).with_name("board.schema.json")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Column(_Part):
+    """Runs of one dataset that may be compared: same task version, template, data and metric.
+
+    `unit` is "points" where 1.0 is shown as 100, else "own". `official` is False for sample data,
+    limits, skipped bad rows and splits of another size: such a column is in no index. `apart` says
+    what tells it from other columns of its dataset. `majority`: the constant control.
+    """
+
+    id: str
+    task: str
+    version: int
+    capability: str
+    kind: str
+    suites: list[str]
+    metric: str
+    signature: str
+    higher_is_better: bool
+    unit: Literal["points", "own"]
+    template: str
+    template_version: int
+    dev_sha256: str | None
+    test_sha256: str | None
+    n: int
+    official: bool
+    notes: list[str] = []
+    apart: list[str] = []
+    majority: float | None = None
+
+
+class Scaling(_Part):
+    """Training speed with a number of processes; `efficiency` is speed / (processes x the speed of
+    one process), None where no run had one process."""
+
+    world_size: int
+    samples_per_second: float
+    efficiency: float | None
+
+
+class Cost(_Part):
+    """What a cell, or a row over all its cells, costs.
+
+    `n_trainable`, `bytes` (of the saved delta) and `peak_memory_bytes` are the largest,
+    `samples_per_second` (training alone) is the mean over runs, `seconds` the wall time of one run
+    (mean over seeds; of a row: the sum over its datasets).
+    """
+
+    n_trainable: int
+    bytes: int
+    samples_per_second: float | None
+    seconds: float | None
+    peak_memory_bytes: int | None
+    scaling: list[Scaling] = []
+
+
+class Run(_Part):
+    """One seed of a cell. `low` and `high` are the record's own 95% interval."""
+
+    run_id: str
+    seed: int
+    value: float
+    low: float
+    high: float
+
+
+class Cell(_Part):
+    """A row's score in a column: mean over seeds, with a 95% interval whose method is named.
+
+    `std` (n - 1 in the denominator) is None for one seed. `others` are the means of the task's
+    other metrics, `notes` what the records warn of.
+    """
+
+    mean: float
+    std: float | None
+    low: float
+    high: float
+    interval: str
+    runs: list[Run]
+    others: dict[str, float] = {}
+    settings: dict[str, str] = {}
+    notes: list[str] = []
+    cost: Cost
+
+
+class Index(_Part):
+    """An index of a row; blank (None) if any of its datasets is `missing`."""
+
+    value: float | None
+    missing: list[str] = []
+
+
+class Row(_Part):
+    """A backbone and a delta (and the settings that tell it from other rows of the two)."""
+
+    id: str
+    backbone: str
+    backbone_sha256: str
+    control: str
+    delta: str
+    settings: dict[str, str]
+    cells: dict[str, Cell]
+    coverage: int
+    indices: dict[str, Index]
+    cost: Cost
+
+
+class QuotedScore(_Part):
+    """A published figure: `metric` is this project's metric nearest to what was published."""
+
+    value: float
+    metric: str
+    printed: str
+    source: str
+    note: str = ""
+
+
+class QuotedRow(_Part):
+    """A row of published figures: quoted, never measured here."""
+
+    id: str
+    name: str
+    setting: str
+    cells: dict[str, QuotedScore]
+    indices: dict[str, Index]
+
+
+class IndexRule(_Part):
+    """What an index is: its rule in words, its datasets (columns), and the baseline."""
+
+    title: str
+    rule: str
+    columns: dict[str, str | None]
+    baseline: str
+
+
+class Board(_Part):
+    """The leaderboard of a results folder. `left_out`: a sentence for each file that is not in."""
+
+    schema_version: Literal[1] = 1
+    columns: list[Column]
+    rows: list[Row]
+    quoted: list[QuotedRow] = []
+    sources: dict[str, str] = {}
+    indices: dict[str, IndexRule] = {}
+    n_runs: Annotated[int, Field(ge=0)] = 0
+    left_out: list[str] = []
+
+    def column(self, name: str) -> Column:
+        """The column of that id."""
+        return next(column for column in self.columns if column.id == name)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a board."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Board.model_json_schema(),
+    }
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")

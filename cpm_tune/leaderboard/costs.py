@@ -1,0 +1,58 @@
+"""Cost beside quality: parameters, bytes, speed, time, memory, scaling over processes."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from cpm_tune.leaderboard.board import Cell, Cost, Scaling
+from cpm_tune.record import RunRecord
+
+
+def cell_cost(records: Sequence[RunRecord], repeats: Sequence[RunRecord]) -> Cost:
+    """The cost of equal runs. `repeats` (the same runs again) count for scaling alone."""
+    speeds = [r.training.samples_per_second for r in records if r.training]
+    places = [r.environment for r in records if r.environment]
+    return Cost(
+        n_trainable=max(r.delta.n_trainable for r in records),
+        bytes=max(r.delta.bytes for r in records),
+        samples_per_second=statistics.fmean(speeds) if speeds else None,
+        seconds=statistics.fmean(p.seconds for p in places) if places else None,
+        peak_memory_bytes=max(p.peak_memory_bytes for p in places) if places else None,
+        scaling=_scaling([*records, *repeats]),
+    )
+
+
+def _scaling(records: Sequence[RunRecord]) -> list[Scaling]:
+    speeds: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        if record.training and record.environment:
+            speeds[record.environment.world_size].append(record.training.samples_per_second)
+    if set(speeds) <= {1}:
+        return []
+    means = {size: statistics.fmean(values) for size, values in sorted(speeds.items())}
+    alone = means.get(1)
+    return [
+        Scaling(
+            world_size=size,
+            samples_per_second=speed,
+            efficiency=speed / (size * alone) if alone else None,
+        )
+        for size, speed in means.items()
+    ]
+
+
+def row_cost(cells: Iterable[Cell], over_all: Cost) -> Cost:
+    """The cost of a row: as of all its runs, but the wall times of its datasets add up.
+
+    Scaling is of one dataset's work, so it stays with the cells where a row has several.
+    """
+    cells = list(cells)
+    seconds = [cell.cost.seconds for cell in cells if cell.cost.seconds is not None]
+    return over_all.model_copy(
+        update={
+            "seconds": sum(seconds) if seconds else None,
+            "scaling": over_all.scaling if len(cells) == 1 else [],
+        }
+    )

@@ -1,0 +1,64 @@
+"""CUGE's hierarchy: the seven capabilities in the report's order, and where a dataset stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from cpm_tune.errors import UserError
+from cpm_tune.registry import load_task, task_files
+from cpm_tune.task import Task
+
+CAPABILITIES = (
+    "word-sentence",
+    "discourse",
+    "information acquisition and question answering",
+    "language generation",
+    "conversational interaction",
+    "multilingual",
+    "mathematical reasoning",
+)
+UNKNOWN = "not known"
+
+
+class Dataset(NamedTuple):
+    """What a task file says of a dataset's place."""
+
+    capability: str
+    kind: str
+    suites: tuple[str, ...]
+
+
+class Hierarchy:
+    """Datasets by task name; a task file is read when it is asked for."""
+
+    def __init__(self, include: tuple[Path, ...] = ()) -> None:
+        self._include = include
+        self._files: Mapping[str, Path] = task_files(include)
+        self._known: dict[str, Dataset] = {}
+        self.notes: list[str] = []
+
+    def dataset(self, task: str) -> Dataset:
+        """The place of a dataset; a task without a task file is under "not known", with a note."""
+        if task not in self._known:
+            self._known[task] = self._read(task)
+        return self._known[task]
+
+    def _read(self, name: str) -> Dataset:
+        if name not in self._files:
+            self.notes.append(f"task '{name}': no task file; give it with --include PATH.")
+            return Dataset(UNKNOWN, UNKNOWN, ())
+        try:
+            task: Task = load_task(name, self._include)
+        except UserError as error:
+            self.notes.append(str(error))
+            return Dataset(UNKNOWN, UNKNOWN, ())
+        return Dataset(task.capability, task.kind, task.suites)
+
+    def order(self, task: str) -> tuple[int, str, str, str]:
+        """Sort key: capabilities as in the report, others after them, then kind and name."""
+        place = self.dataset(task)
+        known = place.capability in CAPABILITIES
+        at = CAPABILITIES.index(place.capability) if known else len(CAPABILITIES)
+        return at, place.capability, place.kind, task

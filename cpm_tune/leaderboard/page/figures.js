@@ -1,0 +1,203 @@
+// The figures of the chosen rows: radar, cost and quality, learning curves; each as a table too.
+function chart(width, height, title, ...children) {
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title }, ...children);
+}
+function put(id, node, table) {
+  $(id).replaceChildren(node || el("p", { class: "empty" }, t("nothing")));
+  $(`${id}-table`).replaceChildren(...(table ? [table] : []));
+  $(`${id}-table`).parentElement.hidden = !table;
+}
+function label(x, y, said, anchor = "middle", kind = "") {
+  return svg("text", { x, y, "text-anchor": anchor, class: kind }, said);
+}
+function ticks(low, high, n = 5) {
+  const rough = (high - low) / n;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
+  const found = [];
+  for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-6; v += step) found.push(Number(v.toPrecision(10)));
+  return found;
+}
+
+function renderChosen() {
+  $("chosen").replaceChildren(...chosenRows().map((row) => {
+    const button = el("button", { type: "button", "aria-label": t("remove", rowName(row)) }, "×");
+    button.addEventListener("click", () => { choose(row.id, false); renderTable(); renderFigures(); $("figures").focus(); });
+    return el("li", {}, swatch(colour(row.id)), el("span", {}, rowName(row)), row.quoted ? el("span", { class: "tag" }, t("quoted")) : null, button);
+  }));
+}
+
+function radarPath(values, at) {
+  // Gaps break the line; a whole ring is closed and filled.
+  if (values.every((v) => v !== null)) return `M${values.map((v, i) => at(i, v).join(",")).join("L")}Z`;
+  const n = values.length;
+  let path = "";
+  for (let i = 0; i < n; i += 1) {
+    const next = (i + 1) % n;
+    if (values[i] !== null && values[next] !== null) path += `M${at(i, values[i]).join(",")}L${at(next, values[next]).join(",")}`;
+  }
+  return path;
+}
+function renderRadar() {
+  const rows = chosenRows().map((row) => ({ row, values: SEVEN.map((c) => capabilityMean(row, c)) }))
+    .filter(({ values }) => values.some((v) => v !== null));
+  if (!rows.length) return put("radar", null, null);
+  const top = state.base ? Math.max(...rows.flatMap(({ values }) => values.filter((v) => v !== null))) * 1.05 : 100;
+  const [cx, cy, r] = [260, 205, 150];
+  const point = (i, share) => {
+    const angle = (2 * Math.PI * i) / SEVEN.length - Math.PI / 2;
+    return [(cx + r * share * Math.cos(angle)).toFixed(1), (cy + r * share * Math.sin(angle)).toFixed(1)];
+  };
+  const rings = ticks(0, top, 4).filter((v) => v > 0);
+  const node = chart(520, 420, t("radar"),
+    ...rings.map((v) => svg("path", { class: "grid", d: `M${SEVEN.map((_, i) => point(i, v / top).join(",")).join("L")}Z` })),
+    ...SEVEN.map((_, i) => svg("path", { class: "grid", d: `M${cx},${cy}L${point(i, 1).join(",")}` })),
+    ...rings.map((v) => label(cx + 4, cy - (r * v) / top + 4, short(v), "start")),
+    ...SEVEN.flatMap((name, i) => {
+      const [x, y] = point(i, 1.1).map(Number);
+      const anchor = Math.abs(x - cx) < 20 ? "middle" : x > cx ? "start" : "end";
+      const words = wrapped(capabilityName(name), 17);
+      const rise = y < cy - 100 ? words.length - 1 : y > cy + 60 ? 0 : (words.length - 1) / 2;
+      return words.map((word, k) => label(x, y + 4 + (k - rise) * 14, word, anchor, "strong"));
+    }),
+    ...rows.flatMap(({ row, values }) => {
+      const path = svg("path", { d: radarPath(values, (i, v) => point(i, v / top)), "stroke-width": 2 });
+      path.style.stroke = colour(row.id);
+      path.style.fill = values.every((v) => v !== null) ? colour(row.id) : "none";
+      path.style.fillOpacity = "0.07";
+      if (row.quoted) path.setAttribute("stroke-dasharray", "5 4");
+      const dots = values.map((v, i) => {
+        if (v === null) return null;
+        const [x, y] = point(i, v / top);
+        const dot = svg("circle", { cx: x, cy: y, r: 3 }, svg("title", {}, `${rowName(row)}: ${score(v)}`));
+        dot.style.fill = colour(row.id);
+        return dot;
+      });
+      return [path, ...dots.filter(Boolean)];
+    }));
+  const table = plainTable(`${t("radar")}: ${t("radarNote")}`,
+    [[t("row"), false], ...SEVEN.map((c) => [capabilityName(c), true])],
+    rows.map(({ row, values }) => [rowName(row), ...values.map(score)]));
+  return put("radar", node, table);
+}
+function wrapped(name, width) {
+  const lines = [""];
+  for (const word of name.split(" ")) {
+    const last = lines[lines.length - 1];
+    if (last && last.length + word.length >= width) lines.push(word);
+    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
+  }
+  return lines;
+}
+
+// Rows that no other row beats: none is at least as good at no more cost.
+function paretoFront(points, moreIsBetter) {
+  const cheaper = [...points].sort((a, b) => (moreIsBetter ? b.x - a.x : a.x - b.x) || b.y * b.sign - a.y * a.sign);
+  const front = [];
+  for (const point of cheaper) {
+    if (!front.length || point.y * point.sign > front[front.length - 1].y * front[front.length - 1].sign) front.push(point);
+  }
+  return front;
+}
+function quality(row, key, columns) {
+  if (key === "mean") return hierarchyMean(row, primary(columns));
+  return shown(row.cells[key], key);
+}
+function costOf(row, key, measure) {
+  const cost = key === "mean" ? row.cost : (row.cells[key] || {}).cost;
+  return cost ? COSTS[measure].of(cost) : null;
+}
+function renderScatter() {
+  const columns = visibleColumns();
+  const [measure, key] = [$("s-x").value, $("s-y").value];
+  const points = visibleRows(columns).filter((row) => !row.quoted).map((row) => ({
+    row, x: costOf(row, key, measure), y: quality(row, key, columns), sign: COLUMNS.has(key) ? better(key) : 1,
+  })).filter((p) => p.x !== null && p.y !== null);
+  if (!points.length) return put("scatter", null, null);
+  const front = paretoFront(points, COSTS[measure].more);
+  const positive = points.map((p) => p.x).filter((x) => x > 0);
+  const zero = positive.length < points.length;
+  const [w, h, left, bottom, upper] = [560, 360, 56, 44, 14];
+  const log = (v) => Math.log10(v);
+  let [x0, x1] = positive.length ? [log(Math.min(...positive)), log(Math.max(...positive))] : [0, 1];
+  if (x1 - x0 < 0.3) [x0, x1] = [x0 - 0.3, x1 + 0.3];
+  const start = left + (zero ? 54 : 18);
+  const px = (v) => (v > 0 ? start + ((log(v) - x0) / (x1 - x0)) * (w - start - 24) : left + 16);
+  let [y0, y1] = [Math.min(...points.map((p) => p.y)), Math.max(...points.map((p) => p.y))];
+  const room = (y1 - y0) * 0.08 || 1;
+  [y0, y1] = [y0 - room, y1 + room];
+  const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
+  const whole = [];
+  for (let p = Math.floor(x0); p <= Math.ceil(x1); p += 1) for (const m of x1 - x0 < 1.2 ? [1, 2, 5] : [1]) {
+    const v = m * 10 ** p;
+    if (log(v) >= x0 - 1e-9 && log(v) <= x1 + 1e-9) whole.push(v);
+  }
+  const marked = whole.length > 1 ? whole : [10 ** x0, 10 ** x1];
+  const path = front.map((p, i) => `${i ? `H${px(p.x).toFixed(1)}V` : `M${px(p.x).toFixed(1)},`}${py(p.y).toFixed(1)}`).join("");
+  const named = new Set();
+  const node = chart(w, h, t("scatter"),
+    ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
+    ...marked.map((v) => label(px(v), h - bottom + 18, COSTS[measure].show(v))),
+    zero ? label(px(0), h - bottom + 18, "0") : null,
+    label((left + w) / 2, h - 6, `${t(measure)} (log)`, "middle", "strong"),
+    svg("path", { class: "front", d: path }),
+    ...points.sort((a, b) => (colour(a.row.id) ? 1 : 0) - (colour(b.row.id) ? 1 : 0)).flatMap((p) => {
+      const mark = colour(p.row.id);
+      const dot = svg("circle", { cx: px(p.x), cy: py(p.y), r: mark ? 6 : 4.5, class: mark ? "chosen-dot" : "dot" },
+        svg("title", {}, `${rowName(p.row)}: ${score(p.y)}, ${COSTS[measure].show(p.x)}`));
+      if (mark) dot.style.fill = mark;
+      const cell = COLUMNS.has(key) && mark ? p.row.cells[key] : null;
+      const spread = cell ? svg("path", { d: `M${px(p.x)},${py(shown(cell, key, "low"))}V${py(shown(cell, key, "high"))}`, "stroke-width": 1.5, opacity: 0.6 }) : null;
+      if (spread) spread.style.stroke = mark;
+      named.add(p.row.id);
+      return [spread, dot].filter(Boolean);
+    }));
+  const table = plainTable(`${t("scatter")}: ${t("front")}`,
+    [[t("row"), false], [t(measure), true], [$("s-y").selectedOptions[0].textContent, true], [t("onFront"), false]],
+    points.map((p) => [rowName(p.row), COSTS[measure].show(p.x), score(p.y), front.includes(p) ? t("yes") : t("no")]));
+  return put("scatter", node, table);
+}
+
+function renderCurves() {
+  const [id, what] = [$("c-column").value, $("c-what").value];
+  const scale = what === "dev" && COLUMNS.has(id) && COLUMNS.get(id).unit === "points" ? 100 : 1;
+  const lines = [];
+  for (const row of chosenRows()) {
+    for (const run of (row.quoted ? null : (row.cells[id] || {}).runs) || []) {
+      const curve = DATA.curves[run.run_id];
+      if (curve && curve.step.length) lines.push({ row, run, x: curve.step, y: curve[what].map((v) => v * scale) });
+    }
+  }
+  if (!lines.length) return put("curves", null, null);
+  const [w, h, left, bottom, upper] = [1000, 320, 56, 44, 14];
+  const x1 = Math.max(...lines.map((l) => Math.max(...l.x)));
+  const all = lines.flatMap((l) => l.y);
+  let [y0, y1] = [Math.min(...all), Math.max(...all)];
+  const room = (y1 - y0) * 0.06 || Math.abs(y1) * 0.05 || 1;
+  [y0, y1] = [y0 - room, y1 + room];
+  const px = (v) => left + (v / x1) * (w - left - 20);
+  const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
+  const node = chart(w, h, `${t("curves")}: ${id}`,
+    ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
+    ...ticks(0, x1, 8).map((v) => label(px(v), h - bottom + 18, short(v))),
+    label((left + w) / 2, h - 6, t("step"), "middle", "strong"),
+    ...lines.flatMap(({ row, run, x, y }) => {
+      const d = `M${x.map((v, i) => `${px(v).toFixed(1)},${py(y[i]).toFixed(1)}`).join("L")}`;
+      const path = svg("path", { d, fill: "none", "stroke-width": 1.8, opacity: 0.8 }, svg("title", {}, `${rowName(row)}, ${t("seed")} ${run.seed}`));
+      path.style.stroke = colour(row.id);
+      if (x.length > 1) return [path];
+      const dot = svg("circle", { cx: px(x[0]), cy: py(y[0]), r: 4 });
+      dot.style.fill = colour(row.id);
+      return [dot];
+    }));
+  const table = plainTable(`${t("curves")}: ${id}, ${t(what)}`,
+    [[t("row"), false], [t("seed"), true], [t("step"), true], [t(what), true]],
+    lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(what === "dev" ? 2 : 4)])));
+  return put("curves", node, table);
+}
+function renderFigures() {
+  renderChosen();
+  renderRadar();
+  renderScatter();
+  renderCurves();
+}

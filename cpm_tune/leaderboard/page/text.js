@@ -1,0 +1,88 @@
+// Words of the page in English and Chinese. Names of rows, datasets and metrics are not translated.
+const WORDS = {
+  title: ["cpm-tune leaderboard", "cpm-tune 排行榜"],
+  skip: ["Skip to the scores", "跳到成绩表"],
+  language: ["Language", "语言"],
+  theme: ["Colours", "配色"],
+  auto: ["Auto", "自动"], light: ["Light", "浅色"], dark: ["Dark", "深色"],
+  scores: ["Scores", "成绩"],
+  capability: ["Capability", "能力"], dataset: ["Dataset", "数据集"],
+  backbone: ["Backbone", "骨干模型"], delta: ["Delta", "Delta 方法"],
+  values: ["Values", "数值"], search: ["Find a row", "查找行"],
+  show: ["Show", "显示"], intervals: ["95% intervals", "95% 区间"], cost: ["Cost", "开销"],
+  quotedRows: ["Quoted rows", "引用的行"], reset: ["Reset", "重置"],
+  all: ["all", "全部"], raw: ["as scored", "原始得分"],
+  relative: ["100 = {0}", "以 {0} 为 100"],
+  row: ["Row", "行"], overall: ["Overall", "总体"],
+  coverage: ["datasets", "数据集数"], mean: ["mean shown", "所示均值"],
+  summary: ["{0} runs in {1} rows and {2} columns", "{0} 次运行，{1} 行，{2} 列"],
+  status: ["{0} of {1} rows, {2} of {3} columns", "显示 {0} / {1} 行，{2} / {3} 列"],
+  sortedBy: ["sorted by {0}", "按 {0} 排序"],
+  legend: [
+    "Number: mean over seeds, ± their standard deviation. The bar below it: the 95% interval, on the scale of its column. Shaded: the best measured mean of a column. Press a number for its runs and predictions. A mean or an index is blank if one of its datasets is missing.",
+    "数字为各随机种子的均值，± 为标准差；下方横条为 95% 区间，按所在列的范围绘制。加底色者为该列最好的实测均值。点击数字可查看其运行与预测。缺少任何一个数据集时，均值与指数留空。"],
+  quotedBand: ["Quoted from publications, not measured here", "引自公开发表的论文或榜单，并非在此测得"],
+  quoted: ["quoted", "引用"], best: ["best measured", "实测最好"],
+  interval: ["95% interval", "95% 区间"], to: ["{0} to {1}", "{0} 至 {1}"],
+  seeds: ["seeds", "种子数"], seed: ["seed", "种子"], value: ["score", "得分"],
+  trained: ["trained", "训练参数"], bytes: ["saved", "保存大小"], speed: ["samples/s", "样本/秒"],
+  seconds: ["wall time", "总用时"], memory: ["peak memory", "内存峰值"],
+  scaling: ["scaling", "多进程效率"], scalingOf: ["{0} processes: {1}", "{0} 进程：{1}"],
+  figures: ["Figures", "图"],
+  figuresNote: ["Tick up to eight rows in the table above to compare them here.", "在上表勾选至多八行，在此比较。"],
+  remove: ["remove {0} from the figures", "从图中移除 {0}"],
+  choose: ["show {0} in the figures", "在图中显示 {0}"],
+  tooMany: ["Eight rows at most; remove one first.", "最多八行，请先移除一行。"],
+  radar: ["The seven capabilities", "七种能力"],
+  radarNote: ["mean over the datasets of a capability; a gap: no run", "为各能力所含数据集的均值；断开处表示没有运行"],
+  scatter: ["Cost and quality", "开销与质量"],
+  costAxis: ["Cost", "开销"], scoreAxis: ["Quality", "质量"], front: ["Pareto front", "帕累托前沿"],
+  onFront: ["on the front", "在前沿上"], yes: ["yes", "是"], no: ["no", "否"],
+  curves: ["Learning curves", "学习曲线"], curveOf: ["Curve", "曲线"],
+  dev: ["dev score", "开发集得分"], loss: ["training loss", "训练损失"], step: ["step", "步"],
+  asTable: ["As a table", "以表格显示"],
+  nothing: ["Nothing to draw: no chosen row has such figures.", "没有可画的内容：所选行没有这样的数据。"],
+  about: ["What stands behind the numbers", "数字背后"],
+  indices: ["Indices", "指数"], baseline: ["Baseline: {0}.", "基线：{0}。"],
+  columns: ["Columns", "列"],
+  columnsNote: [
+    "Runs are in one column only if task version, template, dev and test files, limit and metric are equal; only equal settings are averaged over seeds.",
+    "只有任务版本、模板、开发集与测试集文件、行数限制和指标都相同的运行才在同一列；只有设置完全相同的运行才对种子取平均。"],
+  column: ["column", "列"], metric: ["metric", "指标"], template: ["template", "模板"],
+  rows: ["test rows", "测试行数"], notes: ["notes", "说明"], apart: ["apart from its like", "与同数据集其他列的区别"],
+  sources: ["Sources of quoted rows", "引用来源"], source: ["source", "来源"],
+  leftOut: ["Left out", "未收入的文件"], close: ["Close", "关闭"],
+  method: ["interval by", "区间方法"], settings: ["settings", "设置"], majority: ["majority class", "多数类"],
+  others: ["other metrics", "其他指标"], runs: ["Runs", "运行"], run: ["run", "运行"],
+  predictions: ["Predictions on test", "测试集预测"],
+  embedded: ["{0} of {1} test rows, in the file's order; the run's folder has them all.", "测试集 {1} 行中按文件顺序的前 {0} 行；完整结果在运行的文件夹中。"],
+  noPredictions: ["No predictions of this run are embedded.", "没有嵌入该次运行的预测。"],
+  filter: ["Show", "显示"], onlyRight: ["right", "正确"], onlyWrong: ["wrong", "错误"],
+  example: ["example", "样例"], options: ["options' scores", "选项得分"],
+  prediction: ["prediction", "预测"], target: ["target", "答案"], verdict: ["right?", "是否正确"],
+  right: ["✓ right", "✓ 正确"], wrong: ["✗ wrong", "✗ 错误"], undecided: ["–", "–"],
+  asked: ["as printed", "原文指标"], limited: ["not official data", "非官方数据"],
+  none: ["none", "无"], noRows: ["No row fits these filters.", "没有符合筛选条件的行。"],
+};
+const CAPABILITIES = {
+  "word-sentence": "词句级理解",
+  "discourse": "篇章级理解",
+  "information acquisition and question answering": "信息获取与问答",
+  "language generation": "语言生成",
+  "conversational interaction": "对话交互",
+  "multilingual": "多语言",
+  "mathematical reasoning": "数学推理",
+  "language understanding": "语言理解",
+  "not known": "未知",
+};
+const SEVEN = Object.keys(CAPABILITIES).slice(0, 7);
+let language = "en";
+
+function t(key, ...parts) {
+  const said = WORDS[key][language === "zh" ? 1 : 0];
+  return said.replace(/\{(\d)\}/g, (_, i) => parts[Number(i)]);
+}
+
+function capabilityName(name) {
+  return language === "zh" ? CAPABILITIES[name] || name : name;
+}

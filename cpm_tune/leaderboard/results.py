@@ -1,0 +1,111 @@
+"""Reads a results folder: every record below it, and a sentence for every file left out."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpm_tune.errors import UserError
+from cpm_tune.record import FILE, RunRecord, read_record
+
+_UNFINISHED = (".partial", ".old")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One finished run with a test score, and its folder."""
+
+    record: RunRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results folder holds. `repeats` are runs of `runs` that are there again (in another
+    folder, perhaps with another number of processes): their scores do not count twice."""
+
+    runs: tuple[Found, ...]
+    repeats: tuple[Found, ...]
+    left_out: tuple[str, ...]
+
+
+def read_folder(folder: Path) -> Results:
+    """Read a results folder; UserError if there is none."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
+    with without_collection():
+        return _read(folder)
+
+
+def _read(folder: Path) -> Results:
+    runs: dict[str, Found] = {}
+    repeats: list[Found] = []
+    left_out: list[str] = []
+    for path in map(Path, _record_files(folder, left_out)):
+        try:
+            record = read_record(path)
+        except UserError as error:
+            left_out.append(str(error))
+            continue
+        found = Found(record, path.parent)
+        if reason := _unusable(found):
+            left_out.append(reason)
+        elif record.run_id in runs:
+            repeats.append(found)
+            left_out.append(f"{path}: the same run is there twice; one is counted.")
+        else:
+            runs[record.run_id] = found
+    return Results(tuple(runs.values()), tuple(repeats), tuple(left_out))
+
+
+def _unusable(found: Found) -> str:
+    record, name = found.record, found.folder.name
+    if record.status != "finished" or name.endswith(_UNFINISHED):
+        said = f": {record.error}" if record.error else ""
+        return f"{name}: {record.status}, not in the table{said}"
+    if not record.labelled:
+        return f"{name}: its test split has no answers, so no score"
+    return ""
+
+
+def _record_files(folder: Path, left_out: list[str]) -> Iterator[str]:
+    """Paths of records in order; a run's own folders are not searched.
+
+    JSON files that lie in the results folder itself, and halves of records, are named.
+    """
+    yield from _below(str(folder), left_out)
+    for path in sorted(folder.glob("*.json")):
+        left_out.append(f"{path}: not a run's {FILE} in a folder of its own; skipped.")
+
+
+def _below(place: str, left_out: list[str]) -> Iterator[str]:
+    try:
+        with os.scandir(place) as entries:
+            folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError as error:
+        left_out.append(f"{place}: not readable ({error.strerror}).")
+        return
+    for name in folders:
+        path = os.path.join(place, name, FILE)  # noqa: PTH118 - ten thousand
+        if os.path.exists(path):  # noqa: PTH110
+            yield path
+        elif os.path.exists(f"{path}.part"):  # noqa: PTH110
+            left_out.append(f"{path}.part: a half-written record; skipped.")
+        else:
+            yield from _below(os.path.join(place, name), left_out)  # noqa: PTH118
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Many live objects make every collection slow, and none of them is garbage."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

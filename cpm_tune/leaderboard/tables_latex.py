@@ -1,0 +1,110 @@
+"""A Board as LaTeX: booktabs tables, at most seven columns wide, in a document that compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cpm_tune.leaderboard.board import Board, Column, Row
+from cpm_tune.leaderboard.tables import QUOTED, best_of, costs, number
+
+WIDTH = 7
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{char: f"\\{char}" for char in "&%$#_"},
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+}
+HEAD = r"""% Needs booktabs. Names with Chinese characters need xelatex and the package ctex.
+\documentclass{article}
+\usepackage{iftex}
+\ifPDFTeX\usepackage[T1]{fontenc}\usepackage[utf8]{inputenc}\fi
+\usepackage[a4paper,landscape,margin=15mm]{geometry}
+\usepackage{booktabs}
+%CTEX%
+\begin{document}
+"""
+TAIL = r"\end{document}"
+
+
+def escape(text: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return "".join(_ESCAPES.get(char, char) for char in " ".join(text.split()))
+
+
+def as_latex(board: Board) -> str:
+    """Scores of measured rows, their indices and costs, and quoted rows, a table each."""
+    parts = []
+    measured = [c for c in board.columns if any(c.id in row.cells for row in board.rows)]
+    for start in range(0, len(measured), WIDTH):
+        part = measured[start : start + WIDTH]
+        rows = [
+            [escape(row.id), *(_cell(board, row, c) for c in part)]
+            for row in board.rows
+            if any(c.id in row.cells for c in part)
+        ]
+        parts.append(_table("Scores, mean $\\pm$ standard deviation over seeds.", part, rows))
+    if board.rows:
+        titles = [escape(rule.title) for rule in board.indices.values()]
+        header = ["", "datasets", *titles, *map(escape, costs(board.rows[0]))]
+        rows = [
+            [
+                escape(row.id),
+                f"{row.coverage}",
+                *(number(row.indices[name].value, 1) for name in board.indices),
+                *map(escape, costs(row).values()),
+            ]
+            for row in board.rows
+        ]
+        parts.append(_tabular("Indices and cost.", [header], rows))
+    quoted = [c for c in board.columns if any(c.id in row.cells for row in board.quoted)]
+    for start in range(0, len(quoted), WIDTH):
+        part = quoted[start : start + WIDTH]
+        rows = [
+            [
+                escape(f"{row.name}, {row.setting}"),
+                *(number(row.cells[c.id].value) if c.id in row.cells else "" for c in part),
+            ]
+            for row in board.quoted
+            if any(c.id in row.cells for c in part)
+        ]
+        parts.append(_table(f"Published scores, {QUOTED}.", part, rows))
+    text = "\n\n".join(parts) or "No finished runs."
+    chinese = any("\u4e00" <= char <= "\u9fff" for char in text)
+    return HEAD.replace("%CTEX%\n", "\\usepackage{ctex}\n" if chinese else "") + text + "\n" + TAIL
+
+
+def _cell(board: Board, row: Row, column: Column) -> str:
+    cell = row.cells.get(column.id)
+    if cell is None:
+        return ""
+    said = number(cell.mean)
+    said = rf"\textbf{{{said}}}" if cell.mean == best_of(board, column) else said
+    return said if cell.std is None else rf"{said} {{\scriptsize $\pm$ {number(cell.std)}}}"
+
+
+def _table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+    names = ["", *(escape(c.id.removesuffix("#quoted")) for c in columns)]
+    metrics = ["", *(rf"{{\scriptsize {escape(c.metric)}}}" for c in columns)]
+    return _tabular(caption, [names, metrics], rows)
+
+
+def _tabular(caption: str, headers: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
+    lines = [
+        r"\begin{table}[ht]\centering\footnotesize",
+        rf"\caption{{{caption}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(headers[0]) - 1)}}}",
+        r"\toprule",
+        *(" & ".join(header) + r" \\" for header in headers),
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
