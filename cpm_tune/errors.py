@@ -13,7 +13,8 @@ class UserError(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, else a list of what exists."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    folded = {known.casefold(): known for known in names}  # LCQMC is as near to lcqmc as can be
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if near:
-        return f" Did you mean '{near[0]}'?"
+        return f" Did you mean '{folded[near[0]]}'?"
     return f" Known: {', '.join(names)}." if names else ""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
-from cpm_tune.data.files import SplitFile, find_splits, is_sample, sample_folder
+from cpm_tune.data.files import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.registry import load_preset, load_task
@@ -209,6 +209,7 @@ def make_plan(request: Request) -> Plan:
 
     sample = is_sample(task, splits)
     notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
+    notes += missing_parts(task, splits)
     if len({file.sha256 for file in splits.values()}) < len(splits):
         notes.append("two splits are the same file")
     if request.limit:

@@ -68,6 +68,8 @@ class Files:
     `names` gives what the files of each split may be called: a stem ("train"), a name ("a.txt"), a
     pattern ("*/train.json"), or a tuple of these that are read together, one after the other.
 
+    `parts` are folders that each hold one file of a pattern's; runs say which of them are missing.
+
     `rows` turns one official record (an object of a .jsonl or .json file, a line's cells by column
     of a table) into rows; it may yield none or several, and raises ValueError for a record that is
     wrong. Without it a record is a row. `read(paths, split)` replaces the readers altogether where
@@ -85,6 +87,7 @@ class Files:
             "test": ("test", "test_public"),
         }
     )
+    parts: tuple[str, ...] = ()
     rows: Callable[[Any], Iterable[Row]] | None = None
     read: Reader | None = None
 

@@ -16,9 +16,12 @@ def rows(record: Any) -> Iterator[Row]:
         pairs = [tuple(part.split("#", 1)) for part in parts if part]
         text = record.get("summary")
     else:
-        pairs, text = [tuple(pair) for pair in record["feature"]], record.get("desc")
+        pairs, text = record["feature"], record.get("desc")
+    if not isinstance(pairs, list):
+        raise TypeError(f"'feature' is {type(pairs).__name__}, expected a list of names and values")
     for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        whole = isinstance(pair, list | tuple) and len(pair) == 2
+        if not whole or not all(isinstance(part, str) for part in pair):
             raise ValueError(f"the feature {str(pair)[:60]} is not a name and a value")
     if not pairs:
         raise ValueError("there are no features")

@@ -19,6 +19,10 @@ def rows(record: Any) -> Iterator[Row]:
     if not isinstance(record, list) or len(record) != 3:
         raise ValueError("expected an array of lines, questions and id")
     lines, questions, name = record
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise ValueError(f"the text is {_short(lines)}, expected an array of lines")
+    if not isinstance(questions, list):
+        raise TypeError(f"the questions are {_short(questions)}, expected an array of objects")
     for number, asked in enumerate(questions, start=1):
         choices, answer = asked["choice"], asked.get("answer")
         if answer is not None and answer not in choices:
@@ -30,6 +34,11 @@ def rows(record: Any) -> Iterator[Row]:
             "choices": choices,
             "answer": None if answer is None else choices.index(answer),
         }
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 40 else said[:37] + "..."
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:

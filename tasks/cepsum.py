@@ -31,7 +31,9 @@ def attributes(table: Any) -> str:
     said = []
     for name, value in table.items():
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, str | int | float) for v in values):
+        if not values or not all(
+            isinstance(v, str | int | float) and not isinstance(v, bool) for v in values
+        ):
             raise ValueError(f"the table's '{name}' is {value!r}, expected text or a list of texts")
         said.append(f"{name}：{'、'.join(map(str, values))}")
     return "；".join(said)

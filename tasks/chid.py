@@ -8,7 +8,7 @@ from typing import Any
 
 from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
 from cpm_tune.errors import UserError
-from cpm_tune.task import Files, Options, Row, Source, Task, Template
+from cpm_tune.task import BadRow, Files, Options, Row, Source, Task, Template
 
 BLANK = re.compile(r"#idiom\d*#")
 SHOWN = "____"  # what stands for the other blanks of a passage
@@ -25,7 +25,12 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
     ):
         if answers and isinstance(record, dict):
             tags = BLANK.findall(str(record.get("content")))
-            record = {**record, "answers": {tag: answers.get(tag) for tag in tags}}
+            absent = [tag for tag in tags if tag not in answers]
+            if absent:
+                said = f"{where}: {absent[0]} is not in {beside[0].name} (task chid)."
+                yield where, BadRow(said)
+                continue
+            record = {**record, "answers": {tag: answers[tag] for tag in tags}}
         yield where, record
 
 
@@ -49,6 +54,8 @@ def rows(record: Any) -> Iterator[Row]:
     """A row for each blank; the passage stands before and after it."""
     content = record["content"]
     passages = [content] if isinstance(content, str) else content
+    if not isinstance(passages, list) or not all(isinstance(text, str) for text in passages):
+        raise ValueError(f"'content' is {str(content)[:40]!r}, expected a text or a list of texts")
     blanks = [(text, blank) for text in passages for blank in BLANK.finditer(text)]
     if not blanks:
         raise ValueError("no blank such as #idiom# or #idiom000378# in the content")

@@ -31,6 +31,8 @@ def rows(record: Any) -> list[Row]:
     text, entities = record["text"], record.get("entities")
     if entities is None:
         return [{"text": text}]
+    if not isinstance(entities, list):
+        raise TypeError(f"'entities' is {type(entities).__name__}, expected a list")
     spans = set()
     for number, entity in enumerate(entities, start=1):
         first, last, code = entity["start_idx"], entity["end_idx"], entity["type"]

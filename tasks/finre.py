@@ -39,18 +39,27 @@ def rows(record: Any) -> list[Row]:
     """Head, tail and sentence, with the relation's name if the record has one."""
     row = {"head": _mention(record, "head"), "tail": _mention(record, "tail")}
     row["text"] = record["text"]
-    relation = record.get("label_desc")
-    if relation is None and record.get("label") is None:
-        return [row]
-    if relation is None:
-        number = record["label"]
-        if not 0 <= number < len(RELATIONS):
-            raise ValueError(f"label is {number}, expected 0 to {len(RELATIONS) - 1}")
-        relation = RELATIONS[number]
-    relation = NONE if relation in NONE_OFFICIAL else relation
+    relation = _relation(record.get("label"), record.get("label_desc"))
+    return [row if relation is None else {**row, "relation": relation, "name": _written(relation)}]
+
+
+def _relation(number: Any, name: Any) -> str | None:
+    """The relation by its official number, its name, or both, which have to agree."""
+    if number is not None and (
+        isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(RELATIONS)
+    ):
+        raise ValueError(f"label is {number!r}, expected 0 to {len(RELATIONS) - 1}")
+    if name is None:
+        return None if number is None else RELATIONS[number]
+    relation = NONE if name in NONE_OFFICIAL else name
     if relation not in RELATIONS:
-        raise ValueError(f"'{relation}' is none of the {len(RELATIONS)} relations")
-    return [{**row, "relation": relation, "name": _written(relation)}]
+        raise ValueError(f"'{name}' is none of the {len(RELATIONS)} relations")
+    if number is not None and RELATIONS[number] != relation:
+        raise ValueError(
+            f"label {number} is {RELATIONS[number]}, but label_desc says '{name}', which is "
+            f"{RELATIONS.index(relation)}"
+        )
+    return str(relation)
 
 
 def _mention(record: Any, side: str) -> Any:
@@ -104,9 +113,10 @@ TASK = Task(
         "stands for no relation (label 0, N/A in CUGE's files, unknown in the original ones, NA "
         "here). A text that is none of the 44 names is unread and counts like no relation. "
         "Precision, recall and F1 are micro averages over the relations other than NA, as CUGE "
-        "asks. About one official row in ten repeats head, tail and sentence with another "
-        "relation; each is a row of its own, as in the files. CUGE prints 7.5k training rows, its "
-        "file has 13.5k. No recipe is published for CPM-Ant."
+        "asks. A row's number and its name have to agree, in the original numbering from 0 to 43. "
+        "About one official row in ten repeats head, tail and sentence with another relation; each "
+        "is a row of its own, as in the files. CUGE prints 7.5k training rows, its file has 13.5k. "
+        "No recipe is published for CPM-Ant."
     ),
     submission=Submission("FinRE.jsonl", fill),
 )

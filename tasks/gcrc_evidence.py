@@ -30,6 +30,9 @@ def rows(record: Any) -> Iterator[Row]:
         return
     if evidences is not None and len(evidences) != len(options):
         raise ValueError(f"{len(evidences)} evidences for {len(options)} options")
+    for number, found in enumerate(evidences or ()):
+        if not isinstance(found, list):
+            raise TypeError(f"evidence {number + 1} is {type(found).__name__}, expected a list")
     for number, option in enumerate(options):
         yield {
             "id": f"{record['id']}-{number}",

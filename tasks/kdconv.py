@@ -9,6 +9,7 @@ from typing import Any
 from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
 
 TRIPLE = ("name", "attrname", "attrvalue")
+DOMAINS = ("film", "music", "travel")
 
 
 def rows(record: Any) -> Iterator[Row]:
@@ -34,6 +35,8 @@ def to_write(messages: list[dict[str, Any]]) -> list[int]:
     """The messages that are rows: those kept back, or all but the first."""
     if not all(isinstance(message, dict) for message in messages):
         raise TypeError("a message is not an object")
+    if not said(messages[0]):
+        raise ValueError("the first message has no text")
     hidden = [number for number, message in enumerate(messages) if number and not said(message)]
     return hidden or list(range(1, len(messages)))
 
@@ -41,6 +44,10 @@ def to_write(messages: list[dict[str, Any]]) -> list[int]:
 def knowledge(message: dict[str, Any]) -> str:
     """A message's triples as "head，relation，tail；…"."""
     triples = message.get("attrs") or []
+    for triple in triples:
+        for key in TRIPLE:
+            if not isinstance(triple[key], str | int | float):
+                raise TypeError(f"'{key}' of a triple is {triple[key]!r}, expected text")
     return "；".join("，".join(str(triple[key]) for key in TRIPLE) for triple in triples)
 
 
@@ -74,6 +81,7 @@ TASK = Task(
             "dev": ("dev", "valid", "eval", "*/dev.json"),
             "test": ("test", "test_public", "*/test.json"),
         },
+        parts=DOMAINS,
         rows=rows,
     ),
     answer=Generate(column="reply", max_new_tokens=50),
@@ -100,8 +108,9 @@ TASK = Task(
         "triples annotated on that very message, the gold knowledge; the dataset's own memory "
         "models see the triples of the whole dialogue and learn to pick these, so ours is the "
         "easier setting. A history that is too long loses its beginning. Scored by BLEU-1 to -4 "
-        "and Distinct-1 to -4 over characters, the three domains together. The board does not say "
-        "which BLEU it shows; CPM-2's scorer computes bleu_4_cpm2."
+        "and Distinct-1 to -4 over characters, the three domains together; a run says which domain "
+        "was not there. The board does not say which BLEU it shows; CPM-2's scorer computes "
+        "bleu_4_cpm2."
     ),
     submission=Submission("KdConv.jsonl", fill),
 )

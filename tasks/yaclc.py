@@ -15,6 +15,8 @@ def rows(record: Any) -> list[Row]:
         raise ValueError("the sentence is empty")
     if annotations is None:
         return [{"text": text}]
+    if not isinstance(annotations, list):
+        raise TypeError(f"'sentence_annos' is {type(annotations).__name__}, expected a list")
     for number, annotation in enumerate(annotations, start=1):
         if annotation.get("is_grammatical", 1) not in (0, 1):
             said = annotation["is_grammatical"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,15 +71,61 @@ def find_splits(
             raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
         if sets:
             found[split] = SplitFile(split, sets[0], _fingerprint(sets[0]))
-        elif split not in optional:
-            names = " or ".join(map(_said, task.files.names[split]))
-            missing.append(f"{split} ({names})")
+        elif split not in optional or _incomplete(task, folder, split):
+            missing.append(split)
     if missing:
-        raise UserError(
-            f"{folder}: no file for {', '.join(missing)}; stems may end in .jsonl, .json, .tsv or "
-            f".csv (task {task.name})."
-        )
+        raise UserError(_not_found(task, folder, missing))
     return found
+
+
+def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
+    """What splits lack whose files are only some of the task's parts."""
+    said = []
+    for name, file in splits.items():
+        there = {path.parent.name for path in file.paths}
+        absent = [part for part in task.files.parts if part not in there]
+        if absent and len(absent) < len(task.files.parts):
+            said.append(f"the {name} split lacks the part {' and '.join(absent)}")
+    return said
+
+
+def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
+    """What is missing, what it may be called, what is there instead."""
+    names = [f"{split} ({' or '.join(map(_said, task.files.names[split]))})" for split in missing]
+    parts = [part for split in missing for part in _incomplete(task, folder, split)]
+    there = sorted(
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    )
+    holds = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    return (
+        f"{folder}: no file for {', '.join(names)}; stems may end in .jsonl, .json, .tsv or .csv "
+        f"(task {task.name}). {''.join(f'{part} ' for part in parts)}"
+        f"The folder {f'holds {holds}' if there else 'is empty'}."
+    )
+
+
+def _incomplete(task: Task, folder: Path, split: str) -> list[str]:
+    """One sentence for each accepted set of files of which only a part is there."""
+    said = []
+    for accepted in task.files.names[split]:
+        members = (accepted,) if isinstance(accepted, str) else accepted
+        there = [name for name in members if _matches(folder, name)]
+        if there and len(there) < len(members):
+            absent = " and ".join(name for name in members if name not in there)
+            said.append(f"Beside {' and '.join(there)} {absent} is missing.")
+    return said
+
+
+def _companions(task: Task, file: SplitFile) -> list[str]:
+    """Files that official layouts have beside those of a split, and that are not there."""
+    absent = []
+    for accepted in task.files.names[file.split]:
+        members = () if isinstance(accepted, str) else accepted
+        if members and members[0] == file.path.name and len(file.paths) < len(members):
+            absent += [n for n in members[1:] if not _matches(file.path.parent, n)]
+    return absent
 
 
 def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
@@ -136,7 +182,7 @@ def records_with_rows(
     task: Task, file: SplitFile, bad: list[str] | None = None
 ) -> Iterator[tuple[Any, list[Row], int]]:
     """Yield each official record with its checked rows and how many of them were bad."""
-    check = _checker(task, file.split)
+    check = _checker(task, file)
     number = 0
     for where, record in official_records(task, file):
         own = record.get("id") if isinstance(record, dict) else None
@@ -204,9 +250,9 @@ def _said_by(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _checker(task: Task, split: str) -> Callable[[str, Row], Row]:
+def _checker(task: Task, file: SplitFile) -> Callable[[str, Row], Row]:
     """A function that returns a row's columns and target, or raises UserError."""
-    files, answer = task.files, task.answer
+    files, answer, split = task.files, task.answer, file.split
     structures, texts, hidden = set(files.structures), set(files.texts), set(task.hidden)
     unanswered = split == "test"
 
@@ -216,7 +262,9 @@ def _checker(task: Task, split: str) -> Callable[[str, Row], Row]:
         for name in files.columns:
             value = row.get(name)
             if value is None and not (unanswered and not answered and name in hidden):
-                raise UserError(f"{where}: no field '{name}' (task {task.name}).")
+                lacks = ", ".join(_companions(task, file)) if name in hidden else ""
+                beside = f"; it may be in {lacks}, which is not beside this file" if lacks else ""
+                raise UserError(f"{where}: no field '{name}' (task {task.name}){beside}.")
             if name == answer.column:
                 continue
             if value is None or name in structures:

@@ -72,12 +72,14 @@ def json_items(path: Path, key: str = "") -> Records:
     """
     import ijson
 
+    # The fast backend replaces half a surrogate pair by another character; the slow one keeps it.
+    backend = ijson.get_backend("python") if _has_surrogate_escapes(path) else ijson
     number = 0
     with path.open("rb") as file:
         try:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
-            events = ijson.basic_parse(file, use_float=True)
+            events = backend.basic_parse(file, use_float=True)
             for number, value in enumerate(_items(events, key), start=1):
                 yield f"{path}: item {number}", value
         except (ijson.JSONError, ValueError) as error:
@@ -85,6 +87,17 @@ def json_items(path: Path, key: str = "") -> Records:
             raise UserError(
                 f"{path}: not a whole JSON document after item {number} ({said})."
             ) from error
+
+
+def _has_surrogate_escapes(path: Path) -> bool:
+    """Whether a \\ud8xx to \\udfxx is written anywhere in the file."""
+    tail = b""
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if b"\\ud" in (block := (tail + block).lower()):
+                return True
+            tail = block[-2:]
+    return False
 
 
 def _items(events: Iterator[tuple[str, Any]], key: str) -> Iterator[Any]:
