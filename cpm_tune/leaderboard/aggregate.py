@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -330,7 +330,7 @@ def _column(runs: Sequence[Found], hierarchy: Hierarchy) -> Column:
     )
 
 
-_APART = {
+_APART: Mapping[str, Callable[[Column], str]] = {
     "version": lambda c: f"task version {c.version}",
     "template": lambda c: f"template {c.template} v{c.template_version}",
     "data": lambda c: f"dev {(c.dev_sha256 or '-')[:8]}, test {(c.test_sha256 or '-')[:8]}",
