@@ -46,11 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted; finished runs are kept, this one starts again next time.", file=sys.stderr
-        )
-        return 130
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "finished runs are kept, this one goes on next time"
+        print(f"interrupted; {said}.", file=sys.stderr)
+        return int(getattr(stop, "exit_code", 130))
     except BrokenPipeError:
         sys.stderr.close()
         return 1

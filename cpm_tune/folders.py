@@ -7,12 +7,17 @@ complete by construction and a finished run is never harmed by a later one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from cpm_tune.errors import UserError
+
+CHECKPOINT = "checkpoint.pt"  # of an unfinished run
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @contextlib.contextmanager
@@ -21,37 +26,75 @@ def run_lock(out: Path, run_id: str, wait: bool) -> Iterator[None]:
     another process is at work on the run."""
     from filelock import FileLock, Timeout
 
+    holder = out / ".locks" / f"{run_id}.holder"
     try:
-        (out / ".locks").mkdir(parents=True, exist_ok=True)
+        holder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / ".locks" / run_id)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        raise UserError(f"{out / run_id}: another process is at work on this run.") from error
+        raise UserError(
+            f"{out / run_id}: another process is at work on this run{_said(holder)}."
+        ) from error
     except OSError as error:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); choose another."
         ) from error
     try:
+        with contextlib.suppress(OSError):  # only for the sentence above
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 
-@contextlib.contextmanager
-def run_folder(out: Path, run_id: str) -> Iterator[Path]:
-    """Yield an empty `RUN_ID.partial`; on success it becomes `RUN_ID`, in place of an older one.
+def _said(holder: Path) -> str:
+    try:
+        return f" ({holder.read_text(encoding='utf-8')})"
+    except OSError:
+        return ""
 
-    On an exception the partial folder stays, for its record and log.
+
+@contextlib.contextmanager
+def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
+    """Yield `RUN_ID.partial`; on success it becomes `RUN_ID`, in place of an older one.
+
+    It is empty unless `keep`: then it goes on with what is there. On an exception the partial
+    folder stays, for its record, log and checkpoint.
     """
-    final, partial, old = (out / f"{run_id}{ending}" for ending in ("", ".partial", ".old"))
-    remove(partial)
-    partial.mkdir()
+    partial = out / f"{run_id}.partial"
+    if not keep:
+        remove(partial)
+    partial.mkdir(exist_ok=True)
     yield partial
+    complete(out, run_id)
+
+
+def complete(out: Path, run_id: str) -> None:
+    """Put a whole `RUN_ID.partial` in the place of an older run, if there is one."""
+    final, partial, old = (out / f"{run_id}{ending}" for ending in ("", ".partial", ".old"))
     if final.exists():
         remove(old)
         os.replace(final, old)
     os.replace(partial, final)
     remove(old)
+
+
+@contextlib.contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Make one sentence of a full disk or a folder that cannot be written."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _DISK:
+            raise
+        said = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{folder}: cannot be written ({said}); make room and give the same command again, "
+            "what is finished is kept."
+        ) from error
 
 
 def remove(path: Path) -> None:

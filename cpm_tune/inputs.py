@@ -83,7 +83,7 @@ def load_backbone(plan: Plan) -> CPMAnt:
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 
     spec = plan.spec
-    dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
     if spec.backbone.init == "random":
         return random_backbone(plan.folder.config, spec.seed, dtype)
     return load_weights(plan.folder, dtype)

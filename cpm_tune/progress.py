@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cpm_tune.train import Evaluation, Step
+from cpm_tune.folders import remove
+from cpm_tune.record import write_atomically
+from cpm_tune.train import Evaluation, State, Step
 
 LOG, EVENTS = "log.jsonl", "tensorboard"
+_SHOWN = {"train/loss": "loss", "train/lr": "lr", "train/grad_norm": "grad_norm"}
 
 
 class Reporter:
-    """Called with every Step and Evaluation; use it as a context manager."""
+    """Called with every Step and Evaluation; use it as a context manager.
 
-    def __init__(self, folder: Path, total: int, metric: str, live: bool) -> None:
+    The log goes on behind `after`; later lines are dropped. The TensorBoard events are made from
+    the log, so both tell every step once.
+    """
+
+    def __init__(self, folder: Path, total: int, metric: str, live: bool, after: State) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.metric = metric
-        self._log = (folder / LOG).open("w", encoding="utf-8", buffering=1)
+        kept = _kept(folder / LOG, after)
+        write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
+        self._log = (folder / LOG).open("a", encoding="utf-8", buffering=1)
+        remove(folder / EVENTS)
         self._events = SummaryWriter(log_dir=str(folder / EVENTS))
+        for entry in kept:
+            self._show(entry)
         self._bar: Any = None
         self._dev = "-"
         if live:
@@ -46,17 +59,35 @@ class Reporter:
         self._log.close()
 
     def __call__(self, event: Step | Evaluation) -> None:
-        self._log.write(json.dumps(vars(event)) + "\n")
-        if isinstance(event, Step):
-            self._events.add_scalar("train/loss", event.loss, event.step)
-            self._events.add_scalar("train/lr", event.lr, event.step)
-            self._events.add_scalar("train/grad_norm", event.grad_norm, event.step)
-        else:
-            self._events.add_scalar(f"dev/{self.metric}", event.dev, event.step)
+        entry = {**vars(event), "time": round(time.time(), 3)}
+        self._log.write(json.dumps(entry) + "\n")
+        self._show(entry)
+        if isinstance(event, Evaluation):
             self._dev = f"{event.dev:.4f}"
         if self._bar is not None:
             loss = f"{event.loss:.4f}"
             self._bar.update(self._line, completed=event.step, loss=loss, dev=self._dev)
+
+    def _show(self, entry: dict[str, Any]) -> None:
+        shown = {f"dev/{self.metric}": "dev"} if "dev" in entry else _SHOWN
+        for name, key in shown.items():
+            self._events.add_scalar(name, entry[key], entry["step"], walltime=entry["time"])
+
+
+def _kept(path: Path, after: State) -> list[dict[str, Any]]:
+    """The lines of a log up to a state: its steps and its evaluations."""
+    judged = {point.step for point in after.curve}
+    kept = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                known = entry["step"] in judged if "dev" in entry else entry["step"] <= after.step
+            except (ValueError, KeyError, TypeError):  # cut off by a crash
+                continue
+            if known:
+                kept.append(entry)
+    return kept
 
 
 def _bar() -> Any:

@@ -89,11 +89,13 @@ class CurvePoint(_Part):
 
 
 class TrainingRecord(_Part):
-    """How training went. `samples_per_second` counts training alone, without evaluation."""
+    """How training went. `samples_per_second` counts training alone, without evaluation;
+    `skipped_steps` overflowed in fp16 and changed nothing."""
 
     steps: int
     best_step: int
     stopped_early: bool
+    skipped_steps: int = 0
     curve: list[CurvePoint]
     samples_per_second: float
     seconds: float

@@ -7,13 +7,16 @@ import datetime
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpm_tune.environment import git_state, package_versions, peak_memory_bytes
-from cpm_tune.folders import remove, run_folder, run_lock
+from cpm_tune.errors import UserError
+from cpm_tune.folders import CHECKPOINT, complete, disk_trouble, remove, run_folder, run_lock
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
+from cpm_tune.interrupt import Interrupts
 from cpm_tune.metrics import get_metric
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan
@@ -31,6 +34,9 @@ from cpm_tune.record import (
     write_record,
 )
 from cpm_tune.task import SPLITS
+
+if TYPE_CHECKING:
+    from cpm_tune.score import Selection
 
 
 @dataclass(frozen=True)
@@ -60,36 +66,84 @@ def execute(
     inputs: Inputs | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = True,
     live: bool = False,
     zero_shot: Outcome | None = None,
     wait: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
-    `inputs` are the plan's, if they have been read already. `zero_shot` is the outcome of the same
-    plan without delta, recorded as a control. `wait` for a process that is at work on the same run,
-    instead of refusing. Raises UserError for what the user can mend; any failure after training
-    began is recorded.
+    `say` takes what is to be told before the result. `inputs` are the plan's, if they have been
+    read already. `resume`: go on with an unfinished run, instead of starting again. `zero_shot` is
+    the outcome of the same plan without delta, recorded as a control. `wait` for a process that is
+    at work on the same run, instead of refusing. Ctrl-C and SIGTERM raise Interrupted, with what is
+    done kept. Raises UserError for what the user can mend; any failure after training began is
+    recorded.
+
+    Of several processes all have to call this, the main one reads and writes in `out`, and all get
+    the outcome.
     """
-    run_id = plan.spec.run_id
-    with run_lock(out, run_id, wait):
-        done = finished(out, run_id)
-        if done is not None and not overwrite:
-            remove(out / f"{run_id}.partial")
-            return Outcome(done, out / run_id, reused=True)
-        prepared = _prepare(plan, inputs or read_inputs(plan))
-        with run_folder(out, run_id) as folder:
-            write_record(folder, prepared.record)
-            try:
-                record = _tune_and_score(plan, prepared, folder, live, zero_shot)
-            except BaseException as error:
-                said = str(error) or type(error).__name__
-                failed = prepared.record.model_copy(update={"status": "failed", "error": said})
-                with contextlib.suppress(OSError):
-                    write_record(folder, failed)
-                raise
-            write_record(folder, record)
-    return Outcome(record, out / run_id, reused=False)
+    run_id, inputs = plan.spec.run_id, inputs or read_inputs(plan)
+    engine, partial = inputs.engine, out / f"{plan.spec.run_id}.partial"
+    with Interrupts() as stop, contextlib.ExitStack() as held:
+        if engine.main:
+            held.enter_context(disk_trouble(partial))
+            held.enter_context(run_lock(out, run_id, wait))
+        done = engine.broadcast(_there(out, run_id, overwrite, resume) if engine.main else None)
+        if done is not None:
+            return done
+        prepared = _prepare(plan, inputs)
+        if engine.main:
+            keep = resume and (partial / CHECKPOINT).is_file()
+            if keep:
+                say(f"resume     {partial}  (--no-resume starts again)")
+            held.enter_context(run_folder(out, run_id, keep))
+            write_record(partial, prepared.record)
+        try:
+            record = _tune_and_score(plan, prepared, partial, live, zero_shot, stop)
+            if engine.main:
+                _finish(partial, record)
+        except BaseException as error:
+            said = str(error) or _name(error)
+            failed = prepared.record.model_copy(update={"status": "failed", "error": said})
+            with contextlib.suppress(OSError):
+                if engine.main:
+                    write_record(partial, failed)
+            raise
+    return Outcome(engine.broadcast(record), out / run_id, reused=False)
+
+
+def _there(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | None:
+    """The run that need not be run: finished before, or whole but for its last renaming."""
+    done = finished(out, run_id)
+    if done is not None and not overwrite:
+        remove(out / f"{run_id}.partial")
+        return Outcome(done, out / run_id, reused=True)
+    partial = out / f"{run_id}.partial"
+    if resume and (partial / FILE).is_file():
+        with contextlib.suppress(UserError):
+            record = read_record(partial / FILE)
+            if record.status == "finished":
+                _tidy(partial)
+                complete(out, run_id)
+                return Outcome(record, out / run_id, reused=False)
+    return None
+
+
+def _name(error: BaseException) -> str:
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+
+
+def _finish(partial: Path, record: RunRecord) -> None:
+    write_record(partial, record)
+    _tidy(partial)
+
+
+def _tidy(partial: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for path in (partial / CHECKPOINT, *partial.glob("*.part")):
+        remove(path)
 
 
 @dataclass(frozen=True)
@@ -154,7 +208,12 @@ def _about_equal(n: int, official: int | None) -> bool:
 
 
 def _tune_and_score(
-    plan: Plan, prepared: _Prepared, folder: Path, live: bool, zero_shot: Outcome | None
+    plan: Plan,
+    prepared: _Prepared,
+    folder: Path,
+    live: bool,
+    zero_shot: Outcome | None,
+    stop: Interrupts,
 ) -> RunRecord:
     import torch
 
@@ -168,7 +227,7 @@ def _tune_and_score(
         training, found = None, None
         if spec.recipe:
             selection = Selection(plan, prepared.model, inputs)
-            training = _train(plan, prepared, folder, live, selection)
+            training = _train(plan, prepared, folder, live, selection, stop)
             found = selection.predictions
         scored = {
             split: score_split(plan, prepared.model, inputs, split, folder, known)
@@ -237,31 +296,45 @@ def _tune_and_score(
 
 
 def _train(
-    plan: Plan, prepared: _Prepared, folder: Path, live: bool, selection: Any
+    plan: Plan,
+    prepared: _Prepared,
+    folder: Path,
+    live: bool,
+    selection: Selection,
+    stop: Interrupts,
 ) -> TrainingRecord:
     from cpm_tune.data.batches import total_steps
     from cpm_tune.delta.insert import frozen_checksum
     from cpm_tune.progress import Reporter
+    from cpm_tune.resume import Checkpoints
     from cpm_tune.train import train
 
-    recipe, inputs = plan.spec.recipe, prepared.inputs
+    recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None
     rows = inputs.splits["train"].rows
     metric = get_metric(plan.task.metrics[0])
     total = total_steps(len(rows), recipe)
 
-    def improved() -> None:
-        prepared.delta.save(folder)
-        selection.improved()
-
     checksum = frozen_checksum(prepared.model, prepared.delta)
-    with Reporter(folder, total, metric.name, live) as report:
+    keep = Checkpoints(
+        folder,
+        {"spec": plan.spec.sha256},
+        prepared.delta,
+        engine,
+        selection,
+        plan.execution.checkpoint_minutes,
+    )
+    with (
+        Reporter(folder, total, metric.name, live, after=keep.state)
+        if engine.main
+        else contextlib.nullcontext(lambda event: None) as report
+    ):
         state = train(
             prepared.model,
             prepared.delta,
             rows,
             inputs.encoder,
-            inputs.engine,
+            engine,
             recipe,
             plan.spec.seed,
             total=total,
@@ -269,14 +342,19 @@ def _train(
             evaluate=selection.score,
             higher_is_better=metric.higher_is_better,
             report=report,
-            improved=improved,
+            improved=selection.improved,
+            keep=keep,
+            stop=stop,
         )
+    if engine.main:
+        prepared.delta.save(folder)
     if frozen_checksum(prepared.model, prepared.delta) != checksum:
         raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
     return TrainingRecord(
         steps=state.step,
         best_step=state.best_step,
         stopped_early=state.stopped_early,
+        skipped_steps=state.n_skipped,
         curve=[CurvePoint(step=e.step, loss=e.loss, dev=e.dev) for e in state.curve],
         samples_per_second=round(state.n_samples / state.seconds, 3),
         seconds=round(state.seconds, 3),

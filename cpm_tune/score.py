@@ -44,9 +44,21 @@ def score_split(
     found: Sequence[Prediction] | None = None,
 ) -> Scored:
     """Predict a split (unless its predictions are given), write predictions.SPLIT.jsonl, and score
-    it if it has answers."""
+    it if it has answers. Every process predicts its share; the main one writes and scores."""
     data = inputs.splits[split]
-    found = list(_predictions(plan, model, inputs, data)) if found is None else found
+    found = _predictions(plan, model, inputs, data) if found is None else found
+    scores = {}
+    if data.labelled:
+        for name in plan.task.metrics:
+            metric, score = get_metric(name), _score(plan, model, inputs, data, name, found)
+            if score is not None:
+                scores[name] = ScoreRecord(
+                    **vars(score),
+                    signature=metric.signature,
+                    higher_is_better=metric.higher_is_better,
+                )
+    if not inputs.engine.main:
+        return Scored((), {}, (), 0, 0, ())
     file = folder / f"predictions.{split}.jsonl"
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in found)
     write_atomically(file, "".join(lines))
@@ -54,14 +66,6 @@ def score_split(
     if split == "test" and not data.labelled and plan.task.submission is not None:
         files.append(folder / plan.task.submission.file)
         warned = write_submission(plan.task, data, [p.prediction for p in found], files[-1])
-    scores = {}
-    if data.labelled:
-        for name in plan.task.metrics:
-            metric = get_metric(name)
-            score = _score(plan, model, inputs, data, name, found)
-            scores[name] = ScoreRecord(
-                **vars(score), signature=metric.signature, higher_is_better=metric.higher_is_better
-            )
     return Scored(
         tuple(p.prediction for p in found),
         scores,
@@ -83,45 +87,52 @@ class Selection:
         rows = whole.rows.first(plan.spec.recipe.dev_rows)
         self._part = Split(whole.file, rows, whole.n_skipped, whole.labelled)
         self._last: list[Prediction] = []
-        self._best: list[Prediction] = []
+        self.best: list[Prediction] = []
 
     def score(self) -> float:
-        """The ranking metric now."""
-        self._last = list(_predictions(self._plan, self._model, self._inputs, self._part))
+        """The ranking metric now, the same in every process."""
+        self._last = _predictions(self._plan, self._model, self._inputs, self._part)
         name = self._plan.task.metrics[0]
-        return _score(self._plan, self._model, self._inputs, self._part, name, self._last).value
+        score = _score(self._plan, self._model, self._inputs, self._part, name, self._last)
+        return self._inputs.engine.broadcast(score.value if score else 0.0)
 
     def improved(self) -> None:
         """The last evaluation was the best one so far."""
-        self._best = self._last
+        self.best = self._last
 
     @property
     def predictions(self) -> list[Prediction] | None:
         """The best evaluation's predictions, if they are of all rows of dev."""
-        whole = len(self._best) == len(self._inputs.splits["dev"])
-        return self._best if whole else None
+        whole = len(self._part) == len(self._inputs.splits["dev"])
+        return self.best if whole else None
 
 
-def _predictions(plan: Plan, model: Any, inputs: Inputs, data: Split) -> Iterator[Prediction]:
-    return predict(
+def _predictions(plan: Plan, model: Any, inputs: Inputs, data: Split) -> list[Prediction]:
+    """All predictions in the main process, none in the others, which make their share."""
+    engine = inputs.engine
+    own = predict(
         model,
-        data.rows,
+        data.rows.share(engine.rank, engine.world_size),
         plan.task,
         inputs.encoder,
-        inputs.engine,
+        engine,
         plan.execution.micro_tokens,
         plan.spec.decoding,
     )
+    return engine.gather(list(own))
 
 
 def _score(
     plan: Plan, model: Any, inputs: Inputs, data: Split, name: str, found: Sequence[Prediction]
-) -> Score:
-    metric = get_metric(name)
+) -> Score | None:
+    """The metric, in the main process."""
+    metric, engine = get_metric(name), inputs.engine
     if metric.prediction == "nll":  # what the backbone gives to the right text, not what it writes
-        engine, tokens = inputs.engine, plan.execution.micro_tokens
-        losses = list(answer_losses(model, data.rows, inputs.encoder, engine, tokens))
-        return metric.score(losses, [None] * len(losses))
+        rows, tokens = data.rows.share(engine.rank, engine.world_size), plan.execution.micro_tokens
+        losses = engine.gather(list(answer_losses(model, rows, inputs.encoder, engine, tokens)))
+        return metric.score(losses, [None] * len(losses)) if engine.main else None
+    if not engine.main:
+        return None
     return metric.score([p.prediction for p in found], [p.gold for p in found])
 
 

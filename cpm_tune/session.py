@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.errors import UserError
 from cpm_tune.inputs import read_inputs
@@ -22,6 +23,7 @@ def tune(
     out: Path = Path("results"),
     controls: Sequence[str] = ("zero-shot",),
     overwrite: bool = False,
+    resume: bool = True,
     dry_run: bool = False,
     quiet: bool = True,
 ) -> Outcome | None:
@@ -37,18 +39,21 @@ def tune(
         print(dry_run_text(plan, out))
         return None
     inputs = read_inputs(plan)  # a mistake in any file is found before anything is run
-    say = _silent if quiet else _print
-    live = not quiet and sys.stderr.isatty()
+    main = inputs.engine.main  # of several processes one speaks
+    say = _print if main and not quiet else _silent
+    live = main and not quiet and sys.stderr.isatty()
     say(_describe(plan))
     zero_shot = None
     if "zero-shot" in controls and plan.spec.recipe is not None:
         zero_shot = execute(plan.zero_shot(), out, inputs, wait=True)
         say(f"zero-shot  {_score(zero_shot.record)}{_again(zero_shot)}")
-    outcome = execute(plan, out, inputs, overwrite=overwrite, live=live, zero_shot=zero_shot)
+    how: dict[str, Any] = {"resume": resume, "live": live, "say": say}
+    outcome = execute(plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot, **how)
     random = None
     if "random-backbone" in controls and not request.random_backbone:
-        random = execute(plan.on_random_backbone(), out, inputs, live=live)
-    print(_result(outcome, random), flush=True)
+        random = execute(plan.on_random_backbone(), out, inputs, **how)
+    if main:
+        print(_result(outcome, random), flush=True)
     return outcome
 
 

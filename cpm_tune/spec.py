@@ -143,7 +143,7 @@ class RunSpec(Frozen):
     decoding: Decoding | None = None
     recipe: Recipe | None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     @model_validator(mode="after")
     def _zero_shot_has_no_recipe(self) -> RunSpec:
@@ -200,8 +200,12 @@ class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
+    `checkpointing` computes activations a second time instead of keeping them.
+    `checkpoint_minutes` is the time between two saved states of a run in training.
     """
 
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     micro_tokens: Annotated[int, Field(ge=256)] = 8192
+    checkpointing: bool = False
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0

@@ -1,10 +1,16 @@
-"""The training loop: packed batches, one optimiser, selection on the task's dev metric."""
+"""The training loop: packed batches, one optimiser, selection on the task's dev metric.
+
+What a step does follows from its number, the seed and the state: a run that was stopped anywhere
+goes on as if it had not been.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +23,7 @@ from cpm_tune.data.store import Rows
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError
+from cpm_tune.interrupt import Interrupts
 from cpm_tune.predict import loss_count, loss_sum
 from cpm_tune.schedule import learning_rate
 from cpm_tune.spec import Recipe
@@ -33,7 +40,9 @@ class Evaluation:
 
 @dataclass
 class State:
-    """What training knows so far. `best` is the delta at the best dev score."""
+    """What training knows so far. `best` is the delta at the best dev score; `loss_since` sums the
+    losses of the `n_since` steps since the last evaluation; `n_skipped` steps overflowed in fp16.
+    """
 
     step: int = 0
     best_step: int = 0
@@ -42,8 +51,28 @@ class State:
     waited: int = 0
     stopped_early: bool = False
     curve: list[Evaluation] = field(default_factory=list)
+    loss_since: float = 0.0
+    n_since: int = 0
     n_samples: int = 0
+    n_skipped: int = 0
     seconds: float = 0.0
+
+    def evaluation_due(self, every: int, total: int) -> bool:
+        """Whether dev is to be evaluated before the next step."""
+        judged = self.curve[-1].step if self.curve else 0
+        return self.step != judged and (self.step % every == 0 or self.step == total)
+
+    def judge(self, dev: float, higher_is_better: bool, patience: int) -> bool:
+        """Take in an evaluation; return whether it is the best one so far."""
+        self.curve.append(Evaluation(self.step, self.loss_since / max(1, self.n_since), dev))
+        self.loss_since, self.n_since = 0.0, 0
+        sign = 1 if higher_is_better else -1
+        if self.best_dev is None or sign * dev > sign * self.best_dev:
+            self.best_dev, self.best_step, self.waited = dev, self.step, 0
+            return True
+        self.waited += 1
+        self.stopped_early = 0 < patience <= self.waited
+        return False
 
 
 @dataclass(frozen=True)
@@ -55,6 +84,19 @@ class Step:
     loss: float
     lr: float
     grad_norm: float
+
+
+class Keeper(Protocol):
+    """Keeps what is needed to go on."""
+
+    def restore(self, optimizer: torch.optim.Optimizer) -> State:
+        """The state to begin with; delta and optimiser are set to it."""
+
+    def save(self, state: State, optimizer: torch.optim.Optimizer) -> None:
+        """Keep this state in place of the one before."""
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
 
 
 def train(
@@ -72,67 +114,75 @@ def train(
     higher_is_better: bool,
     report: Callable[[Step | Evaluation], None],
     improved: Callable[[], None],
+    keep: Keeper,
+    stop: Interrupts,
 ) -> State:
     """Train the delta and return the final state; the delta is left at its best values.
 
-    `evaluate` returns the dev metric; `improved` is called whenever
-    the delta is better than ever (to save it). Raises UserError when the loss is not finite.
+    `evaluate` returns the dev metric; `improved` is called whenever the delta is better than ever.
+    Raises Interrupted when `stop` is asked for, with the state kept, and UserError when the loss is
+    not finite.
     """
     parameters = list(delta.parameters.values())
     optimizer = torch.optim.AdamW(
         parameters, lr=0.0, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
     )
-    state, since, n_since = State(), 0.0, 0
+    state, asked = keep.restore(optimizer), False
+    batches = global_batches(len(rows), recipe, seed, after=state.step)
     model.train()
-    torch.manual_seed(seed)  # dropout
-    for batch in global_batches(len(rows), recipe, seed):
-        started = time.perf_counter()
-        lr = learning_rate(recipe, batch.step, total)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        examples = [
-            encoder.encode(row, train=True) for row in rows.at(tuple(engine.shard(batch.rows)))
-        ]
-        packed = [pack(group, encoder) for group in micro_batches(examples, micro_tokens)]
-        count = engine.reduce_sum(sum(loss_count(b, encoder.by_option) for b in packed))
-        loss = 0.0
-        for micro in packed:
-            with engine.autocast():
-                part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
-            loss += float(part.detach())
-            engine.backward(part)
-        loss = engine.reduce_sum(loss)
-        grad_norm = engine.clip(parameters, recipe.clip)
-        if not (torch.isfinite(torch.tensor([loss, grad_norm])).all()):
-            named = ", ".join(str(example.id) for example in examples[:8])
-            raise UserError(
-                f"step {batch.step}: the loss is {loss} and the gradient norm {grad_norm} "
-                f"(examples {named}…); lower train.lr or use --precision fp32."
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        state.step = batch.step
-        state.n_samples += len(batch.rows)
-        state.seconds += time.perf_counter() - started
-        since, n_since = since + loss, n_since + 1
-        report(Step(batch.step, batch.epoch, loss, lr, grad_norm))
-
-        if batch.step % recipe.eval_every == 0 or batch.step == total:
-            dev = evaluate()
-            state.curve.append(Evaluation(batch.step, since / n_since, dev))
-            since, n_since = 0.0, 0
-            report(state.curve[-1])
-            better = state.best_dev is None or (
-                dev > state.best_dev if higher_is_better else dev < state.best_dev
-            )
-            if better:
-                state.best_dev, state.best_step, state.waited = dev, batch.step, 0
-                state.best = delta.state()
-                improved()
+    with stop.held():
+        while True:
+            if state.evaluation_due(recipe.eval_every, total):
+                keep.save(state, optimizer)
+                with stop.released():
+                    dev = evaluate()
+                if state.judge(dev, higher_is_better, recipe.patience):
+                    state.best = delta.state()
+                    improved()
+                report(state.curve[-1])
+                keep.save(state, optimizer)
+            if state.step == total or state.stopped_early:
+                break
+            if asked:
+                keep.save(state, optimizer)
+                raise stop.interrupted(
+                    f"the run is kept at step {state.step} and goes on next time"
+                )
+            started, batch = time.perf_counter(), next(batches)
+            engine.seed(seed, batch.step)  # dropout
+            lr = learning_rate(recipe, batch.step, total)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            examples = [
+                encoder.encode(row, train=True) for row in rows.at(engine.shard(batch.rows))
+            ]
+            packed = [pack(group, encoder) for group in micro_batches(examples, micro_tokens)]
+            (count,) = engine.reduce_sums([sum(loss_count(b, encoder.by_option) for b in packed)])
+            loss = 0.0
+            for micro in packed:
+                with engine.autocast():
+                    part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
+                loss += float(part.detach())
+                engine.backward(part)
+            loss, wanted = engine.reduce_sums([loss, float(stop.requested)])
+            grad_norm = engine.clip(optimizer, parameters, recipe.clip)
+            finite = math.isfinite(loss) and math.isfinite(grad_norm)
+            if not finite and not engine.may_skip:
+                named = ", ".join(str(example.id) for example in examples[:8])
+                raise UserError(
+                    f"step {batch.step}: the loss is {loss} and the gradient norm {grad_norm} "
+                    f"(examples {named}…); lower train.lr or use --precision fp32."
+                )
+            engine.step(optimizer)
+            state.step, asked = batch.step, wanted > 0
+            state.n_samples += len(batch.rows)
+            state.seconds += time.perf_counter() - started
+            if finite:
+                state.loss_since, state.n_since = state.loss_since + loss, state.n_since + 1
+                report(Step(batch.step, batch.epoch, loss, lr, grad_norm))
             else:
-                state.waited += 1
-                if recipe.patience and state.waited >= recipe.patience:
-                    state.stopped_early = True
-                    break
+                state.n_skipped += 1
+            if keep.due():
+                keep.save(state, optimizer)
     delta.load_state(state.best)
     return state

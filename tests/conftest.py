@@ -189,3 +189,7 @@ def _vocabulary_file(tmp_path: Path, jsonl: Callable[[str, list[str]], Path]) ->
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
     return path
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=12, help="how many moments a run is killed at")

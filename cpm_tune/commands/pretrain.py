@@ -198,11 +198,11 @@ def _run(argv: Sequence[str], prog: str) -> int:
         start(Request(**given, weights=weights), report=_say)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"--weight: {error}.") from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         saved = (args.out / CHECKPOINT).is_file()
         kept = "the last checkpoint is kept, go on with --resume" if saved else "nothing was saved"
         print(f"interrupted; {kept}.", file=sys.stderr)
-        return 130
+        return int(getattr(stop, "exit_code", 130))
     return 0
 
 

@@ -24,7 +24,8 @@ examples:
   tune.py doctor
   tune.py leaderboard results
 
-exit codes: 0 done, 2 a mistake in what was given, 1 any other failure, 130 interrupted."""
+exit codes: 0 done, 2 a mistake in what was given, 1 any other failure, 130 or 143 stopped
+by Ctrl-C or SIGTERM: the same command goes on."""
 
 
 def tune_parser(prog: str) -> Parser:
@@ -51,7 +52,7 @@ def tune_parser(prog: str) -> Parser:
     p.add_argument(
         "--seed", type=int, help="decides initialisation, order and dropout (default: 1)"
     )
-    p.add_argument("--precision", choices=["fp32", "bf16"], help="default: fp32")
+    p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32")
     p.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -84,6 +85,12 @@ def tune_parser(prog: str) -> Parser:
     p.add_argument("--out", metavar="DIR", type=Path, help="results folder (default: results)")
     p.add_argument(
         "--overwrite", action="store_true", help="run again although a finished run is there"
+    )
+    p.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with an unfinished run where it was stopped (default)",
     )
     p.add_argument(
         "--dry-run", action="store_true", help="print the plan, its parameters and memory"
@@ -147,6 +154,7 @@ def tune(argv: Sequence[str], prog: str) -> int:
         out=args.out or Path("results"),
         controls=[] if "none" in controls else controls,
         overwrite=args.overwrite,
+        resume=args.resume,
         dry_run=args.dry_run,
         quiet=args.quiet,
     )

@@ -26,13 +26,18 @@ def total_steps(n_rows: int, recipe: Recipe) -> int:
     return min(steps, recipe.max_steps) if recipe.max_steps else steps
 
 
-def global_batches(n_rows: int, recipe: Recipe, seed: int) -> Iterator[GlobalBatch]:
-    """Yield every step's rows: each epoch a new permutation, its last batch may be smaller."""
-    last, step = total_steps(n_rows, recipe), 0
-    for epoch in range(recipe.epochs):
+def global_batches(n_rows: int, recipe: Recipe, seed: int, after: int = 0) -> Iterator[GlobalBatch]:
+    """Yield the rows of every step behind `after`: each epoch a new permutation, its last batch may
+    be smaller."""
+    last = total_steps(n_rows, recipe)
+    done = after // math.ceil(n_rows / recipe.batch_size)  # whole epochs
+    step = done * math.ceil(n_rows / recipe.batch_size)
+    for epoch in range(done, recipe.epochs):
         order = np.random.default_rng([seed, epoch]).permutation(n_rows)
         for start in range(0, n_rows, recipe.batch_size):
             step += 1
             if step > last:
                 return
-            yield GlobalBatch(step, epoch, tuple(order[start : start + recipe.batch_size].tolist()))
+            if step > after:
+                own = order[start : start + recipe.batch_size]
+                yield GlobalBatch(step, epoch, tuple(own.tolist()))

@@ -51,6 +51,12 @@ class Rows:
         """The `target` of every row."""
         return list(self._dataset["target"])
 
+    def share(self, number: int, of: int) -> Rows:
+        """Every `of`-th row, from row `number` on."""
+        if of == 1:
+            return self
+        return Rows(self._dataset.select(range(number, len(self), of)), self._structures)
+
     def first(self, n: int | None) -> Rows:
         """The first `n` rows (None: all)."""
         if n is None or n >= len(self):

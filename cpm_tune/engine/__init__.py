@@ -1,30 +1,40 @@
 """Where and how tensors run. Nothing outside this folder knows which engine it is.
 
-One process is what exists today; other engines implement the same protocol.
+`pytorch` is the engine of one or several processes; `launch` starts several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from cpm_tune.errors import UserError
+from cpm_tune.engine.device import choose_device
 from cpm_tune.spec import Execution
 
 T = TypeVar("T")
 
 
 class Engine(Protocol):
-    """What the training loop and the scorer need of an engine."""
+    """What training and scoring need of an engine.
+
+    All processes of a run call the same methods in the same order. `main` is the process that
+    writes and reports; `may_skip`: a step whose gradients overflowed may be left out (fp16).
+    """
 
     name: str
     device: torch.device
     rank: int
     world_size: int
+
+    @property
+    def main(self) -> bool: ...
+
+    @property
+    def may_skip(self) -> bool: ...
 
     def prepare(self, model: Any) -> Any:
         """Move or wrap a model with its delta inserted; return what to call forward on."""
@@ -32,42 +42,48 @@ class Engine(Protocol):
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which forward passes run."""
 
+    def seed(self, seed: int, step: int) -> None:
+        """Begin the random numbers of a step; every process has its own."""
+
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a global batch; every item belongs to exactly one process."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of a loss already divided by its global count."""
 
-    def clip(self, parameters: Iterable[Tensor], max_norm: float) -> float:
+    def clip(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], max_norm: float
+    ) -> float:
         """Combine gradients over processes, clip them to a global norm, return the norm before."""
 
-    def reduce_sum(self, value: float) -> float:
-        """Sum of a number over all processes."""
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Change the parameters (unless the gradients overflowed in fp16); clear the gradients."""
+
+    def reduce_sums(self, values: Sequence[float]) -> list[float]:
+        """Sums of numbers over all processes."""
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """All processes' items, in the order before `shard`, on every process."""
+        """In the main process all items, in the order before `shard`; elsewhere none."""
 
-    def barrier(self) -> None:
-        """Wait for all processes."""
+    def broadcast(self, value: T) -> T:
+        """The main process's value, in every process."""
+
+    def state(self) -> dict[str, Any]:
+        """What the engine has to know to go on: the loss scale."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`, of any number of processes."""
 
 
 def make_engine(execution: Execution, precision: str) -> Engine:
-    """Return the engine for these settings; raise UserError where the machine cannot run them."""
-    from cpm_tune.engine.single import SingleProcess
+    """Return the engine for these settings; raise UserError where the machine cannot run them.
 
-    wanted = execution.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
-        raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "run.device is cuda, but torch sees no CUDA device; see `doctor`, or use cpu."
-        )
+    Under torchrun (or `launch`) this process becomes one of its group.
+    """
+    from cpm_tune.engine.pytorch import TorchEngine, join_group
+
+    rank, world_size, local = join_group(execution.device)
     if execution.threads:
         torch.set_num_threads(execution.threads)
-    return SingleProcess(device, precision)
+    device = choose_device(execution.device, local)
+    return TorchEngine(device, precision, rank, world_size, checkpointing=execution.checkpointing)

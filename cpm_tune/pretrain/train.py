@@ -25,9 +25,9 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.folders import remove
+from cpm_tune.interrupt import Interrupts
 from cpm_tune.pretrain import checkpoint
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
-from cpm_tune.pretrain.interrupt import Deferred
 from cpm_tune.pretrain.log import Log, Running
 from cpm_tune.pretrain.objective import Layout, Rows, TargetLosses, build_rows, draw_mask
 from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
@@ -134,7 +134,7 @@ def train(
     """Train `model` in place; write log.jsonl, checkpoint.pt and the folder backbone to `out`.
 
     `begin` is called when everything has been read and checked. Ctrl-C and SIGTERM save after the
-    step that they come in, then raise KeyboardInterrupt. Raises UserError when the loss or a weight
+    step that they come in, then raise Interrupted. Raises UserError when the loss or a weight
     is not finite (naming the step, the sources of the batch and the last good checkpoint), when a
     checkpoint cannot be written, or does not belong to this run.
     """
@@ -190,7 +190,7 @@ def train(
 
     model.train()
     saved = judged = time.monotonic()
-    with Deferred() as stop:
+    with Interrupts() as stop, stop.held():
         while not (_done(settings, progress) or stop.requested):
             began = time.perf_counter()
             step = progress.step + 1
@@ -225,7 +225,7 @@ def train(
         save()
     if stop.requested:
         report(f"stopped at step {progress.step}; go on with --resume")
-        raise KeyboardInterrupt
+        raise stop.interrupted()
     judge("heldout-all", None)
     epochs = data.order.epochs(progress.step * settings.rows)
     log.write("end", progress, epochs=dict(zip(data.names, epochs, strict=True)))

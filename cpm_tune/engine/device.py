@@ -1,0 +1,37 @@
+"""The device of a process."""
+
+from __future__ import annotations
+
+import torch
+
+from cpm_tune.errors import UserError
+
+
+def choose_device(wanted: str, local_rank: int) -> torch.device:
+    """The device that `run.device` names; every process of a machine gets its own GPU.
+
+    Raises UserError for a name that is none, or a device that is not there.
+    """
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
+        raise UserError(f"run.device is '{wanted}', expected cpu, cuda or cuda:0.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "run.device is cuda, but torch sees no CUDA device; see `doctor`, or use cpu."
+        )
+    if device.type == "cuda" and local_rank >= 0:
+        if device.index is not None:
+            raise UserError(f"run.device is '{wanted}', expected cuda: each process has its own.")
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{local_rank + 1} processes on this machine, but torch sees "
+                f"{torch.cuda.device_count()} CUDA devices; lower --nproc."
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    return device

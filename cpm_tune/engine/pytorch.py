@@ -1,0 +1,173 @@
+"""The torch engine: one process, or several that each hold the whole frozen backbone.
+
+Only the delta has gradients, a few megabytes even on 10B, and they are summed over the processes
+once a step, after accumulation. That is all of data parallelism that is needed:
+DistributedDataParallel's buckets and hooks exist to hide the communication of gradients of the
+whole model behind its backward pass, and would communicate in every micro-batch unless told not to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cpm_tune.errors import UserError
+
+T = TypeVar("T")
+_TOGETHER = 2**25  # values summed in one message
+_WAIT = datetime.timedelta(hours=6)  # a rank may wait while another writes long texts
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_LOWEST_SCALE = 1.0
+
+
+def join_group(device: str) -> tuple[int, int, int]:
+    """Join the group that torchrun's environment describes; return (rank, world size, local rank).
+
+    Local rank is -1 where there is no group. Raises UserError if it cannot be joined.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
+        return 0, 1, -1
+    if not dist.is_initialized():
+        cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_WAIT)
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the processes did not find each other ({str(error).splitlines()[0]}); expected "
+                "MASTER_ADDR and MASTER_PORT as torchrun sets them."
+            ) from error
+    return dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0"))
+
+
+class TorchEngine:
+    """Frozen weights in fp32, bf16 or fp16; the delta stays fp32, and autocast casts its small
+    matrices where they meet. fp16 scales the loss and leaves out steps that overflow."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        device: torch.device,
+        precision: str,
+        rank: int = 0,
+        world_size: int = 1,
+        checkpointing: bool = False,
+    ) -> None:
+        self.device, self.precision = device, precision
+        self.rank, self.world_size = rank, world_size
+        self.checkpointing = checkpointing
+        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def may_skip(self) -> bool:
+        return self._scaler.is_enabled() and self._scaler.get_scale() > _LOWEST_SCALE
+
+    def prepare(self, model: Any) -> Any:
+        if self.checkpointing:
+            for layer in model.encoder.layers:
+                _recompute(layer)
+        return model.to(self.device)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        if self.precision in _AUTOCAST:
+            return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
+        return contextlib.nullcontext()
+
+    def seed(self, seed: int, step: int) -> None:
+        mixed = np.random.SeedSequence([seed, step, self.rank])
+        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
+
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        return items[self.rank :: self.world_size]
+
+    def backward(self, loss: Tensor) -> None:
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def clip(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], max_norm: float
+    ) -> float:
+        if self.world_size > 1:
+            sum_gradients(parameters)
+        self._scaler.unscale_(optimizer)
+        return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    def reduce_sums(self, values: Sequence[float]) -> list[float]:
+        if self.world_size == 1:
+            return list(values)
+        both = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(both)
+        return both.tolist()
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        if self.world_size == 1:
+            return list(items)
+        parts: list[Any] | None = [None] * self.world_size if self.main else None
+        dist.gather_object(list(items), parts)
+        if parts is None:
+            return []
+        whole: list[Any] = [None] * sum(map(len, parts))
+        for rank, part in enumerate(parts):
+            whole[rank :: self.world_size] = part
+        return whole
+
+    def broadcast(self, value: T) -> T:
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box)
+        return box[0]
+
+    def state(self) -> dict[str, Any]:
+        return self._scaler.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        if state:
+            self._scaler.load_state_dict(state)
+
+
+def sum_gradients(parameters: Sequence[Tensor]) -> None:
+    """Sum gradients over all processes; one that has none (no example was its own) adds zero."""
+    group: list[Tensor] = []
+    for number, parameter in enumerate(parameters, start=1):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        group.append(parameter.grad)
+        if number == len(parameters) or sum(g.numel() for g in group) >= _TOGETHER:
+            flat = torch.cat([gradient.flatten() for gradient in group])
+            dist.all_reduce(flat)
+            parts = torch.split(flat, [gradient.numel() for gradient in group])
+            for gradient, own in zip(group, parts, strict=True):
+                gradient.copy_(own.view_as(gradient))
+            group = []
+
+
+def _recompute(layer: nn.Module) -> None:
+    """Keep only a layer's input for the backward pass. Non-reentrant: the input may be frozen."""
+    from torch.utils.checkpoint import checkpoint
+
+    forward = layer.forward
+
+    def recomputed(*given: Any, **named: Any) -> Any:
+        if layer.training and torch.is_grad_enabled():
+            return checkpoint(forward, *given, use_reentrant=False, **named)
+        return forward(*given, **named)
+
+    layer.forward = recomputed
