@@ -56,9 +56,8 @@ def read_inputs(plan: Plan) -> Inputs:
 
 def _check_parser(plan: Plan, dev: Split) -> None:
     """A parser has to read the right text as gold, at least once in the first rows of dev."""
-    from cpm_tune.data.files import gold
+    from cpm_tune.data.files import gold, parsed
     from cpm_tune.metrics import get_metric
-    from cpm_tune.predict import parsed
 
     task = plan.task
     kind = get_metric(task.metrics[0]).prediction

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder, Example
-from cpm_tune.data.files import gold
+from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError
@@ -204,22 +204,6 @@ def _write(
                 text=texts[0],
                 unparsed=read[0] is None,
             )
-
-
-def parsed(task: Task, text: str, row: Row) -> Any:
-    """What the task's parser reads in a text; None where it cannot."""
-    parse = getattr(task.answer, "parse", None)
-    if parse is None:
-        return text
-    try:
-        return parse(text, row)
-    except ValueError:
-        return None
-    except Exception as error:  # a task file's own code
-        raise UserError(
-            f"parse() of task {task.name} failed on the text {text[:40]!r}: "
-            f"{type(error).__name__}: {error}."
-        ) from error
 
 
 def answer_losses(

@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.files import gold, records_with_rows
+from cpm_tune.data.files import gold, parsed, records_with_rows
 from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
 from cpm_tune.inputs import Inputs
 from cpm_tune.metrics import Score, get_metric
 from cpm_tune.plan import Plan
-from cpm_tune.predict import Prediction, answer_losses, parsed, predict
+from cpm_tune.predict import Prediction, answer_losses, predict
 from cpm_tune.record import ControlRecord, ScoreRecord, write_atomically
 from cpm_tune.task import BadRow, Choice, Generate, Options, Rank, Row, Task
 

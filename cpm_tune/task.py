@@ -147,11 +147,16 @@ class Submission:
     `fill(record, predictions)` returns the official record with the predictions of its rows, in
     order, in place; it is written as a line of `file`, or, where the file is one JSON document,
     `document` makes that from all of them.
+
+    The way back needs no code where the file is read like the data and its answers are the
+    predictions. Otherwise `read(record, official, rows)` returns the prediction for each row of the
+    official record from the record handed in, and raises ValueError for what is wrong.
     """
 
     file: str
     fill: Callable[[Any, Sequence[Any]], Any]
     document: Callable[[list[Any]], Any] | None = None
+    read: Callable[[Any, Any, Sequence[Row]], Sequence[Any]] | None = None
 
 
 @dataclass(frozen=True)

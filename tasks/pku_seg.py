@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,21 @@ def fill(record: Any, predictions: Sequence[Any]) -> str:
     return "  ".join(word for words in found for word in words)
 
 
+def read_line(record: Any, official: Any, rows: Sequence[Row]) -> list[list[str]]:
+    """The words of a line, sentence by sentence; one that runs over a sentence's end is cut."""
+    words = record.get("words") or ["".join(record.get("text", "").split())]
+    if "".join(words) != "".join(row["text"] for row in rows):
+        raise ValueError("without its spaces the line is another one")
+    ends = set(accumulate(map(len, words)))
+    found, start = [], 0
+    for row in rows:
+        stop = start + len(row["text"])
+        cuts = sorted({0, len(row["text"])} | {end - start for end in ends if start < end < stop})
+        found.append([row["text"][a:b] for a, b in pairwise(cuts)])
+        start = stop
+    return found
+
+
 TASK = Task(
     name="pku_seg",
     version=1,
@@ -134,5 +149,5 @@ TASK = Task(
         "bakeoff's files every tenth line of the training file is the dev split. No recipe is "
         "published for CPM-Ant; beams would cost much and change little in a copy with spaces."
     ),
-    submission=Submission("PKUSEG.txt", fill),
+    submission=Submission("PKUSEG.txt", fill, read=read_line),
 )

@@ -108,6 +108,18 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
     return {**record, "span_list": found}
 
 
+def read_spans(record: Any, official: Any, rows: Sequence[Row]) -> list[list[list[Any]]]:
+    """The spans handed in for each of the official record's sentences, in characters."""
+    text = "".join(official["tokens"])
+    if "".join(record["tokens"]) != text:
+        raise ValueError("the tokens are others")
+    spans = _spans(record)
+    return [
+        [[first - start, last - start, tag] for first, last, tag in spans if start <= first < end]
+        for start, end in _sentences(text, _spans(official))
+    ]
+
+
 TASK = Task(
     name="pku_segpos",
     version=1,
@@ -142,5 +154,5 @@ TASK = Task(
         "is unread. Any tag is accepted as written. An empty span_list counts as no answers. No "
         "recipe is published for CPM-Ant."
     ),
-    submission=Submission("PKUSEGPOS.jsonline", fill),
+    submission=Submission("PKUSEGPOS.jsonline", fill, read=read_spans),
 )

@@ -31,6 +31,18 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
     return {**record, "doc": [record["doc"][i] for i in order]}
 
 
+def read_order(record: Any, official: Any, rows: Sequence[Row]) -> list[list[float]]:
+    """Scores of the documents from the order in which they were handed in."""
+    if record["query_id"] != official["query_id"]:
+        raise ValueError(f"query_id is {record['query_id']}, expected {official['query_id']}")
+    names = [document.get("sogou_id", document["title"]) for document in official["doc"]]
+    order = [document.get("sogou_id", document["title"]) for document in record["doc"]]
+    if sorted(order) != sorted(names):
+        raise ValueError("the documents are not those of the query")
+    places = {name: [at for at, other in enumerate(order) if other == name] for name in names}
+    return [[float(len(names) - places[name].pop(0)) for name in names]]
+
+
 TASK = Task(
     name="sogou_log",
     version=1,
@@ -74,5 +86,5 @@ TASK = Task(
         "result page, and published figures stand beside it with that caveat. Over a pair nDCG@10 "
         "is 1 or 0.63, so dev and test are on different scales."
     ),
-    submission=Submission("Sogou-Log.jsonl", fill),
+    submission=Submission("Sogou-Log.jsonl", fill, read=read_order),
 )

@@ -23,6 +23,15 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
     return {**record, "word": predictions[0]}
 
 
+def read_words(record: Any, official: Any, rows: Sequence[Row]) -> list[list[str]]:
+    """The words handed in for a definition, the best first; a single one is a list of one."""
+    key = "definitions" if "definitions" in official else "definition"
+    if record[key] != official[key]:
+        raise ValueError("the definition is another one")
+    words = [record["word"]] if isinstance(record["word"], str) else record["word"]
+    return [words] * len(rows)
+
+
 TASK = Task(
     name="wantwords",
     version=1,
@@ -50,5 +59,5 @@ TASK = Task(
         '{"definition", "word"}, or {"word", "definitions"} as in the files of the model\'s '
         "project, whose empty definitions are passed over as its code does."
     ),
-    submission=Submission("WantWords.jsonl", fill),
+    submission=Submission("WantWords.jsonl", fill, read=read_words),
 )

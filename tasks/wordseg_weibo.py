@@ -51,5 +51,7 @@ TASK = Task(
         "asks for the plain word F1, which is given here. Ideographic spaces in the official "
         "files separate words like any other whitespace and are not part of the text."
     ),
-    submission=Submission("WordSegWeibo.txt", PKU_SEG.submission.fill),
+    submission=Submission(
+        "WordSegWeibo.txt", PKU_SEG.submission.fill, read=PKU_SEG.submission.read
+    ),
 )

@@ -6,6 +6,8 @@ COMMANDS = {
     "show": "cpm_tune.commands.inspect:show",
     "doctor": "cpm_tune.commands.inspect:doctor",
     "predict": "cpm_tune.commands.predict:predict",
+    "score": "cpm_tune.commands.score:score",
+
     "leaderboard": "cpm_tune.commands.leaderboard:leaderboard",
     "pretrain": "cpm_tune.commands.pretrain:pretrain",
 }

@@ -182,7 +182,7 @@ def records_with_rows(
     task: Task, file: SplitFile, bad: list[str] | None = None
 ) -> Iterator[tuple[Any, list[Row], int]]:
     """Yield each official record with its checked rows and how many of them were bad."""
-    check = _checker(task, file)
+    check = row_checker(task, file)
     number = 0
     for where, record in official_records(task, file):
         own = record.get("id") if isinstance(record, dict) else None
@@ -250,7 +250,7 @@ def _said_by(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _checker(task: Task, file: SplitFile) -> Callable[[str, Row], Row]:
+def row_checker(task: Task, file: SplitFile) -> Callable[[str, Row], Row]:
     """A function that returns a row's columns and target, or raises UserError."""
     files, answer, split = task.files, task.answer, file.split
     structures, texts, hidden = set(files.structures), set(files.texts), set(task.hidden)
@@ -357,6 +357,22 @@ def gold(task: Task, row: Row) -> Any:
         return answer.labels[target]
     hidden = getattr(answer, "gold", "")
     return row[hidden] if hidden and hidden != answer.column else target
+
+
+def parsed(task: Task, text: str, row: Row) -> Any:
+    """What the task's parser reads in a text; None where it cannot."""
+    parse = getattr(task.answer, "parse", None)
+    if parse is None:
+        return text
+    try:
+        return parse(text, row)
+    except ValueError:
+        return None
+    except Exception as error:  # a task file's own code
+        raise UserError(
+            f"parse() of task {task.name} failed on the text {text[:40]!r}: "
+            f"{type(error).__name__}: {error}."
+        ) from error
 
 
 def as_json(value: Any) -> str:
