@@ -7,7 +7,7 @@ COMMANDS = {
     "doctor": "cpm_tune.commands.inspect:doctor",
     "predict": "cpm_tune.commands.predict:predict",
     "score": "cpm_tune.commands.score:score",
-
+    "rescore": "cpm_tune.commands.rescore:rescore",
     "leaderboard": "cpm_tune.commands.leaderboard:leaderboard",
     "pretrain": "cpm_tune.commands.pretrain:pretrain",
 }

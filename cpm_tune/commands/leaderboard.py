@@ -11,7 +11,10 @@ from cpm_tune.arguments import make_parser
 
 # Each subcommand's function (argv, prog) -> exit code, imported when it is called. A results folder
 # of the same name is given as ./NAME.
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS: dict[str, str] = {
+    "compare": "cpm_tune.commands.compare:compare",
+    "verify": "cpm_tune.commands.verify:verify",
+}
 
 
 def leaderboard(argv: Sequence[str], prog: str) -> int:

@@ -22,7 +22,7 @@ from cpm_tune.metrics.parts import Parts, Sums, share
 
 if TYPE_CHECKING:
     from cpm_tune.metrics import Metric
-    from cpm_tune.metrics.parts import Array
+    from cpm_tune.metrics.parts import Array, Form
 
 RESAMPLES = 10_000
 COARSE = 1_000  # where a value needs all texts anew
@@ -52,6 +52,7 @@ class Difference:
     interval: str
     p: float
     test: str
+    form: Form
 
 
 def compare(
@@ -104,6 +105,7 @@ def compare(
         interval=method,
         p=p,
         test=said,
+        form=form,
     )
 
 

@@ -1,0 +1,48 @@
+"""The command `rescore`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cpm_tune.arguments import make_parser
+
+
+def rescore(argv: Sequence[str], prog: str) -> int:
+    """`rescore RESULTS`."""
+    p = make_parser(
+        f"{prog} rescore",
+        "Recompute every metric from the stored predictions, and say what differs.",
+        f"examples:\n  {prog} rescore results\n  {prog} rescore results --write\n\n"
+        "exit code: 0 nothing differs (or was written), 1 scores differ or a run has faults",
+    )
+    p.add_argument("results", metavar="RESULTS", type=Path, nargs="?", default=Path("results"))
+    p.add_argument(
+        "--write", action="store_true", help="put the new scores into the records; old ones stay"
+    )
+    args = p.parse_args(argv)
+    from cpm_tune.leaderboard.rescore import rescore_results
+    from cpm_tune.show import table
+
+    done = rescore_results(args.results, write=args.write)
+    if done.changes:
+        rows = [
+            (
+                *(c.run_id, c.split, c.metric, f"{c.before.value:.4f}", f"{c.now.value:.4f}"),
+                f"{c.now.value - c.before.value:+.4f}",
+                "" if c.before.signature == c.now.signature else "signature",
+            )
+            for c in done.changes
+        ]
+        print(table(("run", "split", "metric", "before", "now", "difference", "also"), rows))
+    for note in done.notes:
+        print(f"note: {note}")
+    for fault in done.faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    written = "written" if args.write else "not written, see --write"
+    said = (
+        f"{len(done.changes):,} scores differ ({written})" if done.changes else "no score differs"
+    )
+    print(f"{done.n:,} runs rescored, {said}")
+    return 1 if done.faults or (done.changes and not args.write) else 0

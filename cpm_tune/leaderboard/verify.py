@@ -1,0 +1,122 @@
+"""Does a results folder say the truth? Schema, hashes, names, and scores against predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpm_tune.errors import UserError
+from cpm_tune.paths import file_sha256
+from cpm_tune.predictions import (
+    from_predictions,
+    predictions_file,
+    read_predictions,
+    score_predictions,
+)
+from cpm_tune.record import FILE, AnyRecord, RunRecord, ScoreRecord, read_any_record
+
+WEIGHTS = "delta.safetensors"
+TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise
+
+
+def verify_results(folder: Path) -> tuple[int, list[str]]:
+    """The number of finished records below a folder, and a sentence for each fault."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such results folder.")
+    n, faults = 0, []
+    for path in sorted(folder.rglob(FILE)):
+        if path.parent.name.endswith((".partial", ".old")):
+            continue
+        n += 1
+        try:
+            record = read_any_record(path)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        if record.status == "finished":
+            faults += [f"{path.parent}: {fault}" for fault in _faults(path.parent, record)]
+    return n, faults
+
+
+def _faults(folder: Path, record: AnyRecord) -> Iterator[str]:
+    if record.run_id != record.spec.run_id:
+        yield f"run_id is {record.run_id}, but its spec gives {record.spec.run_id}."
+    if folder.name != record.run_id:
+        yield f"the folder is not called by its run_id, {record.run_id}."
+    yield from _file_faults(folder, record)
+    for split in record.data:
+        expected = getattr(record.spec.data, split, None)
+        if expected is not None and record.data[split].sha256 != expected:
+            yield f"data.{split}.sha256 is not that of the spec."
+    for split, scores in record.scores.items():
+        yield from _score_faults(folder, record, split, scores)
+
+
+def _file_faults(folder: Path, record: AnyRecord) -> Iterator[str]:
+    hashes = dict(record.predictions)
+    if isinstance(record, RunRecord) and record.delta.sha256 is not None:
+        hashes[WEIGHTS] = record.delta.sha256
+    for name, sha in hashes.items():
+        if Path(name).name != name:
+            yield f"'{name}' is not a file of the run's own folder."
+        elif not (folder / name).is_file():
+            yield f"{name} is missing."
+        elif file_sha256(folder / name) != sha:
+            yield f"{name} is not the file of the record: its sha256 differs."
+    for split in record.scores:
+        if predictions_file(split) not in hashes:
+            yield f"{split} has scores, but the record names no {predictions_file(split)}."
+    if isinstance(record, RunRecord) and record.spec.recipe is not None and WEIGHTS not in hashes:
+        yield f"the record names no {WEIGHTS}, although it was trained."
+
+
+def _score_faults(
+    folder: Path, record: AnyRecord, split: str, scores: dict[str, ScoreRecord]
+) -> Iterator[str]:
+    missing = [name for name in record.spec.metrics if name not in scores]
+    if missing:
+        yield f"{split} has no {', '.join(missing)}, which the spec names."
+    try:
+        found = read_predictions(folder / predictions_file(split))
+    except UserError as error:
+        yield str(error)
+        return
+    held = record.data.get(split)
+    if held is None or held.n != len(found):
+        said = "no rows" if held is None else f"{held.n:,} rows"
+        yield f"the record says {said} in {split}, {predictions_file(split)} has {len(found):,}."
+    for name, score in scores.items():
+        try:
+            if not from_predictions(name):
+                continue
+            now = score_predictions(name, found)
+        except UserError as error:
+            yield f"{split} {name}: {error}"
+            continue
+        for what in differing(score, now):
+            yield (
+                f"{split} {name}: {what} is recorded as {getattr(score, what)}, the predictions "
+                f"give {getattr(now, what)}{_why(score, now)}."
+            )
+
+
+def differing(score: ScoreRecord, now: ScoreRecord) -> list[str]:
+    """The parts of a score that are not what they are now; rounding is no difference."""
+    return [
+        name
+        for name in ("value", "low", "high", "n", "signature", "higher_is_better")
+        if not _equal(getattr(score, name), getattr(now, name))
+    ]
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return a == b
+
+
+def _why(score: ScoreRecord, now: ScoreRecord) -> str:
+    if score.signature == now.signature:
+        return ""
+    return " (the metric is another version: see tune.py rescore)"
