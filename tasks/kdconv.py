@@ -59,6 +59,17 @@ def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str,
     return {**record, "messages": messages}
 
 
+def read_replies(record: Any, official: Any, rows: Sequence[Row]) -> list[str | None]:
+    """The messages handed in for a dialogue; the history they follow is the official one."""
+    messages, ours = record["messages"], official["messages"]
+    for given, own in zip(messages, ours, strict=True):
+        if knowledge(given) != knowledge(own):
+            raise ValueError("the dialogue's triples are others")
+    if messages[0]["message"] != ours[0]["message"]:
+        raise ValueError(f"the dialogue begins otherwise: {str(messages[0]['message'])[:40]!r}")
+    return [messages[number].get("message") for number in to_write(ours)]
+
+
 TASK = Task(
     name="kdconv",
     version=1,
@@ -112,5 +123,5 @@ TASK = Task(
         "was not there. The board does not say which BLEU it shows; CPM-2's scorer computes "
         "bleu_4_cpm2."
     ),
-    submission=Submission("KdConv.jsonl", fill),
+    submission=Submission("KdConv.jsonl", fill, read=read_replies),
 )

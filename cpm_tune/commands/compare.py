@@ -34,7 +34,7 @@ def compare(argv: Sequence[str], prog: str) -> int:
     p.add_argument("--resamples", metavar="N", type=int, default=10_000)
     p.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
     p.add_argument("--format", choices=["text", "md", "json"], default="text")
-    args = p.parse_args(argv)
+    args = p.parse_intermixed_args(argv)  # rows before and after options
     if len(args.rows) < 2 and not (args.matrix and not args.rows):
         p.error("give two rows or more, or --matrix alone")
     if args.resamples < 100:
