@@ -55,7 +55,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) ->
     words = ["--task", "ccpm", "--delta", "lora", "--control", "none", *SMALL, "--quiet"]
     assert main([*words, "--backbone", str(small_backbone), "--out", str(folder / "runs")]) == 0
     (run,) = (folder / "runs").glob("ccpm.*")
-    (folder / "RUN").symlink_to(run)
+    for name in ("RUN", "OTHER"):
+        (folder / name).symlink_to(run)
     return folder
 
 
@@ -70,14 +71,18 @@ def test_every_tune_command_of_the_docs_runs(
     words = ["DATA" if w == "DIR" and words[i - 1] == "--data" else w for i, w in enumerate(words)]
     words = ["BACKBONE" if w == "DIR" else w for w in words]
     assert words[:2] == ["python", "tune.py"]
+    if "score" in words:  # the tour's file is of ccpm
+        sample = sample_folder(load_task("ccpm"))
+        words = [str(sample) if w == "DATA" else w for w in words]
+        words = [str(sample / "test.jsonl") if w == "CCPM.jsonl" else w for w in words]
     if "predict" in words:  # RUN is one of another task than DATA's
         words = ["RUN" if w.endswith("RUN") else w for w in words]
         words = [str(sample_folder(load_task("ccpm"))) if w == "DATA" else w for w in words]
         words += ["--out", str(workplace / f"predicted-{len(list(workplace.iterdir()))}")]
-    if "--task" in words:
+    if "--task" in words and "score" not in words:
         words += SMALL[:2] if "none" in words else SMALL
         words += [] if "--control" in words else ["--control", "none"]
-    if "leaderboard" in words:
+    if "leaderboard" in words or "rescore" in words:
         (workplace / "results").mkdir(exist_ok=True)
     monkeypatch.chdir(workplace)
     code, said, error = cli(*words[2:])
