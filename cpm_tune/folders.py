@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,28 @@ def run_lock(out: Path, run_id: str, wait: bool) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `place` on success and vanishes otherwise.
+
+    Raises UserError when `place` is there already or cannot be written.
+    """
+    if place.exists():
+        raise UserError(f"--out {place}: is there already; choose another or remove it.")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    except OSError as error:
+        raise UserError(f"--out {place}: cannot be written ({error.strerror}).") from error
+    try:
+        part.chmod(0o755)
+        yield part
+        os.replace(part, place)
+    except BaseException:
+        remove(part)
+        raise
 
 
 @contextlib.contextmanager
