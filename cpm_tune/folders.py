@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,28 @@ def _said(holder: Path) -> str:
         return f" ({holder.read_text(encoding='utf-8')})"
     except OSError:
         return ""
+
+
+@contextlib.contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `place` on success and vanishes otherwise.
+
+    Raises UserError when `place` is there already or cannot be written.
+    """
+    if place.exists():
+        raise UserError(f"--out {place}: is there already; choose another or remove it.")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+    except OSError as error:
+        raise UserError(f"--out {place}: cannot be written ({error.strerror}).") from error
+    try:
+        part.chmod(0o755)
+        yield part
+        os.replace(part, place)
+    except BaseException:
+        remove(part)
+        raise
 
 
 @contextlib.contextmanager

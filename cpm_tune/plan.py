@@ -15,7 +15,7 @@ from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.data.files import SplitFile, find_splits, is_sample, missing_parts, sample_folder
-from cpm_tune.delta.config import DeltaConfig, NoneConfig, parse_config
+from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.registry import load_preset, load_task
 from cpm_tune.spec import (
@@ -169,7 +169,7 @@ def make_plan(request: Request) -> Plan:
 
     task: Task | None = attempt(load_task, request.task, request.include)
     settings = dict(request.settings or {})
-    delta = attempt(_delta, request.delta, settings)
+    delta, factor = attempt(_delta, request.delta, settings) or (None, 1.0)
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None
@@ -178,6 +178,7 @@ def make_plan(request: Request) -> Plan:
         optional = () if trains else ("train",)  # without training it only names the majority
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
+        defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
         encoding = attempt(_settings, Encoding, "encode", settings, defaults)
         recipe = attempt(_settings, Recipe, "train", settings, defaults) if trains else None
         if isinstance(task.answer, Generate):
@@ -206,6 +207,7 @@ def make_plan(request: Request) -> Plan:
     assert splits is not None
     assert folder is not None
     assert encoding is not None
+    assert delta is not None
 
     sample = is_sample(task, splits)
     notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
@@ -294,13 +296,15 @@ def _decoding(
     return made
 
 
-def _delta(name: str, settings: Mapping[str, Any]) -> DeltaConfig:
+def _delta(name: str, settings: Mapping[str, Any]) -> tuple[DeltaConfig, float]:
+    """A delta's config, and what it multiplies the task's learning rate with."""
     config = load_preset(name)
     for key, value in settings.items():
         part, _, setting = key.partition(".")
         if part == "delta":
             config[setting] = value
-    return parse_config(config, f"delta {name}")
+    where = f"delta {name}"
+    return parse_config(config, where), lr_factor(config, where)
 
 
 def _settings(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.data.files import find_splits
 from cpm_tune.delta.config import parse_config
 from cpm_tune.errors import UserError
-from cpm_tune.folders import remove
+from cpm_tune.folders import new_folder
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, read_record
 from cpm_tune.registry import load_task
+from cpm_tune.spec import RunSpec
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.delta.insert import Delta
 
 
 def plan_of(
@@ -27,9 +32,7 @@ def plan_of(
 
     Raises UserError where task, template or backbone are no longer what the run had.
     """
-    record = read_record(run / FILE)
-    if record.status != "finished":
-        raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
+    record = _finished(run)
     spec = record.spec
     task = load_task(spec.task, include)
     template = find_template(task, spec.template)
@@ -45,6 +48,47 @@ def plan_of(
         Plan(spec, record.execution, task, template, splits, folder, delta, record.delta.name, ()),
         record,
     )
+
+
+def _finished(run: Path) -> RunRecord:
+    record = read_record(run / FILE)
+    if record.status != "finished":
+        raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
+    return record
+
+
+def check_delta(run: Path, record: RunRecord) -> None:
+    """Raise UserError if a run's delta is not the one its record names."""
+    from cpm_tune.delta.insert import WEIGHTS
+
+    if file_sha256(run / WEIGHTS) != record.delta.sha256:
+        raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
+
+
+def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
+    """The backbone of a finished run, in fp32, whatever has become of its task."""
+    import torch
+
+    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+
+    record = _finished(run)
+    folder = _backbone(record, backbone)
+    if record.spec.backbone.init == "random":
+        model = random_backbone(folder.config, record.spec.seed, torch.float32)
+    else:
+        model = load_weights(folder, torch.float32)
+    return model.eval(), folder, record
+
+
+def _other_delta(folder: Path, model: CPMAnt, spec: RunSpec) -> Delta:
+    """Insert a delta from its folder: ours, or a LoRA in PEFT's format."""
+    from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
+    from cpm_tune.delta.insert import insert, load_delta
+
+    if not (folder / PEFT_CONFIG).is_file():
+        return load_delta(folder, model, spec.backbone.sha256)
+    config, state = read_peft(folder, model)
+    return insert(model, config, spec.backbone.sha256, 0, values=state)
 
 
 def _backbone(record: RunRecord, name: str | None) -> BackboneFolder:
@@ -67,16 +111,18 @@ def predict_run(
     split: str = "test",
     out: Path | None = None,
     backbone: str | None = None,
+    delta_from: Path | None = None,
     limit: int | None = None,
     submission: bool = False,
     include: Sequence[Path] = (),
 ) -> None:
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
-    Prints the scores of a labelled split. `out` appears whole or not at all.
+    `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
+    instead of the run's. Prints the scores of a labelled split. `out` appears whole or not at all.
     """
     from cpm_tune.data.store import read_split
-    from cpm_tune.delta.insert import WEIGHTS, load_delta
+    from cpm_tune.delta.insert import load_delta
     from cpm_tune.engine import make_engine
     from cpm_tune.score import score_split, write_submission
 
@@ -85,24 +131,17 @@ def predict_run(
     if submission and task.submission is None:
         raise UserError(f"task {task.name} has no submission format.")
     place = out or Path(f"{run.name}.{split}.predictions")
-    if place.exists():
-        raise UserError(f"--out {place}: is there already; choose another or remove it.")
-    engine = make_engine(plan.execution, spec.precision)
-    encoder = encoder_of(plan, plan.folder.tokenizer())
-    rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
-    model = load_backbone(plan)
-    if spec.recipe is not None:
-        if file_sha256(run / WEIGHTS) != record.delta.sha256:
-            raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
-        load_delta(run, model, spec.backbone.sha256)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
-    except OSError as error:
-        raise UserError(f"--out {place}: cannot be written ({error.strerror}).") from error
     notes: list[str] = []
-    try:
-        part.chmod(0o755)
+    with new_folder(place) as part:
+        engine = make_engine(plan.execution, spec.precision)
+        rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
+        model = load_backbone(plan)
+        if delta_from is not None:
+            plan = replace(plan, delta=_other_delta(delta_from, model, spec).config)
+        elif spec.recipe is not None:
+            check_delta(run, record)
+            load_delta(run, model, spec.backbone.sha256)
+        encoder = encoder_of(plan, plan.folder.tokenizer())
         scored = score_split(
             plan, engine.prepare(model), Inputs(encoder, {split: rows}, engine), split, part
         )
@@ -110,10 +149,6 @@ def predict_run(
             assert task.submission is not None
             file = part / task.submission.file
             notes += write_submission(task, rows, scored.predictions, file)
-        os.replace(part, place)
-    except BaseException:
-        remove(part)
-        raise
     for name, score in scored.scores.items():
         print(f"{split} {name} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
     for note in dict.fromkeys((*scored.warnings, *notes)):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.data.encode import _placed
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,
@@ -31,6 +32,7 @@ from cpm_tune.delta.layers import BiasPadding
 from cpm_tune.delta.slots import SoftSlots, apportion, slot_places
 from cpm_tune.errors import UserError
 from cpm_tune.registry import load_task
+from cpm_tune.template import Template
 
 X = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(2))
 Z = torch.randn(2, 5, 128, generator=torch.Generator().manual_seed(3))
@@ -346,4 +348,16 @@ def test_slots_stand_in_front_before_the_last_field_and_where_the_answer_begins(
     assert found["cpm-ant", "front"] == "sentence1"
     assert found["cpm-ant", "middle"] == "sentence2"
     assert found["cpm-ant", "back"] == "the end"
-    assert "middle" not in slot_places(["text", "field", "answer"])
+    one_field = ["text", "field", "text", "option", "text"]
+    assert slot_places(one_field)["middle"] == 3
+    assert slot_places(["text", "field", "answer"])["middle"] == 1
+
+
+def test_slots_at_the_same_place_keep_their_order() -> None:
+    places = slot_places(["field", "answer"])
+    assert places == {"front": 0, "middle": 0, "back": 1}
+    task, soft = load_task("wantwords"), SoftSlots(SoftPromptConfig(soft_token_num=9), SHAPE)
+    template = Template("t", "{definition}{answer}")
+    placed, _ = _placed(template, soft)
+    assert placed == {0: tuple(range(FIRST, FIRST + 6)), 1: tuple(range(FIRST + 6, FIRST + 9))}
+    assert task.answer_kind == "generate"

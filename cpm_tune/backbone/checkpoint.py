@@ -245,8 +245,6 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
     import os
     import tempfile
 
-    from safetensors.torch import save_file
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -254,15 +252,21 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         staged = Path(scratch) / "backbone"
         staged.mkdir()
-        config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
-        (staged / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        (staged / "vocab.txt").write_text(vocabulary, encoding="utf-8")
-        save_file(
-            {k: v.contiguous() for k, v in model.state_dict().items()}, staged / "model.safetensors"
-        )
+        write_native(staged, model, vocabulary, trained=trained)
         try:
             os.replace(staged, path)
         except OSError as error:
             if not path.exists():
                 raise
             raise UserError(f"{path}: is there already; give another folder.") from error
+
+
+def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
+    """Write the files of our own layout into an empty folder."""
+    from safetensors.torch import save_file
+
+    config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors")

@@ -8,6 +8,7 @@ COMMANDS = {
     "predict": "cpm_tune.commands.predict:predict",
     "score": "cpm_tune.commands.score:score",
     "rescore": "cpm_tune.commands.rescore:rescore",
+    "export": "cpm_tune.commands.export:export",
     "leaderboard": "cpm_tune.commands.leaderboard:leaderboard",
     "pretrain": "cpm_tune.commands.pretrain:pretrain",
 }

@@ -14,13 +14,20 @@ def predict(argv: Sequence[str], prog: str) -> int:
         f"{prog} predict",
         "Predict with a finished run: another file, another split, a submission.",
         f"examples:\n  {prog} predict results/RUN --data DIR --submission\n"
-        f"  {prog} predict results/RUN --split dev --out predictions",
+        f"  {prog} predict results/RUN --split dev --out predictions\n"
+        f"  {prog} predict results/RUN --delta-from ADAPTER",
     )
     p.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
     p.add_argument("--data", metavar="DIR", type=Path, help="official files (default: sample data)")
     p.add_argument("--split", choices=["train", "dev", "test"], default="test")
     p.add_argument("--out", metavar="DIR", type=Path, help="default: RUN.SPLIT.predictions here")
     p.add_argument("--backbone", metavar="NAME|DIR", help="where the run's backbone is now")
+    p.add_argument(
+        "--delta-from",
+        metavar="DIR",
+        type=Path,
+        help="another delta for this backbone instead: a run's folder, or a LoRA saved by PEFT",
+    )
     p.add_argument("--limit", metavar="N", type=int, help="the first N rows")
     p.add_argument(
         "--submission", action="store_true", help="also write the file the organisers score"

@@ -242,8 +242,10 @@ def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids],
             f"{', '.join(places)}); set its ratio to 0 (--set 'delta.ratio_list=[…]') or choose "
             "another template."
         )
-    before_option = soft.options[0] if soft.options else ()
-    return {places[name]: soft.slot_ids(name) for name in soft.names}, before_option
+    placed: dict[int, Ids] = {}
+    for name in soft.names:
+        placed[places[name]] = (*placed.get(places[name], ()), *soft.slot_ids(name))
+    return placed, soft.options[0] if soft.options else ()
 
 
 def describe(example: Example, encoder: Encoder) -> list[dict[str, Any]]:

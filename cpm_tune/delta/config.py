@@ -207,9 +207,20 @@ CONFIGS: dict[str, type[DeltaConfig]] = {
 }
 
 
+def lr_factor(values: Mapping[str, Any], where: str) -> float:
+    """By how much a raw config multiplies a task's learning rate, which is LoRA's (default: 1)."""
+    factor = values.get("lr_factor", 1)
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 1e6:
+        raise UserError(f"{where}: lr_factor is {factor!r}, expected a number above 0.")
+    return float(factor)
+
+
 def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
-    """Check a raw config (its "about" header is dropped); raise UserError naming the key."""
-    values = {key: value for key, value in values.items() if key != "about"}
+    """Check a raw config; raise UserError naming the key.
+
+    Its "about" header and "lr_factor", which is no part of the method, are dropped.
+    """
+    values = {key: value for key, value in values.items() if key not in ("about", "lr_factor")}
     kind = values.get("delta_type")
     if not isinstance(kind, str) or kind not in CONFIGS:
         raise UserError(f"{where}: delta_type is {kind!r}.{did_you_mean(str(kind), CONFIGS)}")

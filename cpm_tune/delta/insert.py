@@ -89,8 +89,8 @@ class Delta:
         os.replace(part, folder / CONFIG)
 
 
-def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
-    """Insert a saved delta into its backbone; raise UserError if it belongs to another one."""
+def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
+    """A saved delta's config and tensors; raise UserError if it belongs to another backbone."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -105,13 +105,13 @@ def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
             f"{folder}: this delta was trained on another backbone (sha256 {owner[:12]}…, here "
             f"{backbone_sha256[:12]}…); give --backbone the one it was trained on."
         )
-    delta = _insert(backbone, parse_config(config, str(folder / CONFIG)), owner, seed=0)
-    try:
-        delta.load_state(state)
-    except UserError:
-        delta.remove()
-        raise
-    return delta
+    return parse_config(config, str(folder / CONFIG)), state
+
+
+def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
+    """Insert a saved delta into its backbone; raise UserError if it belongs to another one."""
+    config, state = read_delta(folder, backbone_sha256)
+    return insert(backbone, config, backbone_sha256, 0, values=state)
 
 
 def insert(
@@ -120,20 +120,25 @@ def insert(
     backbone_sha256: str,
     seed: int,
     tokenizer: Tokenizer | None = None,
+    *,
+    values: dict[str, Tensor] | None = None,
 ) -> Delta:
     """Insert a delta, freeze everything else, draw its initial values from `seed`.
 
-    The values are fp32 whatever the backbone's dtype, and the same on every device. A tokenizer is
-    needed for a soft prompt that begins as a text. Raises UserError where the delta does not fit
+    With `values` (a saved delta's tensors) it begins with these instead. The values are fp32
+    whatever the backbone's dtype, and those drawn the same on every device. A tokenizer is needed
+    for a soft prompt that begins as a text. Raises UserError where the delta does not fit
     the backbone, nothing would be trained, or the backbone carries a delta already.
     """
     delta = _insert(backbone, config, backbone_sha256, seed)
-    if isinstance(config, SoftPromptConfig):
-        try:
+    try:
+        if values is not None:
+            delta.load_state(values)
+        elif isinstance(config, SoftPromptConfig):
             _initialise(delta, config, seed, tokenizer)
-        except UserError:
-            delta.remove()
-            raise
+    except UserError:
+        delta.remove()
+        raise
     return delta
 
 

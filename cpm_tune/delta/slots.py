@@ -86,11 +86,14 @@ def slot_places(kinds: Sequence[str]) -> dict[str, int]:
     """Before which piece of a template each slot stands.
 
     `kinds` are the kinds of the template's pieces (text, field, option, answer). Front: before all.
-    Middle: before the last field, if there are several. Back: where the model begins to answer,
-    that is before an answer, or behind everything if options are written into the text.
+    Middle: before the last field; a template with one field has its middle before its option, or
+    else before that field. Back: where the model begins to answer, that is before an answer, or
+    behind everything if options are written into the text. Slots may share a place.
     """
     fields = [place for place, kind in enumerate(kinds) if kind == "field"]
     places = {"front": 0, "back": len(kinds) - ("answer" in kinds)}
-    if len(fields) > 1:
+    if len(fields) == 1 and "option" in kinds:
+        places["middle"] = kinds.index("option")
+    elif fields:
         places["middle"] = fields[-1]
     return places

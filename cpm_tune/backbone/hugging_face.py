@@ -1,0 +1,63 @@
+"""Writes a backbone as transformers' CpmAntForCausalLM, with the files of its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpm_tune.backbone.model import CPMAnt
+
+_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "bod_token": "<d>",
+    "eod_token": "</d>",
+    "line_token": "</n>",
+    "space_token": "</_>",
+}
+
+
+def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
+    """Write config.json, model.safetensors, vocab.txt and tokenizer_config.json to a folder.
+
+    The backbone must have all sub-blocks (no mask_modules). Weights keep their dtype.
+    """
+    from safetensors.torch import save_file
+
+    state: dict[str, torch.Tensor] = {}
+    for name, value in model.state_dict().items():
+        if name not in ("input_embedding.weight", "prompt_embedding.weight"):
+            state[f"cpmant.{name}"] = value.contiguous()
+    token, prompt = model.input_embedding.weight, model.prompt_embedding.weight
+    state["cpmant.input_embedding.weight"] = torch.cat((token, prompt)).detach()
+    state["lm_head.weight"] = token.detach().clone()
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    _write(folder / "config.json", _config(model))
+    (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    _write(folder / "tokenizer_config.json", {"tokenizer_class": "CpmAntTokenizer", **_TOKENS})
+
+
+def _config(model: CPMAnt) -> dict[str, Any]:
+    shape = model.config.to_dict()
+    renamed = {
+        "dim_model": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+    }
+    kept = {renamed.get(k, k): v for k, v in shape.items() if k != "mask_modules"}
+    return {
+        "architectures": ["CpmAntForCausalLM"],
+        "model_type": "cpmant",
+        "torch_dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "tie_word_embeddings": False,
+        **kept,
+    }
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,168 @@
+"""Deltas in the formats of other libraries: PEFT's and OpenDelta's own checkpoints.
+
+PEFT knows one of our methods on transformers' CpmAnt, LoRA: it has no bottleneck adapters, and its
+prompts need `inputs_embeds` and `past_key_values`, which CpmAnt does not take.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.delta.config import (
+    AdapterConfig,
+    CompacterConfig,
+    DeltaConfig,
+    LoraConfig,
+    ModuleConfig,
+    parse_config,
+)
+from cpm_tune.delta.merge import lora_modules
+from cpm_tune.delta.modules import matched_modules
+from cpm_tune.errors import UserError
+
+PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_PLAIN: dict[str, Any] = {  # what else PEFT's LoRA can be, and what it is here
+    "bias": "none",
+    "use_dora": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "modules_to_save": None,
+    "fan_in_fan_out": False,
+}
+
+
+def write_peft(
+    folder: Path, backbone: CPMAnt, config: DeltaConfig, state: dict[str, Tensor]
+) -> None:
+    """Write a LoRA as PEFT does, for transformers' CpmAntForCausalLM.
+
+    Raises UserError for any other method, or a backbone that transformers has no class for.
+    """
+    from safetensors.torch import save_file
+
+    check_hugging_face(backbone)
+    if not isinstance(config, LoraConfig):
+        raise UserError(
+            f"PEFT cannot express {config.delta_type} on CpmAnt, only lora; use --to opendelta, or "
+            "--to hf for what can be merged."
+        )
+    values = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "target_modules": _endings(backbone, config),
+        "r": config.lora_r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "init_lora_weights": True,
+        "use_rslora": False,
+        **_PLAIN,
+    }
+    _write_json(folder / PEFT_CONFIG, values)
+    named = {
+        f"{_PREFIX}cpmant.{name}.lora_{side}.weight": state[f"{name}.lora.lora_{side}"].contiguous()
+        for name in lora_modules(state)
+        for side in "AB"
+    }
+    save_file(named, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
+
+
+def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Read a LoRA of PEFT's for transformers' CpmAnt: its config, and tensors under our names.
+
+    Raises UserError for other methods, variants of LoRA that add more than B A, and keys that are
+    not modules of this backbone.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        values = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / PEFT_WEIGHTS)
+        kind, rank, alpha = values["peft_type"], values["r"], values["lora_alpha"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(
+            f"{folder}: no readable LoRA of PEFT ({PEFT_CONFIG} and {PEFT_WEIGHTS}): {error}"
+        ) from error
+    if kind != "LORA":
+        raise UserError(f"{folder / PEFT_CONFIG}: peft_type is {kind!r}, expected LORA.")
+    for key, plain in _PLAIN.items():
+        if values.get(key, plain) not in (plain, None):
+            raise UserError(
+                f"{folder / PEFT_CONFIG}: {key} is {values[key]!r}, which this LoRA has not; "
+                f"expected {plain!r}."
+            )
+    state: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name, dot, rest = key.removeprefix(_PREFIX).removeprefix("cpmant.").partition(".lora_")
+        side = rest.removesuffix(".weight")
+        if not dot or side not in ("A", "B") or tensor.dim() != 2:
+            raise UserError(f"{folder / PEFT_WEIGHTS}: {key} is no part of a LoRA.")
+        state[f"{name}.lora.lora_{side}"] = tensor.float()
+    scaled = alpha * math.sqrt(rank) if values.get("use_rslora") else alpha
+    raw = {
+        "delta_type": "lora",
+        "modified_modules": lora_modules(state),
+        "lora_r": rank,
+        "lora_alpha": scaled,
+        "lora_dropout": float(values.get("lora_dropout") or 0.0),
+    }
+    targets = values.get("target_modules")
+    config = parse_config(raw, str(folder / PEFT_CONFIG))
+    assert isinstance(config, LoraConfig)
+    found = matched_modules(backbone, config)
+    if isinstance(targets, list) and all(isinstance(target, str) for target in targets):
+        short = config.model_copy(update={"modified_modules": tuple(sorted(targets))})
+        if all(any(("." + n).endswith("." + t) for n in found) for t in targets):
+            config = short if matched_modules(backbone, short) == found else config
+    return config, state
+
+
+def write_opendelta(
+    folder: Path, backbone: CPMAnt, config: DeltaConfig, state: dict[str, Tensor]
+) -> None:
+    """Write a checkpoint as OpenDelta's `save_finetuned` does: config.json, pytorch_model.bin.
+
+    Raises UserError for a method whose OpenDelta class does not work on CPM-Ant.
+    """
+    import torch
+
+    if not isinstance(config, LoraConfig | AdapterConfig | CompacterConfig):
+        raise UserError(
+            f"OpenDelta's own {config.delta_type} does not work on CPM-Ant (ours computes it "
+            "differently, see docs/deltas.md), so it could not load this; lora, adapter and "
+            "compacter can be exported."
+        )
+    values = config.model_dump(mode="json", exclude={"exclude_modules"})
+    values["modified_modules"] = _endings(backbone, config)
+    values |= {"backbone_class": type(backbone).__name__, "opendelta_version": "0.3.2"}
+    _write_json(folder / "config.json", {**values, "common_structure": False})
+    torch.save(state, folder / "pytorch_model.bin")
+
+
+def check_hugging_face(backbone: CPMAnt) -> None:
+    """Raise UserError for a backbone that transformers has no class for."""
+    if any(flag for pair in backbone.config.mask_modules for flag in pair):
+        raise UserError(
+            "transformers' CpmAnt has every sub-block, this backbone lacks some (mask_modules); "
+            "use --to merged or --to opendelta."
+        )
+
+
+def _endings(backbone: CPMAnt, config: ModuleConfig) -> list[str]:
+    """Which modules, in a form that needs no exclusion: OpenDelta's LoRA ignores it."""
+    return list(
+        matched_modules(backbone, config) if config.exclude_modules else config.modified_modules
+    )
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

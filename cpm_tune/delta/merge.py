@@ -1,0 +1,78 @@
+"""Puts a delta's effect into the backbone's own weights, where the method allows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.delta.config import FullConfig, LoraConfig, NoneConfig
+from cpm_tune.delta.insert import Delta
+from cpm_tune.errors import UserError
+
+TOLERANCE = 1e-3  # relative to the largest hidden state; fp32 products in another order give 1e-6
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far merged weights are from backbone and delta: hidden states of random text."""
+
+    largest: float
+    relative: float
+
+
+@torch.no_grad()
+def merge(delta: Delta) -> Difference:
+    """Merge a delta; the backbone then stands alone, without the delta's modules.
+
+    LoRA: W + (lora_alpha / lora_r) B A. Full fine-tuning is in the weights already. Raises
+    UserError for a method that weights cannot express, or if the outputs before and after differ by
+    more than TOLERANCE.
+    """
+    backbone, config = delta.backbone, delta.config
+    if isinstance(config, FullConfig | NoneConfig):
+        return Difference(0.0, 0.0)
+    if not isinstance(config, LoraConfig):
+        raise UserError(
+            f"a {config.delta_type} cannot be merged: what it computes is no change of CPM-Ant's "
+            "weights. LoRA and full can; export the others with --to opendelta where it knows them."
+        )
+    before, state = _probe(backbone), delta.state()
+    delta.remove()
+    for name in lora_modules(state):
+        weight = backbone.get_submodule(name).get_parameter("weight")
+        a, b = (state[f"{name}.lora.lora_{side}"].to(weight.device) for side in "AB")
+        weight.copy_(weight.float() + (config.lora_alpha / config.lora_r) * (b @ a))
+    after = _probe(backbone)
+    largest = float((after - before).abs().max())
+    found = Difference(largest, largest / max(float(before.abs().max()), 1e-12))
+    if not found.relative <= TOLERANCE:
+        raise UserError(
+            f"the merged weights give other outputs: largest difference {largest:.2e}, relative "
+            f"{found.relative:.2e}, allowed {TOLERANCE:g}; keep the delta apart."
+        )
+    return found
+
+
+def lora_modules(state: dict[str, Tensor]) -> list[str]:
+    """Names of the modules that a LoRA's tensors belong to, in order."""
+    end = ".lora.lora_A"
+    return [key.removesuffix(end) for key in state if key.endswith(end)]
+
+
+def _probe(backbone: CPMAnt) -> Tensor:
+    """fp32 hidden states of 8 rows of 32 random tokens behind the backbone's own prompt 0."""
+    was_training, shape = backbone.training, backbone.config
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randint(shape.vocab_size, (8, 32), generator=generator)
+    head = shape.vocab_size + torch.arange(shape.prompt_length)
+    ids = torch.cat((head.expand(8, -1), text), 1)
+    segment = torch.zeros_like(ids)
+    segment[:, shape.prompt_length :] = shape.segment_types - 1
+    device = backbone.input_embedding.weight.device
+    backbone.eval()
+    hidden: Tensor = backbone(ids.to(device), segment.to(device)).float()
+    backbone.train(was_training)
+    return hidden
