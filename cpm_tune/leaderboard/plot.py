@@ -145,6 +145,7 @@ def _radar(board: Board, rows: Sequence[Row | QuotedRow]) -> Figure | None:
         if None not in means:
             axes.fill(*ring, color=COLOURS[i], alpha=0.06)
     axes.set_xticks(angles, [_wrapped(name) for name in CAPABILITIES], fontsize=9)
+    axes.tick_params(axis="x", pad=18)
     axes.set_yticks([0.25, 0.5, 0.75, 1], [])
     axes.set_ylim(0, 1.05)
     axes.set_title("The seven capabilities; each axis ends at its best row", fontsize=11, pad=24)
