@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from pathlib import Path
 
 import pytest
 from test_record import SHA, record, spec
 
-from cpm_tune.leaderboard.table import leaderboard, make_tables, read_results
+from cpm_tune.leaderboard.export import export
+from cpm_tune.leaderboard.table import make_tables, read_results
 from cpm_tune.record import RunRecord, write_record
 from cpm_tune.spec import BackboneSpec, DataSpec, Recipe
 
@@ -72,7 +72,7 @@ def test_runs_that_are_not_comparable_are_in_tables_of_their_own(other: object) 
 def test_what_keeps_tables_apart_is_said(tmp_path: Path) -> None:
     limited = spec(data=DataSpec(train=SHA, dev=SHA, test=SHA, limit=10, sample=True))
     store(tmp_path, record(), record(of=limited))
-    text, warnings = leaderboard(tmp_path, "text")
+    text, warnings = export(tmp_path, "text")
     assert not warnings
     assert "limited to 10 rows" in text
     assert "sample data, not comparable" in text
@@ -87,11 +87,15 @@ def test_corrupt_foreign_failed_and_unfinished_files_are_named_and_left_out(tmp_
     failed = record(of=spec(seed=9), status="failed", scores={}, error="no memory")
     (tmp_path / "x.partial").mkdir()
     write_record(tmp_path / "x.partial", failed)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json.part").write_text('{"schema', encoding="utf-8")
+    (tmp_path / "notes.json").write_text("[]", encoding="utf-8")
     records, warnings = read_results(tmp_path)
     assert len(records) == 1
-    for name in ("corrupt", "foreign", "empty", "x.partial: failed", "no memory"):
-        assert any(name in warning for warning in warnings)
-    assert len(warnings) == 4
+    said = ("corrupt", "foreign", "empty", "x.partial: failed", "no memory", "half", "notes.json")
+    for name in said:
+        assert any(name in warning for warning in warnings), name
+    assert len(warnings) == 6
 
 
 def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:
@@ -102,15 +106,5 @@ def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:
     assert "there twice" in warnings[0]
 
 
-def test_json_and_markdown_say_what_the_text_says(tmp_path: Path) -> None:
-    store(tmp_path, record(0.75))
-    (table,) = json.loads(leaderboard(tmp_path, "json")[0])
-    assert table["rows"][0]["mean"] == 0.75
-    markdown = leaderboard(tmp_path, "md")[0].splitlines()
-    cells = [len(line.split("|")) for line in markdown if line.startswith("|")]
-    assert len(cells) == 3
-    assert len(set(cells)) == 1
-
-
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
-    assert leaderboard(tmp_path, "text")[0].endswith("no finished runs.")
+    assert export(tmp_path, "text")[0].endswith("no finished runs.")

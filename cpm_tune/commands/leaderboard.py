@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpm_tune.arguments import make_parser
+from cpm_tune.errors import UserError
 
 # Each subcommand's function (argv, prog) -> exit code, imported when it is called. A results folder
 # of the same name is given as ./NAME.
 SUBCOMMANDS: dict[str, str] = {
     "compare": "cpm_tune.commands.compare:compare",
     "verify": "cpm_tune.commands.verify:verify",
+    "plot": "cpm_tune.commands.leaderboard_plot:plot",
 }
+FORMATS = ("text", "md", "csv", "csv-wide", "latex", "json", "html")
 
 
 def leaderboard(argv: Sequence[str], prog: str) -> int:
@@ -28,19 +31,61 @@ def leaderboard(argv: Sequence[str], prog: str) -> int:
     return _tables(argv, prog)
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(text)
+    return value
+
+
 def _tables(argv: Sequence[str], prog: str) -> int:
     p = make_parser(
         f"{prog} leaderboard",
-        "Rank the runs of a results folder.",
-        f"examples:\n  {prog} leaderboard results\n  {prog} leaderboard results --format md",
+        "Rank the runs of a results folder: a table for each dataset (text), or the whole board "
+        "(every other format). Subcommands: " + ", ".join(sorted(SUBCOMMANDS)) + "; "
+        f"`{prog} leaderboard SUBCOMMAND --help` says more.",
+        f"examples:\n  {prog} leaderboard results\n"
+        f"  {prog} leaderboard results --published\n"
+        f"  {prog} leaderboard results --format html --out leaderboard.html\n"
+        f"  {prog} leaderboard results --format latex --out leaderboard.tex\n"
+        f"  {prog} leaderboard plot results --out figures",
     )
     p.add_argument("results", metavar="RESULTS", type=Path, nargs="?", default=Path("results"))
-    p.add_argument("--format", choices=["text", "md", "json"], default="text")
+    p.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="csv has a line a score, csv-wide a line a row, html is one page that works offline "
+        "(default: by the ending of --out, else text)",
+    )
+    p.add_argument("--out", metavar="FILE", type=Path, help="write here, not to the terminal")
+    p.add_argument("--published", action="store_true", help="add published rows, marked as quoted")
+    p.add_argument(
+        "--predictions",
+        metavar="N",
+        type=_count,
+        default=20,
+        help="html: embed the first N test predictions of a run (default: 20)",
+    )
+    p.add_argument(
+        "--include",
+        metavar="PATH",
+        type=Path,
+        action="append",
+        default=[],
+        help="a task file or a folder of them, for the place of its datasets; repeatable",
+    )
     args = p.parse_args(argv)
-    from cpm_tune.leaderboard import table
+    from cpm_tune.leaderboard.export import by_ending, export, write
 
-    text, warnings = table.leaderboard(args.results, args.format)
-    for warning in warnings:
-        print(f"note: {warning}", file=sys.stderr)
-    print(text)
+    style = args.format or by_ending(args.out)
+    text, notes = export(args.results, style, args.published, tuple(args.include), args.predictions)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if args.out is None:
+        print(text)
+        return 0
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out}: a folder; give the name of a file.")
+    write(args.out, text)
+    print(f"{args.out}: written ({style}, {len(text.encode()):,} bytes)")
     return 0

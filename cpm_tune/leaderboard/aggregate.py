@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -330,18 +330,21 @@ def _column(runs: Sequence[Found], hierarchy: Hierarchy) -> Column:
     )
 
 
-_APART: Mapping[str, Callable[[Column], str]] = {
-    "version": lambda c: f"task version {c.version}",
-    "template": lambda c: f"template {c.template} v{c.template_version}",
-    "data": lambda c: f"dev {(c.dev_sha256 or '-')[:8]}, test {(c.test_sha256 or '-')[:8]}",
-    "notes": lambda c: "; ".join(c.notes) or "all rows of the given files",
-    "metric": lambda c: f"metric {c.signature}",
-}
+def _traits(column: Column) -> list[str]:
+    """What keeps columns of a dataset apart, in words; in the same order for every column."""
+    return [
+        f"task version {column.version}",
+        f"template {column.template} v{column.template_version}",
+        f"dev {(column.dev_sha256 or '-')[:8]}, test {(column.test_sha256 or '-')[:8]}",
+        "; ".join(column.notes) or "all rows of the given files",
+        f"metric {column.signature}",
+    ]
 
 
 def _say_what_keeps_apart(columns: Sequence[Column]) -> None:
     for column in columns:
-        others = [c for c in columns if c.task == column.task and c is not column]
+        mine = _traits(column)
+        others = [_traits(c) for c in columns if c.task == column.task and c is not column]
         column.apart = [
-            say(column) for say in _APART.values() if any(say(c) != say(column) for c in others)
+            trait for i, trait in enumerate(mine) if any(other[i] != trait for other in others)
         ]

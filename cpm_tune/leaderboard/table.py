@@ -11,7 +11,6 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.record import RunRecord
@@ -82,9 +81,6 @@ def row_key(record: RunRecord) -> str:
     """Everything that decides the result, but the seed."""
     spec = record.spec.model_dump(mode="json", exclude={"seed"})
     return json.dumps(spec, sort_keys=True)
-
-
-_comparable_key, _row_key = comparable_key, row_key
 
 
 def _table(records: list[RunRecord]) -> Table:
@@ -194,32 +190,14 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def leaderboard(folder: Path, style: str) -> tuple[str, list[str]]:
-    """Return the tables of a results folder as text, md or json, and warnings about files."""
-    records, warnings = read_results(folder)
-    tables = make_tables(records)
-    if style == "json":
-        return json.dumps([_as_json(t) for t in tables], ensure_ascii=False, indent=1), warnings
-    if not tables:
-        return f"{folder}: no finished runs.", warnings
-    return "\n\n".join(_as_text(t, style) for t in tables), warnings
-
-
-def _as_json(table: Table) -> dict[str, Any]:
-    return {**vars(table), "rows": [vars(row) for row in table.rows]}
-
-
-def _as_text(table: Table, style: str) -> str:
+def as_text(table: Table) -> str:
+    """One table for the terminal: heading, notes, rows."""
     title = f"{table.task}: {table.metric}, template {table.template}, {table.heading}"
     notes = [*table.notes]
     if table.majority is not None:
         notes.append(f"majority class {table.majority:.4f}")
     rows = [_cells(row) for row in table.rows]
-    if style == "md":
-        lines = [f"### {title}", "", *(f"- {note}" for note in notes), ""]
-        lines += ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
-        ]
-        return "\n".join(lines)
     return "\n".join([title, *(f"  {note}" for note in notes), text_table(HEADER, rows)])
+
+
+_comparable_key, _row_key = comparable_key, row_key

@@ -82,6 +82,24 @@ def label(row: Row) -> str:
     return row.id
 
 
+def quoted_text(board: Board) -> str:
+    """The quoted rows for the terminal, under a heading of their own."""
+    from cpm_tune.show import table
+
+    columns = [c for c in board.columns if any(c.id in row.cells for row in board.quoted)]
+    header = ("row", *board.indices, *(c.task for c in columns))
+    rows = [
+        (
+            f"{row.name}, {row.setting}",
+            *(number(row.indices[name].value, 1) or "-" for name in board.indices),
+            *(number(row.cells[c.id].value) if c.id in row.cells else "-" for c in columns),
+        )
+        for row in board.quoted
+    ]
+    sources = [f"  {stem}: {source}" for stem, source in board.sources.items()]
+    return "\n".join([f"Quoted rows ({QUOTED}):", table(header, rows), *sources])
+
+
 def as_csv(board: Board, wide: bool = False) -> str:
     """Long: a line for each cell, with interval and cost. Wide: a line for each row.
 

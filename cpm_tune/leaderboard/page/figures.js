@@ -2,6 +2,10 @@
 function chart(width, height, title, ...children) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title }, ...children);
 }
+// As wide as its place, so that letters keep their size.
+function widthOf(id, most = 1400) {
+  return Math.max(280, Math.min(most, $(id).clientWidth || 560));
+}
 function put(id, node, table) {
   $(id).replaceChildren(node || el("p", { class: "empty" }, t("nothing")));
   $(`${id}-table`).replaceChildren(...(table ? [table] : []));
@@ -42,40 +46,45 @@ function renderRadar() {
   const rows = chosenRows().map((row) => ({ row, values: SEVEN.map((c) => capabilityMean(row, c)) }))
     .filter(({ values }) => values.some((v) => v !== null));
   if (!rows.length) return put("radar", null, null);
-  const top = state.base ? Math.max(...rows.flatMap(({ values }) => values.filter((v) => v !== null))) * 1.05 : 100;
-  const [cx, cy, r] = [260, 205, 150];
-  const point = (i, share) => {
+  const tops = SEVEN.map((c, i) => (state.base ? null : Math.max(...[...ROWS.values()].map((row) => capabilityMean(row, c) ?? 0), ...rows.map(({ values }) => values[i] ?? 0)) || 1));
+  const top = state.base ? Math.max(...rows.flatMap(({ values }) => values.filter((v) => v !== null))) * 1.05 : 1;
+  const share = (i, v) => (state.base ? v / top : v / tops[i]);
+  const w = widthOf("radar", 560);
+  const narrow = w < 430;
+  const [cx, cy, r] = [w / 2, narrow ? 165 : 205, Math.min(155, w * (narrow ? 0.27 : 0.3))];
+  const point = (i, part) => {
     const angle = (2 * Math.PI * i) / SEVEN.length - Math.PI / 2;
-    return [(cx + r * share * Math.cos(angle)).toFixed(1), (cy + r * share * Math.sin(angle)).toFixed(1)];
+    return [(cx + r * part * Math.cos(angle)).toFixed(1), (cy + r * part * Math.sin(angle)).toFixed(1)];
   };
-  const rings = ticks(0, top, 4).filter((v) => v > 0);
-  const node = chart(520, 420, t("radar"),
+  const rings = state.base ? ticks(0, top, 4).filter((v) => v > 0) : [0.25, 0.5, 0.75, 1];
+  const node = chart(w, 2 * cy + 10, t("radar"),
     ...rings.map((v) => svg("path", { class: "grid", d: `M${SEVEN.map((_, i) => point(i, v / top).join(",")).join("L")}Z` })),
     ...SEVEN.map((_, i) => svg("path", { class: "grid", d: `M${cx},${cy}L${point(i, 1).join(",")}` })),
-    ...rings.map((v) => label(cx + 4, cy - (r * v) / top + 4, short(v), "start")),
+    ...(state.base ? rings.map((v) => label(cx + 4, cy - (r * v) / top + 4, short(v), "start")) : []),
     ...SEVEN.flatMap((name, i) => {
       const [x, y] = point(i, 1.1).map(Number);
       const anchor = Math.abs(x - cx) < 20 ? "middle" : x > cx ? "start" : "end";
-      const words = wrapped(capabilityName(name), 17);
+      const words = wrapped(capabilityName(name), narrow ? 13 : 17);
       const rise = y < cy - 100 ? words.length - 1 : y > cy + 60 ? 0 : (words.length - 1) / 2;
       return words.map((word, k) => label(x, y + 4 + (k - rise) * 14, word, anchor, "strong"));
     }),
     ...rows.flatMap(({ row, values }) => {
-      const path = svg("path", { d: radarPath(values, (i, v) => point(i, v / top)), "stroke-width": 2 });
+      const path = svg("path", { d: radarPath(values, (i, v) => point(i, share(i, v))), "stroke-width": 2 });
       path.style.stroke = colour(row.id);
       path.style.fill = values.every((v) => v !== null) ? colour(row.id) : "none";
       path.style.fillOpacity = "0.07";
       if (row.quoted) path.setAttribute("stroke-dasharray", "5 4");
       const dots = values.map((v, i) => {
         if (v === null) return null;
-        const [x, y] = point(i, v / top);
+        const [x, y] = point(i, share(i, v));
         const dot = svg("circle", { cx: x, cy: y, r: 3 }, svg("title", {}, `${rowName(row)}: ${score(v)}`));
         dot.style.fill = colour(row.id);
         return dot;
       });
       return [path, ...dots.filter(Boolean)];
     }));
-  const table = plainTable(`${t("radar")}: ${t("radarNote")}`,
+  $("radar-note").textContent = `${t("radarNote")} ${state.base ? "" : t("radarScale")}`;
+  const table = plainTable(t("radar"),
     [[t("row"), false], ...SEVEN.map((c) => [capabilityName(c), true])],
     rows.map(({ row, values }) => [rowName(row), ...values.map(score)]));
   return put("radar", node, table);
@@ -117,7 +126,7 @@ function renderScatter() {
   const front = paretoFront(points, COSTS[measure].more);
   const positive = points.map((p) => p.x).filter((x) => x > 0);
   const zero = positive.length < points.length;
-  const [w, h, left, bottom, upper] = [560, 360, 56, 44, 14];
+  const [w, h, left, bottom, upper] = [widthOf("scatter"), 370, 46, 44, 14];
   const log = (v) => Math.log10(v);
   let [x0, x1] = positive.length ? [log(Math.min(...positive)), log(Math.max(...positive))] : [0, 1];
   if (x1 - x0 < 0.3) [x0, x1] = [x0 - 0.3, x1 + 0.3];
@@ -128,13 +137,12 @@ function renderScatter() {
   [y0, y1] = [y0 - room, y1 + room];
   const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
   const whole = [];
-  for (let p = Math.floor(x0); p <= Math.ceil(x1); p += 1) for (const m of x1 - x0 < 1.2 ? [1, 2, 5] : [1]) {
+  for (let p = Math.floor(x0); p <= Math.ceil(x1); p += 1) for (const m of x1 - x0 < 1.2 ? [1, 2, 5] : x1 - x0 < 3 && w > 400 ? [1, 3] : [1]) {
     const v = m * 10 ** p;
     if (log(v) >= x0 - 1e-9 && log(v) <= x1 + 1e-9) whole.push(v);
   }
   const marked = whole.length > 1 ? whole : [10 ** x0, 10 ** x1];
   const path = front.map((p, i) => `${i ? `H${px(p.x).toFixed(1)}V` : `M${px(p.x).toFixed(1)},`}${py(p.y).toFixed(1)}`).join("");
-  const named = new Set();
   const node = chart(w, h, t("scatter"),
     ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
     ...marked.map((v) => label(px(v), h - bottom + 18, COSTS[measure].show(v))),
@@ -149,7 +157,6 @@ function renderScatter() {
       const cell = COLUMNS.has(key) && mark ? p.row.cells[key] : null;
       const spread = cell ? svg("path", { d: `M${px(p.x)},${py(shown(cell, key, "low"))}V${py(shown(cell, key, "high"))}`, "stroke-width": 1.5, opacity: 0.6 }) : null;
       if (spread) spread.style.stroke = mark;
-      named.add(p.row.id);
       return [spread, dot].filter(Boolean);
     }));
   const table = plainTable(`${t("scatter")}: ${t("front")}`,
@@ -169,7 +176,7 @@ function renderCurves() {
     }
   }
   if (!lines.length) return put("curves", null, null);
-  const [w, h, left, bottom, upper] = [1000, 320, 56, 44, 14];
+  const [w, h, left, bottom, upper] = [widthOf("curves"), 330, 46, 44, 14];
   const x1 = Math.max(...lines.map((l) => Math.max(...l.x)));
   const all = lines.flatMap((l) => l.y);
   let [y0, y1] = [Math.min(...all), Math.max(...all)];
@@ -179,7 +186,7 @@ function renderCurves() {
   const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
   const node = chart(w, h, `${t("curves")}: ${id}`,
     ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
-    ...ticks(0, x1, 8).map((v) => label(px(v), h - bottom + 18, short(v))),
+    ...ticks(0, x1, w < 500 ? 4 : 10).map((v) => label(px(v), h - bottom + 18, short(v))),
     label((left + w) / 2, h - 6, t("step"), "middle", "strong"),
     ...lines.flatMap(({ row, run, x, y }) => {
       const d = `M${x.map((v, i) => `${px(v).toFixed(1)},${py(y[i]).toFixed(1)}`).join("L")}`;

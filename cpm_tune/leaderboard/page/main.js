@@ -38,9 +38,10 @@ function renderWords() {
   $("quoted-tick").hidden = !BOARD.quoted.length;
 }
 function renderAbout() {
-  $("rules").replaceChildren(...Object.entries(BOARD.indices).flatMap(([name, rule]) => [
-    el("dt", {}, `${rule.title} (${name})`),
-    el("dd", {}, `${rule.rule} ${t("baseline", rule.baseline)}`)]));
+  $("rules").replaceChildren(...Object.entries(BOARD.indices).flatMap(([name, rule]) => {
+    const [title, said] = (language === "zh" && RULES_ZH[name]) || [rule.title, rule.rule];
+    return [el("dt", {}, `${title} (${name})`), el("dd", {}, `${said} ${t("baseline", rule.baseline)}`)];
+  }));
   $("columns").replaceChildren(plainTable(t("columns"),
     [[t("column"), false], [t("capability"), false], [t("metric"), false], [t("template"), false], [t("rows"), true], [t("notes"), false], [t("apart"), false]],
     BOARD.columns.map((c) => [c.id, capabilityName(c.capability), c.signature, c.template ? `${c.template} v${c.template_version}` : "", c.n ? String(c.n) : "", c.notes.join("; "), c.apart.join("; ")])));
@@ -89,6 +90,12 @@ $("lang-zh").addEventListener("click", () => setLanguage("zh"));
 for (const button of document.querySelectorAll("[data-theme-is]")) button.addEventListener("click", () => setTheme(button.dataset.themeIs));
 $("cell-close").addEventListener("click", () => $("cell").close());
 $("cell").addEventListener("click", (event) => { if (event.target === $("cell")) $("cell").close(); });
+
+let resizing = 0;
+window.addEventListener("resize", () => {
+  clearTimeout(resizing);
+  resizing = setTimeout(renderFigures, 120);
+});
 
 state.chosen = BOARD.rows.slice(0, 4).map((row) => row.id);
 $("figures").tabIndex = -1;

@@ -34,7 +34,8 @@ const WORDS = {
   choose: ["show {0} in the figures", "在图中显示 {0}"],
   tooMany: ["Eight rows at most; remove one first.", "最多八行，请先移除一行。"],
   radar: ["The seven capabilities", "七种能力"],
-  radarNote: ["mean over the datasets of a capability; a gap: no run", "为各能力所含数据集的均值；断开处表示没有运行"],
+  radarNote: ["Means over the datasets of a capability; a gap: no run.", "各能力所含数据集的均值；断开处表示没有运行。"],
+  radarScale: ["Each axis ends at its best row.", "每条轴的终点为该项最好的一行。"],
   scatter: ["Cost and quality", "开销与质量"],
   costAxis: ["Cost", "开销"], scoreAxis: ["Quality", "质量"], front: ["Pareto front", "帕累托前沿"],
   onFront: ["on the front", "在前沿上"], yes: ["yes", "是"], no: ["no", "否"],
@@ -74,6 +75,11 @@ const CAPABILITIES = {
   "mathematical reasoning": "数学推理",
   "language understanding": "语言理解",
   "not known": "未知",
+};
+// The indices' rules in Chinese; the board has them in English.
+const RULES_ZH = {
+  "normalised-mean": ["CUGE lite，归一化均值", "每个数据集为 100 × 得分 / 基线，先对数据集取均值得到任务，再对任务取均值得到能力，最后对能力取均值：CUGE 报告所述的规则。"],
+  "ratio-of-sums": ["CUGE lite，总分之比", "100 × 得分之和 / 基线得分之和：CUGE 榜单上印出的数字所遵循的规则。"],
 };
 const SEVEN = Object.keys(CAPABILITIES).slice(0, 7);
 let language = "en";

@@ -1,0 +1,121 @@
+"""How long a large results folder takes to aggregate, and a large page to open.
+
+    python benchmarks/leaderboard.py records   # 10,000 records: read, validate, aggregate
+    python benchmarks/leaderboard.py page      # 500 rows: open in headless Chromium
+
+The records are made up (tests/board_records.py). Aims: under 5 s and under 2 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import board_records as made
+
+from cpm_tune import record as records_module
+from cpm_tune.leaderboard.aggregate import make_board
+from cpm_tune.leaderboard.html import as_html
+from cpm_tune.leaderboard.results import Results, read_folder
+from cpm_tune.record import RunRecord
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+def many(n_rows: int) -> Iterator[RunRecord]:
+    """Rows x the seven datasets of CUGE lite x three seeds."""
+    for i in range(n_rows):
+        for task in made.LITE:
+            for seed in (1, 2, 3):
+                yield made.make_record(task, f"backbone-{i:03}", "lora", seed)
+
+
+def fill(folder: Path, n_rows: int, predictions: bool) -> int:
+    """Write the records, without flushing each one to disk."""
+    flush, records_module.os.fsync = records_module.os.fsync, lambda _: None  # type: ignore[attr-defined]
+    try:
+        return sum(1 for record in many(n_rows) if made.store(folder, record, predictions))
+    finally:
+        records_module.os.fsync = flush  # type: ignore[attr-defined]
+
+
+def timed(what: str, action: Any) -> Any:
+    """Run and print wall and processor seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    result = action()
+    print(
+        f"{what:12} {time.perf_counter() - wall:6.2f} s wall, "
+        f"{time.process_time() - processor:6.2f} s of this process's processor time"
+    )
+    return result
+
+
+def bench_records(folder: Path, n_rows: int) -> None:
+    """Read and aggregate."""
+    print(f"{fill(folder, n_rows, predictions=False):,} records")
+    results: Results = timed("read", lambda: read_folder(folder))
+    board = timed("aggregate", lambda: make_board(results))
+    print(f"{len(board.rows)} rows, {len(board.columns)} columns")
+
+
+def bench_page(folder: Path, n_rows: int) -> None:
+    """Make the page and open it: from navigation to two frames after the last script."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    print(f"{fill(folder, n_rows, predictions=True):,} records")
+    results = read_folder(folder)
+    board = make_board(results, published=True)
+    text: str = timed("page", lambda: as_html(board, results))
+    path = folder / "board.html"
+    path.write_text(text, encoding="utf-8")
+    print(f"{len(board.rows)} rows, {path.stat().st_size / 1e6:.1f} MB")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        driver.set_window_size(1400, 1000)
+        painted = (
+            "const done = arguments[0]; requestAnimationFrame(() => "
+            "requestAnimationFrame(() => done(performance.now())))"
+        )
+        for run in range(3):
+            driver.get(path.as_uri())
+            print(f"open {run + 1}       {driver.execute_async_script(painted) / 1000:6.2f} s")
+        sort = "const t = performance.now(); document.querySelector('[data-sort=ccpm]').click();"
+        milliseconds = driver.execute_script(
+            f"{sort} document.body.offsetHeight; return performance.now() - t"
+        )
+        print(f"sort         {milliseconds / 1000:6.2f} s")
+    finally:
+        driver.quit()
+
+
+def main() -> None:
+    """Parse and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=["records", "page"])
+    parser.add_argument("--rows", type=int, help="of the board (default: 477 and 500)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        if args.what == "records":
+            bench_records(Path(place), args.rows or 477)
+        else:
+            bench_page(Path(place), args.rows or 500)
+
+
+if __name__ == "__main__":
+    main()

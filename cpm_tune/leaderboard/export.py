@@ -1,0 +1,71 @@
+"""From a results folder to the text of one of the formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.aggregate import make_board
+from cpm_tune.leaderboard.board import Board
+from cpm_tune.leaderboard.results import Found, read_folder
+from cpm_tune.record import write_atomically
+
+ENDINGS = {
+    ".md": "md",
+    ".csv": "csv",
+    ".tex": "latex",
+    ".json": "json",
+    ".html": "html",
+    ".htm": "html",
+}
+
+
+def by_ending(path: Path | None) -> str:
+    """The format that a file's ending names; text where there is none."""
+    return ENDINGS.get(path.suffix.lower(), "text") if path is not None else "text"
+
+
+def export(
+    folder: Path,
+    style: str,
+    published: bool = False,
+    include: tuple[Path, ...] = (),
+    per_run: int = 20,
+) -> tuple[str, list[str]]:
+    """Return the leaderboard of a folder in a format, and a sentence for each file left out."""
+    from cpm_tune.leaderboard import tables
+
+    results = read_folder(folder)
+    board = make_board(results, include, published)
+    if style == "text":
+        return _text(folder, results.runs, board), board.left_out
+    if style == "html":
+        from cpm_tune.leaderboard.html import as_html
+
+        return as_html(board, results, per_run), board.left_out
+    if style == "latex":
+        from cpm_tune.leaderboard.tables_latex import as_latex
+
+        return as_latex(board), board.left_out
+    if style == "json":
+        return tables.as_json(board), board.left_out
+    if style == "md":
+        return tables.as_markdown(board), board.left_out
+    return tables.as_csv(board, wide=style == "csv-wide").rstrip("\n"), board.left_out
+
+
+def _text(folder: Path, runs: tuple[Found, ...], board: Board) -> str:
+    from cpm_tune.leaderboard.table import as_text, make_tables
+    from cpm_tune.leaderboard.tables import quoted_text
+
+    made = make_tables([run.record for run in runs])
+    said = [as_text(table) for table in made] or [f"{folder}: no finished runs."]
+    return "\n\n".join([*said, *([quoted_text(board)] if board.quoted else [])])
+
+
+def write(path: Path, text: str) -> None:
+    """Write the file whole or not at all; UserError if it cannot be written."""
+    try:
+        write_atomically(path, text.rstrip("\n") + "\n")
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error

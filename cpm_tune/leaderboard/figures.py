@@ -1,0 +1,109 @@
+"""What the figures show, as numbers: capability means, the Pareto front, learning curves."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cpm_tune.leaderboard.board import Board, Column, QuotedRow, Row
+from cpm_tune.leaderboard.hierarchy import CAPABILITIES
+from cpm_tune.record import CurvePoint, RunRecord
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row's cost and quality (higher is better)."""
+
+    name: str
+    cost: float
+    quality: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's evaluations on dev."""
+
+    row: str
+    seed: int
+    points: tuple[CurvePoint, ...]
+
+
+def primary(board: Board) -> list[Column]:
+    """One column a dataset, the first that was measured: what means are taken over."""
+    measured = {name for row in board.rows for name in row.cells}
+    found: dict[str, Column] = {}
+    for column in board.columns:
+        if column.id in measured and column.higher_is_better:
+            found.setdefault(column.task, column)
+    return list(found.values())
+
+
+def hierarchy_mean(scores: Mapping[str, float], columns: Sequence[Column]) -> float | None:
+    """Mean over datasets to kinds, kinds to capabilities, capabilities; None if one is missing."""
+    if not columns or any(column.id not in scores for column in columns):
+        return None
+    tree: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for column in columns:
+        tree[column.capability][column.kind].append(scores[column.id])
+    kinds = (map(statistics.fmean, kinds.values()) for kinds in tree.values())
+    return statistics.fmean(map(statistics.fmean, kinds))
+
+
+def scores(row: Row | QuotedRow) -> dict[str, float]:
+    """A row's scores by column."""
+    if isinstance(row, QuotedRow):
+        return {name: figure.value for name, figure in row.cells.items()}
+    return {name: cell.mean for name, cell in row.cells.items()}
+
+
+def capability_means(board: Board, row: Row | QuotedRow) -> list[float | None]:
+    """A row's mean in each of the seven capabilities; None where a dataset is missing."""
+    columns = primary(board)
+    said = scores(row)
+    return [
+        hierarchy_mean(said, [c for c in columns if c.capability == name]) for name in CAPABILITIES
+    ]
+
+
+def points(board: Board, cost: str) -> list[Point]:
+    """Cost and mean score of the measured rows that have all datasets.
+
+    `cost` is a field of Cost, such as n_trainable.
+    """
+    columns = primary(board)
+    found = []
+    for row in board.rows:
+        value, quality = getattr(row.cost, cost), hierarchy_mean(scores(row), columns)
+        if value is not None and quality is not None:
+            found.append(Point(row.id, float(value), quality))
+    return found
+
+
+def pareto_front(points: Iterable[Point], more_is_better: bool = False) -> list[Point]:
+    """The points that no other is at least as good as at no more cost (or, with `more_is_better`,
+    at no less of it), by cost."""
+    sign = -1 if more_is_better else 1
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (sign * p.cost, -p.quality)):
+        if not front or point.quality > front[-1].quality:
+            front.append(point)
+    return front
+
+
+def curves(
+    board: Board, column: Column, rows: Sequence[Row], records: Mapping[str, RunRecord]
+) -> list[Curve]:
+    """The learning curves of rows in a column, a curve a seed, dev scores in the column's unit."""
+    scale = 100 if column.unit == "points" else 1
+    found = []
+    for row in rows:
+        for run in row.cells[column.id].runs if column.id in row.cells else ():
+            training = records[run.run_id].training
+            if training is not None and training.curve:
+                scaled = tuple(
+                    point.model_copy(update={"dev": scale * point.dev}) for point in training.curve
+                )
+                found.append(Curve(row.id, run.seed, scaled))
+    return found

@@ -1,0 +1,210 @@
+"""The figures of the page as PNG and SVG files, drawn by matplotlib (the extra `plot`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.board import Board, QuotedRow, Row
+from cpm_tune.leaderboard.figures import capability_means, curves, pareto_front, points, primary
+from cpm_tune.leaderboard.hierarchy import CAPABILITIES
+from cpm_tune.leaderboard.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = (
+    *("#0b6e8f", "#c2571a", "#3e7d3a", "#8a4a9e"),
+    *("#b3324f", "#7b6a12", "#3f57b0", "#5c6670"),
+)
+MOST = len(COLOURS)
+CHINESE = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC"),
+    *("WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "SimHei"),
+)
+COSTS = {
+    "n_trainable": ("trained parameters", False),
+    "bytes": ("saved bytes", False),
+    "seconds": ("wall time, seconds", False),
+    "peak_memory_bytes": ("peak memory, bytes", False),
+    "samples_per_second": ("training samples/s", True),
+}
+
+
+def draw(
+    board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
+) -> list[Path]:
+    """Draw radar, cost and quality, and a figure of learning curves a column; return the files.
+
+    `rows` names the rows of radar and curves (the first four if none are named, at most eight).
+    """
+    chosen = _chosen(board, rows)
+    _set_up()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror}).") from error
+    records = {found.record.run_id: found.record for found in results.runs}
+    figures = {
+        "radar": _radar(board, chosen),
+        f"cost-quality.{cost}": _scatter(board, chosen, cost),
+    }
+    measured = [row for row in chosen if isinstance(row, Row)]
+    for column in board.columns:
+        lines = curves(board, column, measured, records)
+        if lines:
+            name = column.id.replace("#", "-")
+            figures[f"curves.{name}"] = _curves(lines, chosen, f"{column.id}: dev {column.metric}")
+    written = []
+    for name, figure in figures.items():
+        for ending in ("png", "svg") if figure is not None else ():
+            path = out / f"{name}.{ending}"
+            assert figure is not None
+            figure.savefig(path, dpi=160, metadata={"Date": None} if ending == "svg" else None)
+            written.append(path)
+    return written
+
+
+def _chosen(board: Board, names: Sequence[str]) -> list[Row | QuotedRow]:
+    known = {row.id: row for row in _all(board)}
+    for name in names:
+        if name not in known:
+            listed = "; ".join(known)
+            raise UserError(f"--row '{name}': there is no such row; there are: {listed}.")
+    if len(names) > MOST:
+        raise UserError(f"--row: {len(names)} rows, at most {MOST} can be told apart in a figure.")
+    return [known[name] for name in names] or list(board.rows[:4])
+
+
+def _all(board: Board) -> list[Row | QuotedRow]:
+    return [*board.rows, *board.quoted]
+
+
+def _set_up() -> None:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError(
+            "matplotlib is not installed; run: python -m pip install 'cpm-tune[plot]'"
+        ) from error
+    from matplotlib import font_manager
+
+    matplotlib.use("Agg")
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    chinese = [name for name in CHINESE if name in installed]
+    matplotlib.rcParams.update(
+        {
+            "font.family": ["DejaVu Sans", *chinese],
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#e3dfd7",
+            "axes.edgecolor": "#9a9fa8",
+            "svg.hashsalt": "cpm-tune",
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib prints as it stands: a $ would begin a formula."""
+    return name.replace("$", r"\$")
+
+
+def _new(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    return figure, figure.add_subplot(**axes)
+
+
+def _label(row: Row | QuotedRow) -> str:
+    return _plain(row.id)
+
+
+def _radar(board: Board, rows: Sequence[Row | QuotedRow]) -> Figure | None:
+    """Each axis ends at the best row of the board, as on the page."""
+    everyone = [capability_means(board, row) for row in _all(board)]
+    tops = [max((means[i] or 0 for means in everyone), default=0) or 1.0 for i in range(7)]
+    drawn = [(i, row, capability_means(board, row)) for i, row in enumerate(rows)]
+    drawn = [one for one in drawn if any(v is not None for v in one[2])]
+    if not drawn:
+        return None
+    figure, axes = _new(8.5, 6.5, projection="polar")
+    axes.set_theta_offset(math.pi / 2)
+    axes.set_theta_direction(-1)
+    angles = [2 * math.pi * i / 7 for i in range(7)]
+    for i, row, means in drawn:
+        shares = [math.nan if v is None else v / top for v, top in zip(means, tops, strict=True)]
+        style = "--" if isinstance(row, QuotedRow) else "-"
+        ring = [*angles, angles[0]], [*shares, shares[0]]
+        axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_label(row))
+        if None not in means:
+            axes.fill(*ring, color=COLOURS[i], alpha=0.06)
+    axes.set_xticks(angles, [_wrapped(name) for name in CAPABILITIES], fontsize=9)
+    axes.tick_params(axis="x", pad=18)
+    axes.set_yticks([0.25, 0.5, 0.75, 1], [])
+    axes.set_ylim(0, 1.05)
+    axes.set_title("The seven capabilities; each axis ends at its best row", fontsize=11, pad=24)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _wrapped(name: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(name, 18))
+
+
+def _scatter(board: Board, rows: Sequence[Row | QuotedRow], cost: str) -> Figure | None:
+    found = points(board, cost)
+    if not found:
+        return None
+    title, more = COSTS[cost]
+    figure, axes = _new(8, 5)
+    front = pareto_front(found, more)
+    chosen = {row.id: COLOURS[i] for i, row in enumerate(rows)}
+    axes.step(
+        [p.cost for p in front],
+        [p.quality for p in front],
+        "--",
+        where="post",
+        color="#0b5d7a",
+        label="Pareto front",
+    )
+    for point in found:
+        colour = chosen.get(point.name)
+        label = _plain(point.name) if colour else None
+        size = 60 if colour else 28
+        axes.scatter(
+            point.cost, point.quality, s=size, color=colour or "#9a9fa8", label=label, zorder=3
+        )
+    smallest = min((p.cost for p in found if p.cost > 0), default=1.0)
+    axes.set_xscale(
+        "symlog" if any(p.cost == 0 for p in found) else "log",
+        **({"linthresh": smallest} if any(p.cost == 0 for p in found) else {}),
+    )
+    axes.set_xlabel(title)
+    datasets = len(primary(board))
+    axes.set_ylabel(f"mean score over {datasets} datasets" if datasets > 1 else "score")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _curves(lines: Sequence[Any], rows: Sequence[Row | QuotedRow], title: str) -> Figure:
+    figure, axes = _new(8, 4.5)
+    colours = {row.id: COLOURS[i] for i, row in enumerate(rows)}
+    labelled: set[str] = set()
+    for line in lines:
+        label = None if line.row in labelled else _plain(line.row)
+        labelled.add(line.row)
+        steps, dev = [p.step for p in line.points], [p.dev for p in line.points]
+        marker = "o" if len(steps) == 1 else ""
+        axes.plot(steps, dev, color=colours[line.row], marker=marker, alpha=0.85, label=label)
+    axes.set_title(_plain(title), fontsize=11)
+    axes.set_xlabel("step")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure

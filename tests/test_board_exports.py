@@ -1,0 +1,170 @@
+"""Exports of a board: Markdown, CSV, LaTeX, files, figures. The page has a test file of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import board_records as made
+import pytest
+from conftest import CLI
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpm_tune.leaderboard.aggregate import make_board
+from cpm_tune.leaderboard.board import Board
+from cpm_tune.leaderboard.figures import Point, pareto_front
+from cpm_tune.leaderboard.results import read_folder
+from cpm_tune.leaderboard.tables import as_csv, as_markdown
+from cpm_tune.leaderboard.tables_latex import as_latex, escape
+
+NASTY = "=<b>x</b> & |_%$#~^\\{}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("results")
+    for record in made.suite(("ccpm", "lcsts", "kdconv"), ("lora", "none"), ("b", NASTY), (1, 2)):
+        made.store(place, record)
+    (place / "broken").mkdir()
+    (place / "broken" / "run.json").write_text("{", encoding="utf-8")
+    return place
+
+
+@pytest.fixture(scope="module")
+def board(folder: Path) -> Board:
+    return make_board(read_folder(folder), published=True)
+
+
+def test_a_long_csv_has_a_line_for_every_score(board: Board) -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(board))))
+    measured = [line for line in lines if line["origin"] == "measured"]
+    assert len(measured) == sum(len(row.cells) for row in board.rows)
+    assert len(lines) - len(measured) == sum(len(row.cells) for row in board.quoted)
+    for line in measured:
+        (row,) = (r for r in board.rows if r.id == line["row"].removeprefix("'"))
+        assert float(line["mean"]) == row.cells[line["column"]].mean
+        assert int(line["seeds"]) == len(row.cells[line["column"]].runs)
+
+
+def test_a_wide_csv_has_a_line_for_every_row_and_no_formula(board: Board) -> None:
+    lines = list(csv.DictReader(io.StringIO(as_csv(board, wide=True))))
+    assert len(lines) == len(board.rows) + len(board.quoted)
+    assert {line["origin"] for line in lines} == {"measured", "quoted"}
+    assert any(line["backbone"] == f"'{NASTY}" for line in lines)
+    assert float(lines[0]["ccpm"]) == board.rows[0].cells["ccpm"].mean
+
+
+def test_markdown_tables_are_whole_and_mark_best_and_quoted(board: Board) -> None:
+    text = as_markdown(board)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+    assert "<b>" not in text.replace("\\<b\\>", "")
+    measured, quoted = text.split("## Quoted rows", 1)
+    assert "not measured here" in quoted
+    assert "91.60" not in measured
+    best = max(row.cells["ccpm"].mean for row in board.rows)
+    (line,) = (line for line in measured.splitlines() if f"**{best:.2f}" in line)
+    assert "lora" in line
+    assert "broken" in text
+
+
+def test_latex_is_balanced_and_escaped(board: Board) -> None:
+    text = as_latex(board)
+    begun, ended = (re.findall(rf"\\{word}\{{(\w+)\}}", text) for word in ("begin", "end"))
+    assert sorted(begun) == sorted(ended)
+    for body in re.findall(
+        r"\\begin\{tabular\}\{(l r*|lr*)\}(.*?)\\end\{tabular\}", text, re.DOTALL
+    ):
+        columns = len(body[0])
+        lines = [line for line in body[1].splitlines() if line.endswith(r"\\")]
+        assert all(len(re.findall(r"(?<!\\)&", line)) == columns - 1 for line in lines)
+        assert [r for r in (r"\toprule", r"\midrule", r"\bottomrule") if r not in body[1]] == []
+    assert escape(NASTY) in text
+    assert "not measured here" in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
+def test_latex_compiles(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "board.tex").write_text(as_latex(board), encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "board.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "board.pdf").stat().st_size > 1000
+
+
+def test_the_command_writes_each_format_by_the_files_ending(
+    cli: CLI, folder: Path, tmp_path: Path
+) -> None:
+    for name, begins in (("a.md", "# Lead"), ("a.csv", "origin,"), ("a.json", "{"), ("a.tex", "%")):
+        code, said, noted = cli("leaderboard", folder, "--out", tmp_path / name, "--published")
+        assert (code, str(tmp_path / name) in said) == (0, True)
+        assert "broken" in noted
+        assert (tmp_path / name).read_text(encoding="utf-8").startswith(begins)
+    said = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert Board.model_validate(said) == make_board(read_folder(folder), published=True)
+    code, _, noted = cli("leaderboard", folder, "--out", tmp_path)
+    assert (code, "a folder" in noted) == (2, True)
+    code, said, _ = cli("leaderboard", folder, "--published")
+    assert code == 0
+    assert said.index("ccpm v1: accuracy") < said.index("quoted from publications")
+
+
+def test_the_same_results_give_the_same_bytes(folder: Path) -> None:
+    one, other = (make_board(read_folder(folder)) for _ in range(2))
+    assert as_csv(one) == as_csv(other)
+    assert as_latex(one) == as_latex(other)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12),
+    st.booleans(),
+)
+def test_the_pareto_front_is_what_nothing_dominates(
+    pairs: list[tuple[int, int]], more: bool
+) -> None:
+    points = [Point(str(i), cost, quality) for i, (cost, quality) in enumerate(pairs)]
+    sign = -1 if more else 1
+
+    def dominated(p: Point) -> bool:
+        return any(
+            sign * q.cost <= sign * p.cost
+            and q.quality >= p.quality
+            and (q.cost, q.quality) != (p.cost, p.quality)
+            for q in points
+        )
+
+    front = pareto_front(points, more)
+    assert {(p.cost, p.quality) for p in front} == {
+        (p.cost, p.quality) for p in points if not dominated(p)
+    }
+
+
+def test_figures_are_drawn_as_png_and_svg(cli: CLI, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder, out = tmp_path / "results", tmp_path / "figures"
+    for record in made.suite(("ccpm",), ("lora", "none"), ("b", NASTY), (1,)):
+        made.store(folder, record)
+    row = ("--row", f"{NASTY} / lora", "--row", "quoted: CPM-2, full fine-tuning")
+    code, said, error = cli(
+        "leaderboard", "plot", folder, "--out", out, "--published", "--cost", "seconds", *row
+    )
+    assert code == 0, error
+    drawn = {path.name for path in out.iterdir()}
+    names = ("radar", "cost-quality.seconds", "curves.ccpm")
+    assert drawn == {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
+    assert said.count("\n") == len(drawn)
+    for path in out.iterdir():
+        if path.suffix == ".svg":
+            assert ET.parse(path).getroot().tag.endswith("svg")
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+    code, _, error = cli("leaderboard", "plot", folder, "--out", out, "--row", "nobody")
+    assert (code, "there is no such row" in error) == (2, True)
