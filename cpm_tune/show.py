@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpm_tune.errors import UserError
 from cpm_tune.registry import load_preset, load_task, load_tasks, preset_files
-from cpm_tune.task import Choice, Generate, Row, Task, Template
+from cpm_tune.task import SPLITS, Choice, Generate, Row, Task, Template
 
 if TYPE_CHECKING:
     from cpm_tune.plan import Plan
@@ -36,10 +36,11 @@ def _sizes(task: Task) -> str:
 
 
 def _found(task: Task, data: Path | None) -> str:
-    from cpm_tune.data.files import sample_folder
+    from cpm_tune.data.files import sample_folder, splits_there
 
     if data is not None:
-        return "yes" if (data / task.name).is_dir() else "no"
+        there = splits_there(task, data / task.name)
+        return "yes" if there == list(SPLITS) else f"only {', '.join(there)}" if there else "no"
     return "sample" if sample_folder(task).is_dir() else "no"
 
 

@@ -1,11 +1,13 @@
 """SPR: is this utterance of a sitcom dialogue humorous? (CCL 2020, humour computing)"""
 
-from collections.abc import Iterator
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import records
-from cpm_tune.task import BadRow, Choice, Files, Row, Source, Task, Template
+from cpm_tune.task import BadRow, Choice, Files, Row, Source, Submission, Task, Template
 
 COLUMNS = ("ID", "Dialogue_id", "Utterance_id", "Speaker", "Sentence")  # and Label
 
@@ -31,6 +33,7 @@ def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Row | BadRo
                     "speaker": speaker,
                     "sentence": sentence,
                     "label": None if label == "" else label,
+                    "official": record,
                 },
             )
             said.append(f"{speaker}：{sentence} ")
@@ -43,6 +46,20 @@ def _fault(record: Any) -> BadRow | str | None:
         return f"expected an object with {', '.join(COLUMNS)}"
     missing = [name for name in COLUMNS if record.get(name) is None]
     return f"no field '{missing[0]}' (task spr)" if missing else None
+
+
+def fill(record: Any, predictions: Sequence[Any]) -> Any:
+    """The utterance with its predicted label."""
+    return {**record, "official": {**record["official"], "Label": predictions[0]}}
+
+
+def document(records: list[Any]) -> str:
+    """The .csv file, in the columns of the official one."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]["official"]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record["official"] for record in records)
+    return text.getvalue().removesuffix("\n")
 
 
 TASK = Task(
@@ -78,4 +95,5 @@ TASK = Task(
         "says F1 without naming the class. Utterances of one dialogue have to stand together in "
         "the file. No recipe is published for CPM-Ant."
     ),
+    submission=Submission("SPR.csv", fill, document),
 )

@@ -63,6 +63,12 @@ def test_sample_data_has_its_sizes_and_no_row_in_two_splits(task: object) -> Non
     assert len(set.union(*seen)) == sum(map(len, seen))
 
 
+def test_every_task_of_cuge_has_a_submission_file_of_its_own() -> None:
+    submitted = {name: load_task(name).submission for name in expand("cuge")}
+    assert None not in submitted.values()
+    assert len({made.file for made in submitted.values() if made}) == 21
+
+
 def test_what_is_generated_has_room_in_every_tasks_recipe() -> None:
     for task in load_tasks():
         if isinstance(task.answer, Generate):

@@ -28,9 +28,13 @@ def test_list_tasks_and_deltas(cli: CLI, tmp_path: Path) -> None:
     assert "accuracy" in line
     assert "238,766" in line
     assert line.endswith("sample")
-    (tmp_path / "lcqmc").mkdir()
+    files = ["lcqmc/train.tsv", "lcqmc/dev.tsv", "lcqmc/test.tsv", "ccpm/valid.jsonl"]
+    for name in (*files, "c3/c3-d-dev.json"):  # one of C3's two dev files
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     listed = cli("list", "tasks", "--data", tmp_path)[1].splitlines()[1:]
-    assert [line.split()[0] for line in listed if line.endswith("yes")] == ["lcqmc"]
+    found = {line.split()[0]: line.split("  ")[-1].strip() for line in listed}
+    assert {k: v for k, v in found.items() if v != "no"} == {"lcqmc": "yes", "ccpm": "only dev"}
     code, said, _ = cli("list", "deltas")
     assert code == 0
     assert "6,291,456" in said

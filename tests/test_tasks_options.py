@@ -73,7 +73,7 @@ def test_wrong_answers_of_chid_are_named(tmp_path: Path, text: str) -> None:
 def test_a_blank_without_its_answer_is_named(tmp_path: Path) -> None:
     put(tmp_path / "dev.json", [SHARED])
     put(tmp_path / "dev_answer.json", {"#idiom000001#": 1})
-    with pytest.raises(UserError, match=r"dev\.json:1: no field 'answer'"):
+    with pytest.raises(UserError, match=r"dev\.json:1: #idiom000002# is not in dev_answer\.json"):
         read("chid", tmp_path, "dev")
 
 

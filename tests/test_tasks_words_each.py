@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from words_cases import SIZES, TASKS, filled, lines, parsed, read
 
 from cpm_tune.data.files import checked_rows, find_splits, rows_of
+from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
+from cpm_tune.score import write_submission
 
 # Segmentation
 
@@ -334,3 +336,14 @@ def test_utterances_without_labels_are_read_as_a_test_split(tmp_path: Path, drop
     assert [row["target"] for row in rows] == [None] * 3
     with pytest.raises(UserError, match=r"test\.csv:2: no field 'label' \(task spr\)"):
         read(TASKS["spr"], path, "dev")
+
+
+def test_the_submission_of_spr_is_the_official_table_with_labels(tmp_path: Path) -> None:
+    task, official = TASKS["spr"], SPR.replace("，", ",")
+    cells = [line.rsplit(",", 1)[0] for line in official.splitlines()]
+    (tmp_path / "test.csv").write_text("\n".join(cells) + "\n", encoding="utf-8")
+    split = read_split(task, find_splits(task, tmp_path, ("test",))["test"])
+    assert not split.labelled
+    made = tmp_path / "SPR.csv"
+    assert write_submission(task, split, [0, 1, 0], made) == []
+    assert made.read_text(encoding="utf-8") == official

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ SPECIALS = ("<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>")
 MAX_WORD = 200
 
 
+@cache
 def make_segmenter() -> Any:
-    """A jieba segmenter of our own: quiet, its cache in the user's cache folder."""
+    """The jieba segmenter of this process: quiet, its cache in the user's cache folder.
+
+    There is one for all vocabularies, since reading its dictionary takes a second.
+    """
     import logging
 
     import jieba

@@ -89,6 +89,11 @@ def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
     return said
 
 
+def splits_there(task: Task, folder: Path) -> list[str]:
+    """The splits whose files are in a folder; nothing is read."""
+    return [split for split in SPLITS if _file_sets(task, folder, split)]
+
+
 def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
     """What is missing, what it may be called, what is there instead."""
     names = [f"{split} ({' or '.join(map(_said, task.files.names[split]))})" for split in missing]

@@ -1,0 +1,103 @@
+"""Measures what the sample data teaches: LoRA beside everything that has learnt nothing from it.
+
+    python scripts/sample_worth.py --out DIR --tasks ccpm,kbqa --seeds 1
+
+For every task that has a sample recipe: the default LoRA on the embedded backbone, with the score
+of a constant answer (majority), of the backbone without delta (zero-shot), and of the same LoRA on
+a random frozen backbone of the same shape. Prints the Markdown table of docs/data.md. Finished runs
+are kept in DIR and not run again, so this can be interrupted; `--table` only prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from cpm_tune.errors import UserError
+from cpm_tune.plan import Plan, Request, make_plan
+from cpm_tune.record import RunRecord
+from cpm_tune.registry import expand, load_task, load_tasks
+from cpm_tune.run import finished
+from cpm_tune.session import tune
+
+HEAD = (
+    "| task | metric | rows of test | majority | zero-shot | LoRA, random backbone | LoRA [95%] | "
+    "steps, seconds |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+def plans(request: Request) -> dict[str, Plan]:
+    """The runs of a task, by what they are."""
+    plan = make_plan(request)
+    return {
+        "lora": plan,
+        "zero-shot": plan.zero_shot(),
+        "random": plan.on_random_backbone(),
+    }
+
+
+def records(request: Request, out: Path) -> dict[str, RunRecord]:
+    """Those of a task's runs that are finished."""
+    found = {name: finished(out, plan.spec.run_id) for name, plan in plans(request).items()}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def line(task: str, seeds: Sequence[int], delta: str, out: Path) -> str | None:
+    """A task's row of the table: means over seeds, the interval of the first; None without runs."""
+    every = [records(Request(task=task, delta=delta, seed=seed), out) for seed in seeds]
+    done = [found for found in every if "lora" in found]
+    if not done:
+        return None
+    first = done[0]["lora"]
+    test, training = first.test, first.training
+    assert training is not None
+
+    def mean(name: str) -> str:
+        values = [found[name].test.value for found in done if name in found]
+        return f"{statistics.mean(values):.3f}" if values else "-"
+
+    majority = first.controls["majority"].value
+    said = f"{mean('lora')} [{test.low:.3f}, {test.high:.3f}]"
+    if len(done) > 1:
+        said += f" ({len(done)} seeds)"
+    return (
+        f"| {task} | {first.ranks_by} | {test.n} | {majority:.3f} | {mean('zero-shot')} | "
+        f"{mean('random')} | {said} | {training.steps}, {training.seconds:.0f} |"
+    )
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
+    parser.add_argument("--tasks", metavar="NAMES", default="all", help="as --task of tune.py")
+    parser.add_argument("--delta", metavar="NAME|FILE", default="lora")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
+    args = parser.parse_args()
+    names = [name for name in expand(args.tasks) if load_task(name).sample_recipe]
+    if not args.table:
+        for seed in args.seeds:
+            for name in names:
+                print(f"\n{name}, seed {seed}", flush=True)
+                try:
+                    tune(
+                        Request(task=name, delta=args.delta, seed=seed),
+                        out=args.out,
+                        controls=("zero-shot", "random-backbone"),
+                    )
+                except UserError as error:  # the others are run all the same
+                    print(f"failed     {error}", flush=True)
+    print(HEAD)
+    for task in load_tasks():
+        if task.name in names and (row := line(task.name, args.seeds, args.delta, args.out)):
+            print(row)
+
+
+if __name__ == "__main__":
+    main()
