@@ -7,11 +7,17 @@ import datetime
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.environment import git_state, package_versions, peak_memory_bytes
+from cpm_tune.environment import (
+    git_state,
+    package_versions,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from cpm_tune.folders import remove, run_folder, run_lock
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
 from cpm_tune.metrics import get_metric
@@ -63,12 +69,14 @@ def execute(
     live: bool = False,
     zero_shot: Outcome | None = None,
     wait: bool = False,
+    load: Callable[[Plan], Any] | None = None,
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
     `inputs` are the plan's, if they have been read already. `zero_shot` is the outcome of the same
     plan without delta, recorded as a control. `wait` for a process that is at work on the same run,
-    instead of refusing. Raises UserError for what the user can mend; any failure after training
+    instead of refusing. `load` returns the plan's backbone in place of `load_backbone`, and gets it
+    back without the delta. Raises UserError for what the user can mend; any failure after training
     began is recorded.
     """
     run_id = plan.spec.run_id
@@ -77,7 +85,7 @@ def execute(
         if done is not None and not overwrite:
             remove(out / f"{run_id}.partial")
             return Outcome(done, out / run_id, reused=True)
-        prepared = _prepare(plan, inputs or read_inputs(plan))
+        prepared = _prepare(plan, inputs or read_inputs(plan), load or load_backbone)
         with run_folder(out, run_id) as folder:
             write_record(folder, prepared.record)
             try:
@@ -88,6 +96,9 @@ def execute(
                 with contextlib.suppress(OSError):
                     write_record(folder, failed)
                 raise
+            finally:
+                if load is not None:
+                    prepared.delta.remove()
             write_record(folder, record)
     return Outcome(record, out / run_id, reused=False)
 
@@ -103,11 +114,12 @@ class _Prepared:
     record: RunRecord
 
 
-def _prepare(plan: Plan, inputs: Inputs) -> _Prepared:
+def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan], Any]) -> _Prepared:
     from cpm_tune.delta.insert import insert
 
+    reset_peak_memory()
     started, spec = time.perf_counter(), plan.spec
-    model = load_backbone(plan)
+    model = load(plan)
     n_parameters = sum(p.numel() for p in model.parameters())
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)

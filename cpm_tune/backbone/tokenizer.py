@@ -14,8 +14,10 @@ SPECIALS = ("<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>")
 MAX_WORD = 200
 
 
+@lru_cache(maxsize=1)
 def make_segmenter() -> Any:
-    """A jieba segmenter of our own: quiet, its cache in the user's cache folder."""
+    """A jieba segmenter of our own: quiet, its cache in the user's cache folder. All tokenizers of
+    a process share it: its dictionary takes a second to read, and nothing ever changes it."""
     import logging
 
     import jieba

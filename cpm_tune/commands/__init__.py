@@ -6,6 +6,7 @@ COMMANDS = {
     "show": "cpm_tune.commands.inspect:show",
     "doctor": "cpm_tune.commands.inspect:doctor",
     "predict": "cpm_tune.commands.predict:predict",
+    "bench": "cpm_tune.commands.bench:bench",
     "leaderboard": "cpm_tune.commands.leaderboard:leaderboard",
     "pretrain": "cpm_tune.commands.pretrain:pretrain",
 }
