@@ -45,7 +45,7 @@ def fill(folder: Path, n_rows: int, predictions: bool) -> int:
     """Write the records, without flushing each one to disk."""
     flush, records_module.os.fsync = records_module.os.fsync, lambda _: None  # type: ignore[attr-defined]
     try:
-        return sum(1 for record in many(n_rows) if made.store(folder, record, predictions))
+        return sum(bool(made.store(folder, record, predictions)) for record in many(n_rows))
     finally:
         records_module.os.fsync = flush  # type: ignore[attr-defined]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import re
 import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import cpm_tune
 from cpm_tune.paths import PACKAGE
@@ -59,10 +62,25 @@ def git_state() -> tuple[str | None, bool | None]:
     return said[0], bool(said[1])
 
 
+def reset_peak_memory() -> None:
+    """Begin to count peak memory anew, where the system can (CUDA, Linux): a process that carries
+    out several runs would else report the largest of them for all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+
 def peak_memory_bytes() -> int:
-    """Peak memory of this process so far: device memory under CUDA, resident memory on a CPU."""
+    """Peak memory of this process since `reset_peak_memory`: device memory under CUDA, resident
+    memory on a CPU."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

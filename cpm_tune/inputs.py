@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,11 @@ class Inputs:
     engine: Engine
 
 
-def read_inputs(plan: Plan) -> Inputs:
-    """Read every row of every split and check template, settings, device and delta; no weights."""
+def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
+    """Read every row of every split and check template, settings, device and delta; no weights.
+
+    `known` are the plan's splits, if they have been read already.
+    """
     import torch
 
     from cpm_tune.backbone.model import CPMAnt
@@ -43,7 +47,7 @@ def read_inputs(plan: Plan) -> Inputs:
         insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, 0, tokenizer)
     engine = make_engine(plan.execution, spec.precision)
     encoder = encoder_of(plan, tokenizer)
-    splits = {
+    splits = dict(known or {}) or {
         name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
         for name, file in plan.splits.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from cpm_tune.errors import UserError
@@ -35,3 +36,15 @@ def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_sha256(path: Path) -> str:
+    """`file_sha256` of an input, read once a process as long as the file does not change: many runs
+    of a suite share the same weights and data."""
+    about = path.stat()
+    return _sha256_of(path.resolve(), about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(path: Path, inode: int, size: int, changed: int) -> str:
+    return file_sha256(path)

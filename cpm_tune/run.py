@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.environment import git_state, package_versions, peak_memory_bytes
+from cpm_tune.environment import (
+    git_state,
+    package_versions,
+    peak_memory_bytes,
+    reset_peak_memory,
+)
 from cpm_tune.errors import UserError
 from cpm_tune.folders import CHECKPOINT, complete, disk_trouble, remove, run_folder, run_lock
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
@@ -71,6 +76,7 @@ def execute(
     zero_shot: Outcome | None = None,
     wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
+    load: Callable[[Plan], Any] | None = None,
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
@@ -78,8 +84,9 @@ def execute(
     read already. `resume`: go on with an unfinished run, instead of starting again. `zero_shot` is
     the outcome of the same plan without delta, recorded as a control. `wait` for a process that is
     at work on the same run, instead of refusing. Ctrl-C and SIGTERM raise Interrupted, with what is
-    done kept. Raises UserError for what the user can mend; any failure after training began is
-    recorded.
+    done kept. `load` returns the plan's backbone in place of `load_backbone`, and gets it back
+    without the delta. Raises UserError for what the user can mend; any failure after training
+    began is recorded.
 
     Of several processes all have to call this, the main one reads and writes in `out`, and all get
     the outcome.
@@ -93,7 +100,7 @@ def execute(
         done = engine.broadcast(_there(out, run_id, overwrite, resume) if engine.main else None)
         if done is not None:
             return done
-        prepared = _prepare(plan, inputs)
+        prepared = _prepare(plan, inputs, load or load_backbone)
         if engine.main:
             keep = resume and (partial / CHECKPOINT).is_file()
             if keep:
@@ -111,6 +118,9 @@ def execute(
                 if engine.main:
                     write_record(partial, failed)
             raise
+        finally:
+            if load is not None:
+                prepared.delta.remove()
     return Outcome(engine.broadcast(record), out / run_id, reused=False)
 
 
@@ -157,11 +167,12 @@ class _Prepared:
     record: RunRecord
 
 
-def _prepare(plan: Plan, inputs: Inputs) -> _Prepared:
+def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan], Any]) -> _Prepared:
     from cpm_tune.delta.insert import insert
 
+    reset_peak_memory()
     started, spec = time.perf_counter(), plan.spec
-    model = load_backbone(plan)
+    model = load(plan)
     n_parameters = sum(p.numel() for p in model.parameters())
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
+from cpm_tune.paths import input_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,7 @@ class BackboneFolder:
         """Fingerprint of config, vocabulary and weight files."""
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for path in (self.vocabulary, *self.weights):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(input_sha256(path)))
         return digest.hexdigest()
 
 

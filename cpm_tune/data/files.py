@@ -16,7 +16,7 @@ from typing import Any
 
 from cpm_tune.data.readers import JSON_ENDINGS, TABLES, records
 from cpm_tune.errors import UserError
-from cpm_tune.paths import file_sha256, shipped
+from cpm_tune.paths import input_sha256, shipped
 from cpm_tune.task import SPLITS, BadRow, Choice, Options, Rank, Row, Task
 
 
@@ -44,9 +44,9 @@ def is_sample(task: Task, splits: dict[str, SplitFile]) -> bool:
     folder = sample_folder(task)
     if not folder.is_dir():
         return False
-    known = {file_sha256(path) for path in folder.rglob("*") if path.is_file()}
+    known = {input_sha256(path) for path in folder.rglob("*") if path.is_file()}
     return any(
-        file.sha256 in known or any(file_sha256(path) in known for path in file.paths[1:])
+        file.sha256 in known or any(input_sha256(path) in known for path in file.paths[1:])
         for file in splits.values()
     )
 
@@ -170,8 +170,8 @@ def _said(accepted: str | tuple[str, ...]) -> str:
 
 def _fingerprint(paths: tuple[Path, ...]) -> str:
     if len(paths) == 1:
-        return file_sha256(paths[0])
-    return hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()
+        return input_sha256(paths[0])
+    return hashlib.sha256("".join(map(input_sha256, paths)).encode()).hexdigest()
 
 
 def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> Iterator[Row]:

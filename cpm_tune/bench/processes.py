@@ -1,0 +1,166 @@
+"""Workers as processes of this machine.
+
+They are forked from one server process that has imported everything heavy once, so that another
+worker costs no start-up. A worker whose parent is gone, however it died, ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from cpm_tune.bench.cells import Cell
+from cpm_tune.bench.worker import Report
+
+PRELOADED = "cpm_tune.bench.preload"
+_PATIENCE = 30.0  # seconds that a worker gets to save its state before it is killed
+
+
+class Executor(Protocol):
+    """Where cells run: `slots` of them at a time."""
+
+    slots: int
+    retries: int  # how often a cell is run again after its process was lost
+
+    def start(self, slot: int, cell: Cell) -> None:
+        """Begin a cell in a free slot."""
+
+    def wait(self, timeout: float) -> Mapping[int, Report]:
+        """The slots whose cells ended, as soon as there is one, or after `timeout` seconds."""
+
+    def stop(self) -> None:
+        """End everything now; unfinished cells keep what they saved."""
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Processes:
+    """`slots` worker processes, started when they are needed, replaced when they die."""
+
+    retries = 0  # a cell that takes its process down would take down the next one
+
+    def __init__(self, out: Path, slots: int) -> None:
+        self.slots = slots
+        self._out = out.absolute()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([PRELOADED])
+        self._workers: dict[int, tuple[Any, Connection]] = {}
+        self._cells: dict[int, Cell] = {}
+        # The server and its children inherit it, and torch reads it; a user's own choice stays.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
+
+    def start(self, slot: int, cell: Cell) -> None:
+        if slot not in self._workers:
+            self._workers[slot] = self._spawn()
+        self._cells[slot] = cell
+        with contextlib.suppress(OSError):  # it died meanwhile: `wait` tells
+            self._workers[slot][1].send(cell)
+
+    def _spawn(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=serve, args=(theirs, self._out, Path.cwd()), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return process, ours
+
+    def wait(self, timeout: float) -> Mapping[int, Report]:
+        by_source: dict[Any, int] = {}
+        for slot in self._cells:
+            process, pipe = self._workers[slot]
+            by_source |= {pipe: slot, process.sentinel: slot}
+        ended: dict[int, Report] = {}
+        for source in wait(list(by_source), timeout):
+            slot = by_source[source]
+            if slot not in ended and (report := self._report(slot)) is not None:
+                ended[slot] = report
+        for slot in ended:
+            del self._cells[slot]
+        return ended
+
+    def _report(self, slot: int) -> Report | None:
+        process, pipe = self._workers[slot]
+        with contextlib.suppress(EOFError, OSError):
+            if pipe.poll():
+                report: Report = pipe.recv()
+                return report
+        process.join(5)
+        if process.is_alive():
+            return None
+        del self._workers[slot]
+        pipe.close()
+        return Report(self._cells[slot].run_id, "lost", error=_ending(process.exitcode))
+
+    def stop(self) -> None:
+        processes = [process for process, _ in self._workers.values()]
+        for _, pipe in self._workers.values():
+            pipe.close()
+        for process in processes:
+            process.terminate()
+        deadline = time.monotonic() + _PATIENCE
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._workers.clear()
+        self._cells.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids."""
+        return [process.pid for process, _ in self._workers.values()]
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-code).name
+            why = ": the system does that when memory runs out" if -code == signal.SIGKILL else ""
+            return f"its process was ended by {name}{why}."
+    return f"its process ended with exit code {code}."
+
+
+def serve(pipe: Connection, out: Path, directory: Path) -> None:
+    """Carry out the cells that come through the pipe until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal tells us both
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.chdir(directory)
+    _end_with_parent()
+    with contextlib.suppress(ValueError, OSError):
+        faulthandler.enable(sys.stderr)
+    from cpm_tune.bench.worker import Worker
+
+    worker = Worker(out)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            cell: Cell = pipe.recv()
+            with contextlib.redirect_stdout(sys.stderr):
+                report = worker.carry_out(cell)
+            pipe.send(report)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that asked for it is gone, whatever is going on here."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

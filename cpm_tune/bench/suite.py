@@ -1,0 +1,206 @@
+"""What a suite says: axes, settings, grids, and overrides for some of its cells.
+
+A suite comes from the options of `bench`, from a YAML or JSON file, or from both (the options win).
+The file is documented in docs/bench.md. All mistakes of a file are in the one UserError raised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from cpm_tune.backbone.embedded import NAME as EMBEDDED
+from cpm_tune.delta.config import CONFIGS
+from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.spec import Decoding, Encoding, Execution, Recipe
+
+Control = Literal["zero-shot", "random-backbone"]
+CONTROLS: tuple[Control, ...] = ("zero-shot", "random-backbone")
+_PARTS: Mapping[str, Any] = {
+    "train": Recipe,
+    "encode": Encoding,
+    "decode": Decoding,
+    "run": Execution,
+}
+
+
+def _listed(value: Any) -> Any:
+    """One value, or a text with commas, is a list as well."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
+
+
+def _flat(settings: Any) -> Any:
+    """{"train": {"lr": 1}} and {"train.lr": 1} both become {"train.lr": 1}."""
+    if not isinstance(settings, dict):
+        return settings
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = value.items() if isinstance(value, dict) else [(None, value)]
+        flat.update({f"{key}.{k}" if k is not None else str(key): _number(v) for k, v in inner})
+    return flat
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as a text: it wants a dot."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Settings = Annotated[dict[str, Any], BeforeValidator(_flat)]
+Values = Annotated[list[Any], Field(min_length=1)]
+Grid = Annotated[dict[str, Values], BeforeValidator(_flat)]
+Limit = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Match(_Part):
+    """Which cells an override is for: those that every given field names. Tasks may be suites."""
+
+    task: Names | None = None
+    delta: Names | None = None
+    backbone: Names | None = None
+
+
+class Override(_Part):
+    """What is otherwise for the cells of `match`; later overrides win over earlier ones."""
+
+    match: Match
+    skip: bool = False
+    template: Name | None = None
+    precision: Literal["fp32", "bf16"] | None = None
+    limit: Limit | None = None
+    set: Settings = {}
+    grid: Grid = {}
+
+
+class Suite(_Part):
+    """A benchmark: the product of its axes, with settings, grids and overrides."""
+
+    about: str = ""
+    tasks: Names
+    deltas: Names = ("lora",)
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)] = (1,)
+    backbones: Names = (EMBEDDED,)
+    template: Name | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    limit: Limit | None = None
+    skip_bad_rows: bool = False
+    data: Path | None = None
+    out: Path = Path("results")
+    controls: Annotated[tuple[Control, ...], BeforeValidator(_listed)] = ("zero-shot",)
+    include: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
+    set: Settings = {}
+    grid: Grid = {}
+    cells: tuple[Override, ...] = ()
+
+
+def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
+    """The suite of a file (or none) with the options over it; `options["set"]` wins over every
+    setting of the file, those of its overrides included.
+
+    Raises UserError with every mistake, a line each.
+    """
+    values = dict(options)
+    where = "bench"
+    if path is not None:
+        where = str(path)
+        values = {**_read(path), **values}
+        said = options.get("set", {})
+        if said and isinstance(values.get("cells"), list):
+            values["cells"] = [_without(cell, said) for cell in values["cells"]]
+        if path is not None and said:
+            values["set"] = {**_as_dict(_flat(_read(path).get("set"))), **said}
+            grid = _flat(values.get("grid"))
+            if isinstance(grid, dict):
+                values["grid"] = {k: v for k, v in grid.items() if k not in said}
+    try:
+        suite = Suite.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(_sentences(error, where))) from error
+    wrong = [f"{where}: {said}" for said in _unknown_settings(suite)]
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return suite
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _without(cell: Any, settings: Mapping[str, Any]) -> Any:
+    """An override without the settings that the command line gives."""
+    if not isinstance(cell, dict):
+        return cell
+    kept = dict(cell)
+    for part in ("set", "grid"):
+        flat = _flat(cell.get(part))
+        if isinstance(flat, dict):
+            kept[part] = {k: v for k, v in flat.items() if k not in settings}
+    return kept
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"--suite {path}: not readable YAML or JSON ({said}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"--suite {path}: expected a mapping, such as `tasks: [ccpm]`.")
+    return {str(key): value for key, value in values.items()}
+
+
+def _sentences(error: ValidationError, where: str) -> Iterable[str]:
+    for fault in error.errors():
+        *parents, last = fault["loc"] or ("",)
+        place = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "extra_forbidden":
+            inside = ".".join(map(str, parents))
+            model: type[BaseModel] = Suite
+            if parents:
+                model = Match if parents[-1] == "match" else Override
+            known = did_you_mean(str(last), model.model_fields)
+            yield f"{where}: no key '{last}' in {inside or 'a suite'}.{known}"
+        elif fault["type"] == "missing":
+            hint = " (--tasks NAME,NAME)" if place == "tasks" else ""
+            yield f"{where}: {place} is missing{hint}."
+        else:
+            said = fault["msg"][0].lower() + fault["msg"][1:]
+            yield f"{where}: {place} is {fault['input']!r}: {said}."
+
+
+def _unknown_settings(suite: Suite) -> Iterable[str]:
+    """Keys of `set` and `grid` that exist nowhere, wherever they stand."""
+    deltas = {name for config in CONFIGS.values() for name in config.model_fields}
+    known = {f"delta.{name}" for name in deltas - {"delta_type"}}
+    known |= {f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields}
+    scopes = [("", suite.set, suite.grid)]
+    scopes += [(f"cells.{i}.", cell.set, cell.grid) for i, cell in enumerate(suite.cells)]
+    for place, settings, grid in scopes:
+        for part, keys in (("set", settings), ("grid", grid)):
+            for key in keys:
+                if key not in known:
+                    yield f"{place}{part}: there is no setting '{key}'.{did_you_mean(key, known)}"
+        for key in grid:
+            if key in settings:
+                yield f"{place}grid: '{key}' is in set as well; keep one of the two."
+        for key in grid:
+            if key.startswith("run."):
+                yield f"{place}grid: '{key}' changes no result; put it in set."

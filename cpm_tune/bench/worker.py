@@ -1,0 +1,111 @@
+"""What a worker process does: one cell after another, on one backbone and one reading of the data.
+
+Nothing here knows who sends the cells: `Worker.carry_out` is the one place where a cell is run.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cpm_tune.bench.cells import Cell, plan_of
+from cpm_tune.errors import UserError
+from cpm_tune.inputs import Inputs, load_backbone, read_inputs
+from cpm_tune.plan import Plan
+from cpm_tune.run import Outcome, execute
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.data.store import Split
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a cell ended; "lost": its process ended, and the cell with it."""
+
+    run_id: str
+    status: Literal["finished", "failed", "lost"]
+    seconds: float = 0.0
+    error: str = ""
+    detail: str = ""
+
+
+class Worker:
+    """Carries out cells in this process. Holds the last backbone and the last data it read."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._backbone: tuple[Any, CPMAnt, int] | None = None
+        self._splits: tuple[Any, dict[str, Split]] | None = None
+
+    def carry_out(self, cell: Cell) -> Report:
+        """Run a cell (what is finished already is not run again); its errors are in the report.
+
+        This is where a cell that asks for several processes has to start them.
+        """
+        started = time.perf_counter()
+        try:
+            self._run(cell)
+        except Exception as error:  # the next cells are run, whatever this one met
+            self._backbone = None  # it may carry a delta
+            mine = isinstance(error, UserError)
+            said = str(error) if mine else f"{type(error).__name__}: {error}"
+            return Report(
+                cell.run_id,
+                "failed",
+                time.perf_counter() - started,
+                " ".join(said.split()),
+                "" if mine else traceback.format_exc(),
+            )
+        return Report(cell.run_id, "finished", time.perf_counter() - started)
+
+    def _run(self, cell: Cell) -> None:
+        plan = plan_of(cell)
+        inputs = self._inputs(plan)
+        zero_shot = None
+        if cell.needs is not None:
+            zero_shot = self._execute(plan.zero_shot(), inputs, None)
+        self._execute(plan, inputs, zero_shot)
+
+    def _execute(self, plan: Plan, inputs: Inputs, zero_shot: Outcome | None) -> Outcome:
+        outcome = execute(plan, self._out, inputs, zero_shot=zero_shot, wait=True, load=self._load)
+        if not outcome.reused and self._backbone is not None:
+            _, model, checksum = self._backbone
+            if _checksum(model) != checksum:
+                self._backbone = None
+                raise RuntimeError("the delta left a trace in the shared backbone; this is a bug")
+        return outcome
+
+    def _load(self, plan: Plan) -> CPMAnt:
+        """The plan's backbone as it was loaded, without a delta."""
+        backbone, spec = plan.spec.backbone, plan.spec
+        seed = spec.seed if backbone.init == "random" else None
+        key = (backbone.sha256, backbone.init, seed, spec.precision, plan.execution.device)
+        if self._backbone is None or self._backbone[0] != key:
+            self._backbone = None  # two do not have to fit into memory
+            model = load_backbone(plan)
+            self._backbone = (key, model, _checksum(model))
+        return self._backbone[1]
+
+    def _inputs(self, plan: Plan) -> Inputs:
+        key = (plan.spec.task, plan.spec.task_version, plan.spec.data)
+        known = self._splits[1] if self._splits is not None and self._splits[0] == key else None
+        inputs = read_inputs(plan, known)
+        self._splits = (key, inputs.splits)
+        return inputs
+
+
+def _checksum(model: CPMAnt) -> int:
+    """CRC-32 of every parameter and of its place in the state dict."""
+    import torch
+
+    total = 0
+    for name, tensor in model.state_dict().items():
+        total = zlib.crc32(name.encode(), total)
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        total = zlib.crc32(memoryview(raw.numpy()), total)
+    return total
