@@ -45,7 +45,7 @@ def fill(folder: Path, n_rows: int, predictions: bool) -> int:
     """Write the records, without flushing each one to disk."""
     flush, records_module.os.fsync = records_module.os.fsync, lambda _: None  # type: ignore[attr-defined]
     try:
-        return sum(bool(made.store(folder, record, predictions)) for record in many(n_rows))
+        return len([made.store(folder, record, predictions) for record in many(n_rows)])
     finally:
         records_module.os.fsync = flush  # type: ignore[attr-defined]
 
@@ -70,7 +70,7 @@ def bench_records(folder: Path, n_rows: int) -> None:
 
 
 def bench_page(folder: Path, n_rows: int) -> None:
-    """Make the page and open it: from navigation to two frames after the last script."""
+    """Make the page and open it: until it can be used, and until every row is there."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -92,9 +92,21 @@ def bench_page(folder: Path, n_rows: int) -> None:
             "const done = arguments[0]; requestAnimationFrame(() => "
             "requestAnimationFrame(() => done(performance.now())))"
         )
+        whole = (
+            "const done = arguments[0]; const look = () => document.getElementById('table')"
+            ".ariaBusy === 'true' ? setTimeout(look, 5) : done(performance.now()); look()"
+        )
         for run in range(3):
             driver.get(path.as_uri())
-            print(f"open {run + 1}       {driver.execute_async_script(painted) / 1000:6.2f} s")
+            shown = driver.execute_script(
+                "return performance.getEntriesByType('paint').map((p) => p.startTime)"
+            )
+            usable = driver.execute_async_script(painted)
+            every = driver.execute_async_script(whole)
+            print(
+                f"open {run + 1}: painted {max(shown, default=0) / 1000:.2f} s, "
+                f"usable {usable / 1000:.2f} s, every row there {every / 1000:.2f} s"
+            )
         sort = "const t = performance.now(); document.querySelector('[data-sort=ccpm]').click();"
         milliseconds = driver.execute_script(
             f"{sort} document.body.offsetHeight; return performance.now() - t"

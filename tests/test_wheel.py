@@ -56,4 +56,7 @@ def test_an_installed_wheel_works_from_any_directory(tmp_path: Path) -> None:
     few = ["--limit", "8", "--set", "train.max_steps=1", "--control", "none", "--out", "out"]
     assert "test accuracy" in run("--task", "lcqmc", "--delta", "lora", *few)
     assert list((elsewhere / "out").glob("lcqmc.lora.*/run.json"))
+    page = elsewhere / "board.html"
+    run("leaderboard", "out", "--published", "--out", str(page))
+    assert "CPM-2" in page.read_text(encoding="utf-8")
     assert (site / "bin" / "cpm-tune").exists()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,7 +73,7 @@ def _columns_and_groups(results: Results, hierarchy: Hierarchy) -> tuple[list[Co
     by_column: dict[str, list[Found]] = defaultdict(list)
     for found in results.runs:
         by_column[comparable_key(found.record)].append(found)
-    repeats: dict[str, list[Found]] = defaultdict(list)
+    repeats: dict[Hashable, list[Found]] = defaultdict(list)
     for found in results.repeats:
         repeats[row_key(found.record)].append(found)
     names = _delta_names(found.record for found in results.runs)
@@ -107,10 +107,10 @@ def _delta_names(records: Iterable[RunRecord]) -> dict[str, str]:
 def _groups(
     column: str,
     runs: Sequence[Found],
-    repeats: Mapping[str, Sequence[Found]],
+    repeats: Mapping[Hashable, Sequence[Found]],
     names: Mapping[str, str],
 ) -> list[Group]:
-    same: dict[str, list[Found]] = defaultdict(list)
+    same: dict[Hashable, list[Found]] = defaultdict(list)
     for found in runs:
         same[row_key(found.record)].append(found)
     made = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +78,18 @@ def comparable_key(record: RunRecord) -> str:
     )
 
 
-def row_key(record: RunRecord) -> str:
+def row_key(record: RunRecord) -> Hashable:
     """Everything that decides the result, but the seed."""
-    spec = record.spec.model_dump(mode="json", exclude={"seed"})
-    return json.dumps(spec, sort_keys=True)
+    return tuple(
+        json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
+        for name, value in record.spec
+        if name != "seed"
+    )
 
 
 def _table(records: list[RunRecord]) -> Table:
     spec = records[0].spec
-    rows: dict[str, list[RunRecord]] = defaultdict(list)
+    rows: dict[Hashable, list[RunRecord]] = defaultdict(list)
     for record in records:
         rows[row_key(record)].append(record)
     better = -1 if records[0].test.higher_is_better else 1

@@ -130,6 +130,18 @@ function costCell(row, key, start) {
   else if (row.cost && COSTS[key].of(row.cost) !== null) value = COSTS[key].show(COSTS[key].of(row.cost));
   return el("td", { class: `n plain${start ? " start" : ""}` }, value);
 }
+// The first rows are there at once; the others follow in parts, so that a long table opens fast.
+const AT_ONCE = 60;
+let appending = 0;
+function appendLater(body, rows, line) {
+  clearTimeout(appending);
+  $("table").setAttribute("aria-busy", String(rows.length > 0));
+  if (!rows.length) return;
+  appending = setTimeout(() => {
+    body.append(...rows.slice(0, 3 * AT_ONCE).map(line));
+    appendLater(body, rows.slice(3 * AT_ONCE), line);
+  });
+}
 function renderTable() {
   const columns = visibleColumns();
   const rows = visibleRows(columns);
@@ -145,7 +157,8 @@ function renderTable() {
     ...columns.map((column, i) => scoreCell(row, column, starts[i], bests[i], spans[i])),
     ...costColumns().map((key, i) => costCell(row, key, i === 0)));
   const width = 1 + overall.length + columns.length + costColumns().length;
-  const bodies = [el("tbody", {}, ...measured.map(line))];
+  const body = el("tbody", {}, ...measured.slice(0, AT_ONCE).map(line));
+  const bodies = [body];
   if (quoted.length) {
     const band = el("tr", { class: "band" }, el("th", { colspan: width, scope: "colgroup" }, el("span", {}, t("quotedBand"))));
     bodies.push(el("tbody", {}, band, ...quoted.map(line)));
@@ -155,7 +168,8 @@ function renderTable() {
   const place = $("table");
   const at = [place.scrollLeft, place.scrollTop];
   place.replaceChildren(rows.length ? table : el("p", { class: "empty" }, t("noRows")));
-  [place.scrollLeft, place.scrollTop] = at;
+  if (at[0] || at[1]) [place.scrollLeft, place.scrollTop] = at;
+  appendLater(body, measured.slice(AT_ONCE), line);
   const by = state.sort ? `; ${t("sortedBy", sortTitle())}` : "";
   $("status").textContent = t("status", rows.length, ROWS.size, columns.length, BOARD.columns.length) + by;
 }
