@@ -91,7 +91,14 @@ def test_latex_is_balanced_and_escaped(board: Board) -> None:
     assert "not measured here" in text
 
 
-@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex here")
+def _latex_is_here() -> bool:
+    if not (shutil.which("pdflatex") and shutil.which("kpsewhich")):
+        return False
+    wanted = ["booktabs.sty", "geometry.sty", "iftex.sty"]
+    return not subprocess.run(["kpsewhich", *wanted], capture_output=True).returncode
+
+
+@pytest.mark.skipif(not _latex_is_here(), reason="no pdflatex with booktabs here")
 def test_latex_compiles(board: Board, tmp_path: Path) -> None:
     (tmp_path / "board.tex").write_text(as_latex(board), encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "board.tex"]

@@ -26,7 +26,8 @@ function costColumns() {
 function columnHead(column, start) {
   const marks = [];
   if (!column.official) marks.push(el("span", { class: "mark", title: column.notes.join("; ") }, " *"), el("span", { class: "hidden" }, ` (${t("limited")})`));
-  return sortableHead(column.id, column.id.replace("#quoted", ""), column.metric, start, marks);
+  const under = measuredIn.has(column.id) ? column.metric : `${column.metric}, ${t("quoted")}`;
+  return sortableHead(column.id, column.id.replace("#quoted", ""), under, start, marks);
 }
 function head(columns, overall) {
   const groups = [];
