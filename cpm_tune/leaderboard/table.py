@@ -202,6 +202,3 @@ def as_text(table: Table) -> str:
         notes.append(f"majority class {table.majority:.4f}")
     rows = [_cells(row) for row in table.rows]
     return "\n".join([title, *(f"  {note}" for note in notes), text_table(HEADER, rows)])
-
-
-_comparable_key, _row_key = comparable_key, row_key
