@@ -96,7 +96,14 @@ def splits_there(task: Task, folder: Path) -> list[str]:
 
 def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
     """What is missing, what it may be called, what is there instead."""
-    names = [f"{split} ({' or '.join(map(_said, task.files.names[split]))})" for split in missing]
+    accepted = [task.files.names[split] for split in missing]
+    names = [
+        f"{split} ({' or '.join(map(_said, known))})"
+        for split, known in zip(missing, accepted, strict=True)
+    ]
+    stems = any(
+        isinstance(n, str) and "*" not in n and not Path(n).suffix for n in sum(accepted, ())
+    )
     parts = [part for split in missing for part in _incomplete(task, folder, split)]
     there = sorted(
         f"{path.name}/" if path.is_dir() else path.name
@@ -105,7 +112,8 @@ def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
     )
     holds = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
     return (
-        f"{folder}: no file for {', '.join(names)}; stems may end in .jsonl, .json, .tsv or .csv "
+        f"{folder}: no file for {', '.join(names)}"
+        f"{'; stems may end in .jsonl, .json, .tsv, .txt or .csv' if stems else ''} "
         f"(task {task.name}). {''.join(f'{part} ' for part in parts)}"
         f"The folder {f'holds {holds}' if there else 'is empty'}."
     )
