@@ -125,6 +125,43 @@ def test_a_system_leaves_a_record_beside_the_runs(cli: CLI, data: Path, tmp_path
     assert "expected a run of this package" in error
 
 
+def test_a_system_stands_in_the_tables_of_the_runs(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    from cpm_tune.leaderboard.aggregate import make_board
+    from cpm_tune.leaderboard.export import export
+    from cpm_tune.leaderboard.results import read_folder
+
+    out, path = tmp_path / "out", predicted(tmp_path / "x.jsonl")
+    words = ("--task", "lcqmc", "--data", data, "--out", out)
+    assert cli("--delta", "none", "--backbone", small_backbone, "--quiet", *words)[0] == 0
+    score = ("score", "--predictions", path, *words)
+    assert cli(*score, "--name", "S <i>")[0] == 0
+    on_dev = ("score", "--predictions", data / "dev.jsonl", "--split", "dev", *words)
+    assert cli(*on_dev, "--name", "On dev")[0] == 0
+    board = make_board(read_folder(out))
+    (column,) = board.columns
+    assert {row.id for row in board.rows} == {"small / none", "S <i> / outside system"}
+    system = next(row for row in board.rows if row.backbone == "S <i>")
+    assert system.cells[column.id].mean == 75
+    assert system.cost.n_trainable is None
+    assert "scored on dev" in "".join(board.left_out)
+    text, _ = export(out, "text")
+    assert text.count("(outside system)") == 1
+    for style in ("md", "csv", "latex", "json", "html"):
+        assert "outside system" in export(out, style)[0]
+
+    (tmp_path / "other").mkdir()
+    other = write_jsonl(tmp_path / "other" / "test.jsonl", rows(16, 300))
+    (other.parent / "dev.jsonl").write_text((data / "dev.jsonl").read_text())
+    again = ("score", "--task", "lcqmc", "--predictions", other, "--data", other.parent)
+    assert cli(*again, "--out", out, "--name", "S <i>")[0] == 0
+    board = make_board(read_folder(out))  # other questions: a column of its own
+    assert [len(row.cells) for row in board.rows if row.backbone == "S <i>"] == [2]
+    assert "outside systems only" in "".join(part for c in board.columns for part in c.apart)
+    assert export(out, "text")[0].count("(outside system)") == 2
+
+
 def test_other_predictions_under_a_taken_name_want_a_word(
     cli: CLI, data: Path, tmp_path: Path
 ) -> None:

@@ -8,20 +8,20 @@ rows of their own. Seeds are averaged only where everything else is equal (table
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row, Run
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
 from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.means import interval, mean, points, stdev
 from cpm_tune.leaderboard.quoted import add_indices, add_quoted
 from cpm_tune.leaderboard.results import Found, Results, without_collection
+from cpm_tune.leaderboard.systems import add_systems, data_notes
 from cpm_tune.leaderboard.table import comparable_key, row_key
-from cpm_tune.record import RunRecord, ScoreRecord
+from cpm_tune.record import RunRecord
 
 _PLACE = ("data", "task", "task_version", "template_sha256", "seed", "schema_version")
 
@@ -52,6 +52,7 @@ def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Boar
         n_runs=len(results.runs),
         left_out=[*results.left_out, *hierarchy.notes],
     )
+    add_systems(board, results.systems, hierarchy)
     if published:
         add_quoted(board, hierarchy)
     add_indices(board, hierarchy)
@@ -66,7 +67,7 @@ def _rank(row: Row, columns: Sequence[Column]) -> tuple[float, float, str]:
         for c in columns
         if c.id in row.cells
     ]
-    return -len(said), -_mean(said), row.id
+    return -len(said), -mean(said), row.id
 
 
 def _columns_and_groups(results: Results, hierarchy: Hierarchy) -> tuple[list[Column], list[Group]]:
@@ -210,7 +211,7 @@ def _row(
         delta=delta,
         settings=settings,
         cells=cells,
-        coverage=len(cells),
+        coverage=len({column.partition("#")[0] for column in cells}),
         indices={},
         cost=row_cost(cells.values(), groups_cost(groups)),
     )
@@ -229,12 +230,12 @@ def _cell(group: Group) -> Cell:
     low, high, method = interval(values, [r.test for r in records], scale)
     names = set.intersection(*(set(record.scores["test"]) for record in records))
     others = {
-        name: _mean(points(r.scores["test"][name]) * r.scores["test"][name].value for r in records)
+        name: mean(points(r.scores["test"][name]) * r.scores["test"][name].value for r in records)
         for name in sorted(names - {records[0].ranks_by})
     }
     return Cell(
-        mean=_mean(values),
-        std=_stdev(values) if len(values) > 1 else None,
+        mean=mean(values),
+        std=stdev(values) if len(values) > 1 else None,
         low=low,
         high=high,
         interval=method,
@@ -255,43 +256,6 @@ def _cell(group: Group) -> Cell:
     )
 
 
-def points(score: ScoreRecord) -> int:
-    """100 for scores between 0 and 1, which are shown in points; 1 for those with a unit of their
-    own (BLEU is in points already; perplexity and ranks are none)."""
-    return 1 if "0..100" in score.signature or not score.higher_is_better else 100
-
-
-def interval(
-    values: Sequence[float], scores: Sequence[ScoreRecord], scale: float
-) -> tuple[float, float, str]:
-    """A 95% interval and its method: Student's t over seeds, or one run's own interval."""
-    if len(values) == 1:
-        method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
-        said = method.removeprefix("95% interval: ") or "as recorded"
-        return scale * scores[0].low, scale * scores[0].high, f"one run: {said}"
-    n, mean = len(values), _mean(values)
-    half = _t(n - 1) * _stdev(values) / n**0.5
-    return mean - half, mean + half, f"Student's t over {n} seeds ({n - 1} degrees of freedom)"
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)
-
-
-def _stdev(values: Sequence[float]) -> float:
-    """With n - 1 in the denominator. The module statistics works in fractions, 50 times slower."""
-    mean = _mean(values)
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
-
-
-@cache
-def _t(degrees: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.975))
-
-
 def _about_splits(record: RunRecord, splits: tuple[str, ...]) -> list[str]:
     """What a record's note says of splits that have not their official size."""
     parts = record.note.split("; ")
@@ -302,9 +266,7 @@ def _column(runs: Sequence[Found], hierarchy: Hierarchy) -> Column:
     record = runs[0].record
     spec, data = record.spec, record.spec.data
     place = hierarchy.dataset(spec.task)
-    notes = ["sample data, not comparable with real results"] if data.sample else []
-    notes += [f"limited to {data.limit} rows a split"] if data.limit else []
-    notes += ["bad rows skipped"] if data.skip_bad_rows else []
+    notes = data_notes(record)
     notes += sorted({part for f in runs for part in _about_splits(f.record, ("dev ", "test "))})
     majority = record.controls.get("majority")
     scale = points(record.test)

@@ -62,11 +62,11 @@ class Cost(_Part):
 
     `n_trainable`, `bytes` (of the saved delta) and `peak_memory_bytes` are the largest,
     `samples_per_second` (training alone) is the mean over runs, `seconds` the wall time of one run
-    (mean over seeds; of a row: the sum over its datasets).
+    (mean over seeds; of a row: the sum over its datasets). All None for an outside system.
     """
 
-    n_trainable: int
-    bytes: int
+    n_trainable: int | None
+    bytes: int | None
     samples_per_second: float | None
     seconds: float | None
     peak_memory_bytes: int | None
@@ -110,7 +110,8 @@ class Index(_Part):
 
 
 class Row(_Part):
-    """A backbone and a delta (and the settings that tell it from other rows of the two)."""
+    """A backbone and a delta (and the settings that tell it from other rows of the two), or a
+    system outside this package: then `backbone` is its name and `delta` says so."""
 
     id: str
     backbone: str

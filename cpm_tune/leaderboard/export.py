@@ -7,7 +7,7 @@ from pathlib import Path
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
-from cpm_tune.leaderboard.results import Found, read_folder
+from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.record import write_atomically
 
 ENDINGS = {
@@ -38,7 +38,7 @@ def export(
     results = read_folder(folder)
     board = make_board(results, include, published)
     if style == "text":
-        return _text(folder, results.runs, board), board.left_out
+        return _text(folder, results, board), board.left_out
     if style == "html":
         from cpm_tune.leaderboard.html import as_html
 
@@ -54,11 +54,12 @@ def export(
     return tables.as_csv(board, wide=style == "csv-wide").rstrip("\n"), board.left_out
 
 
-def _text(folder: Path, runs: tuple[Found, ...], board: Board) -> str:
+def _text(folder: Path, results: Results, board: Board) -> str:
     from cpm_tune.leaderboard.table import as_text, make_tables
     from cpm_tune.leaderboard.tables import quoted_text
 
-    made = make_tables([run.record for run in runs])
+    systems = [system.record for system in results.systems]
+    made = make_tables([run.record for run in results.runs], systems)
     said = [as_text(table) for table in made] or [f"{folder}: no finished runs."]
     return "\n\n".join([*said, *([quoted_text(board)] if board.quoted else [])])
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.leaderboard.board import Board
-from cpm_tune.leaderboard.results import Found, Results
+from cpm_tune.leaderboard.results import Found, Results, System
 from cpm_tune.record import RunRecord
 
 PAGE = Path(__file__).with_name("page")
@@ -65,12 +65,13 @@ def page_data(board: Board, results: Results, per_run: int = PER_RUN) -> dict[st
             _shorten(cell)
     shown = {run.run_id for row in board.rows for cell in row.cells.values() for run in cell.runs}
     runs = [found for found in results.runs if found.record.run_id in shown]
-    per_run = min(per_run, IN_ALL // max(1, len(runs)))
+    told: list[Found | System] = [*runs, *results.systems]
+    per_run = min(per_run, IN_ALL // max(1, len(told)))
     return {
         "board": said,
         "settings": [json.loads(key) for key in settings],
         "curves": {f.record.run_id: c for f in runs if (c := _curve(f.record))},
-        "predictions": {f.record.run_id: list(_predictions(f, per_run)) for f in runs},
+        "predictions": {f.record.run_id: list(_predictions(f, per_run)) for f in told},
     }
 
 
@@ -103,7 +104,7 @@ def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
     return [points[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
-def _predictions(found: Found, most: int) -> Iterator[dict[str, Any]]:
+def _predictions(found: Found | System, most: int) -> Iterator[dict[str, Any]]:
     """The first predictions of a run's test file; lines that cannot be read are passed over."""
     try:
         with (found.folder / "predictions.test.jsonl").open(encoding="utf-8") as file:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpm_tune.errors import UserError
-from cpm_tune.record import FILE, RunRecord, read_record
+from cpm_tune.record import FILE, RunRecord, SystemRecord, read_any_record
 
 _UNFINISHED = (".partial", ".old")
 
@@ -24,6 +24,14 @@ class Found:
 
 
 @dataclass(frozen=True)
+class System:
+    """The scored predictions of a system outside this package, on a test split."""
+
+    record: SystemRecord
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Results:
     """What a results folder holds. `repeats` are runs of `runs` that are there again (in another
     folder, perhaps with another number of processes): their scores do not count twice."""
@@ -31,6 +39,7 @@ class Results:
     runs: tuple[Found, ...]
     repeats: tuple[Found, ...]
     left_out: tuple[str, ...]
+    systems: tuple[System, ...] = ()
 
 
 def read_folder(folder: Path) -> Results:
@@ -43,13 +52,22 @@ def read_folder(folder: Path) -> Results:
 
 def _read(folder: Path) -> Results:
     runs: dict[str, Found] = {}
+    systems: dict[str, System] = {}
     repeats: list[Found] = []
     left_out: list[str] = []
     for path in map(Path, _record_files(folder, left_out)):
         try:
-            record = read_record(path)
+            record = read_any_record(path)
         except UserError as error:
             left_out.append(str(error))
+            continue
+        if isinstance(record, SystemRecord):
+            if record.split != "test":
+                left_out.append(f"{path.parent.name}: scored on {record.split}, not on test")
+            elif record.run_id in systems:
+                left_out.append(f"{path}: the same predictions are there twice; one is counted.")
+            else:
+                systems[record.run_id] = System(record, path.parent)
             continue
         found = Found(record, path.parent)
         if reason := _unusable(found):
@@ -59,7 +77,7 @@ def _read(folder: Path) -> Results:
             left_out.append(f"{path}: the same run is there twice; one is counted.")
         else:
             runs[record.run_id] = found
-    return Results(tuple(runs.values()), tuple(repeats), tuple(left_out))
+    return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
 
 
 def _unusable(found: Found) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.leaderboard.results import read_folder
-from cpm_tune.record import RunRecord
+from cpm_tune.leaderboard.systems import KIND, data_notes, questions
+from cpm_tune.record import RunRecord, ScoreRecord, SystemRecord
 from cpm_tune.show import table as text_table
 
 
@@ -30,7 +32,7 @@ class Row:
     std: float | None
     low: float | None
     high: float | None
-    n_trainable: int
+    n_trainable: int | None
     samples_per_second: float | None
     peak_memory_bytes: int | None
 
@@ -54,12 +56,20 @@ def read_results(folder: Path) -> tuple[list[RunRecord], list[str]]:
     return [run.record for run in found.runs], list(found.left_out)
 
 
-def make_tables(records: list[RunRecord]) -> list[Table]:
-    """Group records into tables and rows."""
+def make_tables(records: list[RunRecord], systems: Sequence[SystemRecord] = ()) -> list[Table]:
+    """Group records into tables and rows. Outside systems stand in every table that asks their
+    questions, or in one of their own."""
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[comparable_key(record)].append(record)
-    return [_table(group) for _, group in sorted(groups.items())]
+    asked: dict[Hashable, list[SystemRecord]] = defaultdict(list)
+    for system in systems:
+        asked[questions(system)].append(system)
+    made = [_table(group, asked[questions(group[0])]) for _, group in sorted(groups.items())]
+    seen = {questions(record) for record in records}
+    return made + [
+        _system_table(group) for key, group in asked.items() if group and key not in seen
+    ]
 
 
 def comparable_key(record: RunRecord) -> str:
@@ -87,35 +97,72 @@ def row_key(record: RunRecord) -> Hashable:
     )
 
 
-def _table(records: list[RunRecord]) -> Table:
+def _table(records: list[RunRecord], systems: Sequence[SystemRecord]) -> Table:
     spec = records[0].spec
     rows: dict[Hashable, list[RunRecord]] = defaultdict(list)
     for record in records:
         rows[row_key(record)].append(record)
     better = -1 if records[0].test.higher_is_better else 1
     differing = _differing(records)
-    made = sorted(
-        (_row(seeds, differing) for seeds in rows.values()), key=lambda row: better * row.mean
-    )
+    made = [_row(seeds, differing) for seeds in rows.values()] + _system_rows(systems)
+    made.sort(key=lambda row: better * row.mean)
     test = records[0].data["test"]
     heading = f"test {spec.data.test[:8] if spec.data.test else '-'}, n={test.n}"
-    notes = []
-    if spec.data.sample:
-        notes.append("sample data, not comparable with real results")
-    if spec.data.limit:
-        notes.append(f"limited to {spec.data.limit} rows per split")
-    if spec.data.skip_bad_rows:
-        notes.append("bad rows skipped")
     majority = records[0].controls.get("majority")
     return Table(
         task=f"{spec.task} v{spec.task_version}",
         metric=records[0].ranks_by,
         template=f"{spec.template} v{spec.template_version}",
         heading=heading,
-        notes=tuple(notes),
+        notes=tuple(data_notes(records[0])),
         majority=majority.value if majority else None,
         rows=tuple(made),
     )
+
+
+def _system_table(records: Sequence[SystemRecord]) -> Table:
+    first = records[0]
+    better = -1 if first.test.higher_is_better else 1
+    return Table(
+        task=f"{first.spec.task} v{first.spec.task_version}",
+        metric=first.ranks_by,
+        template="-",
+        heading=f"test {(first.spec.data.test or '-')[:8]}, n={first.test.n}",
+        notes=tuple(data_notes(first)),
+        majority=None,
+        rows=tuple(sorted(_system_rows(records), key=lambda row: better * row.mean)),
+    )
+
+
+def _system_rows(records: Sequence[SystemRecord]) -> list[Row]:
+    named: dict[str, list[SystemRecord]] = defaultdict(list)
+    for record in records:
+        named[record.name].append(record)
+    return [
+        Row(
+            backbone=name,
+            delta=f"({KIND})",
+            settings="-",
+            **_spread([record.test for record in seeds]),
+            n_trainable=None,
+            samples_per_second=None,
+            peak_memory_bytes=None,
+        )
+        for name, seeds in named.items()
+    ]
+
+
+def _spread(scores: Sequence[ScoreRecord]) -> dict[str, Any]:
+    """Mean and spread over seeds; one seed's own interval."""
+    values = [score.value for score in scores]
+    alone = len(values) == 1
+    return {
+        "n_seeds": len(values),
+        "mean": statistics.fmean(values),
+        "std": None if alone else statistics.stdev(values),
+        "low": scores[0].low if alone else None,
+        "high": scores[0].high if alone else None,
+    }
 
 
 def _settings(record: RunRecord) -> dict[str, str]:
@@ -143,23 +190,17 @@ def _differing(records: list[RunRecord]) -> set[str]:
 
 def _row(seeds: list[RunRecord], differing: set[str]) -> Row:
     first = seeds[0]
-    values = [record.test.value for record in seeds]
     speeds = [r.training.samples_per_second for r in seeds if r.training]
     memory = [r.environment.peak_memory_bytes for r in seeds if r.environment]
     control = first.spec.backbone.init == "random"
     untrained = " (random weights)" if not first.backbone.trained else ""
     named = {k: v for k, v in _settings(first).items() if k in differing}
     settings = " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in named.items())
-    alone = len(values) == 1
     return Row(
         backbone=first.backbone.name + (" (random control)" if control else untrained),
         delta=first.delta.name,
         settings=settings if first.spec.recipe is not None else "-",
-        n_seeds=len(values),
-        mean=statistics.fmean(values),
-        std=None if alone else statistics.stdev(values),
-        low=first.test.low if alone else None,
-        high=first.test.high if alone else None,
+        **_spread([record.test for record in seeds]),
         n_trainable=first.delta.n_trainable,
         samples_per_second=statistics.fmean(speeds) if speeds else None,
         peak_memory_bytes=max(memory) if memory else None,
@@ -188,7 +229,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row.n_seeds),
         f"{row.mean:.4f}",
         spread,
-        f"{row.n_trainable:,}",
+        "-" if row.n_trainable is None else f"{row.n_trainable:,}",
         "-" if row.samples_per_second is None else f"{row.samples_per_second:.1f}",
         "-" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**30:.2f}",
     )

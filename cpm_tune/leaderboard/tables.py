@@ -40,8 +40,10 @@ def best_of(board: Board, column: Column) -> float | None:
     return max(means) if column.higher_is_better else min(means)
 
 
-def parameters(n: int) -> str:
-    """6291456 as 6.3M."""
+def parameters(n: int | None) -> str:
+    """6291456 as 6.3M; a blank where there is no number."""
+    if n is None:
+        return ""
     for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
         if n >= size:
             return f"{n / size:.1f}{unit}"
@@ -54,7 +56,7 @@ def costs(row: Row) -> dict[str, str]:
     gib = cost.peak_memory_bytes
     return {
         "trained": parameters(cost.n_trainable),
-        "saved MB": number(cost.bytes / 1e6, 1),
+        "saved MB": "" if cost.bytes is None else number(cost.bytes / 1e6, 1),
         "samples/s": number(cost.samples_per_second, 1),
         "hours": "" if cost.seconds is None else number(cost.seconds / 3600, 2),
         "peak GiB": "" if gib is None else number(gib / 2**30, 2),
