@@ -37,7 +37,7 @@ def step(model: CPMAnt, ids: Tensor, segment: Tensor) -> None:
     bias = model.position_bias(segment)
     hidden = model.encoder(embedded, bias)
     loss = model.logits(hidden[:, -1]).float().logsumexp(-1).mean()
-    loss.backward()
+    torch.autograd.backward(loss)
     for parameter in model.parameters():
         parameter.grad = None
 
