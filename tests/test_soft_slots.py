@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import small_config, vocabulary
+from delta_table import DELTAS, SHA, backbone, sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, _placed
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
+from cpm_tune.delta.insert import insert
 from cpm_tune.delta.slots import SoftSlots, apportion, slot_places
 from cpm_tune.errors import UserError
 from cpm_tune.inputs import read_inputs
@@ -149,3 +152,39 @@ def test_the_positions_of_cpm_2s_study_are_there_as_configs() -> None:
         assert set(slots.names) <= set(slot_places(kinds))
         found[file.stem] = "-".join(name[0] for name in slots.names)
     assert found == {name: name for name in ("f", "b", "f-b", "m", "f-m", "m-b", "f-m-b")}
+
+
+def test_masks_hide_text_from_the_prompt_or_the_prompt_from_text() -> None:
+    front = SoftPromptConfig(soft_token_num=6, ratio_list=(1, 0, 0), prompt_sees_text=False)
+    for config in (front, DELTAS["soft_prompt, hidden"]):
+        model = backbone()
+        delta = insert(model, config, SHA, seed=1)
+        row = sequence(model, config, 20, 12)
+        soft = (row["ids"] >= FIRST)[0]
+        other = {**row, "ids": row["ids"].clone()}
+        other["ids"][0, -4] = 77  # another word of the text, context for all
+        with torch.no_grad():
+            before, changed = model(**row)[0], model(**other)[0]
+            for parameter in delta.parameters.values():
+                parameter.add_(torch.randn(parameter.shape))
+            moved = model(**row)[0]
+        sees_text, sees_prompt = config.prompt_sees_text, config.text_sees_prompt
+        assert torch.equal(before[soft], changed[soft]) == (not sees_text)
+        assert torch.equal(before[~soft], moved[~soft]) == (not sees_prompt)
+        assert not torch.equal(before[~soft], changed[~soft])
+        assert not torch.equal(before[soft], moved[soft])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"prompt_sees_text": False}, "must see the text"),
+        ({"text_sees_prompt": False, "ratio_list": [1, 1, 0]}, "needs a back slot"),
+        ({"text_sees_prompt": False, "prompt_sees_text": False}, "in one direction at least"),
+    ],
+)
+def test_masks_that_leave_nothing_to_answer_with_are_an_error(
+    changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        parse_config({"delta_type": "soft_prompt", **changes}, "here")
