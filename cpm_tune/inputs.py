@@ -10,7 +10,7 @@ from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.slots import SoftSlots
 from cpm_tune.errors import UserError
 from cpm_tune.plan import Plan
-from cpm_tune.task import Generate
+from cpm_tune.task import Generate, Options
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
@@ -98,7 +98,7 @@ def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
 
     spec, soft = plan.spec, None
     if isinstance(plan.delta, SoftPromptConfig):
-        soft = SoftSlots(plan.delta, plan.folder.config, int(plan.template.by_option))
+        soft = SoftSlots(plan.delta, plan.folder.config, _places_for_options(plan, plan.delta))
     return Encoder(
         plan.task,
         plan.template,
@@ -107,4 +107,21 @@ def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
         tokenizer,
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
         soft=soft,
+    )
+
+
+def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:
+    """How many options stand in one sequence, each with soft tokens of its own before it.
+
+    One for `{option}` templates. Raises UserError if there should be tokens before options, but
+    the template shows none.
+    """
+    answer, template = plan.task.answer, plan.template
+    if template.by_option or not delta.option_token_num:
+        return int(template.by_option)
+    if isinstance(answer, Options) and answer.options in template.fields:
+        return answer.most
+    raise UserError(
+        f"delta.option_token_num is {delta.option_token_num}, but template '{template.name}' of "
+        f"task {plan.task.name} shows no options; set it to 0 or choose another template."
     )

@@ -78,13 +78,18 @@ class Template:
         """A field's text; longer than `cap` characters it is cut at the side that may go."""
         value = row[name]
         if not isinstance(value, str):
-            return " ".join(
-                f"{NUMERALS[i] if i < len(NUMERALS) else i + 1}、{text[:cap]}"
-                for i, text in enumerate(value)
-            )
+            return "".join(self.listed(value, cap))
         if cap is None or len(value) <= cap:
             return value
         return value[len(value) - cap :] if name in self.keep_end else value[:cap]
+
+    @staticmethod
+    def listed(texts: Sequence[str], cap: int | None) -> list[str]:
+        """How each text of a column of texts is shown: 一、first, then with a space before 二、."""
+        return [
+            f"{' ' * (i > 0)}{NUMERALS[i] if i < len(NUMERALS) else i + 1}、{text[:cap]}"
+            for i, text in enumerate(texts)
+        ]
 
     def render(
         self, row: Mapping[str, Any], option: str, cap: int | None = None

@@ -36,6 +36,7 @@ DELTAS: dict[str, DeltaConfig] = {
     "prefix": PrefixConfig(),
     "prefix, reparameterized": PrefixConfig(reparameterize=True, embed_dim=8, mid_dim=8),
     "soft_prompt": SoftPromptConfig(soft_token_num=6),
+    "soft_prompt, hidden": SoftPromptConfig(soft_token_num=6, text_sees_prompt=False),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

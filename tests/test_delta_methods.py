@@ -10,13 +10,10 @@ import torch
 import torch.nn.functional as F
 from conftest import small_config, vocabulary
 from delta_table import SHA, SPLIT_PAIRS, backbone, forward, perturb, sequence
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import _placed
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,
@@ -29,10 +26,7 @@ from cpm_tune.delta.config import (
 )
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import BiasPadding
-from cpm_tune.delta.slots import SoftSlots, apportion, slot_places
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_task
-from cpm_tune.template import Template
 
 X = torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(2))
 Z = torch.randn(2, 5, 128, generator=torch.Generator().manual_seed(3))
@@ -275,89 +269,3 @@ def test_a_soft_prompt_from_a_text_loads_without_a_tokenizer(tmp_path: Path) -> 
     saved.save(tmp_path)
     loaded = load_delta(tmp_path, backbone(), SHA)
     assert torch.equal(*(next(iter(d.state().values())) for d in (saved, loaded)))
-
-
-# CPM-2's configs/prompt/*: name -> ratio_list of 100 tokens, and where each slot ends.
-CPM_2 = {
-    "lcqmc_10_0_0": ([1.0, 0.0, 0.0], [100, 100, 100]),
-    "lcqmc_0_0_10": ([0.0, 0.0, 1.0], [0, 0, 100]),
-    "lcqmc_5_0_5": ([0.5, 0.0, 0.5], [50, 50, 100]),
-    "lcqmc_0_10_0": ([0.0, 1.0, 0.0], [0, 100, 100]),
-    "lcqmc_5_5_0": ([0.5, 0.5, 0.0], [50, 100, 100]),
-    "lcqmc_0_5_5": ([0.0, 0.5, 0.5], [0, 50, 100]),
-    "lcqmc_33_34_33": ([0.33, 0.34, 0.33], [33, 67, 100]),
-    "lcqmc_99_1_0": ([0.99, 0.01, 0.0], [99, 100, 100]),
-    "c3_33_34_33_0": ([0.33, 0.34, 0.33, 0.0], [33, 67, 100, 100]),
-    "29/100, which is less in floating point": ([0.29, 0.71], [29, 100]),
-}
-
-
-@pytest.mark.parametrize(("ratios", "ends"), CPM_2.values(), ids=CPM_2)
-def test_tokens_are_divided_as_in_cpm_2(ratios: list[float], ends: list[int]) -> None:
-    slots = [f"slot{k}" for k in range(len(ratios))]
-    divided = apportion(100, slots, ratios)
-    assert [divided[slot].stop for slot in slots] == ends
-    assert apportion(100, slots, [round(100 * r) for r in ratios]) == divided
-
-
-@given(st.integers(1, 300), st.lists(st.integers(0, 50), min_size=1, max_size=5))
-def test_every_token_is_in_one_slot_and_every_slot_within_one_of_its_share(
-    n: int, ratios: list[int]
-) -> None:
-    slots = [f"slot{k}" for k in range(len(ratios))]
-    try:
-        divided = apportion(n, slots, ratios)
-    except ValueError:
-        assert not sum(ratios) or any(r > 0 and n * r < 2 * sum(ratios) for r in ratios)
-        return
-    assert [k for slot in slots for k in divided[slot]] == list(range(n))
-    for slot, ratio in zip(slots, ratios, strict=True):
-        assert abs(len(divided[slot]) - n * ratio / sum(ratios)) < 1
-
-
-def test_slot_ids_follow_the_backbones_own_prompts_and_options_take_from_the_front() -> None:
-    config = SoftPromptConfig(soft_token_num=10, ratio_list=(5, 0, 5))
-    slots = SoftSlots(config, SHAPE)
-    assert slots.names == ("front", "back")
-    assert slots.slot_ids("front") == tuple(range(FIRST, FIRST + 5))
-    assert slots.slot_ids("middle") == ()
-    assert slots.slot_ids("back") == tuple(range(FIRST + 5, FIRST + 10))
-    with pytest.raises(UserError, match="Did you mean 'middle'"):
-        slots.slot_ids("midle")
-
-    # CPM-2: three tokens before each of four options, 12 fewer in front
-    config = SoftPromptConfig(option_token_num=3)
-    slots = SoftSlots(config, SHAPE, n_options=4)
-    assert slots.options[0] == (FIRST, FIRST + 1, FIRST + 2)
-    assert slots.options[3] == (FIRST + 9, FIRST + 10, FIRST + 11)
-    assert slots.slot_ids("front") == tuple(range(FIRST + 12, FIRST + 33))
-    with pytest.raises(UserError, match="12 options need 36 tokens, but slot 'front' has 33"):
-        SoftSlots(config, SHAPE, n_options=12)
-
-
-def test_slots_stand_in_front_before_the_last_field_and_where_the_answer_begins() -> None:
-    found = {}
-    for template in load_task("lcqmc").templates:
-        pieces = [piece.value or piece.kind for piece in template.pieces]
-        for slot, place in slot_places([piece.kind for piece in template.pieces]).items():
-            pieces[place:place] = []
-            found[template.name, slot] = pieces[place] if place < len(pieces) else "the end"
-    assert found["cpm-2", "front"] == "“"
-    assert found["cpm-2", "middle"] == "sentence2"
-    assert found["cpm-2", "back"] == "answer"
-    assert found["cpm-ant", "front"] == "sentence1"
-    assert found["cpm-ant", "middle"] == "sentence2"
-    assert found["cpm-ant", "back"] == "the end"
-    one_field = ["text", "field", "text", "option", "text"]
-    assert slot_places(one_field)["middle"] == 3
-    assert slot_places(["text", "field", "answer"])["middle"] == 1
-
-
-def test_slots_at_the_same_place_keep_their_order() -> None:
-    places = slot_places(["field", "answer"])
-    assert places == {"front": 0, "middle": 0, "back": 1}
-    task, soft = load_task("wantwords"), SoftSlots(SoftPromptConfig(soft_token_num=9), SHAPE)
-    template = Template("t", "{definition}{answer}")
-    placed, _ = _placed(template, soft)
-    assert placed == {0: tuple(range(FIRST, FIRST + 6)), 1: tuple(range(FIRST + 6, FIRST + 9))}
-    assert task.answer_kind == "generate"

@@ -317,7 +317,14 @@ class CPMAnt(nn.Module):
             padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
             span = span.masked_fill(padding, -1)
         bias = self.position_bias(segment)
-        return bias.masked_fill(~attention_allowed(span, context)[:, None], float("-inf"))
+        allowed, hidden = attention_allowed(span, context), self.hidden_pairs(ids)
+        if hidden is not None:
+            allowed = allowed & ~hidden
+        return bias.masked_fill(~allowed[:, None], float("-inf"))
+
+    def hidden_pairs(self, ids: Tensor) -> Tensor | None:
+        """(query, key) pairs that a delta hides, bool (batch, length, length); by itself none."""
+        return None
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., dim_model) -> (..., vocab_size), by the tied input embedding."""

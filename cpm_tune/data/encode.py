@@ -90,6 +90,8 @@ class Encoder:
         self.head = (*range(start, start + config.prompt_length), tokenizer.bos)
         self.n_prompt = config.prompt_length
         self._soft, self._before_option = _placed(template, soft)
+        own = task.answer.options if isinstance(task.answer, Options) else None
+        self._listed = own if soft is not None and soft.options and not self.by_option else None
         self._verbalised = {option: self._known(option, "option") for option in template.options}
         yes = self._known(template.yes, "answer word") if self.by_option else (tokenizer.unk,)
         if len(yes) != 1:
@@ -194,10 +196,15 @@ class Encoder:
                 sides[side].extend((*encode(text), *self._soft.get(place, ())))
                 text = ""
             if slot:
-                sides[0].extend(self._before_option if piece.kind == "option" else ())
+                sides[0].extend(self._before_option[0] if self._before_option else ())
                 side = 1
             elif piece.kind == "text":
                 text += piece.value
+            elif piece.value == self._listed:
+                shown = self.template.listed(row[piece.value], cap)
+                for number, part in enumerate(shown):
+                    sides[side].extend((*encode(text), *self._before_option[number]))
+                    text = part
             else:
                 text += self.template.cut(row, piece.value, cap)
         sides[side].extend((*encode(text), *self._soft.get(len(self.template.pieces), ())))
@@ -229,7 +236,7 @@ class Encoder:
         return low, True
 
 
-def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], Ids]:
+def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:
     """A soft prompt's ids by the piece of the template they stand before, and those before each
     option. Raises UserError where the template lacks a slot."""
     if soft is None:
@@ -245,7 +252,7 @@ def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids],
     placed: dict[int, Ids] = {}
     for name in soft.names:
         placed[places[name]] = (*placed.get(places[name], ()), *soft.slot_ids(name))
-    return placed, soft.options[0] if soft.options else ()
+    return placed, soft.options
 
 
 def describe(example: Example, encoder: Encoder) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt, KVCache
@@ -40,14 +41,17 @@ class CachedRows:
         self.ids, self.segment, self.seen, self.index = (
             tensor.to(device) for tensor in (ids, segment, seen, index)
         )
+        self.span = torch.where(self.seen[:, 0, :width], 0, PADDING_SPAN)
+        hidden = model.hidden_pairs(F.pad(self.ids, (0, 1), value=PADDING_ID))
+        if hidden is not None:  # from the tokens to come
+            self.seen[:, :, :width] &= ~hidden[:, -1:, :-1]
         self.caches = [KVCache(slots) for _ in model.encoder.layers]
         self.filled = width
 
     def encode(self) -> Tensor:
         """Encode the prefixes; return the logits behind each, fp32 (rows, 1, vocab)."""
         width = self.filled
-        span = torch.where(self.seen[:, 0, :width], 0, PADDING_SPAN)
-        hidden = self.model(self.ids, self.segment[:, :width], span=span, caches=self.caches)
+        hidden = self.model(self.ids, self.segment[:, :width], span=self.span, caches=self.caches)
         return self.model.logits(hidden[:, -1:]).float()
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:

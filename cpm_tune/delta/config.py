@@ -160,7 +160,8 @@ class SoftPromptConfig(Frozen):
     `option_token_num` of them, taken from the first slot, stand before each option. `token_init`:
     vocabulary (embeddings of tokens drawn at random), text (those of `init_text`, repeated), prompt
     (the backbone's own prompt of type `init_prompt_type`, repeated), random (uniform within
-    +-`init_range`, at the reference's scale).
+    +-`init_range`, at the reference's scale). `prompt_sees_text` and `text_sees_prompt` are
+    attention masks: false hides the text from soft tokens, or soft tokens from all others.
     """
 
     delta_type: Literal["soft_prompt"] = "soft_prompt"
@@ -172,12 +173,21 @@ class SoftPromptConfig(Frozen):
     init_text: str = ""
     init_prompt_type: Annotated[int, Field(ge=0, strict=True)] = 2
     init_range: Annotated[float, Field(gt=0, strict=True)] = 0.5
+    prompt_sees_text: bool = True
+    text_sees_prompt: bool = True
 
     @model_validator(mode="after")
     def _slots(self) -> SoftPromptConfig:
         apportion(self.soft_token_num, self.slots, self.ratio_list)
         if (self.token_init == "text") != bool(self.init_text):
             raise ValueError("token_init 'text' and init_text belong together; give both or none")
+        answers = bool(dict(zip(self.slots, self.ratio_list, strict=True)).get("back"))
+        if not (self.prompt_sees_text or self.text_sees_prompt):
+            raise ValueError("prompt and text must see each other in one direction at least")
+        if not self.prompt_sees_text and answers:
+            raise ValueError("the back slot answers, so it must see the text; set its ratio to 0")
+        if not self.text_sees_prompt and not answers:
+            raise ValueError("text that does not see the prompt needs a back slot, to be answered")
         return self
 
 

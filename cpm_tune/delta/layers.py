@@ -110,6 +110,12 @@ class SoftPromptLayer(nn.Module):
         self.soft_embeds = nn.Parameter(table)
         self.first, self.scale = first, 1 / math.sqrt(dim)
 
+    def hidden_pairs(self, ids: Tensor, vocab_size: int, prompt_sees_text: bool) -> Tensor:
+        """`CPMAnt.hidden_pairs`: soft tokens do not see the others, or the others not them."""
+        soft = ids >= vocab_size + self.first
+        query, key = soft[:, :, None], soft[:, None, :]
+        return query & ~key if not prompt_sees_text else ~query & key
+
     def pre_forward(self, index: Tensor) -> tuple[tuple[Tensor], dict[str, Tensor]]:
         self._index = index
         return (index.clamp(max=self.first - 1),), {}

@@ -10,6 +10,7 @@ device and in every precision.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -232,6 +233,12 @@ class _SoftPrompt(_Own):
             _home(table),
         )
         self.after(table, layer.to(_device(table)), "soft_prompt")
+        if not (config.prompt_sees_text and config.text_sees_prompt):
+            vars(backbone)["hidden_pairs"] = partial(
+                layer.hidden_pairs,
+                vocab_size=backbone.config.vocab_size,
+                prompt_sees_text=config.prompt_sees_text,
+            )
 
 
 def _settings(config: ModuleConfig) -> dict[str, Any]:
@@ -239,6 +246,7 @@ def _settings(config: ModuleConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"delta_type", "modified_modules", "exclude_modules"})
 
 
+_TRACES = ("forward", "hidden_pairs", "_delta_infos", "_replicate_for_data_parallel")
 _THEIRS: dict[Any, Any] = {LoraConfig: _Lora, AdapterConfig: _Adapter, CompacterConfig: _Compacter}
 _OURS: dict[Any, Any] = {
     LowRankAdapterConfig: _LowRankAdapter,
@@ -267,7 +275,7 @@ def insert_model(backbone: CPMAnt, config: Any) -> Callable[[], None]:
     def remove() -> None:
         model.detach(backbone, reset_state_dict=False)
         for module in backbone.modules():
-            for trace in ("forward", "_delta_infos", "_replicate_for_data_parallel"):
+            for trace in _TRACES:
                 vars(module).pop(trace, None)
 
     return remove
