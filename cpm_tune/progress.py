@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from cpm_tune.track import Tracking
 from cpm_tune.train import Evaluation, Step
 
 LOG, EVENTS = "log.jsonl", "tensorboard"
@@ -15,10 +16,12 @@ LOG, EVENTS = "log.jsonl", "tensorboard"
 class Reporter:
     """Called with every Step and Evaluation; use it as a context manager."""
 
-    def __init__(self, folder: Path, total: int, metric: str, live: bool) -> None:
+    def __init__(
+        self, folder: Path, total: int, metric: str, live: bool, track: Tracking | None = None
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.metric = metric
+        self.metric, self._track = metric, track
         self._log = (folder / LOG).open("w", encoding="utf-8", buffering=1)
         self._events = SummaryWriter(log_dir=str(folder / EVENTS))
         self._bar: Any = None
@@ -48,12 +51,15 @@ class Reporter:
     def __call__(self, event: Step | Evaluation) -> None:
         self._log.write(json.dumps(vars(event)) + "\n")
         if isinstance(event, Step):
-            self._events.add_scalar("train/loss", event.loss, event.step)
-            self._events.add_scalar("train/lr", event.lr, event.step)
-            self._events.add_scalar("train/grad_norm", event.grad_norm, event.step)
+            names = ("loss", "lr", "grad_norm")
+            values = {f"train/{name}": float(getattr(event, name)) for name in names}
         else:
-            self._events.add_scalar(f"dev/{self.metric}", event.dev, event.step)
+            values = {f"dev/{self.metric}": event.dev}
             self._dev = f"{event.dev:.4f}"
+        for name, value in values.items():
+            self._events.add_scalar(name, value, event.step)
+        if self._track is not None:
+            self._track.log(event.step, values)
         if self._bar is not None:
             loss = f"{event.loss:.4f}"
             self._bar.update(self._line, completed=event.step, loss=loss, dev=self._dev)

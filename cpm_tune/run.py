@@ -37,6 +37,7 @@ from cpm_tune.record import (
     write_record,
 )
 from cpm_tune.task import SPLITS
+from cpm_tune.track import Tracking, tracking
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def execute(
         with run_folder(out, run_id) as folder:
             write_record(folder, prepared.record)
             try:
-                record = _tune_and_score(plan, prepared, folder, live, zero_shot)
+                with tracking(plan.execution.track, plan.spec, folder) as track:
+                    record = _tune_and_score(plan, prepared, folder, live, zero_shot, track)
+                    _track_scores(record, track)
             except BaseException as error:
                 said = str(error) or type(error).__name__
                 failed = prepared.record.model_copy(update={"status": "failed", "error": said})
@@ -166,7 +169,12 @@ def _about_equal(n: int, official: int | None) -> bool:
 
 
 def _tune_and_score(
-    plan: Plan, prepared: _Prepared, folder: Path, live: bool, zero_shot: Outcome | None
+    plan: Plan,
+    prepared: _Prepared,
+    folder: Path,
+    live: bool,
+    zero_shot: Outcome | None,
+    track: Tracking,
 ) -> RunRecord:
     import torch
 
@@ -180,7 +188,7 @@ def _tune_and_score(
         training, found = None, None
         if spec.recipe:
             selection = Selection(plan, prepared.model, inputs)
-            training = _train(plan, prepared, folder, live, selection)
+            training = _train(plan, prepared, folder, live, selection, track)
             found = selection.predictions
         scored = {
             split: score_split(plan, prepared.model, inputs, split, folder, known)
@@ -248,8 +256,18 @@ def _tune_and_score(
     )
 
 
+def _track_scores(record: RunRecord, track: Tracking) -> None:
+    """Send the final scores, named final/SPLIT/METRIC."""
+    values = {
+        f"final/{s}/{m}": score.value
+        for s, part in record.scores.items()
+        for m, score in part.items()
+    }
+    track.log(record.training.steps + 1 if record.training else 0, values)
+
+
 def _train(
-    plan: Plan, prepared: _Prepared, folder: Path, live: bool, selection: Any
+    plan: Plan, prepared: _Prepared, folder: Path, live: bool, selection: Any, track: Tracking
 ) -> TrainingRecord:
     from cpm_tune.data.batches import total_steps
     from cpm_tune.delta.insert import frozen_checksum
@@ -267,7 +285,7 @@ def _train(
         selection.improved()
 
     checksum = frozen_checksum(prepared.model, prepared.delta)
-    with Reporter(folder, total, metric.name, live) as report:
+    with Reporter(folder, total, metric.name, live, track) as report:
         state = train(
             prepared.model,
             prepared.delta,

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -164,12 +164,18 @@ class RunSpec(Frozen):
         return f"{self.task}.{delta}{control}.s{self.seed}.{self.sha256[:12]}"
 
 
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
-    `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
+    `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated. `track`
+    names trackers beside TensorBoard (a list, or a text with commas).
     """
 
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     micro_tokens: Annotated[int, Field(ge=256)] = 8192
+    track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()

@@ -1,4 +1,4 @@
-"""Imported once by the server that workers are forked from: what a cell needs, nothing that runs."""
+"""Imported once by the server that workers are forked from: what a cell needs; starts nothing."""
 
 import datasets  # noqa: F401
 import scipy.stats  # noqa: F401
