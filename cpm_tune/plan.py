@@ -28,6 +28,7 @@ from cpm_tune.spec import (
     RunSpec,
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
+from cpm_tune.track import check as check_trackers
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,8 @@ def make_plan(request: Request) -> Plan:
         if isinstance(task.answer, Generate):
             decoding = attempt(_decoding, task.answer, settings, defaults)
     execution = attempt(_settings, Execution, "run", settings, {})
+    if execution is not None:
+        attempt(check_trackers, execution.track)
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."

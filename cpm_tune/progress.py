@@ -10,6 +10,7 @@ from typing import Any
 
 from cpm_tune.folders import remove
 from cpm_tune.record import write_atomically
+from cpm_tune.track import Tracking
 from cpm_tune.train import Evaluation, State, Step
 
 LOG, EVENTS = "log.jsonl", "tensorboard"
@@ -23,10 +24,18 @@ class Reporter:
     the log, so both tell every step once.
     """
 
-    def __init__(self, folder: Path, total: int, metric: str, live: bool, after: State) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        total: int,
+        metric: str,
+        live: bool,
+        after: State,
+        track: Tracking | None = None,
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.metric = metric
+        self.metric, self._track = metric, track
         kept = _kept(folder / LOG, after)
         write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._log = (folder / LOG).open("a", encoding="utf-8", buffering=1)
@@ -64,13 +73,18 @@ class Reporter:
         self._show(entry)
         if isinstance(event, Evaluation):
             self._dev = f"{event.dev:.4f}"
+        if self._track is not None:
+            self._track.log(event.step, {n: float(entry[k]) for n, k in self._names(entry).items()})
         if self._bar is not None:
             loss = f"{event.loss:.4f}"
             self._bar.update(self._line, completed=event.step, loss=loss, dev=self._dev)
 
+    def _names(self, entry: dict[str, Any]) -> dict[str, str]:
+        """What a log entry shows: the values' names and their keys."""
+        return {f"dev/{self.metric}": "dev"} if "dev" in entry else _SHOWN
+
     def _show(self, entry: dict[str, Any]) -> None:
-        shown = {f"dev/{self.metric}": "dev"} if "dev" in entry else _SHOWN
-        for name, key in shown.items():
+        for name, key in self._names(entry).items():
             self._events.add_scalar(name, entry[key], entry["step"], walltime=entry["time"])
 
 

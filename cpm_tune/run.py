@@ -39,6 +39,7 @@ from cpm_tune.record import (
     write_record,
 )
 from cpm_tune.task import SPLITS
+from cpm_tune.track import Tracking, tracking
 
 if TYPE_CHECKING:
     from cpm_tune.score import Selection
@@ -108,7 +109,10 @@ def execute(
             held.enter_context(run_folder(out, run_id, keep))
             write_record(partial, prepared.record)
         try:
-            record = _tune_and_score(plan, prepared, partial, live, zero_shot, stop)
+            wanted = plan.execution.track if engine.main else ()
+            with tracking(wanted, plan.spec, partial) as track:
+                record = _tune_and_score(plan, prepared, partial, live, zero_shot, stop, track)
+                _track_scores(record, track)
             if engine.main:
                 _finish(partial, record)
         except BaseException as error:
@@ -225,6 +229,7 @@ def _tune_and_score(
     live: bool,
     zero_shot: Outcome | None,
     stop: Interrupts,
+    track: Tracking,
 ) -> RunRecord:
     import torch
 
@@ -238,7 +243,7 @@ def _tune_and_score(
         training, found = None, None
         if spec.recipe:
             selection = Selection(plan, prepared.model, inputs)
-            training = _train(plan, prepared, folder, live, selection, stop)
+            training = _train(plan, prepared, folder, live, selection, stop, track)
             found = selection.predictions
         scored = {
             split: score_split(plan, prepared.model, inputs, split, folder, known)
@@ -306,6 +311,16 @@ def _tune_and_score(
     )
 
 
+def _track_scores(record: RunRecord, track: Tracking) -> None:
+    """Send the final scores, named final/SPLIT/METRIC."""
+    values = {
+        f"final/{s}/{m}": score.value
+        for s, part in record.scores.items()
+        for m, score in part.items()
+    }
+    track.log(record.training.steps + 1 if record.training else 0, values)
+
+
 def _train(
     plan: Plan,
     prepared: _Prepared,
@@ -313,6 +328,7 @@ def _train(
     live: bool,
     selection: Selection,
     stop: Interrupts,
+    track: Tracking,
 ) -> TrainingRecord:
     from cpm_tune.data.batches import total_steps
     from cpm_tune.delta.insert import frozen_checksum
@@ -336,7 +352,7 @@ def _train(
         plan.execution.checkpoint_minutes,
     )
     with (
-        Reporter(folder, total, metric.name, live, after=keep.state)
+        Reporter(folder, total, metric.name, live, keep.state, track)
         if engine.main
         else contextlib.nullcontext(lambda event: None) as report
     ):

@@ -11,7 +11,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -196,12 +196,17 @@ def _hash(spec: Frozen) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
     `checkpointing` computes activations a second time instead of keeping them.
     `checkpoint_minutes` is the time between two saved states of a run in training.
+    `track` names trackers beside TensorBoard (a list, or a text with commas).
     """
 
     device: str = "auto"
@@ -209,3 +214,4 @@ class Execution(Frozen):
     micro_tokens: Annotated[int, Field(ge=256)] = 8192
     checkpointing: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()

@@ -47,6 +47,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_for(slots: int) -> int:
+    """Threads of each of so many processes; OMP_NUM_THREADS, where it is set, is what counts."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else max(1, cores() // slots)
+
+
 class Processes:
     """`slots` worker processes, started when they are needed, replaced when they die."""
 
@@ -59,8 +65,7 @@ class Processes:
         self._context.set_forkserver_preload([PRELOADED])
         self._workers: dict[int, tuple[Any, Connection]] = {}
         self._cells: dict[int, Cell] = {}
-        # The server and its children inherit it, and torch reads it; a user's own choice stays.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // slots)))
+        self._threads = threads_for(slots)
 
     def start(self, slot: int, cell: Cell) -> None:
         if slot not in self._workers:
@@ -72,7 +77,7 @@ class Processes:
     def _spawn(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self._out, Path.cwd()), daemon=True
+            target=serve, args=(theirs, self._out, Path.cwd(), self._threads), daemon=True
         )
         process.start()
         theirs.close()
@@ -135,7 +140,7 @@ def _ending(code: int | None) -> str:
     return f"its process ended with exit code {code}."
 
 
-def serve(pipe: Connection, out: Path, directory: Path) -> None:
+def serve(pipe: Connection, out: Path, directory: Path, threads: int) -> None:
     """Carry out the cells that come through the pipe until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal tells us both
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -145,7 +150,7 @@ def serve(pipe: Connection, out: Path, directory: Path) -> None:
         faulthandler.enable(sys.stderr)
     from cpm_tune.bench.worker import Worker
 
-    worker = Worker(out)
+    worker = Worker(out, threads)
     with contextlib.suppress(EOFError, OSError):
         while True:
             cell: Cell = pipe.recv()

@@ -35,10 +35,11 @@ class Report:
 
 
 class Worker:
-    """Carries out cells in this process. Holds the last backbone and the last data it read."""
+    """Carries out cells in this process, on `threads` threads unless run.threads says otherwise.
+    Holds the last backbone and the last data it read."""
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def __init__(self, out: Path, threads: int) -> None:
+        self._out, self._threads = out, threads
         self._backbone: tuple[Any, CPMAnt, int] | None = None
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
@@ -47,7 +48,10 @@ class Worker:
 
         This is where a cell that asks for several processes has to start them.
         """
+        import torch
+
         started = time.perf_counter()
+        torch.set_num_threads(self._threads)
         try:
             self._run(cell)
         except Exception as error:  # the next cells are run, whatever this one met

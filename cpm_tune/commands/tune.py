@@ -82,6 +82,7 @@ def tune_parser(prog: str) -> Parser:
         default=[],
         help="a task file or a folder of them; repeatable",
     )
+    p.add_argument("--track", metavar="A,B", help="wandb, mlflow (extras of the same names)")
     p.add_argument("--out", metavar="DIR", type=Path, help="results folder (default: results)")
     p.add_argument(
         "--overwrite", action="store_true", help="run again although a finished run is there"
@@ -123,7 +124,8 @@ def _merge_config(args: argparse.Namespace) -> dict[str, Any]:
     for name, value in values.items():
         if getattr(args, name) is None:
             setattr(args, name, Path(value) if name in ("data", "out") else value)
-    return {**settings, **parse_settings(args.settings)}
+    track = {"run.track": args.track} if args.track else {}
+    return {**settings, **parse_settings(args.settings), **track}
 
 
 def tune(argv: Sequence[str], prog: str) -> int:

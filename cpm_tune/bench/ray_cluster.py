@@ -1,0 +1,106 @@
+"""Workers on a Ray cluster: actors, each with the CPUs and GPUs that one cell asks for.
+
+Results, data and backbones have to be in folders that every machine sees under the same path. A
+cell that is lost with its machine is run again on another one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.bench.cells import Cell
+from cpm_tune.bench.worker import Report
+from cpm_tune.errors import UserError
+
+
+class _Remote:
+    """The actor: a worker in a process of the cluster."""
+
+    def __init__(self, out: Path, threads: int, directory: Path) -> None:
+        from cpm_tune.bench.worker import Worker
+
+        os.chdir(directory)  # relative paths of data and backbones mean what they mean to the user
+        self._worker = Worker(out, threads)
+
+    def carry_out(self, cell: Cell) -> Report:
+        return self._worker.carry_out(cell)
+
+
+class RayActors:
+    """`slots` actors (0: as many as the cluster has room for), made when they are needed."""
+
+    retries = 2
+
+    def __init__(self, out: Path, slots: int, address: str | None, cpus: int, gpus: int) -> None:
+        """Raises UserError if Ray is missing, not reachable, or has no room for one cell."""
+        if importlib.util.find_spec("ray") is None:
+            raise UserError(
+                "--executor ray: Ray is not installed; run: pip install 'cpm-tune[ray]'"
+            )
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        import ray
+
+        self._out, self._threads = out.absolute(), cpus
+        self._ours = not ray.is_initialized()
+        if self._ours:
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            except (ConnectionError, ValueError) as error:
+                said = " ".join(str(error).split())
+                raise UserError(
+                    f"--ray-address {address}: no Ray cluster there ({said})."
+                ) from error
+        have = ray.cluster_resources()
+        room = [int(have.get("CPU", 0)) // cpus]
+        room += [int(have.get("GPU", 0)) // gpus] if gpus else []
+        if min(room) < 1:
+            raise UserError(
+                f"a cell asks for {cpus} CPU and {gpus} GPU, the Ray cluster has "
+                f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}; ask for less."
+            )
+        self.slots = min(slots or min(room), min(room))
+        self._actor = ray.remote(_Remote).options(
+            num_cpus=cpus, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD"
+        )
+        self._actors: dict[int, Any] = {}
+        self._running: dict[Any, tuple[int, Cell]] = {}
+
+    def start(self, slot: int, cell: Cell) -> None:
+        if slot not in self._actors:
+            self._actors[slot] = self._actor.remote(self._out, self._threads, Path.cwd())
+        self._running[self._actors[slot].carry_out.remote(cell)] = (slot, cell)
+
+    def wait(self, timeout: float) -> Mapping[int, Report]:
+        import ray
+
+        busy = {slot for slot, _ in self._running.values()}
+        for slot in set(self._actors) - busy:  # one without work must not hold what another needs
+            ray.kill(self._actors.pop(slot))
+        if not self._running:
+            time.sleep(timeout)
+            return {}
+        ended: dict[int, Report] = {}
+        for reference in ray.wait(list(self._running), num_returns=1, timeout=timeout)[0]:
+            slot, cell = self._running.pop(reference)
+            try:
+                ended[slot] = ray.get(reference)
+            except ray.exceptions.RayError as error:  # its process or its machine is gone
+                said = str(error).strip().splitlines()[0]
+                ended[slot] = Report(cell.run_id, "lost", error=said)
+                ray.kill(self._actors.pop(slot))
+        return ended
+
+    def stop(self) -> None:
+        import ray
+
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        self._running.clear()
+        if self._ours:
+            ray.shutdown()

@@ -1,0 +1,181 @@
+"""`bench` from the outside: many runs from one command, whatever happens to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from bench_runs import SETTINGS, results, start, words, write_data
+from conftest import CLI
+from filelock import FileLock
+
+from cpm_tune.bench.cells import Cell, make_cells, plan_of
+from cpm_tune.bench.processes import Processes
+from cpm_tune.bench.schedule import Ending, run_cells
+from cpm_tune.bench.suite import make_suite
+from cpm_tune.run import execute
+
+AXES = ("--tasks", "lcqmc,ccpm", "--deltas", "lora,full", "--control", "zero-shot")
+AXES = (*AXES, "--control", "random-backbone")
+pytestmark = pytest.mark.usefixtures("one_thread", "_one_thread_each")
+
+
+@pytest.fixture(scope="module")
+def _one_thread_each() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("bench") / "data")
+
+
+def cells_of(data: Path, backbone: Path, **more: object) -> list[Cell]:
+    said = {"tasks": "lcqmc,ccpm", "deltas": "lora,full", "data": data, "set": SETTINGS}
+    said |= {"backbones": [str(backbone)], "controls": ["zero-shot", "random-backbone"]}
+    return make_cells(make_suite(None, {**said, **more}))
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, small_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The suite's runs, each on its own: backbone and data read anew for every one."""
+    out = tmp_path_factory.mktemp("alone")
+    controls = {}
+    for cell in cells_of(data, small_backbone):
+        zero = controls.get(cell.needs)
+        controls[cell.run_id] = execute(plan_of(cell), out, zero_shot=zero)
+    return out
+
+
+def test_a_suite_gives_the_bytes_of_its_runs_made_one_by_one(
+    cli: CLI, alone: Path, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    """One process and one backbone for all of them, with LoRA, full tuning and controls between."""
+    code, said, error = cli(*words(tmp_path, data, small_backbone, *AXES))
+    assert code == 0, said + error
+    assert "cells      10: 2 zero-shot, 4 tuning, 4 random-backbone" in said
+    assert "to do      10" in said
+    assert "estimate   unknown" in said
+    assert "[10/10]" in said
+    assert results(tmp_path) == results(alone)
+    assert not list(tmp_path.glob("*.partial"))
+
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/run.json")}
+    code, said, _ = cli(*words(tmp_path, data, small_backbone, *AXES))
+    assert code == 0
+    assert "done       10\nto do      0" in said
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/run.json")} == before
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_records(
+    alone: Path, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    """SIGTERM, SIGINT, then kill -9 three times, each after one more cell; then left alone."""
+    line = words(tmp_path, data, small_backbone, *AXES, "--jobs", "2", "--quiet")
+    chance = random.Random(20)
+
+    def at_work(at_least: int, since: float) -> bool:
+        """So many runs are finished, and one was begun by this process."""
+        runs = list(tmp_path.glob("*/run.json"))
+        begun = [path for path in runs if path.parent.suffix == ".partial"]
+        if len(runs) - len(begun) < at_least:
+            return False
+        try:
+            return any(path.stat().st_mtime > since for path in begun)
+        except FileNotFoundError:  # finished meanwhile
+            return False
+
+    endings = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}
+    for number, signum in enumerate([*endings, signal.SIGKILL, signal.SIGKILL]):
+        since, process = time.time(), start(line)
+        while process.is_alive() and not at_work(number, since):
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0, 0.6))
+        os.kill(process.pid, signum)
+        process.join(60)
+        assert process.exitcode == endings[signum]
+        for lock in (tmp_path / ".locks").iterdir():  # a worker that stayed would hold one
+            with FileLock(lock).acquire(timeout=20):
+                pass
+    process = start(line)
+    process.join(120)
+    assert process.exitcode == 0
+    assert results(tmp_path) == results(alone)
+
+
+class Murder:
+    """Kills the first worker while it runs its cell; remembers how cells ended."""
+
+    def __init__(self, executor: Processes) -> None:
+        self.executor, self.killed = executor, False
+
+    def started(self, slot: int, cell: Cell) -> None: ...
+    def ended(self, slot: int | None, ending: Ending) -> None: ...
+    def again(self, slot: int, cell: Cell, why: str) -> None: ...
+
+    def tick(self) -> None:
+        if not self.killed and self.executor.pids:
+            self.killed = True
+            os.kill(self.executor.pids[0], signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_fails_its_cell_and_no_other(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "train.max_steps": 30}
+    more = {"controls": (), "set": settings, "tasks": "lcqmc", "seeds": "1,2"}
+    cells = cells_of(data, small_backbone, deltas="lora", **more)
+    executor = Processes(tmp_path, 1)
+    try:
+        endings = run_cells(cells, executor, tmp_path, Murder(executor))
+    finally:
+        executor.stop()
+    failures = [ending.failure for ending in endings if ending.failure]
+    assert len(failures) == 1
+    assert "SIGKILL" in failures[0].error
+    assert len([e for e in endings if e.record]) == 1
+    note = tmp_path / ".bench" / "failed" / f"{failures[0].run_id}.json"
+    assert json.loads(note.read_text())["name"] == failures[0].name
+
+    axes = ("--tasks", "lcqmc", "--seeds", "1,2,3", "--control", "none")
+    line = words(tmp_path, data, small_backbone, *axes, max_steps=30)
+    code, said, _ = cli(*line, "--only-failed")
+    assert code == 0
+    assert "to do      1  (1 failed before)" in said
+    assert not note.exists()
+    assert len(list(tmp_path.glob("lcqmc.*/run.json"))) == 2
+
+
+def test_a_failed_cell_is_named_the_others_go_on_and_it_runs_once_mended(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    data, out = write_data(tmp_path / "data"), tmp_path / "out"
+    broken = data / "ccpm" / "test.jsonl"
+    whole = broken.read_text()
+    broken.write_text(whole.replace('"answer": 1', '"answer": 9', 1))
+    line = words(out, data, small_backbone, "--tasks", "ccpm,lcqmc", "--jobs", "2")
+    code, said, _ = cli(*line)
+    assert code == 1
+    assert "failed     ccpm zero-shot small" in said
+    assert f"{broken}:2" in said
+    assert "not run, its zero-shot control failed" in said
+    assert "finished   2 of 4 cells" in said
+    assert {p.parent.name.split(".")[0] for p in out.glob("*/run.json")} == {"lcqmc"}
+
+    code, said, _ = cli(*line, "--dry-run")
+    assert code == 0
+    assert said.count("failed     ccpm") == 2
+    broken.write_text(whole)
+    code, said, _ = cli(*line, "--only-failed")  # another test file: other runs, none failed
+    assert code == 0
+    assert "to do      0" in said
+    code, said, _ = cli(*line)
+    assert code == 0
+    assert "finished   4 of 4 cells, 2 of them now" in said
