@@ -51,8 +51,13 @@ def results(out: Path) -> dict[str, Any]:
                 if record[part] is not None:
                     del record[part][name]
         found[f"{run.name}/run.json"] = record
-        for file in (*run.glob("predictions.*"), *run.glob("delta.*"), *run.glob("log.jsonl")):
+        for file in (*run.glob("predictions.*"), *run.glob("delta.*")):
             found[f"{run.name}/{file.name}"] = file.read_bytes()
+        if (run / "log.jsonl").exists():
+            lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+            found[f"{run.name}/log.jsonl"] = [
+                {key: value for key, value in line.items() if key != "time"} for line in lines
+            ]
     return found
 
 

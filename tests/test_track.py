@@ -31,6 +31,7 @@ def test_mlflow_has_the_curve_the_settings_and_the_scores(
 ) -> None:
     mlflow = pytest.importorskip("mlflow", reason="MLflow is not installed (extra mlflow)")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # no database in the slim package
     _, record = tuned(cli, small_backbone, tmp_path, "--track", "mlflow")
     client = mlflow.MlflowClient(f"file:{tmp_path / 'mlruns'}")
     (run,) = client.search_runs([client.get_experiment_by_name("cpm-tune").experiment_id])
