@@ -70,7 +70,8 @@ def bench_records(folder: Path, n_rows: int) -> None:
 
 
 def bench_page(folder: Path, n_rows: int) -> None:
-    """Make the page and open it: until it can be used, and until every row is there."""
+    """Make the page and open it: until it can be used (its script has run: first rows and all
+    figures are there), and until every row is there."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -88,10 +89,7 @@ def bench_page(folder: Path, n_rows: int) -> None:
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
         driver.set_window_size(1400, 1000)
-        painted = (
-            "const done = arguments[0]; requestAnimationFrame(() => "
-            "requestAnimationFrame(() => done(performance.now())))"
-        )
+        ready = "return performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
         whole = (
             "const done = arguments[0]; const look = () => document.getElementById('table')"
             ".ariaBusy === 'true' ? setTimeout(look, 5) : done(performance.now()); look()"
@@ -101,7 +99,7 @@ def bench_page(folder: Path, n_rows: int) -> None:
             shown = driver.execute_script(
                 "return performance.getEntriesByType('paint').map((p) => p.startTime)"
             )
-            usable = driver.execute_async_script(painted)
+            usable = driver.execute_script(ready)
             every = driver.execute_async_script(whole)
             print(
                 f"open {run + 1}: painted {max(shown, default=0) / 1000:.2f} s, "

@@ -141,7 +141,7 @@ function appendLater(body, rows, line) {
   appending = setTimeout(() => {
     body.append(...rows.slice(0, 3 * AT_ONCE).map(line));
     appendLater(body, rows.slice(3 * AT_ONCE), line);
-  });
+  }, 30);
 }
 function renderTable() {
   const columns = visibleColumns();
