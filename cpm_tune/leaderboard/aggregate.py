@@ -13,10 +13,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row, Run
+from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
 from cpm_tune.leaderboard.hierarchy import Hierarchy
-from cpm_tune.leaderboard.means import interval, mean, points, stdev
+from cpm_tune.leaderboard.means import cell_of, mean, points
 from cpm_tune.leaderboard.quoted import add_indices, add_quoted
 from cpm_tune.leaderboard.results import Found, Results, without_collection
 from cpm_tune.leaderboard.systems import add_systems, data_notes
@@ -225,35 +225,9 @@ def groups_cost(groups: Sequence[Group]) -> Cost:
 
 def _cell(group: Group) -> Cell:
     records = [found.record for found in group.runs]
-    scale = points(records[0].test)
-    values = [scale * record.test.value for record in records]
-    low, high, method = interval(values, [r.test for r in records], scale)
-    names = set.intersection(*(set(record.scores["test"]) for record in records))
-    others = {
-        name: mean(points(r.scores["test"][name]) * r.scores["test"][name].value for r in records)
-        for name in sorted(names - {records[0].ranks_by})
-    }
-    return Cell(
-        mean=mean(values),
-        std=stdev(values) if len(values) > 1 else None,
-        low=low,
-        high=high,
-        interval=method,
-        runs=[
-            Run(
-                run_id=record.run_id,
-                seed=record.spec.seed,
-                value=value,
-                low=scale * record.test.low,
-                high=scale * record.test.high,
-            )
-            for record, value in zip(records, values, strict=True)
-        ],
-        others=others,
-        notes=sorted({n for r in records for n in (*_about_splits(r, ("train ",)), *r.warnings)}),
-        settings=dict(group.settings),
-        cost=cell_cost(records, [found.record for found in group.repeats]),
-    )
+    notes = (note for r in records for note in (*_about_splits(r, ("train ",)), *r.warnings))
+    cost = cell_cost(records, [found.record for found in group.repeats])
+    return cell_of(records, cost, notes, group.settings)
 
 
 def _about_splits(record: RunRecord, splits: tuple[str, ...]) -> list[str]:

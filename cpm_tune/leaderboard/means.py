@@ -1,12 +1,50 @@
-"""Means over seeds with their 95% intervals, in the unit that is shown."""
+"""A cell of the board: means over seeds with their 95% intervals, in the unit that is shown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
-from cpm_tune.record import ScoreRecord
+from cpm_tune.leaderboard.board import Cell, Cost, Run
+from cpm_tune.record import AnyRecord, ScoreRecord
+
+
+def cell_of(
+    records: Sequence[AnyRecord],
+    cost: Cost,
+    notes: Iterable[str],
+    settings: Mapping[str, str] | None = None,
+) -> Cell:
+    """The cell of runs, or of predictions of one system, that differ in their seeds alone."""
+    scale = points(records[0].test)
+    values = [scale * record.test.value for record in records]
+    scores = [record.scores["test"] for record in records]
+    low, high, method = interval(values, [record.test for record in records], scale)
+    return Cell(
+        mean=mean(values),
+        std=stdev(values) if len(values) > 1 else None,
+        low=low,
+        high=high,
+        interval=method,
+        runs=[
+            Run(
+                run_id=record.run_id,
+                seed=record.spec.seed,
+                value=value,
+                low=scale * record.test.low,
+                high=scale * record.test.high,
+            )
+            for record, value in zip(records, values, strict=True)
+        ],
+        others={
+            name: mean(points(score[name]) * score[name].value for score in scores)
+            for name in sorted(set.intersection(*map(set, scores)) - {records[0].ranks_by})
+        },
+        notes=sorted(set(notes)),
+        settings=dict(settings or {}),
+        cost=cost,
+    )
 
 
 def points(score: ScoreRecord) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
-from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row, Run
+from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row
 from cpm_tune.leaderboard.hierarchy import Hierarchy
-from cpm_tune.leaderboard.means import interval, mean, points, stdev
+from cpm_tune.leaderboard.means import cell_of, points
 from cpm_tune.leaderboard.results import System
 from cpm_tune.record import AnyRecord, SystemRecord
 
@@ -41,7 +41,9 @@ def add_systems(board: Board, systems: Sequence[System], hierarchy: Hierarchy) -
     for name, asked in sorted(named.items()):
         cells: dict[str, Cell] = {}
         for records in asked.values():
-            cell = _cell(sorted(records, key=lambda record: record.spec.seed))
+            seeds = sorted(records, key=lambda record: record.spec.seed)
+            notes = (note for r in seeds for note in (r.note, *r.warnings) if note)
+            cell = cell_of(seeds, NO_COST, notes)
             cells |= dict.fromkeys(_columns(board, records[0], hierarchy), cell)
         board.rows.append(
             Row(
@@ -109,36 +111,4 @@ def _own_column(board: Board, record: SystemRecord, hierarchy: Hierarchy) -> Col
         official=record.comparable and not notes,
         notes=notes,
         apart=[f"test {(spec.data.test or '-')[:8]}, {KIND}s only"],
-    )
-
-
-def _cell(records: Sequence[SystemRecord]) -> Cell:
-    scale = points(records[0].test)
-    values = [scale * record.test.value for record in records]
-    low, high, method = interval(values, [record.test for record in records], scale)
-    names = set.intersection(*(set(record.scores["test"]) for record in records))
-    scores = [record.scores["test"] for record in records]
-    said = {note for record in records for note in (record.note, *record.warnings)}
-    return Cell(
-        mean=mean(values),
-        std=stdev(values) if len(values) > 1 else None,
-        low=low,
-        high=high,
-        interval=method,
-        runs=[
-            Run(
-                run_id=record.run_id,
-                seed=record.spec.seed,
-                value=value,
-                low=scale * record.test.low,
-                high=scale * record.test.high,
-            )
-            for record, value in zip(records, values, strict=True)
-        ],
-        others={
-            name: mean(points(score[name]) * score[name].value for score in scores)
-            for name in sorted(names - {records[0].ranks_by})
-        },
-        notes=sorted(said - {""}),
-        cost=NO_COST,
     )
