@@ -1,0 +1,193 @@
+"""What a suite says becomes exactly the cells it means; every mistake is named, all at once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from bench_runs import words, write_data
+from conftest import CLI
+
+from cpm_tune.bench.cells import Cell, make_cells
+from cpm_tune.bench.processes import threads_for
+from cpm_tune.bench.schedule import Ending, Queue, run_cells
+from cpm_tune.bench.state import History
+from cpm_tune.bench.suite import make_suite
+from cpm_tune.bench.worker import Report
+from cpm_tune.errors import UserError
+
+SUITE = """
+tasks: [ccpm, wantwords]
+deltas: [lora, prefix]
+seeds: [1, 2]
+set: {train: {max_steps: 4, eval_every: 2}, decode.beams: 10}
+grid:
+  train.lr: [1e-3, 3e-3]
+  delta.lora_r: [4, 8]
+cells:
+  - match: {task: wantwords}
+    set: {train.lr: 5e-3}
+  - match: {task: wantwords, delta: prefix}
+    skip: true
+"""
+
+
+def suite_file(folder: Path, text: str) -> Path:
+    path = folder / "suite.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_grids_overrides_and_controls_give_each_run_once(tmp_path: Path) -> None:
+    cells = make_cells(make_suite(suite_file(tmp_path, SUITE), {}))
+    assert Counter((c.request.task, c.delta, c.control) for c in cells) == {
+        ("ccpm", "none", "zero-shot"): 1,
+        ("ccpm", "lora", None): 8,  # 2 seeds, 2 rates, 2 ranks
+        ("ccpm", "prefix", None): 4,  # a rank means nothing to prefix
+        ("wantwords", "none", "zero-shot"): 1,
+        ("wantwords", "lora", None): 4,  # the override has one rate
+    }
+    assert len({c.run_id for c in cells}) == len(cells)
+    rates = {c.request.settings["train.lr"] for c in cells if c.request.task == "wantwords"}
+    assert rates == {5e-3}
+    zero = {c.request.task: c.run_id for c in cells if c.control}
+    assert all(c.needs == zero[c.request.task] for c in cells if not c.control)
+
+
+def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    options = {"seeds": "3", "deltas": "lora", "controls": (), "set": {"train.lr": 2e-3}}
+    cells = make_cells(
+        make_suite(suite_file(tmp_path, SUITE.split("  - match: {task: wantwords, d")[0]), options)
+    )
+    assert len(cells) == 4
+    assert {c.request.settings["train.lr"] for c in cells} == {2e-3}
+    assert {c.seed for c in cells} == {3}
+
+
+MISTAKES = {
+    "tasks: [ccpm]\nseads: [1]": "no key 'seads' in a suite. Did you mean 'seeds'?",
+    "tasks: [ccpm]\ncells: [{match: {tsk: ccpm}}]": "in cells.0.match. Did you mean 'task'?",
+    "tasks: [ccpm]\ncells: [{match: {task: lcqmc}, skip: true}]": "no cell of the suite matches",
+    "tasks: [ccpm]\nset: {train.lrr: 1}": "Did you mean 'train.lr'?",
+    "tasks: [ccpm]\nset: {decode.beams: 3}": "decode.beams has no effect on any cell",
+    "tasks: [ccpm]\nset: {train.lr: 1}\ngrid: {train.lr: [1, 2]}": "keep one of the two",
+    "tasks: [ccmp]": "Did you mean 'ccpm'?",
+    "deltas: [lora]": "tasks is missing",
+    "tasks: [ccpm]\nseeds: []": "seeds",
+    "- ccpm": "expected a mapping",
+    "tasks: [": "not readable YAML",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_is_a_sentence(text: str, cli: CLI, tmp_path: Path) -> None:
+    code, said, error = cli("bench", "--suite", suite_file(tmp_path, text), "--out", tmp_path / "o")
+    assert code == 2
+    assert MISTAKES[text] in error
+    assert not said
+    assert not (tmp_path / "o").exists()
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    text = "tasks: [ccpm]\nprecision: fp8\nseads: [1]\ncells: [{match: {}, sett: {}}]\nlimit: 0"
+    with pytest.raises(UserError) as caught:
+        make_suite(suite_file(tmp_path, text), {})
+    said = str(caught.value)
+    for part in ("precision", "'seads'", "'sett'", "limit"):
+        assert part in said
+    with pytest.raises(UserError) as caught:
+        make_cells(make_suite(None, {"tasks": "ccpm", "deltas": "lorra,prefex"}))
+    assert "'lora'" in str(caught.value)
+    assert "'prefix'" in str(caught.value)
+
+
+def test_the_shipped_suite_is_planned(cli: CLI, tmp_path: Path) -> None:
+    shipped = Path(__file__).parent.parent / "suites" / "tiny.yaml"
+    code, said, _ = cli("bench", "--suite", shipped, "--out", tmp_path, "--dry-run")
+    assert code == 0
+    assert "cells      39: 3 zero-shot, 36 tuning" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_estimate_is_the_median_of_earlier_runs(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for number, (delta, seconds) in enumerate([("lora", 10), ("lora", 30), ("prefix", 50)]):
+        (out / str(number)).mkdir(parents=True)
+        record = {"spec": {"task": "lcqmc"}, "delta": {"name": delta}}
+        record["environment"] = {"seconds": seconds}  # type: ignore[assignment]
+        (out / str(number) / "run.json").write_text(json.dumps(record))
+    (out / "broken").mkdir()
+    (out / "broken" / "run.json").write_text("{")
+    data = write_data(tmp_path / "data")
+    axes = ("--tasks", "lcqmc", "--deltas", "lora,bitfit", "--control", "none", "--dry-run")
+    _, said, _ = cli(*words(out, data, small_backbone, *axes))
+    assert "estimate   about 50 s" in said  # lora 20, and 30 for any delta of lcqmc
+
+
+class Fake:
+    """An executor whose cells end at once, as `endings` says; it remembers what ran where."""
+
+    def __init__(self, slots: int, retries: int, endings: dict[str, list[str]]) -> None:
+        self.slots, self.retries, self.endings = slots, retries, endings
+        self.ran: list[tuple[int, str]] = []
+        self.waiting: dict[int, Report] = {}
+
+    def start(self, slot: int, cell: Cell) -> None:
+        self.ran.append((slot, cell.run_id))
+        status = self.endings.get(cell.run_id, ["failed"]).pop(0)
+        self.waiting[slot] = Report(cell.run_id, status, error="as told")  # type: ignore[arg-type]
+
+    def wait(self, timeout: float) -> dict[int, Report]:
+        ended, self.waiting = self.waiting, {}
+        return ended
+
+    def stop(self) -> None: ...
+
+
+class Silent:
+    def started(self, slot: int, cell: Cell) -> None: ...
+    def ended(self, slot: int | None, ending: Ending) -> None: ...
+    def again(self, slot: int, cell: Cell, why: str) -> None: ...
+    def tick(self) -> None: ...
+
+
+def test_a_lost_cell_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
+    said = {"tasks": "ccpm", "controls": (), "seeds": "1,2"}
+    first, second = make_cells(make_suite(None, said))
+    fake = Fake(1, 2, {first.run_id: ["lost"] * 3, second.run_id: ["lost", "failed"]})
+    endings = run_cells([first, second], fake, tmp_path, Silent())
+    assert [run_id for _, run_id in fake.ran] == [first.run_id] * 3 + [second.run_id] * 2
+    assert [ending.failure.error for ending in endings if ending.failure] == ["as told"] * 2
+
+
+def test_neighbours_go_to_one_process_and_a_control_goes_first() -> None:
+    cells = make_cells(make_suite(None, {"tasks": "ccpm,lcqmc", "seeds": "1,2"}))
+    queue = Queue(cells, 2)
+    taken: dict[int, list[Cell]] = {0: [], 1: []}
+    while queue:
+        for slot in taken:
+            cell = queue.take(slot)
+            assert cell is not None
+            taken[slot].append(cell)
+        for slot in taken:
+            queue.end(slot)
+    for own in taken.values():
+        assert len({cell.request.task for cell in own}) == 1
+        assert own[0].control == "zero-shot"
+
+
+def test_cores_are_divided_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cpm_tune.bench.processes.cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_for(slots) for slots in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_for(2) == 3
+
+
+def test_an_empty_history_knows_nothing(tmp_path: Path) -> None:
+    (cell,) = make_cells(make_suite(None, {"tasks": "ccpm", "controls": ()}))
+    assert History(tmp_path).seconds(cell) is None
