@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpm_tune.commands import COMMANDS
-from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.errors import ProcessLostError, UserError, did_you_mean
 
 
 def _command(name: str) -> Callable[[Sequence[str], str], int]:
@@ -20,36 +20,48 @@ def _command(name: str) -> Callable[[Sequence[str], str], int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code; mistakes are one sentence each on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(argv)
+    except UserError as error:
+        if "--debug" in argv:
+            raise
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(interruption(stop), file=sys.stderr)
+        return int(getattr(stop, "exit_code", 130))
+    except ProcessLostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command and return its exit code; what goes wrong is raised."""
     prog = Path(sys.argv[0]).name
-    prog = "tune.py" if prog in ("tune.py", "__main__.py") else prog
-    debug = "--debug" in argv
+    prog = "tune.py" if prog in ("tune.py", "__main__.py", "worker.py") else prog
     # Idle threads that spin make every thread wait where others share the cores: 5 to 10 times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese gets escapes, no crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    try:
-        if argv and argv[0] in COMMANDS:
-            return _command(argv[0])(argv[1:], prog)
-        if argv and not argv[0].startswith("-"):
-            raise UserError(f"there is no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)}")
-        from cpm_tune.commands.tune import tune, tune_parser
+    if argv and argv[0] in COMMANDS:
+        return _command(argv[0])(argv[1:], prog)
+    if argv and not argv[0].startswith("-"):
+        raise UserError(f"there is no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)}")
+    from cpm_tune.commands.tune import tune, tune_parser
 
-        if not argv:
-            tune_parser(prog).print_help()
-            return 2
-        return tune(argv, prog)
-    except UserError as error:
-        if debug:
-            raise
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+    if not argv:
+        tune_parser(prog).print_help()
         return 2
-    except KeyboardInterrupt as stop:
-        said = str(stop) or "finished runs are kept, this one goes on next time"
-        print(f"interrupted; {said}.", file=sys.stderr)
-        return int(getattr(stop, "exit_code", 130))
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+    return tune(argv, prog)
+
+
+def interruption(stop: KeyboardInterrupt) -> str:
+    """What is said when a signal ended the command."""
+    said = str(stop) or "finished runs are kept, this one goes on next time"
+    return f"interrupted; {said}."

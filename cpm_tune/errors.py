@@ -1,4 +1,5 @@
-"""The one exception for mistakes a user can mend; the command line turns it into exit code 2."""
+"""Exceptions that the command line makes a sentence of: UserError, a mistake a user can mend (exit
+code 2), and ProcessLostError (75)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,12 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake in input or settings: the message says what, where, what was expected."""
+
+
+class ProcessLostError(Exception):
+    """A process of a run was killed or failed; the message says which and what to do."""
+
+    exit_code = 75  # the system's "temporary failure": the same command goes on
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

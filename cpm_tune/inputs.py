@@ -47,10 +47,16 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
         insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, 0, tokenizer)
     engine = make_engine(plan.execution, spec.precision)
     encoder = encoder_of(plan, tokenizer)
-    splits = dict(known or {}) or {
-        name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
-        for name, file in plan.splits.items()
-    }
+
+    def read() -> dict[str, Split]:
+        return {
+            name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
+            for name, file in plan.splits.items()
+        }
+
+    splits = dict(known or {}) or (read() if engine.main else {})
+    engine.broadcast(None)  # the others read what the main process has stored
+    splits = splits or read()
     dev = splits["dev"]
     if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
         raise UserError(f"{dev.file.path}: the dev split has no answers.")

@@ -33,8 +33,8 @@ class Interrupts:
     handlers, it does nothing.
     """
 
-    def __init__(self) -> None:
-        self._number, self._at, self._held = 0, 0.0, False
+    def __init__(self, speak: bool = True) -> None:
+        self._speak, self._number, self._at, self._held = speak, 0, 0.0, False
         self._before: dict[int, Any] = {}
 
     @property
@@ -72,7 +72,8 @@ class Interrupts:
             raise Interrupted(number)
         if not self.requested:
             self._number, self._at = number, now
-            os.write(2, _SAID)  # print is not safe in a handler
+            if self._speak:
+                os.write(2, _SAID)  # print is not safe in a handler
         elif now - self._at > _ONE_PRESS:
             raise Interrupted(number)
 

@@ -94,7 +94,7 @@ def execute(
     """
     run_id, inputs = plan.spec.run_id, inputs or read_inputs(plan)
     engine, partial = inputs.engine, out / f"{plan.spec.run_id}.partial"
-    with Interrupts() as stop, contextlib.ExitStack() as held:
+    with Interrupts(speak=engine.main) as stop, contextlib.ExitStack() as held:
         if engine.main:
             held.enter_context(disk_trouble(partial))
             held.enter_context(run_lock(out, run_id, wait))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.engine.place import launched
 from cpm_tune.errors import UserError
 from cpm_tune.inputs import read_inputs
 from cpm_tune.plan import Plan, Request, make_plan
@@ -82,6 +83,8 @@ def tune_all(request: Request, *, dry_run: bool = False, quiet: bool = True, **h
         try:
             tune(own, dry_run=dry_run, quiet=quiet, **how)  # type: ignore[arg-type]
         except Exception as error:  # whatever it is, the other tasks are run
+            if launched():
+                raise  # the other processes may not have failed, and wait
             said = str(error) if isinstance(error, UserError) else repr(error)
             print(f"failed     {said}", file=sys.stderr, flush=True)
             failed.append(name)

@@ -17,6 +17,7 @@ examples:
   tune.py --task lcqmc --delta lora --data DIR --backbone DIR --seed 1 --set train.lr=1e-3
   tune.py --task lcqmc --delta lora --control random-backbone
   tune.py --task lcqmc --delta lora --dry-run
+  tune.py --task lcqmc --delta lora --nproc 2
   tune.py list tasks
   tune.py list deltas
   tune.py show lcqmc
@@ -53,6 +54,24 @@ def tune_parser(prog: str) -> Parser:
         "--seed", type=int, help="decides initialisation, order and dropout (default: 1)"
     )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32")
+    p.add_argument(
+        "--nproc",
+        metavar="N",
+        type=int,
+        default=1,
+        help="processes on this machine, each with its own GPU or its share of the cores",
+    )
+    p.add_argument(
+        "--nnodes", metavar="N", type=int, default=1, help="machines; give the command on each"
+    )
+    p.add_argument(
+        "--rendezvous", metavar="HOST:PORT", help="one of the machines and a free port of it"
+    )
+    p.add_argument(
+        "--checkpointing",
+        action="store_true",
+        help="compute activations twice instead of keeping them: less memory, a third more time",
+    )
     p.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -133,12 +152,25 @@ def tune(argv: Sequence[str], prog: str) -> int:
     parser = tune_parser(prog)
     args = parser.parse_args(argv)
     settings = _merge_config(args)
+    if args.checkpointing:
+        settings["run.checkpointing"] = True
     if not args.task:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):
         value = getattr(args, name)
         if value is not None and not at_least <= value < 2**32:
             parser.error(f"--{name} is {value}, expected a whole number from {at_least}")
+    for name in ("nproc", "nnodes"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
+    if args.nproc * args.nnodes > 1 and not args.dry_run:
+        from cpm_tune.engine.place import launched
+
+        if not launched():
+            from cpm_tune.engine.launch import launch
+
+            launch(argv, args.nproc, args.nnodes, args.rendezvous)
+            return 0
     from cpm_tune.plan import Request
     from cpm_tune.session import tune_all
 

@@ -82,8 +82,8 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     """
     from cpm_tune.engine.pytorch import TorchEngine, join_group
 
-    rank, world_size, local = join_group(execution.device)
+    own = join_group(execution.device)
     if execution.threads:
         torch.set_num_threads(execution.threads)
-    device = choose_device(execution.device, local)
-    return TorchEngine(device, precision, rank, world_size, checkpointing=execution.checkpointing)
+    device = choose_device(execution.device, own.local_rank)
+    return TorchEngine(device, precision, own, checkpointing=execution.checkpointing)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cpm_tune.errors import UserError
+from cpm_tune.engine.place import Place, place
+from cpm_tune.errors import ProcessLostError, UserError
 
 T = TypeVar("T")
 _TOGETHER = 2**25  # values summed in one message
@@ -29,23 +30,39 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOWEST_SCALE = 1.0
 
 
-def join_group(device: str) -> tuple[int, int, int]:
-    """Join the group that torchrun's environment describes; return (rank, world size, local rank).
+def join_group(device: str) -> Place:
+    """Join the group of processes that the environment describes; return this one's place.
 
-    Local rank is -1 where there is no group. Raises UserError if it cannot be joined.
+    Raises UserError if it cannot be joined.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ:
-        return 0, 1, -1
-    if not dist.is_initialized():
+    own = place(os.environ)
+    if own.world_size > 1 and not dist.is_initialized():
         cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_WAIT)
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                rank=own.rank,
+                world_size=own.world_size,
+                timeout=_WAIT,
+            )
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"the processes did not find each other ({str(error).splitlines()[0]}); expected "
                 "MASTER_ADDR and MASTER_PORT as torchrun sets them."
             ) from error
-    return dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0"))
+    return own
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Make one sentence of what a collective raises when another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLostError(
+            "another process of this run has ended; the same command goes on from the last "
+            f"checkpoint ({str(error).splitlines()[0][:160]})."
+        ) from error
 
 
 class TorchEngine:
@@ -58,12 +75,12 @@ class TorchEngine:
         self,
         device: torch.device,
         precision: str,
-        rank: int = 0,
-        world_size: int = 1,
+        own: Place | None = None,
         checkpointing: bool = False,
     ) -> None:
+        own = own or Place()
         self.device, self.precision = device, precision
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size = own.rank, own.world_size
         self.checkpointing = checkpointing
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
@@ -113,14 +130,16 @@ class TorchEngine:
         if self.world_size == 1:
             return list(values)
         both = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(both)
+        with _together():
+            dist.all_reduce(both)
         return both.tolist()
 
     def gather(self, items: Sequence[T]) -> list[T]:
         if self.world_size == 1:
             return list(items)
         parts: list[Any] | None = [None] * self.world_size if self.main else None
-        dist.gather_object(list(items), parts)
+        with _together():
+            dist.gather_object(list(items), parts)
         if parts is None:
             return []
         whole: list[Any] = [None] * sum(map(len, parts))
@@ -132,7 +151,8 @@ class TorchEngine:
         if self.world_size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box)
+        with _together():
+            dist.broadcast_object_list(box)
         return box[0]
 
     def state(self) -> dict[str, Any]:
@@ -152,7 +172,8 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         group.append(parameter.grad)
         if number == len(parameters) or sum(g.numel() for g in group) >= _TOGETHER:
             flat = torch.cat([gradient.flatten() for gradient in group])
-            dist.all_reduce(flat)
+            with _together():
+                dist.all_reduce(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in group])
             for gradient, own in zip(group, parts, strict=True):
                 gradient.copy_(own.view_as(gradient))

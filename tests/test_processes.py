@@ -1,0 +1,375 @@
+"""Several processes: the results of one, and what happens when one of them ends.
+
+Most processes here are forked children with torchrun's variables, which costs no imports; the
+launcher is tested by the command line itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, rows, write_jsonl
+from kills import ended, in_child
+
+from cpm_tune.engine.launch import cause
+from cpm_tune.engine.place import Place, place
+from cpm_tune.errors import ProcessLostError
+from cpm_tune.inputs import read_inputs
+from cpm_tune.plan import Plan, Request, make_plan
+from cpm_tune.record import RunRecord, read_record
+from cpm_tune.run import execute
+from cpm_tune.worker import work
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes"),
+]
+# 41 examples in batches of 8: the last has a single one, so two of three processes have none
+SETTINGS = {
+    **{"train.max_steps": 8, "train.eval_every": 4, "train.lr": 0.01, "train.batch_size": 8},
+    **{"run.device": "cpu", "run.checkpoint_minutes": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("processes")
+    for split, n, start in (("train", 41, 0), ("dev", 17, 100), ("test", 16, 200)):
+        write_jsonl(made / f"{split}.jsonl", rows(n, start))
+    return made
+
+
+@pytest.fixture(scope="module")
+def planned(folder: Path, small_backbone: Path) -> Callable[..., Plan]:
+    def make(delta: str = "lora", precision: str = "fp32", **settings: Any) -> Plan:
+        given = {k.replace("_", ".", 1): v for k, v in settings.items()}
+        request = Request(
+            "lcqmc",
+            delta=delta,
+            data=folder,
+            backbone=str(small_backbone),
+            precision=precision,
+            settings={**({} if delta == "none" else SETTINGS), "run.device": "cpu", **given},
+        )
+        return make_plan(request)
+
+    return make
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def start(
+    plan: Plan, out: Path, world_size: int, before: Callable[[int], object] = id
+) -> list[int]:
+    """Start the processes of a run; `before` is called in each, with its rank."""
+    port = str(free_port())
+
+    def run(rank: int) -> None:
+        if world_size > 1:
+            os.environ.update(
+                MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), LOCAL_RANK=str(rank)
+            )
+            os.environ["WORLD_SIZE"] = str(world_size)
+        before(rank)
+        execute(plan, out, read_inputs(plan))
+
+    return [in_child(lambda rank=rank: run(rank)) for rank in range(world_size)]
+
+
+def finish(plan: Plan, out: Path, world_size: int) -> tuple[RunRecord, list[dict[str, Any]]]:
+    """Carry out a run; return its record and its predictions of dev and test.
+
+    One process is this one: what it imports, the children do not have to.
+    """
+    if world_size == 1:
+        execute(plan, out, read_inputs(plan))
+    else:
+        assert [ended(child) for child in start(plan, out, world_size)] == [0] * world_size
+    (found,) = (path for path in out.iterdir() if path.name != ".locks")
+    lines = [
+        json.loads(line)
+        for split in ("dev", "test")
+        for line in (found / f"predictions.{split}.jsonl").read_text().splitlines()
+    ]
+    return read_record(found / "run.json"), lines
+
+
+def curve(record: RunRecord) -> list[float]:
+    assert record.training is not None
+    return [value for point in record.training.curve for value in (point.loss, point.dev)]
+
+
+def assert_same(one: Any, several: Any) -> None:
+    """The same to 1e-5 for the same weights. Training may come out apart in its weights: Adam makes
+    whole steps of what is rounding only (a bias of the keys has no gradient in exact numbers)."""
+    (record, lines), (other, found) = one, several
+    assert [line["id"] for line in found] == [line["id"] for line in lines]
+    assert [line["prediction"] for line in found] == [line["prediction"] for line in lines]
+    for line, again in zip(lines, found, strict=True):
+        near = 1e-5 if record.training is None else 1e-3
+        assert again["scores"] == pytest.approx(line["scores"], abs=near)
+    assert other.scores == record.scores
+    if record.training is not None:
+        assert curve(other) == pytest.approx(curve(record), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def alone(
+    planned: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Any]:
+    """What one process makes of a delta."""
+    known: dict[str, Any] = {}
+
+    def make(delta: str) -> Any:
+        if delta not in known:
+            known[delta] = finish(planned(delta), tmp_path_factory.mktemp(delta), 1)
+        return known[delta]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("delta", "world_size"),
+    [("none", 2), ("none", 3), ("lora", 2), ("lora", 3), ("bitfit", 3), ("prefix", 2)],
+)
+def test_several_processes_give_what_one_gives(
+    planned: Callable[..., Plan],
+    alone: Callable[[str], Any],
+    tmp_path: Path,
+    delta: str,
+    world_size: int,
+) -> None:
+    one, several = alone(delta), finish(planned(delta), tmp_path, world_size)
+    assert_same(one, several)
+    assert several[0].environment is not None
+    assert several[0].environment.world_size == world_size
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".locks"] == [
+        several[0].run_id
+    ]
+
+
+def test_texts_are_written_by_several_processes_in_order(
+    small_backbone: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(
+        Request(
+            "math23k",
+            delta="none",
+            limit=5,
+            backbone=str(small_backbone),
+            settings={"decode.max_new_tokens": 3, "run.device": "cpu"},
+        )
+    )
+    (_, one), (_, two) = (finish(plan, tmp_path / str(n), n) for n in (1, 2))
+    assert one == two
+    assert len(one) == 10
+
+
+def test_the_number_of_processes_may_change_when_a_run_goes_on(
+    planned: Callable[..., Plan], alone: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """Two processes, one of which gets SIGTERM: both stop after the same step. Then three."""
+    plan, one = planned("lora"), alone("lora")
+
+    def stop_in_step_3(rank: int) -> None:
+        import cpm_tune.train as training
+
+        real = training.learning_rate
+
+        def learning_rate(recipe: Any, step: int, total: int) -> float:
+            if step == 3 and rank == 1:
+                signal.raise_signal(signal.SIGTERM)
+            return real(recipe, step, total)
+
+        training.learning_rate = learning_rate  # in a child
+
+    children = start(plan, tmp_path, 2, stop_in_step_3)
+    assert [ended(child) for child in children] == [143, 143]
+    (partial,) = tmp_path.glob("*.partial")
+    assert len((partial / "log.jsonl").read_text().splitlines()) == 3
+    assert_same(one, finish(plan, tmp_path, 3))
+
+
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(
+    planned: Callable[..., Plan], alone: Callable[[str], Any], tmp_path: Path
+) -> None:
+    plan, one = planned("lora"), alone("lora")
+
+    def die_in_step_6(rank: int) -> None:
+        import cpm_tune.train as training
+
+        real = training.learning_rate
+
+        def learning_rate(recipe: Any, step: int, total: int) -> float:
+            if step == 6 and rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(recipe, step, total)
+
+        training.learning_rate = learning_rate  # in a child
+
+    first, second = (ended(child) for child in start(plan, tmp_path, 2, die_in_step_6))
+    assert (first, second) == (ProcessLostError.exit_code, -signal.SIGKILL)
+    assert_same(one, finish(plan, tmp_path, 2))
+
+
+def test_checkpointing_changes_nothing(
+    planned: Callable[..., Plan], alone: Callable[[str], Any], tmp_path: Path
+) -> None:
+    plan = planned("lora", run_checkpointing=True)
+    assert_same(alone("lora"), finish(plan, tmp_path, 1))
+
+
+# --- fp16 ---------------------------------------------------------------------------------------
+
+
+def test_fp16_leaves_out_steps_that_overflow_and_counts_them(
+    planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from cpm_tune.engine.pytorch import TorchEngine
+
+    plan = planned("lora", "fp16")
+    inputs = read_inputs(plan)
+    assert isinstance(inputs.engine, TorchEngine)
+    inputs.engine._scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    record = execute(plan, tmp_path, inputs).record
+    assert record.training is not None
+    assert 0 < record.training.skipped_steps < 8
+    log = [json.loads(s) for s in (tmp_path / record.run_id / "log.jsonl").open()]
+    steps = [entry for entry in log if "lr" in entry]
+    assert len(steps) == 8 - record.training.skipped_steps
+
+
+def test_fp16_gives_up_when_nothing_is_finite_at_any_scale(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    import torch
+
+    from cpm_tune.engine.pytorch import TorchEngine
+    from cpm_tune.errors import UserError
+
+    plan = planned("lora", "fp16", train_lr=1e30, train_schedule="constant", train_warmup=1)
+    inputs = read_inputs(plan)
+    assert isinstance(inputs.engine, TorchEngine)
+    inputs.engine._scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with pytest.raises(UserError, match=r"step \d: the loss is nan"):
+        execute(plan, tmp_path, inputs)
+
+
+# --- the launcher -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(folder: Path, small_backbone: Path, tmp_path: Path) -> list[str]:
+    words = [sys.executable, REPOSITORY / "tune.py", "--task", "lcqmc", "--data", folder]
+    words += ["--backbone", small_backbone, "--out", tmp_path / "out", "--control", "none"]
+    for key, value in SETTINGS.items():
+        words += ["--set", f"{key}={value}"]
+    return list(map(str, words))
+
+
+def children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+def test_the_launcher_names_the_process_that_was_killed(command: list[str], tmp_path: Path) -> None:
+    longer = [
+        *command,
+        "--nproc",
+        "2",
+        "--set",
+        "train.max_steps=1000000",
+        "--set",
+        "train.epochs=200000",
+    ]
+    launcher = subprocess.Popen(
+        longer, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    while not any(path.read_text() for path in (tmp_path / "out").glob("*/log.jsonl")):
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.02)
+    workers = children(launcher.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode == 75
+    assert f"(pid {workers[1]}) was killed by SIGKILL" in said
+    assert said.count("\n") == 1
+    assert "goes on from the last checkpoint" in said
+
+
+Failure = namedtuple("Failure", "exitcode timestamp pid message")  # of torch's ProcessFailure
+LOST = Failure(ProcessLostError.exit_code, 1, 11, "")
+ENDED = Failure(-signal.SIGTERM, 1, 12, "")
+MISTAKE = Failure(2, 3, 13, {"message": "lower train.lr."})
+CRASH = Failure(1, 3, 14, "")
+
+
+@pytest.mark.parametrize(
+    ("failures", "said"),
+    [
+        ((LOST, MISTAKE, ENDED), "lower train.lr."),
+        ((ENDED, MISTAKE, MISTAKE), "lower train.lr."),
+        ((LOST, ENDED, CRASH), "process 2 of 3 (pid 14) ended with exit code 1"),
+        ((LOST, MISTAKE, CRASH), "lower train.lr."),
+    ],
+)
+def test_the_cause_is_said_not_what_follows_from_it(
+    failures: tuple[Failure, ...], said: str
+) -> None:
+    assert str(cause(dict(enumerate(failures)), 3)).startswith(said)
+
+
+def test_a_process_tells_its_mistake_to_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    assert work(["--task", "lcqcm"], main=False) == 2
+    assert "lcqmc" in json.loads(file.read_text())["message"]["message"]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Place()),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, Place()),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(5, 8, 1)),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, Place()),
+        (
+            {
+                **{"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"},
+                **{"MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            },
+            Place(3, 4, 1),
+        ),
+    ],
+)
+def test_the_place_of_a_process(environment: dict[str, str], expected: Place) -> None:
+    assert place(environment) == expected
+
+
+@pytest.mark.parametrize("words", [("--nproc", "0"), ("--nnodes", "2"), ("--nproc", "x")])
+def test_mistakes_in_the_number_of_processes(cli: Any, words: tuple[str, ...]) -> None:
+    code, _, said = cli("--task", "lcqmc", *words)
+    assert code == 2
+    assert words[0] in said
