@@ -54,9 +54,7 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
             for name, file in plan.splits.items()
         }
 
-    splits = dict(known or {})
-    if engine.main:
-        splits = splits or read()
+    splits = dict(known or {}) or (read() if engine.main else {})
     engine.broadcast(None)  # the others read what the main process has stored
     splits = splits or read()
     dev = splits["dev"]
