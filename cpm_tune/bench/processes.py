@@ -151,7 +151,7 @@ def serve(pipe: Connection, out: Path, directory: Path, threads: int) -> None:
     from cpm_tune.bench.worker import Worker
 
     worker = Worker(out, threads)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # SIGTERM: its state is saved
         while True:
             cell: Cell = pipe.recv()
             with contextlib.redirect_stdout(sys.stderr):

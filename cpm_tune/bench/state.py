@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from cpm_tune.bench.cells import Cell
 from cpm_tune.errors import UserError
+from cpm_tune.folders import CHECKPOINT
 from cpm_tune.record import FILE, RunRecord, write_atomically
 from cpm_tune.run import finished
 
@@ -49,7 +50,7 @@ def state_of(out: Path, cell: Cell) -> tuple[State, RunRecord | None]:
     """What there is of a cell, and its record if it is done."""
     try:
         record = finished(out, cell.run_id)
-    except UserError:  # damaged: it is run again, and the new folder takes its place
+    except UserError:  # damaged: the cell fails with a sentence that names the file
         record = None
     if record is not None:
         return "done", record
@@ -58,7 +59,9 @@ def state_of(out: Path, cell: Cell) -> tuple[State, RunRecord | None]:
     partial = out / f"{cell.run_id}.partial"
     if not partial.is_dir():
         return "new", None
-    return ("failed" if _json(partial / FILE).get("status") == "failed" else "unfinished"), None
+    said = _json(partial / FILE)
+    stopped = (partial / CHECKPOINT).is_file() or said.get("error") == "interrupted"
+    return ("failed" if said.get("status") == "failed" and not stopped else "unfinished"), None
 
 
 def _json(path: Path) -> dict[str, Any]:
