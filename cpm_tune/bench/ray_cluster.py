@@ -17,6 +17,8 @@ from cpm_tune.bench.cells import Cell
 from cpm_tune.bench.worker import Report
 from cpm_tune.errors import UserError
 
+_PLACINGS = 10
+
 
 class _Remote:
     """The actor: a worker in a process of the cluster."""
@@ -26,6 +28,9 @@ class _Remote:
 
         os.chdir(directory)  # relative paths of data and backbones mean what they mean to the user
         self._worker = Worker(out, threads)
+
+    def ready(self) -> bool:
+        return True
 
     def carry_out(self, cell: Cell) -> Report:
         return self._worker.carry_out(cell)
@@ -68,11 +73,14 @@ class RayActors:
             num_cpus=cpus, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )
         self._actors: dict[int, Any] = {}
+        self._ready: dict[int, Any] = {}
+        self._placed: dict[int, int] = {}  # how often in a row a slot's actor never began
         self._running: dict[Any, tuple[int, Cell]] = {}
 
     def start(self, slot: int, cell: Cell) -> None:
         if slot not in self._actors:
             self._actors[slot] = self._actor.remote(self._out, self._threads, Path.cwd())
+            self._ready[slot] = self._actors[slot].ready.remote()
         self._running[self._actors[slot].carry_out.remote(cell)] = (slot, cell)
 
     def wait(self, timeout: float) -> Mapping[int, Report]:
@@ -89,11 +97,27 @@ class RayActors:
             slot, cell = self._running.pop(reference)
             try:
                 ended[slot] = ray.get(reference)
+                self._placed.pop(slot, None)
             except ray.exceptions.RayError as error:  # its process or its machine is gone
+                ray.kill(self._actors.pop(slot))
+                if self._never_began(slot):
+                    self.start(slot, cell)
+                    continue
                 said = str(error).strip().splitlines()[0]
                 ended[slot] = Report(cell.run_id, "lost", error=said)
-                ray.kill(self._actors.pop(slot))
         return ended
+
+    def _never_began(self, slot: int) -> bool:
+        """The actor was sent to a machine whose death was not known yet: that is no loss of a cell,
+        as long as it does not go on for ever."""
+        import ray
+
+        try:
+            ray.get(self._ready[slot], timeout=0)
+        except ray.exceptions.RayError:
+            self._placed[slot] = self._placed.get(slot, 0) + 1
+            return self._placed[slot] <= _PLACINGS
+        return False
 
     def stop(self) -> None:
         import ray
