@@ -127,6 +127,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"--config {path}: there is no such file.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"--config {path}: not readable YAML or JSON ({said}).") from error

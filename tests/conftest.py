@@ -150,17 +150,17 @@ CLI = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> CLI:
-    """Run a command line in this process; return exit code, stdout, stderr."""
+def cli(capfd: pytest.CaptureFixture[str]) -> CLI:
+    """Run a command line in this process; return exit code, stdout, stderr (its children's too)."""
     from cpm_tune.cli import main
 
     def run(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
+        capfd.readouterr()
         try:
             code = main([str(word) for word in words])
         except SystemExit as stop:
             code = int(stop.code or 0)
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         return code, said.out, said.err
 
     return run

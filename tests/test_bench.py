@@ -174,8 +174,9 @@ def test_a_failed_cell_is_named_the_others_go_on_and_it_runs_once_mended(
     assert said.count("failed     ccpm") == 2
     broken.write_text(whole)
     code, said, _ = cli(*line, "--only-failed")  # another test file: other runs, none failed
-    assert code == 0
+    assert code == 1
     assert "to do      0" in said
+    assert "no cell failed before; 2 are not finished: run without --only-failed." in said
     code, said, _ = cli(*line)
     assert code == 0
     assert "finished   4 of 4 cells, 2 of them now" in said

@@ -16,7 +16,7 @@ from cpm_tune.bench import show
 from cpm_tune.bench.cells import make_cells
 from cpm_tune.bench.processes import Executor, Processes
 from cpm_tune.bench.schedule import run_cells
-from cpm_tune.bench.state import History, stand
+from cpm_tune.bench.state import History, Standing, stand
 from cpm_tune.bench.suite import Suite
 from cpm_tune.errors import UserError
 
@@ -59,7 +59,7 @@ def bench(
         print(show.cell_list(standing, history))
         return FINISHED
     if not standing.todo:
-        return FINISHED
+        return _nothing(standing)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,6 +75,14 @@ def bench(
         return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus)
 
     return _run(start, standing, history, out, quiet)
+
+
+def _nothing(standing: Standing) -> int:
+    """The exit code where there is nothing to do, and why, if not all is done."""
+    left = sum(state != "done" for state in standing.states.values())
+    if left:
+        print(f"no cell failed before; {left} are not finished: run without --only-failed.")
+    return FAILED if left else FINISHED
 
 
 def _run(start: Callable[[], Executor], standing: Any, history: Any, out: Path, quiet: bool) -> int:

@@ -159,6 +159,8 @@ def _without(cell: Any, settings: Mapping[str, Any]) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"--suite {path}: there is no such file.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"--suite {path}: not readable YAML or JSON ({said}).") from error

@@ -87,5 +87,5 @@ def _tables(argv: Sequence[str], prog: str) -> int:
     if args.out.is_dir():
         raise UserError(f"--out {args.out}: a folder; give the name of a file.")
     write(args.out, text)
-    print(f"{args.out}: written ({style}, {len(text.encode()):,} bytes)")
+    print(f"{args.out}: written ({style}, {args.out.stat().st_size:,} bytes)")
     return 0

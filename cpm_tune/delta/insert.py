@@ -83,6 +83,7 @@ class Delta:
         }
         part = folder / (WEIGHTS + ".part")
         save_file(self.state(), part, metadata={"cpm_tune": json.dumps(about, sort_keys=True)})
+        part.chmod(0o644)  # safetensors lets only the owner read it
         os.replace(part, folder / WEIGHTS)
         part = folder / (CONFIG + ".part")
         part.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")

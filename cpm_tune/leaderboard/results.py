@@ -84,7 +84,8 @@ def _unusable(found: Found) -> str:
     record, name = found.record, found.folder.name
     if record.status != "finished" or name.endswith(_UNFINISHED):
         said = f": {record.error}" if record.error else ""
-        return f"{name}: {record.status}, not in the table{said}"
+        status = "unfinished" if record.status == "running" else record.status
+        return f"{name}: {status}, not in the table{said}"
     if not record.labelled:
         return f"{name}: its test split has no answers, so no score"
     return ""

@@ -181,11 +181,19 @@ def _settings(record: RunRecord) -> dict[str, str]:
 
 
 def _differing(records: list[RunRecord]) -> set[str]:
-    """Settings that are not the same in all trained rows of a table, and the two best known."""
-    all_of = [_settings(r) for r in records if r.spec.recipe is not None]
-    keys = {key for settings in all_of for key in settings}
-    apart = {key for key in keys if len({settings.get(key) for settings in all_of}) > 1}
-    return (apart | {"train.lr", "train.batch_size"}) - {"delta.delta_type"}
+    """Settings that are not the same in all trained rows of a table, and the two best known.
+
+    A delta's own settings count where rows of one delta differ in them: its name tells the rest.
+    """
+    all_of = [(r.delta.name, _settings(r)) for r in records if r.spec.recipe is not None]
+    apart = {"train.lr", "train.batch_size"}
+    for key in {key for _, settings in all_of for key in settings}:
+        said: dict[str, set[str | None]] = defaultdict(set)
+        for name, settings in all_of:
+            said[name if key.startswith("delta.") else ""].add(settings.get(key))
+        if any(len(values) > 1 for values in said.values()):
+            apart.add(key)
+    return apart - {"delta.delta_type"}
 
 
 def _row(seeds: list[RunRecord], differing: set[str]) -> Row:
