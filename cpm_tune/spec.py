@@ -203,12 +203,14 @@ def _listed(value: Any) -> Any:
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
+    `engine` "auto" is torch, which needs nothing else.
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
     `checkpointing` computes activations a second time instead of keeping them.
     `checkpoint_minutes` is the time between two saved states of a run in training.
     `track` names trackers beside TensorBoard (a list, or a text with commas).
     """
 
+    engine: Literal["auto", "torch", "bmtrain"] = "auto"
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     micro_tokens: Annotated[int, Field(ge=256)] = 8192

@@ -159,11 +159,12 @@ def train(
             packed = [pack(group, encoder) for group in micro_batches(examples, micro_tokens)]
             (count,) = engine.reduce_sums([sum(loss_count(b, encoder.by_option) for b in packed)])
             loss = 0.0
-            for micro in packed:
-                with engine.autocast():
-                    part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
-                loss += float(part.detach())
-                engine.backward(part)
+            with engine.uneven(model):
+                for micro in packed:
+                    with engine.autocast():
+                        part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
+                    loss += float(part.detach())
+                    engine.backward(part)
             loss, wanted = engine.reduce_sums([loss, float(stop.requested)])
             grad_norm = engine.clip(optimizer, parameters, recipe.clip)
             finite = math.isfinite(loss) and math.isfinite(grad_norm)

@@ -55,6 +55,11 @@ def tune_parser(prog: str) -> Parser:
     )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32")
     p.add_argument(
+        "--engine",
+        choices=["auto", "torch", "bmtrain"],
+        help="what runs the tensors; the result is the same (default: auto, which is torch)",
+    )
+    p.add_argument(
         "--nproc",
         metavar="N",
         type=int,
@@ -152,6 +157,8 @@ def tune(argv: Sequence[str], prog: str) -> int:
     parser = tune_parser(prog)
     args = parser.parse_args(argv)
     settings = _merge_config(args)
+    if args.engine:
+        settings["run.engine"] = args.engine
     if args.checkpointing:
         settings["run.checkpointing"] = True
     if not args.task:

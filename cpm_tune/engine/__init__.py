@@ -1,6 +1,7 @@
 """Where and how tensors run. Nothing outside this folder knows which engine it is.
 
-`pytorch` is the engine of one or several processes; `launch` starts several.
+`pytorch` is the engine of one or several processes, `bmtrain` that of ZeRO-3; `launch` starts
+several.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ class Engine(Protocol):
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a global batch; every item belongs to exactly one process."""
 
+    def uneven(self, model: Any) -> AbstractContextManager[None]:
+        """Where processes may make different numbers of forward (and backward) passes of `model`.
+
+        An engine whose passes are collective lets those that are done take part in the others'.
+        """
+
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of a loss already divided by its global count."""
 
@@ -80,6 +87,10 @@ def make_engine(execution: Execution, precision: str) -> Engine:
 
     Under torchrun (or `launch`) this process becomes one of its group.
     """
+    if execution.engine == "bmtrain":
+        from cpm_tune.engine.bmtrain import make_bmtrain
+
+        return make_bmtrain(execution, precision)
     from cpm_tune.engine.pytorch import TorchEngine, join_group
 
     own = join_group(execution.device)

@@ -110,6 +110,9 @@ class TorchEngine:
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         return items[self.rank :: self.world_size]
 
+    def uneven(self, model: Any) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
