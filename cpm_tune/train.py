@@ -159,7 +159,7 @@ def train(
             packed = [pack(group, encoder) for group in micro_batches(examples, micro_tokens)]
             (count,) = engine.reduce_sums([sum(loss_count(b, encoder.by_option) for b in packed)])
             loss = 0.0
-            with engine.uneven(model):
+            with engine.uneven(model, backward=True):
                 for micro in packed:
                     with engine.autocast():
                         part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count

@@ -37,6 +37,10 @@ class Engine(Protocol):
     @property
     def may_skip(self) -> bool: ...
 
+    def lay_out(self, model: Any) -> bool:
+        """Give a backbone without values (meta device) memory for what this process keeps of it;
+        False, with nothing done, if that is all of it. `backbone.shards.fill` then fills it."""
+
     def prepare(self, model: Any) -> Any:
         """Move or wrap a model with its delta inserted; return what to call forward on."""
 
@@ -49,8 +53,9 @@ class Engine(Protocol):
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a global batch; every item belongs to exactly one process."""
 
-    def uneven(self, model: Any) -> AbstractContextManager[None]:
-        """Where processes may make different numbers of forward (and backward) passes of `model`.
+    def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
+        """Where processes may make different numbers of forward passes of `model`, each with its
+        `backward` pass or all without.
 
         An engine whose passes are collective lets those that are done take part in the others'.
         """

@@ -92,6 +92,9 @@ class TorchEngine:
     def may_skip(self) -> bool:
         return self._scaler.is_enabled() and self._scaler.get_scale() > _LOWEST_SCALE
 
+    def lay_out(self, model: Any) -> bool:
+        return False
+
     def prepare(self, model: Any) -> Any:
         if self.checkpointing:
             for layer in model.encoder.layers:
@@ -110,7 +113,7 @@ class TorchEngine:
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         return items[self.rank :: self.world_size]
 
-    def uneven(self, model: Any) -> AbstractContextManager[None]:
+    def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
