@@ -85,8 +85,9 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     )
 
 
-def load_backbone(plan: Plan) -> CPMAnt:
-    """A plan's backbone in its precision: its weights, or random ones for the control."""
+def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
+    """A plan's backbone in its precision: its weights, or random ones for the control. Of some
+    engines' backbones every process holds a part only."""
     import torch
 
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
@@ -94,8 +95,8 @@ def load_backbone(plan: Plan) -> CPMAnt:
     spec = plan.spec
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
     if spec.backbone.init == "random":
-        return random_backbone(plan.folder.config, spec.seed, dtype)
-    return load_weights(plan.folder, dtype)
+        return random_backbone(plan.folder.config, spec.seed, dtype, engine.lay_out)
+    return load_weights(plan.folder, dtype, engine.lay_out)
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

@@ -189,6 +189,12 @@ def make_plan(request: Request) -> Plan:
     execution = attempt(_settings, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_trackers, execution.track)
+        whole = delta is not None and delta.delta_type == "full"
+        if whole and execution.engine != "bmtrain" and (execution.shard or execution.offload):
+            problems.append(
+                "run.shard and run.offload are for a frozen backbone, but full fine-tuning trains "
+                "it; use another delta, or --engine bmtrain."
+            )
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."

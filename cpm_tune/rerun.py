@@ -135,7 +135,7 @@ def predict_run(
     with new_folder(place) as part:
         engine = make_engine(plan.execution, spec.precision)
         rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
-        model = load_backbone(plan)
+        model = load_backbone(plan, engine)
         if delta_from is not None:
             plan = replace(plan, delta=_other_delta(delta_from, model, spec).config)
         elif spec.recipe is not None:

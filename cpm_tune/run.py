@@ -42,6 +42,7 @@ from cpm_tune.task import SPLITS
 from cpm_tune.track import Tracking, tracking
 
 if TYPE_CHECKING:
+    from cpm_tune.engine import Engine
     from cpm_tune.score import Selection
 
 
@@ -77,7 +78,7 @@ def execute(
     zero_shot: Outcome | None = None,
     wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
-    load: Callable[[Plan], Any] | None = None,
+    load: Callable[[Plan, Engine], Any] | None = None,
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
@@ -171,12 +172,12 @@ class _Prepared:
     record: RunRecord
 
 
-def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan], Any]) -> _Prepared:
+def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
     from cpm_tune.delta.insert import insert
 
     reset_peak_memory()
     started, spec = time.perf_counter(), plan.spec
-    model = load(plan)
+    model = load(plan, inputs.engine)
     n_parameters = sum(p.numel() for p in model.parameters())
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)

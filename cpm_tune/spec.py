@@ -205,7 +205,8 @@ class Execution(Frozen):
 
     `engine` "auto" is torch, which needs nothing else.
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
-    `checkpointing` computes activations a second time instead of keeping them.
+    `checkpointing` computes activations a second time instead of keeping them. `shard` divides the
+    frozen backbone over the processes; `offload` keeps it in host memory.
     `checkpoint_minutes` is the time between two saved states of a run in training.
     `track` names trackers beside TensorBoard (a list, or a text with commas).
     """
@@ -215,5 +216,7 @@ class Execution(Frozen):
     threads: Annotated[int, Field(ge=0)] = 0
     micro_tokens: Annotated[int, Field(ge=256)] = 8192
     checkpointing: bool = False
+    shard: bool = False
+    offload: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()

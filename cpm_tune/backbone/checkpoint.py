@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,44 +101,67 @@ def open_folder(path: Path) -> BackboneFolder:
     return BackboneFolder(path, layout, config, tuple(weights), vocabulary, trained)
 
 
-def load_weights(folder: BackboneFolder, dtype: torch.dtype) -> CPMAnt:
+LayOut = Callable[["CPMAnt"], bool]  # gives a model without values memory, if it keeps parts
+
+
+def load_weights(
+    folder: BackboneFolder, dtype: torch.dtype, lay_out: LayOut | None = None
+) -> CPMAnt:
     """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
 
-    Raises UserError with what is missing, unexpected or of another shape.
+    Where `lay_out` is given and true, it has made the model's parameters, of which every process
+    may hold a part: tensors are then read from the (memory-mapped) files one at a time and only
+    that part is kept. Raises UserError with what is missing, unexpected or of another shape.
     """
     import torch
 
-    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.backbone.shards import fill
 
-    with torch.device("meta"):
-        model = CPMAnt(folder.config)
+    model = _empty(folder.config, dtype)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    laid_out = lay_out is not None and lay_out(model)
+    parts = dict(model.named_parameters()) if laid_out else {}
     state: dict[str, torch.Tensor] = {}
     for name, tensor in _folded(_read(folder.weights), folder):
         if name in state:
             raise UserError(f"{folder.path}: tensor {name} is there twice; keep one checkpoint.")
-        state[name] = tensor.to(dtype)
-        if not bool(torch.isfinite(state[name]).all()):
+        if name in parts and tensor.shape == expected[name]:
+            state[name], kept = parts[name], fill(parts[name], tensor)
+        else:
+            state[name] = kept = tensor.to(dtype)
+        if not bool(torch.isfinite(kept).all()):
             raise UserError(f"{folder.path}: tensor {name} is not finite in {dtype}.")
     head = state.pop("lm_head.weight", None)
-    _check_fit(folder, state, {name: t.shape for name, t in model.state_dict().items()})
-    if head is not None and not torch.equal(head, state["input_embedding.weight"]):
+    _check_fit(folder, state, expected)
+    table = state["input_embedding.weight"]
+    if head is not None and not torch.equal(head, table.cpu()):
         raise UserError(
             f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
             "to it; this checkpoint was tuned with an untied head and cannot be used."
         )
-    model.load_state_dict(state, strict=True, assign=True)
+    if not laid_out:
+        model.load_state_dict(state, strict=True, assign=True)
     return model
 
 
-def random_backbone(config: CPMAntConfig, seed: int, dtype: torch.dtype) -> CPMAnt:
-    """Return a backbone of that shape with random weights: the control for a trained one."""
+def _empty(config: CPMAntConfig, dtype: torch.dtype) -> CPMAnt:
+    """A model without values."""
     import torch
 
     from cpm_tune.backbone.model import CPMAnt
 
     with torch.device("meta"):
-        model = CPMAnt(config)
-    return model.to_empty(device="cpu").init_weights(seed).to(dtype)
+        return CPMAnt(config).to(dtype)
+
+
+def random_backbone(
+    config: CPMAntConfig, seed: int, dtype: torch.dtype, lay_out: LayOut | None = None
+) -> CPMAnt:
+    """Return a backbone of that shape with random weights: the control for a trained one."""
+    model = _empty(config, dtype)
+    if lay_out is None or not lay_out(model):
+        model.to_empty(device="cpu")
+    return model.init_weights(seed)
 
 
 def _read(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.shards import fill
 
 
 class RMSNorm(nn.Module):
@@ -341,12 +342,12 @@ class CPMAnt(nn.Module):
         depth = math.sqrt(2 * self.config.num_layers)
         for name, weight in self.named_parameters():
             if weight.dim() == 1:
-                weight.fill_(1.0)
+                fill(weight, torch.ones(len(weight)))
                 continue
             std = weight.shape[1] ** -0.5
             if name.endswith("relative_attention_bias"):
                 std = 0.02
             elif name.endswith(("attention_out.weight", "w_out.weight")):
                 std /= depth
-            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            fill(weight, torch.randn(weight.shape, generator=generator).mul_(std))
         return self

@@ -21,6 +21,7 @@ from cpm_tune.run import Outcome, execute
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.data.store import Split
+    from cpm_tune.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,16 @@ class Worker:
                 raise RuntimeError("the delta left a trace in the shared backbone; this is a bug")
         return outcome
 
-    def _load(self, plan: Plan) -> CPMAnt:
+    def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
+        if plan.execution.shard or plan.execution.offload:
+            raise UserError("bench does not divide or offload backbones; use tune for such a run.")
         backbone, spec = plan.spec.backbone, plan.spec
         seed = spec.seed if backbone.init == "random" else None
         key = (backbone.sha256, backbone.init, seed, spec.precision, plan.execution.device)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # two do not have to fit into memory
-            model = load_backbone(plan)
+            model = load_backbone(plan, engine)
             self._backbone = (key, model, _checksum(model))
         return self._backbone[1]
 

@@ -78,6 +78,16 @@ def tune_parser(prog: str) -> Parser:
         help="compute activations twice instead of keeping them: less memory, a third more time",
     )
     p.add_argument(
+        "--shard",
+        action="store_true",
+        help="divide the frozen backbone over the processes (FSDP2): for one device too large",
+    )
+    p.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep the frozen backbone in host memory, one layer at a time on the GPU: slow",
+    )
+    p.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -159,8 +169,9 @@ def tune(argv: Sequence[str], prog: str) -> int:
     settings = _merge_config(args)
     if args.engine:
         settings["run.engine"] = args.engine
-    if args.checkpointing:
-        settings["run.checkpointing"] = True
+    for name in ("checkpointing", "shard", "offload"):
+        if getattr(args, name):
+            settings[f"run.{name}"] = True
     if not args.task:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):

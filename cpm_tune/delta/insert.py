@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.shards import own
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.config import (
     DeltaConfig,
@@ -246,12 +247,14 @@ def _known_ids(text: str, tokenizer: Tokenizer | None) -> list[int]:
 
 @torch.no_grad()
 def frozen_checksum(backbone: CPMAnt, delta: Delta) -> int:
-    """A checksum of every bit of the frozen parameters: it must be the same after training."""
+    """A checksum of every bit of the frozen parameters (of this process's part): it must be the
+    same after training."""
     total = 0
     for name, parameter in backbone.named_parameters():
         if name not in delta.parameters:
-            bits = {2: torch.int16, 4: torch.int32}[parameter.element_size()]
-            words = parameter.detach().contiguous().view(bits).flatten()
-            rest = words.long() * (torch.arange(len(words), device=words.device) % 251 + 1)
-            total = (total * 1_000_003 + int(rest.sum())) % 2**61
+            bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[parameter.element_size()]
+            flat = own(parameter).contiguous().view(bits).flatten()
+            for words in torch.split(flat, 251 * 4096):
+                rest = words.long() * (torch.arange(len(words), device=words.device) % 251 + 1)
+                total = (total * 1_000_003 + int(rest.sum())) % 2**61
     return total

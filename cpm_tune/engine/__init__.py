@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.engine.device import choose_device
+from cpm_tune.errors import UserError
 from cpm_tune.spec import Execution
 
 T = TypeVar("T")
@@ -102,4 +103,19 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = choose_device(execution.device, own.local_rank)
+    if execution.shard or execution.offload:
+        from cpm_tune.engine.sharded import ShardedEngine
+
+        if own.world_size == 1 and not execution.offload:
+            raise UserError(
+                "--shard divides the backbone over several processes, but there is one; add "
+                "--nproc N (or --offload, which keeps it in host memory)."
+            )
+        return ShardedEngine(
+            device,
+            precision,
+            own,
+            checkpointing=execution.checkpointing,
+            offload=execution.offload,
+        )
     return TorchEngine(device, precision, own, checkpointing=execution.checkpointing)

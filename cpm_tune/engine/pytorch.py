@@ -96,10 +96,12 @@ class TorchEngine:
         return False
 
     def prepare(self, model: Any) -> Any:
-        if self.checkpointing:
-            for layer in model.encoder.layers:
-                _recompute(layer)
+        self._recompute_layers(model)
         return model.to(self.device)
+
+    def _recompute_layers(self, model: Any) -> None:
+        for layer in model.encoder.layers if self.checkpointing else ():
+            _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:
         if self.precision in _AUTOCAST:
