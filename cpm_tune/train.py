@@ -124,9 +124,7 @@ def train(
     not finite.
     """
     parameters = list(delta.parameters.values())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=0.0, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
-    )
+    optimizer = engine.optimizer(parameters, (recipe.beta1, recipe.beta2), recipe.weight_decay)
     state, asked = keep.restore(optimizer), False
     batches = global_batches(len(rows), recipe, seed, after=state.step)
     model.train()

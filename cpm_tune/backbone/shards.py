@@ -18,6 +18,8 @@ def own(parameter: Tensor) -> Tensor:
 
 def own_part(parameter: Tensor, whole: Tensor) -> Tensor:
     """Of a whole tensor the part that this process holds of `parameter`, as a view."""
+    if hasattr(parameter, "_start_partition"):  # BMTrain's, None where this process has nothing
+        return whole.flatten()[parameter._start_partition or 0 : parameter._end_partition]
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None:
         return whole
