@@ -1,4 +1,5 @@
-"""Parameters of which a process may hold only a part (FSDP2's, sharded over their first dimension).
+"""Parameters of which a process may hold only a part: FSDP2's, divided over their first dimension,
+and BMTrain's, a piece of the flat values.
 
 Everything here works the same on parameters that are whole.
 """
@@ -7,6 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def whole_shape(parameter: Tensor) -> torch.Size:
+    """The shape of all processes' values together."""
+    shape: torch.Size = getattr(parameter, "_original_shape", parameter.shape)
+    return shape
 
 
 def own(parameter: Tensor) -> Tensor:
@@ -18,8 +25,9 @@ def own(parameter: Tensor) -> Tensor:
 
 def own_part(parameter: Tensor, whole: Tensor) -> Tensor:
     """Of a whole tensor the part that this process holds of `parameter`, as a view."""
-    if hasattr(parameter, "_start_partition"):  # BMTrain's, None where this process has nothing
-        return whole.flatten()[parameter._start_partition or 0 : parameter._end_partition]
+    if hasattr(parameter, "_original_shape"):
+        start, end = parameter._start_partition, parameter._end_partition  # type: ignore[attr-defined]
+        return whole.flatten()[start or 0 : end]  # None to 0 where this process has nothing
     mesh = getattr(parameter, "device_mesh", None)
     if mesh is None:
         return whole
