@@ -376,7 +376,7 @@ def _train(
             stop=stop,
         )
     if engine.main:
-        prepared.delta.save(folder)
+        prepared.delta.save(folder, state.best)
     if frozen_checksum(prepared.model, prepared.delta) != checksum:
         raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
     return TrainingRecord(

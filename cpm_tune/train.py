@@ -163,7 +163,8 @@ def train(
                         part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
                     loss += float(part.detach())
                     engine.backward(part)
-            loss, wanted = engine.reduce_sums([loss, float(stop.requested)])
+            sums = engine.reduce_sums([loss, float(stop.requested), float(keep.due())])
+            loss, wanted, due = sums  # the clocks of processes may disagree
             grad_norm = engine.clip(optimizer, parameters, recipe.clip)
             finite = math.isfinite(loss) and math.isfinite(grad_norm)
             if not finite and not engine.may_skip:
@@ -181,7 +182,7 @@ def train(
                 report(Step(batch.step, batch.epoch, loss, lr, grad_norm))
             else:
                 state.n_skipped += 1
-            if keep.due():
+            if due:
                 keep.save(state, optimizer)
     delta.load_state(state.best)
     return state

@@ -27,7 +27,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-FACTORIES = ("tensor", "empty", "zeros", "ones", "full", "arange", "rand", "empty_like", "zeros_like")
+FACTORIES = (
+    "tensor",
+    "empty",
+    "zeros",
+    "ones",
+    "full",
+    "arange",
+    "rand",
+    "empty_like",
+    "zeros_like",
+)
 CUDA_TYPES = [name for kind in ("Storage", "Tensor") for name in dir(torch) if name.endswith(kind)]
 
 
@@ -77,6 +87,7 @@ def _torch() -> types.ModuleType:
         current_device=lambda: 0,
         current_stream=_Nothing,
         stream=lambda stream: contextlib.nullcontext(),
+        get_rng_state=torch.get_rng_state,
         Stream=_Nothing,
         Event=_Nothing,
         **{name: getattr(torch, name) for name in CUDA_TYPES},

@@ -44,13 +44,12 @@ DELTAS: dict[str, dict[str, Any]] = {
     "prefix": {},
     "prefix_reparam": {},
     "soft_prompt": {"delta.soft_token_num": 9},
+    "full": {"train.lr": 1e-3},
 }
 
 
 @pytest.fixture(scope="module")
-def planned(
-    small_backbone: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Plan]:
+def planned(small_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
     folder = tmp_path_factory.mktemp("data")
     for split, n, start in (("train", 21, 0), ("dev", 9, 100), ("test", 7, 200)):
         write_jsonl(folder / f"{split}.jsonl", rows(n, start))

@@ -68,7 +68,7 @@ def _join(own: Place) -> None:
 
 
 class BMTrainEngine(ShardedEngine):
-    """ZeRO-3 gathers a layer before it is used, forward and backward; ZeRO-2 keeps it in between."""
+    """ZeRO-3 gathers a layer before each pass through it; ZeRO-2 keeps it from forward to backward."""
 
     name = "bmtrain"
 
@@ -116,11 +116,8 @@ class BMTrainEngine(ShardedEngine):
         layers = model.encoder.layers
         if not all(isinstance(layer, self._bmt.Block) for layer in layers):
             raise UserError("a backbone that was loaded whole cannot be divided; load it anew.")
-        if any(info["parameter"].requires_grad for layer in layers for info in layer._param_info):
-            raise UserError(
-                "--engine bmtrain divides the backbone's weights and keeps them frozen, but full "
-                "fine-tuning trains them; use another delta, or --engine torch."
-            )
+        for layer in layers:
+            self._train_shares(layer)
 
         def begin(encoder: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             """A block whose input has no gradient never lets go of what its backward pass gathers;
@@ -132,6 +129,19 @@ class BMTrainEngine(ShardedEngine):
 
         model.encoder.register_forward_pre_hook(begin)
         return model
+
+    def _train_shares(self, layer: Any) -> None:
+        """Full fine-tuning: what was laid out frozen gets gradients, divided like the weights."""
+        if not any(info["parameter"].requires_grad for info in layer._param_info):
+            return
+        if self.precision != "fp32":
+            raise UserError(
+                f"full fine-tuning with --engine bmtrain and --precision {self.precision}: trained "
+                "values are fp32; use --precision fp32, another delta, or --engine torch."
+            )
+        for name, storage in layer._storage_params.items():
+            storage.requires_grad_(True)
+            layer._storage_info[name]["requires_grad"] = True
 
     def optimizer(
         self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
@@ -151,11 +161,17 @@ class BMTrainEngine(ShardedEngine):
         if self._manager.optimizers != [optimizer]:  # the engine serves a run after the other
             self._manager.optimizers, self._manager.lr_schedulers = [], []
             self._manager.add_optimizer(optimizer)
+        whole = [p for p in parameters if not isinstance(p, self._bmt.DistributedParameter)]
         if self.world_size > 1:
-            sum_gradients(parameters, self._sum)
-        # It adds up squares over processes, of which each has the whole here.
+            sum_gradients(whole, self._sum)
+        # It adds up the squares of all processes, which is right for shares only.
+        gradients = [p.grad for p in whole if p.grad is not None]
         times = math.sqrt(self.world_size)
-        norm = self._manager.clip_grad_norm(optimizer.param_groups, max_norm * times) / times
+        for gradient in gradients:
+            gradient /= times
+        norm = self._manager.clip_grad_norm(optimizer.param_groups, max_norm)
+        for gradient in gradients:
+            gradient *= times
         self._overflow = self._manager.loss_scale_enabled and not math.isfinite(norm)
         return float(norm)
 
@@ -178,6 +194,6 @@ class BMTrainEngine(ShardedEngine):
             self._manager.steps_since_last_scale = state["_growth_tracker"]
 
     def _sum(self, values: Tensor) -> None:
-        storage = values.storage()
+        storage = values.storage()  # type: ignore[no-untyped-call]
         with together():
             self._bmt.nccl.allReduce(storage, storage, "sum", self._bmt.config["comm"])
