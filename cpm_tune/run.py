@@ -173,12 +173,13 @@ class _Prepared:
 
 
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
+    from cpm_tune.backbone.shards import whole_shape
     from cpm_tune.delta.insert import insert
 
     reset_peak_memory()
     started, spec = time.perf_counter(), plan.spec
     model = load(plan, inputs.engine)
-    n_parameters = sum(p.numel() for p in model.parameters())
+    n_parameters = sum(whole_shape(p).numel() for p in model.parameters())
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
     inputs = replace(inputs, encoder=encoder_of(plan, tokenizer))  # a control has another
@@ -375,7 +376,7 @@ def _train(
             stop=stop,
         )
     if engine.main:
-        prepared.delta.save(folder)
+        prepared.delta.save(folder, state.best)
     if frozen_checksum(prepared.model, prepared.delta) != checksum:
         raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
     return TrainingRecord(

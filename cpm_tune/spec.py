@@ -239,5 +239,6 @@ class Execution(Frozen):
     checkpointing: bool = False
     shard: bool = False
     offload: bool = False
+    zero: Literal[2, 3] = 3
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()

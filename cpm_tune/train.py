@@ -124,9 +124,7 @@ def train(
     not finite.
     """
     parameters = list(delta.parameters.values())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=0.0, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
-    )
+    optimizer = engine.optimizer(parameters, (recipe.beta1, recipe.beta2), recipe.weight_decay)
     state, asked = keep.restore(optimizer), False
     batches = global_batches(len(rows), recipe, seed, after=state.step)
     model.train()
@@ -165,7 +163,8 @@ def train(
                         part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
                     loss += float(part.detach())
                     engine.backward(part)
-            loss, wanted = engine.reduce_sums([loss, float(stop.requested)])
+            sums = engine.reduce_sums([loss, float(stop.requested), float(keep.due())])
+            loss, wanted, due = sums  # the clocks of processes may disagree
             grad_norm = engine.clip(optimizer, parameters, recipe.clip)
             finite = math.isfinite(loss) and math.isfinite(grad_norm)
             if not finite and not engine.may_skip:
@@ -183,7 +182,7 @@ def train(
                 report(Step(batch.step, batch.epoch, loss, lr, grad_norm))
             else:
                 state.n_skipped += 1
-            if keep.due():
+            if due:
                 keep.save(state, optimizer)
     delta.load_state(state.best)
     return state

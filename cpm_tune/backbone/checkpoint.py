@@ -245,12 +245,14 @@ def _check_fit(
     state: Mapping[str, torch.Tensor],
     expected: Mapping[str, torch.Size],
 ) -> None:
+    from cpm_tune.backbone.shards import whole_shape
+
     wrong = [f"missing {name}" for name in expected if name not in state]
     wrong += [f"unexpected {name}" for name in state if name not in expected]
     wrong += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
+        f"{name} has shape {tuple(whole_shape(state[name]))}, expected {tuple(shape)}"
         for name, shape in expected.items()
-        if name in state and state[name].shape != shape
+        if name in state and whole_shape(state[name]) != shape
     ]
     if wrong:
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.shards import fill
+from cpm_tune.backbone.shards import fill, whole_shape
 
 
 class RMSNorm(nn.Module):
@@ -341,13 +341,14 @@ class CPMAnt(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         depth = math.sqrt(2 * self.config.num_layers)
         for name, weight in self.named_parameters():
-            if weight.dim() == 1:
-                fill(weight, torch.ones(len(weight)))
+            shape = whole_shape(weight)
+            if len(shape) == 1:
+                fill(weight, torch.ones(shape))
                 continue
-            std = weight.shape[1] ** -0.5
+            std = shape[1] ** -0.5
             if name.endswith("relative_attention_bias"):
                 std = 0.02
             elif name.endswith(("attention_out.weight", "w_out.weight")):
                 std /= depth
-            fill(weight, torch.randn(weight.shape, generator=generator).mul_(std))
+            fill(weight, torch.randn(shape, generator=generator).mul_(std))
         return self

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.shards import stored
+from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.config import (
     DeltaConfig,
@@ -46,16 +46,15 @@ class Delta:
     @property
     def n_trainable(self) -> int:
         """Number of trained values."""
-        return sum(parameter.numel() for parameter in self.parameters.values())
+        return sum(whole_shape(parameter).numel() for parameter in self.parameters.values())
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the delta's tensors, on the CPU."""
-        return {k: p.detach().cpu().clone() for k, p in self.parameters.items()}
+        """A copy of the delta's tensors, on the CPU. All processes have to call this together."""
+        return {k: whole(p) for k, p in self.parameters.items()}
 
-    @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copy tensors in; raise UserError unless names and shapes are exactly this delta's."""
-        expected = {k: tuple(p.shape) for k, p in self.parameters.items()}
+        expected = {k: tuple(whole_shape(p)) for k, p in self.parameters.items()}
         given = {k: tuple(t.shape) for k, t in state.items()}
         if expected != given:
             wrong = sorted(k for k in expected | given if expected.get(k) != given.get(k))[0]
@@ -64,7 +63,7 @@ class Delta:
                 f"{expected.get(wrong, 'absent')}; use the delta config it was trained with."
             )
         for key, tensor in state.items():
-            self.parameters[key].copy_(tensor)
+            fill(self.parameters[key], tensor)
 
     def remove(self) -> None:
         """Take the delta out: the backbone is what it was before, bit for bit.
@@ -74,8 +73,11 @@ class Delta:
         self._undo()
         self.parameters = {}
 
-    def save(self, folder: Path) -> None:
-        """Write delta.safetensors (the delta alone) and delta.json, each atomically."""
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write delta.safetensors (the delta alone) and delta.json, each atomically.
+
+        One of several processes can do so alone if it has the delta's `state`.
+        """
         from safetensors.torch import save_file
 
         about = {
@@ -83,7 +85,9 @@ class Delta:
             "config": self.config.model_dump(mode="json"),
         }
         part = folder / (WEIGHTS + ".part")
-        save_file(self.state(), part, metadata={"cpm_tune": json.dumps(about, sort_keys=True)})
+        save_file(
+            state or self.state(), part, metadata={"cpm_tune": json.dumps(about, sort_keys=True)}
+        )
         part.chmod(0o644)  # safetensors lets only the owner read it
         os.replace(part, folder / WEIGHTS)
         part = folder / (CONFIG + ".part")

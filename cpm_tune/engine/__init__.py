@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cpm_tune.engine.device import choose_device
 from cpm_tune.errors import UserError
@@ -60,6 +60,11 @@ class Engine(Protocol):
 
         An engine whose passes are collective lets those that are done take part in the others'.
         """
+
+    def optimizer(
+        self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """AdamW of the delta's parameters; the loop sets its learning rate in every step."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of a loss already divided by its global count."""

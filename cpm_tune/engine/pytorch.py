@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ def join_group(device: str) -> Place:
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Make one sentence of what a collective raises when another process is gone."""
     try:
         yield
@@ -118,6 +118,11 @@ class TorchEngine:
     def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def optimizer(
+        self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
+    ) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay)
+
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
@@ -138,7 +143,7 @@ class TorchEngine:
         if self.world_size == 1:
             return list(values)
         both = torch.tensor(values, dtype=torch.float64)
-        with _together():
+        with together():
             dist.all_reduce(both)
         return both.tolist()
 
@@ -146,7 +151,7 @@ class TorchEngine:
         if self.world_size == 1:
             return list(items)
         parts: list[Any] | None = [None] * self.world_size if self.main else None
-        with _together():
+        with together():
             dist.gather_object(list(items), parts)
         if parts is None:
             return []
@@ -159,7 +164,7 @@ class TorchEngine:
         if self.world_size == 1:
             return value
         box = [value]
-        with _together():
+        with together():
             dist.broadcast_object_list(box)
         return box[0]
 
@@ -171,7 +176,9 @@ class TorchEngine:
             self._scaler.load_state_dict(state)
 
 
-def sum_gradients(parameters: Sequence[Tensor]) -> None:
+def sum_gradients(
+    parameters: Sequence[Tensor], all_reduce: Callable[[Tensor], object] = dist.all_reduce
+) -> None:
     """Sum gradients over all processes; one that has none (no example was its own) adds zero."""
     group: list[Tensor] = []
     for number, parameter in enumerate(parameters, start=1):
@@ -180,8 +187,8 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         group.append(parameter.grad)
         if number == len(parameters) or sum(g.numel() for g in group) >= _TOGETHER:
             flat = torch.cat([gradient.flatten() for gradient in group])
-            with _together():
-                dist.all_reduce(flat)
+            with together():
+                all_reduce(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in group])
             for gradient, own in zip(group, parts, strict=True):
                 gradient.copy_(own.view_as(gradient))
