@@ -192,7 +192,7 @@ def make_plan(request: Request) -> Plan:
     execution = attempt(_settings, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_trackers, execution.track)
-        problems += _placement(execution, delta, request.quantize)
+        problems += placement(execution, delta, request.quantize)
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."
@@ -270,16 +270,21 @@ def make_plan(request: Request) -> Plan:
     )
 
 
-def _placement(
+def placement(
     execution: Execution, delta: DeltaConfig | None, quantize: str | None
 ) -> Iterator[str]:
-    """What does not go together in where and how the backbone is held."""
+    """Yield what does not go together in where and how the backbone is held."""
     whole = delta is not None and delta.delta_type == "full"
     divided = execution.shard or execution.offload
     if whole and divided and execution.engine != "bmtrain":
         yield (
             "run.shard and run.offload are for a frozen backbone, but full fine-tuning trains it; "
             "use another delta, or --engine bmtrain."
+        )
+    if execution.auto_batch and (divided or execution.engine == "bmtrain"):
+        yield (
+            "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
+            "passes are common to all processes."
         )
     if quantize is None:
         return

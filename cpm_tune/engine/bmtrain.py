@@ -68,7 +68,7 @@ def _join(own: Place) -> None:
 
 
 class BMTrainEngine(ShardedEngine):
-    """ZeRO-3 gathers a layer before each pass through it; ZeRO-2 keeps it from forward to backward."""
+    """ZeRO-3 gathers a layer before each pass through it, ZeRO-2 keeps it until backward."""
 
     name = "bmtrain"
 
