@@ -91,12 +91,15 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     import torch
 
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+    from cpm_tune.backbone.quantize import quantize_int8
 
     spec = plan.spec
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
     if spec.backbone.init == "random":
-        return random_backbone(plan.folder.config, spec.seed, dtype, engine.lay_out)
-    return load_weights(plan.folder, dtype, engine.lay_out)
+        model = random_backbone(plan.folder.config, spec.seed, dtype, engine.lay_out)
+    else:
+        model = load_weights(plan.folder, dtype, engine.lay_out)
+    return quantize_int8(model) if spec.backbone.quantize else model
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

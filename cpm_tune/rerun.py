@@ -44,8 +44,10 @@ def plan_of(
     folder = _backbone(record, backbone)
     splits = find_splits(task, data_folder(task, data), (split,))
     delta = parse_config(spec.delta, str(run / FILE))
+    # One process, wherever the run was made.
+    execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
     return (
-        Plan(spec, record.execution, task, template, splits, folder, delta, record.delta.name, ()),
+        Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, ()),
         record,
     )
 

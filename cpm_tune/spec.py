@@ -11,7 +11,15 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -120,10 +128,18 @@ class DataSpec(Frozen):
 
 
 class BackboneSpec(Frozen):
-    """Which frozen weights: fingerprint of the files; `init="random"` discards the weights."""
+    """Which frozen weights: fingerprint of the files; `init="random"` discards the weights;
+    `quantize` holds them in 8 bits."""
 
     sha256: str
     init: Literal["checkpoint", "random"] = "checkpoint"
+    quantize: Literal["int8"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `quantize` out where it is not used: hashes of runs from before it stay."""
+        values: dict[str, Any] = serialise(self)
+        return {k: v for k, v in values.items() if k != "quantize" or v is not None}
 
 
 class RunSpec(Frozen):
@@ -150,6 +166,11 @@ class RunSpec(Frozen):
         if (self.delta.get("delta_type") == "none") != (self.recipe is None):
             raise ValueError("a run has a recipe exactly when it has a delta to train")
         return self
+
+    @property
+    def weights(self) -> str:
+        """In what numbers it computes and holds the backbone, for a reader: fp32, bf16+int8."""
+        return "+".join(filter(None, (self.precision, self.backbone.quantize)))
 
     @property
     def sha256(self) -> str:
@@ -203,7 +224,7 @@ def _listed(value: Any) -> Any:
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
-    `engine` "auto" is torch, which needs nothing else.
+    `engine` "auto" is torch, which needs nothing else; `zero` is BMTrain's level.
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
     `checkpointing` computes activations a second time instead of keeping them. `shard` divides the
     frozen backbone over the processes; `offload` keeps it in host memory.

@@ -1,8 +1,8 @@
 """Parameters of which a process may hold only a part: FSDP2's, divided over their first dimension,
 and BMTrain's, a piece of the flat values.
 
-Everything here works the same on parameters that are whole. What gives whole values is for all
-processes to call together.
+Everything here works the same on parameters that are whole; `stored` also on quantized ones. What
+gives whole values is for all processes to call together.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ def own(parameter: Tensor) -> Tensor:
     local = getattr(parameter, "to_local", None)
     found: Tensor = parameter.detach() if local is None else parameter.detach().to_local()  # type: ignore[attr-defined]
     return found
+
+
+def stored(parameter: Tensor) -> list[Tensor]:
+    """The plain tensors that hold this process's values: one, or several of a quantized weight."""
+    values = own(parameter)
+    flatten = getattr(values, "__tensor_flatten__", None)
+    return [values] if flatten is None else [getattr(values, name) for name in flatten()[0]]
 
 
 def own_part(parameter: Tensor, whole: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ def _put(
     needs: str | None,
 ) -> None:
     spec = plan.spec
-    weights = f"{spec.backbone.init} {plan.folder.path} {spec.precision}"
+    weights = f"{spec.backbone.init} {plan.folder.path} {spec.weights}"
     if spec.backbone.init == "random":
         weights += f" {spec.seed}"
     work.cells.setdefault(

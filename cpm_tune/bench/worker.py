@@ -87,11 +87,12 @@ class Worker:
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
-        if plan.execution.shard or plan.execution.offload:
+        how = plan.execution
+        if how.shard or how.offload or how.engine == "bmtrain":
             raise UserError("bench does not divide or offload backbones; use tune for such a run.")
         backbone, spec = plan.spec.backbone, plan.spec
         seed = spec.seed if backbone.init == "random" else None
-        key = (backbone.sha256, backbone.init, seed, spec.precision, plan.execution.device)
+        key = (backbone.sha256, backbone.init, seed, spec.weights, plan.execution.device)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # two do not have to fit into memory
             model = load_backbone(plan, engine)
@@ -110,9 +111,12 @@ def _checksum(model: CPMAnt) -> int:
     """CRC-32 of every parameter and of its place in the state dict."""
     import torch
 
+    from cpm_tune.backbone.shards import stored
+
     total = 0
     for name, tensor in model.state_dict().items():
         total = zlib.crc32(name.encode(), total)
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        total = zlib.crc32(memoryview(raw.numpy()), total)
+        for part in stored(tensor):
+            raw = part.cpu().contiguous().flatten().view(torch.uint8)
+            total = zlib.crc32(memoryview(raw.numpy()), total)  # type: ignore[arg-type]
     return total

@@ -55,6 +55,11 @@ def tune_parser(prog: str) -> Parser:
     )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32")
     p.add_argument(
+        "--quantize",
+        choices=["int8"],
+        help="the frozen backbone's linear weights in 8 bits (extra int8); changes results",
+    )
+    p.add_argument(
         "--engine",
         choices=["auto", "torch", "bmtrain"],
         help="what runs the tensors; the result is the same (default: auto, which is torch)",
@@ -143,6 +148,7 @@ _CONFIG_KEYS = (
     "backbone",
     "seed",
     "precision",
+    "quantize",
     "limit",
     "skip_bad_rows",
     "out",

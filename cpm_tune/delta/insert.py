@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.shards import fill, own, whole, whole_shape
+from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.config import (
     DeltaConfig,
@@ -256,9 +256,10 @@ def frozen_checksum(backbone: CPMAnt, delta: Delta) -> int:
     total = 0
     for name, parameter in backbone.named_parameters():
         if name not in delta.parameters:
-            bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[parameter.element_size()]
-            flat = own(parameter).contiguous().view(bits).flatten()
-            for words in torch.split(flat, 251 * 4096):
-                rest = words.long() * (torch.arange(len(words), device=words.device) % 251 + 1)
-                total = (total * 1_000_003 + int(rest.sum())) % 2**61
+            for part in stored(parameter):
+                bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[part.element_size()]
+                flat = part.contiguous().view(bits).flatten()
+                for words in torch.split(flat, 251 * 4096):
+                    rest = words.long() * (torch.arange(len(words), device=words.device) % 251 + 1)
+                    total = (total * 1_000_003 + int(rest.sum())) % 2**61
     return total

@@ -68,7 +68,7 @@ def _join(own: Place) -> None:
 
 
 class BMTrainEngine(ShardedEngine):
-    """ZeRO-3 gathers a layer before each pass through it; ZeRO-2 keeps it from forward to backward."""
+    """ZeRO-3 gathers a layer before every pass; ZeRO-2 keeps it from forward to backward."""
 
     name = "bmtrain"
 
@@ -134,11 +134,6 @@ class BMTrainEngine(ShardedEngine):
         """Full fine-tuning: what was laid out frozen gets gradients, divided like the weights."""
         if not any(info["parameter"].requires_grad for info in layer._param_info):
             return
-        if self.precision != "fp32":
-            raise UserError(
-                f"full fine-tuning with --engine bmtrain and --precision {self.precision}: trained "
-                "values are fp32; use --precision fp32, another delta, or --engine torch."
-            )
         for name, storage in layer._storage_params.items():
             storage.requires_grad_(True)
             layer._storage_info[name]["requires_grad"] = True

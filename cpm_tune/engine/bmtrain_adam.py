@@ -27,7 +27,7 @@ class AdamWOffload(AdamOffloadOptimizer):  # type: ignore[misc]
     def step(self, closure: None = None, scale: float = 1) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
-                values = self.state[parameter].get("_param_fp32", parameter)
+                values = self.state.get(parameter, {}).get("_param_fp32", parameter)
                 values.mul_(1 - group["lr"] * self.decay)
         super().step(scale=scale)
 
