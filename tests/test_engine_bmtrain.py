@@ -35,9 +35,9 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes"),
     pytest.mark.skipif(find_spec("bmtrain") is None, reason="bmtrain is not installed"),
 ]
-# 21 examples in batches of 4: the last of an epoch has a single one, so one process has none
+# 9 examples in batches of 4: the last of an epoch has a single one, so one process has none
 SETTINGS = {
-    **{"train.max_steps": 6, "train.eval_every": 3, "train.lr": 0.01, "train.batch_size": 4},
+    **{"train.max_steps": 4, "train.eval_every": 2, "train.lr": 0.01, "train.batch_size": 4},
     **{"run.device": "cpu"},
 }
 DELTAS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,11 @@ DELTAS: dict[str, dict[str, Any]] = {
 Case = tuple[str, str, dict[str, Any]]  # delta, precision, settings
 RANDOM = "lora, random backbone"
 FP32: dict[str, Case] = {delta: (delta, "fp32", {}) for delta in DELTAS}
-BF16: dict[str, Case] = {f"{d}, bf16": (d, "bf16", {}) for d in DELTAS if d != "full"}
+BF16: dict[str, Case] = {
+    f"{delta}, bf16": (delta, "bf16", {} if delta == "none" else {"train.max_steps": 2})
+    for delta in DELTAS
+    if delta != "full"
+}
 VARIANTS: dict[str, Case] = {
     "lora, ZeRO-2": ("lora", "fp32", {"run.zero": 2}),
     "full, ZeRO-2": ("full", "fp32", {"run.zero": 2}),
@@ -74,7 +78,7 @@ VARIANTS: dict[str, Case] = {
 @pytest.fixture(scope="module")
 def planned(small_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
     folder = tmp_path_factory.mktemp("data")
-    for split, n, start in (("train", 21, 0), ("dev", 9, 100), ("test", 7, 200)):
+    for split, n, start in (("train", 9, 0), ("dev", 5, 100), ("test", 5, 200)):
         write_jsonl(folder / f"{split}.jsonl", rows(n, start))
 
     def make(
@@ -162,7 +166,7 @@ def outs(
     run_all(
         plans("torch", 1, {**FP32, **BF16}) + [(p, one / n) for n, p in others["torch"].items()]
     )
-    assert carry_out(plans("torch", 2, FP32), 2) == [0, 0]
+    assert carry_out(plans("torch", 2, {**FP32, **BF16}), 2) == [0, 0]
     assert carry_out(plans("bmtrain", 1, FP32), 1) == [0]
     cases = plans("bmtrain", 2, {**FP32, **BF16, **VARIANTS})
     cases += [(plan, two / name) for name, plan in others["bmtrain"].items()]
@@ -209,14 +213,13 @@ def test_texts_are_the_same_although_processes_make_different_numbers_of_passes(
 
 @pytest.mark.parametrize("case", BF16)
 def test_bf16_is_that_of_the_torch_engine(outs: Path, case: str) -> None:
-    """Rounding is coarse, and other examples lie side by side: 3 digits."""
-    (one, _), (two, lines) = (found(outs / place / case) for place in ("torch.1", "bmtrain.2"))
-    assert len(lines) == 16
-    if two.training is not None:
-        losses = [[point.loss for point in record.training.curve] for record in (one, two)]
-        assert losses[1] == pytest.approx(losses[0], abs=2e-3)
-        three = [norms(outs / place / case) for place in ("torch.1", "bmtrain.2")]
-        assert three[1] == pytest.approx(three[0], rel=0.1, abs=1e-3)
+    """With the same examples in every process, since rounding is coarse. Gradients of what layers
+    share are added up in bf16 there, and in fp32 here, where layers are computed one by one."""
+    one, two = outs / "torch.2" / case, outs / "bmtrain.2" / case
+    if BF16[case][0] == "prefix_reparam":
+        assert norms(two) == pytest.approx(norms(one), rel=1e-3)
+    else:
+        assert_same_run(one, two)
 
 
 @pytest.mark.parametrize("delta", ["lora", "full"])
@@ -225,9 +228,9 @@ def test_a_delta_of_one_engine_predicts_with_the_other(
 ) -> None:
     plan = planned("bmtrain", delta)
     run = outs / "bmtrain.2" / delta / plan.spec.run_id
-    predict_run(run, data=plan.splits["test"].file.path.parent, out=tmp_path / "predicted")
+    predict_run(run, data=plan.splits["test"].path.parent, out=tmp_path / "predicted")
     again = [json.loads(line) for line in (tmp_path / "predicted/predictions.test.jsonl").open()]
-    for line, before in zip(again, found(outs / "bmtrain.2" / delta)[1][9:], strict=True):
+    for line, before in zip(again, found(outs / "bmtrain.2" / delta)[1][5:], strict=True):
         assert line["prediction"] == before["prediction"]
         assert line["scores"] == pytest.approx(before["scores"], abs=1e-5)
 
@@ -249,24 +252,24 @@ def test_a_stopped_run_goes_on_with_another_engine_and_number_of_processes(
     then: str,
     n: int,
 ) -> None:
-    """Two processes, of which one gets SIGTERM; where it is BMTrain, Adam's states are offloaded."""
+    """Two processes, of which one gets SIGTERM. BMTrain's keep Adam's states in host memory."""
 
-    def stop_in_step_5(rank: int) -> None:
+    def stop_in_step_3(rank: int) -> None:
         import cpm_tune.train as training
 
         real = training.learning_rate
 
         def learning_rate(recipe: Any, step: int, total: int) -> float:
-            if step == 5 and rank == 1:
+            if step == 3 and rank == 1:
                 signal.raise_signal(signal.SIGTERM)
             return real(recipe, step, total)
 
         training.learning_rate = learning_rate  # in a child
 
     begun = planned(first, delta, "fp32", {"run.offload": True} if first == "bmtrain" else {})
-    assert carry_out([(begun, tmp_path)], 2, stop_in_step_5) == [143, 143]
+    assert carry_out([(begun, tmp_path)], 2, stop_in_step_3) == [143, 143]
     (partial,) = tmp_path.glob("*.partial")
-    assert len(norms(tmp_path)) == 5
+    assert len(norms(tmp_path)) == 3
     assert partial.is_dir()
     assert carry_out([(planned(then, delta), tmp_path)], n) == [0] * n
     assert_same_run(outs / "torch.1" / delta, tmp_path)
@@ -292,13 +295,13 @@ def test_fp16_leaves_out_steps_that_overflow(planned: Callable[..., Plan], tmp_p
 
     def begin_too_high(rank: int) -> None:
         inputs = read_inputs(plan)
-        vars(inputs.engine)["_manager"].loss_scale = 2.0**22
+        vars(inputs.engine)["_manager"].loss_scale = 2.0**17
         execute(plan, tmp_path, inputs)
 
     assert carry_out([], 1, begin_too_high) == [0]
     training = found(tmp_path)[0].training
-    assert 0 < training.skipped_steps < 6
-    assert len(norms(tmp_path)) == 6 - training.skipped_steps
+    assert 0 < training.skipped_steps < 4
+    assert len(norms(tmp_path)) == 4 - training.skipped_steps
 
 
 # --- what is refused, and what is said of the installation ----------------------------------------
