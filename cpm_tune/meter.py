@@ -40,7 +40,9 @@ class Meter(TorchDispatchMode):
         self.now = self.peak = self.gradients = self.peak_beside = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
