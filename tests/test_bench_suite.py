@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,8 @@ class Fake:
         self.ran: list[tuple[int, str]] = []
         self.waiting: dict[int, Report] = {}
 
-    def start(self, slot: int, cell: Cell) -> None:
+    def start(self, slots: Sequence[int], cell: Cell) -> None:
+        slot = slots[0]
         self.ran.append((slot, cell.run_id))
         status = self.endings.get(cell.run_id, ["failed"]).pop(0)
         self.waiting[slot] = Report(cell.run_id, status, error="as told")  # type: ignore[arg-type]

@@ -19,13 +19,14 @@ from cpm_tune.bench.schedule import run_cells
 from cpm_tune.bench.state import History, Standing, stand
 from cpm_tune.bench.suite import Suite
 from cpm_tune.errors import UserError
+from cpm_tune.folders import check_writable
 
 FINISHED, FAILED = 0, 1
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray runs and what each cell asks it for; `jobs` 0: as many cells as fit."""
+    """Where Ray runs and what each process of a cell asks it for."""
 
     address: str | None = None
     cpus: int = 1
@@ -42,17 +43,27 @@ def bench(
     quiet: bool = False,
 ) -> int:
     """Run a suite; return 0 if every cell is finished, 1 if some failed, 130 or 143 if a signal
-    ended it. `jobs` processes here, or with `cluster` on Ray (0: one, or as many as fit).
+    ended it. `jobs` processes at a time here, or with `cluster` on Ray (0: those of the largest
+    cell, or as many as fit).
 
     Finished cells are not run again. Raises UserError, before anything runs, for every mistake.
     """
     out = suite.out
     cells = make_cells(suite)
+    check_writable(out)
     standing, history = stand(out, cells, only_failed), History(out)
-    slots = max(1, min(jobs or 1, len(standing.todo) or 1))
+    largest = max((cell.nproc for cell in standing.todo), default=1)
+    if jobs and jobs < largest:
+        (first, *_) = [cell.name for cell in standing.todo if cell.nproc == largest]
+        raise UserError(
+            f"--jobs {jobs}: a cell of {largest} processes ({first}) does not fit; give --jobs "
+            f"{largest} or more, or a smaller nproc."
+        )
+    wanted = sum(cell.nproc for cell in standing.todo) or 1
+    slots = min(jobs or largest, wanted)
     where = f"{slots} {'process' if slots == 1 else 'processes'}"
     if cluster is not None:
-        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU a cell"
+        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU a process"
     if not quiet or dry_run:
         print(show.plan_text(standing, history, out, where, slots), flush=True)
     if dry_run:
@@ -60,19 +71,14 @@ def bench(
         return FINISHED
     if not standing.todo:
         return _nothing(standing)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be written ({error.strerror}); choose another."
-        ) from error
+    out.mkdir(parents=True, exist_ok=True)
 
     def start() -> Executor:
         if cluster is None:
             return Processes(out, slots)
         from cpm_tune.bench.ray_cluster import RayActors
 
-        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus)
+        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, largest)
 
     return _run(start, standing, history, out, quiet)
 

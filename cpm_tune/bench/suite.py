@@ -64,6 +64,7 @@ Settings = Annotated[dict[str, Any], BeforeValidator(_flat)]
 Values = Annotated[list[Any], Field(min_length=1)]
 Grid = Annotated[dict[str, Values], BeforeValidator(_flat)]
 Limit = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class _Part(BaseModel):
@@ -86,6 +87,7 @@ class Override(_Part):
     template: Name | None = None
     precision: Literal["fp32", "bf16"] | None = None
     limit: Limit | None = None
+    nproc: Count | None = None
     set: Settings = {}
     grid: Grid = {}
 
@@ -101,6 +103,7 @@ class Suite(_Part):
     template: Name | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     limit: Limit | None = None
+    nproc: Count = 1
     skip_bad_rows: bool = False
     data: Path | None = None
     out: Path = Path("results")
@@ -123,8 +126,8 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
         where = str(path)
         values = {**_read(path), **values}
         said = options.get("set", {})
-        if said and isinstance(values.get("cells"), list):
-            values["cells"] = [_without(cell, said) for cell in values["cells"]]
+        if isinstance(values.get("cells"), list):
+            values["cells"] = [_without(cell, said, options) for cell in values["cells"]]
         if path is not None and said:
             values["set"] = {**_as_dict(_flat(_read(path).get("set"))), **said}
             grid = _flat(values.get("grid"))
@@ -144,11 +147,11 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _without(cell: Any, settings: Mapping[str, Any]) -> Any:
-    """An override without the settings that the command line gives."""
+def _without(cell: Any, settings: Mapping[str, Any], options: Iterable[str]) -> Any:
+    """An override without what the command line gives."""
     if not isinstance(cell, dict):
         return cell
-    kept = dict(cell)
+    kept = {key: value for key, value in cell.items() if key == "set" or key not in options}
     for part in ("set", "grid"):
         flat = _flat(cell.get(part))
         if isinstance(flat, dict):
