@@ -12,7 +12,7 @@ from bench_runs import words, write_data
 from conftest import CLI
 
 from cpm_tune.bench.cells import Cell, make_cells
-from cpm_tune.bench.processes import threads_for
+from cpm_tune.bench.processes import gpus_of, threads_for
 from cpm_tune.bench.schedule import Ending, Queue, run_cells
 from cpm_tune.bench.state import History
 from cpm_tune.bench.suite import make_suite
@@ -136,10 +136,12 @@ class Fake:
         self.slots, self.retries, self.endings = slots, retries, endings
         self.ran: list[tuple[int, str]] = []
         self.waiting: dict[int, Report] = {}
+        self.taken: dict[str, list[int]] = {}
 
     def start(self, slots: Sequence[int], cell: Cell) -> None:
         slot = slots[0]
         self.ran.append((slot, cell.run_id))
+        self.taken[cell.run_id] = list(slots)
         status = self.endings.get(cell.run_id, ["failed"]).pop(0)
         self.waiting[slot] = Report(cell.run_id, status, error="as told")  # type: ignore[arg-type]
 
@@ -164,6 +166,41 @@ def test_a_lost_cell_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
     endings = run_cells([first, second], fake, tmp_path, Silent())
     assert [run_id for _, run_id in fake.ran] == [first.run_id] * 3 + [second.run_id] * 2
     assert [ending.failure.error for ending in endings if ending.failure] == ["as told"] * 2
+
+
+def test_a_cell_of_several_processes_takes_as_many_slots(tmp_path: Path) -> None:
+    text = "tasks: [ccpm]\ndeltas: [lora, prefix, bitfit, adapter]\ncontrols: []\nnproc: 1\n"
+    text += "cells:\n- {match: {delta: prefix}, nproc: 2}\n- {match: {delta: bitfit}, nproc: 3}\n"
+    cells = make_cells(make_suite(suite_file(tmp_path, text), {}))
+    assert {cell.delta: cell.nproc for cell in cells} == {
+        **{"lora": 1, "prefix": 2, "bitfit": 3, "adapter": 1}
+    }
+    fake = Fake(3, 0, {})
+    run_cells(cells, fake, tmp_path / "out", Silent())
+    ran = {name.split(".")[1]: slots for name, slots in fake.taken.items()}
+    assert ran == {"bitfit": [0, 1, 2], "prefix": [0, 1], "lora": [2], "adapter": [0]}
+    again = make_cells(make_suite(suite_file(tmp_path, text), {"nproc": 1}))
+    assert {cell.nproc for cell in again} == {1}
+    assert {cell.run_id for cell in again} == {cell.run_id for cell in cells}
+
+
+def test_a_cell_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
+    axes = ("--tasks", "ccpm", "--control", "none", "--out", tmp_path / "o")
+    code, said, error = cli("bench", *axes, "--nproc", "2", "--jobs", "1")
+    assert code == 2
+    assert "a cell of 2 processes (ccpm lora cpm-ant-tiny seed 1) does not fit" in error
+    assert not said
+    code, said, _ = cli("bench", *axes, "--nproc", "2", "--dry-run")
+    assert code == 0
+    assert ", 2 processes\n" in said
+
+
+@pytest.mark.parametrize(
+    ("slots", "gpus", "own"),
+    [([3], ["0", "1"], "1"), ([2, 3], list("0123"), "2,3"), ([0, 1], ["7"], "7"), ([0], [], None)],
+)
+def test_gpus_go_round_among_the_slots(slots: list[int], gpus: list[str], own: str | None) -> None:
+    assert gpus_of(slots, gpus) == own
 
 
 def test_neighbours_go_to_one_process_and_a_control_goes_first() -> None:

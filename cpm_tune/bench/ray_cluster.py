@@ -74,6 +74,8 @@ class RayActors:
             own += [int(have.get("GPU", 0)) // gpus] if gpus else []
             room.append(min(own))
         if max(room, default=0) < largest:
+            if self._ours:
+                ray.shutdown()
             raise UserError(
                 f"a cell of {largest} process{'es' if largest > 1 else ''} asks for "
                 f"{cpus * largest} CPU and {gpus * largest} GPU on one machine; no machine of the "
