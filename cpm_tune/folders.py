@@ -49,19 +49,6 @@ def run_lock(out: Path, run_id: str, wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def check_writable(out: Path) -> None:
-    """Raise UserError if results cannot be written to `out`; makes nothing."""
-    place = out
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    why = "it is no folder" if not place.is_dir() else ""
-    if not why and not os.access(place, os.W_OK | os.X_OK):
-        why = os.strerror(errno.EACCES)
-    if why:
-        said = why if place == out else f"{place}: {why}"
-        raise UserError(f"--out {out}: cannot be written ({said}); choose another.")
-
-
 def _said(holder: Path) -> str:
     try:
         return f" ({holder.read_text(encoding='utf-8')})"

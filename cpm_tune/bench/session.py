@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import signal
 import sys
 import time
@@ -19,7 +21,6 @@ from cpm_tune.bench.schedule import run_cells
 from cpm_tune.bench.state import History, Standing, stand
 from cpm_tune.bench.suite import Suite
 from cpm_tune.errors import UserError
-from cpm_tune.folders import check_writable
 
 FINISHED, FAILED = 0, 1
 
@@ -50,7 +51,6 @@ def bench(
     """
     out = suite.out
     cells = make_cells(suite)
-    check_writable(out)
     standing, history = stand(out, cells, only_failed), History(out)
     largest = max((cell.nproc for cell in standing.todo), default=1)
     if jobs and jobs < largest:
@@ -64,6 +64,8 @@ def bench(
     where = f"{slots} {'process' if slots == 1 else 'processes'}"
     if cluster is not None:
         where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU a process"
+    if standing.todo and not dry_run:
+        _make(out)
     if not quiet or dry_run:
         print(show.plan_text(standing, history, out, where, slots), flush=True)
     if dry_run:
@@ -71,7 +73,6 @@ def bench(
         return FINISHED
     if not standing.todo:
         return _nothing(standing)
-    out.mkdir(parents=True, exist_ok=True)
 
     def start() -> Executor:
         if cluster is None:
@@ -81,6 +82,17 @@ def bench(
         return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, largest)
 
     return _run(start, standing, history, out, quiet)
+
+
+def _make(out: Path) -> None:
+    """The results folder, before anything is said: what is wrong with it comes first."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        said = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"--out {out}: cannot be written ({said}); choose another.") from error
 
 
 def _nothing(standing: Standing) -> int:
