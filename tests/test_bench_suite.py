@@ -76,6 +76,10 @@ MISTAKES = {
     "tasks: [ccpm]\nset: {train.lr: 1}\ngrid: {train.lr: [1, 2]}": "keep one of the two",
     "tasks: [ccmp]": "Did you mean 'ccpm'?",
     "deltas: [lora]": "tasks is missing",
+    "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]": "Did you mean 'match'?",
+    "tasks: [ccpm]\nseeds: 3-1": "seeds.0 is '3-1': expected a whole number.",
+    "tasks: [ccpm]\nnproc: 0": "nproc is 0: expected a whole number from 1.",
+    "tasks: [ccpm]\nset: {run.nproc: 2}": "there is no setting 'run.nproc'",
     "tasks: [ccpm]\nseeds: []": "seeds",
     "- ccpm": "expected a mapping",
     "tasks: [": "not readable YAML",
@@ -89,6 +93,26 @@ def test_a_mistake_is_a_sentence(text: str, cli: CLI, tmp_path: Path) -> None:
     assert MISTAKES[text] in error
     assert not said
     assert not (tmp_path / "o").exists()
+
+
+def test_a_match_written_wrong_is_one_mistake(tmp_path: Path) -> None:
+    text = "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]"
+    with pytest.raises(UserError) as caught:
+        make_suite(suite_file(tmp_path, text), {})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_range_of_seeds(tmp_path: Path) -> None:
+    assert make_suite(None, {"tasks": "ccpm", "seeds": "1-3,7"}).seeds == (1, 2, 3, 7)
+    assert make_suite(suite_file(tmp_path, "tasks: ccpm\nseeds: 2-3"), {}).seeds == (2, 3)
+
+
+def test_a_results_folder_that_is_none_is_refused_before_the_plan(cli: CLI, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    code, said, error = cli("bench", "--tasks", "ccpm", "--out", place)
+    assert (code, said) == (2, "")
+    assert f"--out {place}: cannot be written (it is a file)" in error
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
