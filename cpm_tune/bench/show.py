@@ -137,6 +137,7 @@ class Live:
 
         self._left = {cell.run_id: cell for cell in cells}
         self._total, self._failed = len(cells), 0
+        self._settings = any(cell.about for cell in cells)
         self._history, self._out, self._slots = history, out, slots
         self._running: dict[int, tuple[Cell, float]] = {}
         self._started = time.monotonic()
@@ -191,16 +192,20 @@ class Live:
             box=None,
             padding=(0, 2, 0, 0),
         )
-        for column in ("#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"):
+        heads = ["#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"]
+        if not self._settings:
+            heads.remove("settings")
+        for column in heads:
             table.add_column(column, overflow="fold")
         for slot, (cell, started) in sorted(self._running.items()):
             step, dev = progress(self._out, cell)
             delta = "zero-shot" if cell.control == "zero-shot" else cell.delta
-            group = f"x{cell.nproc}" if cell.nproc > 1 else ""
+            group = f" x{cell.nproc}" if cell.nproc > 1 else ""
             random = "random " if cell.control == "random-backbone" else ""
             spent = duration(time.monotonic() - started)
             row = [f"{slot + 1}{group}", cell.request.task, delta, random + cell.backbone]
-            row += [str(cell.seed), cell.about, step, dev, spent]
+            row += ["" if cell.control == "zero-shot" else str(cell.seed)]
+            row += [cell.about] * self._settings + [step, dev, spent]
             table.add_row(*map(Text, row))
         return table
 
