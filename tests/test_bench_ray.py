@@ -17,6 +17,8 @@ from cpm_tune.run import execute
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 
+GROUP = {"nproc": 2, "set": {"train.max_steps": 4, "train.eval_every": 2}}
+
 
 class KillsANode:
     """Removes a node as soon as a cell is being trained."""
@@ -54,7 +56,7 @@ def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_
         None,
         {
             **{"tasks": "lcqmc", "controls": (), "data": data, "set": settings},
-            **{"deltas": "lora,bitfit", "cells": [{"match": {"delta": "bitfit"}, "nproc": 2}]},
+            **{"deltas": "lora,bitfit", "cells": [{"match": {"delta": "bitfit"}, **GROUP}]},
             "backbones": [str(small_backbone)],
         },
     )
