@@ -38,5 +38,13 @@ def predict(argv: Sequence[str], prog: str) -> int:
         p.error(f"--limit is {args.limit}, expected a whole number from 1")
     from cpm_tune.rerun import predict_run
 
-    predict_run(**vars(args))
+    made = predict_run(**vars(args))
+    for name, score in made.scores.items():
+        print(
+            f"{made.split} {name} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  "
+            f"n={score.n}"
+        )
+    for note in made.warnings:
+        print(f"warning    {note}")
+    print(f"written    {', '.join(map(str, made.files))}")
     return 0

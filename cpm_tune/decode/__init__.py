@@ -106,9 +106,10 @@ def generate(
 
     A prefix holds ids from the soft prompt on, its first `n_prompt` in the soft prompt's segment,
     the rest and what is generated in `segment`. `stop` tokens end a text, `banned` ones are never
-    generated, nor `not_first` ones as its first. `micro_tokens` bounds the cache slots of one batch. Runs where and in the dtype that
-    the model is, under the caller's autocast; which prefixes share a batch changes nothing beyond
-    float rounding. A sample depends on the seed, the prefix and how many equal ones precede it.
+    generated, nor `not_first` ones as its first. `micro_tokens` bounds the cache slots of one
+    batch. Runs where and in the dtype that the model is, under the caller's autocast; which
+    prefixes share a batch changes nothing beyond float rounding. A sample depends on the seed, the
+    prefix and how many equal ones precede it.
 
     Raises ValueError for an empty prefix or if all tokens are banned, UserError for scores that are
     not numbers.
