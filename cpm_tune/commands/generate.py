@@ -195,10 +195,8 @@ def _backbone(args: argparse.Namespace) -> Backbone:
 def _say_left_out(prompt: Prompt, unknown: Sequence[str]) -> None:
     if unknown:
         what = " ".join(dict.fromkeys(unknown))
-        print(
-            f"warning: {prompt.where}: {what} is not in this backbone's vocabulary and was left out.",
-            file=sys.stderr,
-        )
+        said = f"warning: {prompt.where}: the vocabulary of this backbone lacks {what}; left out."
+        print(said, file=sys.stderr)
 
 
 def _put_out(args: argparse.Namespace, prompts: Sequence[Prompt], made: Sequence[Text]) -> None:

@@ -82,7 +82,7 @@ def decoding(num: int = 1, **given: Any) -> Decoding:
         values = {"temperature": 0.9, "top_p": 0.9, **values, "sample": True}
     else:
         beams = max(3, num) if beams is None else beams
-        if beams < num:
+        if 0 < beams < num:
             kind = "greedy decoding writes one" if beams == 1 else f"{beams} beams give {beams}"
             raise UserError(f"num is {num}, but {kind}; raise beams, or sample.")
         plain = {"length_penalty": 1.0 if beams > 1 else 0.0, "repetition_penalty": 1.2}
