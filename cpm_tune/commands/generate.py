@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from cpm_tune.decode.texts import Text
 
 EXAMPLES = """examples:
-  {prog} generate 故人西辞黄鹤楼， --beams 5
-  {prog} generate 《秋夜》李白 --sample --num 3 --seed 7
+  {prog} generate 《秋夜》
+  {prog} generate 《月夜》 --temperature 0.7 --num 2 --seed 1
   {prog} generate --infill 单击____按钮以保存文件。
-  {prog} generate --infill 春眠不觉晓，____{{5}}。夜来风雨声，____{{5}}。
-  {prog} generate --input prompts.txt --out texts.jsonl
+  {prog} generate --infill "春眠不觉晓，____{{5}}。夜来风雨声，____{{5}}。"
+  {prog} generate --input prompts.txt --num 2 --out texts.jsonl
   {prog} generate 床前明月光， --delta-from RUN --greedy
   echo 孤舟 | {prog} generate --temperature 0.8 --top-k 50
 
