@@ -362,6 +362,7 @@ MISTAKES = {
     "a stream of beams": (["今天", "--stream"], "--stream shows one text"),
     "a device that is none": (["今天", "--device", "tpu9"], "run.device is 'tpu9'"),
     "no folder for the output": (["今天", "--out", "/nowhere/x"], "there is no folder /nowhere"),
+    "a folder as output": (["今天", "--out", "/tmp"], "--out /tmp is a folder"),
     "an absent delta": (["今天", "--delta-from", "/nowhere"], "there is no such folder"),
     "a folder without a delta": (["今天", "--delta-from", "/usr"], "no readable delta"),
     "no batch": (["今天", "--batch-tokens", "0"], "--batch-tokens is 0"),

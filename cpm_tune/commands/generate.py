@@ -157,6 +157,8 @@ def _settings(p: Parser, args: argparse.Namespace) -> dict[str, Any]:
             p.error(f"--{name.replace('_', '-')} is {value}, expected a whole number from 1")
     if args.out is not None and not args.out.absolute().parent.is_dir():
         p.error(f"--out {args.out}: there is no folder {args.out.parent}")
+    if args.out is not None and args.out.is_dir():
+        p.error(f"--out {args.out} is a folder; give a file")
     return settings
 
 
