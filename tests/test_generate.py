@@ -403,6 +403,19 @@ def test_a_fault_in_a_file_is_one_sentence(
     assert not (tmp_path / "o").exists()
 
 
+def test_a_text_that_cannot_be_put_in_place_leaves_nothing(
+    cli: CLI, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*places: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", refuse)
+    code, _, error = cli("generate", "--backbone", folder, "今天", "--out", tmp_path / "texts")
+    assert code == 2
+    assert "texts: cannot be written (Permission denied)" in error
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_interface_is_light_until_it_is_used() -> None:
     code = """
 import sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from backbone_oracle import CONFIG
 from decode_oracle import assert_same, backbone, make
+from scipy.stats import chisquare
 
 from cpm_tune import decode
 from cpm_tune.backbone.model import CPMAnt
@@ -157,6 +159,22 @@ def test_what_else_is_in_the_batch_changes_nothing(settings: dict[str, Any]) -> 
         assert [[h.ids for h in each] for each in together] == [[h.ids for h in e] for e in alone]
     twice = fill(model, [TEXTS[0]] * 20, **settings)
     assert (len({h.ids for (h, *_) in twice}) > 5) == ("sample" in settings)
+
+
+def test_samples_of_holes_follow_the_exact_distribution() -> None:
+    model, n = backbone(4, TINY), 1500
+    given = text([[5], [6], []], [1, 1], 7)
+    pairs = list(itertools.product(range(7), repeat=2))
+    p = (-losses(model, [put(given, pair) for pair in pairs], given[1]).double().sum(1)).exp()
+    assert float(p.sum()) == pytest.approx(1, abs=1e-4)
+    drawn = fill(model, [given] * n, sample=True, seed=11)
+    counts = Counter(h.ids for (h,) in drawn)
+    common = [i for i, value in enumerate(p.tolist()) if n * value >= 5]
+    seen = [counts[pairs[i]] for i in common]
+    wanted = [n * float(p[i]) for i in common]
+    assert len(seen) > 5
+    seen, wanted = [*seen, n - sum(seen)], [*wanted, n - sum(wanted)]
+    assert chisquare(seen, wanted).pvalue > 1e-3
 
 
 def test_banned_tokens_fill_nothing() -> None:

@@ -66,7 +66,7 @@ def generate_parser(prog: str) -> Parser:
     p.add_argument("--num", metavar="N", type=int, default=1, help="texts for each prompt")
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--greedy", action="store_true", help="the most probable token at each step")
-    mode.add_argument("--sample", action="store_true", help="draw, as the options of sampling do")
+    mode.add_argument("--sample", action="store_true", help="draw; so do the options of sampling")
     for name, (kind, about) in _SETTINGS.items():
         metavar = "N" if kind is int else "X"
         p.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, type=kind, help=about)
@@ -97,8 +97,15 @@ def generate_parser(prog: str) -> Parser:
 def generate(argv: Sequence[str], prog: str) -> int:
     """`generate PROMPT`, `generate --input FILE`, `generate --infill TEXT`."""
     p = generate_parser(prog)
-    args = p.parse_args(argv)
+    try:
+        return _generate(p, p.parse_args(argv))
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("what is not printed yet is lost") from stop
+
+
+def _generate(p: Parser, args: argparse.Namespace) -> int:
     settings = _settings(p, args)
+    from cpm_tune.decode.blanks import parse_lengths
     from cpm_tune.decode.texts import decoding
 
     chosen = decoding(args.num, **settings)
@@ -110,6 +117,7 @@ def generate(argv: Sequence[str], prog: str) -> int:
         p.error(
             "--stream shows one text of one prompt, greedy or sampled, without --out or --jsonl"
         )
+    lengths = parse_lengths(args.blank_tokens or "1-4", "--blank-tokens")
     backbone = _backbone(args)
     common: dict[str, Any] = {**settings, "max_length": args.max_length}
     if can_stream and (args.stream or (args.stream is None and sys.stdout.isatty())):
@@ -122,9 +130,6 @@ def generate(argv: Sequence[str], prog: str) -> int:
     texts, places = [prompt.text for prompt in prompts], [prompt.where for prompt in prompts]
     common |= {"num": args.num, "where": places, "batch_tokens": args.batch_tokens}
     if filling:
-        from cpm_tune.decode.blanks import parse_lengths
-
-        lengths = parse_lengths(args.blank_tokens or "1-4", "--blank-tokens")
         made = backbone.infill(texts, blank_tokens=(lengths[0], lengths[-1]), **common)
     else:
         made = backbone.generate(texts, **common)

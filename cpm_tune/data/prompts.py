@@ -50,6 +50,7 @@ def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
                     'expected an object such as {"prompt": "床前明月光，"}.'
                 )
             own = row.get("id", own)
+            check_characters(json.dumps(own, ensure_ascii=False), f"{where}, id")
         if not text.strip():
             raise UserError(f"{where}: the prompt is empty; give a text, or remove the line.")
         check_characters(text, where)
@@ -60,11 +61,11 @@ def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
 
 
 def check_characters(text: str, where: str) -> None:
-    """Raise UserError for half of a character, which no file can hold."""
+    """Raise UserError for half of a character, which no UTF-8 file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where}: character {error.start + 1} of the prompt is half a surrogate pair, no "
-            "character; remove it."
+            f"{where}: character {error.start + 1} is half a surrogate pair, no character; remove "
+            "it."
         ) from error

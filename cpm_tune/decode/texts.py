@@ -150,7 +150,7 @@ class Writer:
     def prefix(self, prompt: str, where: str, room: int) -> tuple[Ids, tuple[str, ...]]:
         """The ids before what is written, and what was left out of the prompt; `room` is for
         what is written. Raises UserError for a prompt that is empty or too long."""
-        if not prompt:
+        if not prompt.strip():
             raise UserError(f"{where}: the prompt is empty; give a text to go on with.")
         ids, unknown = self._ids(prompt)
         if not ids:
