@@ -25,8 +25,10 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
     "the same with checkpointing": ("lora", {"run.checkpointing": True}),
     "full fine-tuning": ("full", {}),
     "full fine-tuning with checkpointing": ("full", {"run.checkpointing": True}),
-    "LoRA, batch 32, length 256": ("lora", {"train.batch_size": 32, "encode.max_length": 256}),
-    "prefix, batch 16, length 128": ("prefix", {"train.batch_size": 16}),
+    "LoRA, batch 16, length 256, 2,048 at a time": (
+        "lora",
+        {"train.batch_size": 16, "encode.max_length": 256, "run.micro_tokens": 2048},
+    ),
 }
 
 
@@ -48,7 +50,7 @@ def write_backbone(folder: Path, layers: int) -> None:
 def write_data(folder: Path, length: int) -> None:
     """Texts of which every example fills its sequence."""
     folder.mkdir()
-    for split, n in (("train", 64), ("dev", 32), ("test", 32)):
+    for split, n in (("train", 16), ("dev", 8), ("test", 8)):
         rows = [
             {"id": i, "sentence1": "山水" * length, "sentence2": "花鸟" * length, "label": i % 2}
             for i in range(n)
@@ -78,14 +80,20 @@ def measure(backbone: str, setting: str) -> dict[str, float]:
     torch.set_num_threads(1)
     delta, changes = SETTINGS[setting]
     settings = {
-        **{"train.batch_size": 8, "train.max_steps": 4, "train.eval_every": 2, "train.lr": 1e-4},
-        **{"run.device": "cpu", "encode.max_length": 128, "run.checkpoint_minutes": 0},
+        **{"train.batch_size": 8, "train.max_steps": 2, "train.eval_every": 1, "train.lr": 1e-4},
+        **{"run.device": "cpu", "encode.max_length": 128, "run.micro_tokens": 1024},
         **changes,
     }
     with tempfile.TemporaryDirectory() as scratch:
         data, out = Path(scratch) / "data", Path(scratch) / "out"
         write_data(data, int(settings["encode.max_length"]))  # type: ignore[call-overload]
-        tiny = Request("lcqmc", delta=delta, data=data, settings={**settings, "train.max_steps": 1})
+        tiny = Request(
+            "lcqmc",
+            template="cpm-2",
+            delta=delta,
+            data=data,
+            settings={**settings, "train.max_steps": 1},
+        )
         execute(make_plan(tiny), out)
         plan = make_plan(replace(tiny, backbone=backbone, settings=settings))
         inputs = read_inputs(plan)

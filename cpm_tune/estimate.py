@@ -8,7 +8,7 @@ cannot use of what it has.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -32,9 +32,10 @@ _GATHERED = {"torch": 3, "bmtrain": 1}
 class Work:
     """What is to be tuned, and how. `batch_size` counts examples over all `nproc` processes.
 
-    An example has `sequences` of `length` tokens (one for each option where options are scored by a
-    word after them). `answer_tokens`: how many tokens of each example are predicted over the vocabulary; 0 where
-    options are scored so. `gpu`: whether the host has memory beside the device's.
+    An example has `sequences` of `length` tokens: one for each option, where options are scored by
+    a word after them. `answer_tokens`: how many tokens of each example are predicted over the
+    vocabulary; 0 where options are scored so. `writes`: whether evaluation generates texts. `gpu`:
+    whether there is a device beside the host.
     """
 
     config: CPMAntConfig
@@ -46,7 +47,8 @@ class Work:
     precision: str = "fp32"
     quantize: str | None = None
     nproc: int = 1
-    execution: Execution = Execution()
+    execution: Execution = field(default_factory=Execution)
+    writes: bool = False
     gpu: bool = False
 
     @property
@@ -119,24 +121,22 @@ def estimate(work: Work) -> Memory:
             held = 0 if work.gpu else held
     weights = 0 if whole else held + rest
 
+    how = work.length, work.answer_tokens, work.precision
     step = measure_step(
-        work.config,
-        work.delta,
-        sequences=work.examples * work.sequences,
-        length=work.length,
-        answer_tokens=work.answer_tokens,
-        precision=work.precision,
-        checkpointing=work.checkpointing,
+        work.config, work.delta, work.examples * work.sequences, *how, work.checkpointing
     )
     beside = step.peak if values == trained else step.peak_beside + gradients
-    # The delta at its best, and the one before while it is replaced. Full fine-tuning keeps what
-    # the backbone was as well.
-    copies = _FP32 * trained * (2 if trained else 0) + (held + rest if whole else 0)
+    tokens = work.execution.micro_tokens
+    # evaluation fills its passes, however small a batch is
+    dev = measure_step(work.config, work.delta, max(1, tokens // work.length), *how, training=False)
+    beside = max(beside, dev.peak + _cache(work, tokens))
+    # The delta at its best, and what the backbone was, which full fine-tuning puts back.
+    copies = _FP32 * trained + (held + rest if whole else 0)
     peak = weights + gathered + delta + states + beside
     loading = weights + delta + 2 * _largest(work)
-    if not work.gpu:
-        peak = max(peak + copies, loading)
-    host = copies + offloaded
+    if not work.gpu:  # a checkpoint is written from one more copy of the delta
+        peak = max(peak - beside + max(beside, _FP32 * trained) + copies, loading)
+    host = copies + _FP32 * trained + offloaded
     if not work.divided:
         host = max(host, layers + rest)  # read there, then moved
     return Memory(
@@ -174,8 +174,17 @@ def work_of(plan: Plan, nproc: int = 1, gpu: bool = False) -> Work:
         quantize=spec.backbone.quantize,
         nproc=nproc,
         execution=plan.execution,
+        writes=spec.decoding is not None,
         gpu=gpu,
     )
+
+
+def _cache(work: Work, slots: int) -> int:
+    """Bytes of the keys and values that decoding keeps."""
+    config = work.config
+    layers = sum(not no_attention for no_attention, _ in config.mask_modules)
+    inner = config.num_heads * config.dim_head
+    return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.writes else 0
 
 
 def _largest(work: Work) -> int:
@@ -192,7 +201,7 @@ def _sizes(work: Work) -> tuple[int, int, int, int, int, int]:
         model = CPMAnt(work.config)
         own = dict(model.named_parameters())
         delta = insert(model, work.delta, "", 0)
-    within = {name: 0 for name in map(str, range(work.config.num_layers))}
+    within = dict.fromkeys(map(str, range(work.config.num_layers)), 0)
     for name, parameter in own.items():
         if name.startswith("encoder.layers."):
             linear = work.quantize is not None and parameter.dim() == 2

@@ -27,22 +27,19 @@ from cpm_tune.delta.layers import SoftPromptLayer
 from cpm_tune.engine.pytorch import TorchEngine
 from cpm_tune.predict import loss_sum
 
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the storages that are alive, and the most there were since `reset`: with gradients
     and without them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = self.gradients = self.peak_beside = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
@@ -89,14 +86,14 @@ class StepMemory:
 def measure_step(
     config: CPMAntConfig,
     delta: DeltaConfig,
-    *,
     sequences: int,
     length: int,
     answer_tokens: int,
     precision: str,
-    checkpointing: bool,
+    checkpointing: bool = False,
+    training: bool = True,
 ) -> StepMemory:
-    """A step of training whose optimiser has its states already, of one forward pass.
+    """A step of training (whose optimiser has its states already), or of evaluation, of one pass.
 
     `sequences` of `length` tokens, packed as `data.pack` does. `answer_tokens` of each are
     predicted over the vocabulary; with 0 the loss is that of an option's word. Of a backbone whose
@@ -108,7 +105,7 @@ def measure_step(
         shape = replace(config, num_layers=layers, mask_modules=masks)
         model, trained = _fake_on_meta(shape, delta, precision)
         batch = sequences, length, answer_tokens
-        return _measured(model, trained, batch, precision, checkpointing)
+        return _measured(model, trained if training else [], batch, precision, checkpointing)
 
     # With the whole backbone trained gradients grow while activations go: the most there is lies
     # elsewhere in shallow backbones.
@@ -157,7 +154,7 @@ def _measured(
         parameters = dict(model.named_parameters())
         trained = [parameters[name] for name in names]
         packed = _batch(model.config, *batch)
-        engine._recompute_layers(model.train())
+        engine._recompute_layers(model.train(bool(trained)))
         for module in model.modules():
             if isinstance(module, SoftPromptLayer):
                 module.eval()  # in training it looks at values
@@ -167,7 +164,7 @@ def _measured(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for parameter in trained:
-            parameter.register_post_accumulate_grad_hook(meter.is_gradient)
+            parameter.register_post_accumulate_grad_hook(meter.is_gradient)  # type: ignore[no-untyped-call]
         start = meter.reset()
         with torch.set_grad_enabled(bool(trained)), engine.autocast():
             loss = loss_sum(model, packed, by_option=batch[2] == 0) / batch[0]

@@ -23,6 +23,7 @@ from cpm_tune.folders import CHECKPOINT, complete, disk_trouble, remove, run_fol
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
 from cpm_tune.interrupt import Interrupts
 from cpm_tune.metrics import get_metric
+from cpm_tune.out_of_memory import memory_trouble
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan
 from cpm_tune.record import (
@@ -99,6 +100,7 @@ def execute(
         if engine.main:
             held.enter_context(disk_trouble(partial))
             held.enter_context(run_lock(out, run_id, wait))
+        held.enter_context(memory_trouble(plan, engine))
         done = engine.broadcast(_there(out, run_id, overwrite, resume) if engine.main else None)
         if done is not None:
             return done
@@ -384,6 +386,7 @@ def _train(
         best_step=state.best_step,
         stopped_early=state.stopped_early,
         skipped_steps=state.n_skipped,
+        micro_tokens=state.micro_tokens or None,
         curve=[CurvePoint(step=e.step, loss=e.loss, dev=e.dev) for e in state.curve],
         samples_per_second=round(state.n_samples / state.seconds, 3),
         seconds=round(state.seconds, 3),

@@ -27,17 +27,19 @@ def tune(
     resume: bool = True,
     dry_run: bool = False,
     quiet: bool = True,
+    nproc: int = 1,
 ) -> Outcome | None:
     """Run a request and its controls; print what happens. Returns None for a dry run.
 
     Controls: "zero-shot" (the backbone without delta) and "random-backbone" (the same delta on a
-    random backbone of the same shape). Each is a run with a record of its own.
+    random backbone of the same shape). Each is a run with a record of its own. A dry run is told of
+    `nproc` processes.
     """
     plan = make_plan(request)
     if dry_run:
         from cpm_tune.show import dry_run_text
 
-        print(dry_run_text(plan, out))
+        print(dry_run_text(plan, out, nproc))
         return None
     inputs = read_inputs(plan)  # a mistake in any file is found before anything is run
     main = inputs.engine.main  # of several processes one speaks

@@ -224,10 +224,11 @@ def _listed(value: Any) -> Any:
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
-    `engine` "auto" is torch, which needs nothing else; `zero` is BMTrain's level.
+    `engine` "auto" is torch, which needs nothing else.
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
-    `checkpointing` computes activations a second time instead of keeping them. `shard` divides the
-    frozen backbone over the processes; `offload` keeps it in host memory.
+    `auto_batch` halves that where memory gives out. `checkpointing` computes activations a second
+    time instead of keeping them. `shard` divides the frozen backbone over the processes; `offload`
+    keeps it in host memory. `zero` is bmtrain's level.
     `checkpoint_minutes` is the time between two saved states of a run in training.
     `track` names trackers beside TensorBoard (a list, or a text with commas).
     """
@@ -240,5 +241,6 @@ class Execution(Frozen):
     shard: bool = False
     offload: bool = False
     zero: Literal[2, 3] = 3
+    auto_batch: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()

@@ -93,6 +93,11 @@ def tune_parser(prog: str) -> Parser:
         help="keep the frozen backbone in host memory, one layer at a time on the GPU: slow",
     )
     p.add_argument(
+        "--auto-batch",
+        action="store_true",
+        help="where memory gives out, halve run.micro_tokens and go on; the result is the same",
+    )
+    p.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -175,7 +180,7 @@ def tune(argv: Sequence[str], prog: str) -> int:
     settings = _merge_config(args)
     if args.engine:
         settings["run.engine"] = args.engine
-    for name in ("checkpointing", "shard", "offload"):
+    for name in ("checkpointing", "shard", "offload", "auto_batch"):
         if getattr(args, name):
             settings[f"run.{name}"] = True
     if not args.task:
@@ -215,5 +220,6 @@ def tune(argv: Sequence[str], prog: str) -> int:
         resume=args.resume,
         dry_run=args.dry_run,
         quiet=args.quiet,
+        nproc=args.nproc * args.nnodes,
     )
     return 0

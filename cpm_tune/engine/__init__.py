@@ -24,13 +24,15 @@ class Engine(Protocol):
     """What training and scoring need of an engine.
 
     All processes of a run call the same methods in the same order. `main` is the process that
-    writes and reports; `may_skip`: a step whose gradients overflowed may be left out (fp16).
+    writes and reports; `may_skip`: a step whose gradients overflowed may be left out (fp16);
+    `halves`: a pass that runs out of memory is made again in smaller ones.
     """
 
     name: str
     device: torch.device
     rank: int
     world_size: int
+    halves: bool
 
     @property
     def main(self) -> bool: ...
@@ -123,4 +125,6 @@ def make_engine(execution: Execution, precision: str) -> Engine:
             checkpointing=execution.checkpointing,
             offload=execution.offload,
         )
-    return TorchEngine(device, precision, own, checkpointing=execution.checkpointing)
+    return TorchEngine(
+        device, precision, own, checkpointing=execution.checkpointing, halves=execution.auto_batch
+    )

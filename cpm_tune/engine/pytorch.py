@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cpm_tune.engine.device import give_memory_back
 from cpm_tune.engine.place import Place, place
 from cpm_tune.errors import ProcessLostError, UserError
 
@@ -77,11 +78,12 @@ class TorchEngine:
         precision: str,
         own: Place | None = None,
         checkpointing: bool = False,
+        halves: bool = False,
     ) -> None:
         own = own or Place()
         self.device, self.precision = device, precision
         self.rank, self.world_size = own.rank, own.world_size
-        self.checkpointing = checkpointing
+        self.checkpointing, self.halves = checkpointing, halves
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @property
@@ -97,6 +99,8 @@ class TorchEngine:
 
     def prepare(self, model: Any) -> Any:
         self._recompute_layers(model)
+        if self.device.type == "cpu":
+            give_memory_back(model)
         return model.to(self.device)
 
     def _recompute_layers(self, model: Any) -> None:
