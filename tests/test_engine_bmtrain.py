@@ -59,6 +59,8 @@ DELTAS: dict[str, dict[str, Any]] = {
 
 Case = tuple[str, str, dict[str, Any]]  # delta, precision, settings
 RANDOM = "lora, random backbone"
+IN_THREE = ("lora", "full")  # nothing can be divided by three
+GROUPS = (("torch", 2), ("bmtrain", 1), ("bmtrain", 2))
 FP32: dict[str, Case] = {delta: (delta, "fp32", {}) for delta in DELTAS}
 BF16: dict[str, Case] = {
     f"{delta}, bf16": (delta, "bf16", {} if delta == "none" else {"train.max_steps": 2})
@@ -174,6 +176,7 @@ def outs(
     cases = plans("bmtrain", 2, {**FP32, **BF16, **VARIANTS})
     cases += [(plan, two / name) for name, plan in others["bmtrain"].items()]
     assert carry_out(cases, 2) == [0, 0]
+    assert carry_out(plans("bmtrain", 3, {name: FP32[name] for name in IN_THREE}), 3) == [0, 0, 0]
     return folder
 
 
@@ -191,8 +194,13 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert norms(other) == pytest.approx(norms(one), rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("delta", DELTAS)
-@pytest.mark.parametrize(("engine", "n"), [("torch", 2), ("bmtrain", 1), ("bmtrain", 2)])
+@pytest.mark.parametrize(
+    ("engine", "n", "delta"),
+    [
+        *((engine, n, d) for engine, n in GROUPS for d in DELTAS),
+        *(("bmtrain", 3, delta) for delta in IN_THREE),
+    ],
+)
 def test_engines_and_processes_give_the_same(outs: Path, engine: str, n: int, delta: str) -> None:
     assert_same_run(outs / "torch.1" / delta, outs / f"{engine}.{n}" / delta)
     one, other = found(outs / "torch.1" / delta), found(outs / f"{engine}.{n}" / delta)
