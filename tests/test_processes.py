@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -361,6 +362,60 @@ def test_the_launcher_names_the_process_that_was_killed(command: list[str], tmp_
     assert f"(pid {workers[1]}) was killed by SIGKILL" in said
     assert said.count("\n") == 1
     assert "goes on from the last checkpoint" in said
+
+
+def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(
+    cli: Any, tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every task has processes of its own, which run it alone."""
+    import cpm_tune.engine.launch as launching
+
+    words = ["--task", "ccpm,math23k,lcqmc", "--delta", "none", "--limit", "4", "--quiet"]
+    words += ["--backbone", str(small_backbone), "--out", str(tmp_path), "--control", "none"]
+    words += ["--set", "decode.max_new_tokens=2", "--set", "run.device=cpu"]
+
+    def launch(argv: list[str], nproc: int, *others: Any) -> None:
+        assert (nproc, argv[:-2]) == (2, [*words, "--nproc", "2"])
+        if argv[-1] == "ccpm":
+            raise ProcessLostError("process 1 of 2 was killed by SIGKILL")
+        assert cli(*words, *argv[-2:])[0] == 0
+
+    monkeypatch.setattr(launching, "launch", launch)
+    code, _, said = cli(*words, "--nproc", "2")
+    assert code == 2
+    assert "1 of 3 tasks failed: ccpm." in said
+    assert sorted(p.parent.name.split(".")[0] for p in tmp_path.glob("*/run.json")) == [
+        "lcqmc",
+        "math23k",
+    ]
+
+
+def test_a_loss_that_is_not_finite_names_the_examples_of_all_processes(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = planned("lora", train_lr=1e30, train_schedule="constant", train_warmup=1)
+
+    def run(rank: int) -> None:
+        from cpm_tune.errors import UserError
+
+        with pytest.raises(UserError) as error:
+            execute(plan, tmp_path / "out", read_inputs(plan))
+        (tmp_path / f"said-{rank}").write_text(str(error.value))
+
+    assert [ended(child) for child in in_group(2, run)] == [0, 0]
+    one, two = ((tmp_path / f"said-{rank}").read_text() for rank in range(2))
+    assert one == two
+    said = re.fullmatch(
+        r"step (\d): the loss is nan and the gradient norm nan \(examples ([\d, ]+)\); lower "
+        r"train.lr or use --precision fp32.",
+        one,
+    )
+    assert said is not None, one
+    from cpm_tune.data.batches import global_batches
+
+    assert plan.spec.recipe is not None
+    batch = next(global_batches(41, plan.spec.recipe, plan.spec.seed, after=int(said[1]) - 1))
+    assert said[2] == ", ".join(map(str, batch.rows))
 
 
 Failure = namedtuple("Failure", "exitcode timestamp pid message")  # of torch's ProcessFailure

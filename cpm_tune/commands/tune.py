@@ -140,6 +140,7 @@ def tune_parser(prog: str) -> Parser:
     p.add_argument(
         "--dry-run", action="store_true", help="print the plan, its parameters and memory"
     )
+    p.add_argument("--only", help=argparse.SUPPRESS)  # of several tasks, in one of their processes
     p.add_argument("--quiet", action="store_true", help="print the result only")
     p.add_argument("--debug", action="store_true", help="show tracebacks")
     return p
@@ -192,14 +193,19 @@ def tune(argv: Sequence[str], prog: str) -> int:
     for name in ("nproc", "nnodes"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
+    start = None
     if args.nproc * args.nnodes > 1 and not args.dry_run:
         from cpm_tune.engine.place import launched
 
         if not launched():
             from cpm_tune.engine.launch import launch
 
-            launch(argv, args.nproc, args.nnodes, args.rendezvous)
-            return 0
+            def start(name: str) -> None:
+                launch([*argv, "--only", name], args.nproc, args.nnodes, args.rendezvous)
+
+            if args.nnodes > 1:  # machines would not agree on which task they are at
+                launch(argv, args.nproc, args.nnodes, args.rendezvous)
+                return 0
     from cpm_tune.plan import Request
     from cpm_tune.session import tune_all
 
@@ -221,5 +227,7 @@ def tune(argv: Sequence[str], prog: str) -> int:
         dry_run=args.dry_run,
         quiet=args.quiet,
         nproc=args.nproc * args.nnodes,
+        only=args.only,
+        start=start,
     )
     return 0
