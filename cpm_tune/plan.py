@@ -192,7 +192,7 @@ def make_plan(request: Request) -> Plan:
     execution = attempt(_settings, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_trackers, execution.track)
-        problems += placement(execution, delta, request.quantize)
+        problems += placement(execution, delta, request.precision, request.quantize)
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."
@@ -271,17 +271,27 @@ def make_plan(request: Request) -> Plan:
 
 
 def placement(
-    execution: Execution, delta: DeltaConfig | None, quantize: str | None
+    execution: Execution, delta: DeltaConfig | None, precision: str, quantize: str | None
 ) -> Iterator[str]:
     """Yield what does not go together in where and how the backbone is held."""
     whole = delta is not None and delta.delta_type == "full"
     divided = execution.shard or execution.offload
-    if whole and divided and execution.engine != "bmtrain":
+    bmtrain = execution.engine == "bmtrain"
+    if bmtrain and execution.shard:
+        yield "run.shard is the torch engine's; --engine bmtrain always divides: leave it out."
+    if not bmtrain and execution.zero != Execution().zero:
+        yield "run.zero has no effect but with --engine bmtrain."
+    if bmtrain and whole and precision != "fp32":
+        yield (
+            f"full fine-tuning with --engine bmtrain and --precision {precision}: trained "
+            "values are fp32; use --precision fp32, another delta, or --engine torch."
+        )
+    if whole and divided and not bmtrain:
         yield (
             "run.shard and run.offload are for a frozen backbone, but full fine-tuning trains it; "
             "use another delta, or --engine bmtrain."
         )
-    if execution.auto_batch and (divided or execution.engine == "bmtrain"):
+    if execution.auto_batch and (divided or bmtrain):
         yield (
             "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
             "passes are common to all processes."
@@ -290,7 +300,7 @@ def placement(
         return
     if whole:
         yield "--quantize is for a frozen backbone, but full fine-tuning trains it; leave it out."
-    if divided or execution.engine == "bmtrain":
+    if divided or bmtrain:
         yield "--quantize goes with neither run.shard, run.offload nor --engine bmtrain."
     try:
         check_int8()

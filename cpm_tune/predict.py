@@ -224,7 +224,6 @@ def _generated(
     """Texts behind prefixes, or None where memory gave out and half the tokens may be tried."""
     from cpm_tune.decode import generate
 
-    banned = [encoder.tokenizer.ids[name] for name in ("<pad>", "<s>", "<unk>", "<d>", "</d>")]
     try:
         with _evaluating(model), engine.autocast():
             return generate(
@@ -232,7 +231,7 @@ def _generated(
                 [ids for ids, _ in prefixes],
                 decoding,
                 stop=(encoder.tokenizer.eos,),
-                banned=banned,
+                banned=encoder.tokenizer.never_written,
                 segment=encoder.encoding.segment,
                 n_prompt=encoder.n_prompt,
                 micro_tokens=tokens,

@@ -1,10 +1,11 @@
 """A test double for BMTrain 1.0.1: its Python code as it is, on CPU processes.
 
-`install` replaces what needs a GPU, and that only, and only as BMTrain's own modules see it:
+`install` replaces what needs a GPU, and that only:
 
 - its compiled extension (bindings of NCCL, CUDA kernels, a CPU Adam for half precision);
 - `bmtrain.nccl`, by torch's gloo group;
-- `torch`, by one in which "cuda" is the CPU, and streams and events are nothing.
+- `torch` as BMTrain's modules see it, by one in which "cuda" is the CPU and streams are nothing;
+- two methods of tensors that have to do with streams and page-locked memory: they do nothing.
 
 What stays is what BMTrain is about: blocks with ZeRO-2 and ZeRO-3, distributed parameters, hooks,
 checkpointing, the optimisers and their manager. A process can have it or not, so it is installed in

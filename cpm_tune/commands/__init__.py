@@ -6,6 +6,7 @@ COMMANDS = {
     "show": "cpm_tune.commands.inspect:show",
     "doctor": "cpm_tune.commands.inspect:doctor",
     "estimate": "cpm_tune.commands.estimate:estimate",
+    "generate": "cpm_tune.commands.generate:generate",
     "predict": "cpm_tune.commands.predict:predict",
     "score": "cpm_tune.commands.score:score",
     "rescore": "cpm_tune.commands.rescore:rescore",

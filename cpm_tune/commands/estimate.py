@@ -89,7 +89,7 @@ def estimate(argv: Sequence[str], prog: str) -> int:
         zero=args.zero,
     )
     delta = parse_config(load_preset(args.delta), f"delta {args.delta}")
-    problems = list(placement(execution, delta, args.quantize))
+    problems = list(placement(execution, delta, args.precision, args.quantize))
     if problems:
         raise UserError("\n".join(problems))
     work = Work(

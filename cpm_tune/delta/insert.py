@@ -73,13 +73,13 @@ class Delta:
         self._undo()
         self.parameters = {}
 
-    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-        """Write delta.safetensors (the delta alone) and delta.json, each atomically.
-
-        One of several processes can do so alone if it has the delta's `state`.
-        """
+    def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
+        made if it is not there. One of several processes can do so alone with the `state`."""
         from safetensors.torch import save_file
 
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         about = {
             "backbone_sha256": self.backbone_sha256,
             "config": self.config.model_dump(mode="json"),

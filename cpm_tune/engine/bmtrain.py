@@ -1,4 +1,4 @@
-"""The bmtrain engine: the layers' frozen weights divided over GPUs by BMTrain 1.0.1 (ZeRO-3 or 2).
+"""The bmtrain engine: the layers' weights divided over GPUs by BMTrain 1.0.1 (ZeRO-3 or ZeRO-2).
 
 BMTrain divides what it wraps. It wraps the layers before their values are read and before the delta
 is inserted: no process ever holds more than its share of them, and BMTrain never sees the delta.
@@ -41,10 +41,17 @@ def make_bmtrain(execution: Execution, precision: str) -> BMTrainEngine:
         what, mend = found
         raise UserError(f"--engine bmtrain: {what}; {mend}.")
     own = join_group("cpu")  # objects and counts go by gloo, tensors by BMTrain's NCCL
+    device = choose_device(execution.device, own.local_rank)
     _join(own)
     if execution.threads:
         torch.set_num_threads(execution.threads)
-    return BMTrainEngine(choose_device(execution.device, own.local_rank), precision, own, execution)
+    import bmtrain
+
+    if bmtrain.init.torch.empty(0, device="cuda").device.type != device.type:
+        raise UserError(
+            f"run.device is {device}, but --engine bmtrain runs on CUDA devices; leave it out."
+        )
+    return BMTrainEngine(device, precision, own, execution)
 
 
 def _join(own: Place) -> None:
@@ -68,7 +75,7 @@ def _join(own: Place) -> None:
 
 
 class BMTrainEngine(ShardedEngine):
-    """ZeRO-3 gathers a layer before each pass through it, ZeRO-2 keeps it until backward."""
+    """ZeRO-3 gathers a layer before every pass; ZeRO-2 keeps it from forward to backward."""
 
     name = "bmtrain"
 
@@ -120,8 +127,8 @@ class BMTrainEngine(ShardedEngine):
             self._train_shares(layer)
 
         def begin(encoder: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            """A block whose input has no gradient never lets go of what its backward pass gathers;
-            and one of ZeRO-2 forgets after a forward pass alone that it is to keep what it has."""
+            """A block whose input has no gradient would not let go of what its backward pass
+            gathers; one of ZeRO-2 forgets, after passes without gradients, to keep what it has."""
             for layer in layers:
                 layer.all_param_no_grad = False
             x, *others = given
@@ -134,11 +141,6 @@ class BMTrainEngine(ShardedEngine):
         """Full fine-tuning: what was laid out frozen gets gradients, divided like the weights."""
         if not any(info["parameter"].requires_grad for info in layer._param_info):
             return
-        if self.precision != "fp32":
-            raise UserError(
-                f"full fine-tuning with --engine bmtrain and --precision {self.precision}: trained "
-                "values are fp32; use --precision fp32, another delta, or --engine torch."
-            )
         for name, storage in layer._storage_params.items():
             storage.requires_grad_(True)
             layer._storage_info[name]["requires_grad"] = True

@@ -13,6 +13,8 @@ import torch
 from bmtrain.optim import AdamOffloadOptimizer
 from torch import nn
 
+_KEPT = ("step", "exp_avg", "exp_avg_sq")  # not its copy of the parameter, which is the delta's
+
 
 class AdamWOffload(AdamOffloadOptimizer):  # type: ignore[misc]
     """Its state can be saved and taken up by torch's AdamW, and the other way round."""
@@ -26,17 +28,21 @@ class AdamWOffload(AdamOffloadOptimizer):  # type: ignore[misc]
     @torch.no_grad()
     def step(self, closure: None = None, scale: float = 1) -> None:
         for group in self.param_groups:
-            for parameter in group["params"]:
-                values = self.state[parameter].get("_param_fp32", parameter)
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                values = self.state.get(parameter, {}).get("_param_fp32", parameter)
                 values.mul_(1 - group["lr"] * self.decay)
         super().step(scale=scale)
 
     def state_dict(self, gather: bool = False) -> dict[str, Any]:
-        state = super().state_dict(gather)
-        groups = [{**group, "weight_decay": self.decay} for group in state["param_groups"]]
-        return {**state, "param_groups": groups}
+        saved = super().state_dict(gather)
+        state = {k: {name: v[name] for name in _KEPT} for k, v in saved["state"].items()}
+        groups = [{**group, "weight_decay": self.decay} for group in saved["param_groups"]]
+        return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        state = {k: {**v, "step": int(v["step"])} for k, v in state_dict["state"].items()}
+        state = {
+            k: {**{name: v[name] for name in _KEPT}, "step": int(v["step"])}
+            for k, v in state_dict["state"].items()
+        }
         groups = [{**group, "weight_decay": 0} for group in state_dict["param_groups"]]
         super().load_state_dict({"state": state, "param_groups": groups})
