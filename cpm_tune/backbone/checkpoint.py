@@ -1,15 +1,12 @@
 """Opens a backbone folder: our own, the reference's (.pt) or Hugging Face's, whichever it is.
 
-All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype. Pickled
-files are only ever read with torch's weights_only loader.
+All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,26 +105,23 @@ def load_weights(folder: BackboneFolder, dtype: torch.dtype) -> CPMAnt:
     """
     import torch
 
+    from cpm_tune.backbone.layouts import folded, pieces
     from cpm_tune.backbone.model import CPMAnt
 
     with torch.device("meta"):
         model = CPMAnt(folder.config)
     state: dict[str, torch.Tensor] = {}
-    for name, tensor in _folded(_read(folder.weights), folder):
-        if name in state:
-            raise UserError(f"{folder.path}: tensor {name} is there twice; keep one checkpoint.")
-        state[name] = tensor.to(dtype)
-        if not bool(torch.isfinite(state[name]).all()):
-            raise UserError(f"{folder.path}: tensor {name} is not finite in {dtype}.")
-    head = state.pop("lm_head.weight", None)
-    _check_fit(folder, state, {name: t.shape for name, t in model.state_dict().items()})
-    if head is not None and not torch.equal(head, state["input_embedding.weight"]):
-        raise UserError(
-            f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
-            "to it; this checkpoint was tuned with an untied head and cannot be used."
-        )
+    for name, piece in pieces(folder).items():
+        state[name] = folded(piece.values(), piece.divisor).to(dtype)
+        check_finite(folder.path, name, state[name])
     model.load_state_dict(state, strict=True, assign=True)
     return model
+
+
+def check_finite(path: Path, name: str, values: torch.Tensor) -> None:
+    """Raise UserError if a weight has values that are no numbers."""
+    if not bool(values.isfinite().all()):
+        raise UserError(f"{path}: tensor {name} is not finite in {values.dtype}.")
 
 
 def random_backbone(config: CPMAntConfig, seed: int, dtype: torch.dtype) -> CPMAnt:
@@ -139,101 +133,6 @@ def random_backbone(config: CPMAntConfig, seed: int, dtype: torch.dtype) -> CPMA
     with torch.device("meta"):
         model = CPMAnt(config)
     return model.to_empty(device="cpu").init_weights(seed).to(dtype)
-
-
-def _read(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the floating-point tensors of weight files; raise UserError for anything else."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in files:
-        if path.suffix == ".safetensors":
-            try:
-                with safe_open(path, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118 (not a mapping)
-                        yield name, _tensor(path, name, file.get_tensor(name))
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
-            continue
-        state = _load_pickled(path)
-        if not isinstance(state, Mapping):
-            raise UserError(f"{path}: expected a state dict, found {type(state).__name__}.")
-        for name, tensor in state.items():
-            yield str(name), _tensor(path, str(name), tensor)
-
-
-def _load_pickled(path: Path) -> object:
-    """torch.load of tensors only. A broken file can make it raise anything."""
-    import pickle
-
-    import torch
-
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):  # written by torch before 1.6
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint: corrupt, or a pickle of more than "
-            "tensors (refused)."
-        ) from error
-    except Exception as error:
-        raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
-
-
-def _tensor(path: Path, name: str, value: object) -> torch.Tensor:
-    import torch
-
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        kind = str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise UserError(
-            f"{path}: '{name}' is {kind}, expected a floating-point tensor; give a state dict."
-        )
-    return value
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def _folded(
-    tensors: Iterable[tuple[str, torch.Tensor]], folder: BackboneFolder
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Bring names and scales of a layout to ours; fold in fp32."""
-    vocab, width = folder.config.vocab_size, math.sqrt(folder.config.dim_model)
-    for name, tensor in tensors:
-        if folder.layout == "hf":
-            name = name.removeprefix("cpmant.")
-            if name == "input_embedding.weight" and tensor.dim() == 2:  # tokens, soft prompts
-                yield name, tensor[:vocab]
-                name, tensor = "prompt_embedding.weight", tensor[vocab:]
-        elif folder.layout == "reference" and tensor.dim() == 2:
-            if name.endswith(("_embedding.weight", "lm_head.weight")):
-                tensor = tensor.float() / width
-            elif name.startswith("encoder."):
-                tensor = tensor.float() / math.sqrt(tensor.shape[1])
-        yield name, tensor
-
-
-def _check_fit(
-    folder: BackboneFolder,
-    state: Mapping[str, torch.Tensor],
-    expected: Mapping[str, torch.Size],
-) -> None:
-    wrong = [f"missing {name}" for name in expected if name not in state]
-    wrong += [f"unexpected {name}" for name in state if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
-        for name, shape in expected.items()
-        if name in state and state[name].shape != shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise UserError(
-            f"{folder.path}: the checkpoint does not fit its config: {'; '.join(wrong[:4])}{more}."
-        )
 
 
 def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
