@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -95,7 +96,14 @@ def load_backbone(plan: Plan) -> CPMAnt:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
     if spec.backbone.init == "random":
         return random_backbone(plan.folder.config, spec.seed, dtype)
-    return load_weights(plan.folder, dtype)
+    if plan.execution.memory_bytes is None:
+        return load_weights(plan.folder, dtype)
+    from cpm_tune.backbone.streamed import open_backbone
+    from cpm_tune.engine.device import choose_device
+    from cpm_tune.engine.place import place
+
+    device = choose_device(plan.execution.device, place(os.environ).local_rank)
+    return open_backbone(plan.folder, dtype, limit=plan.execution.memory_bytes, device=device)
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

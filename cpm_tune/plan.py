@@ -189,6 +189,11 @@ def make_plan(request: Request) -> Plan:
     execution = attempt(_settings, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_trackers, execution.track)
+        if execution.memory_limit and (trains or request.random_backbone):
+            problems.append(
+                "run.memory_limit is for what does not train (--delta none, predict, generate), "
+                "with the backbone's own weights; leave it out here."
+            )
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."

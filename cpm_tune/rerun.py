@@ -18,6 +18,7 @@ from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, read_record
 from cpm_tune.registry import load_task
+from cpm_tune.sizes import checked_size
 from cpm_tune.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -115,11 +116,13 @@ def predict_run(
     limit: int | None = None,
     submission: bool = False,
     include: Sequence[Path] = (),
+    memory_limit: str | None = None,
 ) -> None:
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
-    instead of the run's. Prints the scores of a labelled split. `out` appears whole or not at all.
+    instead of the run's. `memory_limit` (such as 4GB): the most of the backbone that is in memory
+    at a time. Prints the scores of a labelled split. `out` appears whole or not at all.
     """
     from cpm_tune.data.store import read_split
     from cpm_tune.delta.insert import load_delta
@@ -127,6 +130,8 @@ def predict_run(
     from cpm_tune.score import score_split, write_submission
 
     plan, record = plan_of(run, data, split, backbone, include)
+    limit_to = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
+    plan = replace(plan, execution=plan.execution.model_copy(update={"memory_limit": limit_to}))
     task, spec = plan.task, plan.spec
     if submission and task.submission is None:
         raise UserError(f"task {task.name} has no submission format.")

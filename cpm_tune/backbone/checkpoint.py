@@ -40,7 +40,9 @@ class BackboneFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The folder's name; for one in the hub's cache, that of the model."""
+        if self.path.parent.name == "snapshots":
+            return self.path.parent.parent.name.removeprefix("models--").replace("--", "/")
         return self.path.name
 
     def tokenizer(self) -> Tokenizer:
@@ -64,7 +66,7 @@ class BackboneFolder:
 def open_folder(path: Path) -> BackboneFolder:
     """Recognise a backbone folder; raise UserError saying what is missing."""
     if not path.is_dir():
-        raise UserError(f"--backbone {path}: there is no such folder.")
+        raise UserError(f"backbone {path}: there is no such folder.")
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
     if vocabulary is None:
         raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")

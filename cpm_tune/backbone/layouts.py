@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LAYOUTS = ("reference", "hf", "native")
 TOKENS, PROMPTS, HEAD = "input_embedding.weight", "prompt_embedding.weight", "lm_head.weight"
-CHUNK = 2**22  # values that are in memory at a time
+CHUNK = 2**20  # values that are in memory at a time
 
 
 def shapes(config: CPMAntConfig) -> dict[str, tuple[int, ...]]:
@@ -107,7 +107,9 @@ def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[s
     for stored in stored_tensors(folder.weights):
         for name, start, shape in _parts(stored, layout, own):
             if name in found:
-                raise UserError(f"{folder.path}: tensor {name} is there twice; keep one checkpoint.")
+                raise UserError(
+                    f"{folder.path}: tensor {name} is there twice; keep one checkpoint."
+                )
             found[name] = Piece(stored, start, shape, divisor(name, shape, layout, own))
     head, expected = found.pop(HEAD, None), shapes(own)
     check_fit(folder.path, {name: piece.shape for name, piece in found.items()}, expected)
@@ -159,9 +161,7 @@ def check_fit(
         layer = re.search(r"(?<=\blayers\.)\d+", name)
         key = (re.sub(r"(?<=\blayers\.)\d+", "*", name), about)
         groups.setdefault(key, []).extend([int(layer[0])] if layer else [])
-    said = [
-        name.replace("*", _ranges(layers)) + about for (name, about), layers in groups.items()
-    ]
+    said = [name.replace("*", _ranges(layers)) + about for (name, about), layers in groups.items()]
     more = f" and {len(said) - 8} more" if len(said) > 8 else ""
     raise UserError(
         f"{where}: the checkpoint does not fit its config: {'; '.join(said[:8])}{more}."

@@ -10,7 +10,6 @@ import ctypes
 import json
 import math
 import mmap
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -61,15 +60,19 @@ class Stored:
             if self.mapped:
                 _forget(part)
             return
-        bytes_ = memoryview(out.view(-1).view(torch.uint8).numpy()) if out.numel() else b""
-        place, done = self.offset + start * self.dtype.itemsize, 0
+        buffer, done = as_bytes(out), 0
         with self.path.open("rb", buffering=0) as file:
-            file.seek(place)
-            while done < len(bytes_):
-                got = file.readinto(bytes_[done:])  # type: ignore[attr-defined]
+            file.seek(self.offset + start * self.dtype.itemsize)
+            while done < len(buffer):
+                got = file.readinto(buffer[done:])
                 if not got:
                     raise UserError(f"{self.path}: ends within tensor {self.name}; get it again.")
                 done += got
+
+
+def as_bytes(values: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, not copied."""
+    return values.view(-1).view(torch.uint8).numpy().data
 
 
 def stored_tensors(files: Iterable[Path]) -> Iterator[Stored]:

@@ -87,6 +87,9 @@ class Worker:
     def _load(self, plan: Plan) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
         backbone, spec = plan.spec.backbone, plan.spec
+        if plan.execution.memory_limit:  # layers come and go: nothing to compare and to share
+            self._backbone = None
+            return load_backbone(plan)
         seed = spec.seed if backbone.init == "random" else None
         key = (backbone.sha256, backbone.init, seed, spec.precision, plan.execution.device)
         if self._backbone is None or self._backbone[0] != key:

@@ -73,6 +73,11 @@ def tune_parser(prog: str) -> Parser:
         help="compute activations twice instead of keeping them: less memory, a third more time",
     )
     p.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="most of the backbone in memory at a time, as 4GB; for --delta none",
+    )
+    p.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -154,6 +159,8 @@ def tune(argv: Sequence[str], prog: str) -> int:
     settings = _merge_config(args)
     if args.checkpointing:
         settings["run.checkpointing"] = True
+    if args.memory_limit is not None:
+        settings["run.memory_limit"] = args.memory_limit
     if not args.task:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):
