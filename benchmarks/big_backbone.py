@@ -38,7 +38,7 @@ VOCABULARY = 30720
 # A process is born with the peak of the one that started it, hence a small one between.
 LAUNCHER = """
 import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 sys.exit(code)

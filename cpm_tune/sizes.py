@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from cpm_tune.errors import UserError
@@ -27,9 +28,9 @@ def checked_size(text: str, option: str) -> str:
 
 
 def size_text(size: float) -> str:
-    """A size for people: 1.3 GB."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
+    """A size for people, rounded up, in the form that options take: 1.3GB."""
+    for unit in ("KB", "MB", "GB"):
         size /= 1000
-    return f"{size:.3g} GB"
+        if size < 1000 or unit == "GB":
+            break
+    return f"{math.ceil(size * 100) / 100:g}{unit}"

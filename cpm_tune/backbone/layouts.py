@@ -87,6 +87,15 @@ class Piece:
             self.stored.read_into(part, self.start + begin)
             yield begin, part
 
+    def phase(self, dtype: torch.dtype, alignment: int) -> int:
+        """Where `load_weights` has the weight in memory, modulo an alignment: 0 where it is made
+        anew, as in the file where it is mapped."""
+        stored = self.stored
+        if self.divisor != 1 or dtype != stored.dtype:
+            return 0
+        begin = stored.offset if stored.loaded is None else stored.loaded.data_ptr()
+        return (begin + self.start * dtype.itemsize) % alignment
+
     def read_into(self, out: Tensor) -> None:
         """Fill a contiguous CPU tensor of any dtype with the folded weight."""
         if self.divisor == 1 and out.dtype == self.stored.dtype:

@@ -9,7 +9,6 @@ would need layers that are gone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -60,8 +59,8 @@ def open_backbone(
     if limit < least:
         raise UserError(
             f"--memory-limit is {size_text(limit)}, but {folder.name} in {_named(dtype)} needs "
-            f"{size_text(least)}: its embeddings take {size_text(base)} and two layers "
-            f"{size_text(SLOTS * largest)}; raise the limit."
+            f"{size_text(least)}: {size_text(base)} for embeddings and {size_text(SLOTS * largest)} "
+            "for two layers; raise the limit."
         )
     streamed = _chosen(sizes, (limit - least) // largest)
     return _build(folder, dtype, torch.device(device), fixed, layers, streamed)
@@ -86,17 +85,15 @@ def _build(
         model = CPMAnt(folder.config)
     slots = [_Slot(max(_size(layers[n], dtype) for n in streamed), device) for _ in range(SLOTS)]
     state: dict[str, Tensor] = {}
-    stays = dict(fixed)
-    for number, layer in enumerate(layers):
+    for number, weights in enumerate([*layers, fixed]):
         if number not in streamed:
-            stays |= layer
-    for name, piece in stays.items():
-        state[name] = _read(folder, name, piece, torch.empty(piece.shape, dtype=dtype)).to(device)
+            stays = _views(_memory(_size(weights, dtype), torch.device("cpu")), weights, dtype)
+            _read(folder, weights, stays)
+            state |= {name: values.to(device) for name, values in stays.items()}
     contents = [layers[number] for number in streamed]
     for place, layer in enumerate(contents):
-        state |= views(slots[place % SLOTS].memory, layer, dtype)
+        state |= _views(slots[place % SLOTS].memory, layer, dtype)
     model.load_state_dict(state, strict=True, assign=True)
-    model.requires_grad_(False)
     model.streamed = True
     stream = _Stream(folder, dtype, slots, contents)
     for place, number in enumerate(streamed):
@@ -105,31 +102,43 @@ def _build(
 
 
 def _size(layer: Mapping[str, Piece], dtype: torch.dtype) -> int:
-    return sum(_padded(piece.numel * dtype.itemsize) for piece in layer.values())
+    return max((end for _, end in _places(layer, dtype).values()), default=0)
 
 
-def _padded(size: int) -> int:
-    return math.ceil(size / _ALIGNMENT) * _ALIGNMENT
+def _places(layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, tuple[int, int]]:
+    """Where a layer's weights lie in a slot, one behind the other.
 
-
-def views(memory: Tensor, layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors for a layer's weights, one behind the other in a slot's memory."""
-    found, begin = {}, 0
+    Each begins as far from a cache line's start as `load_weights` has it: a matrix product may
+    round differently for another alignment.
+    """
+    found, end = {}, 0
     for name, piece in layer.items():
-        size = piece.numel * dtype.itemsize
-        found[name] = memory[begin : begin + size].view(dtype).view(piece.shape)
-        begin += _padded(size)
+        begin = end + (piece.phase(dtype, _ALIGNMENT) - end) % _ALIGNMENT
+        end = begin + piece.numel * dtype.itemsize
+        found[name] = begin, end
     return found
 
 
-def _read(folder: BackboneFolder, name: str, piece: Piece, out: Tensor) -> Tensor:
-    piece.read_into(out)
-    check_finite(folder.path, name, out)
-    return out
+def _views(memory: Tensor, layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors for a layer's weights in a slot's memory, or in its image."""
+    return {
+        name: memory[begin:end].view(dtype).view(layer[name].shape)
+        for name, (begin, end) in _places(layer, dtype).items()
+    }
+
+
+def _read(folder: BackboneFolder, weights: Mapping[str, Piece], out: Mapping[str, Tensor]) -> None:
+    for name, piece in weights.items():
+        piece.read_into(out[name])
+        check_finite(folder.path, name, out[name])
 
 
 def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _memory(size: int, device: torch.device) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
 
 
 class _Slot:
@@ -137,7 +146,7 @@ class _Slot:
     copy from there is done, `free` when the layer in it has computed."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.memory = torch.empty(size, dtype=torch.uint8, device=device)
+        self.memory = _memory(size, device)
         self.loading: tuple[int, Future[None]] | None = None
         self.cuda = device.type == "cuda"
         if self.cuda:
@@ -226,11 +235,13 @@ class _Stream:
 
     def _fill(self, place: int, memory: Tensor) -> None:
         layer = self.contents[place]
-        for name, out in views(memory, layer, self.dtype).items():
-            layer[name].read_into(out)
-            if not self._seen[place]:
-                check_finite(self.folder.path, name, out)
-        self._seen[place] = True
+        out = _views(memory, layer, self.dtype)
+        if not self._seen[place]:
+            _read(self.folder, layer, out)
+            self._seen[place] = True
+            return
+        for name, piece in layer.items():
+            piece.read_into(out[name])
 
 
 def _failed(future: Future[None]) -> bool:
