@@ -58,8 +58,7 @@ def convert(
         check_whole(config)
     folder.tokenizer()  # the vocabulary has the size that the config says
     found = pieces(folder, config)
-    if overwrite and out.exists():
-        check_backbone(out)
+    check_free(out, overwrite)
     with new_folder(out, "", overwrite=overwrite) as part, contextlib.ExitStack() as held:
         rest = held.enter_context(contextlib.closing(Remainder(folder.path, part)))
         targets = _targets(found, folder, config, to, dtype, rest)
@@ -95,8 +94,13 @@ def _same_scaling(found: Mapping[str, Piece], to: str, config: CPMAntConfig) -> 
     return all(divisor(name, p.shape, to, config) == p.divisor for name, p in found.items())
 
 
-def check_backbone(place: Path) -> None:
-    """Raise UserError if something other than a backbone folder would be overwritten."""
+def check_free(place: Path, overwrite: bool) -> None:
+    """Raise UserError if something is at `place`; with `overwrite`, only if it is something else
+    than a backbone folder."""
+    if not place.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{place}: is there already; choose another, or give --overwrite.")
     try:
         open_folder(place)
         inner = [path for path in place.iterdir() if path.is_dir()]

@@ -59,8 +59,7 @@ def open_backbone(
     if limit < least:
         raise UserError(
             f"--memory-limit is {size_text(limit)}, but {folder.name} in {_named(dtype)} needs "
-            f"{size_text(least)}: {size_text(base)} for embeddings and {size_text(SLOTS * largest)} "
-            "for two layers; raise the limit."
+            f"{size_text(least)}, for embeddings and two layers; raise the limit."
         )
     streamed = _chosen(sizes, (limit - least) // largest)
     return _build(folder, dtype, torch.device(device), fixed, layers, streamed)
