@@ -52,6 +52,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) ->
     for split in ("train", "dev", "test"):
         write_jsonl(folder / "DATA" / f"{split}.jsonl", rows(16))
     (folder / "BACKBONE").symlink_to(small_backbone)
+    (folder / "texts.txt").write_text("白日依山尽，黄河入海流。\n\n单击保存按钮以保存文件。\n")
     (folder / "suites").symlink_to(REPOSITORY / "suites")
     words = ["--task", "ccpm", "--delta", "lora", "--control", "none", *SMALL, "--quiet"]
     assert main([*words, "--backbone", str(small_backbone), "--out", str(folder / "runs")]) == 0
