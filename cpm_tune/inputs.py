@@ -95,6 +95,8 @@ def load_backbone(plan: Plan) -> CPMAnt:
     spec = plan.spec
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
     if spec.backbone.init == "random":
+        if plan.execution.memory_limit:
+            raise UserError("--memory-limit: random weights are drawn, not read; leave it out.")
         return random_backbone(plan.folder.config, spec.seed, dtype)
     if plan.execution.memory_bytes is None:
         return load_weights(plan.folder, dtype)

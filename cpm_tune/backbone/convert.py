@@ -56,9 +56,9 @@ def convert(
     config = config or folder.config
     if to == "hf":
         check_whole(config)
+    check_free(out, overwrite)
     folder.tokenizer()  # the vocabulary has the size that the config says
     found = pieces(folder, config)
-    check_free(out, overwrite)
     with new_folder(out, "", overwrite=overwrite) as part, contextlib.ExitStack() as held:
         rest = held.enter_context(contextlib.closing(Remainder(folder.path, part)))
         targets = _targets(found, folder, config, to, dtype, rest)

@@ -194,7 +194,7 @@ class _Stream:
             self._done(place)
 
         layer.register_forward_pre_hook(before)
-        layer.register_forward_hook(behind)
+        layer.register_forward_hook(behind, always_call=True)
 
     def _ready(self, place: int) -> None:
         slot = self._want(place)
