@@ -214,11 +214,15 @@ def write_record(folder: Path, record: AnyRecord) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file beside its place, flush it to disk and rename it."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_record(path: Path) -> RunRecord:

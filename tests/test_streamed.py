@@ -148,7 +148,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_predict_and_zero_shot_within_a_limit_give_the_same_numbers(deep, data, tmp_path, cli: CLI):
+def test_the_commands_within_a_limit_give_the_same_results(deep, data, tmp_path, cli: CLI):
     limit = f"{least(deep, torch.float32) / 1000}KB"
     words = ["--task", "lcqmc", "--backbone", deep, "--data", data, "--control", "none", "--quiet"]
     tuned = [*words, "--delta", "lora", "--set", "train.max_steps=2", "--out", tmp_path / "runs"]
@@ -164,7 +164,10 @@ def test_predict_and_zero_shot_within_a_limit_give_the_same_numbers(deep, data, 
         assert cli(*words, "--delta", "none", "--out", results, *more)[0] == 0
         (zero_shot,) = results.glob("lcqmc.*")
         lines.append((zero_shot / "predictions.test.jsonl").read_text())
-    assert lines[:2] == lines[2:]
+        given = ("猫怎么养", "--delta-from", run, "--max-new-tokens", 4, "--jsonl")
+        lines.append(cli("generate", *given, *more)[1])
+    assert '"text"' in lines[2]
+    assert lines[:3] == lines[3:]
     assert json.loads((zero_shot / "run.json").read_text())["execution"]["memory_limit"] == limit
 
 
