@@ -4,9 +4,10 @@ A weight that is divided by sqrt(fan-in) and rounded cannot always be multiplied
 bits (two neighbours may have become one). Beside a converted checkpoint `scaling.npz` holds, for
 every block of CHUNK values, the difference of the original's bits from what multiplying back gives:
 two bits a value, since it is nearly always 0, +1 or -1, and a list of the others (small fp16 values
-that became subnormal). Blocks without a difference are left out, so that a fan-in of 4096, whose
-square root is a power of two, costs nothing. Each block names the CRC-32 of the converted values,
-so that it is never applied to weights that have changed since.
+that became subnormal); the list alone, where that is shorter. Blocks without a difference are left
+out. So a fan-in of 4096, whose square root is a power of two, costs next to nothing. Each block
+names the CRC-32 of the converted values, so that it is never applied to weights that have changed
+since.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cpm_tune.errors import UserError
 
 FILE = "scaling.npz"
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_LISTED = 4 + 8  # bytes of a place in the block and the difference there
 _CODES = np.array([0, 1, -1, 0], dtype=np.int64)  # the fourth: in the list
 
 
@@ -59,8 +61,10 @@ class Remainder:
             with self._file.open(name) as file:
                 kept = np.lib.format.read_array(file, allow_pickle=False)
             checksum, listed = kept[:8].view("<u4")
-            codes, rest = np.split(kept[8:], [len(kept) - 8 - 12 * int(listed)])
-            difference = _CODES[_unpacked(codes, back.numel())]
+            codes, rest = np.split(kept[8:], [len(kept) - 8 - _LISTED * int(listed)])
+            difference = np.zeros(back.numel(), dtype=np.int64)
+            if len(codes):
+                difference = _CODES[_unpacked(codes, back.numel())]
             difference[rest[: 4 * listed].view("<u4")] = rest[4 * listed :].view("<i8")
         except (ValueError, IndexError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise self._unreadable(error) from error
@@ -80,8 +84,13 @@ class Remainder:
             return
         self._kept.add(block)
         values = (original.view(kind).to(torch.int64) - back.view(kind)).numpy()
-        code = np.select([values == 0, values == 1, values == -1], [0, 1, 2], 3).astype(np.uint8)
-        where = np.flatnonzero(code == 3)
+        where = np.flatnonzero(values)
+        code = np.empty(0, np.uint8)
+        if _LISTED * len(where) > len(values) // 4:
+            code = np.select([values == 0, values == 1, values == -1], [0, 1, 2], 3).astype(
+                np.uint8
+            )
+            where = np.flatnonzero(code == 3)
         head = np.array([zlib.crc32(as_bytes(stored)), len(where)], dtype="<u4")
         rest = (where.astype("<u4"), values[where].astype("<i8"))
         parts = [part.view(np.uint8) for part in (head, _packed(code), *rest)]
