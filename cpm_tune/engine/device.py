@@ -45,7 +45,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python could not allocate memory, on a device or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    said = str(error).lower()  # of torch's allocator, and of a file that could not be mapped
+    found = "can't allocate memory" in said or "cannot allocate memory" in said
+    return isinstance(error, RuntimeError) and found
 
 
 _LARGE = 2**27  # bytes of weights from which on memory matters
