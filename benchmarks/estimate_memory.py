@@ -10,6 +10,7 @@ real run (load, train, evaluate, checkpoint) is higher. CPU, one thread.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import subprocess
 import sys
@@ -97,6 +98,7 @@ def measure(backbone: str, setting: str) -> dict[str, float]:
         execute(make_plan(tiny), out)
         plan = make_plan(replace(tiny, backbone=backbone, settings=settings))
         inputs = read_inputs(plan)
+        ctypes.CDLL(None).malloc_trim(0)  # what the first run left free is not there to be used
         before = resident("VmRSS")
         reset_peak_memory()
         execute(plan, out, inputs)
@@ -108,6 +110,7 @@ def measure(backbone: str, setting: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--layers", type=int, default=SHAPE.num_layers)
+    parser.add_argument("--setting", action="append", choices=SETTINGS, help="default: all")
     parser.add_argument("--one", nargs=2, metavar=("BACKBONE", "SETTING"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -116,7 +119,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         backbone = Path(scratch) / "backbone"
         write_backbone(backbone, args.layers)
-        for setting in SETTINGS:
+        for setting in args.setting or SETTINGS:
             words = [sys.executable, __file__, "--one", str(backbone), setting]
             done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
             found = json.loads(done.stdout.splitlines()[-1])

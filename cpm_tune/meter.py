@@ -107,9 +107,9 @@ def measure_step(
         batch = sequences, length, answer_tokens
         return _measured(model, trained if training else [], batch, precision, checkpointing)
 
-    # With the whole backbone trained gradients grow while activations go: the most there is lies
-    # elsewhere in shallow backbones.
-    few = 10 if isinstance(delta, FullConfig) else 3
+    # The most there is lies elsewhere in shallow backbones: with checkpointing it has to outgrow
+    # what is beside the layers; with all trained, gradients grow while activations go.
+    few = 10 if isinstance(delta, FullConfig) else 8 if checkpointing else 3
     if config.num_layers <= few + 2 or not _alike(*_fake_on_meta(config, delta, precision)):
         return measured(config.num_layers)
     small, larger = measured(few), measured(few + 1)

@@ -245,16 +245,23 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
 
     from cpm_tune.backbone.checkpoint import load_weights, open_folder
     from cpm_tune.backbone.shards import own
+    from cpm_tune.delta.config import NoneConfig
     from cpm_tune.engine import make_engine
+    from cpm_tune.estimate import Work, estimate
     from cpm_tune.spec import Execution
 
     folder = open_folder(request.getfixturevalue(layout))
     whole = dict(load_weights(folder, torch.float32).named_parameters())
 
+    how = Execution(device="cpu", shard=True)
+    work = Work(folder.config, NoneConfig(), 8, 64, nproc=2, execution=how)
+    expected_bytes = estimate(work).weights
+
     def check(rank: int) -> None:
-        engine = make_engine(Execution(device="cpu", shard=True), "fp32")
+        engine = make_engine(how, "fp32")
         found = dict(load_weights(folder, torch.float32, engine.lay_out).named_parameters())
         assert found.keys() == whole.keys()
+        assert sum(own(p).nbytes for p in found.values()) == expected_bytes
         for name, parameter in found.items():
             expected = whole[name].detach()
             if name.startswith("encoder.layers"):
