@@ -193,6 +193,11 @@ def make_plan(request: Request) -> Plan:
     if execution is not None:
         attempt(check_trackers, execution.track)
         problems += placement(execution, delta, request.precision, request.quantize)
+        if execution.memory_limit and (trains or request.random_backbone):
+            problems.append(
+                "run.memory_limit is for what does not train (--delta none, predict, generate), "
+                "with the backbone's own weights; leave it out here."
+            )
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."
@@ -295,6 +300,11 @@ def placement(
         yield (
             "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
             "passes are common to all processes."
+        )
+    if execution.memory_limit and (divided or bmtrain or quantize):
+        yield (
+            "run.memory_limit goes with neither run.shard, run.offload, --quantize nor --engine "
+            "bmtrain; choose one way to hold the backbone."
         )
     if quantize is None:
         return

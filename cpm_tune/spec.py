@@ -12,6 +12,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,6 +21,8 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
+from cpm_tune.sizes import checked_size, parse_size
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -221,6 +224,10 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _size(value: str | None) -> str | None:
+    return None if value is None else checked_size(value, "--memory-limit")
+
+
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
@@ -230,7 +237,8 @@ class Execution(Frozen):
     time instead of keeping them. `shard` divides the frozen backbone over the processes; `offload`
     keeps it in host memory. `zero` is bmtrain's level.
     `checkpoint_minutes` is the time between two saved states of a run in training.
-    `track` names trackers beside TensorBoard (a list, or a text with commas).
+    `track` names trackers beside TensorBoard (a list, or a text with commas). `memory_limit` (such
+    as 4GB): the most of the backbone that is in memory at a time; for what does not train.
     """
 
     engine: Literal["auto", "torch", "bmtrain"] = "auto"
@@ -244,3 +252,9 @@ class Execution(Frozen):
     auto_batch: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()
+    memory_limit: Annotated[str | None, AfterValidator(_size)] = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        return None if self.memory_limit is None else parse_size(self.memory_limit, "")

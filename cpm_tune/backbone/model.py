@@ -261,6 +261,8 @@ class CPMAnt(nn.Module):
     vocab_size + prompt_type * prompt_length + row.
     """
 
+    streamed = False  # whether weights come and go (`cpm_tune.backbone.streamed`)
+
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
         self.config = config

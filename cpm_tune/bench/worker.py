@@ -105,10 +105,10 @@ class Worker:
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
-        how = plan.execution
-        if how.shard or how.offload or how.engine == "bmtrain":
-            raise UserError("bench does not divide or offload backbones; use tune for such a run.")
-        backbone, spec = plan.spec.backbone, plan.spec
+        backbone, spec, how = plan.spec.backbone, plan.spec, plan.execution
+        if how.memory_limit or how.offload or how.engine == "bmtrain":
+            self._backbone = None  # layers come and go: nothing to compare and to share
+            return load_backbone(plan, engine)
         seed = spec.seed if backbone.init == "random" else None
         key = (backbone.sha256, backbone.init, seed, spec.weights, plan.execution.device)
         if self._backbone is None or self._backbone[0] != key:

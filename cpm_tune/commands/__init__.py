@@ -11,6 +11,8 @@ COMMANDS = {
     "score": "cpm_tune.commands.score:score",
     "rescore": "cpm_tune.commands.rescore:rescore",
     "export": "cpm_tune.commands.export:export",
+    "convert": "cpm_tune.commands.convert:convert",
+    "prune": "cpm_tune.commands.prune:prune",
     "bench": "cpm_tune.commands.bench:bench",
     "leaderboard": "cpm_tune.commands.leaderboard:leaderboard",
     "pretrain": "cpm_tune.commands.pretrain:pretrain",

@@ -98,6 +98,11 @@ def tune_parser(prog: str) -> Parser:
         help="where memory gives out, halve run.micro_tokens and go on; the result is the same",
     )
     p.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="most of the backbone in memory at a time, as 4GB; for --delta none",
+    )
+    p.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -184,6 +189,8 @@ def tune(argv: Sequence[str], prog: str) -> int:
     for name in ("checkpointing", "shard", "offload", "auto_batch"):
         if getattr(args, name):
             settings[f"run.{name}"] = True
+    if args.memory_limit is not None:
+        settings["run.memory_limit"] = args.memory_limit
     if not args.task:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):

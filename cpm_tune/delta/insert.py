@@ -154,6 +154,11 @@ def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: i
             f"this backbone carries a delta already ({vars(backbone)[_CARRIES]}); remove it before "
             f"{config.delta_type} is inserted."
         )
+    if backbone.streamed and isinstance(config, FullConfig):
+        raise UserError(
+            "full fine-tuning has weights of its own, which a backbone with a memory limit does "
+            "not keep; export it with --to merged and give that as --backbone."
+        )
     before = dict(backbone.named_parameters())
     trained_before = {name: parameter.requires_grad for name, parameter in before.items()}
     take_out = _put_in(backbone, config, seed)
