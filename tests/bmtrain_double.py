@@ -28,18 +28,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-FACTORIES = (
-    "tensor",
-    "empty",
-    "zeros",
-    "ones",
-    "full",
-    "arange",
-    "rand",
-    "empty_like",
-    "zeros_like",
-)
-CUDA_TYPES = [name for kind in ("Storage", "Tensor") for name in dir(torch) if name.endswith(kind)]
+FACTORIES = ("tensor", "empty", "zeros")
+CUDA_TYPES = [name for name in dir(torch) if name.endswith(("Storage", "Tensor"))]
 
 
 class _Nothing:
