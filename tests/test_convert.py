@@ -268,6 +268,12 @@ def test_the_command_replaces_only_a_backbone_and_only_when_told_to(native, tmp_
         code, _, error = cli(*words, *more)
         assert (code, said in error) == (2, True)
     assert (tmp_path / "mine" / "note").read_text() == "keep"
+    for place, said in (
+        (native / "inner", "lies inside"),
+        (tmp_path / "mine" / "note" / "x", "note is a file"),
+    ):
+        code, _, error = cli("convert", native, place, "--to", "hf")
+        assert (code, said in error, error.count("\n")) == (2, True, 1)
     before = stored(native)
     assert cli("convert", native, native, "--to", "hf", "--overwrite")[0] == 0
     assert open_folder(native).layout == "hf"
