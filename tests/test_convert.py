@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import zipfile
 from pathlib import Path
 
@@ -286,6 +287,13 @@ def test_a_senseless_size_is_one_sentence(native, tmp_path, cli: CLI, size):
     code, _, error = cli("convert", native, tmp_path / "x", "--to", "hf", "--max-shard-size", size)
     assert code == 2
     assert f"--max-shard-size is '{size}', expected a size above zero" in error
+
+
+def test_a_terminated_conversion_leaves_nothing(native, tmp_path, cli: CLI, monkeypatch):
+    monkeypatch.setattr(module, "write_safetensors", lambda *_: signal.raise_signal(signal.SIGTERM))
+    code, _, error = cli("convert", native, tmp_path / "new", "--to", "native")
+    assert (code, error) == (143, "interrupted; nothing was written.\n")
+    assert list(tmp_path.iterdir()) == [native]
 
 
 # --- the hub ---

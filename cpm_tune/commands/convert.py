@@ -43,7 +43,8 @@ def convert(argv: Sequence[str], prog: str) -> int:
     try:
         write(folder, args.out, args.to, dtype=dtype, max_shard=most, overwrite=overwrite)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("nothing was written") from stop
+        stop.args = ("nothing was written",)
+        raise
     print(f"read       {folder.path}  ({folder.layout})")
     for path in sorted(args.out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")

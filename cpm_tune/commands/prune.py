@@ -15,7 +15,8 @@ def prune(argv: Sequence[str], prog: str) -> int:
     try:
         return _prune(argv, prog)
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("nothing was written") from stop
+        stop.args = ("nothing was written",)
+        raise
 
 
 def _prune(argv: Sequence[str], prog: str) -> int:
