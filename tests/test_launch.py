@@ -68,6 +68,19 @@ def test_the_place_of_a_process(environment: dict[str, str], expected: Place) ->
 
 
 @pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x, expected a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "y"}, "RANK=y, expected a whole number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "expected a rank from 0 to 1"),
+    ],
+)
+def test_what_is_no_place(environment: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        place(environment)
+
+
+@pytest.mark.parametrize(
     "words",
     [
         ("--nproc", "0"),

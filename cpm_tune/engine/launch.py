@@ -51,6 +51,8 @@ def launch(
     check_number(nproc, os.cpu_count() or 1)
     if nnodes > 1:
         check_rendezvous(nnodes, rendezvous)
+        said = f"waiting for {nnodes} machines at {rendezvous}, ten minutes at most"
+        print(said, file=sys.stderr, flush=True)
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
