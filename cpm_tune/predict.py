@@ -33,8 +33,13 @@ def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
     By option: the logit of the answer word. By verbaliser: the sum of its tokens' log-
     probabilities. The head is applied at target positions only.
     """
-    hidden = model(batch.ids, batch.segment, batch.context, batch.span).flatten(0, 1)
-    at_targets = hidden.index_select(0, batch.target_index)
+    at_targets = model(
+        batch.ids,
+        batch.segment,
+        batch.context,
+        lengths=batch.lengths,
+        targets=batch.target_index,
+    )
     if by_option:
         word = model.input_embedding(batch.target_token)
         scores = (at_targets.float() * word.float()).sum(-1)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.spans import Group, SpanBias, runs
 
 
 class RMSNorm(nn.Module):
@@ -75,18 +76,33 @@ class Attention(nn.Module):
         self.dim_head = config.dim_head
         self.dropout_p = config.dropout_p
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        cache: KVCache | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
         """x (batch, length, dim_model), bias (batch, heads, length, keys) -> like x.
 
-        The keys are x's own, after those of the cache (which takes x's), if there is one.
+        The keys are those of `memory` (batch, keys, dim_model), by default x's own, after those of
+        the cache (which takes them), if there is one.
         """
+        memory = x if memory is None else memory
+        query, key, value = self.project_q(x), self.project_k(memory), self.project_v(memory)
+        if isinstance(bias, SpanBias):
+            mixed = bias.attend(query, key, value, self._attend)
+        else:
+            mixed = self._attend(query, key, value, bias, cache)
+        return self.attention_out(mixed)
 
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
         def heads(projected: Tensor) -> Tensor:
-            return projected.view(*projected.shape[:2], -1, self.dim_head).transpose(1, 2)
+            return projected.unflatten(2, (-1, self.dim_head)).transpose(1, 2)
 
-        query, key, value = (
-            heads(project(x)) for project in (self.project_q, self.project_k, self.project_v)
-        )
+        query, key, value = heads(query), heads(key), heads(value)
         if cache is not None:
             key, value = cache.append(key, value)
         key, value, bias = self.extend(key, value, bias)
@@ -94,7 +110,7 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
         )
-        return self.attention_out(mixed.transpose(1, 2).flatten(2))
+        return mixed.transpose(1, 2).flatten(2)
 
     def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What queries see besides the sequence: nothing here; a prefix delta replaces this."""
@@ -110,8 +126,20 @@ class SelfAttentionBlock(nn.Module):
         self.self_attention = Attention(config)
         self.dropout = nn.Dropout(config.dropout_p)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
-        mixed = self.self_attention(self.layernorm_before_attention(x), bias, cache)
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """With `rows` (n,) int64, the result is of these positions alone, as `bias` is."""
+        normed = self.layernorm_before_attention(x)
+        if rows is None:
+            mixed = self.self_attention(normed, bias, cache)
+        else:
+            x = x.index_select(1, rows)
+            mixed = self.self_attention(normed.index_select(1, rows), bias, cache, normed)
         return x + self.dropout(mixed)
 
 
@@ -161,9 +189,15 @@ class TransformerBlock(nn.Module):
         self.self_att = None if masked[0] else SelfAttentionBlock(config)
         self.ffn = None if masked[1] else FFNBlock(config)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         if self.self_att is not None:
-            x = self.self_att(x, bias, cache)
+            x = self.self_att(x, bias, cache, rows)
         return x if self.ffn is None else self.ffn(x)
 
 
@@ -174,12 +208,30 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TransformerBlock(config, m) for m in config.mask_modules)
         self.output_layernorm = RMSNorm(config.dim_model, config.eps)
+        attending = [n for n, masked in enumerate(config.mask_modules) if not masked[0]]
+        self.last_attention = attending[-1] if attending else -1
 
     def forward(
-        self, x: Tensor, bias: Tensor, caches: Sequence[KVCache | None] | None = None
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        caches: Sequence[KVCache | None] | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
-            x = layer(x, bias, cache)
+        """x (batch, length, dim_model) -> like x.
+
+        With `rows` (n,) int64, ascending, and a SpanBias: (1, n, dim_model), of these positions of
+        the one row alone. From the last attention on, nothing else is computed.
+        """
+        if rows is not None and self.last_attention < 0:
+            x, rows = x.index_select(1, rows), None
+        caches = caches or [None] * len(self.layers)
+        for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+            if rows is not None and number == self.last_attention:
+                assert isinstance(bias, SpanBias)
+                x = layer(x, bias.at(rows), cache, rows)
+            else:
+                x = layer(x, bias, cache)
         return self.output_layernorm(x)
 
 
@@ -257,7 +309,11 @@ class CPMAnt(nn.Module):
 
     Soft-prompt rows are addressed by ids from `vocab_size` upwards:
     vocab_size + prompt_type * prompt_length + row.
+
+    A delta that needs all positions of the last layer sets `last_layer_at_targets` to False.
     """
+
+    last_layer_at_targets = True
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
@@ -286,20 +342,66 @@ class CPMAnt(nn.Module):
         span: Tensor | None = None,
         length: Tensor | None = None,
         *,
-        bias: Tensor | None = None,
+        bias: Tensor | SpanBias | None = None,
         caches: Sequence[KVCache] | None = None,
+        lengths: Sequence[int] | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
-        """Return hidden states (batch, length, dim_model).
+        """Return hidden states (batch, length, dim_model), with `targets` (targets, dim_model).
 
         ids, segment: (batch, length) int64. context: bool, what all positions see (default: all).
         span: int64, keeps packed examples apart (default: one span per row); -1 is padding.
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
         caches: one a layer, for decoding: keys and values are added to them. With caches that hold
         something, `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
+        lengths: of sequences that lie end to end and fill the batch's one row (instead of span and
+        length): the same by a faster way. targets: int64 (targets,), positions in the flattened
+        batch; with lengths, the last layer computes what they need alone.
         """
+        rows = inverse = None
+        if lengths is not None:
+            bias = self._span_bias(ids, segment, context, lengths)
+            if targets is not None and self.last_layer_at_targets:
+                rows, inverse = torch.unique(targets, return_inverse=True)
         if bias is None:
             bias = self._masked_bias(ids, segment, context, span, length)
-        return self.encoder(self.embed(ids, segment), bias, caches)
+        hidden = self.encoder(self.embed(ids, segment), bias, caches, rows)
+        if targets is None:
+            return hidden
+        return hidden.flatten(0, 1).index_select(0, targets if inverse is None else inverse)
+
+    def _span_bias(
+        self, ids: Tensor, segment: Tensor, context: Tensor | None, lengths: Sequence[int]
+    ) -> SpanBias:
+        """Sequences with equal segments share the positions' bias, and the masks if those are equal.
+
+        The order that makes this cheap: the longest first, equal ones side by side.
+        """
+        whole: tuple[Tensor, Tensor] | None = None
+        plain = context is None or bool(context.all())
+        groups = []
+        for start, n, length in runs(lengths):
+            cut = slice(start, start + n * length)
+            own = segment[0, cut].view(n, length)
+            if bool((own == own[:1]).all()):
+                own = own[:1]
+            if whole is not None and torch.equal(own, whole[0][:, :length]):
+                bias = whole[1][:, :, :length, :length]
+            else:
+                bias = self.position_bias(own)
+                if whole is None and len(own) == 1:
+                    whole = own, bias
+            if not plain or "hidden_pairs" in vars(self):
+                allowed = self._allowed(
+                    ids[0, cut].view(n, length),
+                    None if context is None else context[0, cut].view(n, length),
+                    segment.new_zeros(n, length),
+                )
+                if bool((allowed == allowed[:1]).all()):
+                    allowed = allowed[:1]
+                bias = bias.masked_fill(~allowed[:, None], float("-inf"))
+            groups.append(Group(n, length, bias))
+        return SpanBias(tuple(groups))
 
     def _masked_bias(
         self,
@@ -309,18 +411,20 @@ class CPMAnt(nn.Module):
         span: Tensor | None,
         length: Tensor | None,
     ) -> Tensor:
-        if context is None:
-            context = torch.ones_like(ids, dtype=torch.bool)
         if span is None:
             span = torch.zeros_like(ids)
         if length is not None:
             padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
             span = span.masked_fill(padding, -1)
-        bias = self.position_bias(segment)
+        allowed = self._allowed(ids, context, span)
+        return self.position_bias(segment).masked_fill(~allowed[:, None], float("-inf"))
+
+    def _allowed(self, ids: Tensor, context: Tensor | None, span: Tensor) -> Tensor:
+        """Which (query, key) pairs attend: bool (batch, length, length)."""
+        if context is None:
+            context = torch.ones_like(ids, dtype=torch.bool)
         allowed, hidden = attention_allowed(span, context), self.hidden_pairs(ids)
-        if hidden is not None:
-            allowed = allowed & ~hidden
-        return bias.masked_fill(~allowed[:, None], float("-inf"))
+        return allowed if hidden is None else allowed & ~hidden
 
     def hidden_pairs(self, ids: Tensor) -> Tensor | None:
         """(query, key) pairs that a delta hides, bool (batch, length, length); by itself none."""

@@ -173,6 +173,9 @@ class _ParallelAdapter(_Own):
         for names in matched_pairs(backbone, config):
             start, end = map(backbone.get_submodule, names)
             layer = _make(_ParallelAdapterLayer(**_settings(config)), end)
+            if ".self_att" in names[0] and not names[0].endswith((".self_attention", "project_q")):
+                # It begins at all positions: what it is added to must have them too.
+                vars(backbone)["last_layer_at_targets"] = False
             if start is end:
                 self.after(start, layer, "parallel_adapter")
                 continue
@@ -246,7 +249,7 @@ def _settings(config: ModuleConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"delta_type", "modified_modules", "exclude_modules"})
 
 
-_TRACES = ("forward", "hidden_pairs", "_delta_infos", "_replicate_for_data_parallel")
+_TRACES = ("forward", "hidden_pairs", "last_layer_at_targets", "_delta_infos", "_replicate_for_data_parallel")
 _THEIRS: dict[Any, Any] = {LoraConfig: _Lora, AdapterConfig: _Adapter, CompacterConfig: _Compacter}
 _OURS: dict[Any, Any] = {
     LowRankAdapterConfig: _LowRankAdapter,
