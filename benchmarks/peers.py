@@ -110,13 +110,20 @@ def as_transformers(model: CPMAnt, delta: Delta | None, dtype: str = "fp32") -> 
 
 
 def plain_logits(
-    weights: dict[str, Tensor], ids: Tensor, segment: Tensor, real: Tensor, context: Tensor
+    weights: dict[str, Tensor],
+    ids: Tensor,
+    segment: Tensor,
+    real: Tensor,
+    context: Tensor,
+    past: list[tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
     """Logits at every position of padded rows (batch, length), as the reference's loop has them.
 
-    real, context: bool (batch, length). LoRA where `weights` has it.
+    real, context: bool (batch, length). LoRA where `weights` has it. `past`: keys and values of
+    every layer, added to; where it holds some, logits are of the positions behind them alone.
     """
     heads, length = CONFIG.num_heads, ids.shape[1]
+    done = past[0][0].shape[2] if past else 0
 
     def linear(name: str, x: Tensor) -> Tensor:
         y = F.linear(x, weights[f"{name}.weight"])
@@ -145,15 +152,22 @@ def plain_logits(
     bias = F.embedding(bucket, table).permute(0, 3, 1, 2)
     seen = context[:, None, :] | (~context[:, :, None] & (index[None, :] <= index[:, None]))
     hidden = ~(seen & real[:, None, :] & real[:, :, None])[:, None]
+    x, bias, hidden = x[:, done:], bias[:, :, done:], hidden[:, :, done:]
     for number in range(CONFIG.num_layers):
         layer = f"encoder.layers.{number}"
         normed = norm(f"{layer}.self_att.layernorm_before_attention", x)
         q, k, v = (
             linear(f"{layer}.self_att.self_attention.project_{name}", normed)
-            .view(len(ids), length, heads, -1)
+            .view(len(ids), length - done, heads, -1)
             .transpose(1, 2)
             for name in "qkv"
         )
+        if past is not None:
+            if done:
+                k, v = (torch.cat(both, 2) for both in zip(past[number], (k, v), strict=True))
+                past[number] = k, v
+            else:
+                past.append((k, v))
         score = q @ k.transpose(2, 3) / math.sqrt(CONFIG.dim_head) + bias
         score = score.masked_fill(hidden, float("-inf")).softmax(-1).masked_fill(hidden, 0)
         mixed = (score @ v).transpose(1, 2).flatten(2)

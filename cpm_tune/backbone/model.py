@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.fused import attention, gated_gelu, rms_norm
 from cpm_tune.backbone.spans import Group, SpanBias, runs
 
 
@@ -28,8 +29,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
-        return normed.to(x.dtype) * self.weight.to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
 
 
 class KVCache:
@@ -107,9 +107,7 @@ class Attention(nn.Module):
             key, value = cache.append(key, value)
         key, value, bias = self.extend(key, value, bias)
         dropout = self.dropout_p if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
-        )
+        mixed = attention(query, key, value, bias.to(query.dtype), dropout)
         return mixed.transpose(1, 2).flatten(2)
 
     def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -152,7 +150,7 @@ class GatedInput(nn.Module):
         self.w_1 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.w_0(x)) * self.w_1(x)
+        return gated_gelu(self.w_0(x), self.w_1(x))
 
 
 class FeedForward(nn.Module):

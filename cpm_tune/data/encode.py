@@ -135,8 +135,7 @@ class Encoder:
         is encoded all the same if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
-        cap, truncated = self._fit(row, texts)
-        before, options, after = self._ids(row, texts, cap)
+        (before, options, after), truncated = self._fit(row, texts)
         gold = -1 if target is None else 0
         if self.generates:
             answer, cut = self._to_write(target or "")
@@ -180,8 +179,8 @@ class Encoder:
 
     def prefix(self, row: Row) -> tuple[Ids, bool]:
         """What stands before the text to write, and whether a field was cut."""
-        cap, truncated = self._fit(row, ())
-        return self._ids(row, (), cap)[0], truncated
+        (before, _, _), truncated = self._fit(row, ())
+        return before, truncated
 
     def _ids(
         self, row: Row, options: tuple[str, ...], cap: int | None
@@ -221,11 +220,14 @@ class Encoder:
         longest = max(map(len, options), default=0)
         return len(before) + max(longest, self.answer_tokens if self.generates else 0) + len(after)
 
-    def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[int | None, bool]:
-        """How many characters every field may have to fit max_length (None: all of them)."""
+    def _fit(
+        self, row: Row, options: tuple[str, ...]
+    ) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
+        """The ids that fit max_length, every field cut to as many characters, and whether it was."""
         room = self.encoding.max_length
-        if self._length(self._ids(row, options, None)) <= room:
-            return None, False
+        whole = self._ids(row, options, None)
+        if self._length(whole) <= room:
+            return whole, False
         shown = [row[name] for name in self.template.fields]
         texts = [text for value in shown for text in ([value] if isinstance(value, str) else value)]
         low, high = 0, max(map(len, (*texts, *options)), default=0)
@@ -233,7 +235,7 @@ class Encoder:
             middle = (low + high) // 2
             fits = self._length(self._ids(row, options, middle)) <= room
             low, high = (middle, high) if fits else (low, middle)
-        return low, True
+        return self._ids(row, options, low), True
 
 
 def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:

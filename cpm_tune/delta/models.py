@@ -10,12 +10,13 @@ device and in every precision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.backbone.fused import low_rank_linear
 from cpm_tune.backbone.model import Attention, CPMAnt
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -98,6 +99,20 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
         ).to(_device(child_module))
         self.delta_modules.append(layer)
         return layer
+
+    def insert_parallel_module(self, module: nn.Linear, delta_module: Any, **named: Any) -> None:
+        """As OpenDelta does, but frozen and low-rank product are one step."""
+        super().insert_parallel_module(module, delta_module, **named)
+        beside = module.forward
+
+        @wraps(beside)  # OpenDelta looks for __wrapped__ when it takes the layer out
+        def forward(x: Tensor) -> Tensor:
+            if delta_module.training and self.lora_dropout:
+                return beside(x)
+            down, up = delta_module.lora_A, delta_module.lora_B
+            return low_rank_linear(x, module.weight, down, up, delta_module.scaling)
+
+        vars(module)["forward"] = forward
 
 
 class _Adapter(_MadeAtOnce, AdapterModel):  # type: ignore[misc]
