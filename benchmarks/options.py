@@ -19,6 +19,7 @@ from peers import (
     SEGMENT,
     Ids,
     as_transformers,
+    engine_of,
     padded,
     plain_logits,
     prompt_ids,
@@ -28,7 +29,6 @@ from timing import Work, in_turns, report
 
 from cpm_tune.data.encode import Example, Target
 from cpm_tune.data.encode import Sequence as Encoded
-from cpm_tune.engine.pytorch import TorchEngine
 
 YES = 7  # the word whose logit is an option's score
 AT_ONCE = 8  # questions in a padded batch
@@ -50,9 +50,7 @@ def ours(n: int, dtype: str, threads: int) -> Work:
     from cpm_tune.data.pack import micro_batches, pack
     from cpm_tune.predict import candidate_scores
 
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)  # as in a run
-    engine = TorchEngine(torch.device("cpu"), dtype)
+    engine = engine_of(dtype, threads)
     model = engine.prepare(tuned(dtype)[0]).eval()
     asked = []
     for number, options in enumerate(questions(n)):

@@ -22,7 +22,8 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Example, Sequence as Encoded, Target
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
-from cpm_tune.engine.pytorch import TorchEngine
+from cpm_tune.engine import Engine, make_engine
+from cpm_tune.spec import Execution
 from timing import Work
 
 CONFIG = CPMAntConfig(
@@ -197,8 +198,11 @@ def answer_of(text: Ids) -> int:
     return 1 + sum(text) % (CONFIG.vocab_size - 1)
 
 
-def _engine(dtype: str) -> TorchEngine:
-    return TorchEngine(torch.device("cpu"), dtype)
+def engine_of(dtype: str, threads: int) -> Engine:
+    """The engine of a run, set as a run sets torch."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    return make_engine(Execution(device="cpu", threads=threads), dtype)
 
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
@@ -206,11 +210,10 @@ def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 
     from cpm_tune.data.pack import micro_batches, pack
     from cpm_tune.predict import loss_count, loss_sum
 
-    torch.set_num_threads(threads)
+    engine = engine_of(dtype, threads)
     model, delta = tuned(dtype)
-    engine, parameters = _engine(dtype), list(delta.parameters.values())
+    parameters = list(delta.parameters.values())
     engine.prepare(model)
-    torch.use_deterministic_algorithms(True)  # as in a run
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     rows = texts(kind, batch)[::share]
 

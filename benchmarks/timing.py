@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -99,23 +99,33 @@ def in_turns(
 
 
 def apart(a: Sequence[float], b: Sequence[float]) -> float:
-    """The largest difference, relative where numbers are above one."""
-    return max(abs(x - y) / max(1.0, abs(y)) for x, y in zip(a, b, strict=True))
+    """The largest difference of what both have, relative where numbers are above one."""
+    return max(abs(x - y) / max(1.0, abs(y)) for x, y in zip(a, b, strict=False))
 
 
-def report(timed: Mapping[str, Timed], samples: int, what: str = "samples") -> None:
-    """Print a line for each; the first is the one that the others are compared with."""
+def report(
+    timed: Mapping[str, Timed],
+    samples: int,
+    what: str = "samples",
+    of_others: Mapping[str, int] | None = None,
+) -> None:
+    """Print a line for each; the first is the one that the others are compared with.
+
+    `samples` is how many a round has, `of_others` for those that do another number.
+    """
     first = next(iter(timed))
     ours = timed[first]
     for name, own in timed.items():
+        more = samples / (of_others or {}).get(name, samples)
+        own = replace(own, wall=[w * more for w in own.wall], cpu=[c * more for c in own.cpu])
         wall, cpu = statistics.median(own.wall), statistics.median(own.cpu)
-        line = f"{name:28} {samples / wall:8.2f} {what}/s  CPU {cpu:7.2f} s"
+        line = f"{name:28} {samples / wall:8.2f} {what}/s  CPU {cpu / samples * 1e3:6.0f} ms each"
         line += f"  peak {own.peak / 2**20:6.0f} MiB (work {(own.peak - own.base) / 2**20:5.0f})"
         if name != first:
             ratios = [w / o for w, o in zip(own.wall, ours.wall, strict=True)]
             by_cpu = [w / o for w, o in zip(own.cpu, ours.cpu, strict=True)]
             line += f"  {first} is x{statistics.median(ratios):.2f}"
             line += f" (CPU x{statistics.median(by_cpu):.2f})"
-            if own.values and ours.values and len(own.values) == len(ours.values):
+            if own.values and ours.values:
                 line += f"; values apart {apart(own.values, ours.values):.1e}"
         print(line, flush=True)

@@ -39,7 +39,7 @@ def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
         batch.context,
         lengths=batch.lengths,
         targets=batch.target_index,
-    )
+    )[0]
     if by_option:
         word = model.input_embedding(batch.target_token)
         scores = (at_targets.float() * word.float()).sum(-1)

@@ -239,6 +239,8 @@ def _tune_and_score(
     deterministic = engine.device.type == "cpu"
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic)
+    # Nothing here reads memory before it is written: filling it costs time and changes nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         training, found = None, None
         if spec.recipe:

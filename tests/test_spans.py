@@ -40,7 +40,7 @@ def both(model: Any, config: Any, ragged: bool, targets: Tensor) -> tuple[Tensor
     lengths = given.pop("lengths")
     plain = model(**given).flatten(0, 1)[targets]
     del given["span"]
-    return plain, model(**given, lengths=lengths, targets=targets)
+    return plain, model(**given, lengths=lengths, targets=targets)[0]
 
 
 def targets_of(model: Any, config: Any) -> Tensor:
@@ -92,6 +92,14 @@ def test_absent_sub_blocks_change_nothing_about_it(masked: Any) -> None:
         perturb(insert(model, config, SHA, seed=1))
     plain, fast = both(model, config, True, targets_of(model, config))
     assert torch.allclose(plain, fast, atol=1e-5)
+
+
+def test_rows_that_are_not_packed_may_have_targets_too() -> None:
+    model, ids = backbone(), torch.arange(2 * 12).view(2, 12)
+    segment, context = torch.full_like(ids, 2), ids % 12 < 9
+    whole = model(ids, segment, context, length=torch.tensor([12, 10]))
+    some = model(ids, segment, context, length=torch.tensor([12, 10]), targets=torch.tensor([9, 4]))
+    assert torch.allclose(whole[:, [9, 4]], some, atol=1e-5)
 
 
 @pytest.mark.parametrize("ragged", [False, True])

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.fused import attention, gated_gelu, rms_norm
+from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
 from cpm_tune.backbone.spans import Group, SpanBias, runs
 
 
@@ -30,6 +30,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Linear):
+    """torch's, without bias, and faster where it is frozen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight)
 
 
 class KVCache:
@@ -69,10 +76,10 @@ class Attention(nn.Module):
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
         inner = config.num_heads * config.dim_head
-        self.project_q = nn.Linear(config.dim_model, inner, bias=False)
-        self.project_k = nn.Linear(config.dim_model, inner, bias=False)
-        self.project_v = nn.Linear(config.dim_model, inner, bias=False)
-        self.attention_out = nn.Linear(inner, config.dim_model, bias=False)
+        self.project_q = Linear(config.dim_model, inner, bias=False)
+        self.project_k = Linear(config.dim_model, inner, bias=False)
+        self.project_v = Linear(config.dim_model, inner, bias=False)
+        self.attention_out = Linear(inner, config.dim_model, bias=False)
         self.dim_head = config.dim_head
         self.dropout_p = config.dropout_p
 
@@ -131,7 +138,8 @@ class SelfAttentionBlock(nn.Module):
         cache: KVCache | None = None,
         rows: Tensor | None = None,
     ) -> Tensor:
-        """With `rows` (n,) int64, the result is of these positions alone, as `bias` is."""
+        """x (batch, length, dim_model) -> like x; with `rows` int64 (n,), of these positions alone,
+        for which `bias` is then."""
         normed = self.layernorm_before_attention(x)
         if rows is None:
             mixed = self.self_attention(normed, bias, cache)
@@ -146,8 +154,8 @@ class GatedInput(nn.Module):
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
-        self.w_0 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
-        self.w_1 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
+        self.w_0 = Linear(config.dim_model, config.dim_ff, bias=False)
+        self.w_1 = Linear(config.dim_model, config.dim_ff, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return gated_gelu(self.w_0(x), self.w_1(x))
@@ -160,7 +168,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w_in = GatedInput(config)
         self.dropout = nn.Dropout(config.dropout_p)
-        self.w_out = nn.Linear(config.dim_ff, config.dim_model, bias=False)
+        self.w_out = Linear(config.dim_ff, config.dim_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w_out(self.dropout(self.w_in(x)))
@@ -218,16 +226,16 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """x (batch, length, dim_model) -> like x.
 
-        With `rows` (n,) int64, ascending, and a SpanBias: (1, n, dim_model), of these positions of
-        the one row alone. From the last attention on, nothing else is computed.
+        With `rows` int64 (n,), ascending: of these positions alone, (batch, n, dim_model). From the
+        last attention's queries on, nothing else is computed.
         """
         if rows is not None and self.last_attention < 0:
             x, rows = x.index_select(1, rows), None
         caches = caches or [None] * len(self.layers)
         for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             if rows is not None and number == self.last_attention:
-                assert isinstance(bias, SpanBias)
-                x = layer(x, bias.at(rows), cache, rows)
+                at = bias.at(rows) if isinstance(bias, SpanBias) else bias.index_select(2, rows)
+                x = layer(x, at, cache, rows)
             else:
                 x = layer(x, bias, cache)
         return self.output_layernorm(x)
@@ -345,7 +353,7 @@ class CPMAnt(nn.Module):
         lengths: Sequence[int] | None = None,
         targets: Tensor | None = None,
     ) -> Tensor:
-        """Return hidden states (batch, length, dim_model), with `targets` (targets, dim_model).
+        """Return hidden states (batch, length, dim_model).
 
         ids, segment: (batch, length) int64. context: bool, what all positions see (default: all).
         span: int64, keeps packed examples apart (default: one span per row); -1 is padding.
@@ -353,20 +361,18 @@ class CPMAnt(nn.Module):
         caches: one a layer, for decoding: keys and values are added to them. With caches that hold
         something, `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
         lengths: of sequences that lie end to end and fill the batch's one row (instead of span and
-        length): the same by a faster way. targets: int64 (targets,), positions in the flattened
-        batch; with lengths, the last layer computes what they need alone.
+        length): the same by a faster way. targets: int64 (targets,), positions of every row whose
+        hidden states alone are returned, (batch, targets, dim_model), and are computed at the end.
         """
-        rows = inverse = None
         if lengths is not None:
             bias = self._span_bias(ids, segment, context, lengths)
-            if targets is not None and self.last_layer_at_targets:
-                rows, inverse = torch.unique(targets, return_inverse=True)
         if bias is None:
             bias = self._masked_bias(ids, segment, context, span, length)
+        rows = None
+        if targets is not None and self.last_layer_at_targets:
+            rows, targets = torch.unique(targets, return_inverse=True)
         hidden = self.encoder(self.embed(ids, segment), bias, caches, rows)
-        if targets is None:
-            return hidden
-        return hidden.flatten(0, 1).index_select(0, targets if inverse is None else inverse)
+        return hidden if targets is None else hidden.index_select(1, targets)
 
     def _span_bias(
         self, ids: Tensor, segment: Tensor, context: Tensor | None, lengths: Sequence[int]
@@ -430,7 +436,7 @@ class CPMAnt(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., dim_model) -> (..., vocab_size), by the tied input embedding."""
-        return F.linear(hidden, self.input_embedding.weight)
+        return linear(hidden, self.input_embedding.weight)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> CPMAnt:

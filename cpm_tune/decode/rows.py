@@ -51,8 +51,10 @@ class CachedRows:
     def encode(self) -> Tensor:
         """Encode the prefixes; return the logits behind each, fp32 (rows, 1, vocab)."""
         width = self.filled
-        hidden = self.model(self.ids, self.segment[:, :width], span=self.span, caches=self.caches)
-        return self.model.logits(hidden[:, -1:]).float()
+        last = torch.tensor([width - 1], device=self.ids.device)
+        segment = self.segment[:, :width]
+        hidden = self.model(self.ids, segment, span=self.span, caches=self.caches, targets=last)
+        return self.model.logits(hidden).float()
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """Feed every beam's new token: it sees what its parent saw, and itself.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.engine.device import choose_device
+from cpm_tune.engine.memory import keep_freed_memory
 from cpm_tune.spec import Execution
 
 T = TypeVar("T")
@@ -86,4 +87,6 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = choose_device(execution.device, own.local_rank)
+    if device.type == "cpu":
+        keep_freed_memory()
     return TorchEngine(device, precision, own, checkpointing=execution.checkpointing)
