@@ -1,3 +1,35 @@
-"""cpm-tune: delta tuning of CPM-Ant on the Chinese CUGE benchmark, with comparable results."""
+"""cpm-tune: delta tuning of CPM-Ant on the Chinese CUGE benchmark, with comparable results.
+
+import cpm_tune as ct
+
+backbone = ct.load_backbone()
+print(backbone.generate("床前明月光，")[0])
+run = ct.tune("lcqmc", "lora")
+print(run.test.value, run.folder)
+
+docs/python.md has an example of each. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cpm_tune.api import Backbone, Run, load_backbone, load_run, tune
+    from cpm_tune.errors import UserError
 
 __version__ = "0.1.0"
+__all__ = ["Backbone", "Run", "UserError", "load_backbone", "load_run", "tune"]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module 'cpm_tune' has no attribute '{name}'")
+    home = "cpm_tune.errors" if name == "UserError" else "cpm_tune.api"
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

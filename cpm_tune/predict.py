@@ -184,7 +184,6 @@ def _write(
     from cpm_tune.decode import generate
 
     stream = iter(rows)
-    banned = [encoder.tokenizer.ids[name] for name in ("<pad>", "<s>", "<unk>", "<d>", "</d>")]
     while chunk := list(islice(stream, _WRITTEN_AT_ONCE)):
         prefixes = [encoder.prefix(row) for row in chunk]
         with _evaluating(model), engine.autocast():
@@ -193,7 +192,7 @@ def _write(
                 [ids for ids, _ in prefixes],
                 decoding,
                 stop=(encoder.tokenizer.eos,),
-                banned=banned,
+                banned=encoder.tokenizer.never_written,
                 segment=encoder.encoding.segment,
                 n_prompt=encoder.n_prompt,
                 micro_tokens=micro_tokens,

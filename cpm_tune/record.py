@@ -214,11 +214,15 @@ def write_record(folder: Path, record: AnyRecord) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file beside its place, flush it to disk and rename it."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_record(path: Path) -> RunRecord:
@@ -240,13 +244,9 @@ def read_any_record(path: Path) -> AnyRecord:
         raw = path.read_bytes()
         record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path}: not a valid run record: {place or 'file'}: {first['msg']}."
-        ) from error
+        raise UserError(f"{path}: not a valid run record: {_fault(error)}.") from error
     except OSError as error:
-        raise UserError(f"{path}: not readable ({error}).") from error
+        raise UserError(f"{path}: not readable ({error.strerror}).") from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
     split = record.split if isinstance(record, SystemRecord) else "test"
@@ -257,6 +257,21 @@ def read_any_record(path: Path) -> AnyRecord:
     ):
         raise UserError(f"{path}: a finished run without its {split} {record.ranks_by}.")
     return record
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault of a record, in our words where pydantic's are about its own workings."""
+    first = error.errors()[0]
+    kind, place = first["type"], ".".join(map(str, first["loc"]))
+    if kind == "json_invalid":
+        return f"not whole JSON ({first['ctx']['error']})"
+    if kind in ("model_type", "dataclass_type") and not place:
+        return "the JSON is no object"
+    if kind == "missing":
+        return f"'{place}' is missing"
+    if place == "schema_version":
+        return f"schema_version is {first['input']!r}, expected {first['ctx']['expected']}"
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _is_system(raw: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,8 @@ from cpm_tune.folders import new_folder
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan, data_folder, find_template
-from cpm_tune.record import FILE, RunRecord, read_record
+from cpm_tune.record import FILE, RunRecord, ScoreRecord, read_record
 from cpm_tune.registry import load_task
-from cpm_tune.spec import RunSpec
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
@@ -32,7 +31,7 @@ def plan_of(
 
     Raises UserError where task, template or backbone are no longer what the run had.
     """
-    record = _finished(run)
+    record = finished_record(run)
     spec = record.spec
     task = load_task(spec.task, include)
     template = find_template(task, spec.template)
@@ -41,7 +40,7 @@ def plan_of(
             f"{run}: task {task.name} or its template '{template.name}' has changed since the run; "
             "use the version of cpm-tune it was made with."
         )
-    folder = _backbone(record, backbone)
+    folder = backbone_folder(record, backbone)
     splits = find_splits(task, data_folder(task, data), (split,))
     delta = parse_config(spec.delta, str(run / FILE))
     return (
@@ -50,7 +49,8 @@ def plan_of(
     )
 
 
-def _finished(run: Path) -> RunRecord:
+def finished_record(run: Path) -> RunRecord:
+    """The record of a run; raise UserError if there is none, or the run is not finished."""
     record = read_record(run / FILE)
     if record.status != "finished":
         raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
@@ -71,8 +71,8 @@ def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFo
 
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 
-    record = _finished(run)
-    folder = _backbone(record, backbone)
+    record = finished_record(run)
+    folder = backbone_folder(record, backbone)
     if record.spec.backbone.init == "random":
         model = random_backbone(folder.config, record.spec.seed, torch.float32)
     else:
@@ -80,18 +80,29 @@ def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFo
     return model.eval(), folder, record
 
 
-def _other_delta(folder: Path, model: CPMAnt, spec: RunSpec) -> Delta:
-    """Insert a delta from its folder: ours, or a LoRA in PEFT's format."""
+def insert_saved(folder: Path, model: CPMAnt, backbone_sha256: str) -> Delta:
+    """Insert a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
+
+    Raises UserError if it belongs to another backbone, random weights among them.
+    """
     from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
-    from cpm_tune.delta.insert import insert, load_delta
+    from cpm_tune.delta.insert import WEIGHTS, insert, load_delta
 
+    if (folder / FILE).is_file():
+        record = finished_record(folder)
+        if record.spec.backbone.init == "random":
+            raise UserError(f"{folder}: this delta was trained on random weights, the control.")
+        if (folder / WEIGHTS).is_file():
+            check_delta(folder, record)
     if not (folder / PEFT_CONFIG).is_file():
-        return load_delta(folder, model, spec.backbone.sha256)
+        return load_delta(folder, model, backbone_sha256)
     config, state = read_peft(folder, model)
-    return insert(model, config, spec.backbone.sha256, 0, values=state)
+    return insert(model, config, backbone_sha256, 0, values=state)
 
 
-def _backbone(record: RunRecord, name: str | None) -> BackboneFolder:
+def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
+    """Where a run's backbone is (now, if a name or path is given); raise UserError if it is not
+    the one that the run had."""
     place = name or record.backbone.path
     if name is None and not Path(place).is_dir():
         place = record.backbone.name  # the embedded one, of another installation
@@ -102,6 +113,16 @@ def _backbone(record: RunRecord, name: str | None) -> BackboneFolder:
             f"{record.spec.backbone.sha256[:12]}…); give it with --backbone."
         )
     return folder
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A split's scores by metric (none without answers), what was written, what is to be told."""
+
+    split: str
+    scores: dict[str, ScoreRecord]
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...]
 
 
 def predict_run(
@@ -115,11 +136,11 @@ def predict_run(
     limit: int | None = None,
     submission: bool = False,
     include: Sequence[Path] = (),
-) -> None:
+) -> Predicted:
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
-    instead of the run's. Prints the scores of a labelled split. `out` appears whole or not at all.
+    instead of the run's. `out` appears whole or not at all.
     """
     from cpm_tune.data.store import read_split
     from cpm_tune.delta.insert import load_delta
@@ -137,7 +158,7 @@ def predict_run(
         rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
         model = load_backbone(plan)
         if delta_from is not None:
-            plan = replace(plan, delta=_other_delta(delta_from, model, spec).config)
+            plan = replace(plan, delta=insert_saved(delta_from, model, spec.backbone.sha256).config)
         elif spec.recipe is not None:
             check_delta(run, record)
             load_delta(run, model, spec.backbone.sha256)
@@ -149,8 +170,5 @@ def predict_run(
             assert task.submission is not None
             file = part / task.submission.file
             notes += write_submission(task, rows, scored.predictions, file)
-    for name, score in scored.scores.items():
-        print(f"{split} {name} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  n={score.n}")
-    for note in dict.fromkeys((*scored.warnings, *notes)):
-        print(f"warning    {note}")
-    print(f"written    {', '.join(str(p) for p in sorted(place.iterdir()))}")
+    said = tuple(dict.fromkeys((*scored.warnings, *notes)))
+    return Predicted(split, scored.scores, tuple(sorted(place.iterdir())), said)

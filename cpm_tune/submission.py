@@ -44,7 +44,8 @@ def read_answers(task: Task, path: Path, data: SplitFile) -> tuple[list[Answer],
     Raises UserError for a file that does not belong to the data or cannot be read.
     """
     if not path.is_file():
-        raise UserError(f"--predictions {path}: there is no such file.")
+        said = "a folder, expected a file" if path.is_dir() else "there is no such file"
+        raise UserError(f"--predictions {path}: {said}.")
     kind = get_metric(task.metrics[0]).prediction
     if kind == "nll":
         raise UserError(f"task {task.name} ranks by a likelihood, which predictions do not hold.")
@@ -70,7 +71,9 @@ def _is_own(path: Path) -> bool:
         first = next(json_lines(path), None)
     except UserError:
         return False
-    return first is not None and isinstance(first[1], dict) and "prediction" in first[1]
+    if first is None or not isinstance(first[1], dict):
+        return False
+    return "prediction" in first[1] or (len(first[1]) == 2 and "id" in first[1])
 
 
 def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[Answer]:
@@ -92,9 +95,9 @@ def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[Answer]:
         if name not in known:
             raise UserError(f"{where}: the {data.split} split has no row '{name}'.")
     if len(known) == len(ids):
-        twice = next((where for where, name, _ in listed if found[name][0] != where), None)
+        twice = next((found[name][0] for at, name, _ in listed if found[name][0] != at), None)
         if twice is not None:
-            raise UserError(f"{twice}: its id comes again; expected each one once.")
+            raise UserError(f"{twice}: its id was there before; expected each one once.")
         chosen = [found[name] for name in ids]
     else:
         for (where, name, _), expected in zip(listed, ids, strict=True):

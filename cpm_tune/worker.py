@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpm_tune.cli import interruption, run
@@ -18,14 +18,14 @@ from cpm_tune.engine.place import end_with_parent, place
 from cpm_tune.errors import ProcessLostError, UserError
 
 
-def work(argv: Sequence[str], main: bool) -> int:
+def work(argv: Sequence[str], main: bool, run: Callable[[Sequence[str]], int] = run) -> int:
     """Run a command as one process of several; return its exit code."""
     try:
         return run(argv)
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
-        _tell(str(error))
+        _tell(error)
         return 2
     except KeyboardInterrupt as stop:
         if main:
@@ -35,15 +35,23 @@ def work(argv: Sequence[str], main: bool) -> int:
         return error.exit_code  # the launcher knows which one
 
 
-def _tell(sentence: str) -> None:
-    said = {"message": sentence, "extraInfo": {"timestamp": int(time.time())}}
+def _tell(error: UserError) -> None:
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    extra = {"timestamp": int(time.time()), **({"py_callstack": notes} if notes else {})}
+    said = {"message": str(error), "extraInfo": extra}
     file = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
     file.write_text(json.dumps({"message": said}), encoding="utf-8")
 
 
-if __name__ == "__main__":
-    end_with_parent()
-    rank = place(os.environ).rank
-    if rank:
+def begin() -> tuple[list[str], bool]:
+    """The command line after the launcher's process id, with which this process ends; and whether
+    this is the process that speaks."""
+    end_with_parent(int(sys.argv[1]))
+    main = place(os.environ).rank == 0
+    if not main:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-    sys.exit(work(sys.argv[1:], rank == 0))
+    return sys.argv[2:], main
+
+
+if __name__ == "__main__":
+    sys.exit(work(*begin()))

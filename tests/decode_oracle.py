@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.decode import Hypothesis
+from cpm_tune.delta.config import LoraConfig
+from cpm_tune.delta.insert import insert
 from cpm_tune.spec import Decoding
 
 SEGMENT, N_PROMPT = 2, CONFIG.prompt_length
@@ -45,6 +48,27 @@ def lively(
 def backbone(seed: int = 2, config: CPMAntConfig = CONFIG, **scales: float) -> CPMAnt:
     """A small lively model, ready to generate."""
     return lively(random_backbone(config, seed, torch.float32), **scales).eval()
+
+
+def with_lora(model: CPMAnt) -> CPMAnt:
+    """Put a LoRA in that changes much."""
+    delta = insert(model, LoraConfig(), "0" * 64, seed=1)
+    with torch.no_grad():
+        for parameter in delta.parameters.values():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return model
+
+
+def make(kind: str) -> CPMAnt:
+    """A backbone that is plain, has a LoRA at work, or lacks sub-blocks."""
+    if kind == "plain":
+        return backbone()
+    if kind == "lora":
+        return with_lora(backbone())
+    masks = ((True, False), (False, True), (False, False))
+    if kind == "all absent":
+        masks = ((True, True),) * 3
+    return backbone(config=replace(CONFIG, mask_modules=masks))
 
 
 def random_prefixes(lengths: Sequence[int], seed: int = 0, vocab: int = CONFIG.vocab_size) -> Any:

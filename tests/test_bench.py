@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from bench_runs import SETTINGS, results, start, words, write_data
 from conftest import CLI
 from filelock import FileLock
+from same_runs import assert_same, read_run
 
 from cpm_tune.bench.cells import Cell, make_cells, plan_of
 from cpm_tune.bench.processes import Processes
@@ -180,3 +182,57 @@ def test_a_failed_cell_is_named_the_others_go_on_and_it_runs_once_mended(
     code, said, _ = cli(*line)
     assert code == 0
     assert "finished   4 of 4 cells, 2 of them now" in said
+
+
+class KillsARank:
+    """Kills the second process of a cell as soon as it is there."""
+
+    def __init__(self, executor: Processes) -> None:
+        self.executor, self.group = executor, list[int]()
+
+    def started(self, slot: int, cell: Cell) -> None:
+        threading.Thread(target=self.kill, daemon=True).start()
+
+    def kill(self) -> None:
+        while len(self.group) < 2:
+            time.sleep(0.01)
+            self.group = [child for worker in self.executor.pids for child in children(worker)]
+        os.kill(self.group[1], signal.SIGKILL)
+
+    def ended(self, slot: int | None, ending: Ending) -> None: ...
+    def again(self, slot: int, cell: Cell, why: str) -> None: ...
+    def tick(self) -> None: ...
+
+
+def children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+def test_a_cell_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    out, more = tmp_path / "out", {"tasks": "lcqmc", "deltas": "lora", "controls": ()}
+    cells = cells_of(data, small_backbone, nproc=2, **more)
+    executor = Processes(out, 2)
+    watcher = KillsARank(executor)
+    try:
+        (ending,) = run_cells(cells, executor, out, watcher)
+    finally:
+        executor.stop()
+    assert ending.failure is not None
+    assert f"process 1 of 2 (pid {watcher.group[1]}) was killed by SIGKILL" in ending.failure.error
+    assert not any(Path(f"/proc/{pid}").exists() for pid in watcher.group)
+
+    axes = ("--tasks", "lcqmc", "--control", "none", "--nproc", "2")
+    code, said, _ = cli(*words(out, data, small_backbone, *axes))
+    assert code == 0
+    assert "processes  2" in said
+    (cell,) = cells
+    one = execute(plan_of(cell), tmp_path / "one").folder
+    record, lines = read_run(out / cell.run_id)
+    assert_same(read_run(one), (record, lines))
+    assert record.environment is not None
+    assert record.environment.world_size == 2
+    assert not list((out / ".bench" / "failed").iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from bench_runs import words, write_data
 from conftest import CLI
 
 from cpm_tune.bench.cells import Cell, make_cells
-from cpm_tune.bench.processes import threads_for
+from cpm_tune.bench.processes import gpus_of, threads_for
 from cpm_tune.bench.schedule import Ending, Queue, run_cells
 from cpm_tune.bench.state import History
 from cpm_tune.bench.suite import make_suite
@@ -75,6 +76,10 @@ MISTAKES = {
     "tasks: [ccpm]\nset: {train.lr: 1}\ngrid: {train.lr: [1, 2]}": "keep one of the two",
     "tasks: [ccmp]": "Did you mean 'ccpm'?",
     "deltas: [lora]": "tasks is missing",
+    "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]": "Did you mean 'match'?",
+    "tasks: [ccpm]\nseeds: 3-1": "seeds.0 is '3-1': expected a whole number.",
+    "tasks: [ccpm]\nnproc: 0": "nproc is 0: expected a whole number from 1.",
+    "tasks: [ccpm]\nset: {run.nproc: 2}": "there is no setting 'run.nproc'",
     "tasks: [ccpm]\nseeds: []": "seeds",
     "- ccpm": "expected a mapping",
     "tasks: [": "not readable YAML",
@@ -88,6 +93,26 @@ def test_a_mistake_is_a_sentence(text: str, cli: CLI, tmp_path: Path) -> None:
     assert MISTAKES[text] in error
     assert not said
     assert not (tmp_path / "o").exists()
+
+
+def test_a_match_written_wrong_is_one_mistake(tmp_path: Path) -> None:
+    text = "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]"
+    with pytest.raises(UserError) as caught:
+        make_suite(suite_file(tmp_path, text), {})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_range_of_seeds(tmp_path: Path) -> None:
+    assert make_suite(None, {"tasks": "ccpm", "seeds": "1-3,7"}).seeds == (1, 2, 3, 7)
+    assert make_suite(suite_file(tmp_path, "tasks: ccpm\nseeds: 2-3"), {}).seeds == (2, 3)
+
+
+def test_a_results_folder_that_is_none_is_refused_before_the_plan(cli: CLI, tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    code, said, error = cli("bench", "--tasks", "ccpm", "--out", place)
+    assert (code, said) == (2, "")
+    assert f"--out {place}: cannot be written (it is a file)" in error
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
@@ -135,9 +160,12 @@ class Fake:
         self.slots, self.retries, self.endings = slots, retries, endings
         self.ran: list[tuple[int, str]] = []
         self.waiting: dict[int, Report] = {}
+        self.taken: dict[str, list[int]] = {}
 
-    def start(self, slot: int, cell: Cell) -> None:
+    def start(self, slots: Sequence[int], cell: Cell) -> None:
+        slot = slots[0]
         self.ran.append((slot, cell.run_id))
+        self.taken[cell.run_id] = list(slots)
         status = self.endings.get(cell.run_id, ["failed"]).pop(0)
         self.waiting[slot] = Report(cell.run_id, status, error="as told")  # type: ignore[arg-type]
 
@@ -162,6 +190,41 @@ def test_a_lost_cell_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
     endings = run_cells([first, second], fake, tmp_path, Silent())
     assert [run_id for _, run_id in fake.ran] == [first.run_id] * 3 + [second.run_id] * 2
     assert [ending.failure.error for ending in endings if ending.failure] == ["as told"] * 2
+
+
+def test_a_cell_of_several_processes_takes_as_many_slots(tmp_path: Path) -> None:
+    text = "tasks: [ccpm]\ndeltas: [lora, prefix, bitfit, adapter]\ncontrols: []\nnproc: 1\n"
+    text += "cells:\n- {match: {delta: prefix}, nproc: 2}\n- {match: {delta: bitfit}, nproc: 3}\n"
+    cells = make_cells(make_suite(suite_file(tmp_path, text), {}))
+    assert {cell.delta: cell.nproc for cell in cells} == {
+        **{"lora": 1, "prefix": 2, "bitfit": 3, "adapter": 1}
+    }
+    fake = Fake(3, 0, {})
+    run_cells(cells, fake, tmp_path / "out", Silent())
+    ran = {name.split(".")[1]: slots for name, slots in fake.taken.items()}
+    assert ran == {"bitfit": [0, 1, 2], "prefix": [0, 1], "lora": [2], "adapter": [0]}
+    again = make_cells(make_suite(suite_file(tmp_path, text), {"nproc": 1}))
+    assert {cell.nproc for cell in again} == {1}
+    assert {cell.run_id for cell in again} == {cell.run_id for cell in cells}
+
+
+def test_a_cell_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
+    axes = ("--tasks", "ccpm", "--control", "none", "--out", tmp_path / "o")
+    code, said, error = cli("bench", *axes, "--nproc", "2", "--jobs", "1")
+    assert code == 2
+    assert "a cell of 2 processes (ccpm lora cpm-ant-tiny seed 1) does not fit" in error
+    assert not said
+    code, said, _ = cli("bench", *axes, "--nproc", "2", "--dry-run")
+    assert code == 0
+    assert ", 2 processes\n" in said
+
+
+@pytest.mark.parametrize(
+    ("slots", "gpus", "own"),
+    [([3], ["0", "1"], "1"), ([2, 3], list("0123"), "2,3"), ([0, 1], ["7"], "7"), ([0], [], None)],
+)
+def test_gpus_go_round_among_the_slots(slots: list[int], gpus: list[str], own: str | None) -> None:
+    assert gpus_of(slots, gpus) == own
 
 
 def test_neighbours_go_to_one_process_and_a_control_goes_first() -> None:

@@ -62,6 +62,24 @@ def test_one_seed_has_the_interval_of_its_record_by_name() -> None:
     assert cell.interval == "one run: Wilson"
 
 
+def test_seeds_with_one_score_are_no_certainty() -> None:
+    """Student's interval over equal values has no width; what the runs' own ones cover has."""
+    records = [made.make_record("ccpm", "b", "lora", seed) for seed in (1, 2)]
+    scores = [
+        r.test.model_copy(update={"value": 0.5, "low": low})
+        for r, low in zip(records, (0.3, 0.4), strict=True)
+    ]
+    same = [
+        r.model_copy(update={"scores": {**r.scores, "test": {r.ranks_by: score}}})
+        for r, score in zip(records, scores, strict=True)
+    ]
+    cell = board(*same).rows[0].cells["ccpm"]
+    assert cell.std == 0
+    assert cell.low == pytest.approx(30)
+    assert cell.high == pytest.approx(100 * max(r.test.high for r in same))
+    assert cell.interval == "the same score in 2 seeds, so of the runs: Wilson"
+
+
 def test_bleu_is_in_points_already_and_a_fraction_becomes_points() -> None:
     bleu, accuracy = (made.make_record(task, "b", "lora", 1) for task in ("kdconv", "ccpm"))
     (row,) = board(bleu, accuracy).rows

@@ -175,8 +175,16 @@ def test_quoted_rows_are_marked_apart_and_can_be_hidden(opened: Page) -> None:
     assert len(quoted) == 11
     assert all(row.find_elements("css selector", ".tag") for row in quoted)
     assert not opened.all("#table tr.quoted .best")
+    (xxl,) = [row.text for row in quoted if "mT5-XXL" in row.text]
+    assert "183.3" in xxl, "rounded as in every other format, not cut"
+    assert "151.9" in xxl
     opened.one("#show-quoted").click()
     assert not opened.all("#table tr.quoted")
+
+
+def test_a_large_number_keeps_its_zeros(opened: Page) -> None:
+    (row,) = [r for r in opened.all("#table tr[data-row]") if "</script>" in r.text]
+    assert "200k" in row.text
 
 
 def test_rows_are_chosen_for_the_figures(opened: Page) -> None:

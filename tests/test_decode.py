@@ -20,6 +20,7 @@ from decode_oracle import (
     generate,
     lively,
     log_prob,
+    make,
     naive_search,
     random_prefixes,
 )
@@ -29,8 +30,6 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Sequence, Target
 from cpm_tune.data.pack import pack
-from cpm_tune.delta.config import LoraConfig
-from cpm_tune.delta.insert import insert
 from cpm_tune.errors import UserError
 from cpm_tune.predict import candidate_scores
 from cpm_tune.registry import load_task
@@ -42,25 +41,6 @@ TOLERANCE = 1e-5
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def with_lora(model: CPMAnt) -> CPMAnt:
-    delta = insert(model, LoraConfig(), "0" * 64, seed=1)
-    with torch.no_grad():
-        for parameter in delta.parameters.values():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    return model
-
-
-def make(kind: str) -> CPMAnt:
-    if kind == "plain":
-        return backbone()
-    if kind == "lora":
-        return with_lora(backbone())
-    masks = ((True, False), (False, True), (False, False))
-    if kind == "all absent":
-        masks = ((True, True),) * 3
-    return backbone(config=replace(CONFIG, mask_modules=masks))
 
 
 @pytest.fixture(scope="module")

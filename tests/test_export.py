@@ -189,6 +189,8 @@ def test_opendelta_loads_its_export(config: LoraConfig, tmp_path: Path) -> None:
 def test_a_run_is_exported_and_comes_back(
     cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
+    from transformers import AutoTokenizer
+
     words = ["--task", "lcqmc", "--data", data, "--backbone", small_backbone, "--control", "none"]
     words += ["--set", "train.max_steps=3", "--set", "train.lr=1", "--out", tmp_path / "results"]
     assert cli(*words, "--delta", "lora")[0] == 0
@@ -201,6 +203,10 @@ def test_a_run_is_exported_and_comes_back(
     assert {p.name for p in (tmp_path / "hf").iterdir()} == {
         *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json")
     }
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    text = "怎么养猫，\n如何 养鱼？A4"
+    ids = open_folder(small_backbone).tokenizer().encode(text)
+    assert theirs(text)["input_ids"] == [theirs.bos_token_id, *ids]
     before = sorted((tmp_path / "peft").iterdir())
     code, _, error = cli("export", run, "--to", "merged", "--out", tmp_path / "peft")
     assert (code, "is there already" in error) == (2, True)

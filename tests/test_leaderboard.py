@@ -98,6 +98,21 @@ def test_corrupt_foreign_failed_and_unfinished_files_are_named_and_left_out(tmp_
     assert len(warnings) == 6
 
 
+def test_links_are_followed_once_and_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    results, run = tmp_path / "results", tmp_path / "results" / "ccpm.x"
+    run.mkdir(parents=True)
+    (run / "run.json").symlink_to(tmp_path / "nowhere")
+    (results / "circle").symlink_to(results, target_is_directory=True)
+    (tmp_path / "elsewhere" / "ccpm.y").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "ccpm.y" / "run.json").write_text("")
+    (results / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    _, left_out = read_results(results)
+    assert [line.split(":")[0] for line in left_out] == [
+        str(run / "run.json"),
+        str(results / "more" / "ccpm.y" / "run.json"),
+    ]
+
+
 def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:
     store(tmp_path / "a", record())
     store(tmp_path / "b", record())

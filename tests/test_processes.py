@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, rows, write_jsonl
 from kills import ended, in_child
+from same_runs import Run, assert_same, read_run
 
 from cpm_tune.engine.launch import cause
 from cpm_tune.engine.place import Place, place
 from cpm_tune.errors import ProcessLostError
 from cpm_tune.inputs import read_inputs
 from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.record import RunRecord, read_record
 from cpm_tune.run import execute
 from cpm_tune.worker import work
 
@@ -91,7 +91,7 @@ def start(
     return [in_child(lambda rank=rank: run(rank)) for rank in range(world_size)]
 
 
-def finish(plan: Plan, out: Path, world_size: int) -> tuple[RunRecord, list[dict[str, Any]]]:
+def finish(plan: Plan, out: Path, world_size: int) -> Run:
     """Carry out a run; return its record and its predictions of dev and test.
 
     One process is this one: what it imports, the children do not have to.
@@ -101,31 +101,7 @@ def finish(plan: Plan, out: Path, world_size: int) -> tuple[RunRecord, list[dict
     else:
         assert [ended(child) for child in start(plan, out, world_size)] == [0] * world_size
     (found,) = (path for path in out.iterdir() if path.name != ".locks")
-    lines = [
-        json.loads(line)
-        for split in ("dev", "test")
-        for line in (found / f"predictions.{split}.jsonl").read_text().splitlines()
-    ]
-    return read_record(found / "run.json"), lines
-
-
-def curve(record: RunRecord) -> list[float]:
-    assert record.training is not None
-    return [value for point in record.training.curve for value in (point.loss, point.dev)]
-
-
-def assert_same(one: Any, several: Any) -> None:
-    """The same to 1e-5 for the same weights. Training may come out apart in its weights: Adam makes
-    whole steps of what is rounding only (a bias of the keys has no gradient in exact numbers)."""
-    (record, lines), (other, found) = one, several
-    assert [line["id"] for line in found] == [line["id"] for line in lines]
-    assert [line["prediction"] for line in found] == [line["prediction"] for line in lines]
-    for line, again in zip(lines, found, strict=True):
-        near = 1e-5 if record.training is None else 1e-3
-        assert again["scores"] == pytest.approx(line["scores"], abs=near)
-    assert other.scores == record.scores
-    if record.training is not None:
-        assert curve(other) == pytest.approx(curve(record), abs=1e-4)
+    return read_run(found)
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_a_submission_that_does_not_fit_is_one_sentence(
     ("line", "said"),
     [
         ({"id": "nobody", "prediction": 1}, "has no row 'nobody'"),
-        ({"id": "201", "prediction": 1}, "comes again"),
+        ({"id": "201", "prediction": 1}, "was there before"),
         ({"id": "200", "prediction": 5}, "prediction is 5, expected one of the labels 0, 1"),
         ({"id": "200"}, "expected"),
     ],
@@ -220,7 +220,7 @@ def test_predictions_that_do_not_fit_are_one_sentence(
     words = ("score", "--task", "lcqmc", "--data", data, "--out", tmp_path / "out", "--name", "S")
     code, _, error = cli(*words, "--predictions", path)
     assert code == 2
-    assert "x.jsonl:2" in error or said == "comes again"
+    assert "x.jsonl:2" in error
     assert said in error
 
 

@@ -54,6 +54,7 @@ class Tokenizer:
         self.entries = {index: entry for entry, index in ids.items()}
         self.bos, self.eos = ids["<s>"], ids["</s>"]
         self.pad, self.unk = ids["<pad>"], ids["<unk>"]
+        self.never_written = tuple(ids[special] for special in SPECIALS if special != "</s>")
         self._jieba: Any = None
         self._longest = max(map(len, ids))
         self._pieces = lru_cache(maxsize=200_000)(self._cut_word)
@@ -94,6 +95,22 @@ class Tokenizer:
         for word in self._jieba.cut(text, cut_all=False):
             ids.extend(self._pieces(word))
         return ids
+
+    def unknown(self, text: str) -> list[str]:
+        """What `encode` makes <unk> of, in order: characters, and how too long words begin."""
+        if self.unk not in self.encode(text):
+            return []
+        found = []
+        for word in self._jieba.cut(text, cut_all=False):
+            if len(word) > MAX_WORD:
+                found.append(f"{word[:10]}…")
+                continue
+            start = 0
+            for index in self._pieces(word):
+                if index == self.unk:
+                    found.append(word[start])
+                start += 1 if index == self.unk else len(self.entries[index])
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; inverts `encode` for text within the vocabulary.

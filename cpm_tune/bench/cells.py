@@ -22,7 +22,7 @@ _WHOLE = ("template", "precision", "limit")  # what an override replaces beside 
 class Cell:
     """One run of a suite. `needs` is the run id of its zero-shot control, which has to be there
     first; `group` says which backbone and data it needs, so that neighbours share them; `about` are
-    the settings in which the suite's cells differ."""
+    the settings in which the suite's cells differ; `nproc` is in how many processes it runs."""
 
     request: Request
     control: Control | None
@@ -33,6 +33,7 @@ class Cell:
     group: tuple[str, str]
     needs: str | None = None
     about: str = ""
+    nproc: int = 1
 
     @property
     def name(self) -> str:
@@ -154,7 +155,7 @@ def _add(work: _Expansion, task: str, delta: str, backbone: str, seed: int) -> N
         work.used |= {(number, key) for key in (*scope.set, *scope.grid) if applies(key)}
     last: dict[str, Any] = {}
     for _, cell in scopes:
-        last |= cell.model_dump(include=set(_WHOLE), exclude_none=True)
+        last |= cell.model_dump(include={*_WHOLE, "nproc"}, exclude_none=True)
     request = Request(
         task,
         delta,
@@ -172,7 +173,7 @@ def _add(work: _Expansion, task: str, delta: str, backbone: str, seed: int) -> N
         about = " ".join(f"{key.partition('.')[2]}={value}" for key, value in settings.items())
         own = replace(request, settings={**values, **settings})
         try:
-            _add_runs(work, own, about)
+            _add_runs(work, own, about, last.get("nproc", suite.nproc))
         except UserError as error:
             for line in str(error).splitlines():
                 work.problems.setdefault(line, where)
@@ -199,16 +200,16 @@ def _applies(task: str, delta: str, include: Sequence[Path]) -> Any:
     return applies
 
 
-def _add_runs(work: _Expansion, request: Request, about: str) -> None:
+def _add_runs(work: _Expansion, request: Request, about: str, nproc: int) -> None:
     plan = make_plan(request)
     zero = plan.zero_shot()
     wants_zero = "zero-shot" in work.suite.controls and plan.spec.recipe is not None
     if wants_zero:
-        _put(work, request, zero, "zero-shot", about="", needs=None)
+        _put(work, request, zero, "zero-shot", "", None, nproc)
     needs = zero.spec.run_id if wants_zero else None
-    _put(work, request, plan, None, about, needs)
+    _put(work, request, plan, None, about, needs, nproc)
     if "random-backbone" in work.suite.controls and plan.spec.recipe is not None:
-        _put(work, request, plan.on_random_backbone(), "random-backbone", about, None)
+        _put(work, request, plan.on_random_backbone(), "random-backbone", about, None, nproc)
 
 
 def _put(
@@ -218,6 +219,7 @@ def _put(
     control: Control | None,
     about: str,
     needs: str | None,
+    nproc: int,
 ) -> None:
     spec = plan.spec
     weights = f"{spec.backbone.init} {plan.folder.path} {spec.precision}"
@@ -235,6 +237,7 @@ def _put(
             (weights, spec.task),
             needs,
             about,
+            nproc,
         ),
     )
 

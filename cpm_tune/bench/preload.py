@@ -1,16 +1,29 @@
-"""Imported once by the server that workers are forked from: what a cell needs; runs nothing."""
+"""Imported once by the server that workers are forked from: what a cell needs; runs nothing.
 
-import datasets  # noqa: F401
-import scipy.stats  # noqa: F401
-import sklearn.metrics  # noqa: F401
-import torch.utils.tensorboard  # noqa: F401
+What libraries say while they are imported is left out: it would run into the table of cells. An
+import that fails is tried again, and told, in the worker that needs it.
+"""
 
-import cpm_tune.bench.worker
-import cpm_tune.data.store
-import cpm_tune.engine
-import cpm_tune.score
-import cpm_tune.train  # noqa: F401
-from cpm_tune.backbone.tokenizer import make_segmenter
-from cpm_tune.delta import models  # noqa: F401  imports OpenDelta
+import os
 
-make_segmenter().initialize()
+_stderr, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(_nowhere, 2)
+try:
+    import datasets  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import sklearn.metrics  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+
+    import cpm_tune.bench.worker
+    import cpm_tune.data.store
+    import cpm_tune.engine
+    import cpm_tune.score
+    import cpm_tune.train  # noqa: F401
+    from cpm_tune.backbone.tokenizer import make_segmenter
+    from cpm_tune.delta import models  # noqa: F401  imports OpenDelta
+
+    make_segmenter().initialize()
+finally:
+    os.dup2(_stderr, 2)
+    os.close(_stderr)
+    os.close(_nowhere)

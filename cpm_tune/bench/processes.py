@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,16 +27,17 @@ _PATIENCE = 30.0  # seconds that a worker gets to save its state before it is ki
 
 
 class Executor(Protocol):
-    """Where cells run: `slots` of them at a time."""
+    """Where cells run, in `slots` processes at a time."""
 
     slots: int
-    retries: int  # how often a cell is run again after its process was lost
+    retries: int  # how often a cell is run again after a process of it was lost
 
-    def start(self, slot: int, cell: Cell) -> None:
-        """Begin a cell in a free slot."""
+    def start(self, slots: Sequence[int], cell: Cell) -> None:
+        """Begin a cell in free slots, one for each of its processes."""
 
     def wait(self, timeout: float) -> Mapping[int, Report]:
-        """The slots whose cells ended, as soon as there is one, or after `timeout` seconds."""
+        """The first slots of the cells that ended, as soon as there is one, or after `timeout`
+        seconds."""
 
     def stop(self) -> None:
         """End everything now; unfinished cells keep what they saved."""
@@ -67,18 +68,21 @@ class Processes:
         self._cells: dict[int, Cell] = {}
         self._threads = threads_for(slots)
 
-    def start(self, slot: int, cell: Cell) -> None:
-        if slot not in self._workers:
-            self._workers[slot] = self._spawn()
-        self._cells[slot] = cell
+    def start(self, slots: Sequence[int], cell: Cell) -> None:
+        first, *others = slots
+        if first not in self._workers:
+            self._workers[first] = self._spawn()
+        for slot in others:  # their memory is the group's; a worker ends when its pipe closes
+            if slot in self._workers:
+                self._workers.pop(slot)[1].close()
+        self._cells[first] = cell
         with contextlib.suppress(OSError):  # it died meanwhile: `wait` tells
-            self._workers[slot][1].send(cell)
+            self._workers[first][1].send((cell, slots))
 
     def _spawn(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=serve, args=(theirs, self._out, Path.cwd(), self._threads), daemon=True
-        )
+        about = (theirs, self._out, Path.cwd(), self._threads, self.slots)
+        process = self._context.Process(target=serve, args=about, daemon=True)
         process.start()
         theirs.close()
         return process, ours
@@ -140,9 +144,10 @@ def _ending(code: int | None) -> str:
     return f"its process ended with exit code {code}."
 
 
-def serve(pipe: Connection, out: Path, directory: Path, threads: int) -> None:
-    """Carry out the cells that come through the pipe until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal tells us both
+def serve(pipe: Connection, out: Path, directory: Path, threads: int, slots: int) -> None:
+    """Carry out the cells that come through the pipe until it closes, as one of `slots` workers."""
+    # The parent decides; a terminal tells us both. Blocked, since a group sets handlers of its own.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(directory)
     _end_with_parent()
@@ -150,13 +155,29 @@ def serve(pipe: Connection, out: Path, directory: Path, threads: int) -> None:
         faulthandler.enable(sys.stderr)
     from cpm_tune.bench.worker import Worker
 
-    worker = Worker(out, threads)
+    worker, gpus = Worker(out, threads), visible_gpus()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # SIGTERM: its state is saved
         while True:
-            cell: Cell = pipe.recv()
+            cell, taken = pipe.recv()
+            own = gpus_of(taken, gpus) if slots > 1 else None
+            if own is not None and cell.nproc == 1:  # the same slot, so the same GPU, every time
+                os.environ["CUDA_VISIBLE_DEVICES"] = own
             with contextlib.redirect_stdout(sys.stderr):
-                report = worker.carry_out(cell)
+                report = worker.carry_out(cell, own)
             pipe.send(report)
+
+
+def visible_gpus() -> list[str]:
+    """The names of the GPUs that this process may use, without initialising CUDA."""
+    import torch
+
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return said.split(",") if said else list(map(str, range(torch.cuda.device_count())))
+
+
+def gpus_of(slots: Sequence[int], gpus: Sequence[str]) -> str | None:
+    """CUDA_VISIBLE_DEVICES for these slots: the GPUs go round; None where there are none."""
+    return ",".join(dict.fromkeys(gpus[s % len(gpus)] for s in slots)) if gpus else None
 
 
 def _end_with_parent() -> None:

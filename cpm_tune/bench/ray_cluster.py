@@ -1,4 +1,5 @@
-"""Workers on a Ray cluster: actors, each with the CPUs and GPUs that one cell asks for.
+"""Workers on a Ray cluster: actors, each on one machine, with the CPUs and GPUs that one cell's
+processes ask for.
 
 Results, data and backbones have to be in folders that every machine sees under the same path. A
 cell that is lost with its machine is run again on another one.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,18 @@ class _Remote:
 
 
 class RayActors:
-    """`slots` actors (0: as many as the cluster has room for), made when they are needed."""
+    """Actors of `slots` processes in all (0: as many as the cluster has room for), made when they
+    are needed."""
 
     retries = 2
 
-    def __init__(self, out: Path, slots: int, address: str | None, cpus: int, gpus: int) -> None:
-        """Raises UserError if Ray is missing, not reachable, or has no room for one cell."""
+    def __init__(
+        self, out: Path, slots: int, address: str | None, cpus: int, gpus: int, largest: int = 1
+    ) -> None:
+        """A process has so many CPUs and GPUs, a cell no more than `largest` processes.
+
+        Raises UserError if Ray is missing, not reachable, or no machine has room for a cell.
+        """
         if importlib.util.find_spec("ray") is None:
             raise UserError(
                 "--executor ray: Ray is not installed; run: pip install 'cpm-tune[ray]'"
@@ -60,27 +67,46 @@ class RayActors:
                 raise UserError(
                     f"--ray-address {address}: no Ray cluster there ({said})."
                 ) from error
-        have = ray.cluster_resources()
-        room = [int(have.get("CPU", 0)) // cpus]
-        room += [int(have.get("GPU", 0)) // gpus] if gpus else []
-        if min(room) < 1:
+        room = []
+        for node in ray.nodes():
+            have = node["Resources"] if node["Alive"] else {}
+            own = [int(have.get("CPU", 0)) // cpus]
+            own += [int(have.get("GPU", 0)) // gpus] if gpus else []
+            room.append(min(own))
+        if max(room, default=0) < largest:
+            if self._ours:
+                ray.shutdown()
             raise UserError(
-                f"a cell asks for {cpus} CPU and {gpus} GPU, the Ray cluster has "
-                f"{have.get('CPU', 0):g} and {have.get('GPU', 0):g}; ask for less."
+                f"a cell of {largest} process{'es' if largest > 1 else ''} asks for "
+                f"{cpus * largest} CPU and {gpus * largest} GPU on one machine; no machine of the "
+                f"Ray cluster has room for more than {max(room, default=0)} such processes; ask "
+                "for less."
             )
-        self.slots = min(slots or min(room), min(room))
-        self._actor = ray.remote(_Remote).options(
-            num_cpus=cpus, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD"
-        )
+        self.slots = min(slots or sum(room), sum(room))
+        self._cpus, self._gpus = cpus, gpus
         self._actors: dict[int, Any] = {}
+        self._sizes: dict[int, int] = {}  # processes of the cells that an actor was made for
         self._ready: dict[int, Any] = {}
         self._placed: dict[int, int] = {}  # how often in a row a slot's actor never began
         self._running: dict[Any, tuple[int, Cell]] = {}
 
-    def start(self, slot: int, cell: Cell) -> None:
+    def start(self, slots: Sequence[int], cell: Cell) -> None:
+        import ray
+
+        slot = slots[0]
+        for other in slots:
+            if other in self._actors and (other != slot or self._sizes[other] != cell.nproc):
+                ray.kill(self._actors.pop(other))
         if slot not in self._actors:
-            self._actors[slot] = self._actor.remote(self._out, self._threads, Path.cwd())
+            made = ray.remote(_Remote).options(
+                num_cpus=self._cpus * cell.nproc,
+                num_gpus=self._gpus * cell.nproc,
+                max_restarts=0,
+                scheduling_strategy="SPREAD",
+            )
+            self._actors[slot] = made.remote(self._out, self._threads, Path.cwd())
             self._ready[slot] = self._actors[slot].ready.remote()
+            self._sizes[slot] = cell.nproc
         self._running[self._actors[slot].carry_out.remote(cell)] = (slot, cell)
 
     def wait(self, timeout: float) -> Mapping[int, Report]:
@@ -101,7 +127,7 @@ class RayActors:
             except ray.exceptions.RayError as error:  # its process or its machine is gone
                 ray.kill(self._actors.pop(slot))
                 if self._never_began(slot):
-                    self.start(slot, cell)
+                    self.start([slot], cell)
                     continue
                 said = str(error).strip().splitlines()[0]
                 ended[slot] = Report(cell.run_id, "lost", error=said)

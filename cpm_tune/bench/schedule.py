@@ -53,10 +53,11 @@ class Queue:
     def __bool__(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def take(self, slot: int) -> Cell | None:
-        """The next cell for a slot; None if there is none whose control is there by now."""
+    def take(self, slot: int, room: int = 1) -> Cell | None:
+        """The next cell for a slot, of no more than `room` processes; larger ones first. None if
+        there is none whose control is there by now."""
         pending = {c.run_id for c in (*self._waiting, *self._running.values())}
-        ready = [cell for cell in self._waiting if cell.needs not in pending]
+        ready = [c for c in self._waiting if c.needs not in pending and c.nproc <= room]
         if not ready:
             return None
         others = [group for i, group in enumerate(self._last) if i != slot and i in self._running]
@@ -68,7 +69,7 @@ class Queue:
             shares = last is None or last[0] == cell.group[0]
             return (1 if shares else 3) + (cell.group in others)
 
-        chosen = min(ready, key=distance)  # the first of the nearest
+        chosen = min(ready, key=lambda cell: (-cell.nproc, distance(cell)))  # the first nearest
         self._waiting.remove(chosen)
         self._running[slot], self._last[slot] = chosen, chosen.group
         return chosen
@@ -91,12 +92,14 @@ def run_cells(
     cells: Sequence[Cell], executor: Executor, out: Path, watcher: Watcher
 ) -> list[Ending]:
     """Run all cells and return how each ended. Failures are noted in the results folder; a cell
-    whose process is lost is run again as often as the executor allows.
+    whose process is lost is run again as often as the executor allows. None may have more processes
+    than the executor has slots.
 
     The caller stops the executor, also when this is interrupted.
     """
     queue = Queue(cells, executor.slots)
     free = set(range(executor.slots))
+    taken: dict[int, Sequence[int]] = {}  # by the first slot of a cell
     lost: dict[str, int] = {}
     endings: list[Ending] = []
 
@@ -110,12 +113,13 @@ def run_cells(
 
     while queue:
         for slot in sorted(free):
-            if (cell := queue.take(slot)) is not None:
-                free.discard(slot)
+            if slot in free and (cell := queue.take(slot, len(free))) is not None:
+                taken[slot] = [slot, *sorted(free - {slot})[: cell.nproc - 1]]
+                free.difference_update(taken[slot])
                 watcher.started(slot, cell)
-                executor.start(slot, cell)
+                executor.start(taken[slot], cell)
         for slot, report in executor.wait(_TICK).items():
-            free.add(slot)
+            free.update(taken.pop(slot))
             lost[report.run_id] = lost.get(report.run_id, 0) + (report.status == "lost")
             again = report.status == "lost" and lost[report.run_id] <= executor.retries
             cell = queue.end(slot, again=again)

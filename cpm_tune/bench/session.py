@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import signal
 import sys
 import time
@@ -25,7 +27,7 @@ FINISHED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray runs and what each cell asks it for; `jobs` 0: as many cells as fit."""
+    """Where Ray runs and what each process of a cell asks it for."""
 
     address: str | None = None
     cpus: int = 1
@@ -42,17 +44,28 @@ def bench(
     quiet: bool = False,
 ) -> int:
     """Run a suite; return 0 if every cell is finished, 1 if some failed, 130 or 143 if a signal
-    ended it. `jobs` processes here, or with `cluster` on Ray (0: one, or as many as fit).
+    ended it. `jobs` processes at a time here, or with `cluster` on Ray (0: those of the largest
+    cell, or as many as fit).
 
     Finished cells are not run again. Raises UserError, before anything runs, for every mistake.
     """
     out = suite.out
     cells = make_cells(suite)
     standing, history = stand(out, cells, only_failed), History(out)
-    slots = max(1, min(jobs or 1, len(standing.todo) or 1))
+    largest = max((cell.nproc for cell in standing.todo), default=1)
+    if jobs and jobs < largest:
+        (first, *_) = [cell.name for cell in standing.todo if cell.nproc == largest]
+        raise UserError(
+            f"--jobs {jobs}: a cell of {largest} processes ({first}) does not fit; give --jobs "
+            f"{largest} or more, or a smaller nproc."
+        )
+    wanted = sum(cell.nproc for cell in standing.todo) or 1
+    slots = min(jobs or largest, wanted)
     where = f"{slots} {'process' if slots == 1 else 'processes'}"
     if cluster is not None:
-        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU a cell"
+        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU a process"
+    if standing.todo and not dry_run:
+        _make(out)
     if not quiet or dry_run:
         print(show.plan_text(standing, history, out, where, slots), flush=True)
     if dry_run:
@@ -60,21 +73,26 @@ def bench(
         return FINISHED
     if not standing.todo:
         return _nothing(standing)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be written ({error.strerror}); choose another."
-        ) from error
 
     def start() -> Executor:
         if cluster is None:
             return Processes(out, slots)
         from cpm_tune.bench.ray_cluster import RayActors
 
-        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus)
+        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, largest)
 
     return _run(start, standing, history, out, quiet)
+
+
+def _make(out: Path) -> None:
+    """The results folder, before anything is said: what is wrong with it comes first."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        said = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"--out {out}: cannot be written ({said}); choose another.") from error
 
 
 def _nothing(standing: Standing) -> int:

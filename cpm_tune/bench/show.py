@@ -30,6 +30,8 @@ def plan_text(standing: Standing, history: History, out: Path, where: str, slots
         "backbones": list(dict.fromkeys(cell.backbone for cell in cells)),
         "seeds": sorted({cell.seed for cell in cells if cell.control != "zero-shot"}),
     }
+    if any(cell.nproc > 1 for cell in cells):
+        axes["processes"] = sorted({cell.nproc for cell in cells})
     lines = [f"{axis:10} {', '.join(map(str, values))}" for axis, values in axes.items()]
     said = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     lines.append(f"cells      {len(cells)}: {said}")
@@ -54,7 +56,8 @@ def cell_list(standing: Standing, history: History) -> str:
     for cell in standing.cells:
         state, seconds = standing.states[cell.run_id], history.seconds(cell)
         time_ = "" if state == "done" or seconds is None else duration(seconds)
-        lines.append(f"{state:11}{cell.name:48} {time_:>9}  {cell.run_id}")
+        name = cell.name + (f" x{cell.nproc}" if cell.nproc > 1 else "")
+        lines.append(f"{state:11}{name:48} {time_:>9}  {cell.run_id}")
     return "\n".join(lines)
 
 
@@ -134,6 +137,7 @@ class Live:
 
         self._left = {cell.run_id: cell for cell in cells}
         self._total, self._failed = len(cells), 0
+        self._settings = any(cell.about for cell in cells)
         self._history, self._out, self._slots = history, out, slots
         self._running: dict[int, tuple[Cell, float]] = {}
         self._started = time.monotonic()
@@ -188,15 +192,20 @@ class Live:
             box=None,
             padding=(0, 2, 0, 0),
         )
-        for column in ("#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"):
+        heads = ["#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"]
+        if not self._settings:
+            heads.remove("settings")
+        for column in heads:
             table.add_column(column, overflow="fold")
         for slot, (cell, started) in sorted(self._running.items()):
             step, dev = progress(self._out, cell)
             delta = "zero-shot" if cell.control == "zero-shot" else cell.delta
+            group = f" x{cell.nproc}" if cell.nproc > 1 else ""
             random = "random " if cell.control == "random-backbone" else ""
             spent = duration(time.monotonic() - started)
-            row = [str(slot + 1), cell.request.task, delta, random + cell.backbone]
-            row += [str(cell.seed), cell.about, step, dev, spent]
+            row = [f"{slot + 1}{group}", cell.request.task, delta, random + cell.backbone]
+            row += ["" if cell.control == "zero-shot" else str(cell.seed)]
+            row += [cell.about] * self._settings + [step, dev, spent]
             table.add_row(*map(Text, row))
         return table
 

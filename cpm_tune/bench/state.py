@@ -105,9 +105,10 @@ class History:
 
     def remaining(self, cells: Iterable[Cell], slots: int) -> tuple[float, int]:
         """Seconds for these cells on so many processes, and how many cells are of unknown time."""
-        known = [self.seconds(cell) for cell in cells]
-        found = [seconds for seconds in known if seconds is not None]
-        spread = max(sum(found) / slots, max(found, default=0.0))
+        known = [(self.seconds(cell), cell.nproc) for cell in cells]
+        found = [(seconds, nproc) for seconds, nproc in known if seconds is not None]
+        work = sum(seconds * nproc for seconds, nproc in found)
+        spread = max(work / slots, max((seconds for seconds, _ in found), default=0.0))
         return spread, len(known) - len(found)
 
 

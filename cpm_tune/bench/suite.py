@@ -21,6 +21,13 @@ from cpm_tune.spec import Decoding, Encoding, Execution, Recipe
 
 Control = Literal["zero-shot", "random-backbone"]
 CONTROLS: tuple[Control, ...] = ("zero-shot", "random-backbone")
+_KINDS = {  # what pydantic's kinds of faults mean
+    **{"too_short": "expected at least one", "string_too_short": "expected a name"},
+    **{"int_": "expected a whole number", "bool_": "expected true or false"},
+    **{"path_": "expected a path", "string_": "expected a text", "dict_": "expected a mapping"},
+    **{"model_": "expected a mapping", "tuple_": "expected a list", "list_": "expected a list"},
+}
+_MOST_SEEDS = 1000  # of a range: more is a slip
 _PARTS: Mapping[str, Any] = {
     "train": Recipe,
     "encode": Encoding,
@@ -34,6 +41,21 @@ def _listed(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return [value] if isinstance(value, int) else value
+
+
+def _seeds(value: Any) -> Any:
+    """A list of seeds; "1-3" means 1, 2 and 3."""
+    listed = _listed(value)
+    if not isinstance(listed, list | tuple):
+        return listed
+    found: list[Any] = []
+    for item in listed:
+        first, _, last = str(item).partition("-")
+        if first.isdecimal() and last.isdecimal() and 0 <= int(last) - int(first) < _MOST_SEEDS:
+            found += range(int(first), int(last) + 1)
+        else:
+            found.append(item)
+    return found
 
 
 def _flat(settings: Any) -> Any:
@@ -64,6 +86,7 @@ Settings = Annotated[dict[str, Any], BeforeValidator(_flat)]
 Values = Annotated[list[Any], Field(min_length=1)]
 Grid = Annotated[dict[str, Values], BeforeValidator(_flat)]
 Limit = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
 
 
 class _Part(BaseModel):
@@ -86,6 +109,7 @@ class Override(_Part):
     template: Name | None = None
     precision: Literal["fp32", "bf16"] | None = None
     limit: Limit | None = None
+    nproc: Count | None = None
     set: Settings = {}
     grid: Grid = {}
 
@@ -96,11 +120,12 @@ class Suite(_Part):
     about: str = ""
     tasks: Names
     deltas: Names = ("lora",)
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_listed), Field(min_length=1)] = (1,)
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = (1,)
     backbones: Names = (EMBEDDED,)
     template: Name | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     limit: Limit | None = None
+    nproc: Count = 1
     skip_bad_rows: bool = False
     data: Path | None = None
     out: Path = Path("results")
@@ -123,8 +148,8 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
         where = str(path)
         values = {**_read(path), **values}
         said = options.get("set", {})
-        if said and isinstance(values.get("cells"), list):
-            values["cells"] = [_without(cell, said) for cell in values["cells"]]
+        if isinstance(values.get("cells"), list):
+            values["cells"] = [_without(cell, said, options) for cell in values["cells"]]
         if path is not None and said:
             values["set"] = {**_as_dict(_flat(_read(path).get("set"))), **said}
             grid = _flat(values.get("grid"))
@@ -133,7 +158,7 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
     try:
         suite = Suite.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(_sentences(error, where))) from error
+        raise UserError("\n".join(_sentences(error, path, options))) from error
     wrong = [f"{where}: {said}" for said in _unknown_settings(suite)]
     if wrong:
         raise UserError("\n".join(wrong))
@@ -144,11 +169,11 @@ def _as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _without(cell: Any, settings: Mapping[str, Any]) -> Any:
-    """An override without the settings that the command line gives."""
+def _without(cell: Any, settings: Mapping[str, Any], options: Iterable[str]) -> Any:
+    """An override without what the command line gives."""
     if not isinstance(cell, dict):
         return cell
-    kept = dict(cell)
+    kept = {key: value for key, value in cell.items() if key == "set" or key not in options}
     for part in ("set", "grid"):
         flat = _flat(cell.get(part))
         if isinstance(flat, dict):
@@ -169,10 +194,15 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _sentences(error: ValidationError, where: str) -> Iterable[str]:
-    for fault in error.errors():
+def _sentences(
+    error: ValidationError, path: Path | None, options: Mapping[str, Any]
+) -> Iterable[str]:
+    faults = error.errors()
+    foreign = {fault["loc"][:-1] for fault in faults if fault["type"] == "extra_forbidden"}
+    for fault in faults:
         *parents, last = fault["loc"] or ("",)
         place = ".".join(map(str, fault["loc"]))
+        where = str(path)
         if fault["type"] == "extra_forbidden":
             inside = ".".join(map(str, parents))
             model: type[BaseModel] = Suite
@@ -181,11 +211,26 @@ def _sentences(error: ValidationError, where: str) -> Iterable[str]:
             known = did_you_mean(str(last), model.model_fields)
             yield f"{where}: no key '{last}' in {inside or 'a suite'}.{known}"
         elif fault["type"] == "missing":
+            if last == "match" and fault["loc"][:-1] in foreign:
+                continue  # written wrong: said above or below
             hint = " (--tasks NAME,NAME)" if place == "tasks" else ""
             yield f"{where}: {place} is missing{hint}."
         else:
-            said = fault["msg"][0].lower() + fault["msg"][1:]
-            yield f"{where}: {place} is {fault['input']!r}: {said}."
+            axis = place.partition(".")[0]
+            shown = f"--{axis.replace('_', '-')}" if axis in options else f"{where}: {place}"
+            yield f"{shown} is {fault['input']!r}: {_expected(fault)}."
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    """What a value should have been."""
+    kind, about = str(fault["type"]), fault.get("ctx", {})
+    if kind == "greater_than_equal":
+        return f"expected a whole number from {about['ge']}"
+    if kind == "literal_error":
+        return f"expected {about['expected']}"
+    known = next((said for start, said in _KINDS.items() if kind.startswith(start)), None)
+    said = str(fault["msg"])
+    return known or said[0].lower() + said[1:]
 
 
 def _unknown_settings(suite: Suite) -> Iterable[str]:

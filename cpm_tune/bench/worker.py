@@ -1,6 +1,7 @@
 """What a worker process does: one cell after another, on one backbone and one reading of the data.
 
-Nothing here knows who sends the cells: `Worker.carry_out` is the one place where a cell is run.
+Nothing here knows who sends the cells: `Worker.carry_out` is the one place where a cell is run, in
+this process or in a group that it starts.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cpm_tune.bench.cells import Cell, plan_of
-from cpm_tune.errors import UserError
+from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.inputs import Inputs, load_backbone, read_inputs
 from cpm_tune.plan import Plan
-from cpm_tune.run import Outcome, execute
+from cpm_tune.run import Outcome, execute, finished
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
@@ -43,17 +44,23 @@ class Worker:
         self._backbone: tuple[Any, CPMAnt, int] | None = None
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
-    def carry_out(self, cell: Cell) -> Report:
+    def carry_out(self, cell: Cell, gpus: str | None = None) -> Report:
         """Run a cell (what is finished already is not run again); its errors are in the report.
 
-        This is where a cell that asks for several processes has to start them.
+        A cell of several processes has them as children of this one, on the GPUs that `gpus`
+        names as CUDA_VISIBLE_DEVICES does (None: all that this process sees).
         """
         import torch
 
         started = time.perf_counter()
         torch.set_num_threads(self._threads)
         try:
-            self._run(cell)
+            if cell.nproc > 1:
+                self._run_group(cell, gpus)
+            else:
+                self._run(cell)
+        except ProcessLostError as error:  # of its group
+            return Report(cell.run_id, "lost", time.perf_counter() - started, str(error))
         except Exception as error:  # the next cells are run, whatever this one met
             self._backbone = None  # it may carry a delta
             mine = isinstance(error, UserError)
@@ -63,9 +70,20 @@ class Worker:
                 "failed",
                 time.perf_counter() - started,
                 " ".join(said.split()),
-                "" if mine else traceback.format_exc(),
+                "\n".join(getattr(error, "__notes__", ())) if mine else traceback.format_exc(),
             )
         return Report(cell.run_id, "finished", time.perf_counter() - started)
+
+    def _run_group(self, cell: Cell, gpus: str | None) -> None:
+        import torch
+
+        from cpm_tune.bench.member import run_group
+
+        self._backbone = self._splits = None  # the group needs the memory
+        torch.cuda.empty_cache()
+        plan = plan_of(cell)
+        if finished(self._out, cell.run_id) is None:
+            run_group(cell, self._out, plan.execution.threads or self._threads, gpus)
 
     def _run(self, cell: Cell) -> None:
         plan = plan_of(cell)

@@ -5,6 +5,7 @@ COMMANDS = {
     "list": "cpm_tune.commands.inspect:list_",
     "show": "cpm_tune.commands.inspect:show",
     "doctor": "cpm_tune.commands.inspect:doctor",
+    "generate": "cpm_tune.commands.generate:generate",
     "predict": "cpm_tune.commands.predict:predict",
     "score": "cpm_tune.commands.score:score",
     "rescore": "cpm_tune.commands.rescore:rescore",

@@ -14,6 +14,7 @@ examples:
   {prog} bench --tasks ccpm,clozet --deltas lora,prefix --seeds 1,2 --jobs 2
   {prog} bench --tasks cuge-lite --deltas lora,adapter,prefix --seeds 1,2,3 --dry-run
   {prog} bench --suite SUITE --jobs 2
+  {prog} bench --tasks ccpm --deltas lora --nproc 2
   {prog} bench --suite SUITE --only-failed
 
 exit codes: 0 every cell is finished, 1 some failed, 2 a mistake in what was given, 130 or 143
@@ -55,18 +56,26 @@ def bench_parser(prog: str) -> Parser:
         dest="settings",
         help="as for tuning, wherever a task and delta knows the key; repeatable",
     )
+    suite.add_argument(
+        "--nproc",
+        metavar="N",
+        type=int,
+        help="processes of each cell, each with its own GPU or its share of the cores (default: 1)",
+    )
     suite.add_argument("--include", metavar="PATH", type=Path, action="append")
     suite.add_argument("--out", metavar="DIR", type=Path, help="default: results")
     how = p.add_argument_group("how to run it")
-    how.add_argument("--jobs", metavar="N", type=int, help="processes at a time (default: 1)")
+    how.add_argument(
+        "--jobs", metavar="N", type=int, help="processes at a time (default: those of one cell)"
+    )
     how.add_argument("--dry-run", action="store_true", help="print the plan and every cell")
     how.add_argument("--only-failed", action="store_true", help="only what failed before")
     how.add_argument("--quiet", action="store_true", help="print the ends of cells only")
     how.add_argument("--track", metavar="A,B", help="wandb, mlflow (extras of the same names)")
     how.add_argument("--executor", choices=["local", "ray"], default="local")
     how.add_argument("--ray-address", metavar="ADDRESS", help="default: the cluster, or a new one")
-    how.add_argument("--cpus-per-cell", metavar="N", type=int, help="Ray only (default: 1)")
-    how.add_argument("--gpus-per-cell", metavar="N", type=int, help="Ray only (default: 0)")
+    how.add_argument("--cpus-per-process", metavar="N", type=int, help="Ray only (default: 1)")
+    how.add_argument("--gpus-per-process", metavar="N", type=int, help="Ray only (default: 0)")
     how.add_argument("--debug", action="store_true", help="show tracebacks")
     return p
 
@@ -80,6 +89,7 @@ _OPTIONS = {
     "data": "data",
     "precision": "precision",
     "limit": "limit",
+    "nproc": "nproc",
     "skip_bad_rows": "skip_bad_rows",
     "include": "include",
     "out": "out",
@@ -110,13 +120,13 @@ def bench(argv: Sequence[str], prog: str) -> int:
     args = parser.parse_args(argv)
     if args.tasks is None and args.suite is None:
         parser.error("give --tasks or --suite")
-    for name, least in (("jobs", 1), ("cpus_per_cell", 1), ("gpus_per_cell", 0)):
+    for name, least in (("jobs", 1), ("cpus_per_process", 1), ("gpus_per_process", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
             shown = name.replace("_", "-")
             parser.error(f"--{shown} is {value}, expected a whole number from {least}")
     on_ray = args.executor == "ray"
-    for name in ("ray_address", "cpus_per_cell", "gpus_per_cell"):
+    for name in ("ray_address", "cpus_per_process", "gpus_per_process"):
         if getattr(args, name) is not None and not on_ray:
             parser.error(f"--{name.replace('_', '-')} goes with --executor ray")
     from cpm_tune.bench import session
@@ -126,7 +136,7 @@ def bench(argv: Sequence[str], prog: str) -> int:
     cluster = None
     if on_ray:
         cluster = session.Cluster(
-            args.ray_address, args.cpus_per_cell or 1, args.gpus_per_cell or 0
+            args.ray_address, args.cpus_per_process or 1, args.gpus_per_process or 0
         )
     return session.bench(
         suite,

@@ -10,7 +10,7 @@ from cpm_tune.arguments import make_parser
 
 def export(argv: Sequence[str], prog: str) -> int:
     """`export RUN --to FORMAT --out DIR`."""
-    from cpm_tune.export import FORMATS, export_run
+    from cpm_tune.export import FORMATS
 
     p = make_parser(
         f"{prog} export",
@@ -25,5 +25,7 @@ def export(argv: Sequence[str], prog: str) -> int:
     p.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder")
     p.add_argument("--backbone", metavar="NAME|DIR", help="where the run's backbone is now")
     args = p.parse_args(argv)
-    export_run(args.run, args.to, args.out, backbone=args.backbone)
+    from cpm_tune.api import load_run
+
+    load_run(args.run).export(args.to, args.out, backbone=args.backbone)
     return 0

@@ -77,6 +77,8 @@ def _tables(argv: Sequence[str], prog: str) -> int:
     args = p.parse_args(argv)
     from cpm_tune.leaderboard.export import by_ending, export, write
 
+    if args.out is not None and args.out.is_dir():
+        raise UserError(f"--out {args.out}: a folder; give the name of a file.")
     style = args.format or by_ending(args.out)
     text, notes = export(args.results, style, args.published, tuple(args.include), args.predictions)
     for note in notes:
@@ -84,8 +86,6 @@ def _tables(argv: Sequence[str], prog: str) -> int:
     if args.out is None:
         print(text)
         return 0
-    if args.out.is_dir():
-        raise UserError(f"--out {args.out}: a folder; give the name of a file.")
     write(args.out, text)
     print(f"{args.out}: written ({style}, {args.out.stat().st_size:,} bytes)")
     return 0

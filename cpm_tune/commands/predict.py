@@ -36,7 +36,16 @@ def predict(argv: Sequence[str], prog: str) -> int:
     args = p.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         p.error(f"--limit is {args.limit}, expected a whole number from 1")
-    from cpm_tune.rerun import predict_run
+    from cpm_tune.api import load_run
 
-    predict_run(**vars(args))
+    options = vars(args)
+    made = load_run(options.pop("run")).predict(**options)
+    for name, score in made.scores.items():
+        print(
+            f"{made.split} {name} {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]  "
+            f"n={score.n}"
+        )
+    for note in made.warnings:
+        print(f"warning    {note}")
+    print(f"written    {', '.join(map(str, made.files))}")
     return 0

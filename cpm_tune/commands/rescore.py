@@ -31,7 +31,11 @@ def rescore(argv: Sequence[str], prog: str) -> int:
             (
                 *(c.run_id, c.split, c.metric, f"{c.before.value:.4f}", f"{c.now.value:.4f}"),
                 f"{c.now.value - c.before.value:+.4f}",
-                "" if c.before.signature == c.now.signature else "signature",
+                ", ".join(
+                    name
+                    for name in ("low", "high", "n", "signature")
+                    if getattr(c.before, name) != getattr(c.now, name)
+                ),
             )
             for c in done.changes
         ]

@@ -58,6 +58,22 @@ class Example:
         return sum(len(sequence.ids) for sequence in self.sequences)
 
 
+def head(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) -> Ids:
+    """What every sequence begins with: the soft prompt of its type and `<s>`.
+
+    Raises UserError where the backbone has no such prompt or segment.
+    """
+    for setting, top in (("prompt_type", "prompt_types"), ("segment", "segment_types")):
+        value, limit = getattr(encoding, setting), getattr(config, top)
+        if value >= limit:
+            raise UserError(
+                f"encode.{setting} is {value}, but this backbone has {limit} ({top}); choose 0 to "
+                f"{limit - 1}."
+            )
+    start = config.vocab_size + encoding.prompt_type * config.prompt_length
+    return (*range(start, start + config.prompt_length), tokenizer.bos)
+
+
 class Encoder:
     """Encodes the rows of one task with one template and one vocabulary."""
 
@@ -79,15 +95,7 @@ class Encoder:
         self.answer, self.by_option = task.answer, template.by_option
         self.generates = isinstance(task.answer, Generate)
         self.answer_tokens = answer_tokens
-        for setting, top in (("prompt_type", "prompt_types"), ("segment", "segment_types")):
-            value, limit = getattr(encoding, setting), getattr(config, top)
-            if value >= limit:
-                raise UserError(
-                    f"encode.{setting} is {value}, but this backbone has {limit} ({top}); "
-                    f"choose 0 to {limit - 1}."
-                )
-        start = config.vocab_size + encoding.prompt_type * config.prompt_length
-        self.head = (*range(start, start + config.prompt_length), tokenizer.bos)
+        self.head = head(encoding, config, tokenizer)
         self.n_prompt = config.prompt_length
         self._soft, self._before_option = _placed(template, soft)
         own = task.answer.options if isinstance(task.answer, Options) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,19 @@ def starts_with(path: Path) -> str:
 def lines(path: Path) -> Records:
     """The lines of a UTF-8 text file without their ends; blank lines too."""
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            where = f"{path}:{number}"
-            try:
-                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                yield where, BadRow(f"{where}: not UTF-8 text; convert the file to UTF-8.")
-            else:
-                yield where, text.rstrip("\r\n")
+        yield from decoded(file, str(path))
+
+
+def decoded(raw_lines: Iterable[bytes], name: str) -> Records:
+    """The same of a stream that is called `name`."""
+    for number, raw in enumerate(raw_lines, start=1):
+        where = f"{name}:{number}"
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            yield where, BadRow(f"{where}: not UTF-8 text; convert the file to UTF-8.")
+        else:
+            yield where, text.rstrip("\r\n")
 
 
 def json_lines(path: Path) -> Records:

@@ -57,6 +57,7 @@ class Request:
     banned: frozenset[int]
     segment: int
     n_prompt: int
+    not_first: frozenset[int] = frozenset()
 
     @property
     def slots(self) -> int:
@@ -67,13 +68,20 @@ class Request:
 class Search:
     """The beams of one prefix; `parents` says which of the step before each of them extends."""
 
-    def __init__(self, prefix: tuple[int, ...], occurrence: int, request: Request) -> None:
-        """`occurrence` counts equal prefixes: each draws a sample of its own."""
-        self.prefix, self.request = prefix, request
+    def __init__(
+        self,
+        prefix: tuple[int, ...],
+        occurrence: int,
+        request: Request,
+        holes: tuple[int, ...] = (),
+    ) -> None:
+        """`occurrence` counts equal prefixes: each draws a sample of its own. `holes` are positions
+        of the prefix that are to be filled, in order; without any the text goes on behind it."""
+        self.prefix, self.request, self.holes = prefix, request, holes
         self.beams, self.parents = [Beam()], [0]
         self.ended: list[Hypothesis] = []
         if request.settings.sample:
-            generator = np.random.default_rng([request.settings.seed, occurrence, *prefix])
+            generator = np.random.default_rng([request.settings.seed, occurrence, *prefix, *holes])
             self.uniform = generator.random(request.settings.max_new_tokens)
 
     def advance(self, extensions: Sequence[Sequence[Extension]]) -> None:

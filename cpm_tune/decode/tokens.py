@@ -85,8 +85,9 @@ def extensions(
         )
     if settings.repetition_penalty != 1 and step:
         search = _penalised(logits, searches, request).log_softmax(-1)
-    not_now = request.stop if step < settings.min_new_tokens else ()
-    never = torch.tensor([*request.banned, *not_now], dtype=torch.long, device=logits.device)
+    not_now = {*request.banned, *(request.stop if step < settings.min_new_tokens else ())}
+    not_now |= request.not_first if step == 0 else set()
+    never = torch.tensor([*not_now], dtype=torch.long, device=logits.device)
     search = search.index_fill_(-1, never, NEVER).flatten(0, 1)
     if settings.sample:
         token = _drawn(search, searches, request, step)

@@ -73,10 +73,13 @@ class Delta:
         self._undo()
         self.parameters = {}
 
-    def save(self, folder: Path) -> None:
-        """Write delta.safetensors (the delta alone) and delta.json, each atomically."""
+    def save(self, folder: str | Path) -> None:
+        """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
+        made if it is not there."""
         from safetensors.torch import save_file
 
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         about = {
             "backbone_sha256": self.backbone_sha256,
             "config": self.config.model_dump(mode="json"),

@@ -1,7 +1,8 @@
 """Starts the processes of a run on this machine, watches them, and says why one ended.
 
 torch's elastic agent does the work that `torchrun` does: a free port, ranks, and the end of all
-when one ends. Every process runs `cpm_tune.worker` with the command line that was given here.
+when one ends. Every process runs `cpm_tune.worker` with the command line that was given here, or
+another module (`bench.member`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,50 +28,82 @@ USER_ERROR = 2
 _GRACE = 120  # seconds that processes have to finish their step and save
 
 
-def launch(argv: Sequence[str], nproc: int, nnodes: int = 1, rendezvous: str | None = None) -> None:
+def launch(
+    argv: Sequence[str],
+    nproc: int,
+    nnodes: int = 1,
+    rendezvous: str | None = None,
+    *,
+    module: str = "cpm_tune.worker",
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run the command `argv` in `nproc` processes here (and on `nnodes` - 1 other machines).
 
-    `rendezvous` is host:port on one of the machines, the same for all of them. Raises UserError
-    with a process's own sentence, ProcessLostError, or Interrupted for a signal.
+    `rendezvous` is host:port on one of the machines, the same for all of them; `environment` is
+    what the processes have beside this one's. Raises UserError with a process's own sentence (its
+    traceback, if it told one, is a note of the error), ProcessLostError, or Interrupted for a
+    signal.
     """
     if nnodes > 1 and not rendezvous:
         raise UserError(
             f"--nnodes {nnodes}: expected --rendezvous HOST:PORT, one of the machines and a free "
             "port, the same on every machine."
         )
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     from cpm_tune.interrupt import Interrupted
 
-    config = LaunchConfig(
-        min_nodes=nnodes,
-        max_nodes=nnodes,
-        nproc_per_node=nproc,
-        run_id="cpm-tune" if nnodes > 1 else uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint=rendezvous or "localhost:0",
-        max_restarts=0,
-        shutdown_timeout=_GRACE,
-    )
-    with _environment(nproc):
+    with _environment(nproc, environment or {}), _signals_as_before(), _folder() as logs:
+        config = LaunchConfig(
+            min_nodes=nnodes,
+            max_nodes=nnodes,
+            nproc_per_node=nproc,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            run_id="cpm-tune" if nnodes > 1 else uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint=rendezvous or "localhost:0",
+            max_restarts=0,
+            shutdown_timeout=_GRACE,
+        )
         try:
-            elastic_launch(config, sys.executable)("-m", "cpm_tune.worker", *argv)
+            elastic_launch(config, sys.executable)("-m", module, str(os.getpid()), *argv)
         except ChildFailedError as error:
             raise cause(error.failures, nproc * nnodes) from error
         except SignalException as error:
             raise Interrupted(int(error.sigval), "all processes have ended") from error
 
 
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Where processes tell their mistakes."""
+    return tempfile.TemporaryDirectory(prefix="cpm-tune.", ignore_cleanup_errors=True)
+
+
 @contextlib.contextmanager
-def _environment(nproc: int) -> Iterator[None]:
+def _signals_as_before() -> Iterator[None]:
+    """The agent sets handlers of its own and leaves them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.getsignal(n) for n in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _environment(nproc: int, own: Mapping[str, str]) -> Iterator[None]:
     """What the processes inherit: this package, wherever it lies, and their share of the cores."""
     before = dict(os.environ)
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGE.parent), path)))
     logging.disable(logging.CRITICAL)  # the agent's: what went wrong is said here
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    os.environ.update(own)
     try:
         yield
     finally:
@@ -89,7 +124,12 @@ def cause(failures: Mapping[int, ProcessFailure], world_size: int) -> Exception:
     failure = failures[rank]
     if failure.exitcode == USER_ERROR:
         said: Any = failure.message
-        return UserError(said["message"] if isinstance(said, dict) else said)
+        if not isinstance(said, dict):
+            return UserError(said)
+        told = UserError(said["message"])
+        if trace := said.get("extraInfo", {}).get("py_callstack"):
+            told.add_note(trace)
+        return told
     how = f"ended with exit code {failure.exitcode}"
     if failure.exitcode < 0:
         how = f"was killed by {failure.signal_name()}"

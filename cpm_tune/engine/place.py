@@ -33,14 +33,14 @@ def launched() -> bool:
     return place(os.environ).world_size > 1
 
 
-def end_with_parent() -> None:
-    """Get SIGTERM when the process that started this one is gone, however it ended (Linux)."""
+def end_with_parent(parent: int) -> None:
+    """Get SIGTERM when the process that started this one, `parent`, is gone, however it ended
+    (Linux)."""
     import ctypes
     import signal
     import sys
 
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it was gone already
             os.kill(os.getpid(), signal.SIGTERM)

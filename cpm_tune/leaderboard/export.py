@@ -11,6 +11,7 @@ from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.record import write_atomically
 
 ENDINGS = {
+    ".txt": "text",
     ".md": "md",
     ".csv": "csv",
     ".tex": "latex",
@@ -21,8 +22,16 @@ ENDINGS = {
 
 
 def by_ending(path: Path | None) -> str:
-    """The format that a file's ending names; text where there is none."""
-    return ENDINGS.get(path.suffix.lower(), "text") if path is not None else "text"
+    """The format that a file's ending names; text where there is none. UserError for another."""
+    if path is None or not path.suffix:
+        return "text"
+    found = ENDINGS.get(path.suffix.lower())
+    if found is None:
+        known = ", ".join(ENDINGS)
+        raise UserError(
+            f"--out {path}: no format has the ending '{path.suffix}' ({known}); give --format."
+        )
+    return found
 
 
 def export(

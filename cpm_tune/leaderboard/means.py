@@ -56,14 +56,21 @@ def points(score: ScoreRecord) -> int:
 def interval(
     values: Sequence[float], scores: Sequence[ScoreRecord], scale: float
 ) -> tuple[float, float, str]:
-    """A 95% interval and its method: Student's t over seeds, or one run's own interval."""
-    if len(values) == 1:
+    """A 95% interval and its method: Student's t over seeds, cut to what a score can be, or one
+    run's own interval. Seeds with one and the same score show no variance, which is no certainty:
+    their interval is what their own ones cover."""
+    n, middle = len(values), mean(values)
+    if min(values) == max(values):
         method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
         said = method.removeprefix("95% interval: ") or "as recorded"
-        return scale * scores[0].low, scale * scores[0].high, f"one run: {said}"
-    n, middle = len(values), mean(values)
+        low, high = min(score.low for score in scores), max(score.high for score in scores)
+        who = "one run" if n == 1 else f"the same score in {n} seeds, so of the runs"
+        return scale * low, scale * high, f"{who}: {said}"
     half = _t(n - 1) * stdev(values) / n**0.5
-    return middle - half, middle + half, f"Student's t over {n} seeds ({n - 1} degrees of freedom)"
+    low, high = middle - half, middle + half
+    if scale == 100:
+        low, high = max(low, 0.0), min(high, 100.0)
+    return low, high, f"Student's t over {n} seeds ({n - 1} degrees of freedom)"
 
 
 def mean(values: Iterable[float]) -> float:

@@ -145,7 +145,14 @@ def _radar(board: Board, rows: Sequence[Row | QuotedRow]) -> Figure | None:
         if None not in means:
             axes.fill(*ring, color=COLOURS[i], alpha=0.06)
     axes.set_xticks(angles, [_wrapped(name) for name in CAPABILITIES], fontsize=9)
-    axes.tick_params(axis="x", pad=18)
+    axes.tick_params(axis="x", pad=4)
+    for tick, angle in zip(axes.get_xticklabels(), angles, strict=True):
+        side = math.sin(angle)
+        tick.set_horizontalalignment(
+            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+        )
+        tick.set_verticalalignment("bottom" if angle == 0 else "center")
+    axes.spines["polar"].set_visible(False)
     axes.set_yticks([0.25, 0.5, 0.75, 1], [])
     axes.set_ylim(0, 1.05)
     axes.set_title("The seven capabilities; each axis ends at its best row", fontsize=11, pad=24)
@@ -175,9 +182,11 @@ def _scatter(board: Board, rows: Sequence[Row | QuotedRow], cost: str) -> Figure
         color="#0b5d7a",
         label="Pareto front",
     )
+    others = False
     for point in found:
         colour = chosen.get(point.name)
-        label = _plain(point.name) if colour else None
+        label = _plain(point.name) if colour else None if others else "other rows"
+        others = others or not colour
         size = 60 if colour else 28
         axes.scatter(
             point.cost, point.quality, s=size, color=colour or "#9a9fa8", label=label, zorder=3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cpm_tune.errors import UserError
 from cpm_tune.folders import run_lock
+from cpm_tune.leaderboard.results import record_files
 from cpm_tune.leaderboard.verify import differing
 from cpm_tune.paths import file_sha256
 from cpm_tune.predictions import (
@@ -63,7 +64,7 @@ def rescore_results(folder: Path, *, write: bool = False) -> Rescored:
     faults: list[str] = []
     notes: list[str] = []
     updated: dict[Path, AnyRecord] = {}
-    for path in sorted(folder.rglob(FILE)):
+    for path in record_files(folder, faults):
         if path.parent.name.endswith((".partial", ".old")):
             continue
         try:

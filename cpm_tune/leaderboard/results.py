@@ -45,7 +45,9 @@ class Results:
 def read_folder(folder: Path) -> Results:
     """Read a results folder; UserError if there is none."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
+        said = "a file, expected a results folder" if folder.exists() else ""
+        said = said or "there is no such results folder; run `tune.py --task …` first"
+        raise UserError(f"{folder}: {said}.")
     with without_collection():
         return _read(folder)
 
@@ -55,7 +57,7 @@ def _read(folder: Path) -> Results:
     systems: dict[str, System] = {}
     repeats: list[Found] = []
     left_out: list[str] = []
-    for path in map(Path, _record_files(folder, left_out)):
+    for path in record_files(folder, left_out):
         try:
             record = read_any_record(path)
         except UserError as error:
@@ -77,6 +79,7 @@ def _read(folder: Path) -> Results:
             left_out.append(f"{path}: the same run is there twice; one is counted.")
         else:
             runs[record.run_id] = found
+    left_out += _foreign(folder)
     return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
 
 
@@ -91,31 +94,46 @@ def _unusable(found: Found) -> str:
     return ""
 
 
-def _record_files(folder: Path, left_out: list[str]) -> Iterator[str]:
-    """Paths of records in order; a run's own folders are not searched.
+def record_files(folder: Path, left_out: list[str]) -> Iterator[Path]:
+    """Paths of records in order; a run's own folders are not searched. Halves of records and
+    folders that cannot be read are named in `left_out`."""
+    yield from map(Path, _below(str(folder), left_out))
 
-    JSON files that lie in the results folder itself, and halves of records, are named.
-    """
-    yield from _below(str(folder), left_out)
+
+def _foreign(folder: Path) -> Iterator[str]:
+    """JSON files that lie in the results folder itself."""
     for path in sorted(folder.glob("*.json")):
-        left_out.append(f"{path}: not a run's {FILE} in a folder of its own; skipped.")
+        if path.name == FILE:
+            yield f"{path}: the record of one run; give the folder above {folder}."
+        else:
+            yield f"{path}: not a run's {FILE} in a folder of its own; skipped."
 
 
 def _below(place: str, left_out: list[str]) -> Iterator[str]:
     try:
         with os.scandir(place) as entries:
-            folders = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+            folders = sorted(e.name for e in entries if _to_search(e))
     except OSError as error:
         left_out.append(f"{place}: not readable ({error.strerror}).")
         return
     for name in folders:
         path = os.path.join(place, name, FILE)  # noqa: PTH118 - ten thousand
-        if os.path.exists(path):  # noqa: PTH110
+        if os.path.lexists(path):  # a link to nothing is named, too
             yield path
         elif os.path.exists(f"{path}.part"):  # noqa: PTH110
             left_out.append(f"{path}.part: a half-written record; skipped.")
         else:
             yield from _below(os.path.join(place, name), left_out)  # noqa: PTH118
+
+
+def _to_search(entry: os.DirEntry[str]) -> bool:
+    """A folder, but no hidden one and no link to a folder that is being searched: a circle."""
+    if entry.name.startswith(".") or not entry.is_dir():
+        return False
+    if not entry.is_symlink():
+        return True
+    target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
+    return not here.is_relative_to(target)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.leaderboard.results import record_files
 from cpm_tune.record import FILE, AnyRecord, RunRecord, SystemRecord, read_any_record
 
 # What has to be equal for two runs to have answered the same questions.
@@ -64,8 +65,8 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such results folder.")
     found: dict[str, Entry] = {}
-    warnings = []
-    for path in sorted(folder.rglob(FILE)):
+    warnings: list[str] = []
+    for path in record_files(folder, warnings):
         try:
             record = read_any_record(path)
         except UserError as error:

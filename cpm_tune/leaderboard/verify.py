@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.results import record_files
 from cpm_tune.paths import file_sha256
 from cpm_tune.predictions import (
     from_predictions,
@@ -14,7 +15,7 @@ from cpm_tune.predictions import (
     read_predictions,
     score_predictions,
 )
-from cpm_tune.record import FILE, AnyRecord, RunRecord, ScoreRecord, read_any_record
+from cpm_tune.record import AnyRecord, RunRecord, ScoreRecord, read_any_record
 
 WEIGHTS = "delta.safetensors"
 TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise
@@ -24,8 +25,8 @@ def verify_results(folder: Path) -> tuple[int, list[str]]:
     """The number of finished records below a folder, and a sentence for each fault."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such results folder.")
-    n, faults = 0, []
-    for path in sorted(folder.rglob(FILE)):
+    n, faults = 0, list[str]()
+    for path in record_files(folder, faults):
         if path.parent.name.endswith((".partial", ".old")):
             continue
         n += 1

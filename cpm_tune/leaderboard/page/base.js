@@ -35,7 +35,7 @@ function score(value) {
 }
 function short(value) {
   for (const [unit, size] of [["B", 1e9], ["M", 1e6], ["k", 1e3]]) {
-    if (value >= size) return (value / size).toPrecision(3).replace(/\.?0+$/, "") + unit;
+    if (value >= size) return Number((value / size).toPrecision(3)) + unit;
   }
   return String(Math.round(value * 100) / 100);
 }

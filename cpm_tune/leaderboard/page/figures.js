@@ -51,13 +51,14 @@ function renderRadar() {
   const share = (i, v) => (state.base ? v / top : v / tops[i]);
   const w = widthOf("radar", 560);
   const narrow = w < 430;
-  const [cx, cy, r] = [w / 2, narrow ? 165 : 205, Math.min(155, w * (narrow ? 0.27 : 0.3))];
+  const r = Math.min(165, w * (narrow ? 0.27 : 0.3));
+  const [cx, cy] = [w / 2, r + 40];
   const point = (i, part) => {
     const angle = (2 * Math.PI * i) / SEVEN.length - Math.PI / 2;
     return [(cx + r * part * Math.cos(angle)).toFixed(1), (cy + r * part * Math.sin(angle)).toFixed(1)];
   };
   const rings = state.base ? ticks(0, top, 4).filter((v) => v > 0) : [0.25, 0.5, 0.75, 1];
-  const node = chart(w, 2 * cy + 10, t("radar"),
+  const node = chart(w, 2 * cy + 14, t("radar"),
     ...rings.map((v) => svg("path", { class: "grid", d: `M${SEVEN.map((_, i) => point(i, v / top).join(",")).join("L")}Z` })),
     ...SEVEN.map((_, i) => svg("path", { class: "grid", d: `M${cx},${cy}L${point(i, 1).join(",")}` })),
     ...(state.base ? rings.map((v) => label(cx + 4, cy - (r * v) / top + 4, short(v), "start")) : []),
@@ -65,7 +66,7 @@ function renderRadar() {
       const [x, y] = point(i, 1.1).map(Number);
       const anchor = Math.abs(x - cx) < 20 ? "middle" : x > cx ? "start" : "end";
       const words = wrapped(capabilityName(name), narrow ? 13 : 17);
-      const rise = y < cy - 100 ? words.length - 1 : y > cy + 60 ? 0 : (words.length - 1) / 2;
+      const rise = y < cy - r ? words.length - 1 : y > cy + r / 2 ? 0 : (words.length - 1) / 2;
       return words.map((word, k) => label(x, y + 4 + (k - rise) * 14, word, anchor, "strong"));
     }),
     ...rows.flatMap(({ row, values }) => {
@@ -177,16 +178,18 @@ function renderCurves() {
   }
   if (!lines.length) return put("curves", null, null);
   const [w, h, left, bottom, upper] = [widthOf("curves"), 330, 46, 44, 14];
-  const x1 = Math.max(...lines.map((l) => Math.max(...l.x)));
+  const steps = lines.flatMap((l) => l.x);
+  const [least, x1] = [Math.min(...steps), Math.max(...steps)];
+  const x0 = least > 0.2 * x1 && least < x1 ? least : 0; // few evaluations: no empty half
   const all = lines.flatMap((l) => l.y);
   let [y0, y1] = [Math.min(...all), Math.max(...all)];
   const room = (y1 - y0) * 0.06 || Math.abs(y1) * 0.05 || 1;
   [y0, y1] = [y0 - room, y1 + room];
-  const px = (v) => left + (v / x1) * (w - left - 20);
+  const px = (v) => left + 8 + ((v - x0) / (x1 - x0)) * (w - left - 32);
   const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
   const node = chart(w, h, `${t("curves")}: ${id}`,
     ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
-    ...ticks(0, x1, w < 500 ? 4 : 10).map((v) => label(px(v), h - bottom + 18, short(v))),
+    ...ticks(x0, x1, w < 500 ? 4 : 10).map((v) => label(px(v), h - bottom + 18, short(v))),
     label((left + w) / 2, h - 6, t("step"), "middle", "strong"),
     ...lines.flatMap(({ row, run, x, y }) => {
       const d = `M${x.map((v, i) => `${px(v).toFixed(1)},${py(y[i]).toFixed(1)}`).join("L")}`;

@@ -60,6 +60,10 @@ function head(columns, overall) {
       : sortableHead(`cost:${key}`, t(key), null, i === 0)));
   return el("thead", {}, top, second);
 }
+// A system that is no run of this package is called by its own name.
+function outside(row) {
+  return row.delta === "outside system";
+}
 function nameCell(row) {
   const box = el("input", { type: "checkbox", "aria-label": t("choose", rowName(row)) });
   box.checked = state.chosen.includes(row.id);
@@ -75,10 +79,10 @@ function nameCell(row) {
   });
   const settings = Object.entries(row.settings).map(([k, v]) => `${k.replace(/^(train|delta)\./, "")}=${v}`).join("  ");
   const name = el("span", {},
-    el("b", {}, row.quoted ? row.name : row.delta),
+    el("b", {}, row.quoted ? row.name : outside(row) ? row.backbone : row.delta),
     row.quoted ? el("span", { class: "tag" }, t("quoted")) : null,
     row.control ? el("span", { class: "tag" }, row.control) : null,
-    el("small", {}, row.quoted ? row.setting : row.backbone),
+    el("small", {}, row.quoted ? row.setting : outside(row) ? t("outside") : row.backbone),
     settings ? el("small", {}, settings) : null);
   const mark = colour(row.id);
   return el("th", { class: "name", scope: "row" }, el("span", { class: "pick" }, box, mark ? swatch(mark) : null, name));
@@ -122,7 +126,7 @@ function overallCell(row, key, columns, start) {
   let value;
   if (key === "coverage") value = String(row.coverage);
   else if (key === "mean") value = score(hierarchyMean(row, primary(columns)));
-  else value = score((row.indices[key.slice(6)] || {}).value).replace(/\.(\d)\d$/, ".$1");
+  else value = (row.indices[key.slice(6)] || {}).value?.toFixed(1) ?? "";
   return el("td", { class: `n plain${start ? " start" : ""}` }, value);
 }
 function costCell(row, key, start) {

@@ -62,6 +62,7 @@ const WORDS = {
   example: ["example", "样例"], options: ["options' scores", "选项得分"],
   prediction: ["prediction", "预测"], target: ["target", "答案"], verdict: ["right?", "是否正确"],
   right: ["✓ right", "✓ 正确"], wrong: ["✗ wrong", "✗ 错误"], undecided: ["–", "–"],
+  outside: ["outside system", "外部系统"],
   asked: ["as printed", "原文指标"], limited: ["not official data", "非官方数据"],
   none: ["none", "无"], noRows: ["No row fits these filters.", "没有符合筛选条件的行。"],
 };

@@ -1,0 +1,323 @@
+"""The Python interface: backbones that write, deltas in and out of them, runs and their scores.
+
+`import cpm_tune` offers what is here. The commands generate, predict, export and tune are these
+calls. Every mistake of a caller is a `UserError` of one sentence.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpm_tune.backbone.embedded import NAME as EMBEDDED
+from cpm_tune.errors import UserError
+from cpm_tune.record import RunRecord, ScoreRecord
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.checkpoint import BackboneFolder
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.decode.texts import Text, Writer
+    from cpm_tune.delta.insert import Delta
+    from cpm_tune.rerun import Predicted
+    from cpm_tune.spec import Encoding
+
+AnyPath = str | PathLike[str]
+
+
+def load_backbone(
+    backbone: AnyPath = EMBEDDED, *, precision: str = "fp32", device: str = "auto"
+) -> Backbone:
+    """Open a backbone: the embedded one, or a folder in any layout (docs/backbone.md).
+
+    precision: fp32, bf16 or fp16; device: auto, cpu, cuda or cuda:0. The weights are read when they
+    are first needed. Raises UserError where the folder is none.
+    """
+    from cpm_tune.backbone.checkpoint import open_folder
+    from cpm_tune.backbone.embedded import resolve
+
+    return Backbone(open_folder(resolve(str(backbone))), precision, device)
+
+
+class Backbone:
+    """A CPM-Ant backbone with at most one delta at work.
+
+    `model` is the torch module, `tokenizer` its tokenizer, `folder` where it comes from, `delta`
+    the delta inside it or None.
+    """
+
+    def __init__(
+        self,
+        folder: BackboneFolder,
+        precision: str = "fp32",
+        device: str = "auto",
+        *,
+        random_seed: int | None = None,
+    ) -> None:
+        """`random_seed` draws random weights of the folder's shape: a control's backbone."""
+        from cpm_tune.engine import make_engine
+        from cpm_tune.spec import Execution
+
+        if precision not in ("fp32", "bf16", "fp16"):
+            raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
+        self.folder, self.tokenizer = folder, folder.tokenizer()
+        self.delta: Delta | None = None
+        self._engine = make_engine(Execution(device=device), precision)
+        self._precision, self._seed = precision, random_seed
+        self._model: CPMAnt | None = None
+        self._encoding: Encoding | None = None
+
+    @property
+    def model(self) -> CPMAnt:
+        """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
+        import torch
+
+        from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+
+        if self._model is None:
+            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+            own = dtype[self._precision]
+            if self._seed is None:
+                model = load_weights(self.folder, own)
+            else:
+                model = random_backbone(self.folder.config, self._seed, own)
+            self._model = self._engine.prepare(model.eval().requires_grad_(False))
+        return self._model
+
+    # --- deltas ---
+
+    def insert_delta(self, delta: str = "lora", *, seed: int = 1, **settings: Any) -> Delta:
+        """Put a new delta in, to be trained: `delta.parameters` are its tensors by name.
+
+        `delta` is a preset's name or a JSON file, `settings` change its keys (lora_r=16). One that
+        is there is taken out.
+        """
+        from cpm_tune.delta.config import parse_config
+        from cpm_tune.delta.insert import insert
+        from cpm_tune.registry import load_preset
+
+        config = parse_config({**load_preset(delta), **settings}, f"delta {delta}")
+        self.remove_delta()
+        self.delta = insert(self.model, config, self.folder.sha256(), seed, self.tokenizer)
+        self._engine.prepare(self.model)
+        return self.delta
+
+    def load_delta(self, folder: AnyPath) -> Delta:
+        """Put a saved delta in: a run's folder, one written by `delta.save`, or a LoRA of PEFT's.
+
+        One that is there is taken out. Raises UserError if it belongs to another backbone.
+        """
+        from cpm_tune.record import FILE
+        from cpm_tune.rerun import finished_record, insert_saved
+
+        place = Path(folder)
+        if not place.is_dir():
+            raise UserError(f"{place}: there is no such folder; give a run's, or a delta's.")
+        record = finished_record(place) if (place / FILE).is_file() else None
+        self.remove_delta()
+        self.delta = insert_saved(place, self.model, self.folder.sha256())
+        self._engine.prepare(self.model.eval()).requires_grad_(False)
+        self._encoding = record.spec.encoding if record is not None else None
+        return self.delta
+
+    def remove_delta(self) -> None:
+        """Leave the backbone as it was, bit for bit."""
+        if self.delta is not None:
+            self.delta.remove()
+        self.delta = self._encoding = None
+
+    # --- texts ---
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        num: int = 1,
+        max_length: int | None = None,
+        batch_tokens: int = 8192,
+        where: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> list[Text]:
+        """Go on with prompts: `num` texts for each, prompt by prompt, the best first.
+
+        `settings` are the decoding's (docs/generate.md): max_new_tokens, beams, length_penalty,
+        repetition_penalty, repetition_window; sample, temperature, top_k, top_p, seed. Beam search
+        with 3 beams unless told otherwise. A text does not depend on what else is in the batch of
+        at most `batch_tokens` positions. `where` names the prompts in errors.
+        """
+        from cpm_tune.decode.texts import decoding
+
+        texts, places = _named(prompts, where)
+        chosen, writer = decoding(num, **settings), self._writer(max_length)
+        encoded = writer.encode(texts, chosen, places)
+        model, engine = self.model, self._engine
+        return writer.write(model, engine, texts, encoded, chosen, num, _checked(batch_tokens))
+
+    def stream(
+        self, prompt: str, *, max_length: int | None = None, where: str = "prompt", **settings: Any
+    ) -> Iterator[str]:
+        """Yield the text that `generate` returns piece by piece; greedy or sampling."""
+        from cpm_tune.decode.texts import decoding
+
+        settings.setdefault("beams", None if _draws(settings) else 1)
+        chosen, writer = decoding(**settings), self._writer(max_length)
+        if chosen.beams > 1:
+            raise UserError("beam search has no text before its end; stream greedily or sample.")
+        ((prefix, _),) = writer.encode([prompt], chosen, [where])
+        return writer.stream(self.model, self._engine, prefix, chosen)
+
+    def infill(
+        self,
+        texts: str | Sequence[str],
+        *,
+        num: int = 1,
+        blank_tokens: int | tuple[int, int] = (1, 4),
+        max_length: int | None = None,
+        batch_tokens: int = 8192,
+        where: Sequence[str] | None = None,
+        **settings: Any,
+    ) -> list[Text]:
+        """Fill the blanks of texts such as 今天____，我们去____{2}。: `num` ways for each.
+
+        A blank has as many tokens as its braces say, or `blank_tokens`: all lengths are tried, and
+        the best by log-probability / tokens^length_penalty (1) is kept. Settings as in `generate`.
+        """
+        from cpm_tune.decode.texts import decoding
+
+        if "max_new_tokens" in settings or "min_new_tokens" in settings:
+            raise UserError("max_new_tokens has no effect on blanks; give blank_tokens.")
+        least, most = (blank_tokens,) * 2 if isinstance(blank_tokens, int) else blank_tokens
+        if not 1 <= least <= most:
+            raise UserError(f"blank_tokens is {blank_tokens}, expected a number, or two like 1, 4.")
+        given, places = _named(texts, where)
+        settings.setdefault("length_penalty", 1.0)
+        chosen, writer = decoding(num, **settings), self._writer(max_length)
+        pairs = zip(given, places, strict=True)
+        holed = [writer.holed(text, place, range(least, most + 1)) for text, place in pairs]
+        model, engine = self.model, self._engine
+        return writer.fill(model, engine, given, holed, chosen, num, _checked(batch_tokens))
+
+    def _writer(self, max_length: int | None) -> Writer:
+        from cpm_tune.decode.texts import Writer
+
+        if max_length is not None and max_length < 1:
+            raise UserError(f"max_length is {max_length}, expected a whole number from 1.")
+        config = self.delta.config if self.delta is not None else None
+        return Writer(self.folder.config, self.tokenizer, config, self._encoding, max_length)
+
+
+def _draws(settings: Mapping[str, Any]) -> bool:
+    from cpm_tune.decode.texts import DRAWING
+
+    return bool(settings.get("sample")) or any(settings.get(name) is not None for name in DRAWING)
+
+
+def _named(
+    prompts: str | Sequence[str], where: Sequence[str] | None
+) -> tuple[list[str], Sequence[str]]:
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    return texts, where or [f"prompt {number}" for number in range(1, len(texts) + 1)]
+
+
+def _checked(batch_tokens: int) -> int:
+    if batch_tokens < 1:
+        raise UserError(f"batch_tokens is {batch_tokens}, expected a whole number from 1.")
+    return batch_tokens
+
+
+# --- runs ---
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its record (docs/runs.md) and its folder."""
+
+    record: RunRecord
+    folder: Path
+
+    @property
+    def test(self) -> ScoreRecord:
+        """The ranking metric on the test split, with its interval; the split must have answers."""
+        return self.record.test
+
+    def score(
+        self, split: str = "test", *, data: AnyPath | None = None, limit: int | None = None
+    ) -> dict[str, ScoreRecord]:
+        """Predict a split, of other data if given, and score it: by metric. Nothing is kept."""
+        with tempfile.TemporaryDirectory() as scratch:
+            out = Path(scratch) / "predictions"
+            return self.predict(split, data=data, limit=limit, out=out).scores
+
+    def predict(
+        self,
+        split: str = "test",
+        *,
+        data: AnyPath | None = None,
+        out: AnyPath | None = None,
+        **options: Any,
+    ) -> Predicted:
+        """Predict a split into a new folder; see `cpm_tune.rerun.predict_run` for the options."""
+        from cpm_tune.rerun import predict_run
+
+        data, out = (None if place is None else Path(place) for place in (data, out))
+        return predict_run(self.folder, split=split, data=data, out=out, **options)
+
+    def backbone(
+        self, where: AnyPath | None = None, *, precision: str | None = None, device: str = "auto"
+    ) -> Backbone:
+        """The run's backbone with its delta at work; `where` it is now, if it has moved."""
+        from cpm_tune.rerun import backbone_folder
+
+        spec = self.record.spec
+        folder = backbone_folder(self.record, None if where is None else str(where))
+        random = spec.seed if spec.backbone.init == "random" else None
+        made = Backbone(folder, precision or spec.precision, device, random_seed=random)
+        if spec.recipe is not None:
+            made.load_delta(self.folder)
+        return made
+
+    def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
+        """Take the delta elsewhere: to peft, opendelta, hf or merged (docs/deltas.md)."""
+        from cpm_tune.export import export_run
+
+        export_run(self.folder, to, Path(out), backbone=backbone)
+
+
+def load_run(folder: AnyPath) -> Run:
+    """Open a finished run's folder; raise UserError if it is none."""
+    from cpm_tune.rerun import finished_record
+
+    return Run(finished_record(Path(folder)), Path(folder))
+
+
+def tune(
+    task: str,
+    delta: str = "lora",
+    *,
+    backbone: AnyPath | Backbone = EMBEDDED,
+    data: AnyPath | None = None,
+    out: AnyPath = "results",
+    controls: Sequence[str] = ("zero-shot",),
+    overwrite: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Run:
+    """Tune a delta on a task and score it, unless that run is in `out` already.
+
+    settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
+    other fields of `cpm_tune.plan.Request` (seed, template, precision, limit, include). Raises
+    UserError for what can be mended, before anything is trained where possible.
+    """
+    from cpm_tune.plan import Request
+    from cpm_tune.session import tune as carry_out
+
+    if isinstance(backbone, Backbone):
+        backbone = backbone.folder.path
+    where = None if data is None else Path(data)
+    request = Request(task, delta, backbone=str(backbone), data=where, settings=settings, **options)
+    outcome = carry_out(request, out=Path(out), controls=controls, overwrite=overwrite)
+    assert outcome is not None
+    return Run(outcome.record, outcome.folder)

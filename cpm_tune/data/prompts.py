@@ -1,0 +1,71 @@
+"""Prompts to write to: lines of text, or one JSON object with `prompt` a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.data.readers import decoded, json_lines, lines
+from cpm_tune.errors import UserError
+from cpm_tune.task import BadRow
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, where it stands ("file:line"), and its id: the row's own, or its line's number."""
+
+    text: str
+    where: str
+    id: Any
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Read a file of prompts, JSON lines if it ends in .jsonl; UserError for the first bad one."""
+    try:
+        rows = json_lines(path) if path.suffix == ".jsonl" else lines(path)
+        return _prompts(rows, str(path))
+    except OSError as error:
+        raise UserError(f"--input {path}: cannot be read ({error.strerror}).") from error
+
+
+def prompts_from(stream: Iterable[bytes]) -> list[Prompt]:
+    """The lines of standard input as prompts."""
+    return _prompts(decoded(stream, "standard input"), "standard input")
+
+
+def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
+    found = []
+    for where, row in rows:
+        if isinstance(row, BadRow):
+            raise UserError(row.message)
+        text, own = row, int(where.rpartition(":")[2])
+        if not isinstance(row, str):
+            text = row.get("prompt") if isinstance(row, dict) else None
+            if not isinstance(text, str):
+                raise UserError(
+                    f'{where}: {json.dumps(row, ensure_ascii=False)[:60]} has no text "prompt"; '
+                    'expected an object such as {"prompt": "床前明月光，"}.'
+                )
+            own = row.get("id", own)
+            check_characters(json.dumps(own, ensure_ascii=False), f"{where}, id")
+        if not text.strip():
+            raise UserError(f"{where}: the prompt is empty; give a text, or remove the line.")
+        check_characters(text, where)
+        found.append(Prompt(text, where, own))
+    if not found:
+        raise UserError(f"{name}: holds no prompts.")
+    return found
+
+
+def check_characters(text: str, where: str) -> None:
+    """Raise UserError for half of a character, which no UTF-8 file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: character {error.start + 1} is half a surrogate pair, no character; remove "
+            "it."
+        ) from error

@@ -1,0 +1,292 @@
+"""Texts from texts: prompts as the ids CPM-Ant was pre-trained on, and what is read out of tokens.
+
+A prompt stands behind the soft prompt of generation (type 2, segment 2) and `<s>`; a text with
+blanks behind that of infilling (type 1, segment 1), ended by `</s>`. What the vocabulary lacks is
+left out, as pre-training leaves it out. The first token is no newline and no end of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.data.encode import Ids, head
+from cpm_tune.decode.blanks import Blanks, parse_blanks
+from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
+from cpm_tune.delta.slots import SoftSlots, slot_places
+from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.spec import Decoding, Encoding
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.decode import Hypothesis
+    from cpm_tune.engine import Engine
+
+INFILLING = Encoding(prompt_type=1, segment=1)
+Holed = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
+DRAWING = ("temperature", "top_k", "top_p")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that was written; `str` gives it.
+
+    `prompt` is what it continues, or the text whose blanks it fills, with `fills`; it is the
+    `rank`-th text `of` that prompt, both from 0. `log_prob` is what the model gives its `n_tokens`
+    tokens; `score` ranks. `finished`: it ended by itself. `left_out`: what of the prompt the
+    vocabulary lacks.
+    """
+
+    prompt: str
+    of: int
+    rank: int
+    text: str
+    log_prob: float
+    score: float
+    n_tokens: int
+    finished: bool
+    fills: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = field(default=(), compare=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def decoding(num: int = 1, **given: Any) -> Decoding:
+    """The settings for `num` texts a prompt: fields of Decoding, with CPM-Ant's own defaults.
+
+    Sampling (temperature 0.9, top_p 0.9) if `sample`, `temperature`, `top_k` or `top_p` is given;
+    greedy with `beams=1`; otherwise beam search with 3 beams and length_penalty 1. Where nothing is
+    drawn repetition_penalty is 1.2, and `seed` is accepted without effect. Raises UserError for
+    what contradicts.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    known = set(Decoding.model_fields) - {"n_best"}
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"there is no setting '{unknown[0]}'.{did_you_mean(unknown[0], known)}")
+    if num < 1:
+        raise UserError(f"num is {num}, expected a whole number from 1.")
+    sample, beams = given.pop("sample", None), given.get("beams")
+    drawing = [name for name in DRAWING if name in given] + ["sample"] * bool(sample)
+    if drawing and (sample is False or (beams or 1) > 1):
+        asked = f"beams is {beams}" if (beams or 1) > 1 else "greedy decoding is asked for"
+        raise UserError(f"{drawing[0]} is given, but {asked}, which draws nothing; give one only.")
+    values: dict[str, Any] = {"min_new_tokens": 1, **given}
+    if drawing:
+        values = {"temperature": 0.9, "top_p": 0.9, **values, "sample": True}
+    else:
+        beams = max(3, num) if beams is None else beams
+        if 0 < beams < num:
+            kind = "greedy decoding writes one" if beams == 1 else f"{beams} beams give {beams}"
+            raise UserError(f"num is {num}, but {kind}; raise beams, or sample.")
+        plain = {"length_penalty": 1.0 if beams > 1 else 0.0, "repetition_penalty": 1.2}
+        values = {**plain, **values}
+        values |= {"beams": beams, "n_best": num}
+        if not 0 <= values.pop("seed", 0) < 2**32:
+            raise UserError(f"seed is {given['seed']}, expected 0 to {2**32 - 1}.")
+    try:
+        return Decoding(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            message = f"{first['loc'][0]} is {first['input']!r}: {message[0].lower()}{message[1:]}"
+        raise UserError(f"{message}.") from error
+
+
+class Writer:
+    """Turns prompts into ids and tokens into texts, for one backbone and delta.
+
+    `encoding` is the one a delta was trained with. `max_length` bounds soft prompt, prompt and what
+    is written together; by default what the model tells positions apart in, at least 256. Raises
+    UserError where backbone or delta cannot be used so.
+    """
+
+    def __init__(
+        self,
+        config: CPMAntConfig,
+        tokenizer: Tokenizer,
+        delta: DeltaConfig | None = None,
+        encoding: Encoding | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        self.config, self.tokenizer, self.delta = config, tokenizer, delta
+        self.encoding = encoding or Encoding()
+        least = Encoding.model_fields["max_length"].default
+        self.max_length = max_length or max(least, config.position_bias_max_distance)
+        self.head = head(self.encoding, config, tokenizer)
+        self.before, self.after = self.head, tuple[int, ...]()
+        if isinstance(delta, SoftPromptConfig):
+            self._place(delta)
+
+    def _place(self, delta: SoftPromptConfig) -> None:
+        """Put soft tokens where they stand in a template of one field and the answer."""
+        if delta.option_token_num:
+            raise UserError(
+                "this soft prompt has tokens that stand before options, and a prompt has no "
+                "options; only `predict` can use it."
+            )
+        soft, places = SoftSlots(delta, self.config), slot_places(("field", "answer"))
+        for name in soft.names:
+            if name not in places:
+                raise UserError(f"this soft prompt has the slot '{name}', which a prompt has not.")
+            if places[name]:
+                self.after += soft.slot_ids(name)
+            else:
+                self.before += soft.slot_ids(name)
+
+    def _ids(self, text: str) -> tuple[Ids, tuple[str, ...]]:
+        """A text's ids without <unk>, and what was left out."""
+        unknown = tuple(self.tokenizer.unknown(text))
+        ids = tuple(i for i in self.tokenizer.encode(text) if i != self.tokenizer.unk)
+        return ids, unknown
+
+    def prefix(self, prompt: str, where: str, room: int) -> tuple[Ids, tuple[str, ...]]:
+        """The ids before what is written, and what was left out of the prompt; `room` is for
+        what is written. Raises UserError for a prompt that is empty or too long."""
+        if not prompt.strip():
+            raise UserError(f"{where}: the prompt is empty; give a text to go on with.")
+        ids, unknown = self._ids(prompt)
+        if not ids:
+            raise UserError(
+                f"{where}: nothing of '{prompt[:20]}' is in this backbone's vocabulary."
+            )
+        found = (*self.before, *ids, *self.after)
+        self._check_length(where, len(ids), len(found) - len(ids), room)
+        return found, unknown
+
+    def _check_length(self, where: str, n: int, others: int, room: int) -> None:
+        if n + others + room > self.max_length:
+            raise UserError(
+                f"{where}: the text has {n:,} tokens; with {others} around it and {room} to write "
+                f"that is {n + others + room:,}, more than max_length {self.max_length:,}: shorten "
+                "it, write less, or raise max_length."
+            )
+
+    def holed(self, text: str, where: str, default: range) -> Holed:
+        """A text's blanks, for each choice of lengths its ids with the positions of the holes, and
+        what was left out."""
+        if isinstance(self.delta, SoftPromptConfig):
+            raise UserError(
+                "a soft prompt stands before what is written, and blanks have no such place; fill "
+                "them without this delta."
+            )
+        blanks = parse_blanks(text, where, default)
+        start = head(INFILLING, self.config, self.tokenizer)
+        pieces = [self._ids(piece) for piece in blanks.pieces]
+        n = sum(len(ids) for ids, _ in pieces)
+        room = sum(length[-1] for length in blanks.lengths)
+        self._check_length(where, n, len(start) + 1, room)
+        layouts = []
+        for lengths in blanks.layouts():
+            ids, holes = [*start, *pieces[0][0]], list[int]()
+            for length, (piece, _) in zip(lengths, pieces[1:], strict=True):
+                holes += range(len(ids), len(ids) + length)
+                ids += [*[self.tokenizer.pad] * length, *piece]
+            layouts.append(((*ids, self.tokenizer.eos), tuple(holes)))
+        return blanks, layouts, tuple(unknown for _, found in pieces for unknown in found)
+
+    def _options(self, encoding: Encoding) -> dict[str, Any]:
+        return {
+            "segment": encoding.segment,
+            "n_prompt": self.config.prompt_length,
+            "banned": self.tokenizer.never_written,
+        }
+
+    def _continuing(self) -> dict[str, Any]:
+        newline = self.tokenizer.ids.get("\n")
+        first = () if newline is None else (newline,)
+        stop = (self.tokenizer.eos,)
+        return {**self._options(self.encoding), "stop": stop, "not_first": first}
+
+    def encode(
+        self, prompts: Sequence[str], settings: Decoding, where: Sequence[str]
+    ) -> list[tuple[Ids, tuple[str, ...]]]:
+        """All prompts' prefixes; see `prefix`."""
+        return [
+            self.prefix(prompt, place, settings.max_new_tokens)
+            for prompt, place in zip(prompts, where, strict=True)
+        ]
+
+    def write(
+        self,
+        model: CPMAnt,
+        engine: Engine,
+        prompts: Sequence[str],
+        encoded: Sequence[tuple[Ids, tuple[str, ...]]],
+        settings: Decoding,
+        num: int,
+        micro_tokens: int,
+    ) -> list[Text]:
+        """`num` texts for each prompt, the best (or first drawn) first."""
+        from cpm_tune.decode import generate
+
+        draws = num if settings.sample else 1
+        prefixes = [ids for ids, _ in encoded for _ in range(draws)]
+        options = {**self._continuing(), "micro_tokens": micro_tokens}
+        with engine.autocast():
+            found = iter(generate(model, prefixes, settings, **options))
+        made = []
+        for of, (prompt, (_, left_out)) in enumerate(zip(prompts, encoded, strict=True)):
+            for rank, one in enumerate(h for _ in range(draws) for h in next(found)):
+                text, n = self.tokenizer.decode(one.ids), len(one.ids) + one.finished
+                scores = one.log_prob, one.score, n, one.finished
+                made.append(Text(prompt, of, rank, text, *scores, left_out=left_out))
+        return made
+
+    def stream(
+        self, model: CPMAnt, engine: Engine, prefix: Ids, settings: Decoding
+    ) -> Iterator[str]:
+        """The pieces of one text, each when it is known."""
+        from cpm_tune.decode import stream
+
+        tokens = stream(model, prefix, settings, **self._continuing())
+        while True:
+            with engine.autocast():
+                token = next(tokens, None)
+            if token is None:
+                return
+            yield self.tokenizer.entries[token]
+
+    def fill(
+        self,
+        model: CPMAnt,
+        engine: Engine,
+        texts: Sequence[str],
+        holed: Sequence[Holed],
+        settings: Decoding,
+        num: int,
+        micro_tokens: int,
+    ) -> list[Text]:
+        """The `num` best ways to fill the blanks of each text, over all lengths.
+
+        What is drawn: `num` times a fill of each choice of lengths, of which the best stays.
+        """
+        from cpm_tune.decode import infill
+
+        draws = num if settings.sample else 1
+        layouts = [each for _, own, _ in holed for each in own for _ in range(draws)]
+        options = {**self._options(INFILLING), "micro_tokens": micro_tokens}
+        with engine.autocast():
+            found = iter(infill(model, layouts, settings, **options))
+        made = []
+        for of, (text, (blanks, _, left_out)) in enumerate(zip(texts, holed, strict=True)):
+            rounds: list[list[tuple[Hypothesis, tuple[int, ...]]]] = [[] for _ in range(draws)]
+            for lengths in blanks.layouts():
+                for drawn in rounds:
+                    drawn += [(one, lengths) for one in next(found)]
+            ranked = [sorted(drawn, key=lambda pair: -pair[0].score) for drawn in rounds]
+            best = ranked[0][:num] if draws == 1 else [each[0] for each in ranked]
+            for rank, (one, lengths) in enumerate(best):
+                left = iter(one.ids)
+                fills = tuple(self.tokenizer.decode(islice(left, length)) for length in lengths)
+                scores = one.log_prob, one.score, len(one.ids), True
+                filled = blanks.filled(fills)
+                made.append(Text(text, of, rank, filled, *scores, fills, left_out))
+        return made

@@ -1,0 +1,42 @@
+"""What a run of several processes has to share with the one of a single process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpm_tune.record import RunRecord, read_record
+
+Run = tuple[RunRecord, list[dict[str, Any]]]
+
+
+def read_run(folder: Path) -> Run:
+    """The record of a finished run and its predictions of dev and test."""
+    lines = [
+        json.loads(line)
+        for split in ("dev", "test")
+        for line in (folder / f"predictions.{split}.jsonl").read_text().splitlines()
+    ]
+    return read_record(folder / "run.json"), lines
+
+
+def curve(record: RunRecord) -> list[float]:
+    assert record.training is not None
+    return [value for point in record.training.curve for value in (point.loss, point.dev)]
+
+
+def assert_same(one: Run, several: Run) -> None:
+    """The same to 1e-5 for the same weights. Training may come out apart in its weights: Adam makes
+    whole steps of what is rounding only (a bias of the keys has no gradient in exact numbers)."""
+    (record, lines), (other, found) = one, several
+    assert [line["id"] for line in found] == [line["id"] for line in lines]
+    assert [line["prediction"] for line in found] == [line["prediction"] for line in lines]
+    for line, again in zip(lines, found, strict=True):
+        near = 1e-5 if record.training is None else 1e-3
+        assert again["scores"] == pytest.approx(line["scores"], abs=near)
+    assert other.scores == record.scores
+    if record.training is not None:
+        assert curve(other) == pytest.approx(curve(record), abs=1e-4)
