@@ -70,7 +70,8 @@ def one_at_a_time(batch: int, length: int, new: int, beams: int, dtype: str, thr
 
     def best(text: Tensor) -> float:
         ids = torch.cat((torch.tensor(prompt_ids()), text)).repeat(beams, 1)
-        n_context, past = ids.shape[1], []
+        n_context = ids.shape[1]
+        past: list[tuple[Tensor, Tensor]] = []
         scores = torch.full((beams,), float("-inf"))
         scores[0] = 0
         for _ in range(new):

@@ -54,9 +54,7 @@ def ours(n: int, dtype: str, threads: int) -> Work:
     model = engine.prepare(tuned(dtype)[0]).eval()
     asked = []
     for number, options in enumerate(questions(n)):
-        sequences = tuple(
-            Encoded(ids := (*prompt_ids(), *option), len(ids)) for option in options
-        )
+        sequences = tuple(Encoded(ids := (*prompt_ids(), *option), len(ids)) for option in options)
         targets = tuple((Target(k, len(s.ids) - 1, YES),) for k, s in enumerate(sequences))
         asked.append(Example(str(number), sequences, targets, 0, False))
 

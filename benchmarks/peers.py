@@ -7,24 +7,26 @@ does: padded rows, the position bias gathered per pair, attention written out, l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timing import Work
 from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.encode import Example, Sequence as Encoded, Target
+from cpm_tune.data.encode import Example, Target
+from cpm_tune.data.encode import Sequence as Encoded
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine import Engine, make_engine
 from cpm_tune.spec import Execution
-from timing import Work
 
 CONFIG = CPMAntConfig(
     dim_model=512, num_layers=6, dim_ff=1280, num_heads=8, dim_head=64, position_bias_num_buckets=32
@@ -56,6 +58,11 @@ def texts(kind: str, n: int, seed: int = 0) -> list[Ids]:
     else:
         lengths = random.lognormal(math.log(160), 0.75, n).clip(50, 1000)
     return [random.integers(1, CONFIG.vocab_size, int(length)).tolist() for length in lengths]
+
+
+def batches(kind: str, batch: int) -> Iterator[list[Ids]]:
+    """The texts of each round: others every time, as in training."""
+    return (texts(kind, batch, seed) for seed in count())
 
 
 def tuned(dtype: str) -> tuple[CPMAnt, Delta]:
@@ -105,13 +112,13 @@ def as_transformers(model: CPMAnt, delta: Delta | None, dtype: str = "fp32") -> 
     with torch.no_grad():
         for name, value in wrapped.named_parameters():
             if value.requires_grad:
-                key = name.removeprefix("base_model.model.cpmant.").replace(".default.weight", "")
-                value.copy_(own[key.replace("lora_A", "lora.lora_A").replace("lora_B", "lora.lora_B")])
+                key = name.removeprefix("base_model.model.cpmant.").replace("lora_", "lora.lora_")
+                value.copy_(own[key.replace(".default.weight", "")])
     return wrapped.train()
 
 
 def plain_logits(
-    weights: dict[str, Tensor],
+    weights: Mapping[str, Tensor],
     ids: Tensor,
     segment: Tensor,
     real: Tensor,
@@ -201,7 +208,7 @@ def answer_of(text: Ids) -> int:
 def engine_of(dtype: str, threads: int) -> Engine:
     """The engine of a run, set as a run sets torch."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return make_engine(Execution(device="cpu", threads=threads), dtype)
 
 
@@ -215,9 +222,10 @@ def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 
     parameters = list(delta.parameters.values())
     engine.prepare(model)
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
-    rows = texts(kind, batch)[::share]
+    stream = batches(kind, batch)
 
     def work() -> list[float]:
+        rows = next(stream)[::share]
         groups = micro_batches([example(text) for text in rows], 8192)
         packed = [pack(group, ENCODER) for group in groups]
         count, loss = sum(loss_count(b, False) for b in packed), 0.0
@@ -239,9 +247,10 @@ def transformers_training(kind: str, batch: int, dtype: str, threads: int) -> Wo
     model = as_transformers(*tuned("fp32"), dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
-    rows = texts(kind, batch)
+    stream = batches(kind, batch)
 
     def work() -> list[float]:
+        rows = next(stream)
         ids = padded(rows, left=True)
         labels = torch.full_like(ids, -100)
         labels[:, -1] = torch.tensor([answer_of(text) for text in rows])
@@ -262,9 +271,10 @@ def plain_training(kind: str, batch: int, dtype: str, threads: int) -> Work:
     weights = {**dict(model.named_parameters()), **delta.parameters}
     parameters = list(delta.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
-    rows = texts(kind, batch)
+    stream = batches(kind, batch)
 
     def work() -> list[float]:
+        rows = next(stream)
         ids = padded([[*prompt_ids(), *text] for text in rows], left=False)
         real = torch.arange(ids.shape[1]) < torch.tensor([len(r) for r in rows])[:, None] + 32
         segment = torch.full_like(ids, SEGMENT)
@@ -274,7 +284,7 @@ def plain_training(kind: str, batch: int, dtype: str, threads: int) -> Work:
             labels[number, 31 + len(text)] = answer_of(text)
         logits = plain_logits(weights, ids, segment, real, real)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, 10.0)
         optimizer.step()
         optimizer.zero_grad()

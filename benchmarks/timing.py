@@ -54,9 +54,7 @@ class Contestant:
     def __init__(self, prepare: Callable[..., Work], settings: Mapping[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(other, prepare, settings), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(other, prepare, settings), daemon=True)
         self._process.start()
         other.close()
 

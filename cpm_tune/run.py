@@ -240,7 +240,7 @@ def _tune_and_score(
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic)
     # Nothing here reads memory before it is written: filling it costs time and changes nothing.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         training, found = None, None
         if spec.recipe:

@@ -82,8 +82,7 @@ def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
     )
     held = Counter(
         tuple(
-            tuple(part[0, start:end].tolist())
-            for part in (batch.ids, batch.segment, batch.context)
+            tuple(part[0, start:end].tolist()) for part in (batch.ids, batch.segment, batch.context)
         )
         for start, end in stretches(batch)
     )

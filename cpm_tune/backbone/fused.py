@@ -30,7 +30,7 @@ class _Linear(torch.autograd.Function):
         return _product(grad, weight.t()), None
 
 
-_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     if trained or not fp32 or x.device.type != "cpu" or not x.numel() or not _ONEDNN:
         return F.linear(x, weight)
     if x.requires_grad and torch.is_grad_enabled():
-        result: Tensor = _Linear.apply(x, weight)
+        result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
         return result
     return _product(x, weight)
 
@@ -60,7 +60,7 @@ class _GatedGelu(torch.autograd.Function):
 
 def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
     """gelu(gate) * x, without keeping gelu(gate)."""
-    result: Tensor = _GatedGelu.apply(gate, x)
+    result: Tensor = _GatedGelu.apply(gate, x)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -86,7 +86,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     weight = weight.to(x.dtype)
     if weight.requires_grad and torch.is_grad_enabled():
         return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype) * weight
-    result: Tensor = _RMSNorm.apply(x, weight, eps)
+    result: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -102,9 +102,7 @@ class _LowRank(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
         x, weight, down, up, inner = ctx.saved_tensors
         grad, to_x = grad.flatten(0, -2), None
         to_inner = (grad @ up).mul_(ctx.scaling)
@@ -114,14 +112,12 @@ class _LowRank(torch.autograd.Function):
         return to_x, None, to_inner.t() @ x.flatten(0, -2), to_up, None
 
 
-def low_rank_linear(
-    x: Tensor, weight: Tensor, down: Tensor, up: Tensor, scaling: float
-) -> Tensor:
+def low_rank_linear(x: Tensor, weight: Tensor, down: Tensor, up: Tensor, scaling: float) -> Tensor:
     """x weight' + scaling * x down' up', weight frozen; all in x's dtype, or autocast's."""
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     parts = (tensor.to(dtype) for tensor in (x, weight, down, up))
-    result: Tensor = _LowRank.apply(*parts, scaling)
+    result: Tensor = _LowRank.apply(*parts, scaling)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -131,13 +127,14 @@ class _Attention(torch.autograd.Function):
         ctx.scale = query.shape[-1] ** -0.5
         batch = query.shape[:2]
         query, key, value = (part.flatten(0, 1) for part in (query * ctx.scale, key, value))
-        scores = torch.bmm(query, key.transpose(1, 2)).unflatten(0, batch).add_(bias)
-        p = scores.flatten(0, 1).softmax(-1)
+        scores = torch.bmm(query, key.transpose(1, 2))
+        scores.view(*batch, *scores.shape[1:]).add_(bias)
+        p = scores.softmax(-1)
         ctx.save_for_backward(query, key, value, p)
-        return torch.bmm(p, value).unflatten(0, batch)
+        return torch.bmm(p, value).view(*batch, *query.shape[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, p = ctx.saved_tensors
         batch, grad = grad.shape[:2], grad.flatten(0, 1)
         to_p = torch.bmm(grad, value.transpose(1, 2))
@@ -147,7 +144,7 @@ class _Attention(torch.autograd.Function):
             torch.bmm(left.transpose(1, 2), right)
             for left, right in ((to_scores, query), (p, grad))
         )
-        return *(to.unflatten(0, batch) for to in (to_query, to_key, to_value)), None
+        return *(to.view(*batch, *to.shape[1:]) for to in (to_query, to_key, to_value)), None
 
 
 def attention(
@@ -159,6 +156,6 @@ def attention(
     """
     half = query.device.type == "cpu" and query.dtype != torch.float32
     if half and not dropout and not (bias.requires_grad and torch.is_grad_enabled()):
-        result: Tensor = _Attention.apply(query, key, value, bias)
+        result: Tensor = _Attention.apply(query, key, value, bias)  # type: ignore[no-untyped-call]
         return result
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)

@@ -107,7 +107,7 @@ class Attention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, cache: KVCache | None = None
     ) -> Tensor:
         def heads(projected: Tensor) -> Tensor:
-            return projected.unflatten(2, (-1, self.dim_head)).transpose(1, 2)
+            return projected.view(*projected.shape[:2], -1, self.dim_head).transpose(1, 2)
 
         query, key, value = heads(query), heads(key), heads(value)
         if cache is not None:
@@ -378,7 +378,7 @@ class CPMAnt(nn.Module):
     def _span_bias(
         self, ids: Tensor, segment: Tensor, context: Tensor | None, lengths: Sequence[int]
     ) -> SpanBias:
-        """Sequences with equal segments share the positions' bias, and the masks if those are equal.
+        """The bias of sequences end to end; those with equal segments share the longest's.
 
         The order that makes this cheap: the longest first, equal ones side by side.
         """

@@ -13,7 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Attend = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,16 @@ class SpanBias:
         each = [group.n * group.bias.shape[2] for group in self.groups]
         sizes = [group.n * group.length for group in self.groups]
         parts = zip(
-            self.groups,
-            query[0].split(each),
-            key[0].split(sizes),
-            value[0].split(sizes),
+            torch.split(query[0], each),
+            torch.split(key[0], sizes),
+            torch.split(value[0], sizes),
             strict=True,
         )
         mixed = [
-            attend(*(part.unflatten(0, (group.n, -1)) for part in qkv), group.bias).flatten(0, 1)
-            for group, *qkv in parts
+            attend(*(part.view(group.n, -1, part.shape[1]) for part in qkv), group.bias).flatten(
+                0, 1
+            )
+            for group, qkv in zip(self.groups, parts, strict=True)
         ]
         row = torch.cat(mixed)[None]
         return row if self.found is None else row.index_select(1, self.found)

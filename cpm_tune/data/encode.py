@@ -228,10 +228,8 @@ class Encoder:
         longest = max(map(len, options), default=0)
         return len(before) + max(longest, self.answer_tokens if self.generates else 0) + len(after)
 
-    def _fit(
-        self, row: Row, options: tuple[str, ...]
-    ) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
-        """The ids that fit max_length, every field cut to as many characters, and whether it was."""
+    def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
+        """The ids that fit max_length, fields cut to as many characters, and whether they were."""
         room = self.encoding.max_length
         whole = self._ids(row, options, None)
         if self._length(whole) <= room:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cpm_tune.data.encode import PROMPT_SEGMENT, Encoder, Example
-
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
         return replace(self, **moved)
 
 

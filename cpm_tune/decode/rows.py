@@ -63,9 +63,7 @@ class CachedRows:
         segment = self.segment[:, :width]
         if not self.holes.numel():
             last = torch.tensor([width - 1], device=self.ids.device)
-            hidden = self.model(
-                self.ids, segment, span=self.span, caches=self.caches, targets=last
-            )
+            hidden = self.model(self.ids, segment, span=self.span, caches=self.caches, targets=last)
             return self.model.logits(hidden).float()
         hidden = self.model(self.ids, segment, span=self.span, caches=self.caches)
         before = (self.holes - 1)[..., None].expand(-1, -1, hidden.shape[2])

@@ -28,7 +28,7 @@ class BiasLayer(nn.Module):
 
 
 class BiasPadding:
-    """Pads attention biases with zeros for the prefix: each once for all layers of a forward pass."""
+    """Pads attention biases with zeros for the prefix: each once for all layers."""
 
     def __init__(self) -> None:
         self._padded = WeakTensorKeyDictionary()

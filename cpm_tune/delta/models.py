@@ -264,7 +264,13 @@ def _settings(config: ModuleConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"delta_type", "modified_modules", "exclude_modules"})
 
 
-_TRACES = ("forward", "hidden_pairs", "last_layer_at_targets", "_delta_infos", "_replicate_for_data_parallel")
+_TRACES = (
+    "forward",
+    "hidden_pairs",
+    "last_layer_at_targets",
+    "_delta_infos",
+    "_replicate_for_data_parallel",
+)
 _THEIRS: dict[Any, Any] = {LoraConfig: _Lora, AdapterConfig: _Adapter, CompacterConfig: _Compacter}
 _OURS: dict[Any, Any] = {
     LowRankAdapterConfig: _LowRankAdapter,

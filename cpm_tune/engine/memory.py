@@ -22,4 +22,4 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all([mallopt(name, value) for name, value in _SETTINGS.items()])
+    return min(mallopt(name, value) for name, value in _SETTINGS.items()) == 1
