@@ -11,12 +11,12 @@ help:
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt no-deps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Python 3.11 or later is needed; run: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps opendelta==0.3.2
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -r no-deps.txt
 	@touch $@
 
 demo: setup

@@ -29,17 +29,25 @@ AnyPath = str | PathLike[str]
 
 
 def load_backbone(
-    backbone: AnyPath = EMBEDDED, *, precision: str = "fp32", device: str = "auto"
+    backbone: AnyPath = EMBEDDED,
+    *,
+    precision: str = "fp32",
+    device: str = "auto",
+    memory_limit: str | None = None,
 ) -> Backbone:
-    """Open a backbone: the embedded one, or a folder in any layout (docs/backbone.md).
+    """Open a backbone: the embedded one, a folder in any layout (docs/backbone.md), or one of the
+    Hugging Face hub, hub:OWNER/NAME.
 
     precision: fp32, bf16 or fp16; device: auto, cpu, cuda or cuda:0. The weights are read when they
-    are first needed. Raises UserError where the folder is none.
+    are first needed. `memory_limit` (such as 4GB): the most of it in memory at a time, its layers
+    read while others compute; nothing can be trained then. Raises UserError where the folder is
+    none.
     """
     from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.embedded import resolve
 
-    return Backbone(open_folder(resolve(str(backbone))), precision, device)
+    folder = open_folder(resolve(str(backbone)))
+    return Backbone(folder, precision, device, memory_limit=memory_limit)
 
 
 class Backbone:
@@ -56,6 +64,7 @@ class Backbone:
         device: str = "auto",
         *,
         random_seed: int | None = None,
+        memory_limit: str | None = None,
     ) -> None:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
         from cpm_tune.engine import make_engine
@@ -65,7 +74,11 @@ class Backbone:
             raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
         self.folder, self.tokenizer = folder, folder.tokenizer()
         self.delta: Delta | None = None
-        self._engine = make_engine(Execution(device=device), precision)
+        execution = Execution(device=device, memory_limit=memory_limit)
+        self._engine = make_engine(execution, precision)
+        self._limit = execution.memory_bytes
+        if random_seed is not None and memory_limit is not None:
+            raise UserError("--memory-limit: random weights are drawn, not read; leave it out.")
         self._precision, self._seed = precision, random_seed
         self._model: CPMAnt | None = None
         self._encoding: Encoding | None = None
@@ -75,13 +88,15 @@ class Backbone:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
         import torch
 
-        from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+        from cpm_tune.backbone.checkpoint import random_backbone
+        from cpm_tune.backbone.streamed import open_backbone
 
         if self._model is None:
             dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
             own = dtype[self._precision]
             if self._seed is None:
-                model = load_weights(self.folder, own)
+                device = self._engine.device
+                model = open_backbone(self.folder, own, limit=self._limit, device=device)
             else:
                 model = random_backbone(self.folder.config, self._seed, own)
             self._model = self._engine.prepare(model.eval().requires_grad_(False))
@@ -266,7 +281,12 @@ class Run:
         return predict_run(self.folder, split=split, data=data, out=out, **options)
 
     def backbone(
-        self, where: AnyPath | None = None, *, precision: str | None = None, device: str = "auto"
+        self,
+        where: AnyPath | None = None,
+        *,
+        precision: str | None = None,
+        device: str = "auto",
+        memory_limit: str | None = None,
     ) -> Backbone:
         """The run's backbone with its delta at work; `where` it is now, if it has moved."""
         from cpm_tune.rerun import backbone_folder
@@ -274,7 +294,8 @@ class Run:
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
         random = spec.seed if spec.backbone.init == "random" else None
-        made = Backbone(folder, precision or spec.precision, device, random_seed=random)
+        chosen = precision or spec.precision
+        made = Backbone(folder, chosen, device, random_seed=random, memory_limit=memory_limit)
         if spec.recipe is not None:
             made.load_delta(self.folder)
         return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -95,10 +94,13 @@ def _opendelta() -> Check:
 
 
 def _bmtrain() -> Check:
-    if importlib.util.find_spec("bmtrain") is None:
-        mend = "not used yet; on a CUDA host: pip install --no-deps bmtrain==1.0.1"
-        return "warn", "not installed (optional)", mend
-    return "ok", version("bmtrain"), ""
+    from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
+
+    found = trouble()
+    if found is None:
+        return "ok", version("bmtrain"), ""
+    what, mend = found
+    return ("FAIL" if nccl_conflict() else "warn"), f"optional: {what}", mend
 
 
 def _memory() -> Check:

@@ -19,6 +19,7 @@ PACKAGES = (
     "opendelta",
     "transformers",
     "bmtrain",
+    "torchao",
     "datasets",
     "scikit-learn",
     "scipy",

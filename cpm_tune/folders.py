@@ -57,22 +57,29 @@ def _said(holder: Path) -> str:
 
 
 @contextlib.contextmanager
-def new_folder(place: Path) -> Iterator[Path]:
+def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `place` on success and vanishes otherwise.
 
-    Raises UserError when `place` is there already or cannot be written.
+    Raises UserError when `place` is there already (unless `overwrite`: then it is replaced at the
+    end) or cannot be written.
     """
-    if place.exists():
-        raise UserError(f"--out {place}: is there already; choose another or remove it.")
+    if place.exists() and not overwrite:
+        raise UserError(f"{option}{place}: is there already; choose another or remove it.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{place.name}.", dir=place.parent))
+        part = Path(tempfile.mkdtemp(".partial", f"{place.name}.", place.parent))
     except OSError as error:
-        raise UserError(f"--out {place}: cannot be written ({error.strerror}).") from error
+        raise UserError(f"{option}{place}: cannot be written ({error.strerror}).") from error
     try:
         part.chmod(0o755)
         yield part
-        os.replace(part, place)
+        if place.exists():
+            old = part.with_suffix(".old")
+            os.replace(place, old)
+            os.replace(part, place)
+            remove(old)
+        else:
+            os.replace(part, place)
     except BaseException:
         remove(part)
         raise

@@ -85,17 +85,28 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     )
 
 
-def load_backbone(plan: Plan) -> CPMAnt:
-    """A plan's backbone in its precision: its weights, or random ones for the control."""
+def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
+    """A plan's backbone in its precision: its weights, or random ones for the control. Of some
+    engines' backbones every process holds a part only."""
     import torch
 
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+    from cpm_tune.backbone.quantize import quantize_int8
 
     spec = plan.spec
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
     if spec.backbone.init == "random":
-        return random_backbone(plan.folder.config, spec.seed, dtype)
-    return load_weights(plan.folder, dtype)
+        if plan.execution.memory_limit:
+            raise UserError("--memory-limit: random weights are drawn, not read; leave it out.")
+        model = random_backbone(plan.folder.config, spec.seed, dtype, engine.lay_out)
+    elif plan.execution.memory_bytes is not None:
+        from cpm_tune.backbone.streamed import open_backbone
+
+        limit = plan.execution.memory_bytes
+        return open_backbone(plan.folder, dtype, limit=limit, device=engine.device)
+    else:
+        model = load_weights(plan.folder, dtype, engine.lay_out)
+    return quantize_int8(model) if spec.backbone.quantize else model
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.quantize import check_int8
 from cpm_tune.data.files import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
 from cpm_tune.errors import UserError, did_you_mean
@@ -42,6 +43,7 @@ class Request:
     backbone: str = EMBEDDED
     seed: int = 1
     precision: str = "fp32"
+    quantize: str | None = None
     limit: int | None = None
     skip_bad_rows: bool = False
     random_backbone: bool = False
@@ -115,6 +117,7 @@ class ConfigFile(BaseModel):
     out: str | None = None
     seed: int | None = None
     precision: str | None = None
+    quantize: str | None = None
     limit: int | None = None
     skip_bad_rows: bool | None = None
     set: dict[str, Any] | None = None
@@ -189,6 +192,12 @@ def make_plan(request: Request) -> Plan:
     execution = attempt(_settings, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_trackers, execution.track)
+        problems += placement(execution, delta, request.precision, request.quantize)
+        if execution.memory_limit and (trains or request.random_backbone):
+            problems.append(
+                "run.memory_limit is for what does not train (--delta none, predict, generate), "
+                "with the backbone's own weights; leave it out here."
+            )
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} writes no text."
@@ -240,7 +249,9 @@ def make_plan(request: Request) -> Plan:
                 sample=sample,
             ),
             backbone=BackboneSpec(
-                sha256=folder.sha256(), init="random" if request.random_backbone else "checkpoint"
+                sha256=folder.sha256(),
+                init="random" if request.random_backbone else "checkpoint",
+                quantize=request.quantize,
             ),
             delta=delta.model_dump(mode="json"),
             encoding=encoding,
@@ -262,6 +273,49 @@ def make_plan(request: Request) -> Plan:
         Path(request.delta).stem,
         tuple(notes),
     )
+
+
+def placement(
+    execution: Execution, delta: DeltaConfig | None, precision: str, quantize: str | None
+) -> Iterator[str]:
+    """Yield what does not go together in where and how the backbone is held."""
+    whole = delta is not None and delta.delta_type == "full"
+    divided = execution.shard or execution.offload
+    bmtrain = execution.engine == "bmtrain"
+    if bmtrain and execution.shard:
+        yield "run.shard is the torch engine's; --engine bmtrain always divides: leave it out."
+    if not bmtrain and execution.zero != Execution().zero:
+        yield "run.zero has no effect but with --engine bmtrain."
+    if bmtrain and whole and precision != "fp32":
+        yield (
+            f"full fine-tuning with --engine bmtrain and --precision {precision}: trained "
+            "values are fp32; use --precision fp32, another delta, or --engine torch."
+        )
+    if whole and divided and not bmtrain:
+        yield (
+            "run.shard and run.offload are for a frozen backbone, but full fine-tuning trains it; "
+            "use another delta, or --engine bmtrain."
+        )
+    if execution.auto_batch and (divided or bmtrain):
+        yield (
+            "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
+            "passes are common to all processes."
+        )
+    if execution.memory_limit and (divided or bmtrain or quantize):
+        yield (
+            "run.memory_limit goes with neither run.shard, run.offload, --quantize nor --engine "
+            "bmtrain; choose one way to hold the backbone."
+        )
+    if quantize is None:
+        return
+    if whole:
+        yield "--quantize is for a frozen backbone, but full fine-tuning trains it; leave it out."
+    if divided or bmtrain:
+        yield "--quantize goes with neither run.shard, run.offload nor --engine bmtrain."
+    try:
+        check_int8()
+    except UserError as error:
+        yield str(error)
 
 
 def _random_weights(folder: BackboneFolder) -> str:

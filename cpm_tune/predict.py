@@ -8,21 +8,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.encode import Encoder, Example
+from cpm_tune.data.encode import Encoder, Example, Ids
 from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.engine import Engine
+from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
 from cpm_tune.spec import Decoding
 from cpm_tune.task import Choice, Generate, Rank, Row, Task
+
+if TYPE_CHECKING:
+    from cpm_tune.decode import Hypothesis
 
 _WRITTEN_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
@@ -137,10 +141,13 @@ def _scored(
             yield encoder.encode(row)
 
     with _evaluating(model):
-        for group in micro_batches(encoded(), micro_tokens):
-            batch = pack(group, encoder).to(engine.device)
-            with torch.inference_mode(), engine.autocast():
-                table = option_table(candidate_scores(model, batch, encoder.by_option), batch)
+        waiting = micro_batches(encoded(), micro_tokens)
+        while (group := next(waiting, None)) is not None:
+            table = _scores(model, group, encoder, engine)
+            if table is None:
+                half = len(group) // 2
+                waiting = chain([group[:half], group[half:]], waiting)
+                continue
             wrong = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
             if bool(wrong.any()):
                 named = group[int(wrong.nonzero()[0])].id
@@ -150,6 +157,18 @@ def _scored(
                 )
             for example, scores in zip(group, table.tolist(), strict=True):
                 yield seen.pop(0), example, tuple(scores[: len(example.candidates)])
+
+
+def _scores(model: CPMAnt, group: list[Example], encoder: Encoder, engine: Engine) -> Tensor | None:
+    """The table of a group's scores, or None where memory gave out and half of it may be tried."""
+    try:
+        batch = pack(group, encoder).to(engine.device)
+        with torch.inference_mode(), engine.autocast():
+            return option_table(candidate_scores(model, batch, encoder.by_option), batch)
+    except (RuntimeError, MemoryError) as error:
+        if not engine.halves or len(group) == 1 or not is_out_of_memory(error):
+            raise
+        return None
 
 
 def _choose(
@@ -181,22 +200,11 @@ def _write(
     decoding: Decoding,
 ) -> Iterator[Prediction]:
     """Predictions by generated text, read by the task's parser."""
-    from cpm_tune.decode import generate
-
-    stream = iter(rows)
+    stream, tokens = iter(rows), micro_tokens
     while chunk := list(islice(stream, _WRITTEN_AT_ONCE)):
         prefixes = [encoder.prefix(row) for row in chunk]
-        with _evaluating(model), engine.autocast():
-            written = generate(
-                model,
-                [ids for ids, _ in prefixes],
-                decoding,
-                stop=(encoder.tokenizer.eos,),
-                banned=encoder.tokenizer.never_written,
-                segment=encoder.encoding.segment,
-                n_prompt=encoder.n_prompt,
-                micro_tokens=micro_tokens,
-            )
+        while (written := _generated(model, prefixes, encoder, engine, tokens, decoding)) is None:
+            tokens //= 2
         for row, (_, truncated), found in zip(chunk, prefixes, written, strict=True):
             texts = [encoder.tokenizer.decode(hypothesis.ids) for hypothesis in found]
             read = [parsed(task, text, row) for text in texts]
@@ -208,6 +216,35 @@ def _write(
                 text=texts[0],
                 unparsed=read[0] is None,
             )
+
+
+def _generated(
+    model: CPMAnt,
+    prefixes: list[tuple[Ids, bool]],
+    encoder: Encoder,
+    engine: Engine,
+    tokens: int,
+    decoding: Decoding,
+) -> list[list[Hypothesis]] | None:
+    """Texts behind prefixes, or None where memory gave out and half the tokens may be tried."""
+    from cpm_tune.decode import generate
+
+    try:
+        with _evaluating(model), engine.autocast():
+            return generate(
+                model,
+                [ids for ids, _ in prefixes],
+                decoding,
+                stop=(encoder.tokenizer.eos,),
+                banned=encoder.tokenizer.never_written,
+                segment=encoder.encoding.segment,
+                n_prompt=encoder.n_prompt,
+                micro_tokens=tokens,
+            )
+    except (RuntimeError, MemoryError) as error:
+        if not engine.halves or tokens <= 1 or not is_out_of_memory(error):
+            raise
+        return None
 
 
 def answer_losses(

@@ -90,12 +90,14 @@ class CurvePoint(_Part):
 
 class TrainingRecord(_Part):
     """How training went. `samples_per_second` counts training alone, without evaluation;
-    `skipped_steps` overflowed in fp16 and changed nothing."""
+    `skipped_steps` overflowed in fp16 and changed nothing; `micro_tokens`: what forward passes were
+    cut to where memory gave out (run.auto_batch)."""
 
     steps: int
     best_step: int
     stopped_early: bool
     skipped_steps: int = 0
+    micro_tokens: int | None = None
     curve: list[CurvePoint]
     samples_per_second: float
     seconds: float

@@ -18,6 +18,7 @@ from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, ScoreRecord, read_record
 from cpm_tune.registry import load_task
+from cpm_tune.sizes import checked_size
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
@@ -43,8 +44,10 @@ def plan_of(
     folder = backbone_folder(record, backbone)
     splits = find_splits(task, data_folder(task, data), (split,))
     delta = parse_config(spec.delta, str(run / FILE))
+    # One process, wherever the run was made.
+    execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
     return (
-        Plan(spec, record.execution, task, template, splits, folder, delta, record.delta.name, ()),
+        Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, ()),
         record,
     )
 
@@ -136,11 +139,13 @@ def predict_run(
     limit: int | None = None,
     submission: bool = False,
     include: Sequence[Path] = (),
+    memory_limit: str | None = None,
 ) -> Predicted:
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
-    instead of the run's. `out` appears whole or not at all.
+    instead of the run's. `memory_limit` (such as 4GB): the most of the backbone that is in memory
+    at a time. `out` appears whole or not at all.
     """
     from cpm_tune.data.store import read_split
     from cpm_tune.delta.insert import load_delta
@@ -148,6 +153,8 @@ def predict_run(
     from cpm_tune.score import score_split, write_submission
 
     plan, record = plan_of(run, data, split, backbone, include)
+    limit_to = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
+    plan = replace(plan, execution=plan.execution.model_copy(update={"memory_limit": limit_to}))
     task, spec = plan.task, plan.spec
     if submission and task.submission is None:
         raise UserError(f"task {task.name} has no submission format.")
@@ -156,7 +163,7 @@ def predict_run(
     with new_folder(place) as part:
         engine = make_engine(plan.execution, spec.precision)
         rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
-        model = load_backbone(plan)
+        model = load_backbone(plan, engine)
         if delta_from is not None:
             plan = replace(plan, delta=insert_saved(delta_from, model, spec.backbone.sha256).config)
         elif spec.recipe is not None:

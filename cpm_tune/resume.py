@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from cpm_tune.backbone.shards import load_whole_state, whole_state
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine import Engine
 from cpm_tune.folders import CHECKPOINT
@@ -62,7 +63,7 @@ class Checkpoints:
         """Set delta, optimiser, engine and kept predictions to what was saved; return the state."""
         if self._found is not None:
             self._delta.load_state(self._found["delta"])
-            optimizer.load_state_dict(self._found["optimizer"])
+            load_whole_state(optimizer, self._found["optimizer"])
             self._engine.load_state(self._found["engine"])
             self._selection.best = [Prediction(**p) for p in self._found["predictions"]]
             self._found = None
@@ -73,9 +74,14 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, state: State, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint, unless the last one says the same; only one process does."""
+        """Write a checkpoint, unless the last one says the same: all processes together, of which
+        one writes."""
         self._saved_at, at = time.monotonic(), (state.step, len(state.curve))
-        if at == self._saved or not self._engine.main:
+        if at == self._saved:
+            return
+        delta, known = self._delta.state(), whole_state(optimizer)
+        if not self._engine.main:
+            self._saved = at
             return
         values = {f.name: getattr(state, f.name) for f in fields(State) if f.name != "best"}
         values["curve"] = [asdict(point) for point in state.curve]
@@ -83,8 +89,8 @@ class Checkpoints:
             FINGERPRINT: self._fingerprint,
             "state": values,
             "best": state.best,
-            "delta": self._delta.state(),
-            "optimizer": optimizer.state_dict(),
+            "delta": delta,
+            "optimizer": known,
             "engine": self._engine.state(),
             "predictions": [vars(p) for p in self._selection.best],
         }

@@ -23,6 +23,7 @@ from cpm_tune.folders import CHECKPOINT, complete, disk_trouble, remove, run_fol
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
 from cpm_tune.interrupt import Interrupts
 from cpm_tune.metrics import get_metric
+from cpm_tune.out_of_memory import memory_trouble
 from cpm_tune.paths import file_sha256
 from cpm_tune.plan import Plan
 from cpm_tune.record import (
@@ -42,6 +43,7 @@ from cpm_tune.task import SPLITS
 from cpm_tune.track import Tracking, tracking
 
 if TYPE_CHECKING:
+    from cpm_tune.engine import Engine
     from cpm_tune.score import Selection
 
 
@@ -77,7 +79,7 @@ def execute(
     zero_shot: Outcome | None = None,
     wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
-    load: Callable[[Plan], Any] | None = None,
+    load: Callable[[Plan, Engine], Any] | None = None,
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
@@ -98,6 +100,7 @@ def execute(
         if engine.main:
             held.enter_context(disk_trouble(partial))
             held.enter_context(run_lock(out, run_id, wait))
+        held.enter_context(memory_trouble(plan, engine))
         done = engine.broadcast(_there(out, run_id, overwrite, resume) if engine.main else None)
         if done is not None:
             return done
@@ -171,13 +174,14 @@ class _Prepared:
     record: RunRecord
 
 
-def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan], Any]) -> _Prepared:
+def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
+    from cpm_tune.backbone.shards import whole_shape
     from cpm_tune.delta.insert import insert
 
     reset_peak_memory()
     started, spec = time.perf_counter(), plan.spec
-    model = load(plan)
-    n_parameters = sum(p.numel() for p in model.parameters())
+    model = load(plan, inputs.engine)
+    n_parameters = sum(whole_shape(p).numel() for p in model.parameters())
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
     inputs = replace(inputs, encoder=encoder_of(plan, tokenizer))  # a control has another
@@ -237,8 +241,9 @@ def _tune_and_score(
 
     spec, inputs, engine = plan.spec, prepared.inputs, prepared.inputs.engine
     deterministic = engine.device.type == "cpu"
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(deterministic)
+    before = torch.get_deterministic_debug_mode()
+    # What use_deterministic_algorithms does without importing torch's compiler: 60 MB, a second.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # Nothing here reads memory before it is written: filling it costs time and changes nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
@@ -252,7 +257,7 @@ def _tune_and_score(
             for split, known in (("dev", found), ("test", None))
         }
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
 
     controls = {}
     if inputs.splits["test"].labelled:
@@ -376,7 +381,7 @@ def _train(
             stop=stop,
         )
     if engine.main:
-        prepared.delta.save(folder)
+        prepared.delta.save(folder, state.best)
     if frozen_checksum(prepared.model, prepared.delta) != checksum:
         raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
     return TrainingRecord(
@@ -384,6 +389,7 @@ def _train(
         best_step=state.best_step,
         stopped_early=state.stopped_early,
         skipped_steps=state.n_skipped,
+        micro_tokens=state.micro_tokens or None,
         curve=[CurvePoint(step=e.step, loss=e.loss, dev=e.dev) for e in state.curve],
         samples_per_second=round(state.n_samples / state.seconds, 3),
         seconds=round(state.seconds, 3),

@@ -119,7 +119,9 @@ def _predictions(plan: Plan, model: Any, inputs: Inputs, data: Split) -> list[Pr
         plan.execution.micro_tokens,
         plan.spec.decoding,
     )
-    return engine.gather(list(own))
+    with engine.uneven(model):
+        found = list(own)
+    return engine.gather(found)
 
 
 def _score(
@@ -129,7 +131,9 @@ def _score(
     metric, engine = get_metric(name), inputs.engine
     if metric.prediction == "nll":  # what the backbone gives to the right text, not what it writes
         rows, tokens = data.rows.share(engine.rank, engine.world_size), plan.execution.micro_tokens
-        losses = engine.gather(list(answer_losses(model, rows, inputs.encoder, engine, tokens)))
+        with engine.uneven(model):
+            own = list(answer_losses(model, rows, inputs.encoder, engine, tokens))
+        losses = engine.gather(own)
         return metric.score(losses, [None] * len(losses)) if engine.main else None
     if not engine.main:
         return None

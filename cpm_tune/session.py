@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.engine.place import launched
-from cpm_tune.errors import UserError
+from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.inputs import read_inputs
 from cpm_tune.plan import Plan, Request, make_plan
 from cpm_tune.record import RunRecord
@@ -27,17 +27,19 @@ def tune(
     resume: bool = True,
     dry_run: bool = False,
     quiet: bool = True,
+    nproc: int = 1,
 ) -> Outcome | None:
     """Run a request and its controls; print what happens. Returns None for a dry run.
 
     Controls: "zero-shot" (the backbone without delta) and "random-backbone" (the same delta on a
-    random backbone of the same shape). Each is a run with a record of its own.
+    random backbone of the same shape). Each is a run with a record of its own. A dry run is told of
+    `nproc` processes.
     """
     plan = make_plan(request)
     if dry_run:
         from cpm_tune.show import dry_run_text
 
-        print(dry_run_text(plan, out))
+        print(dry_run_text(plan, out, nproc))
         return None
     inputs = read_inputs(plan)  # a mistake in any file is found before anything is run
     main = inputs.engine.main  # of several processes one speaks
@@ -58,38 +60,56 @@ def tune(
     return outcome
 
 
-def tune_all(request: Request, *, dry_run: bool = False, quiet: bool = True, **how: object) -> None:
+def tune_all(
+    request: Request,
+    *,
+    dry_run: bool = False,
+    quiet: bool = True,
+    only: str | None = None,
+    start: Callable[[str], None] | None = None,
+    **how: Any,
+) -> None:
     """Run a request for every task it names: `request.task` is a list of tasks and suites.
 
     A task that cannot be run does not keep the others from it; raises UserError at the end, naming
-    each.
+    each. With `start` a task is run by what that starts (several processes, which are told to run
+    `only` it).
     """
     names = expand(request.task, request.include)
     if not names:
         raise UserError("--task names no task; `list tasks` shows the names.")
-    if names == [request.task]:
-        tune(request, dry_run=dry_run, quiet=quiet, **how)  # type: ignore[arg-type]
+    single = names == [request.task]
+    if only is not None or (single and start is None):
+        own = request if single else _one_of(request, only or request.task)
+        tune(own, dry_run=dry_run, quiet=quiet, **how)
         return
     failed: list[str] = []
     for number, name in enumerate(names, start=1):
-        if not quiet:
+        if not (quiet or single):
             print(f"{'' if number == 1 else chr(10)}[{number}/{len(names)}] {name}", flush=True)
-        settings = dict(request.settings or {})
-        if not isinstance(load_task(name, request.include).answer, Generate):
-            settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
-        own = replace(request, task=name, settings=settings)
-        if request.data is not None:
-            own = replace(own, data=request.data / name)
         try:
-            tune(own, dry_run=dry_run, quiet=quiet, **how)  # type: ignore[arg-type]
+            if start is not None:
+                start(name)
+            else:
+                tune(_one_of(request, name), dry_run=dry_run, quiet=quiet, **how)
         except Exception as error:  # whatever it is, the other tasks are run
-            if launched():
-                raise  # the other processes may not have failed, and wait
-            said = str(error) if isinstance(error, UserError) else repr(error)
+            if single or launched():
+                raise  # of a launcher's own processes the others may not have failed, and wait
+            mine = isinstance(error, UserError | ProcessLostError)
+            said = str(error) if mine else repr(error)
             print(f"failed     {said}", file=sys.stderr, flush=True)
             failed.append(name)
     if failed:
         raise UserError(f"{len(failed)} of {len(names)} tasks failed: {', '.join(failed)}.")
+
+
+def _one_of(request: Request, name: str) -> Request:
+    """The request for one task of several: what only others understand is left out."""
+    settings = dict(request.settings or {})
+    if not isinstance(load_task(name, request.include).answer, Generate):
+        settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
+    own = replace(request, task=name, settings=settings)
+    return own if request.data is None else replace(own, data=request.data / name)
 
 
 def _silent(text: str) -> None:

@@ -159,13 +159,14 @@ def _encoded(encoder: Any, row: Any) -> list[str]:
     return lines
 
 
-def dry_run_text(plan: Plan, out: Path) -> str:
+def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
     """The resolved spec, what would be trained, how many steps, an estimate of memory."""
     import torch
 
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.data.batches import total_steps
     from cpm_tune.delta.insert import insert
+    from cpm_tune.estimate import estimate, work_of
     from cpm_tune.inputs import read_inputs
 
     inputs = read_inputs(plan)
@@ -188,32 +189,14 @@ def dry_run_text(plan: Plan, out: Path) -> str:
             f"steps      {steps:>12,}  at most, of {plan.spec.recipe.batch_size} examples; "
             f"{n:,} rows"
         )
-    weights = n_backbone * (2 if plan.spec.precision == "bf16" else 4)
-    states = delta.n_trainable * 16  # value, gradient, two moments of AdamW, fp32
-    activations = _activation_bytes(plan)
+    found = estimate(work_of(plan, nproc))
     lines.append(
-        f"memory     about {(weights + states + activations) / 2**30:.2f} GiB: weights "
-        f"{weights / 2**30:.2f}, delta and optimiser {states / 2**30:.2f}, activations of one "
-        f"forward pass roughly {activations / 2**30:.2f} (Python and libraries come on top)"
+        f"memory     about {found.peak / 2**30:.2f} GiB a process, if all sequences are as long as "
+        f"they may be: weights {found.weights / 2**30:.2f}, delta and optimiser "
+        f"{(found.delta + found.gradients + found.optimizer) / 2**30:.2f}, activations "
+        f"{found.activations / 2**30:.2f} (Python and libraries come on top)"
     )
     there = (out / plan.spec.run_id / "run.json").is_file()
     lines.append(f"run        {out / plan.spec.run_id}{'  (finished before)' if there else ''}")
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(lines)
-
-
-def _activation_bytes(plan: Plan) -> int:
-    """Saved for the backward pass: per token and layer, the inputs of every product and
-    non-linearity; once, the attention bias of packed rows."""
-    config, tokens = plan.folder.config, plan.execution.micro_tokens
-    size = 2 if plan.spec.precision == "bf16" else 4
-    inner = config.num_heads * config.dim_head
-    per_token = 0
-    for no_attention, no_ffn in config.mask_modules:
-        per_token += 0 if no_attention else 4 * config.dim_model + 5 * inner
-        per_token += 0 if no_ffn else 4 * config.dim_model + 4 * config.dim_ff
-    width = max(256, plan.spec.encoding.max_length)
-    bias = tokens * width * (config.num_heads * 2 * 4 + 8)
-    return (
-        per_token * size * tokens if plan.spec.recipe else 8 * config.dim_ff * size * tokens
-    ) + bias

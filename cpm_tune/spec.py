@@ -11,7 +11,18 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from cpm_tune.sizes import checked_size, parse_size
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -120,10 +131,18 @@ class DataSpec(Frozen):
 
 
 class BackboneSpec(Frozen):
-    """Which frozen weights: fingerprint of the files; `init="random"` discards the weights."""
+    """Which frozen weights: fingerprint of the files; `init="random"` discards the weights;
+    `quantize` holds them in 8 bits."""
 
     sha256: str
     init: Literal["checkpoint", "random"] = "checkpoint"
+    quantize: Literal["int8"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `quantize` out where it is not used: hashes of runs from before it stay."""
+        values: dict[str, Any] = serialise(self)
+        return {k: v for k, v in values.items() if k != "quantize" or v is not None}
 
 
 class RunSpec(Frozen):
@@ -150,6 +169,11 @@ class RunSpec(Frozen):
         if (self.delta.get("delta_type") == "none") != (self.recipe is None):
             raise ValueError("a run has a recipe exactly when it has a delta to train")
         return self
+
+    @property
+    def weights(self) -> str:
+        """In what numbers it computes and holds the backbone, for a reader: fp32, bf16+int8."""
+        return "+".join(filter(None, (self.precision, self.backbone.quantize)))
 
     @property
     def sha256(self) -> str:
@@ -200,18 +224,37 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
+def _size(value: str | None) -> str | None:
+    return None if value is None else checked_size(value, "--memory-limit")
+
+
 class Execution(Frozen):
     """How a run is carried out; nothing here decides its result.
 
+    `engine` "auto" is torch, which needs nothing else.
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
-    `checkpointing` computes activations a second time instead of keeping them.
+    `auto_batch` halves that where memory gives out. `checkpointing` computes activations a second
+    time instead of keeping them. `shard` divides the frozen backbone over the processes; `offload`
+    keeps it in host memory. `zero` is bmtrain's level.
     `checkpoint_minutes` is the time between two saved states of a run in training.
-    `track` names trackers beside TensorBoard (a list, or a text with commas).
+    `track` names trackers beside TensorBoard (a list, or a text with commas). `memory_limit` (such
+    as 4GB): the most of the backbone that is in memory at a time; for what does not train.
     """
 
+    engine: Literal["auto", "torch", "bmtrain"] = "auto"
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     micro_tokens: Annotated[int, Field(ge=256)] = 8192
     checkpointing: bool = False
+    shard: bool = False
+    offload: bool = False
+    zero: Literal[2, 3] = 3
+    auto_batch: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()
+    memory_limit: Annotated[str | None, AfterValidator(_size)] = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        return None if self.memory_limit is None else parse_size(self.memory_limit, "")

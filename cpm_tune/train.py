@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,15 +18,18 @@ from torch import Tensor
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.batches import global_batches
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.pack import micro_batches, pack
+from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.data.store import Rows
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine import Engine
+from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
 from cpm_tune.interrupt import Interrupts
 from cpm_tune.predict import loss_count, loss_sum
 from cpm_tune.schedule import learning_rate
 from cpm_tune.spec import Recipe
+
+_NAMED = 64  # examples of a batch whose loss is not finite
 
 
 @dataclass
@@ -41,7 +44,8 @@ class Evaluation:
 @dataclass
 class State:
     """What training knows so far. `best` is the delta at the best dev score; `loss_since` sums the
-    losses of the `n_since` steps since the last evaluation; `n_skipped` steps overflowed in fp16.
+    losses of the `n_since` steps since the last evaluation; `n_skipped` steps overflowed in fp16;
+    `micro_tokens`, if it is not 0, fitted into memory where more did not.
     """
 
     step: int = 0
@@ -55,6 +59,7 @@ class State:
     n_since: int = 0
     n_samples: int = 0
     n_skipped: int = 0
+    micro_tokens: int = 0
     seconds: float = 0.0
 
     def evaluation_due(self, every: int, total: int) -> bool:
@@ -124,9 +129,7 @@ def train(
     not finite.
     """
     parameters = list(delta.parameters.values())
-    optimizer = torch.optim.AdamW(
-        parameters, lr=0.0, betas=(recipe.beta1, recipe.beta2), weight_decay=recipe.weight_decay
-    )
+    optimizer = engine.optimizer(parameters, (recipe.beta1, recipe.beta2), recipe.weight_decay)
     state, asked = keep.restore(optimizer), False
     batches = global_batches(len(rows), recipe, seed, after=state.step)
     model.train()
@@ -156,22 +159,26 @@ def train(
             examples = [
                 encoder.encode(row, train=True) for row in rows.at(engine.shard(batch.rows))
             ]
-            packed = [pack(group, encoder) for group in micro_batches(examples, micro_tokens)]
+            tokens = state.micro_tokens or micro_tokens
+            packed = [pack(group, encoder) for group in micro_batches(examples, tokens)]
             (count,) = engine.reduce_sums([sum(loss_count(b, encoder.by_option) for b in packed)])
-            loss = 0.0
-            for micro in packed:
-                with engine.autocast():
-                    part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
-                loss += float(part.detach())
-                engine.backward(part)
-            loss, wanted = engine.reduce_sums([loss, float(stop.requested)])
+            while (loss := _passes(model, packed, encoder, engine, count)) is None:
+                tokens = state.micro_tokens = tokens // 2
+                optimizer.zero_grad(set_to_none=True)
+                engine.seed(seed, batch.step)
+                packed = [pack(group, encoder) for group in micro_batches(examples, tokens)]
+            sums = engine.reduce_sums([loss, float(stop.requested), float(keep.due())])
+            loss, wanted, due = sums  # the clocks of processes may disagree
             grad_norm = engine.clip(optimizer, parameters, recipe.clip)
             finite = math.isfinite(loss) and math.isfinite(grad_norm)
             if not finite and not engine.may_skip:
-                named = ", ".join(str(example.id) for example in examples[:8])
+                ids = [str(example.id) for example in examples]
+                named = engine.broadcast(engine.gather(ids))
+                more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
                 raise UserError(
                     f"step {batch.step}: the loss is {loss} and the gradient norm {grad_norm} "
-                    f"(examples {named}…); lower train.lr or use --precision fp32."
+                    f"(examples {', '.join(named[:_NAMED])}{more}); lower train.lr or use "
+                    "--precision fp32."
                 )
             engine.step(optimizer)
             state.step, asked = batch.step, wanted > 0
@@ -182,7 +189,28 @@ def train(
                 report(Step(batch.step, batch.epoch, loss, lr, grad_norm))
             else:
                 state.n_skipped += 1
-            if keep.due():
+            if due:
                 keep.save(state, optimizer)
     delta.load_state(state.best)
     return state
+
+
+def _passes(
+    model: CPMAnt, packed: Sequence[Batch], encoder: Encoder, engine: Engine, count: float
+) -> float | None:
+    """Forward and backward passes of a step; return this process's part of the loss, or None where
+    memory gave out and smaller passes may be tried: gradients are then anything."""
+    loss = 0.0
+    with engine.uneven(model, backward=True):
+        for micro in packed:
+            try:
+                with engine.autocast():
+                    part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
+                loss += float(part.detach())
+                engine.backward(part)
+            except (RuntimeError, MemoryError) as error:
+                whole = all(len(micro.gold) == 1 for micro in packed)
+                if whole or not engine.halves or not is_out_of_memory(error):
+                    raise
+                return None
+    return loss

@@ -56,6 +56,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) ->
     for split in ("train", "dev", "test"):
         write_jsonl(folder / "DATA" / f"{split}.jsonl", rows(16))
     (folder / "BACKBONE").symlink_to(small_backbone)
+    (folder / "texts.txt").write_text(
+        "白日依山尽，黄河入海流。\n\n单击保存按钮以保存文件。\n", encoding="utf-8"
+    )
     (folder / "prompts.txt").write_text("《秋夜》\n孤舟\n", encoding="utf-8")
     (folder / "suites").symlink_to(REPOSITORY / "suites")
     words = ["--task", "ccpm", "--delta", "lora", "--control", "none", *SMALL, "--quiet"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -331,7 +332,17 @@ def test_blanks_and_what_is_left_out_on_the_command_line(
     assert said == backbone.generate(TEXTS[1], beams=1)[0].text + "\n"
 
 
+def test_a_memory_limit_changes_no_text(cli: CLI, folder: Path, deltas: Path) -> None:
+    words = ("generate", "--backbone", folder, "--delta-from", deltas / "own", TEXTS[1])
+    _, _, refused = cli(*words, "--memory-limit", "1KB")
+    (least,) = re.findall(r"needs (\S+),", refused)
+    code, said, _ = cli(*words, "--memory-limit", least)
+    assert code == 0
+    assert said == cli(*words)[1]
+
+
 MISTAKES = {
+    "no memory": (["今天", "--memory-limit", "-1GB"], "--memory-limit is '-1GB'"),
     "beams and temperature": (["今天", "--beams", "4", "--temperature", "0.5"], "beams is 4"),
     "greedy and sampling": (["今天", "--greedy", "--top-k", "5"], "greedy decoding is asked for"),
     "greedy and beams": (["今天", "--greedy", "--beams", "2"], "--greedy goes with no --beams"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -73,30 +74,40 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start(
-    plan: Plan, out: Path, world_size: int, before: Callable[[int], object] = id
-) -> list[int]:
-    """Start the processes of a run; `before` is called in each, with its rank."""
+def in_group(world_size: int, action: Callable[[int], object]) -> list[int]:
+    """Start processes with torchrun's variables; `action` is called in each, with its rank."""
     port = str(free_port())
 
-    def run(rank: int) -> None:
+    def act(rank: int) -> None:
         if world_size > 1:
             os.environ.update(
                 MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), LOCAL_RANK=str(rank)
             )
             os.environ["WORLD_SIZE"] = str(world_size)
+        action(rank)
+
+    return [in_child(lambda rank=rank: act(rank)) for rank in range(world_size)]
+
+
+def start(
+    plan: Plan, out: Path, world_size: int, before: Callable[[int], object] = id
+) -> list[int]:
+    """Start the processes of a run; `before` is called in each, with its rank."""
+
+    def run(rank: int) -> None:
         before(rank)
         execute(plan, out, read_inputs(plan))
 
-    return [in_child(lambda rank=rank: run(rank)) for rank in range(world_size)]
+    return in_group(world_size, run)
 
 
 def finish(plan: Plan, out: Path, world_size: int) -> Run:
     """Carry out a run; return its record and its predictions of dev and test.
 
-    One process is this one: what it imports, the children do not have to.
+    One process is this one: what it imports, the children do not have to. (Not where it joins a
+    group of its own, which children would have as well.)
     """
-    if world_size == 1:
+    if world_size == 1 and not plan.execution.offload:
         execute(plan, out, read_inputs(plan))
     else:
         assert [ended(child) for child in start(plan, out, world_size)] == [0] * world_size
@@ -142,25 +153,26 @@ def test_several_processes_give_what_one_gives(
 def test_texts_are_written_by_several_processes_in_order(
     small_backbone: Path, tmp_path: Path
 ) -> None:
-    plan = make_plan(
-        Request(
-            "math23k",
-            delta="none",
-            limit=5,
-            backbone=str(small_backbone),
-            settings={"decode.max_new_tokens": 3, "run.device": "cpu"},
+    def written(world_size: int, **settings: Any) -> list[dict[str, Any]]:
+        shown = {"decode.max_new_tokens": 3, "run.device": "cpu", **settings}
+        request = Request(
+            "math23k", delta="none", limit=7, backbone=str(small_backbone), settings=shown
         )
-    )
-    (_, one), (_, two) = (finish(plan, tmp_path / str(n), n) for n in (1, 2))
-    assert one == two
-    assert len(one) == 10
+        return finish(make_plan(request), tmp_path / f"{world_size}{len(settings)}", world_size)[1]
+
+    one = written(1)
+    assert len(one) == 14
+    assert written(2) == one
+    # 4 and 3 rows, of which 3 fit one forward pass: the second process is done before the first
+    assert written(2, **{"run.shard": True, "run.micro_tokens": 256}) == one
 
 
 def test_the_number_of_processes_may_change_when_a_run_goes_on(
     planned: Callable[..., Plan], alone: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """Two processes, one of which gets SIGTERM: both stop after the same step. Then three."""
-    plan, one = planned("lora"), alone("lora")
+    """Two processes that divide the backbone, one of which gets SIGTERM: both stop after the same
+    step. Then three, each with the whole of it."""
+    plan, one = planned("lora", run_shard=True), alone("lora")
 
     def stop_in_step_3(rank: int) -> None:
         import cpm_tune.train as training
@@ -178,7 +190,7 @@ def test_the_number_of_processes_may_change_when_a_run_goes_on(
     assert [ended(child) for child in children] == [143, 143]
     (partial,) = tmp_path.glob("*.partial")
     assert len((partial / "log.jsonl").read_text().splitlines()) == 3
-    assert_same(one, finish(plan, tmp_path, 3))
+    assert_same(one, finish(planned("lora"), tmp_path, 3))
 
 
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(
@@ -201,6 +213,73 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     first, second = (ended(child) for child in start(plan, tmp_path, 2, die_in_step_6))
     assert (first, second) == (ProcessLostError.exit_code, -signal.SIGKILL)
     assert_same(one, finish(plan, tmp_path, 2))
+
+
+@pytest.mark.parametrize(
+    ("delta", "world_size", "how"),
+    [
+        ("none", 3, {"shard": True}),
+        ("lora", 2, {"shard": True}),
+        ("lora", 3, {"shard": True, "checkpointing": True, "micro_tokens": 256}),
+        ("soft_prompt", 2, {"shard": True, "offload": True}),
+        ("bitfit", 1, {"offload": True}),
+    ],
+)
+def test_a_divided_backbone_changes_nothing(
+    planned: Callable[..., Plan],
+    alone: Callable[[str], Any],
+    tmp_path: Path,
+    delta: str,
+    world_size: int,
+    how: dict[str, Any],
+) -> None:
+    plan = planned(delta, **{f"run_{name}": value for name, value in how.items()})
+    assert_same(alone(delta), finish(plan, tmp_path, world_size))
+
+
+@pytest.mark.parametrize("layout", ["native", "reference"])
+def test_every_process_holds_its_part_of_the_layers_and_no_more(
+    request: pytest.FixtureRequest, layout: str
+) -> None:
+    import torch
+
+    from cpm_tune.backbone.checkpoint import load_weights, open_folder
+    from cpm_tune.backbone.shards import own
+    from cpm_tune.delta.config import NoneConfig
+    from cpm_tune.engine import make_engine
+    from cpm_tune.estimate import Work, estimate
+    from cpm_tune.spec import Execution
+
+    folder = open_folder(request.getfixturevalue(layout))
+    whole = dict(load_weights(folder, torch.float32).named_parameters())
+
+    how = Execution(device="cpu", shard=True)
+    work = Work(folder.config, NoneConfig(), 8, 64, nproc=2, execution=how)
+    expected_bytes = estimate(work).weights
+
+    def check(rank: int) -> None:
+        engine = make_engine(how, "fp32")
+        found = dict(load_weights(folder, torch.float32, engine.lay_out).named_parameters())
+        assert found.keys() == whole.keys()
+        assert sum(own(p).nbytes for p in found.values()) == expected_bytes
+        for name, parameter in found.items():
+            expected = whole[name].detach()
+            if name.startswith("encoder.layers"):
+                expected = expected.chunk(2)[rank]
+            values = own(parameter)
+            assert torch.equal(values, expected)
+            assert values.untyped_storage().nbytes() <= 4 * expected.numel() + 1024
+
+    assert [ended(child) for child in in_group(2, check)] == [0, 0]
+
+
+def test_what_a_divided_backbone_needs(planned: Callable[..., Plan]) -> None:
+    from cpm_tune.errors import UserError
+
+    with pytest.raises(UserError, match="several processes, but there is one; add --nproc"):
+        read_inputs(planned("lora", run_shard=True))
+    with pytest.raises(UserError, match="full fine-tuning trains it"):
+        planned("full", run_shard=True)
 
 
 def test_checkpointing_changes_nothing(
@@ -290,6 +369,60 @@ def test_the_launcher_names_the_process_that_was_killed(command: list[str], tmp_
     assert f"(pid {workers[1]}) was killed by SIGKILL" in said
     assert said.count("\n") == 1
     assert "goes on from the last checkpoint" in said
+
+
+def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(
+    cli: Any, tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every task has processes of its own, which run it alone."""
+    import cpm_tune.engine.launch as launching
+
+    words = ["--task", "ccpm,math23k,lcqmc", "--delta", "none", "--limit", "4", "--quiet"]
+    words += ["--backbone", str(small_backbone), "--out", str(tmp_path), "--control", "none"]
+    words += ["--set", "decode.max_new_tokens=2", "--set", "run.device=cpu"]
+
+    def launch(argv: list[str], nproc: int, *others: Any) -> None:
+        assert (nproc, argv[:-2]) == (2, [*words, "--nproc", "2"])
+        if argv[-1] == "ccpm":
+            raise ProcessLostError("process 1 of 2 was killed by SIGKILL")
+        assert cli(*words, *argv[-2:])[0] == 0
+
+    monkeypatch.setattr(launching, "launch", launch)
+    code, _, said = cli(*words, "--nproc", "2")
+    assert code == 2
+    assert "1 of 3 tasks failed: ccpm." in said
+    assert sorted(p.parent.name.split(".")[0] for p in tmp_path.glob("*/run.json")) == [
+        "lcqmc",
+        "math23k",
+    ]
+
+
+def test_a_loss_that_is_not_finite_names_the_examples_of_all_processes(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = planned("lora", train_lr=1e30, train_schedule="constant", train_warmup=1)
+
+    def run(rank: int) -> None:
+        from cpm_tune.errors import UserError
+
+        with pytest.raises(UserError) as error:
+            execute(plan, tmp_path / "out", read_inputs(plan))
+        (tmp_path / f"said-{rank}").write_text(str(error.value))
+
+    assert [ended(child) for child in in_group(2, run)] == [0, 0]
+    one, two = ((tmp_path / f"said-{rank}").read_text() for rank in range(2))
+    assert one == two
+    said = re.fullmatch(
+        r"step (\d): the loss is nan and the gradient norm nan \(examples ([\d, ]+)\); lower "
+        r"train.lr or use --precision fp32.",
+        one,
+    )
+    assert said is not None, one
+    from cpm_tune.data.batches import global_batches
+
+    assert plan.spec.recipe is not None
+    batch = next(global_batches(41, plan.spec.recipe, plan.spec.seed, after=int(said[1]) - 1))
+    assert said[2] == ", ".join(map(str, batch.rows))
 
 
 Failure = namedtuple("Failure", "exitcode timestamp pid message")  # of torch's ProcessFailure

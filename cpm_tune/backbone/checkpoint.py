@@ -1,15 +1,13 @@
 """Opens a backbone folder: our own, the reference's (.pt) or Hugging Face's, whichever it is.
 
-All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype. Pickled
-files are only ever read with torch's weights_only loader.
+All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +41,9 @@ class BackboneFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The folder's name; for one in the hub's cache, that of the model."""
+        if self.path.parent.name == "snapshots":
+            return self.path.parent.parent.name.removeprefix("models--").replace("--", "/")
         return self.path.name
 
     def tokenizer(self) -> Tokenizer:
@@ -67,7 +67,7 @@ class BackboneFolder:
 def open_folder(path: Path) -> BackboneFolder:
     """Recognise a backbone folder; raise UserError saying what is missing."""
     if not path.is_dir():
-        raise UserError(f"--backbone {path}: there is no such folder.")
+        raise UserError(f"backbone {path}: there is no such folder.")
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
     if vocabulary is None:
         raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")
@@ -101,139 +101,60 @@ def open_folder(path: Path) -> BackboneFolder:
     return BackboneFolder(path, layout, config, tuple(weights), vocabulary, trained)
 
 
-def load_weights(folder: BackboneFolder, dtype: torch.dtype) -> CPMAnt:
+LayOut = Callable[["CPMAnt"], bool]  # gives a model without values memory, if it keeps parts
+
+
+def load_weights(
+    folder: BackboneFolder, dtype: torch.dtype, lay_out: LayOut | None = None
+) -> CPMAnt:
     """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
 
-    Raises UserError with what is missing, unexpected or of another shape.
+    Where `lay_out` is given and true, it has made the model's parameters, of which every process
+    may hold a part: tensors are then read from the (memory-mapped) files one at a time and only
+    that part is kept. Raises UserError with what is missing, unexpected or of another shape.
     """
     import torch
 
-    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.backbone.layouts import folded, pieces
+    from cpm_tune.backbone.shards import fill
 
-    with torch.device("meta"):
-        model = CPMAnt(folder.config)
-    state: dict[str, torch.Tensor] = {}
-    for name, tensor in _folded(_read(folder.weights), folder):
-        if name in state:
-            raise UserError(f"{folder.path}: tensor {name} is there twice; keep one checkpoint.")
-        state[name] = tensor.to(dtype)
-        if not bool(torch.isfinite(state[name]).all()):
-            raise UserError(f"{folder.path}: tensor {name} is not finite in {dtype}.")
-    head = state.pop("lm_head.weight", None)
-    _check_fit(folder, state, {name: t.shape for name, t in model.state_dict().items()})
-    if head is not None and not torch.equal(head, state["input_embedding.weight"]):
-        raise UserError(
-            f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
-            "to it; this checkpoint was tuned with an untied head and cannot be used."
-        )
-    model.load_state_dict(state, strict=True, assign=True)
+    model, state = _empty(folder.config, dtype), dict[str, torch.Tensor]()
+    laid_out = lay_out is not None and lay_out(model)
+    parts = dict(model.named_parameters()) if laid_out else {}
+    for name, piece in pieces(folder).items():
+        whole = folded(piece.values(), piece.divisor)
+        state[name] = fill(parts[name], whole) if laid_out else whole.to(dtype)
+        check_finite(folder.path, name, state[name])
+    if not laid_out:
+        model.load_state_dict(state, strict=True, assign=True)
     return model
 
 
-def random_backbone(config: CPMAntConfig, seed: int, dtype: torch.dtype) -> CPMAnt:
-    """Return a backbone of that shape with random weights: the control for a trained one."""
+def check_finite(path: Path, name: str, values: torch.Tensor) -> None:
+    """Raise UserError if a weight has values that are no numbers."""
+    ends = values.aminmax() if values.numel() else ()  # 50 times as fast as isfinite in bf16
+    if not all(bool(end.isfinite()) for end in ends):
+        raise UserError(f"{path}: tensor {name} is not finite in {values.dtype}.")
+
+
+def _empty(config: CPMAntConfig, dtype: torch.dtype) -> CPMAnt:
+    """A model without values."""
     import torch
 
     from cpm_tune.backbone.model import CPMAnt
 
     with torch.device("meta"):
-        model = CPMAnt(config)
-    return model.to_empty(device="cpu").init_weights(seed).to(dtype)
+        return CPMAnt(config).to(dtype)
 
 
-def _read(files: Iterable[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the floating-point tensors of weight files; raise UserError for anything else."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in files:
-        if path.suffix == ".safetensors":
-            try:
-                with safe_open(path, framework="pt") as file:
-                    for name in file.keys():  # noqa: SIM118 (not a mapping)
-                        yield name, _tensor(path, name, file.get_tensor(name))
-            except (SafetensorError, OSError) as error:
-                raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
-            continue
-        state = _load_pickled(path)
-        if not isinstance(state, Mapping):
-            raise UserError(f"{path}: expected a state dict, found {type(state).__name__}.")
-        for name, tensor in state.items():
-            yield str(name), _tensor(path, str(name), tensor)
-
-
-def _load_pickled(path: Path) -> object:
-    """torch.load of tensors only. A broken file can make it raise anything."""
-    import pickle
-
-    import torch
-
-    try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):  # written by torch before 1.6
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint: corrupt, or a pickle of more than "
-            "tensors (refused)."
-        ) from error
-    except Exception as error:
-        raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
-
-
-def _tensor(path: Path, name: str, value: object) -> torch.Tensor:
-    import torch
-
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        kind = str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise UserError(
-            f"{path}: '{name}' is {kind}, expected a floating-point tensor; give a state dict."
-        )
-    return value
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-
-
-def _folded(
-    tensors: Iterable[tuple[str, torch.Tensor]], folder: BackboneFolder
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Bring names and scales of a layout to ours; fold in fp32."""
-    vocab, width = folder.config.vocab_size, math.sqrt(folder.config.dim_model)
-    for name, tensor in tensors:
-        if folder.layout == "hf":
-            name = name.removeprefix("cpmant.")
-            if name == "input_embedding.weight" and tensor.dim() == 2:  # tokens, soft prompts
-                yield name, tensor[:vocab]
-                name, tensor = "prompt_embedding.weight", tensor[vocab:]
-        elif folder.layout == "reference" and tensor.dim() == 2:
-            if name.endswith(("_embedding.weight", "lm_head.weight")):
-                tensor = tensor.float() / width
-            elif name.startswith("encoder."):
-                tensor = tensor.float() / math.sqrt(tensor.shape[1])
-        yield name, tensor
-
-
-def _check_fit(
-    folder: BackboneFolder,
-    state: Mapping[str, torch.Tensor],
-    expected: Mapping[str, torch.Size],
-) -> None:
-    wrong = [f"missing {name}" for name in expected if name not in state]
-    wrong += [f"unexpected {name}" for name in state if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(shape)}"
-        for name, shape in expected.items()
-        if name in state and state[name].shape != shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
-        raise UserError(
-            f"{folder.path}: the checkpoint does not fit its config: {'; '.join(wrong[:4])}{more}."
-        )
+def random_backbone(
+    config: CPMAntConfig, seed: int, dtype: torch.dtype, lay_out: LayOut | None = None
+) -> CPMAnt:
+    """Return a backbone of that shape with random weights: the control for a trained one."""
+    model = _empty(config, dtype)
+    if lay_out is None or not lay_out(model):
+        model.to_empty(device="cpu")
+    return model.init_weights(seed)
 
 
 def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cpm_tune.backbone import hub
 from cpm_tune.backbone.config import PRESETS
 from cpm_tune.errors import UserError
 from cpm_tune.paths import PACKAGE
@@ -16,12 +17,19 @@ FOLDER = PACKAGE / "backbone" / NAME
 
 
 def resolve(name_or_path: str) -> Path:
-    """Return the folder of a backbone given by name or path."""
+    """Return the folder of a backbone given by name, path, or hub:OWNER/NAME (downloaded then)."""
     if name_or_path == NAME:
         return FOLDER
+    if name_or_path.startswith(hub.PREFIX):
+        return hub.download(name_or_path)
     if name_or_path in PRESETS and not Path(name_or_path).is_dir():
         raise UserError(
             f"--backbone {name_or_path}: its weights are not shipped; download the checkpoint and "
             "give its folder."
+        )
+    if hub.looks_like_id(name_or_path) and not Path(name_or_path).exists():
+        raise UserError(
+            f"--backbone {name_or_path}: there is no such folder; for a model of the Hugging Face "
+            f"hub give {hub.PREFIX}{name_or_path}."
         )
     return Path(name_or_path)

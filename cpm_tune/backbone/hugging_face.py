@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 
 _TOKENS = {
@@ -37,23 +38,29 @@ def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
     state["cpmant.input_embedding.weight"] = torch.cat((token, prompt)).detach()
     state["lm_head.weight"] = token.detach().clone()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    _write(folder / "config.json", _config(model))
+    _write(folder / "config.json", hugging_face_config(model.config, token.dtype))
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write what makes transformers read vocab.txt with CPM-Ant's tokenizer."""
     _write(folder / "tokenizer_config.json", {"tokenizer_class": "CpmAntTokenizer", **_TOKENS})
 
 
-def _config(model: CPMAnt) -> dict[str, Any]:
-    shape = model.config.to_dict()
+def hugging_face_config(config: CPMAntConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The values of config.json for weights of this dtype."""
     renamed = {
         "dim_model": "hidden_size",
         "num_layers": "num_hidden_layers",
         "num_heads": "num_attention_heads",
     }
-    kept = {renamed.get(k, k): v for k, v in shape.items() if k != "mask_modules"}
+    shape = config.to_dict().items()
+    kept = {renamed.get(k, k): v for k, v in shape if k != "mask_modules"}
     return {
         "architectures": ["CpmAntForCausalLM"],
         "model_type": "cpmant",
-        "torch_dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+        "torch_dtype": str(dtype).removeprefix("torch."),
         "tie_word_embeddings": False,
         **kept,
     }

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
+from cpm_tune.backbone.shards import fill, whole_shape
 from cpm_tune.backbone.spans import Group, SpanBias, runs
 
 
@@ -321,6 +322,7 @@ class CPMAnt(nn.Module):
     """
 
     last_layer_at_targets = True
+    streamed = False  # whether weights come and go (`cpm_tune.backbone.streamed`)
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
@@ -449,13 +451,14 @@ class CPMAnt(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         depth = math.sqrt(2 * self.config.num_layers)
         for name, weight in self.named_parameters():
-            if weight.dim() == 1:
-                weight.fill_(1.0)
+            shape = whole_shape(weight)
+            if len(shape) == 1:
+                fill(weight, torch.ones(shape))
                 continue
-            std = weight.shape[1] ** -0.5
+            std = shape[1] ** -0.5
             if name.endswith("relative_attention_bias"):
                 std = 0.02
             elif name.endswith(("attention_out.weight", "w_out.weight")):
                 std /= depth
-            weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            fill(weight, torch.randn(shape, generator=generator).mul_(std))
         return self

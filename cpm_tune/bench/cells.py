@@ -222,7 +222,7 @@ def _put(
     nproc: int,
 ) -> None:
     spec = plan.spec
-    weights = f"{spec.backbone.init} {plan.folder.path} {spec.precision}"
+    weights = f"{spec.backbone.init} {plan.folder.path} {spec.weights}"
     if spec.backbone.init == "random":
         weights += f" {spec.seed}"
     work.cells.setdefault(

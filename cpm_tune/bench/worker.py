@@ -22,6 +22,7 @@ from cpm_tune.run import Outcome, execute, finished
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.data.store import Split
+    from cpm_tune.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,17 @@ class Worker:
                 raise RuntimeError("the delta left a trace in the shared backbone; this is a bug")
         return outcome
 
-    def _load(self, plan: Plan) -> CPMAnt:
+    def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
-        backbone, spec = plan.spec.backbone, plan.spec
+        backbone, spec, how = plan.spec.backbone, plan.spec, plan.execution
+        if how.memory_limit or how.offload or how.engine == "bmtrain":
+            self._backbone = None  # layers come and go: nothing to compare and to share
+            return load_backbone(plan, engine)
         seed = spec.seed if backbone.init == "random" else None
-        key = (backbone.sha256, backbone.init, seed, spec.precision, plan.execution.device)
+        key = (backbone.sha256, backbone.init, seed, spec.weights, plan.execution.device)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # two do not have to fit into memory
-            model = load_backbone(plan)
+            model = load_backbone(plan, engine)
             self._backbone = (key, model, _checksum(model))
         return self._backbone[1]
 
@@ -125,9 +129,12 @@ def _checksum(model: CPMAnt) -> int:
     """CRC-32 of every parameter and of its place in the state dict."""
     import torch
 
+    from cpm_tune.backbone.shards import stored
+
     total = 0
     for name, tensor in model.state_dict().items():
         total = zlib.crc32(name.encode(), total)
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        total = zlib.crc32(memoryview(raw.numpy()), total)
+        for part in stored(tensor):
+            raw = part.cpu().contiguous().flatten().view(torch.uint8)
+            total = zlib.crc32(memoryview(raw.numpy()), total)  # type: ignore[arg-type]
     return total

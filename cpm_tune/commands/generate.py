@@ -77,6 +77,9 @@ def generate_parser(prog: str) -> Parser:
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     p.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda or cuda:0")
     p.add_argument(
+        "--memory-limit", metavar="SIZE", help="most of the backbone in memory at a time, as 4GB"
+    )
+    p.add_argument(
         "--max-length", metavar="N", type=int, help="tokens of soft prompt, prompt and text"
     )
     p.add_argument(
@@ -190,7 +193,8 @@ def _backbone(args: argparse.Namespace) -> Backbone:
     from cpm_tune.api import load_backbone, load_run
     from cpm_tune.record import FILE
 
-    where: dict[str, Any] = {"precision": args.precision, "device": args.device}
+    names = ("precision", "device", "memory_limit")
+    where: dict[str, Any] = {name: getattr(args, name) for name in names}
     if args.delta_from is not None and (args.delta_from / FILE).is_file():
         return load_run(args.delta_from).backbone(args.backbone, **where)
     backbone = load_backbone(args.backbone or "cpm-ant-tiny", **where)

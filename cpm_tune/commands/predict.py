@@ -30,6 +30,9 @@ def predict(argv: Sequence[str], prog: str) -> int:
     )
     p.add_argument("--limit", metavar="N", type=int, help="the first N rows")
     p.add_argument(
+        "--memory-limit", metavar="SIZE", help="most of the backbone in memory at a time, as 4GB"
+    )
+    p.add_argument(
         "--submission", action="store_true", help="also write the file the organisers score"
     )
     p.add_argument("--include", metavar="PATH", type=Path, action="append", default=[])

@@ -55,6 +55,16 @@ def tune_parser(prog: str) -> Parser:
     )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32")
     p.add_argument(
+        "--quantize",
+        choices=["int8"],
+        help="the frozen backbone's linear weights in 8 bits (extra int8); changes results",
+    )
+    p.add_argument(
+        "--engine",
+        choices=["auto", "torch", "bmtrain"],
+        help="what runs the tensors; the result is the same (default: auto, which is torch)",
+    )
+    p.add_argument(
         "--nproc",
         metavar="N",
         type=int,
@@ -71,6 +81,26 @@ def tune_parser(prog: str) -> Parser:
         "--checkpointing",
         action="store_true",
         help="compute activations twice instead of keeping them: less memory, a third more time",
+    )
+    p.add_argument(
+        "--shard",
+        action="store_true",
+        help="divide the frozen backbone over the processes (FSDP2): for one device too large",
+    )
+    p.add_argument(
+        "--offload",
+        action="store_true",
+        help="keep the frozen backbone in host memory, one layer at a time on the GPU: slow",
+    )
+    p.add_argument(
+        "--auto-batch",
+        action="store_true",
+        help="where memory gives out, halve run.micro_tokens and go on; the result is the same",
+    )
+    p.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="most of the backbone in memory at a time, as 4GB; for --delta none",
     )
     p.add_argument(
         "--set",
@@ -115,6 +145,7 @@ def tune_parser(prog: str) -> Parser:
     p.add_argument(
         "--dry-run", action="store_true", help="print the plan, its parameters and memory"
     )
+    p.add_argument("--only", help=argparse.SUPPRESS)  # of several tasks, in one of their processes
     p.add_argument("--quiet", action="store_true", help="print the result only")
     p.add_argument("--debug", action="store_true", help="show tracebacks")
     return p
@@ -128,6 +159,7 @@ _CONFIG_KEYS = (
     "backbone",
     "seed",
     "precision",
+    "quantize",
     "limit",
     "skip_bad_rows",
     "out",
@@ -152,8 +184,13 @@ def tune(argv: Sequence[str], prog: str) -> int:
     parser = tune_parser(prog)
     args = parser.parse_args(argv)
     settings = _merge_config(args)
-    if args.checkpointing:
-        settings["run.checkpointing"] = True
+    if args.engine:
+        settings["run.engine"] = args.engine
+    for name in ("checkpointing", "shard", "offload", "auto_batch"):
+        if getattr(args, name):
+            settings[f"run.{name}"] = True
+    if args.memory_limit is not None:
+        settings["run.memory_limit"] = args.memory_limit
     if not args.task:
         parser.error("--task is missing; `list tasks` shows the names")
     for name, at_least in (("seed", 0), ("limit", 1)):
@@ -163,14 +200,19 @@ def tune(argv: Sequence[str], prog: str) -> int:
     for name in ("nproc", "nnodes"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
+    start = None
     if args.nproc * args.nnodes > 1 and not args.dry_run:
         from cpm_tune.engine.place import launched
 
         if not launched():
             from cpm_tune.engine.launch import launch
 
-            launch(argv, args.nproc, args.nnodes, args.rendezvous)
-            return 0
+            def start(name: str) -> None:
+                launch([*argv, "--only", name], args.nproc, args.nnodes, args.rendezvous)
+
+            if args.nnodes > 1:  # machines would not agree on which task they are at
+                launch(argv, args.nproc, args.nnodes, args.rendezvous)
+                return 0
     from cpm_tune.plan import Request
     from cpm_tune.session import tune_all
 
@@ -191,5 +233,8 @@ def tune(argv: Sequence[str], prog: str) -> int:
         resume=args.resume,
         dry_run=args.dry_run,
         quiet=args.quiet,
+        nproc=args.nproc * args.nnodes,
+        only=args.only,
+        start=start,
     )
     return 0

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.config import (
     DeltaConfig,
@@ -45,16 +46,15 @@ class Delta:
     @property
     def n_trainable(self) -> int:
         """Number of trained values."""
-        return sum(parameter.numel() for parameter in self.parameters.values())
+        return sum(whole_shape(parameter).numel() for parameter in self.parameters.values())
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the delta's tensors, on the CPU."""
-        return {k: p.detach().cpu().clone() for k, p in self.parameters.items()}
+        """A copy of the delta's tensors, on the CPU. All processes have to call this together."""
+        return {k: whole(p) for k, p in self.parameters.items()}
 
-    @torch.no_grad()
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Copy tensors in; raise UserError unless names and shapes are exactly this delta's."""
-        expected = {k: tuple(p.shape) for k, p in self.parameters.items()}
+        expected = {k: tuple(whole_shape(p)) for k, p in self.parameters.items()}
         given = {k: tuple(t.shape) for k, t in state.items()}
         if expected != given:
             wrong = sorted(k for k in expected | given if expected.get(k) != given.get(k))[0]
@@ -63,7 +63,7 @@ class Delta:
                 f"{expected.get(wrong, 'absent')}; use the delta config it was trained with."
             )
         for key, tensor in state.items():
-            self.parameters[key].copy_(tensor)
+            fill(self.parameters[key], tensor)
 
     def remove(self) -> None:
         """Take the delta out: the backbone is what it was before, bit for bit.
@@ -73,9 +73,9 @@ class Delta:
         self._undo()
         self.parameters = {}
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
-        made if it is not there."""
+        made if it is not there. One of several processes can do so alone with the `state`."""
         from safetensors.torch import save_file
 
         folder = Path(folder)
@@ -85,7 +85,9 @@ class Delta:
             "config": self.config.model_dump(mode="json"),
         }
         part = folder / (WEIGHTS + ".part")
-        save_file(self.state(), part, metadata={"cpm_tune": json.dumps(about, sort_keys=True)})
+        save_file(
+            state or self.state(), part, metadata={"cpm_tune": json.dumps(about, sort_keys=True)}
+        )
         part.chmod(0o644)  # safetensors lets only the owner read it
         os.replace(part, folder / WEIGHTS)
         part = folder / (CONFIG + ".part")
@@ -151,6 +153,11 @@ def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: i
         raise UserError(
             f"this backbone carries a delta already ({vars(backbone)[_CARRIES]}); remove it before "
             f"{config.delta_type} is inserted."
+        )
+    if backbone.streamed and isinstance(config, FullConfig):
+        raise UserError(
+            "full fine-tuning has weights of its own, which a backbone with a memory limit does "
+            "not keep; export it with --to merged and give that as --backbone."
         )
     before = dict(backbone.named_parameters())
     trained_before = {name: parameter.requires_grad for name, parameter in before.items()}
@@ -249,12 +256,15 @@ def _known_ids(text: str, tokenizer: Tokenizer | None) -> list[int]:
 
 @torch.no_grad()
 def frozen_checksum(backbone: CPMAnt, delta: Delta) -> int:
-    """A checksum of every bit of the frozen parameters: it must be the same after training."""
+    """A checksum of every bit of the frozen parameters (of this process's part): it must be the
+    same after training."""
     total = 0
     for name, parameter in backbone.named_parameters():
         if name not in delta.parameters:
-            bits = {2: torch.int16, 4: torch.int32}[parameter.element_size()]
-            words = parameter.detach().contiguous().view(bits).flatten()
-            rest = words.long() * (torch.arange(len(words), device=words.device) % 251 + 1)
-            total = (total * 1_000_003 + int(rest.sum())) % 2**61
+            for part in stored(parameter):
+                bits = {1: torch.int8, 2: torch.int16, 4: torch.int32}[part.element_size()]
+                flat = part.contiguous().view(bits).flatten()
+                for words in torch.split(flat, 251 * 4096):
+                    rest = words.long() * (torch.arange(len(words), device=words.device) % 251 + 1)
+                    total = (total * 1_000_003 + int(rest.sum())) % 2**61
     return total

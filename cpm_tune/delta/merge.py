@@ -39,6 +39,8 @@ def merge(delta: Delta) -> Difference:
             f"a {config.delta_type} cannot be merged: what it computes is no change of CPM-Ant's "
             "weights. LoRA and full can; export the others with --to opendelta where it knows them."
         )
+    if backbone.streamed:
+        raise UserError("a delta cannot be merged into a backbone with a memory limit.")
     before, state = _probe(backbone), delta.state()
     delta.remove()
     for name in lora_modules(state):

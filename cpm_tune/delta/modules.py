@@ -17,6 +17,7 @@ from cpm_tune.backbone.model import (
     RMSNorm,
     SelfAttentionBlock,
 )
+from cpm_tune.backbone.shards import whole_shape
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,
@@ -57,7 +58,8 @@ def widths(module: nn.Module) -> tuple[int, int]:
         case FFNBlock():
             return widths(module.layernorm_before_ffn)
         case RMSNorm():
-            return len(module.weight), len(module.weight)
+            (width,) = whole_shape(module.weight)
+            return width, width
     raise TypeError(f"a {type(module).__name__} has no width")
 
 

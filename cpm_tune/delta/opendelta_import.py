@@ -17,6 +17,7 @@ from typing import Any
 from cpm_tune.errors import UserError
 
 INSTALL = "pip install --no-deps opendelta==0.3.2"
+_NOT_NEEDED = "torchao"  # transformers imports it where it is installed: seconds, and noise
 _STAND_INS = ("turtle", "DeltaCenter", "opendelta.utils.interactive.web")
 
 
@@ -27,7 +28,8 @@ def opendelta() -> Any:
     if importlib.util.find_spec("opendelta") is None:
         raise UserError(f"OpenDelta is not installed, and this delta needs it; run: {INSTALL}")
     path = list(sys.path)
-    replaced = {name: sys.modules.get(name) for name in _STAND_INS}
+    replaced = {name: sys.modules.get(name) for name in (*_STAND_INS, _NOT_NEEDED)}
+    sys.modules[_NOT_NEEDED] = None  # type: ignore[assignment]  # what importlib takes for absent
     try:
         _alias_transformers()
         for name in _STAND_INS:

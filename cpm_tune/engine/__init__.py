@@ -1,6 +1,7 @@
 """Where and how tensors run. Nothing outside this folder knows which engine it is.
 
-`pytorch` is the engine of one or several processes; `launch` starts several.
+`pytorch` is the engine of one or several processes, `bmtrain` that of ZeRO-3; `launch` starts
+several.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cpm_tune.engine.device import choose_device
 from cpm_tune.engine.memory import keep_freed_memory
+from cpm_tune.errors import UserError
 from cpm_tune.spec import Execution
 
 T = TypeVar("T")
@@ -23,19 +25,25 @@ class Engine(Protocol):
     """What training and scoring need of an engine.
 
     All processes of a run call the same methods in the same order. `main` is the process that
-    writes and reports; `may_skip`: a step whose gradients overflowed may be left out (fp16).
+    writes and reports; `may_skip`: a step whose gradients overflowed may be left out (fp16);
+    `halves`: a pass that runs out of memory is made again in smaller ones.
     """
 
     name: str
     device: torch.device
     rank: int
     world_size: int
+    halves: bool
 
     @property
     def main(self) -> bool: ...
 
     @property
     def may_skip(self) -> bool: ...
+
+    def lay_out(self, model: Any) -> bool:
+        """Give a backbone without values (meta device) memory for what this process keeps of it;
+        False, with nothing done, if that is all of it. `backbone.shards.fill` then fills it."""
 
     def prepare(self, model: Any) -> Any:
         """Move or wrap a model with its delta inserted; return what to call forward on."""
@@ -48,6 +56,18 @@ class Engine(Protocol):
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a global batch; every item belongs to exactly one process."""
+
+    def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
+        """Where processes may make different numbers of forward passes of `model`, each with its
+        `backward` pass or all without.
+
+        An engine whose passes are collective lets those that are done take part in the others'.
+        """
+
+    def optimizer(
+        self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
+    ) -> torch.optim.Optimizer:
+        """AdamW of the delta's parameters; the loop sets its learning rate in every step."""
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of a loss already divided by its global count."""
@@ -81,6 +101,10 @@ def make_engine(execution: Execution, precision: str) -> Engine:
 
     Under torchrun (or `launch`) this process becomes one of its group.
     """
+    if execution.engine == "bmtrain":
+        from cpm_tune.engine.bmtrain import make_bmtrain
+
+        return make_bmtrain(execution, precision)
     from cpm_tune.engine.pytorch import TorchEngine, join_group
 
     own = join_group(execution.device)
@@ -89,4 +113,21 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     device = choose_device(execution.device, own.local_rank)
     if device.type == "cpu":
         keep_freed_memory()
-    return TorchEngine(device, precision, own, checkpointing=execution.checkpointing)
+    if execution.shard or execution.offload:
+        from cpm_tune.engine.sharded import ShardedEngine
+
+        if own.world_size == 1 and not execution.offload:
+            raise UserError(
+                "--shard divides the backbone over several processes, but there is one; add "
+                "--nproc N (or --offload, which keeps it in host memory)."
+            )
+        return ShardedEngine(
+            device,
+            precision,
+            own,
+            checkpointing=execution.checkpointing,
+            offload=execution.offload,
+        )
+    return TorchEngine(
+        device, precision, own, checkpointing=execution.checkpointing, halves=execution.auto_batch
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cpm_tune.engine.device import give_memory_back
 from cpm_tune.engine.place import Place, place
 from cpm_tune.errors import ProcessLostError, UserError
 
@@ -54,7 +55,7 @@ def join_group(device: str) -> Place:
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Make one sentence of what a collective raises when another process is gone."""
     try:
         yield
@@ -77,11 +78,12 @@ class TorchEngine:
         precision: str,
         own: Place | None = None,
         checkpointing: bool = False,
+        halves: bool = False,
     ) -> None:
         own = own or Place()
         self.device, self.precision = device, precision
         self.rank, self.world_size = own.rank, own.world_size
-        self.checkpointing = checkpointing
+        self.checkpointing, self.halves = checkpointing, halves
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @property
@@ -92,11 +94,18 @@ class TorchEngine:
     def may_skip(self) -> bool:
         return self._scaler.is_enabled() and self._scaler.get_scale() > _LOWEST_SCALE
 
+    def lay_out(self, model: Any) -> bool:
+        return False
+
     def prepare(self, model: Any) -> Any:
-        if self.checkpointing:
-            for layer in model.encoder.layers:
-                _recompute(layer)
+        self._recompute_layers(model)
+        if self.device.type == "cpu":
+            give_memory_back(model)
         return model.to(self.device)
+
+    def _recompute_layers(self, model: Any) -> None:
+        for layer in model.encoder.layers if self.checkpointing else ():
+            _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:
         if self.precision in _AUTOCAST:
@@ -109,6 +118,14 @@ class TorchEngine:
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         return items[self.rank :: self.world_size]
+
+    def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def optimizer(
+        self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
+    ) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay)
 
     def backward(self, loss: Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -130,7 +147,7 @@ class TorchEngine:
         if self.world_size == 1:
             return list(values)
         both = torch.tensor(values, dtype=torch.float64)
-        with _together():
+        with together():
             dist.all_reduce(both)
         return both.tolist()
 
@@ -138,7 +155,7 @@ class TorchEngine:
         if self.world_size == 1:
             return list(items)
         parts: list[Any] | None = [None] * self.world_size if self.main else None
-        with _together():
+        with together():
             dist.gather_object(list(items), parts)
         if parts is None:
             return []
@@ -151,7 +168,7 @@ class TorchEngine:
         if self.world_size == 1:
             return value
         box = [value]
-        with _together():
+        with together():
             dist.broadcast_object_list(box)
         return box[0]
 
@@ -163,7 +180,9 @@ class TorchEngine:
             self._scaler.load_state_dict(state)
 
 
-def sum_gradients(parameters: Sequence[Tensor]) -> None:
+def sum_gradients(
+    parameters: Sequence[Tensor], all_reduce: Callable[[Tensor], object] = dist.all_reduce
+) -> None:
     """Sum gradients over all processes; one that has none (no example was its own) adds zero."""
     group: list[Tensor] = []
     for number, parameter in enumerate(parameters, start=1):
@@ -172,8 +191,8 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         group.append(parameter.grad)
         if number == len(parameters) or sum(g.numel() for g in group) >= _TOGETHER:
             flat = torch.cat([gradient.flatten() for gradient in group])
-            with _together():
-                dist.all_reduce(flat)
+            with together():
+                all_reduce(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in group])
             for gradient, own in zip(group, parts, strict=True):
                 gradient.copy_(own.view_as(gradient))

@@ -44,7 +44,7 @@ class Entry:
         return {
             **flat,
             "template": spec.template,
-            "precision": spec.precision,
+            "precision": spec.weights,
             "backbone": spec.backbone.sha256[:12],
             "init": spec.backbone.init,
             "train data": (spec.data.train or "-")[:12],

@@ -177,7 +177,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
     shown = {
         k: ",".join(map(str, v)) if isinstance(v, list | tuple) else f"{v}" for k, v in flat.items()
     }
-    return {**shown, "precision": spec.precision, "train data": (spec.data.train or "")[:8]}
+    return {**shown, "precision": spec.weights, "train data": (spec.data.train or "")[:8]}
 
 
 def _differing(records: list[RunRecord]) -> set[str]:

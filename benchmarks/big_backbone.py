@@ -1,0 +1,208 @@
+"""Peak memory of large backbones: `convert` streaming, and scoring and writing within a limit.
+
+    python benchmarks/big_backbone.py convert --gigabytes 2
+    python benchmarks/big_backbone.py limit --gigabytes 3 --limit 1GB
+
+Writes a random bf16 (or --dtype) checkpoint to a temporary folder. `convert` takes it from layout
+to layout, each time in a process of its own, and prints that process's peak resident memory beside
+the bound: twice the largest tensor plus 500 MB. `limit` scores two rows (twice) and writes some
+tokens, once with the whole backbone and once within the limit, in processes of their own; prints
+peaks and times, and whether all numbers are the same. Then the same with a zero-shot run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpm_tune.backbone.checkpoint import open_folder
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.embedded import FOLDER
+from cpm_tune.backbone.layouts import shapes
+from cpm_tune.backbone.writers import Target, write_safetensors
+
+TUNE = Path(__file__).resolve().parent.parent / "tune.py"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+VOCABULARY = 30720
+
+# A process is born with the peak of the one that started it, hence a small one between.
+LAUNCHER = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+sys.exit(code)
+"""
+
+
+def write_random(folder: Path, gigabytes: float, dtype: torch.dtype) -> CPMAntConfig:
+    """Write a native checkpoint of about that size, 2,048 wide, drawn a tensor at a time."""
+    layer = 4 * 2048 * 2048 + 3 * 2048 * 5120
+    layers = max(2, round((gigabytes * 1e9 / dtype.itemsize - 2048 * VOCABULARY) / layer))
+    config = CPMAntConfig(
+        VOCABULARY, 2048, 5120, num_layers=layers, num_heads=16, prompt_types=4, segment_types=8
+    )
+    generator = torch.Generator().manual_seed(1)
+
+    def target(name: str, shape: tuple[int, ...]) -> Target:
+        def values() -> Iterator[torch.Tensor]:
+            if len(shape) == 1:
+                yield torch.ones(shape, dtype=dtype)
+                return
+            for _ in range(shape[0]):
+                yield (torch.randn(shape[1], generator=generator) / shape[1] ** 0.5).to(dtype)
+
+        return Target(name, shape, dtype, values)
+
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", [target(*x) for x in shapes(config).items()])
+    about = {"format": "cpm-tune", "trained": False, **config.to_dict()}
+    (folder / "config.json").write_text(json.dumps(about))
+    entries = (FOLDER / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    entries += [f"entry{number}" for number in range(VOCABULARY - len(entries))]
+    (folder / "vocab.txt").write_text("\n".join(entries) + "\n", encoding="utf-8")
+    return config
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """Run a command; return its peak resident megabytes and seconds."""
+    began = time.perf_counter()
+    words = [sys.executable, "-c", LAUNCHER, sys.executable, *command]
+    peak = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
+    return int(peak) / 1e6, time.perf_counter() - began
+
+
+def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
+    """native -> reference -> hf -> native; then compare the bits."""
+    config = open_folder(folder).config
+    largest = max(torch.Size(shape).numel() for shape in shapes(config).values())
+    bound = 2 * largest * dtype.itemsize / 1e6 + 500
+    size = sum(f.stat().st_size for f in folder.iterdir()) / 1e9
+    print(f"checkpoint {size:.2f} GB, largest tensor {largest * dtype.itemsize / 1e6:.0f} MB")
+    print("from       to          peak MB   bound MB   seconds")
+    source = folder
+    for number, to in enumerate(("reference", "hf", "native")):
+        out = scratch / f"{number}-{to}"
+        peak, seconds = measured([str(TUNE), "convert", str(source), str(out), "--to", to])
+        print(f"{open_folder(source).layout:10} {to:10} {peak:8.0f} {bound:10.0f} {seconds:9.1f}")
+        if source != folder:
+            shutil.rmtree(source)
+        source = out
+    files = (folder / "model.safetensors", source / "model.safetensors")
+    same = subprocess.run(["cmp", *map(str, files)], check=False).returncode == 0
+    print(f"the last file is {'the same as' if same else 'OTHER than'} the first, byte for byte")
+
+
+def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> dict[str, Any]:
+    """Score and write with a backbone; return what came out and how long it took."""
+    from cpm_tune.backbone.streamed import open_backbone
+    from cpm_tune.decode import generate
+    from cpm_tune.spec import Decoding
+
+    began = time.perf_counter()
+    model = open_backbone(open_folder(folder), dtype, limit=limit).eval()
+    opened = time.perf_counter()
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(8, VOCABULARY, (2, 24), generator=generator)
+    segment = torch.full_like(ids, 2)
+    with torch.inference_mode():
+        model(ids, segment)  # the first pass also looks for values that are no numbers
+        first = time.perf_counter()
+        scores = model.logits(model(ids, segment)[:, -1]).float().log_softmax(-1)
+    scored = time.perf_counter()
+    settings = Decoding(max_new_tokens=tokens)
+    rows = [tuple(row) for row in ids.tolist()]
+    written = generate(model, rows, settings, stop=(), segment=2, n_prompt=1)
+    done = time.perf_counter()
+    return {
+        "result": [
+            scores.double().sum().item(),
+            scores[:, :8].tolist(),
+            [w[0].ids for w in written],
+        ],
+        "open": opened - began,
+        "first": first - opened,
+        "score": scored - first,
+        "write": done - scored,
+    }
+
+
+def limited(folder: Path, dtype: str, limit: str, tokens: int) -> None:
+    """The same work whole and within the limit, each in a process of its own."""
+    size = sum(f.stat().st_size for f in folder.iterdir()) / 1e9
+    print(f"checkpoint {size:.2f} GB, {dtype}, 2 rows of 24 tokens, {tokens} tokens written")
+    print("backbone      peak MB   open s  first s  score s  write s")
+    results = []
+    for name in ("whole", limit):
+        out = folder.parent / "result.json"
+        words = [__file__, "work", "--folder", str(folder), "--dtype", dtype, "--out", str(out)]
+        words += ["--tokens", str(tokens), *(["--limit", limit] if name == limit else [])]
+        peak, _ = measured(words)
+        found = json.loads(out.read_text())
+        results.append(found["result"])
+        times = " ".join(f"{found[part]:8.1f}" for part in ("open", "first", "score", "write"))
+        print(f"{name:12} {peak:8.0f} {times}", flush=True)
+    print("the numbers are " + ("the same" if results[0] == results[1] else "DIFFERENT"))
+    print("tune.py --task lcqmc --delta none --limit 2: peak MB, seconds with the file's sha256")
+    lines = []
+    for name in ("whole", limit):
+        out = folder.parent / f"runs-{name}"
+        words = [
+            str(TUNE),
+            "--task",
+            "lcqmc",
+            "--delta",
+            "none",
+            "--control",
+            "none",
+            "--limit",
+            "2",
+        ]
+        words += ["--backbone", str(folder), "--precision", dtype, "--out", str(out)]
+        words += ["--memory-limit", limit] if name == limit else []
+        peak, seconds = measured(words)
+        print(f"{name:12} {peak:8.0f} {seconds:8.1f}", flush=True)
+        lines.append(next(out.glob("*/predictions.test.jsonl")).read_text())
+    print("the predictions are " + ("the same" if lines[0] == lines[1] else "DIFFERENT"))
+
+
+def main() -> None:
+    """Make a checkpoint and measure."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=["convert", "limit", "work"])
+    parser.add_argument("--gigabytes", metavar="X", type=float, default=2.0)
+    parser.add_argument("--dtype", choices=list(DTYPES), default="bf16")
+    parser.add_argument("--limit", metavar="SIZE")
+    parser.add_argument("--tokens", metavar="N", type=int, default=4)
+    parser.add_argument("--dir", metavar="DIR", type=Path, help="where the temporary files go")
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    dtype = DTYPES[args.dtype]
+    if args.what == "work":
+        from cpm_tune.sizes import parse_size
+
+        limit = parse_size(args.limit, "--limit") if args.limit else None
+        args.out.write_text(json.dumps(work(args.folder, dtype, limit, args.tokens)))
+        return
+    with tempfile.TemporaryDirectory(dir=args.dir) as scratch:
+        folder = Path(scratch) / "random"
+        write_random(folder, args.gigabytes, dtype)
+        if args.what == "convert":
+            conversions(folder, Path(scratch), dtype)
+        else:
+            limited(folder, args.dtype, args.limit or "1GB", args.tokens)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Where each weight of CPM-Ant lies in a folder of any layout, and how it is scaled there.
+
+Native and Hugging Face's weights are folded, the reference's are not (`cpm_tune.backbone.model`).
+Hugging Face's token embedding holds the soft prompts behind the tokens, and its head is a copy of
+the tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.stored import Stored, stored_tensors
+from cpm_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.checkpoint import BackboneFolder
+
+LAYOUTS = ("reference", "hf", "native")
+TOKENS, PROMPTS, HEAD = "input_embedding.weight", "prompt_embedding.weight", "lm_head.weight"
+CHUNK = 2**20  # values that are in memory at a time
+
+
+def shapes(config: CPMAntConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a backbone's weights, in the order of its state dict."""
+    from cpm_tune.backbone.model import CPMAnt
+
+    with torch.device("meta"):
+        model = CPMAnt(config)
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def divisor(name: str, shape: Sequence[int], layout: str, config: CPMAntConfig) -> float:
+    """What a layout's weights have to be divided by to be folded."""
+    if layout != "reference" or len(shape) != 2:
+        return 1.0
+    if name.endswith(("_embedding.weight", HEAD)):
+        return math.sqrt(config.dim_model)
+    return math.sqrt(shape[1]) if name.startswith("encoder.") else 1.0
+
+
+def folded(values: Tensor, by: float) -> Tensor:
+    """Unscaled values to folded ones, in fp32 at least."""
+    return values if by == 1 else values.to(_wide(values)) / by
+
+
+def unfolded(values: Tensor, by: float) -> Tensor:
+    """Folded values to unscaled ones, in fp32 at least."""
+    return values if by == 1 else values.to(_wide(values)) * by
+
+
+def _wide(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A weight of the backbone: a part of a stored tensor, from flat index `start` on."""
+
+    stored: Stored
+    start: int
+    shape: tuple[int, ...]
+    divisor: float
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def values(self) -> Tensor:
+        """The weight as it is stored, mapped from the file: not to be changed."""
+        flat = self.stored.whole().reshape(-1)
+        return flat[self.start : self.start + self.numel].view(self.shape)
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield (flat index, values as stored), CHUNK at a time, always in the same memory."""
+        buffer = torch.empty(min(CHUNK, self.numel), dtype=self.stored.dtype)
+        for begin in range(0, self.numel, CHUNK):
+            part = buffer[: min(CHUNK, self.numel - begin)]
+            self.stored.read_into(part, self.start + begin)
+            yield begin, part
+
+    def phase(self, dtype: torch.dtype, alignment: int) -> int:
+        """Where `load_weights` has the weight in memory, modulo an alignment: 0 where it is made
+        anew, as in the file where it is mapped."""
+        stored = self.stored
+        if self.divisor != 1 or dtype != stored.dtype:
+            return 0
+        begin = stored.offset if stored.loaded is None else stored.loaded.data_ptr()
+        return (begin + self.start * dtype.itemsize) % alignment
+
+    def read_into(self, out: Tensor) -> None:
+        """Fill a contiguous CPU tensor of any dtype with the folded weight."""
+        if self.divisor == 1 and out.dtype == self.stored.dtype:
+            self.stored.read_into(out, self.start)
+            return
+        for begin, part in self.chunks():
+            out.view(-1)[begin : begin + len(part)] = folded(part, self.divisor)
+
+
+def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[str, Piece]:
+    """Every weight that `config` (default: the folder's own) has, in the order of its state dict.
+
+    Reads no values but those of an lm_head. Raises UserError for broken files and with what is
+    missing, unexpected or of another shape.
+    """
+    found: dict[str, Piece] = {}
+    own, layout = folder.config, folder.layout
+    for stored in stored_tensors(folder.weights):
+        for name, start, shape in _parts(stored, layout, own):
+            if name in found:
+                raise UserError(
+                    f"{folder.path}: tensor {name} is there twice; keep one checkpoint."
+                )
+            found[name] = Piece(stored, start, shape, divisor(name, shape, layout, own))
+    head, expected = found.pop(HEAD, None), shapes(own)
+    check_fit(folder.path, {name: piece.shape for name, piece in found.items()}, expected)
+    if head is not None and not _equal(head, found[TOKENS]):
+        raise UserError(
+            f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
+            "to it; this checkpoint was tuned with an untied head and cannot be used."
+        )
+    return {name: found[name] for name in shapes(config or own)}
+
+
+def _parts(
+    stored: Stored, layout: str, config: CPMAntConfig
+) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    name, shape, vocab = stored.name, stored.shape, config.vocab_size
+    if layout == "hf":
+        name = name.removeprefix("cpmant.")
+        if name == TOKENS and len(shape) == 2:
+            tokens = min(vocab, shape[0])
+            yield name, 0, (tokens, shape[1])
+            yield PROMPTS, tokens * shape[1], (shape[0] - tokens, shape[1])
+            return
+    yield name, 0, shape
+
+
+def _equal(head: Piece, tokens: Piece) -> bool:
+    same = zip(head.chunks(), tokens.chunks(), strict=False)
+    return head.shape == tokens.shape and all(torch.equal(a, b) for (_, a), (_, b) in same)
+
+
+def check_fit(
+    where: Path, found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]
+) -> None:
+    """Raise UserError with the difference of two sets of names and shapes, if there is one.
+
+    Names that differ in the number of the layer alone are told as one, with the layers' range.
+    """
+    wrong = [(f"missing {name}", "") for name in expected if name not in found]
+    wrong += [(f"unexpected {name}", "") for name in found if name not in expected]
+    wrong += [
+        (name, f" has shape {tuple(found[name])}, expected {tuple(shape)}")
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    if not wrong:
+        return
+    groups: dict[tuple[str, str], list[int]] = {}
+    for name, about in wrong:
+        layer = re.search(r"(?<=\blayers\.)\d+", name)
+        key = (re.sub(r"(?<=\blayers\.)\d+", "*", name), about)
+        groups.setdefault(key, []).extend([int(layer[0])] if layer else [])
+    said = [name.replace("*", _ranges(layers)) + about for (name, about), layers in groups.items()]
+    more = f" and {len(said) - 8} more" if len(said) > 8 else ""
+    raise UserError(
+        f"{where}: the checkpoint does not fit its config: {'; '.join(said[:8])}{more}."
+    )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> "[0-2,5]"; a number alone stands as it is."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    said = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return said if len(numbers) == 1 else f"[{said}]"

@@ -1,0 +1,105 @@
+"""Parameters of which a process may hold only a part: FSDP2's, divided over their first dimension,
+and BMTrain's, a piece of the flat values.
+
+Everything here works the same on parameters that are whole; `stored` also on quantized ones. What
+gives whole values is for all processes to call together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def whole_shape(parameter: Tensor) -> torch.Size:
+    """The shape of all processes' values together."""
+    shape: torch.Size = getattr(parameter, "_original_shape", parameter.shape)
+    return shape
+
+
+def own(parameter: Tensor) -> Tensor:
+    """This process's values of a parameter: the same memory, all of it or its part."""
+    local = getattr(parameter, "to_local", None)
+    found: Tensor = parameter.detach() if local is None else parameter.detach().to_local()  # type: ignore[attr-defined]
+    return found
+
+
+def stored(parameter: Tensor) -> list[Tensor]:
+    """The plain tensors that hold this process's values: one, or several of a quantized weight."""
+    values = own(parameter)
+    flatten = getattr(values, "__tensor_flatten__", None)
+    return [values] if flatten is None else [getattr(values, name) for name in flatten()[0]]
+
+
+def own_part(parameter: Tensor, whole: Tensor) -> Tensor:
+    """Of a whole tensor the part that this process holds of `parameter`, as a view."""
+    if hasattr(parameter, "_original_shape"):
+        start, end = parameter._start_partition, parameter._end_partition  # type: ignore[attr-defined]
+        return whole.flatten()[start or 0 : end]  # None to 0 where this process has nothing
+    mesh = getattr(parameter, "device_mesh", None)
+    if mesh is None:
+        return whole
+    parts = whole.chunk(mesh.size(), dim=0)  # fewer than processes, if there are fewer rows
+    rank = mesh.get_local_rank()
+    return parts[rank] if rank < len(parts) else whole[:0]
+
+
+@torch.no_grad()
+def fill(parameter: Tensor, whole: Tensor) -> Tensor:
+    """Write a whole tensor's values, or this process's part of them, into a parameter; return the
+    values written, in the parameter's dtype."""
+    values = own(parameter)
+    values.copy_(own_part(parameter, whole))
+    return values
+
+
+def whole(parameter: Tensor, values: Tensor | None = None) -> Tensor:
+    """A copy on the CPU of all processes' values of a parameter, or of `values` divided like it."""
+    values = own(parameter) if values is None else values
+    if not hasattr(parameter, "_original_shape"):
+        return values.detach().to("cpu", copy=True)
+    shape = whole_shape(parameter)
+    flat = torch.zeros(shape.numel(), dtype=values.dtype)
+    own_part(parameter, flat).copy_(values)
+    if dist.is_initialized():  # every value is in one process, the others add no bits to it
+        dist.all_reduce(flat.view({2: torch.int16, 4: torch.int32}[flat.element_size()]))
+    return flat.view(shape)
+
+
+def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's state with the values of all processes, of every parameter."""
+    saved = optimizer.state_dict()
+    given: dict[int, dict[str, Any]] = saved["state"]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if not given or not any(hasattr(p, "_original_shape") for p in parameters):
+        return saved
+    known = next(iter(given.values()))  # a parameter of which nothing is here has no state here
+    nothing = {k: v if _is_step(v) else v.new_zeros(0) for k, v in known.items()}
+    state = {
+        number: {
+            name: value if _is_step(value) else whole(parameter, value)
+            for name, value in given.get(number, nothing).items()
+        }
+        for number, parameter in enumerate(parameters)
+    }
+    return {**saved, "state": state}
+
+
+def load_whole_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take up what `whole_state` gave, in any number of processes."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {
+        number: {
+            name: value if _is_step(value) else own_part(parameters[number], value).clone()
+            for name, value in values.items()
+        }
+        for number, values in saved["state"].items()
+    }
+    optimizer.load_state_dict({**saved, "state": state})
+
+
+def _is_step(value: Any) -> bool:
+    return not isinstance(value, Tensor) or value.dim() == 0

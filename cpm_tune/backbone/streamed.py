@@ -1,0 +1,247 @@
+"""A backbone that is larger than the memory it may use: its layers are read while others compute.
+
+Embeddings and as many layers as fit stay in memory. The others, evenly spread among them, share two
+slots of memory: while a layer computes in one, a thread reads the next layer into the other. What
+is computed is what the whole backbone computes, bit for bit. On CUDA the thread reads into pinned
+memory and copies from there on a stream of its own. Nothing here can be trained: a backward pass
+would need layers that are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpm_tune.backbone.checkpoint import BackboneFolder, check_finite, load_weights
+from cpm_tune.backbone.layouts import Piece, pieces
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.errors import UserError
+from cpm_tune.sizes import size_text
+
+SLOTS = 2
+_ALIGNMENT = 64  # of a weight within a slot
+_LAYERS = "encoder.layers."
+
+
+def open_backbone(
+    folder: BackboneFolder,
+    dtype: torch.dtype,
+    *,
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+) -> CPMAnt:
+    """Return a folder's backbone in `dtype`, with at most `limit` bytes of it in memory at a time.
+
+    Without a limit, or if all fits, this is `load_weights`, on the CPU. Otherwise the weights are
+    on `device` already, and the layers that come and go are read again in every forward pass; a
+    delta may be inserted and a text generated as usual, but nothing trained. Raises UserError as
+    `load_weights` does, and for a limit below what two layers and the embeddings take.
+    """
+    if limit is None:
+        return load_weights(folder, dtype)
+    found = pieces(folder)
+    layers: list[dict[str, Piece]] = [{} for _ in range(folder.config.num_layers)]
+    fixed: dict[str, Piece] = {}
+    for name, piece in found.items():
+        if name.startswith(_LAYERS):
+            layers[int(name.removeprefix(_LAYERS).partition(".")[0])][name] = piece
+        else:
+            fixed[name] = piece
+    sizes = [_size(layer, dtype) for layer in layers]
+    base, largest = _size(fixed, dtype), max(sizes)
+    if base + sum(sizes) <= limit:
+        return load_weights(folder, dtype)
+    least = base + SLOTS * largest
+    if limit < least:
+        raise UserError(
+            f"--memory-limit is {size_text(limit)}, but {folder.name} in {_named(dtype)} needs "
+            f"{size_text(least)}, for embeddings and two layers; raise the limit."
+        )
+    streamed = _chosen(sizes, (limit - least) // largest)
+    return _build(folder, dtype, torch.device(device), fixed, layers, streamed)
+
+
+def _chosen(sizes: Sequence[int], resident: int) -> list[int]:
+    """Numbers of the layers that come and go, spread evenly; empty ones do not."""
+    real = [number for number, size in enumerate(sizes) if size]
+    n = max(len(real) - resident, SLOTS)
+    return [real[k * len(real) // n] for k in range(n)]
+
+
+def _build(
+    folder: BackboneFolder,
+    dtype: torch.dtype,
+    device: torch.device,
+    fixed: Mapping[str, Piece],
+    layers: Sequence[dict[str, Piece]],
+    streamed: Sequence[int],
+) -> CPMAnt:
+    with torch.device("meta"):
+        model = CPMAnt(folder.config)
+    slots = [_Slot(max(_size(layers[n], dtype) for n in streamed), device) for _ in range(SLOTS)]
+    state: dict[str, Tensor] = {}
+    for number, weights in enumerate([*layers, fixed]):
+        if number not in streamed:
+            stays = _views(_memory(_size(weights, dtype), torch.device("cpu")), weights, dtype)
+            _read(folder, weights, stays)
+            state |= {name: values.to(device) for name, values in stays.items()}
+    contents = [layers[number] for number in streamed]
+    for place, layer in enumerate(contents):
+        state |= _views(slots[place % SLOTS].memory, layer, dtype)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.streamed = True
+    stream = _Stream(folder, dtype, slots, contents)
+    for place, number in enumerate(streamed):
+        stream.attach(model.encoder.layers[number], place)
+    return model
+
+
+def _size(layer: Mapping[str, Piece], dtype: torch.dtype) -> int:
+    return max((end for _, end in _places(layer, dtype).values()), default=0)
+
+
+def _places(layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, tuple[int, int]]:
+    """Where a layer's weights lie in a slot, one behind the other.
+
+    Each begins as far from a cache line's start as `load_weights` has it: a matrix product may
+    round differently for another alignment.
+    """
+    found, end = {}, 0
+    for name, piece in layer.items():
+        begin = end + (piece.phase(dtype, _ALIGNMENT) - end) % _ALIGNMENT
+        end = begin + piece.numel * dtype.itemsize
+        found[name] = begin, end
+    return found
+
+
+def _views(memory: Tensor, layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tensors for a layer's weights in a slot's memory, or in its image."""
+    return {
+        name: memory[begin:end].view(dtype).view(layer[name].shape)
+        for name, (begin, end) in _places(layer, dtype).items()
+    }
+
+
+def _read(folder: BackboneFolder, weights: Mapping[str, Piece], out: Mapping[str, Tensor]) -> None:
+    for name, piece in weights.items():
+        piece.read_into(out[name])
+        check_finite(folder.path, name, out[name])
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _memory(size: int, device: torch.device) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, device=device)
+
+
+class _Slot:
+    """Memory for one layer. On CUDA `staging` is its pinned image on the host, `copied` when the
+    copy from there is done, `free` when the layer in it has computed."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.memory = _memory(size, device)
+        self.loading: tuple[int, Future[None]] | None = None
+        self.cuda = device.type == "cuda"
+        if self.cuda:
+            self.staging = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            self.copied, self.free = _event(), _event()
+
+
+def _event() -> torch.cuda.Event:
+    made: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Stream:
+    """Brings the layers that come and go into their slots, in turn: the first follows the last.
+
+    `place` is a layer's number among them; it belongs in slot `place` modulo SLOTS.
+    """
+
+    def __init__(
+        self,
+        folder: BackboneFolder,
+        dtype: torch.dtype,
+        slots: Sequence[_Slot],
+        contents: Sequence[dict[str, Piece]],
+    ) -> None:
+        self.folder, self.dtype, self.slots, self.contents = folder, dtype, slots, contents
+        self._seen = [False] * len(contents)
+        self._thread = ThreadPoolExecutor(1, "layers")
+        self._copies: torch.cuda.Stream | None = None
+        if slots[0].cuda:
+            device = slots[0].memory.device
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def attach(self, layer: nn.Module, place: int) -> None:
+        """Have a layer's weights ready before it computes, and its slot free behind it."""
+
+        def before(module: nn.Module, given: tuple[Any, ...]) -> None:
+            if torch.is_grad_enabled() and given[0].requires_grad:
+                raise UserError(
+                    "a backbone with a memory limit cannot be trained: its layers come and go; "
+                    "leave the limit out."
+                )
+            self._ready(place)
+
+        def behind(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+            self._done(place)
+
+        layer.register_forward_pre_hook(before)
+        layer.register_forward_hook(behind, always_call=True)
+
+    def _ready(self, place: int) -> None:
+        slot = self._want(place)
+        assert slot.loading is not None
+        slot.loading[1].result()
+        if self._copies is not None:
+            torch.cuda.current_stream().wait_event(slot.copied)
+        following = (place + 1) % len(self.contents)
+        if following % SLOTS != place % SLOTS:
+            self._want(following)
+
+    def _done(self, place: int) -> None:
+        slot = self.slots[place % SLOTS]
+        if self._copies is not None:
+            slot.free.record()
+        following = (place + 1) % len(self.contents)
+        if following % SLOTS == place % SLOTS:  # an odd number of layers: last and first share
+            self._want(following)
+
+    def _want(self, place: int) -> _Slot:
+        """Begin to read a layer, unless it is there or on its way. One thread: in this order."""
+        slot = self.slots[place % SLOTS]
+        if slot.loading is None or slot.loading[0] != place or _failed(slot.loading[1]):
+            slot.loading = place, self._thread.submit(self._load, place, slot)
+        return slot
+
+    def _load(self, place: int, slot: _Slot) -> None:
+        if self._copies is None:
+            self._fill(place, slot.memory)
+            return
+        slot.copied.synchronize()  # the copy before has left the pinned memory
+        self._fill(place, slot.staging)
+        with torch.cuda.stream(self._copies):
+            self._copies.wait_event(slot.free)
+            slot.memory.copy_(slot.staging, non_blocking=True)
+            slot.copied.record()
+
+    def _fill(self, place: int, memory: Tensor) -> None:
+        layer = self.contents[place]
+        out = _views(memory, layer, self.dtype)
+        if not self._seen[place]:
+            _read(self.folder, layer, out)
+            self._seen[place] = True
+            return
+        for name, piece in layer.items():
+            piece.read_into(out[name])
+
+
+def _failed(future: Future[None]) -> bool:
+    return future.done() and future.exception() is not None

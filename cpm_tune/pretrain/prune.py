@@ -1,0 +1,167 @@
+"""Leaves sub-blocks out of a backbone: those whose absence costs least on a sample of text.
+
+The importance of an attention or feed-forward sub-block is how much the loss grows when it alone is
+skipped, x + f(x) becoming x. That is the criterion of Shortened LLaMA (Kim et al. 2024,
+arXiv:2402.02834) at the grain of sub-blocks (as in He et al. 2024, arXiv:2406.15786). The loss is
+the pre-training objective's, infilling and generation half and half, masks drawn from a seed.
+Importance is measured on one half of the sample, losses are reported on the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain.objective import Layout, Rows, TargetLosses, build_rows, draw_mask
+from cpm_tune.pretrain.sources import Source, check_files, documents
+
+KINDS = ("self_att", "ffn")  # in the order of mask_modules
+LONGEST, SHORTEST, BATCH = 128, 8, 16  # tokens of a piece, pieces of a batch
+MOST = 100_000  # documents that are read
+SubBlock = tuple[int, str]  # layer, kind
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Batches of text with their masks: to measure importance on, and to report losses on."""
+
+    measure: list[Rows]
+    report: list[Rows]
+
+
+def read_sample(
+    path: Path, tokenizer: Tokenizer, config: CPMAntConfig, n: int, seed: int
+) -> Sample:
+    """Draw `n` pieces from a text file's documents (as `pretrain prepare` reads them; of the first
+    MOST). The two halves have no document in common.
+
+    Raises UserError for a file that cannot be read or has fewer than two usable documents.
+    """
+    source = Source(path.stem, (path,))
+    check_files([source])
+    layout, generator = Layout.of(config, tokenizer, 0), np.random.default_rng(seed)
+    texts = [document.text for document in islice(documents(source), MOST)]
+    halves: list[list[NDArray[np.int64]]] = [[], []]
+    for number in generator.permutation(len(texts)):
+        half = min(halves, key=len)
+        if len(half) >= max(1, n // 2):
+            break
+        known = [i for i in tokenizer.encode(texts[number]) if i != tokenizer.unk]
+        cut = [known[start : start + LONGEST] for start in range(0, len(known), LONGEST)]
+        half += [np.array(piece, np.int64) for piece in cut if len(piece) >= SHORTEST]
+    if not all(halves):
+        raise UserError(
+            f"{path}: expected two documents or more of at least {SHORTEST} known tokens, blank "
+            "lines between them (or .jsonl with text)."
+        )
+    return Sample(*(list(_batches(half[: max(1, n // 2)], layout, generator)) for half in halves))
+
+
+def _batches(
+    pieces: Sequence[NDArray[np.int64]], layout: Layout, generator: np.random.Generator
+) -> Iterator[Rows]:
+    """Pieces of like length together, a row each; both objectives in turn."""
+    masked = [(p, draw_mask(generator, len(p) + 2, n % 2)) for n, p in enumerate(pieces)]
+    masked.sort(key=lambda pair: len(pair[0]))
+    for start in range(0, len(masked), BATCH):
+        batch = masked[start : start + BATCH]
+        width = layout.prompt_length + 2 + len(batch[-1][0])
+        yield build_rows([(0, [pair]) for pair in batch], replace(layout, width=width))
+
+
+@torch.inference_mode()
+def mean_loss(model: CPMAnt, batches: Sequence[Rows]) -> float:
+    """Nats per masked token."""
+    losses = TargetLosses(model, bf16=False, compiled=False)
+    device = model.input_embedding.weight.device
+    total = n = 0.0
+    for rows in batches:
+        total += float(losses(_to(rows, device)).double().sum())
+        n += len(rows.index)
+    return total / n
+
+
+def _to(rows: Rows, device: torch.device) -> Rows:
+    names = ("ids", "segment", "span", "context", "index", "token")
+    return replace(rows, **{name: getattr(rows, name).to(device) for name in names})
+
+
+@contextmanager
+def skipped(model: CPMAnt, blocks: Sequence[SubBlock]) -> Iterator[None]:
+    """Without these sub-blocks; they are put back."""
+    layers = model.encoder.layers
+    kept = {(layer, kind): getattr(layers[layer], kind) for layer, kind in blocks}
+    try:
+        for layer, kind in blocks:
+            setattr(layers[layer], kind, None)
+        yield
+    finally:
+        for (layer, kind), module in kept.items():
+            setattr(layers[layer], kind, module)
+
+
+def present(config: CPMAntConfig) -> dict[str, list[SubBlock]]:
+    """The sub-blocks that a backbone has, by kind."""
+    return {
+        kind: [(n, kind) for n, masked in enumerate(config.mask_modules) if not masked[k]]
+        for k, kind in enumerate(KINDS)
+    }
+
+
+def importance(model: CPMAnt, batches: Sequence[Rows]) -> dict[SubBlock, float]:
+    """How much the mean loss grows when each sub-block alone is skipped."""
+    whole, found = mean_loss(model, batches), {}
+    for blocks in present(model.config).values():
+        for block in blocks:
+            with skipped(model, [block]):
+                found[block] = mean_loss(model, batches) - whole
+    return found
+
+
+def least(scores: Mapping[SubBlock, float], keep: Mapping[str, int]) -> list[SubBlock]:
+    """The sub-blocks to leave out so that `keep` of each kind remain; of equal ones the later."""
+    out: list[SubBlock] = []
+    for kind, n in keep.items():
+        own = sorted((b for b in scores if b[1] == kind), key=lambda b: (scores[b], -b[0]))
+        out += own[: len(own) - n]
+    return sorted(out)
+
+
+def at_random(config: CPMAntConfig, keep: Mapping[str, int], seed: int) -> list[SubBlock]:
+    """As many sub-blocks as `least` gives, drawn at random: the control."""
+    generator = np.random.default_rng(seed)
+    blocks = (block for own in present(config).values() for block in own)
+    return least({block: generator.random() for block in blocks}, keep)
+
+
+def without(config: CPMAntConfig, blocks: Sequence[SubBlock]) -> CPMAntConfig:
+    """The config of the backbone that lacks these sub-blocks, too."""
+    masks = [list(pair) for pair in config.mask_modules]
+    for layer, kind in blocks:
+        masks[layer][KINDS.index(kind)] = True
+    return replace(config, mask_modules=tuple((a, f) for a, f in masks))
+
+
+def check_keep(config: CPMAntConfig, keep: Mapping[str, int]) -> None:
+    """Raise UserError unless each number is one of sub-blocks that are there, and some go."""
+    options = dict(zip(KINDS, ("--attention-layers", "--ffn-layers"), strict=True))
+    there = {kind: len(blocks) for kind, blocks in present(config).items()}
+    for kind, n in keep.items():
+        if not 0 <= n <= there[kind]:
+            raise UserError(
+                f"{options[kind]} is {n}, but the backbone has {there[kind]}: expected how many of "
+                f"them remain, 0 to {there[kind]}."
+            )
+    if dict(keep) == there:
+        raise UserError("that is every sub-block the backbone has: there is nothing to leave out.")

@@ -1,0 +1,36 @@
+"""Sizes as people write them: 4GB, 512MB, 1.5GiB."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from cpm_tune.errors import UserError
+
+_UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of a size with its unit; UserError naming the option for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B\s*", text, re.IGNORECASE)
+    size = (
+        float(found[1]) * (1024 if found[3] else 1000) ** _UNITS[found[2].upper()] if found else 0
+    )
+    if size < 1:
+        raise UserError(f"{option} is '{text}', expected a size above zero, such as 4GB or 512MB.")
+    return int(size)
+
+
+def checked_size(text: str, option: str) -> str:
+    """The same text, if it is a size."""
+    parse_size(text, option)
+    return text
+
+
+def size_text(size: float) -> str:
+    """A size for people, rounded up, in the form that options take: 1.3GB."""
+    for unit in ("KB", "MB", "GB"):
+        size /= 1000
+        if size < 1000 or unit == "GB":
+            break
+    return f"{math.ceil(size * 100) / 100:g}{unit}"

@@ -1,0 +1,167 @@
+"""Memory that gives out, and how much of it is said to be needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CLI, rows, write_jsonl
+from kills import ended, in_child
+
+from cpm_tune.errors import UserError
+from cpm_tune.inputs import read_inputs
+from cpm_tune.plan import Plan, Request, make_plan
+from cpm_tune.record import RunRecord
+from cpm_tune.run import execute
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SAID = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+
+
+@pytest.fixture
+def planned(tmp_path: Path, small_backbone: Path) -> Callable[..., Plan]:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, n, start in (("train", 480, 0), ("dev", 16, 500), ("test", 16, 600)):
+        write_jsonl(folder / f"{split}.jsonl", rows(n, start))
+
+    def make(**settings: Any) -> Plan:
+        given = {"train.max_steps": 3, "train.eval_every": 3, "train.batch_size": 24}
+        given |= {"train.lr": 0.01, "run.device": "cpu"}
+        given |= {key.replace("_", ".", 1): value for key, value in settings.items()}
+        return make_plan(
+            Request("lcqmc", data=folder, backbone=str(small_backbone), settings=given)
+        )
+
+    return make
+
+
+def giving_out(monkeypatch: pytest.MonkeyPatch, above: int) -> None:
+    """Passes of more than so many examples find no memory; in training when their gradients have
+    been added already."""
+    import torch
+
+    import cpm_tune.predict as predict
+    from cpm_tune.engine.pytorch import TorchEngine
+
+    scores, backward, large = predict.candidate_scores, TorchEngine.backward, [False]
+
+    def candidate_scores(model: Any, batch: Any, by_option: bool) -> Any:
+        real = type(batch.ids) is torch.Tensor  # not where memory is estimated
+        large[0] = real and len(batch.gold) > above
+        if large[0] and not model.training:
+            raise RuntimeError(SAID)
+        return scores(model, batch, by_option)
+
+    def backward_then(engine: Any, loss: Any) -> None:
+        backward(engine, loss)
+        if large[0]:
+            raise RuntimeError(SAID)
+
+    monkeypatch.setattr(predict, "candidate_scores", candidate_scores)
+    monkeypatch.setattr(TorchEngine, "backward", backward_then)
+
+
+def outcome(plan: Plan, out: Path) -> tuple[RunRecord, list[dict[str, Any]]]:
+    done = execute(plan, out)
+    lines = (done.folder / "predictions.test.jsonl").read_text().splitlines()
+    return done.record, [json.loads(line) for line in lines]
+
+
+def test_smaller_passes_give_the_same_result(
+    planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, lines = outcome(planned(), tmp_path / "a")
+    giving_out(monkeypatch, above=7)
+    again, found = outcome(planned(run_auto_batch=True), tmp_path / "b")
+    assert again.run_id == record.run_id
+    assert record.training is not None
+    assert again.training is not None
+    assert record.training.micro_tokens is None
+    assert again.training.micro_tokens is not None
+    for point, other in zip(record.training.curve, again.training.curve, strict=True):
+        assert (other.loss, other.dev) == pytest.approx((point.loss, point.dev), abs=1e-4)
+    for line, like in zip(lines, found, strict=True):
+        assert like["prediction"] == line["prediction"]
+        assert like["scores"] == pytest.approx(line["scores"], abs=1e-3)
+
+
+def test_without_the_option_or_with_single_examples_the_run_ends_with_what_would_fit(
+    planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    giving_out(monkeypatch, above=7)
+    with pytest.raises(UserError) as error:
+        execute(planned(), tmp_path / "a")
+    said = re.fullmatch(
+        r"out of memory of this machine \([\d.]+ GiB were free, about (\d+) MiB are needed in each "
+        r"process\); with --set run\.micro_tokens=(\d+) it would be about (\d+) MiB, and the same "
+        r"result\.",
+        str(error.value),
+    )
+    assert said is not None, error.value
+    assert int(said[3]) <= 0.8 * int(said[1])
+    giving_out(monkeypatch, above=0)
+    with pytest.raises(UserError, match="out of memory"):
+        execute(planned(run_auto_batch=True), tmp_path / "b")
+
+
+def test_texts_are_written_in_smaller_batches(
+    small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cpm_tune.decode as decode
+
+    settings = {"decode.max_new_tokens": 3, "run.device": "cpu", "run.auto_batch": True}
+    request = Request(
+        "math23k", delta="none", limit=5, backbone=str(small_backbone), settings=settings
+    )
+    _, lines = outcome(make_plan(request), tmp_path / "a")
+    real, tried = decode.generate, []
+
+    def generate(*given: Any, micro_tokens: int, **named: Any) -> Any:
+        tried.append(micro_tokens)
+        if micro_tokens > 3000:
+            raise RuntimeError(SAID)
+        return real(*given, micro_tokens=micro_tokens, **named)
+
+    monkeypatch.setattr(decode, "generate", generate)
+    assert outcome(make_plan(request), tmp_path / "b")[1] == lines
+    assert tried[:3] == [8192, 4096, 2048]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="limits its address space")
+def test_a_limit_of_the_system_is_met_with_a_sentence(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """No allocator is replaced here: the process may take 24 MiB more, which is not enough."""
+    import cpm_tune.estimate  # noqa: F401  (imported before there is no room for it)
+
+    plan = planned(train_batch_size=480, run_micro_tokens=2**17)
+    work = read_inputs(plan)
+
+    def run() -> None:
+        used = re.search(r"VmSize:\s*(\d+)", Path("/proc/self/status").read_text())
+        assert used is not None
+        limit = 1024 * int(used[1]) + 24 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        try:
+            execute(plan, tmp_path / "out", work)
+        except UserError as error:
+            (tmp_path / "said").write_text(str(error))
+            return
+        raise AssertionError("it fitted")
+
+    assert ended(in_child(run)) == 0
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("out of memory of this machine")
+    assert "run.micro_tokens" in said
+
+
+def test_what_does_not_go_with_auto_batch(cli: CLI) -> None:
+    code, _, said = cli("--task", "lcqmc", "--auto-batch", "--offload")
+    assert code == 2
+    assert "run.auto_batch goes with neither" in said
