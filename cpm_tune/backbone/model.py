@@ -307,6 +307,11 @@ def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
     return seen & same_span
 
 
+def _has_values(tensor: Tensor) -> bool:
+    """False where memory is measured with fake tensors."""
+    return type(tensor).__name__ != "FakeTensor"
+
+
 def embedding(rows: int, dim: int) -> nn.Embedding:
     """An embedding without values: drawing them on the meta device costs torch a long import."""
     return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
@@ -373,7 +378,9 @@ class CPMAnt(nn.Module):
             bias = self._masked_bias(ids, segment, context, span, length)
         rows = None
         if targets is not None and self.last_layer_at_targets:
-            rows, targets = torch.unique(targets, return_inverse=True)
+            rows = targets
+            if _has_values(targets):
+                rows, targets = torch.unique(targets, return_inverse=True)
         hidden = self.encoder(self.embed(ids, segment), bias, caches, rows)
         return hidden if targets is None else hidden.index_select(1, targets)
 
@@ -385,20 +392,21 @@ class CPMAnt(nn.Module):
         The order that makes this cheap: the longest first, equal ones side by side.
         """
         whole: tuple[Tensor, Tensor] | None = None
-        plain = context is None or bool(context.all())
+        known = _has_values(ids)
+        plain = context is None or not known or bool(context.all())
         groups = []
         for start, n, length in runs(lengths):
             cut = slice(start, start + n * length)
             own = segment[0, cut].view(n, length)
-            if bool((own == own[:1]).all()):
+            if not known or bool((own == own[:1]).all()):
                 own = own[:1]
-            if whole is not None and torch.equal(own, whole[0][:, :length]):
+            if whole is not None and (not known or torch.equal(own, whole[0][:, :length])):
                 bias = whole[1][:, :, :length, :length]
             else:
                 bias = self.position_bias(own)
                 if whole is None and len(own) == 1:
                     whole = own, bias
-            if not plain or "hidden_pairs" in vars(self):
+            if not plain or (known and "hidden_pairs" in vars(self)):
                 allowed = self._allowed(
                     ids[0, cut].view(n, length),
                     None if context is None else context[0, cut].view(n, length),
