@@ -9,7 +9,7 @@ says, until the sequence fits; the template's own words are never cut. A text to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
@@ -17,6 +17,9 @@ from cpm_tune.delta.slots import SoftSlots, slot_places
 from cpm_tune.errors import UserError
 from cpm_tune.spec import Encoding
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
+
+if TYPE_CHECKING:
+    from cpm_tune.data.encoded import Store
 
 PROMPT_SEGMENT = 0
 Ids = tuple[int, ...]
@@ -105,6 +108,7 @@ class Encoder:
         if len(yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
         self._yes = yes[0]
+        self.stores: dict[tuple[str, str], Store] = {}  # what was encoded; see encoded.py
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
         own = "" if not template.options else max(template.options, key=len)
@@ -125,6 +129,17 @@ class Encoder:
                 "vocabulary; use another template or backbone."
             )
         return ids
+
+    def said(self) -> list[Any]:
+        """What decides, with a row, how it is encoded."""
+        template = self.template
+        return [
+            [template.name, template.version, template.sha256, self.by_option],
+            self.encoding.model_dump(mode="json"),
+            [self.answer_tokens, self.n_prompt, self.head],
+            [sorted(self._soft.items()), self._before_option, self._listed],
+            self.tokenizer.sha256,
+        ]
 
     def options(self, row: Row) -> tuple[str, ...]:
         """The texts that are scored for a row, in the order of the labels or the row's options."""

@@ -1,8 +1,8 @@
 """Imports OpenDelta 0.3.2 (2022) on today's transformers, without its web and hub parts.
 
 OpenDelta imports names that are gone (`transformers.deepspeed`, DistilBERT's old attention class),
-clients for its model hub and its interactive web page, and six transformers models that only its own
-prefix tuning asks for (ours is another). `transformers.deepspeed` gets today's equivalent, the
+clients for its model hub and its interactive web page, and six transformers models that only its
+own prefix tuning asks for (ours is another). `transformers.deepspeed` gets today's equivalent, the
 others stand-ins that live only while it is imported: nothing here can open a connection, and the
 models, seconds of imports, are not read.
 """
