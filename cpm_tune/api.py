@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.record import RunRecord, ScoreRecord
+from cpm_tune.sizes import checked_size
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.checkpoint import BackboneFolder
@@ -72,6 +73,8 @@ class Backbone:
 
         if precision not in ("fp32", "bf16", "fp16"):
             raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
+        if memory_limit is not None:
+            memory_limit = checked_size(str(memory_limit), "--memory-limit")
         self.folder, self.tokenizer = folder, folder.tokenizer()
         self.delta: Delta | None = None
         execution = Execution(device=device, memory_limit=memory_limit)
@@ -163,13 +166,14 @@ class Backbone:
         with 3 beams unless told otherwise. A text does not depend on what else is in the batch of
         at most `batch_tokens` positions. `where` names the prompts in errors.
         """
-        from cpm_tune.decode.texts import decoding
+        from cpm_tune.decode.texts import decoding, whole_number
 
         texts, places = _named(prompts, where)
+        whole_number(batch_tokens, "batch_tokens")
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         encoded = writer.encode(texts, chosen, places)
         model, engine = self.model, self._engine
-        return writer.write(model, engine, texts, encoded, chosen, num, _checked(batch_tokens))
+        return writer.write(model, engine, texts, encoded, chosen, num, batch_tokens)
 
     def stream(
         self, prompt: str, *, max_length: int | None = None, where: str = "prompt", **settings: Any
@@ -177,6 +181,9 @@ class Backbone:
         """Yield the text that `generate` returns piece by piece; greedy or sampling."""
         from cpm_tune.decode.texts import decoding
 
+        if not isinstance(prompt, str):
+            raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
+        _named(prompt, [where])
         settings.setdefault("beams", None if _draws(settings) else 1)
         chosen, writer = decoding(**settings), self._writer(max_length)
         if chosen.beams > 1:
@@ -200,26 +207,32 @@ class Backbone:
         A blank has as many tokens as its braces say, or `blank_tokens`: all lengths are tried, and
         the best by log-probability / tokens^length_penalty (1) is kept. Settings as in `generate`.
         """
-        from cpm_tune.decode.texts import decoding
+        from cpm_tune.decode.texts import decoding, whole_number
 
         if "max_new_tokens" in settings or "min_new_tokens" in settings:
             raise UserError("max_new_tokens has no effect on blanks; give blank_tokens.")
-        least, most = (blank_tokens,) * 2 if isinstance(blank_tokens, int) else blank_tokens
-        if not 1 <= least <= most:
-            raise UserError(f"blank_tokens is {blank_tokens}, expected a number, or two like 1, 4.")
+        between = (blank_tokens,) * 2 if isinstance(blank_tokens, int) else tuple(blank_tokens)
+        if not (len(between) == 2 and all(isinstance(n, int) for n in between)) or not (
+            1 <= between[0] <= between[1]
+        ):
+            raise UserError(
+                f"blank_tokens is {blank_tokens!r}, expected a number, or two like 1, 4."
+            )
+        least, most = between
         given, places = _named(texts, where)
+        whole_number(batch_tokens, "batch_tokens")
         settings.setdefault("length_penalty", 1.0)
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         pairs = zip(given, places, strict=True)
         holed = [writer.holed(text, place, range(least, most + 1)) for text, place in pairs]
         model, engine = self.model, self._engine
-        return writer.fill(model, engine, given, holed, chosen, num, _checked(batch_tokens))
+        return writer.fill(model, engine, given, holed, chosen, num, batch_tokens)
 
     def _writer(self, max_length: int | None) -> Writer:
-        from cpm_tune.decode.texts import Writer
+        from cpm_tune.decode.texts import Writer, whole_number
 
-        if max_length is not None and max_length < 1:
-            raise UserError(f"max_length is {max_length}, expected a whole number from 1.")
+        if max_length is not None:
+            whole_number(max_length, "max_length")
         config = self.delta.config if self.delta is not None else None
         return Writer(self.folder.config, self.tokenizer, config, self._encoding, max_length)
 
@@ -233,14 +246,20 @@ def _draws(settings: Mapping[str, Any]) -> bool:
 def _named(
     prompts: str | Sequence[str], where: Sequence[str] | None
 ) -> tuple[list[str], Sequence[str]]:
+    """Texts and what to call them in errors; raise UserError for what is no text."""
+    from cpm_tune.data.prompts import check_characters
+
+    if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
+        raise UserError(f"prompts is {prompts!r:.40}, expected a text or a list of texts.")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    return texts, where or [f"prompt {number}" for number in range(1, len(texts) + 1)]
-
-
-def _checked(batch_tokens: int) -> int:
-    if batch_tokens < 1:
-        raise UserError(f"batch_tokens is {batch_tokens}, expected a whole number from 1.")
-    return batch_tokens
+    places = where or [f"prompt {number}" for number in range(1, len(texts) + 1)]
+    if len(places) != len(texts):
+        raise UserError(f"where names {len(places)} prompts, but there are {len(texts)}.")
+    for text, place in zip(texts, places, strict=True):
+        if not isinstance(text, str):
+            raise UserError(f"{place} is {text!r:.40}, expected a text.")
+        check_characters(text, place)
+    return texts, places
 
 
 # --- runs ---
@@ -337,6 +356,11 @@ def tune(
 
     if isinstance(backbone, Backbone):
         backbone = backbone.folder.path
+    known = {field.name for field in fields(Request)} - {"task", "delta", "data", "backbone"}
+    if wrong := [name for name in options if name not in known]:
+        raise UserError(f"there is no option '{wrong[0]}'.{did_you_mean(wrong[0], known)}")
+    if not isinstance(settings, Mapping | None):
+        raise UserError('settings is no dict; expected one such as {"train.lr": 1e-3}.')
     where = None if data is None else Path(data)
     request = Request(task, delta, backbone=str(backbone), data=where, settings=settings, **options)
     outcome = carry_out(request, out=Path(out), controls=controls, overwrite=overwrite)

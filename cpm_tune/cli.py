@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from cpm_tune.commands import COMMANDS
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def _command(name: str) -> Callable[[Sequence[str], str], int]:
@@ -37,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
+        return 1
+    except OSError as error:
+        if "--debug" in argv or error.errno not in _FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else "the output "
+        print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
         return 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.folders import new_folder
 
 FORMATS = ("opendelta", "peft", "hf", "merged")
@@ -16,6 +16,8 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
     In fp32, whatever the run's precision. `out` appears whole or not at all, and must not be there.
     Raises UserError where the format cannot express the method.
     """
+    if to not in FORMATS:
+        raise UserError(f"there is no format '{to}'.{did_you_mean(to, FORMATS)}")
     from cpm_tune.backbone.hugging_face import save_hugging_face
     from cpm_tune.delta.foreign import check_hugging_face, write_opendelta, write_peft
     from cpm_tune.delta.insert import load_delta

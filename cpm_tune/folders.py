@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cpm_tune.errors import UserError
+from cpm_tune.interrupt import Interrupts
 
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -72,7 +73,8 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
         raise UserError(f"{option}{place}: cannot be written ({error.strerror}).") from error
     try:
         part.chmod(0o755)
-        yield part
+        with Interrupts():  # SIGTERM too ends in the line that removes it
+            yield part
         if place.exists():
             old = part.with_suffix(".old")
             os.replace(place, old)

@@ -214,7 +214,14 @@ def write_record(folder: Path, record: AnyRecord) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place, flush it to disk and rename it."""
+    """Write a text file beside its place, flush it to disk and rename it.
+
+    A link stays a link; a device or a pipe is written to and never replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
+    path = path.resolve()
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="\n") as file:

@@ -11,7 +11,7 @@ from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.data.files import find_splits
 from cpm_tune.delta.config import parse_config
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.folders import new_folder
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.paths import file_sha256
@@ -19,6 +19,7 @@ from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, ScoreRecord, read_record
 from cpm_tune.registry import load_task
 from cpm_tune.sizes import checked_size
+from cpm_tune.task import SPLITS
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
@@ -152,6 +153,10 @@ def predict_run(
     from cpm_tune.engine import make_engine
     from cpm_tune.score import score_split, write_submission
 
+    if split not in SPLITS:
+        raise UserError(f"there is no split '{split}'.{did_you_mean(split, SPLITS)}")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}, expected a whole number from 1.")
     plan, record = plan_of(run, data, split, backbone, include)
     limit_to = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
     plan = replace(plan, execution=plan.execution.model_copy(update={"memory_limit": limit_to}))

@@ -90,11 +90,11 @@ class Decoding(Frozen):
     min_new_tokens: Annotated[int, Field(ge=0)] = 0
     beams: Annotated[int, Field(ge=1, le=1000)] = 1
     n_best: Count = 1
-    length_penalty: Annotated[float, Field(ge=0)] = 0.0
+    length_penalty: Annotated[float, Field(ge=0, le=50)] = 0.0  # a power that float64 holds
     repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
     repetition_window: Annotated[int, Field(ge=0)] = 0
     sample: bool = False
-    temperature: Positive = 1.0
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import zipfile
 from pathlib import Path
 
@@ -268,6 +269,12 @@ def test_the_command_replaces_only_a_backbone_and_only_when_told_to(native, tmp_
         code, _, error = cli(*words, *more)
         assert (code, said in error) == (2, True)
     assert (tmp_path / "mine" / "note").read_text() == "keep"
+    for place, said in (
+        (native / "inner", "lies inside"),
+        (tmp_path / "mine" / "note" / "x", "note is a file"),
+    ):
+        code, _, error = cli("convert", native, place, "--to", "hf")
+        assert (code, said in error, error.count("\n")) == (2, True, 1)
     before = stored(native)
     assert cli("convert", native, native, "--to", "hf", "--overwrite")[0] == 0
     assert open_folder(native).layout == "hf"
@@ -280,6 +287,13 @@ def test_a_senseless_size_is_one_sentence(native, tmp_path, cli: CLI, size):
     code, _, error = cli("convert", native, tmp_path / "x", "--to", "hf", "--max-shard-size", size)
     assert code == 2
     assert f"--max-shard-size is '{size}', expected a size above zero" in error
+
+
+def test_a_terminated_conversion_leaves_nothing(native, tmp_path, cli: CLI, monkeypatch):
+    monkeypatch.setattr(module, "write_safetensors", lambda *_: signal.raise_signal(signal.SIGTERM))
+    code, _, error = cli("convert", native, tmp_path / "new", "--to", "native")
+    assert (code, error) == (143, "interrupted; nothing was written.\n")
+    assert list(tmp_path.iterdir()) == [native]
 
 
 # --- the hub ---

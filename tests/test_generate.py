@@ -349,6 +349,10 @@ MISTAKES = {
     "no beams": (["今天", "--beams", "0"], "beams is 0"),
     "negative top-k": (["今天", "--top-k", "-1"], "top_k is -1"),
     "a probability above 1": (["今天", "--top-p", "1.5"], "top_p is 1.5"),
+    "a temperature past any": (["今天", "--temperature", "1e300"], "temperature is 1e+300"),
+    "a temperature of nothing": (["今天", "--temperature", "1e-320"], "temperature is 1e-320"),
+    "a length penalty past any": (["今天", "--length-penalty", "1000"], "length_penalty is 1000"),
+    "more texts than beams there are": (["今天", "--num", "5000"], "num is 5000, but beam search"),
     "no temperature": (["今天", "--temperature", "0"], "temperature is 0.0"),
     "nothing to write": (["今天", "--max-new-tokens", "0"], "max_new_tokens is 0"),
     "a window for nothing": (

@@ -138,3 +138,29 @@ def test_what_cannot_be_is_one_sentence(folder, text, tmp_path, cli: CLI, change
     assert said in error
     assert error.count("error:") == 1
     assert not (tmp_path / "small").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
+    folder, text, tmp_path, cli: CLI
+):
+    words = ("--attention-layers", 2, "--ffn-layers", 2, "--text", text)
+    for place in (Path(text) / "small", folder / "small"):
+        code, said, error = cli("prune", folder, place, *words)
+        assert (code, said, error.count("\n")) == (2, "", 1)
+        assert f"{place}: " in error
+
+
+def test_an_interruption_says_that_nothing_was_written(
+    folder, text, tmp_path, cli: CLI, monkeypatch
+):
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cpm_tune.pretrain.prune.importance", stop)
+    monkeypatch.setattr("cpm_tune.backbone.convert.pieces", stop)
+    small = tmp_path / "small"
+    words = ("--attention-layers", 2, "--ffn-layers", 2, "--text", text)
+    for command in (("prune", folder, small, *words), ("convert", folder, small, "--to", "native")):
+        code, _, error = cli(*command)
+        assert (code, error) == (130, "interrupted; nothing was written.\n")
+        assert not small.exists()

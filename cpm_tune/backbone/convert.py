@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ def convert(
     config = config or folder.config
     if to == "hf":
         check_whole(config)
-    check_free(out, overwrite)
+    check_free(out, overwrite, folder.path)
     folder.tokenizer()  # the vocabulary has the size that the config says
     found = pieces(folder, config)
     with new_folder(out, "", overwrite=overwrite) as part, contextlib.ExitStack() as held:
@@ -94,9 +95,16 @@ def _same_scaling(found: Mapping[str, Piece], to: str, config: CPMAntConfig) -> 
     return all(divisor(name, p.shape, to, config) == p.divisor for name, p in found.items())
 
 
-def check_free(place: Path, overwrite: bool) -> None:
-    """Raise UserError if something is at `place`; with `overwrite`, only if it is something else
-    than a backbone folder."""
+def check_free(place: Path, overwrite: bool, source: Path) -> None:
+    """Raise UserError if `place` cannot be written, lies inside the backbone folder `source`, or
+    is there already; with `overwrite`, only if it is something else than a backbone folder."""
+    if source.resolve() in place.resolve().parents:
+        raise UserError(f"{place}: lies inside {source}, which is read; choose another place.")
+    above = next(folder for folder in place.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{place}: cannot be written ({above} is a file); choose another place.")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"{place}: cannot be written ({above}: no permission); choose another.")
     if not place.exists():
         return
     if not overwrite:

@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,9 @@ def _safetensors(path: Path) -> Iterator[Stored]:
             size = int.from_bytes(raw.read(8), "little")
             header = json.loads(raw.read(size))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({_line(error)}); get it again."
+        ) from error
     for name in names:
         about = header[name]
         if about["dtype"] not in _DTYPES:
@@ -122,6 +125,10 @@ def _safetensors(path: Path) -> Iterator[Stored]:
             tuple(about["shape"]),
             offset=8 + size + about["data_offsets"][0],
         )
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a readable checkpoint ({_line(error)}); get it again.")
 
 
 def _not_floating(path: Path, name: str, kind: str) -> UserError:
@@ -138,23 +145,28 @@ def _load_pickled(path: Path) -> tuple[object, bool]:
     import pickle
 
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True), True
-        except RuntimeError as error:
-            if "mmap can only be used" not in str(error):  # written by torch before 1.6
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True), False
+        with warnings.catch_warnings():  # of protocols; what the loader does not know, it refuses
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True), True
+            except RuntimeError as error:
+                if "mmap can only be used" not in str(error):  # written by torch before 1.6
+                    raise
+                return torch.load(path, map_location="cpu", weights_only=True), False
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: not a readable checkpoint: corrupt, or a pickle of more than "
             "tensors (refused)."
         ) from error
     except Exception as error:
-        raise UserError(f"{path}: not a readable checkpoint ({_line(error)}).") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({_line(error)}); get it again."
+        ) from error
 
 
 def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return said.split(". ")[0][:160]
 
 
 def _forget(part: Tensor) -> None:

@@ -39,14 +39,12 @@ def convert(argv: Sequence[str], prog: str) -> int:
 
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
     folder = open_folder(resolve(args.source))
-    write(
-        folder,
-        args.out,
-        args.to,
-        dtype=dtypes[args.dtype],
-        max_shard=most,
-        overwrite=args.overwrite,
-    )
+    dtype, overwrite = dtypes[args.dtype], args.overwrite
+    try:
+        write(folder, args.out, args.to, dtype=dtype, max_shard=most, overwrite=overwrite)
+    except KeyboardInterrupt as stop:
+        stop.args = ("nothing was written",)
+        raise
     print(f"read       {folder.path}  ({folder.layout})")
     for path in sorted(args.out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")

@@ -205,7 +205,8 @@ def _backbone(args: argparse.Namespace) -> Backbone:
 
 def _say_left_out(prompt: Prompt, unknown: Sequence[str]) -> None:
     if unknown:
-        what = " ".join(dict.fromkeys(unknown))
+        shown = (word if word.isprintable() else ascii(word)[1:-1] for word in unknown)
+        what = " ".join(dict.fromkeys(shown))
         said = f"warning: {prompt.where}: the vocabulary of this backbone lacks {what}; left out."
         print(said, file=sys.stderr)
 

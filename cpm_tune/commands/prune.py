@@ -12,6 +12,14 @@ RANDOM = 3  # random prunings of the same size, for comparison
 
 def prune(argv: Sequence[str], prog: str) -> int:
     """`prune SRC DST --attention-layers N --ffn-layers M --text FILE`."""
+    try:
+        return _prune(argv, prog)
+    except KeyboardInterrupt as stop:
+        stop.args = ("nothing was written",)
+        raise
+
+
+def _prune(argv: Sequence[str], prog: str) -> int:
     p = make_parser(
         f"{prog} prune",
         "Leave out the attention and feed-forward sub-blocks that a text needs least: a smaller\n"
@@ -55,7 +63,7 @@ def prune(argv: Sequence[str], prog: str) -> int:
     folder = open_folder(resolve(args.source))
     keep = dict(zip(how.KINDS, (args.attention_layers, args.ffn_layers), strict=True))
     how.check_keep(folder.config, keep)
-    check_free(args.out, args.overwrite)
+    check_free(args.out, args.overwrite, folder.path)
     if args.to == "hf":
         check_whole(how.without(folder.config, how.at_random(folder.config, keep, 0)))
     sample = how.read_sample(args.text, folder.tokenizer(), folder.config, args.pieces, args.seed)

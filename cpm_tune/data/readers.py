@@ -110,7 +110,7 @@ def _items(events: Iterator[tuple[str, Any]], key: str) -> Iterator[Any]:
     from ijson.common import ObjectBuilder
 
     level = 2 if key else 1  # how deep inside the array is
-    depth, inside, builder = 0, False, None
+    depth, inside, wanted, builder = 0, False, False, None
     for event, value in events:
         closes = event in ("end_map", "end_array")
         depth -= closes

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -70,8 +71,10 @@ def decoding(num: int = 1, **given: Any) -> Decoding:
     known = set(Decoding.model_fields) - {"n_best"}
     if unknown := [name for name in given if name not in known]:
         raise UserError(f"there is no setting '{unknown[0]}'.{did_you_mean(unknown[0], known)}")
-    if num < 1:
-        raise UserError(f"num is {num}, expected a whole number from 1.")
+    for name in ("beams", "seed"):
+        if name in given and not isinstance(given[name], Integral):
+            raise UserError(f"{name} is {given[name]!r}, expected a whole number.")
+    whole_number(num, "num")
     sample, beams = given.pop("sample", None), given.get("beams")
     drawing = [name for name in DRAWING if name in given] + ["sample"] * bool(sample)
     if drawing and (sample is False or (beams or 1) > 1):
@@ -81,6 +84,8 @@ def decoding(num: int = 1, **given: Any) -> Decoding:
     if drawing:
         values = {"temperature": 0.9, "top_p": 0.9, **values, "sample": True}
     else:
+        if beams is None and num > 1000:
+            raise UserError(f"num is {num}, but beam search gives 1000 texts at most; sample.")
         beams = max(3, num) if beams is None else beams
         if 0 < beams < num:
             kind = "greedy decoding writes one" if beams == 1 else f"{beams} beams give {beams}"
@@ -98,6 +103,13 @@ def decoding(num: int = 1, **given: Any) -> Decoding:
         if first["loc"]:
             message = f"{first['loc'][0]} is {first['input']!r}: {message[0].lower()}{message[1:]}"
         raise UserError(f"{message}.") from error
+
+
+def whole_number(value: object, name: str) -> int:
+    """The value, if it is a whole number from 1; raise UserError if not."""
+    if not isinstance(value, Integral) or value < 1:
+        raise UserError(f"{name} is {value!r}, expected a whole number from 1.")
+    return int(value)
 
 
 class Writer:

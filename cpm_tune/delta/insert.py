@@ -42,6 +42,7 @@ class Delta:
     backbone: CPMAnt
     backbone_sha256: str
     _undo: Callable[[], None]
+    _out: bool = False
 
     @property
     def n_trainable(self) -> int:
@@ -71,15 +72,20 @@ class Delta:
         Its values are gone from the backbone; `state()` or `save` keeps them.
         """
         self._undo()
-        self.parameters = {}
+        self.parameters, self._out = {}, True
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
         made if it is not there. One of several processes can do so alone with the `state`."""
         from safetensors.torch import save_file
 
+        if self._out:
+            raise UserError("this delta was taken out, its values are gone; save it before.")
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}).") from error
         about = {
             "backbone_sha256": self.backbone_sha256,
             "config": self.config.model_dump(mode="json"),
@@ -105,7 +111,11 @@ def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[st
         owner, config = about["backbone_sha256"], about["config"]
         state = load_file(folder / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(f"{folder}: no readable delta ({WEIGHTS} and {CONFIG}): {error}") from error
+        said = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{folder}: no readable delta ({WEIGHTS} and {CONFIG}: {said}); give a run's folder, "
+            "a saved delta's, or PEFT's."
+        ) from error
     if owner != backbone_sha256:
         raise UserError(
             f"{folder}: this delta was trained on another backbone (sha256 {owner[:12]}…, here "

@@ -1,0 +1,116 @@
+"""The Python interface, misused: each mistake is a UserError of one sentence."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backbone_oracle import random_hugging_face, write_hugging_face
+from conftest import CLI
+
+import cpm_tune as ct
+from cpm_tune.export import export_run
+from cpm_tune.record import write_atomically
+from cpm_tune.rerun import predict_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_hugging_face(tmp_path_factory.mktemp("backbone") / "hf", random_hugging_face(1))
+
+
+@pytest.fixture(scope="module")
+def backbone(folder: Path) -> ct.Backbone:
+    return ct.load_backbone(folder)
+
+
+WRITING: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no text": (lambda b: b.generate(None), "prompts is None, expected a text"),
+    "bytes": (lambda b: b.generate(b"ab"), "expected a text"),
+    "a number among texts": (lambda b: b.generate(["今天", 3]), "prompt 2 is 3, expected a text"),
+    "half a character": (lambda b: b.generate("今\ud800"), "character 2 is half a surrogate"),
+    "names for others": (lambda b: b.generate("今天", where=["a", "b"]), "where names 2 prompts"),
+    "num as text": (lambda b: b.generate("今天", num="2"), "num is '2', expected a whole number"),
+    "half a text": (lambda b: b.generate("今天", num=2.5), "num is 2.5"),
+    "beams as text": (lambda b: b.generate("今天", beams="x"), "beams is 'x'"),
+    "seed as text": (lambda b: b.generate("今天", seed="x"), "seed is 'x'"),
+    "a length as text": (lambda b: b.generate("今天", max_length="9"), "max_length is '9'"),
+    "a batch as text": (lambda b: b.generate("今天", batch_tokens="9"), "batch_tokens is '9'"),
+    "a stream of a list": (lambda b: b.stream(["今天"]), "expected one text"),
+    "blanks as text": (lambda b: b.infill("今____", blank_tokens="2"), "blank_tokens is '2'"),
+    "three lengths": (lambda b: b.infill("今____", blank_tokens=(1, 2, 3)), "blank_tokens is (1"),
+    "a number as limit": (lambda b: ct.Backbone(b.folder, memory_limit=4), "--memory-limit is '4'"),  # type: ignore[arg-type]
+    "an option that is none": (lambda b: ct.tune("lcqmc", limt=3), "Did you mean 'limit'?"),
+    "settings as a list": (lambda b: ct.tune("lcqmc", settings=["x=1"]), "settings is no dict"),  # type: ignore[arg-type]
+    "no such format": (lambda b: export_run(Path("r"), "pefft", Path("o")), "Did you mean 'peft'?"),
+    "no such split": (lambda b: predict_run(Path("r"), split="tests"), "Did you mean 'test'?"),
+    "fewer than no rows": (lambda b: predict_run(Path("r"), limit=-1), "limit is -1"),
+}
+
+
+@pytest.mark.parametrize("mistake", WRITING)
+def test_a_mistake_is_one_sentence(backbone: ct.Backbone, mistake: str) -> None:
+    call, said = WRITING[mistake]
+    with pytest.raises(ct.UserError) as caught:
+        call(backbone)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_delta_that_was_taken_out_is_not_saved_as_nothing(
+    backbone: ct.Backbone, tmp_path: Path
+) -> None:
+    first = backbone.insert_delta("lora")
+    (tmp_path / "file").touch()
+    with pytest.raises(ct.UserError, match=r"file: cannot be written \(File exists\)"):
+        first.save(tmp_path / "file")
+    backbone.insert_delta("bitfit")
+    with pytest.raises(ct.UserError, match="taken out"):
+        first.save(tmp_path / "delta")
+    assert not (tmp_path / "delta").exists()
+    backbone.remove_delta()
+
+
+# --- output that is no ordinary file ---
+
+
+def test_a_pipe_is_written_to_and_a_link_stays_a_link(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=write_atomically, args=(pipe, "text"))
+    writer.start()
+    assert pipe.read_text() == "text"
+    writer.join()
+    assert pipe.is_fifo()
+    link.symlink_to(tmp_path / "file")
+    write_atomically(link, "text")
+    assert link.is_symlink()
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_a_full_disk_is_one_sentence(
+    cli: CLI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cpm_tune.commands.generate._put_out", full)
+    code, _, error = cli("generate", "--backbone", folder, "今天")
+    assert code == 1
+    assert error == "error: the output cannot be written (No space left on device); make room.\n"
+
+
+def test_what_is_left_out_is_shown_without_control_characters(
+    cli: CLI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("今天\0\x1b".encode())))
+    code, _, error = cli("generate", "--backbone", folder)
+    assert code == 0
+    assert r"lacks \x00 \x1b; left out" in error
