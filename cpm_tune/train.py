@@ -176,7 +176,7 @@ def train(
                 more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
                 mend = "lower train.lr or use --precision fp32"
                 if batch.step == 1 and not math.isfinite(loss):  # nothing was trained yet
-                    mend = "the backbone's weights are broken, or overflow in this precision; try fp32"
+                    mend = "the backbone's weights are broken, or too large for this precision"
                 raise UserError(
                     f"step {batch.step}: the loss is {loss} and the gradient norm {grad_norm} "
                     f"(examples {', '.join(named[:_NAMED])}{more}); {mend}."
