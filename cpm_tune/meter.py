@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.pack import ROW_WIDTH, Batch
+from cpm_tune.data.pack import Batch
 from cpm_tune.delta.config import DeltaConfig, FullConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import SoftPromptLayer
@@ -190,9 +190,7 @@ def _give_storage(model: nn.Module) -> None:
 
 def _batch(config: CPMAntConfig, sequences: int, length: int, answer_tokens: int) -> Batch:
     """A batch of that shape, without values."""
-    in_row = max(1, min(ROW_WIDTH // length, sequences))
-    rows = -(-sequences // in_row)
-    grid = torch.zeros(rows, in_row * length, dtype=torch.int64)
+    grid = torch.zeros(1, sequences * length, dtype=torch.int64)
     n_targets = sequences * (answer_tokens or 1)
     targets = torch.zeros(n_targets, dtype=torch.int64)
     return Batch(
@@ -206,4 +204,5 @@ def _batch(config: CPMAntConfig, sequences: int, length: int, answer_tokens: int
         candidates=torch.zeros(sequences, 1, dtype=torch.int64),
         gold=torch.zeros(sequences, dtype=torch.int64),
         n_candidates=sequences,
+        lengths=(length,) * sequences,
     )

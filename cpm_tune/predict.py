@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder, Example, Ids
+from cpm_tune.data.encoded import encoded
 from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.engine import Engine
@@ -37,8 +38,13 @@ def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
     By option: the logit of the answer word. By verbaliser: the sum of its tokens' log-
     probabilities. The head is applied at target positions only.
     """
-    hidden = model(batch.ids, batch.segment, batch.context, batch.span).flatten(0, 1)
-    at_targets = hidden.index_select(0, batch.target_index)
+    at_targets = model(
+        batch.ids,
+        batch.segment,
+        batch.context,
+        lengths=batch.lengths,
+        targets=batch.target_index,
+    )[0]
     if by_option:
         word = model.input_embedding(batch.target_token)
         scores = (at_targets.float() * word.float()).sum(-1)
@@ -130,13 +136,13 @@ def _scored(
     """Yield (row, example, its candidates' scores), in order."""
     seen: list[Row] = []
 
-    def encoded() -> Iterator[Example]:
-        for row in rows:
+    def examples() -> Iterator[Example]:
+        for row, example in encoded(rows, encoder, "score"):
             seen.append(row)
-            yield encoder.encode(row)
+            yield example
 
     with _evaluating(model):
-        waiting = micro_batches(encoded(), micro_tokens)
+        waiting = micro_batches(examples(), micro_tokens)
         while (group := next(waiting, None)) is not None:
             table = _scores(model, group, encoder, engine)
             if table is None:
@@ -195,19 +201,19 @@ def _write(
     decoding: Decoding,
 ) -> Iterator[Prediction]:
     """Predictions by generated text, read by the task's parser."""
-    stream, tokens = iter(rows), micro_tokens
+    stream, tokens = encoded(rows, encoder, "prefix"), micro_tokens
     while chunk := list(islice(stream, _WRITTEN_AT_ONCE)):
-        prefixes = [encoder.prefix(row) for row in chunk]
+        prefixes = [example.sequences[0].ids for _, example in chunk]
         while (written := _generated(model, prefixes, encoder, engine, tokens, decoding)) is None:
             tokens //= 2
-        for row, (_, truncated), found in zip(chunk, prefixes, written, strict=True):
+        for (row, example), found in zip(chunk, written, strict=True):
             texts = [encoder.tokenizer.decode(hypothesis.ids) for hypothesis in found]
             read = [parsed(task, text, row) for text in texts]
             yield Prediction(
                 str(row["id"]),
                 read if decoding.n_best > 1 else read[0],
                 gold(task, row),
-                truncated,
+                example.truncated,
                 text=texts[0],
                 unparsed=read[0] is None,
             )
@@ -215,7 +221,7 @@ def _write(
 
 def _generated(
     model: CPMAnt,
-    prefixes: list[tuple[Ids, bool]],
+    prefixes: list[Ids],
     encoder: Encoder,
     engine: Engine,
     tokens: int,
@@ -228,7 +234,7 @@ def _generated(
         with _evaluating(model), engine.autocast():
             return generate(
                 model,
-                [ids for ids, _ in prefixes],
+                prefixes,
                 decoding,
                 stop=(encoder.tokenizer.eos,),
                 banned=encoder.tokenizer.never_written,

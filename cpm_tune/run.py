@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import os
 import platform
 import time
@@ -76,7 +77,7 @@ def execute(
     overwrite: bool = False,
     resume: bool = True,
     live: bool = False,
-    zero_shot: Outcome | None = None,
+    zero_shot: Outcome | Callable[[], Outcome] | None = None,
     wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
     load: Callable[[Plan, Engine], Any] | None = None,
@@ -85,7 +86,8 @@ def execute(
 
     `say` takes what is to be told before the result. `inputs` are the plan's, if they have been
     read already. `resume`: go on with an unfinished run, instead of starting again. `zero_shot` is
-    the outcome of the same plan without delta, recorded as a control. `wait` for a process that is
+    the outcome of the same plan without delta, recorded as a control, or returns it: asked when
+    this run is scored and its backbone out of memory. `wait` for a process that is
     at work on the same run, instead of refusing. Ctrl-C and SIGTERM raise Interrupted, with what is
     done kept. `load` returns the plan's backbone in place of `load_backbone`, and gets it back
     without the delta. Raises UserError for what the user can mend; any failure after training
@@ -111,23 +113,29 @@ def execute(
                 say(f"resume     {partial}  (--no-resume starts again)")
             held.enter_context(run_folder(out, run_id, keep))
             write_record(partial, prepared.record)
+        begun = prepared.record
+        if load is not None:
+            held.callback(prepared.delta.remove)
         try:
             wanted = plan.execution.track if engine.main else ()
             with tracking(wanted, plan.spec, partial) as track:
-                record = _tune_and_score(plan, prepared, partial, live, zero_shot, stop, track)
+                record = _tune_and_score(plan, prepared, partial, live, stop, track)
                 _track_scores(record, track)
+            if callable(zero_shot):
+                del prepared
+                gc.collect()  # a delta inside its backbone is a cycle
+                zero_shot = zero_shot()
+            if zero_shot is not None:
+                record = _with_zero_shot(record, zero_shot)
             if engine.main:
                 _finish(partial, record)
         except BaseException as error:
             said = str(error) or _name(error)
-            failed = prepared.record.model_copy(update={"status": "failed", "error": said})
+            failed = begun.model_copy(update={"status": "failed", "error": said})
             with contextlib.suppress(OSError):
                 if engine.main:
                     write_record(partial, failed)
             raise
-        finally:
-            if load is not None:
-                prepared.delta.remove()
     return Outcome(engine.broadcast(record), out / run_id, reused=False)
 
 
@@ -231,7 +239,6 @@ def _tune_and_score(
     prepared: _Prepared,
     folder: Path,
     live: bool,
-    zero_shot: Outcome | None,
     stop: Interrupts,
     track: Tracking,
 ) -> RunRecord:
@@ -244,6 +251,8 @@ def _tune_and_score(
     before = torch.get_deterministic_debug_mode()
     # What use_deterministic_algorithms does without importing torch's compiler: 60 MB, a second.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    # Nothing here reads memory before it is written: filling it costs time and changes nothing.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         training, found = None, None
         if spec.recipe:
@@ -260,11 +269,6 @@ def _tune_and_score(
     controls = {}
     if inputs.splits["test"].labelled:
         controls["majority"] = constant_control(plan, inputs)
-        if zero_shot is not None:
-            test = zero_shot.record.test
-            controls["zero-shot"] = ControlRecord(
-                value=test.value, low=test.low, high=test.high, run_id=zero_shot.record.run_id
-            )
     weights = folder / "delta.safetensors"
     sha, dirty = git_state()
     data = {}
@@ -314,6 +318,17 @@ def _tune_and_score(
             ),
         }
     )
+
+
+def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
+    """The record with this control, where the test split has answers."""
+    if not record.labelled:
+        return record
+    test = zero_shot.record.test
+    control = ControlRecord(
+        value=test.value, low=test.low, high=test.high, run_id=zero_shot.record.run_id
+    )
+    return record.model_copy(update={"controls": {**record.controls, "zero-shot": control}})
 
 
 def _track_scores(record: RunRecord, track: Tracking) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.data.encoded import keep_encoded
 from cpm_tune.data.files import gold, parsed, records_with_rows
 from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
@@ -57,6 +58,7 @@ def score_split(
                     signature=metric.signature,
                     higher_is_better=metric.higher_is_better,
                 )
+    keep_encoded(inputs.encoder)
     if not inputs.engine.main:
         return Scored((), {}, (), 0, 0, ())
     file = folder / f"predictions.{split}.jsonl"

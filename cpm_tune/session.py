@@ -46,12 +46,20 @@ def tune(
     say = _print if main and not quiet else _silent
     live = main and not quiet and sys.stderr.isatty()
     say(_describe(plan))
-    zero_shot = None
-    if "zero-shot" in controls and plan.spec.recipe is not None:
-        zero_shot = execute(plan.zero_shot(), out, inputs, wait=True)
-        say(f"zero-shot  {_score(zero_shot.record)}{_again(zero_shot)}")
+    asked: list[Outcome] = []
+
+    def zero_shot() -> Outcome:
+        asked.append(execute(plan.zero_shot(), out, inputs, wait=True))
+        say(f"zero-shot  {_score(asked[0].record)}{_again(asked[0])}")
+        return asked[0]
+
+    wanted = "zero-shot" in controls and plan.spec.recipe is not None
     how: dict[str, Any] = {"resume": resume, "live": live, "say": say}
-    outcome = execute(plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot, **how)
+    outcome = execute(
+        plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot if wanted else None, **how
+    )
+    if wanted and not asked:  # the run was there already
+        zero_shot()
     random = None
     if "random-backbone" in controls and not request.random_backbone:
         random = execute(plan.on_random_backbone(), out, inputs, **how)

@@ -18,6 +18,7 @@ from torch import Tensor
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.batches import global_batches
 from cpm_tune.data.encode import Encoder
+from cpm_tune.data.encoded import encoded_at, keep_encoded
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.data.store import Rows
 from cpm_tune.delta.insert import Delta
@@ -156,9 +157,7 @@ def train(
             lr = learning_rate(recipe, batch.step, total)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            examples = [
-                encoder.encode(row, train=True) for row in rows.at(engine.shard(batch.rows))
-            ]
+            examples = encoded_at(rows, engine.shard(batch.rows), encoder, "train")
             tokens = state.micro_tokens or micro_tokens
             packed = [pack(group, encoder) for group in micro_batches(examples, tokens)]
             (count,) = engine.reduce_sums([sum(loss_count(b, encoder.by_option) for b in packed)])
@@ -175,10 +174,12 @@ def train(
                 ids = [str(example.id) for example in examples]
                 named = engine.broadcast(engine.gather(ids))
                 more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+                mend = "lower train.lr or, in half precision, use --precision fp32"
+                if batch.step == 1 and not math.isfinite(loss):  # nothing was trained yet
+                    mend = "the backbone's weights are broken, or too large for this precision"
                 raise UserError(
                     f"step {batch.step}: the loss is {loss:.4g} and the gradient norm "
-                    f"{grad_norm:.4g} (examples {', '.join(named[:_NAMED])}{more}); lower "
-                    "train.lr or, in half precision, use --precision fp32."
+                    f"{grad_norm:.4g} (examples {', '.join(named[:_NAMED])}{more}); {mend}."
                 )
             engine.step(optimizer)
             state.step, asked = batch.step, wanted > 0
@@ -192,6 +193,7 @@ def train(
             if due:
                 keep.save(state, optimizer)
     delta.load_state(state.best)
+    keep_encoded(encoder)
     return state
 
 

@@ -1,11 +1,9 @@
-"""Packing: every sequence once, where the batch says it is; few rows; examples stay whole."""
+"""Packing: every sequence once, where the batch says it is; no padding; examples stay whole."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence as Items
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -15,68 +13,11 @@ from hypothesis import strategies as st
 
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Example, Sequence, Target
-from cpm_tune.data.pack import ROW_WIDTH, Batch, micro_batches, pack, pack_rows
+from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.registry import load_task
 from cpm_tune.spec import Encoding
 
 PROMPT, SEGMENT = 4, 3
-
-LENGTHS = st.lists(st.integers(1, 40), max_size=40)
-
-
-# --- rows ---
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 30))
-def test_every_item_is_in_one_row_and_only_a_wide_item_exceeds_the_width(
-    lengths: list[int], width: int
-) -> None:
-    rows = pack_rows(lengths, width)
-    assert sorted(item for row in rows for item in row) == list(range(len(lengths)))
-    for row in rows:
-        assert sum(lengths[item] for item in row) <= width or len(row) == 1
-
-
-@settings(deadline=None)
-@given(LENGTHS, st.integers(1, 30), st.randoms(use_true_random=False))
-def test_rows_depend_on_the_lengths_alone_not_on_their_order(
-    lengths: list[int], width: int, random: object
-) -> None:
-    def shape(lengths: list[int]) -> list[list[int]]:
-        return [[lengths[item] for item in row] for row in pack_rows(lengths, width)]
-
-    shuffled = list(lengths)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert shape(shuffled) == shape(lengths)
-
-
-def test_items_of_one_length_keep_their_order() -> None:
-    assert pack_rows([4, 5, 4, 5, 4], 9) == [[1, 0], [3, 2], [4]]
-
-
-def fewest_rows(lengths: Items[int], width: int) -> int:
-    """The least number of rows, by trying every way to share the items out."""
-
-    def place(item: int, rows: tuple[int, ...], best: int) -> int:
-        if len(rows) >= best:
-            return best
-        if item == len(lengths):
-            return len(rows)
-        for row in range(len(rows) + 1):
-            filled = (rows[row] if row < len(rows) else 0) + lengths[item]
-            if filled <= width:
-                best = min(best, place(item + 1, (*rows[:row], filled, *rows[row + 1 :]), best))
-        return best
-
-    return place(0, (), len(lengths) + 1)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.integers(20, 40))
-def test_rows_are_nearly_as_few_as_possible(lengths: list[int], width: int) -> None:
-    best = fewest_rows(lengths, width)
-    assert best <= len(pack_rows(lengths, width)) <= math.floor(11 / 9 * best + 6 / 9)
 
 
 # --- batches ---
@@ -115,15 +56,13 @@ def examples(draw: st.DrawFn) -> list[Example]:
     return made
 
 
-def stretches(batch: Batch) -> list[tuple[int, int, int]]:
-    """(row, start, end) of every span of a batch that is not padding."""
-    found = []
-    for row, spans in enumerate(batch.span.tolist()):
-        edges = [0, *(i for i in range(1, len(spans)) if spans[i] != spans[i - 1]), len(spans)]
-        numbers = [spans[start] for start in edges[:-1] if spans[start] >= 0]
-        assert len(set(numbers)) == len(numbers), "a span is in two pieces"
-        found += [(row, a, b) for a, b in pairwise(edges) if spans[a] >= 0]
-    return found
+def stretches(batch: Batch) -> list[tuple[int, int]]:
+    """(start, end) of every sequence of a batch, which is what its spans say, too."""
+    ends = list(accumulate(batch.lengths))
+    numbers, lengths = batch.span[0].unique_consecutive(return_counts=True)
+    assert numbers.tolist() == list(range(len(ends)))
+    assert tuple(lengths.tolist()) == batch.lengths
+    return list(pairwise([0, *ends]))
 
 
 @settings(deadline=None, max_examples=60)
@@ -143,25 +82,19 @@ def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
     )
     held = Counter(
         tuple(
-            tuple(part[row, start:end].tolist())
-            for part in (batch.ids, batch.segment, batch.context)
+            tuple(part[0, start:end].tolist()) for part in (batch.ids, batch.segment, batch.context)
         )
-        for row, start, end in stretches(batch)
+        for start, end in stretches(batch)
     )
     assert held == expected
-    longest = max(len(s.ids) for example in made for s in example.sequences)
-    assert batch.ids.shape[1] <= max(ROW_WIDTH, longest)
 
 
 @settings(deadline=None, max_examples=60)
 @given(made=examples())
-def test_padding_is_the_padding_token_and_no_context(encoder: Encoder, made: list[Example]) -> None:
+def test_sequences_lie_end_to_end_the_longest_first(encoder: Encoder, made: list[Example]) -> None:
     batch = pack(made, encoder)
-    padding = batch.span < 0
-    assert (batch.ids[padding] == encoder.tokenizer.ids["<pad>"]).all()
-    assert not batch.context[padding].any()
-    assert padding.sum() == padding.numel() - sum(example.n_tokens for example in made)
-    assert (~padding).any(dim=0).all()  # no column is padding alone
+    assert batch.ids.shape == (1, sum(example.n_tokens for example in made))
+    assert list(batch.lengths) == sorted(batch.lengths, reverse=True)
 
 
 @settings(deadline=None, max_examples=60)
@@ -170,11 +103,10 @@ def test_every_target_points_at_its_position_in_its_sequence(
     encoder: Encoder, made: list[Example]
 ) -> None:
     batch = pack(made, encoder)
-    width = batch.ids.shape[1]
     whole = {}
-    for row, start, end in stretches(batch):
-        for index in range(row * width + start, row * width + end):
-            whole[index] = (tuple(batch.ids[row, start:end].tolist()), index - row * width - start)
+    for start, end in stretches(batch):
+        for index in range(start, end):
+            whole[index] = (tuple(batch.ids[0, start:end].tolist()), index - start)
     columns = zip(
         batch.target_candidate.tolist(),
         batch.target_index.tolist(),

@@ -132,6 +132,27 @@ def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
         assert [p.name for p in out.iterdir() if p.name != ".locks"] == [case.plan.spec.run_id]
 
 
+def test_a_run_that_is_killed_in_its_zero_shot_control_is_not_trained_again(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def control(out: Path) -> Outcome:
+        return execute(case.plan.zero_shot(), out, case.inputs, wait=True)
+
+    def killed(out: Path) -> Outcome:
+        control(out)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    left = what_is_left(case.run(whole, zero_shot=lambda: control(whole)))
+    assert list(left["run.json"]["controls"]) == ["majority", "zero-shot"]
+    child = in_child(lambda: case.run(out, zero_shot=lambda: killed(out)))
+    assert ended(child) == -signal.SIGKILL
+    assert not (out / case.plan.spec.run_id).exists()
+    monkeypatch.setattr("cpm_tune.train._passes", None)
+    assert what_is_left(case.run(out, zero_shot=lambda: control(out))) == left
+
+
 def test_a_run_that_is_killed_again_and_again_from_outside_still_ends_the_same(
     case: Case, tmp_path: Path
 ) -> None:

@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
 from cpm_tune.backbone.shards import fill, whole_shape
+from cpm_tune.backbone.spans import Group, SpanBias, runs
 
 
 class RMSNorm(nn.Module):
@@ -28,8 +30,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        normed = F.rms_norm(x.float(), x.shape[-1:], eps=self.eps)
-        return normed.to(x.dtype) * self.weight.to(x.dtype)
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Linear):
+    """torch's, without bias, and faster where it is frozen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight)
 
 
 class KVCache:
@@ -69,33 +77,46 @@ class Attention(nn.Module):
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
         inner = config.num_heads * config.dim_head
-        self.project_q = nn.Linear(config.dim_model, inner, bias=False)
-        self.project_k = nn.Linear(config.dim_model, inner, bias=False)
-        self.project_v = nn.Linear(config.dim_model, inner, bias=False)
-        self.attention_out = nn.Linear(inner, config.dim_model, bias=False)
+        self.project_q = Linear(config.dim_model, inner, bias=False)
+        self.project_k = Linear(config.dim_model, inner, bias=False)
+        self.project_v = Linear(config.dim_model, inner, bias=False)
+        self.attention_out = Linear(inner, config.dim_model, bias=False)
         self.dim_head = config.dim_head
         self.dropout_p = config.dropout_p
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        cache: KVCache | None = None,
+        memory: Tensor | None = None,
+    ) -> Tensor:
         """x (batch, length, dim_model), bias (batch, heads, length, keys) -> like x.
 
-        The keys are x's own, after those of the cache (which takes x's), if there is one.
+        The keys are those of `memory` (batch, keys, dim_model), by default x's own, after those of
+        the cache (which takes them), if there is one.
         """
+        memory = x if memory is None else memory
+        query, key, value = self.project_q(x), self.project_k(memory), self.project_v(memory)
+        if isinstance(bias, SpanBias):
+            mixed = bias.attend(query, key, value, self._attend)
+        else:
+            mixed = self._attend(query, key, value, bias, cache)
+        return self.attention_out(mixed)
 
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
         def heads(projected: Tensor) -> Tensor:
             return projected.view(*projected.shape[:2], -1, self.dim_head).transpose(1, 2)
 
-        query, key, value = (
-            heads(project(x)) for project in (self.project_q, self.project_k, self.project_v)
-        )
+        query, key, value = heads(query), heads(key), heads(value)
         if cache is not None:
             key, value = cache.append(key, value)
         key, value, bias = self.extend(key, value, bias)
         dropout = self.dropout_p if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias.to(query.dtype), dropout_p=dropout
-        )
-        return self.attention_out(mixed.transpose(1, 2).flatten(2))
+        mixed = attention(query, key, value, bias.to(query.dtype), dropout)
+        return mixed.transpose(1, 2).flatten(2)
 
     def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What queries see besides the sequence: nothing here; a prefix delta replaces this."""
@@ -111,8 +132,21 @@ class SelfAttentionBlock(nn.Module):
         self.self_attention = Attention(config)
         self.dropout = nn.Dropout(config.dropout_p)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
-        mixed = self.self_attention(self.layernorm_before_attention(x), bias, cache)
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """x (batch, length, dim_model) -> like x; with `rows` int64 (n,), of these positions alone,
+        for which `bias` is then."""
+        normed = self.layernorm_before_attention(x)
+        if rows is None:
+            mixed = self.self_attention(normed, bias, cache)
+        else:
+            x = x.index_select(1, rows)
+            mixed = self.self_attention(normed.index_select(1, rows), bias, cache, normed)
         return x + self.dropout(mixed)
 
 
@@ -121,11 +155,11 @@ class GatedInput(nn.Module):
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
-        self.w_0 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
-        self.w_1 = nn.Linear(config.dim_model, config.dim_ff, bias=False)
+        self.w_0 = Linear(config.dim_model, config.dim_ff, bias=False)
+        self.w_1 = Linear(config.dim_model, config.dim_ff, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.w_0(x)) * self.w_1(x)
+        return gated_gelu(self.w_0(x), self.w_1(x))
 
 
 class FeedForward(nn.Module):
@@ -135,7 +169,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w_in = GatedInput(config)
         self.dropout = nn.Dropout(config.dropout_p)
-        self.w_out = nn.Linear(config.dim_ff, config.dim_model, bias=False)
+        self.w_out = Linear(config.dim_ff, config.dim_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w_out(self.dropout(self.w_in(x)))
@@ -162,9 +196,15 @@ class TransformerBlock(nn.Module):
         self.self_att = None if masked[0] else SelfAttentionBlock(config)
         self.ffn = None if masked[1] else FFNBlock(config)
 
-    def forward(self, x: Tensor, bias: Tensor, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        cache: KVCache | None = None,
+        rows: Tensor | None = None,
+    ) -> Tensor:
         if self.self_att is not None:
-            x = self.self_att(x, bias, cache)
+            x = self.self_att(x, bias, cache, rows)
         return x if self.ffn is None else self.ffn(x)
 
 
@@ -175,12 +215,30 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TransformerBlock(config, m) for m in config.mask_modules)
         self.output_layernorm = RMSNorm(config.dim_model, config.eps)
+        attending = [n for n, masked in enumerate(config.mask_modules) if not masked[0]]
+        self.last_attention = attending[-1] if attending else -1
 
     def forward(
-        self, x: Tensor, bias: Tensor, caches: Sequence[KVCache | None] | None = None
+        self,
+        x: Tensor,
+        bias: Tensor | SpanBias,
+        caches: Sequence[KVCache | None] | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
-            x = layer(x, bias, cache)
+        """x (batch, length, dim_model) -> like x.
+
+        With `rows` int64 (n,), ascending: of these positions alone, (batch, n, dim_model). From the
+        last attention's queries on, nothing else is computed.
+        """
+        if rows is not None and self.last_attention < 0:
+            x, rows = x.index_select(1, rows), None
+        caches = caches or [None] * len(self.layers)
+        for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+            if rows is not None and number == self.last_attention:
+                at = bias.at(rows) if isinstance(bias, SpanBias) else bias.index_select(2, rows)
+                x = layer(x, at, cache, rows)
+            else:
+                x = layer(x, bias, cache)
         return self.output_layernorm(x)
 
 
@@ -249,6 +307,11 @@ def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
     return seen & same_span
 
 
+def _has_values(tensor: Tensor) -> bool:
+    """False where memory is measured with fake tensors."""
+    return type(tensor).__name__ != "FakeTensor"
+
+
 def embedding(rows: int, dim: int) -> nn.Embedding:
     """An embedding without values: drawing them on the meta device costs torch a long import."""
     return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
@@ -259,8 +322,11 @@ class CPMAnt(nn.Module):
 
     Soft-prompt rows are addressed by ids from `vocab_size` upwards:
     vocab_size + prompt_type * prompt_length + row.
+
+    A delta that needs all positions of the last layer sets `last_layer_at_targets` to False.
     """
 
+    last_layer_at_targets = True
     streamed = False  # whether weights come and go (`cpm_tune.backbone.streamed`)
 
     def __init__(self, config: CPMAntConfig) -> None:
@@ -290,8 +356,10 @@ class CPMAnt(nn.Module):
         span: Tensor | None = None,
         length: Tensor | None = None,
         *,
-        bias: Tensor | None = None,
+        bias: Tensor | SpanBias | None = None,
         caches: Sequence[KVCache] | None = None,
+        lengths: Sequence[int] | None = None,
+        targets: Tensor | None = None,
     ) -> Tensor:
         """Return hidden states (batch, length, dim_model).
 
@@ -300,10 +368,55 @@ class CPMAnt(nn.Module):
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
         caches: one a layer, for decoding: keys and values are added to them. With caches that hold
         something, `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
+        lengths: of sequences that lie end to end and fill the batch's one row (instead of span and
+        length): the same by a faster way. targets: int64 (targets,), positions of every row whose
+        hidden states alone are returned, (batch, targets, dim_model), and are computed at the end.
         """
+        if lengths is not None:
+            bias = self._span_bias(ids, segment, context, lengths)
         if bias is None:
             bias = self._masked_bias(ids, segment, context, span, length)
-        return self.encoder(self.embed(ids, segment), bias, caches)
+        rows = None
+        if targets is not None and self.last_layer_at_targets:
+            rows = targets
+            if _has_values(targets):
+                rows, targets = torch.unique(targets, return_inverse=True)
+        hidden = self.encoder(self.embed(ids, segment), bias, caches, rows)
+        return hidden if targets is None else hidden.index_select(1, targets)
+
+    def _span_bias(
+        self, ids: Tensor, segment: Tensor, context: Tensor | None, lengths: Sequence[int]
+    ) -> SpanBias:
+        """The bias of sequences end to end; those with equal segments share the longest's.
+
+        The order that makes this cheap: the longest first, equal ones side by side.
+        """
+        whole: tuple[Tensor, Tensor] | None = None
+        known = _has_values(ids)
+        plain = context is None or not known or bool(context.all())
+        groups = []
+        for start, n, length in runs(lengths):
+            cut = slice(start, start + n * length)
+            own = segment[0, cut].view(n, length)
+            if not known or bool((own == own[:1]).all()):
+                own = own[:1]
+            if whole is not None and (not known or torch.equal(own, whole[0][:, :length])):
+                bias = whole[1][:, :, :length, :length]
+            else:
+                bias = self.position_bias(own)
+                if whole is None and len(own) == 1:
+                    whole = own, bias
+            if not plain or (known and "hidden_pairs" in vars(self)):
+                allowed = self._allowed(
+                    ids[0, cut].view(n, length),
+                    None if context is None else context[0, cut].view(n, length),
+                    segment.new_zeros(n, length),
+                )
+                if bool((allowed == allowed[:1]).all()):
+                    allowed = allowed[:1]
+                bias = bias.masked_fill(~allowed[:, None], float("-inf"))
+            groups.append(Group(n, length, bias))
+        return SpanBias(tuple(groups))
 
     def _masked_bias(
         self,
@@ -313,18 +426,20 @@ class CPMAnt(nn.Module):
         span: Tensor | None,
         length: Tensor | None,
     ) -> Tensor:
-        if context is None:
-            context = torch.ones_like(ids, dtype=torch.bool)
         if span is None:
             span = torch.zeros_like(ids)
         if length is not None:
             padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
             span = span.masked_fill(padding, -1)
-        bias = self.position_bias(segment)
+        allowed = self._allowed(ids, context, span)
+        return self.position_bias(segment).masked_fill(~allowed[:, None], float("-inf"))
+
+    def _allowed(self, ids: Tensor, context: Tensor | None, span: Tensor) -> Tensor:
+        """Which (query, key) pairs attend: bool (batch, length, length)."""
+        if context is None:
+            context = torch.ones_like(ids, dtype=torch.bool)
         allowed, hidden = attention_allowed(span, context), self.hidden_pairs(ids)
-        if hidden is not None:
-            allowed = allowed & ~hidden
-        return bias.masked_fill(~allowed[:, None], float("-inf"))
+        return allowed if hidden is None else allowed & ~hidden
 
     def hidden_pairs(self, ids: Tensor) -> Tensor | None:
         """(query, key) pairs that a delta hides, bool (batch, length, length); by itself none."""
@@ -332,7 +447,7 @@ class CPMAnt(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., dim_model) -> (..., vocab_size), by the tied input embedding."""
-        return F.linear(hidden, self.input_embedding.weight)
+        return linear(hidden, self.input_embedding.weight)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> CPMAnt:

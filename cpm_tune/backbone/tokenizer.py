@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,12 @@ class Tokenizer:
             return cls(path.read_text(encoding="utf-8-sig").split("\n"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a CPM-Ant vocabulary: {error}.") from error
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the entries in the order of their ids."""
+        entries = (self.entries[index] for index in range(len(self.entries)))
+        return hashlib.sha256("\0".join(entries).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.ids)

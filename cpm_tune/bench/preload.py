@@ -21,8 +21,10 @@ try:
     import cpm_tune.train  # noqa: F401
     from cpm_tune.backbone.tokenizer import make_segmenter
     from cpm_tune.delta import models  # noqa: F401  imports OpenDelta
+    from cpm_tune.delta.opendelta_import import activation
 
     make_segmenter().initialize()
+    activation("gelu_new")
 finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)

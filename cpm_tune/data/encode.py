@@ -9,7 +9,7 @@ says, until the sequence fits; the template's own words are never cut. A text to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
@@ -17,6 +17,9 @@ from cpm_tune.delta.slots import SoftSlots, slot_places
 from cpm_tune.errors import UserError
 from cpm_tune.spec import Encoding
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
+
+if TYPE_CHECKING:
+    from cpm_tune.data.encoded import Store
 
 PROMPT_SEGMENT = 0
 Ids = tuple[int, ...]
@@ -105,6 +108,7 @@ class Encoder:
         if len(yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
         self._yes = yes[0]
+        self.stores: dict[tuple[str, str], Store] = {}  # what was encoded; see encoded.py
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
         own = "" if not template.options else max(template.options, key=len)
@@ -126,6 +130,17 @@ class Encoder:
             )
         return ids
 
+    def said(self) -> list[Any]:
+        """What decides, with a row, how it is encoded."""
+        template = self.template
+        return [
+            [template.name, template.version, template.sha256, self.by_option],
+            self.encoding.model_dump(mode="json"),
+            [self.answer_tokens, self.n_prompt, self.head],
+            [sorted(self._soft.items()), self._before_option, self._listed],
+            self.tokenizer.sha256,
+        ]
+
     def options(self, row: Row) -> tuple[str, ...]:
         """The texts that are scored for a row, in the order of the labels or the row's options."""
         if isinstance(self.answer, Choice):
@@ -143,8 +158,7 @@ class Encoder:
         is encoded all the same if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
-        cap, truncated = self._fit(row, texts)
-        before, options, after = self._ids(row, texts, cap)
+        (before, options, after), truncated = self._fit(row, texts)
         gold = -1 if target is None else 0
         if self.generates:
             answer, cut = self._to_write(target or "")
@@ -188,8 +202,8 @@ class Encoder:
 
     def prefix(self, row: Row) -> tuple[Ids, bool]:
         """What stands before the text to write, and whether a field was cut."""
-        cap, truncated = self._fit(row, ())
-        return self._ids(row, (), cap)[0], truncated
+        (before, _, _), truncated = self._fit(row, ())
+        return before, truncated
 
     def _ids(
         self, row: Row, options: tuple[str, ...], cap: int | None
@@ -229,11 +243,12 @@ class Encoder:
         longest = max(map(len, options), default=0)
         return len(before) + max(longest, self.answer_tokens if self.generates else 0) + len(after)
 
-    def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[int | None, bool]:
-        """How many characters every field may have to fit max_length (None: all of them)."""
+    def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
+        """The ids that fit max_length, fields cut to as many characters, and whether they were."""
         room = self.encoding.max_length
-        if self._length(self._ids(row, options, None)) <= room:
-            return None, False
+        whole = self._ids(row, options, None)
+        if self._length(whole) <= room:
+            return whole, False
         shown = [row[name] for name in self.template.fields]
         texts = [text for value in shown for text in ([value] if isinstance(value, str) else value)]
         low, high = 0, max(map(len, (*texts, *options)), default=0)
@@ -241,7 +256,7 @@ class Encoder:
             middle = (low + high) // 2
             fits = self._length(self._ids(row, options, middle)) <= room
             low, high = (middle, high) if fits else (low, middle)
-        return low, True
+        return self._ids(row, options, low), True
 
 
 def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:

@@ -1,13 +1,15 @@
-"""Packs sequences into rows of one width; span numbers keep the examples of a row apart.
+"""Packs sequences end to end into one row, the longest first, without padding.
 
-A row holds sequences one after the other, so relative positions within each are what they would be
-alone; no position attends across spans. Packing changes no score beyond float rounding.
+Relative positions within each are what they would be alone, and no position attends to another
+sequence: packing changes no score beyond float rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +17,14 @@ from torch import Tensor
 
 from cpm_tune.data.encode import PROMPT_SEGMENT, Encoder, Example
 
-ROW_WIDTH = 256
-PADDING_SPAN = -1
-
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed rows and what is scored in them.
+    """Sequences in one row and what is scored in them.
 
-    ids, segment, span: int64 (rows, width); context: bool (rows, width).
-    target_index: int64 (targets,), into the flattened rows. target_token: int64 (targets,).
+    ids, segment, span: int64 (1, tokens); context: bool (1, tokens). lengths: of the sequences, the
+    longest first; span numbers them.
+    target_index: int64 (targets,), into the row. target_token: int64 (targets,).
     target_candidate: int64 (targets,), which candidate a target counts for.
     candidates: int64 (examples, options), candidate numbers, -1 where an example has fewer.
     gold: int64 (examples,), the column of the right one.
@@ -40,30 +40,14 @@ class Batch:
     candidates: Tensor
     gold: Tensor
     n_candidates: int
+    lengths: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return Batch(**moved, n_candidates=self.n_candidates)
-
-
-def pack_rows(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """First-fit decreasing: return rows of item numbers, each row's lengths summing to <= width.
-
-    Ties keep their order, so the result depends on nothing but the lengths.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        for row, free in enumerate(room):
-            if lengths[item] <= free:
-                rows[row].append(item)
-                room[row] -= lengths[item]
-                break
-        else:
-            rows.append([item])
-            room.append(width - lengths[item])
-    return rows
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
+        return replace(self, **moved)
 
 
 def micro_batches(examples: Iterable[Example], tokens: int) -> Iterator[list[Example]]:
@@ -82,27 +66,20 @@ def micro_batches(examples: Iterable[Example], tokens: int) -> Iterator[list[Exa
 
 def pack(examples: Sequence[Example], encoder: Encoder) -> Batch:
     """Pack whole examples into one batch."""
-    flat = [(e, s) for e, example in enumerate(examples) for s in range(len(example.sequences))]
-    lengths = [len(examples[e].sequences[s].ids) for e, s in flat]
-    rows = pack_rows(lengths, max(ROW_WIDTH, *lengths))
-    width = max(sum(lengths[item] for item in row) for row in rows)
-    ids = np.full((len(rows), width), encoder.tokenizer.pad, dtype=np.int64)
-    segment = np.full_like(ids, PROMPT_SEGMENT)
-    span = np.full_like(ids, PADDING_SPAN)
+    order = sorted(
+        ((e, s) for e, example in enumerate(examples) for s in range(len(example.sequences))),
+        key=lambda item: -len(examples[item[0]].sequences[item[1]].ids),
+    )
+    sequences = [examples[e].sequences[s] for e, s in order]
+    lengths = [len(sequence.ids) for sequence in sequences]
+    ids = np.fromiter(chain.from_iterable(s.ids for s in sequences), np.int64, sum(lengths))
+    segment = np.full_like(ids, encoder.encoding.segment)
     context = np.zeros_like(ids, dtype=bool)
-    offset: dict[tuple[int, int], int] = {}
-    for r, row in enumerate(rows):
-        start = 0
-        for number, item in enumerate(row):
-            e, s = flat[item]
-            sequence = examples[e].sequences[s]
-            end = start + len(sequence.ids)
-            ids[r, start:end] = sequence.ids
-            segment[r, start + encoder.n_prompt : end] = encoder.encoding.segment
-            span[r, start:end] = number
-            context[r, start : start + sequence.n_context] = True
-            offset[e, s] = r * width + start
-            start = end
+    starts = [0, *accumulate(lengths)]
+    for start, sequence in zip(starts, sequences, strict=False):
+        segment[start : start + encoder.n_prompt] = PROMPT_SEGMENT
+        context[start : start + sequence.n_context] = True
+    offset = dict(zip(order, starts, strict=False))
 
     index: list[int] = []
     token: list[int] = []
@@ -119,14 +96,15 @@ def pack(examples: Sequence[Example], encoder: Encoder) -> Batch:
                 owner.append(n_candidates)
             n_candidates += 1
     return Batch(
-        ids=torch.from_numpy(ids),
-        segment=torch.from_numpy(segment),
-        span=torch.from_numpy(span),
-        context=torch.from_numpy(context),
+        ids=torch.from_numpy(ids)[None],
+        segment=torch.from_numpy(segment)[None],
+        span=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))[None],
+        context=torch.from_numpy(context)[None],
         target_index=torch.tensor(index),
         target_token=torch.tensor(token),
         target_candidate=torch.tensor(owner),
         candidates=torch.from_numpy(table),
         gold=torch.tensor([example.gold for example in examples]),
         n_candidates=n_candidates,
+        lengths=tuple(lengths),
     )

@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,25 @@ READER_VERSION = 2
 _CHUNK = 2_000
 
 
+@dataclass(frozen=True)
+class Source:
+    """Which rows of a file these are: number `k` is row `start + k * step` of `n`. `key` stands for
+    the file's content and how it was read."""
+
+    key: str
+    n: int
+    start: int = 0
+    step: int = 1
+
+
 class Rows:
     """Rows on disk, read when asked for. A list of dicts in all but memory."""
 
-    def __init__(self, dataset: Any, structures: Sequence[str]) -> None:
+    def __init__(
+        self, dataset: Any, structures: Sequence[str], source: Source | None = None
+    ) -> None:
         self._dataset, self._structures = dataset, tuple(structures)
+        self.source = source
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -55,13 +69,16 @@ class Rows:
         """Every `of`-th row, from row `number` on."""
         if of == 1:
             return self
-        return Rows(self._dataset.select(range(number, len(self), of)), self._structures)
+        at = self.source
+        if at is not None:
+            at = replace(at, start=at.start + number * at.step, step=of * at.step)
+        return Rows(self._dataset.select(range(number, len(self), of)), self._structures, at)
 
     def first(self, n: int | None) -> Rows:
         """The first `n` rows (None: all)."""
         if n is None or n >= len(self):
             return self
-        return Rows(self._dataset.select(range(n)), self._structures)
+        return Rows(self._dataset.select(range(n)), self._structures, self.source)
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,8 @@ def read_split(
         if attempt == 2 or not stored.is_file() or not counted.is_file():
             _store(task, file, limit, skip_bad_rows, stored, counted)
         try:
-            rows = Rows(Dataset.from_file(str(stored)), _structures(task))
+            dataset = Dataset.from_file(str(stored))
+            rows = Rows(dataset, _structures(task), Source(stored.stem, len(dataset)))
             about = json.loads(counted.read_text())
             return Split(file, rows, int(about["skipped"]), bool(about["labelled"]))
         except (OSError, ValueError, KeyError, TypeError):  # pyarrow.ArrowInvalid is a ValueError

@@ -60,9 +60,12 @@ class CachedRows:
         """Encode the prefixes; return the logits behind each, or before its first hole: fp32
         (rows, 1, vocab)."""
         width = self.filled
-        hidden = self.model(self.ids, self.segment[:, :width], span=self.span, caches=self.caches)
+        segment = self.segment[:, :width]
         if not self.holes.numel():
-            return self.model.logits(hidden[:, -1:]).float()
+            last = torch.tensor([width - 1], device=self.ids.device)
+            hidden = self.model(self.ids, segment, span=self.span, caches=self.caches, targets=last)
+            return self.model.logits(hidden).float()
+        hidden = self.model(self.ids, segment, span=self.span, caches=self.caches)
         before = (self.holes - 1)[..., None].expand(-1, -1, hidden.shape[2])
         self.before = hidden.gather(1, before)
         return self.model.logits(self.before[:, :1]).float()

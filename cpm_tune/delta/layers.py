@@ -7,11 +7,11 @@ values are fp32; they are cast to the dtype of what they meet.
 from __future__ import annotations
 
 import math
-import weakref
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from cpm_tune.errors import UserError
 
@@ -28,16 +28,16 @@ class BiasLayer(nn.Module):
 
 
 class BiasPadding:
-    """Pads an attention bias with zeros for the prefix: once for all layers of a forward pass."""
+    """Pads attention biases with zeros for the prefix: each once for all layers."""
 
     def __init__(self) -> None:
-        self._source: weakref.ref[Tensor] | None = None
-        self._padded: Tensor | None = None
+        self._padded = WeakTensorKeyDictionary()
 
     def __call__(self, bias: Tensor, n: int) -> Tensor:
-        if self._padded is None or self._source is None or self._source() is not bias:
-            self._source, self._padded = weakref.ref(bias), F.pad(bias, (n, 0))
-        return self._padded
+        if bias not in self._padded:
+            self._padded[bias] = F.pad(bias, (n, 0))
+        padded: Tensor = self._padded[bias]
+        return padded
 
 
 class PrefixLayer(nn.Module):

@@ -10,12 +10,13 @@ device and in every precision.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.backbone.fused import low_rank_linear
 from cpm_tune.backbone.model import Attention, CPMAnt
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -99,6 +100,20 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
         self.delta_modules.append(layer)
         return layer
 
+    def insert_parallel_module(self, module: nn.Linear, delta_module: Any, **named: Any) -> None:
+        """As OpenDelta does, but frozen and low-rank product are one step."""
+        super().insert_parallel_module(module, delta_module, **named)
+        beside = module.forward
+
+        @wraps(beside)  # OpenDelta looks for __wrapped__ when it takes the layer out
+        def forward(x: Tensor) -> Tensor:
+            if delta_module.training and self.lora_dropout:
+                return beside(x)
+            down, up = delta_module.lora_A, delta_module.lora_B
+            return low_rank_linear(x, module.weight, down, up, delta_module.scaling)
+
+        vars(module)["forward"] = forward
+
 
 class _Adapter(_MadeAtOnce, AdapterModel):  # type: ignore[misc]
     pass
@@ -173,6 +188,9 @@ class _ParallelAdapter(_Own):
         for names in matched_pairs(backbone, config):
             start, end = map(backbone.get_submodule, names)
             layer = _make(_ParallelAdapterLayer(**_settings(config)), end)
+            if ".self_att" in names[0] and not names[0].endswith((".self_attention", "project_q")):
+                # It begins at all positions: what it is added to must have them too.
+                vars(backbone)["last_layer_at_targets"] = False
             if start is end:
                 self.after(start, layer, "parallel_adapter")
                 continue
@@ -246,7 +264,13 @@ def _settings(config: ModuleConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"delta_type", "modified_modules", "exclude_modules"})
 
 
-_TRACES = ("forward", "hidden_pairs", "_delta_infos", "_replicate_for_data_parallel")
+_TRACES = (
+    "forward",
+    "hidden_pairs",
+    "last_layer_at_targets",
+    "_delta_infos",
+    "_replicate_for_data_parallel",
+)
 _THEIRS: dict[Any, Any] = {LoraConfig: _Lora, AdapterConfig: _Adapter, CompacterConfig: _Compacter}
 _OURS: dict[Any, Any] = {
     LowRankAdapterConfig: _LowRankAdapter,

@@ -1,24 +1,78 @@
 """Imports OpenDelta 0.3.2 (2022) on today's transformers, without its web and hub parts.
 
-OpenDelta imports names that are gone (`transformers.deepspeed`, DistilBERT's old attention class)
-and clients for its model hub and its interactive web page. The former get today's equivalents, the
-latter empty stand-ins that live only while it is imported, so nothing here can open a connection.
+OpenDelta imports names that are gone (`transformers.deepspeed`, DistilBERT's old attention class),
+clients for its model hub and its interactive web page, and models of transformers that only its own
+prefix tuning asks for (ours is another). All of them get stand-ins that live only while it is
+imported: nothing here can open a connection, and transformers, seconds of imports, is left alone
+until an adapter asks for one of its activations.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
 import sys
 import types
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from typing import Any
 
 from cpm_tune.errors import UserError
 
 INSTALL = "pip install --no-deps opendelta==0.3.2"
 _NOT_NEEDED = "torchao"  # transformers imports it where it is installed: seconds, and noise
-_STAND_INS = ("turtle", "DeltaCenter", "opendelta.utils.interactive.web")
+_MODELS = {
+    "distilbert": ("MultiHeadSelfAttention",),
+    "t5": ("T5Attention", "T5LayerSelfAttention"),
+    "bert": ("BertAttention",),
+    "gpt2": ("GPT2Attention",),
+    "bart": ("BartAttention",),
+    "roberta": ("RobertaAttention",),
+}
+
+
+def activation(name: str) -> Any:
+    """transformers' activation of this name, imported when an adapter asks for one."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with _instead({_NOT_NEEDED: None}):
+        return importlib.import_module("transformers.activations").get_activation(name)
+
+
+def _stand_ins() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Modules and the names that OpenDelta imports from them."""
+    yield "turtle", {"back": None}
+    yield "DeltaCenter", {"OssClient": None}
+    yield "opendelta.utils.interactive.web", {"interactive": None}
+    yield "transformers", {"__version__": version("transformers")}
+    yield "transformers.activations", {"get_activation": activation}
+    yield "transformers.file_utils", {"PushToHubMixin": _empty("PushToHubMixin")}
+    names = ("deepspeed_config", "is_deepspeed_zero3_enabled")  # imported, never called
+    yield "transformers.deepspeed", dict.fromkeys(names)
+    yield "transformers.models.t5", {"T5ForConditionalGeneration": _empty("T5")}
+    for model, classes in _MODELS.items():
+        content = {name: _empty(name) for name in classes}
+        yield f"transformers.models.{model}.modeling_{model}", content
+
+
+def _empty(name: str) -> type:
+    return type(name, (), {})
+
+
+@contextlib.contextmanager
+def _instead(modules: Mapping[str, types.ModuleType | None]) -> Iterator[None]:
+    """Have these modules in place of what is imported under their names; None is an absent one."""
+    replaced = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)  # type: ignore[arg-type]  # None is what importlib takes for absent
+    try:
+        yield
+    finally:
+        for name, module in replaced.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
 
 
 def opendelta() -> Any:
@@ -28,13 +82,9 @@ def opendelta() -> Any:
     if importlib.util.find_spec("opendelta") is None:
         raise UserError(f"OpenDelta is not installed, and this delta needs it; run: {INSTALL}")
     path = list(sys.path)
-    replaced = {name: sys.modules.get(name) for name in (*_STAND_INS, _NOT_NEEDED)}
-    sys.modules[_NOT_NEEDED] = None  # type: ignore[assignment]  # what importlib takes for absent
     try:
-        _alias_transformers()
-        for name in _STAND_INS:
-            sys.modules[name] = _stand_in(name)
-        return importlib.import_module("opendelta")
+        with _instead({name: _module(name, content) for name, content in _stand_ins()}):
+            return importlib.import_module("opendelta")
     except ImportError as error:
         for name in [name for name in sys.modules if name.split(".")[0] == "opendelta"]:
             del sys.modules[name]
@@ -43,24 +93,9 @@ def opendelta() -> Any:
         ) from error
     finally:
         sys.path[:] = path  # it puts its own folder in front
-        for name, module in replaced.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
 
 
-def _stand_in(name: str) -> types.ModuleType:
-    """A module with the names that OpenDelta imports from it and never needs here."""
+def _module(name: str, content: Mapping[str, Any]) -> types.ModuleType:
     module = types.ModuleType(name)
-    vars(module).update(back=None, OssClient=None, interactive=None)
+    vars(module).update(content)
     return module
-
-
-def _alias_transformers() -> None:
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    deepspeed = importlib.import_module("transformers.integrations.deepspeed")
-    sys.modules.setdefault("transformers.deepspeed", deepspeed)
-    distilbert = importlib.import_module("transformers.models.distilbert.modeling_distilbert")
-    if not hasattr(distilbert, "MultiHeadSelfAttention"):
-        vars(distilbert)["MultiHeadSelfAttention"] = distilbert.DistilBertSelfAttention

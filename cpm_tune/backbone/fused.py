@@ -1,0 +1,161 @@
+"""Steps of the backbone that move less memory than torch's own chain of operations.
+
+Each equals the chain in its docstring up to rounding, and gives gradients to what can be trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """x weight' in fp32 on a CPU, by oneDNN: faster than MKL, where F.linear goes."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return product
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _product(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return _product(grad, weight.t()), None
+
+
+_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x weight', as F.linear has it; by oneDNN where it is fp32 on a CPU and nothing is trained."""
+    trained = weight.requires_grad and torch.is_grad_enabled()
+    fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if trained or not fp32 or x.device.type != "cpu" or not x.numel() or not _ONEDNN:
+        return F.linear(x, weight)
+    if x.requires_grad and torch.is_grad_enabled():
+        result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+        return result
+    return _product(x, weight)
+
+
+class _GatedGelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, x)
+        return F.gelu(gate).mul_(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        gate, x = ctx.saved_tensors
+        to_gate = torch.ops.aten.gelu_backward(grad * x, gate)
+        return to_gate, F.gelu(gate).mul_(grad)
+
+
+def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
+    """gelu(gate) * x, without keeping gelu(gate)."""
+    result: Tensor = _GatedGelu.apply(gate, x)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = scale.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        grad = grad * weight
+        along = torch.linalg.vecdot(grad, x)[..., None]
+        along = along.float().mul_(scale**3).div_(-x.shape[-1])
+        return (grad * scale).addcmul_(x.to(scale.dtype), along).to(x.dtype), None, None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last dimension in fp32, times weight in x's dtype."""
+    weight = weight.to(x.dtype)
+    if weight.requires_grad and torch.is_grad_enabled():
+        return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype) * weight
+    result: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LowRank(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, down: Tensor, up: Tensor, scaling: float
+    ) -> Tensor:
+        result, inner = linear(x, weight), F.linear(x, down)
+        result.flatten(0, -2).addmm_(inner.flatten(0, -2), up.t(), alpha=scaling)
+        ctx.save_for_backward(x, weight, down, up, inner)
+        ctx.scaling = scaling
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
+        x, weight, down, up, inner = ctx.saved_tensors
+        grad, to_x = grad.flatten(0, -2), None
+        to_inner = (grad @ up).mul_(ctx.scaling)
+        if ctx.needs_input_grad[0]:
+            to_x = linear(grad, weight.t()).addmm_(to_inner, down).view_as(x)
+        to_up = (grad.t() @ inner.flatten(0, -2)).mul_(ctx.scaling)
+        return to_x, None, to_inner.t() @ x.flatten(0, -2), to_up, None
+
+
+def low_rank_linear(x: Tensor, weight: Tensor, down: Tensor, up: Tensor, scaling: float) -> Tensor:
+    """x weight' + scaling * x down' up', weight frozen; all in x's dtype, or autocast's."""
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    parts = (tensor.to(dtype) for tensor in (x, weight, down, up))
+    result: Tensor = _LowRank.apply(*parts, scaling)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+        ctx.scale = query.shape[-1] ** -0.5
+        batch = query.shape[:2]
+        query, key, value = (part.flatten(0, 1) for part in (query * ctx.scale, key, value))
+        scores = torch.bmm(query, key.transpose(1, 2))
+        scores.view(*batch, *scores.shape[1:]).add_(bias)
+        p = scores.softmax(-1)
+        ctx.save_for_backward(query, key, value, p)
+        return torch.bmm(p, value).view(*batch, *query.shape[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, p = ctx.saved_tensors
+        batch, grad = grad.shape[:2], grad.flatten(0, 1)
+        to_p = torch.bmm(grad, value.transpose(1, 2))
+        to_scores = torch.ops.aten._softmax_backward_data(to_p, p, -1, p.dtype)
+        to_query = torch.bmm(to_scores, key).mul_(ctx.scale)
+        to_key, to_value = (
+            torch.bmm(left.transpose(1, 2), right)
+            for left, right in ((to_scores, query), (p, grad))
+        )
+        return *(to.view(*batch, *to.shape[1:]) for to in (to_query, to_key, to_value)), None
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0
+) -> Tensor:
+    """softmax(query key' / sqrt(dim_head) + bias) value, over (batch, heads, length, dim_head).
+
+    On a CPU, torch's kernel is slow in half precision, four times in its backward pass.
+    """
+    half = query.device.type == "cpu" and query.dtype != torch.float32
+    if half and not dropout and not (bias.requires_grad and torch.is_grad_enabled()):
+        result: Tensor = _Attention.apply(query, key, value, bias)  # type: ignore[no-untyped-call]
+        return result
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)

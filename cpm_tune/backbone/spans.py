@@ -1,0 +1,105 @@
+"""Attention of sequences that lie end to end in one row, each within itself.
+
+A dense mask over the row would make every sequence pay for all others. Here sequences of one length
+that lie side by side are one batch to the attention kernel: a view, without padding or copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+Attend = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Group:
+    """`n` sequences of one length; `bias` (n or 1, heads, queries, length) of their attention."""
+
+    n: int
+    length: int
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class SpanBias:
+    """What stands for the attention bias of a whole row.
+
+    Without `queries` every position is a query. Otherwise queries are some rows only, and `queries`
+    int64 says which of them every sequence has, one group after the other, filled up with repeated
+    ones to equal numbers within a group; `found` int64 says where in that order each row is.
+    """
+
+    groups: tuple[Group, ...]
+    queries: Tensor | None = None
+    found: Tensor | None = None
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attend: Attend) -> Tensor:
+        """Attention of a row: (1, queries, width) and twice (1, length, width) -> like query.
+
+        `attend` does it for a batch: (batch, queries, width), twice (batch, length, width), bias.
+        """
+        if self.queries is not None:
+            query = query.index_select(1, self.queries)
+        # split, not slices: the gradient of a slice is a whole row of zeros.
+        each = [group.n * group.bias.shape[2] for group in self.groups]
+        sizes = [group.n * group.length for group in self.groups]
+        parts = zip(
+            torch.split(query[0], each),
+            torch.split(key[0], sizes),
+            torch.split(value[0], sizes),
+            strict=True,
+        )
+        mixed = [
+            attend(*(part.view(group.n, -1, part.shape[1]) for part in qkv), group.bias).flatten(
+                0, 1
+            )
+            for group, qkv in zip(self.groups, parts, strict=True)
+        ]
+        row = torch.cat(mixed)[None]
+        return row if self.found is None else row.index_select(1, self.found)
+
+    def at(self, positions: Tensor) -> SpanBias:
+        """The same with the queries at `positions` (n,) alone: int64, ascending, not empty."""
+        device, groups, queries, valid, start = positions.device, [], [], [], 0
+        if type(positions).__name__ == "FakeTensor":  # memory is measured: shapes alone count
+            each = -(-len(positions) // sum(group.n for group in self.groups))
+            some = [replace(g, bias=g.bias[:, :, :each].clone()) for g in self.groups]
+            order = positions.new_zeros(each * sum(group.n for group in self.groups))
+            return SpanBias(tuple(some), order, positions)
+        for group in self.groups:
+            begins = start + group.length * torch.arange(group.n + 1, device=device)
+            edges = torch.searchsorted(positions, begins)  # of each sequence, among the positions
+            first, count = edges[:-1, None], edges.diff()[:, None]
+            slot = torch.arange(max(1, int(count.max())), device=device)
+            which = (first + torch.minimum(slot, count - 1).clamp(min=0)).clamp(
+                max=len(positions) - 1
+            )
+            inside = (positions[which] - begins[:-1, None]).clamp(0, group.length - 1)
+            if len(group.bias) == 1 and bool((inside == inside[:1]).all()):
+                inside = inside[:1]
+            row = torch.arange(len(inside), device=device)[:, None] % len(group.bias)
+            bias = group.bias.transpose(1, 2)[row, inside].transpose(1, 2)
+            groups.append(replace(group, bias=bias))
+            queries.append(which.flatten())
+            valid.append((slot < count).flatten())
+            start += group.n * group.length
+        order = torch.cat(queries)
+        real = torch.cat(valid).nonzero()[:, 0]
+        found = torch.empty_like(positions)
+        found[order[real]] = real
+        return SpanBias(tuple(groups), order, found)
+
+
+def runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(start, number, length) of the sequences of one length that lie side by side."""
+    found, start = [], 0
+    for length, equal in groupby(lengths):
+        n = len(list(equal))
+        found.append((start, n, length))
+        start += n * length
+    return found

@@ -1,0 +1,118 @@
+"""The fast way (sequences end to end, each attending within itself, the last layer at target
+positions alone) gives what the plain way gives: values, gradients, for every delta."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from delta_table import DELTAS, SHA, backbone, perturb, sequence
+from torch import Tensor
+
+from cpm_tune.delta.config import LoraConfig, NoneConfig, ParallelAdapterConfig
+from cpm_tune.delta.insert import insert
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = (14, 14, 14, 9, 9, 5)  # some of one length, the longest first
+NO_ATTENTION = ((True, False), (True, False))
+LAST_WITHOUT = ((False, False), (True, False))
+FIRST_ONLY = ((False, True), (True, True))
+
+
+def batch(model: Any, config: Any, ragged: bool) -> dict[str, Any]:
+    """Sequences end to end; with `ragged` each has another part that is context, else all is."""
+    rows = [sequence(model, config, 7 * k, n) for k, n in enumerate(TEXTS)]
+    for k, row in enumerate(rows):
+        length = row["ids"].shape[1]
+        row["context"] = torch.arange(length)[None] < (length - 1 - k % 3 if ragged else length)
+        row["span"] = torch.full_like(row["ids"], k)
+    return {
+        **{name: torch.cat([row[name] for row in rows], dim=1) for name in rows[0]},
+        "lengths": tuple(row["ids"].shape[1] for row in rows),
+    }
+
+
+def both(model: Any, config: Any, ragged: bool, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states at targets: plain and fast."""
+    given = batch(model, config, ragged)
+    lengths = given.pop("lengths")
+    plain = model(**given).flatten(0, 1)[targets]
+    del given["span"]
+    return plain, model(**given, lengths=lengths, targets=targets)[0]
+
+
+def targets_of(model: Any, config: Any) -> Tensor:
+    """None in the second sequence, several in others, in no order, one of them twice."""
+    ends = torch.tensor(batch(model, config, ragged=False)["lengths"]).cumsum(0)
+    return torch.tensor([ends[2] - 1, ends[0] - 1, ends[0] - 2, ends[5] - 1, ends[0] - 1, ends[3]])
+
+
+@pytest.mark.parametrize("ragged", [False, True], ids=["all context", "partly context"])
+@pytest.mark.parametrize("name", ["none", *DELTAS])
+def test_values_and_gradients_are_those_of_the_plain_way(name: str, ragged: bool) -> None:
+    config = NoneConfig() if name == "none" else DELTAS[name]
+    model = backbone()
+    delta = insert(model, config, SHA, seed=1)
+    perturb(delta)
+    targets = targets_of(model, config)
+    plain, fast = both(model, config, ragged, targets)
+    assert torch.allclose(plain, fast, atol=1e-5)
+    if not delta.parameters:
+        return
+    weight = torch.randn(plain.shape, generator=torch.Generator().manual_seed(3))
+    for (key, parameter), expected, got in zip(
+        delta.parameters.items(),
+        torch.autograd.grad((plain * weight).sum(), list(delta.parameters.values())),
+        torch.autograd.grad((fast * weight).sum(), list(delta.parameters.values())),
+        strict=True,
+    ):
+        scale = max(1.0, float(expected.abs().max()))
+        assert torch.allclose(expected, got, atol=1e-5 * scale), (key, parameter.shape)
+
+
+@pytest.mark.parametrize("pair", [("project_k", "attention_out"), ("self_att", "self_att")])
+def test_a_delta_that_begins_at_all_positions_gets_them(pair: tuple[str, str]) -> None:
+    config = ParallelAdapterConfig(bottleneck_dim=4, modified_modules=pair)
+    model = backbone(dim_head=32, num_heads=2)
+    delta = insert(model, config, SHA, seed=1)
+    perturb(delta)
+    plain, fast = both(model, config, True, targets_of(model, config))
+    assert torch.allclose(plain, fast, atol=1e-5)
+    delta.remove()
+    assert model.last_layer_at_targets
+
+
+@pytest.mark.parametrize("masked", [NO_ATTENTION, LAST_WITHOUT, FIRST_ONLY])
+def test_absent_sub_blocks_change_nothing_about_it(masked: Any) -> None:
+    config = LoraConfig(modified_modules=("w_0",)) if masked == NO_ATTENTION else LoraConfig()
+    model = backbone(mask_modules=masked)
+    if masked != FIRST_ONLY:
+        perturb(insert(model, config, SHA, seed=1))
+    plain, fast = both(model, config, True, targets_of(model, config))
+    assert torch.allclose(plain, fast, atol=1e-5)
+
+
+def test_rows_that_are_not_packed_may_have_targets_too() -> None:
+    model, ids = backbone(), torch.arange(2 * 12).view(2, 12)
+    segment, context = torch.full_like(ids, 2), ids % 12 < 9
+    whole = model(ids, segment, context, length=torch.tensor([12, 10]))
+    some = model(ids, segment, context, length=torch.tensor([12, 10]), targets=torch.tensor([9, 4]))
+    assert torch.allclose(whole[:, [9, 4]], some, atol=1e-5)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_without_targets_all_positions_come_back(ragged: bool) -> None:
+    model, config = backbone(), NoneConfig()
+    given = batch(model, config, ragged)
+    lengths, span = given.pop("lengths"), given.pop("span")
+    assert torch.allclose(model(**given, span=span), model(**given, lengths=lengths), atol=1e-5)
+
+
+def test_sequences_of_different_segments_keep_their_own_bias() -> None:
+    model, config = backbone(), NoneConfig()
+    given = batch(model, config, ragged=True)
+    lengths, span = given.pop("lengths"), given.pop("span")
+    given["segment"] = torch.where(span % 2 == 0, given["segment"], 3 - given["segment"])
+    assert torch.allclose(model(**given, span=span), model(**given, lengths=lengths), atol=1e-5)
