@@ -278,11 +278,12 @@ def test_what_a_divided_backbone_needs(planned: Callable[..., Plan]) -> None:
         planned("full", run_shard=True)
 
 
+@pytest.mark.parametrize("delta", ["lora", "full"])
 def test_checkpointing_changes_nothing(
-    planned: Callable[..., Plan], alone: Callable[[str], Any], tmp_path: Path
+    planned: Callable[..., Plan], alone: Callable[[str], Any], tmp_path: Path, delta: str
 ) -> None:
-    plan = planned("lora", run_checkpointing=True)
-    assert_same(alone("lora"), finish(plan, tmp_path, 1))
+    plan = planned(delta, run_checkpointing=True)
+    assert_same(alone(delta), finish(plan, tmp_path, 1))
 
 
 # --- fp16 ---------------------------------------------------------------------------------------

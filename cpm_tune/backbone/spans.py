@@ -38,6 +38,16 @@ class SpanBias:
     queries: Tensor | None = None
     found: Tensor | None = None
 
+    @property
+    def biases(self) -> tuple[Tensor, ...]:
+        """The groups' biases."""
+        return tuple(group.bias for group in self.groups)
+
+    def of(self, biases: Sequence[Tensor]) -> SpanBias:
+        """The same with these as the groups' biases."""
+        groups = (replace(g, bias=b) for g, b in zip(self.groups, biases, strict=True))
+        return replace(self, groups=tuple(groups))
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attend: Attend) -> Tensor:
         """Attention of a row: (1, queries, width) and twice (1, length, width) -> like query.
 

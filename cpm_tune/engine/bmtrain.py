@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.backbone.spans import SpanBias
 from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.engine.device import choose_device
 from cpm_tune.engine.place import Place
@@ -112,11 +113,13 @@ class BMTrainEngine(ShardedEngine):
                     values = torch.empty_like(parameter, device=self.device)
                 module._parameters[name] = nn.Parameter(values, requires_grad=False)
         for number, layer in enumerate(layers):
-            layers[number] = self._bmt.Block(
-                self._bmt.BMTrainModelWrapper(layer),
+            block = self._bmt.Block(
+                _taking_biases(self._bmt.BMTrainModelWrapper(layer)),
                 use_checkpoint=self.checkpointing,
                 zero_level=self.zero,
             )
+            block.register_forward_pre_hook(_with_biases)
+            layers[number] = block
         return True
 
     def prepare(self, model: Any) -> Any:
@@ -199,3 +202,25 @@ class BMTrainEngine(ShardedEngine):
         storage = values.storage()  # type: ignore[no-untyped-call]
         with together():
             self._bmt.nccl.allReduce(storage, storage, "sum", self._bmt.config["comm"])
+
+
+def _with_biases(block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Hand a block the tensors within its bias, too, as arguments of their own.
+
+    It detaches arguments from the graph and gives them gradients; into others it does not look, and
+    its backward pass would go on through a trained position bias, once for every layer.
+    """
+    x, bias, cache, rows = (*given, None, None)[:4]
+    biases = bias.biases if isinstance(bias, SpanBias) else ()
+    return x, bias, cache, rows, *biases
+
+
+def _taking_biases(layer: Any) -> Any:
+    """Let a layer take what `_with_biases` adds; returns it."""
+    forward = layer.forward
+
+    def taking(x: Tensor, bias: Any, cache: Any, rows: Any, *biases: Tensor) -> Any:
+        return forward(x, bias.of(biases) if biases else bias, cache, rows)
+
+    layer.forward = taking
+    return layer
