@@ -26,7 +26,13 @@ TASK = Task(
     ),
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 10},
-    sample_recipe={"lr": 2e-2, "batch_size": 64, "epochs": 8},
+    sample_recipe={
+        "lr": 3e-3,
+        "batch_size": 64,
+        "epochs": 8,
+        "schedule": "linear",
+        "warmup": 20,
+    },
     published={"CPM-2, full": 89.16, "CPM-2, prompt": 88.36, "mT5-XXL, full": 88.32},
     published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",
 )

@@ -7,7 +7,7 @@ are in lcqmc_topics.json. Code: Apache-2.0 with the project; data: CC0-1.0.
 A *combo* is one intent with one filler and belongs to one split, so no sentence occurs in two; dev
 and test hold seen intents with unseen fillers as well as unseen intents. Each chosen sentence is
 twice in its split, once in a positive and once in a negative pair, so it tells nothing about the
-label. Negatives are 60% near misses (another filler, aspect or direction), 40% of another topic.
+label. Negatives are 25% near misses (another filler, aspect or direction), 75% of another topic.
 
 Scores on it show that the harness runs and that a model learns; they are NOT comparable with scores
 on the real LCQMC. Regenerate: `python tasks/sample/make_lcqmc.py [--out DIR] [--seed N]`; the same
@@ -29,8 +29,8 @@ HERE = Path(__file__).resolve().parent
 TOPICS_FILE = HERE / "lcqmc_topics.json"
 SEED = 20
 SIZES = {"train": 2400, "dev": 400, "test": 400}
-NEAR_SHARE = 0.6  # of the negatives
-LIGHT_SHARE = 0.4  # of the positives: only a few words exchanged
+NEAR_SHARE = 0.25  # of the negatives
+LIGHT_SHARE = 0.7  # of the positives: only a few words exchanged
 
 PARAPHRASE = "paraphrase"
 LIGHT_PARAPHRASE = "light_paraphrase"
