@@ -133,7 +133,7 @@ def estimate(work: Work) -> Memory:
     # The delta at its best, and what the backbone was, which full fine-tuning puts back.
     copies = _FP32 * trained + (held + rest if whole else 0)
     peak = weights + gathered + delta + states + beside
-    loading = weights + delta + 2 * _largest(work)
+    loading = weights + delta + _largest(work)
     if not work.gpu:  # a checkpoint is written from one more copy of the delta
         peak = max(peak - beside + max(beside, _FP32 * trained) + copies, loading)
     host = copies + _FP32 * trained + offloaded
@@ -188,9 +188,8 @@ def _cache(work: Work, slots: int) -> int:
 
 
 def _largest(work: Work) -> int:
-    """Bytes of the largest weight: what reading and checking it takes beside it."""
-    size = DTYPES[work.precision].itemsize
-    return size * work.config.vocab_size * work.config.dim_model
+    """Bytes of the largest weight in fp32: in the file, beside what it is converted to."""
+    return _FP32 * work.config.vocab_size * work.config.dim_model
 
 
 def _sizes(work: Work) -> tuple[int, int, int, int, int, int]:

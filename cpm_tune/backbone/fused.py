@@ -33,11 +33,18 @@ class _Linear(torch.autograd.Function):
 _ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def is_plain(weight: Tensor) -> bool:
+    """Whether a weight is values and nothing else: not a quantized one."""
+    return not hasattr(weight, "__tensor_flatten__")
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x weight', as F.linear has it; by oneDNN where it is fp32 on a CPU and nothing is trained."""
     trained = weight.requires_grad and torch.is_grad_enabled()
     fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if trained or not fp32 or x.device.type != "cpu" or not x.numel() or not _ONEDNN:
+    if trained or not (
+        fp32 and _ONEDNN and x.device.type == "cpu" and x.numel() and is_plain(weight)
+    ):
         return F.linear(x, weight)
     if x.requires_grad and torch.is_grad_enabled():
         result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]

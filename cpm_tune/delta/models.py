@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.fused import low_rank_linear
+from cpm_tune.backbone.fused import is_plain, low_rank_linear
 from cpm_tune.backbone.model import Attention, CPMAnt
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -107,7 +107,7 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
 
         @wraps(beside)  # OpenDelta looks for __wrapped__ when it takes the layer out
         def forward(x: Tensor) -> Tensor:
-            if delta_module.training and self.lora_dropout:
+            if (delta_module.training and self.lora_dropout) or not is_plain(module.weight):
                 return beside(x)
             down, up = delta_module.lora_A, delta_module.lora_B
             return low_rank_linear(x, module.weight, down, up, delta_module.scaling)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.engine.device import choose_device
-from cpm_tune.engine.memory import keep_freed_memory
 from cpm_tune.errors import UserError
 from cpm_tune.spec import Execution
 
@@ -111,8 +110,6 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = choose_device(execution.device, own.local_rank)
-    if device.type == "cpu":
-        keep_freed_memory()
     if execution.shard or execution.offload:
         from cpm_tune.engine.sharded import ShardedEngine
 

@@ -1,12 +1,8 @@
-"""The device of a process, and how a CPU's memory is given back."""
+"""The device of a process."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-
 import torch
-from torch import nn
 
 from cpm_tune.errors import UserError
 
@@ -48,17 +44,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     said = str(error).lower()  # of torch's allocator, and of a file that could not be mapped
     found = "can't allocate memory" in said or "cannot allocate memory" in said
     return isinstance(error, RuntimeError) and found
-
-
-_LARGE = 2**27  # bytes of weights from which on memory matters
-
-
-def give_memory_back(model: nn.Module) -> None:
-    """With a large backbone let glibc return every block of 1 MiB and more when it is freed.
-
-    By default blocks of up to 32 MiB stay in its heap, where torch's aligned ones are hardly ever
-    used again: the second step of training takes new memory for the same activations.
-    """
-    if sum(p.nbytes for p in model.parameters()) >= _LARGE:
-        with contextlib.suppress(OSError, AttributeError):  # no glibc
-            ctypes.CDLL(None).mallopt(-3, 2**20)  # M_MMAP_THRESHOLD

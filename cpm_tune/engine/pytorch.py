@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cpm_tune.engine.device import give_memory_back
+from cpm_tune.engine.memory import set_malloc
 from cpm_tune.engine.place import Place, place
 from cpm_tune.errors import ProcessLostError, UserError
 
@@ -100,7 +100,7 @@ class TorchEngine:
     def prepare(self, model: Any) -> Any:
         self._recompute_layers(model)
         if self.device.type == "cpu":
-            give_memory_back(model)
+            set_malloc(model)
         return model.to(self.device)
 
     def _recompute_layers(self, model: Any) -> None:
