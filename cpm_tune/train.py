@@ -176,9 +176,9 @@ def train(
                 named = engine.broadcast(engine.gather(ids))
                 more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
                 raise UserError(
-                    f"step {batch.step}: the loss is {loss} and the gradient norm {grad_norm} "
-                    f"(examples {', '.join(named[:_NAMED])}{more}); lower train.lr or use "
-                    "--precision fp32."
+                    f"step {batch.step}: the loss is {loss:.4g} and the gradient norm "
+                    f"{grad_norm:.4g} (examples {', '.join(named[:_NAMED])}{more}); lower "
+                    "train.lr or, in half precision, use --precision fp32."
                 )
             engine.step(optimizer)
             state.step, asked = batch.step, wanted > 0

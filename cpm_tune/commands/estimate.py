@@ -70,7 +70,7 @@ def estimate(argv: Sequence[str], prog: str) -> int:
                 f"--{name.replace('_', '-')} is {getattr(args, name)}, expected a whole number "
                 f"from {at_least}"
             )
-    if args.shard and args.nproc == 1:
+    if args.shard and not args.offload and args.nproc == 1:
         parser.error("--shard divides the backbone over several processes; add --nproc N")
     from cpm_tune.delta.config import parse_config
     from cpm_tune.estimate import Work

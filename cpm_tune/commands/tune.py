@@ -25,8 +25,8 @@ examples:
   tune.py doctor
   tune.py leaderboard results
 
-exit codes: 0 done, 2 a mistake in what was given, 1 any other failure, 130 or 143 stopped
-by Ctrl-C or SIGTERM: the same command goes on."""
+exit codes: 0 done, 2 a mistake in what was given, 1 any other failure; 130 or 143 stopped by
+Ctrl-C or SIGTERM, 75 a process of --nproc was killed: the same command goes on."""
 
 
 def tune_parser(prog: str) -> Parser:
@@ -200,6 +200,8 @@ def tune(argv: Sequence[str], prog: str) -> int:
     for name in ("nproc", "nnodes"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} is {getattr(args, name)}, expected a whole number from 1")
+    if args.rendezvous and args.nnodes == 1:
+        parser.error("--rendezvous is for several machines; add --nnodes N, or leave it out")
     start = None
     if args.nproc * args.nnodes > 1 and not args.dry_run:
         from cpm_tune.engine.place import launched

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 USER_ERROR = 2
-_GRACE = 120  # seconds that processes have to finish their step and save
+_PER_CORE = 4  # processes; with more, memory and the machine go before anything is trained
+# Seconds that processes have to finish their step and save after a signal. After one has died the
+# others have torch's 30 (SubprocessContext closes with its default), then they are killed.
+_GRACE = 120
 
 
 def launch(
@@ -44,13 +48,14 @@ def launch(
     traceback, if it told one, is a note of the error), ProcessLostError, or Interrupted for a
     signal.
     """
-    if nnodes > 1 and not rendezvous:
-        raise UserError(
-            f"--nnodes {nnodes}: expected --rendezvous HOST:PORT, one of the machines and a free "
-            "port, the same on every machine."
-        )
+    check_number(nproc, os.cpu_count() or 1)
+    if nnodes > 1:
+        check_rendezvous(nnodes, rendezvous)
+        said = f"waiting for {nnodes} machines at {rendezvous}, ten minutes at most"
+        print(said, file=sys.stderr, flush=True)
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     from cpm_tune.interrupt import Interrupted
@@ -73,6 +78,40 @@ def launch(
             raise cause(error.failures, nproc * nnodes) from error
         except SignalException as error:
             raise Interrupted(int(error.sigval), "all processes have ended") from error
+        except RendezvousError as error:
+            raise UserError(
+                f"--rendezvous {rendezvous}: the {nnodes} machines did not find each other; give "
+                "the same command on each, with the name and a free port of one of them that all "
+                "can reach."
+            ) from error
+
+
+def check_number(nproc: int, cores: int) -> None:
+    """Raise UserError for more processes than a machine with so many cores can bear."""
+    if nproc > _PER_CORE * cores:
+        raise UserError(
+            f"--nproc {nproc}: this machine has {cores} {'core' if cores == 1 else 'cores'}, "
+            f"expected at most {_PER_CORE} processes a core; give one for each GPU, or on CPUs one "
+            "for some cores."
+        )
+
+
+def check_rendezvous(nnodes: int, rendezvous: str | None) -> None:
+    """Raise UserError where `--rendezvous` is not the HOST:PORT of a machine that is known here."""
+    host, _, port = (rendezvous or "").rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
+        given = f", not '{rendezvous}'" if rendezvous else ""
+        raise UserError(
+            f"--nnodes {nnodes}: expected --rendezvous HOST:PORT{given}: one of the machines and "
+            "a free port, the same on every machine."
+        )
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"--rendezvous {rendezvous}: this machine knows no host '{host}'; expected the name or "
+            "address of one of the machines."
+        ) from error
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:

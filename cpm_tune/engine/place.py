@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cpm_tune.errors import UserError
+
 
 @dataclass(frozen=True)
 class Place:
@@ -18,13 +20,27 @@ class Place:
 
 def place(environment: Mapping[str, str]) -> Place:
     """The place that torchrun's variables give; without them those of a step of `srun` with
-    several tasks, if MASTER_ADDR and MASTER_PORT are set."""
-    if int(environment.get("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
-        rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        return Place(rank, world_size, int(environment.get("LOCAL_RANK", "0")))
-    tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    several tasks, if MASTER_ADDR and MASTER_PORT are set. Raises UserError for what is no place."""
+
+    def number(name: str, default: str) -> int:
+        value = environment.get(name, default)
+        if not (value.isascii() and value.isdigit()):
+            raise UserError(
+                f"the environment has {name}={value}, expected a whole number as torchrun sets it; "
+                "unset it to run one process."
+            )
+        return int(value)
+
+    if (world_size := number("WORLD_SIZE", "1")) > 1 and "RANK" in environment:
+        if (rank := number("RANK", "0")) >= world_size:
+            raise UserError(
+                f"the environment has RANK={rank} and WORLD_SIZE={world_size}, expected a rank "
+                f"from 0 to {world_size - 1} as torchrun sets it; unset both to run one process."
+            )
+        return Place(rank, world_size, number("LOCAL_RANK", "0"))
+    tasks = number("SLURM_STEP_NUM_TASKS", "1")
     if tasks > 1 and "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
-        return Place(int(environment["SLURM_PROCID"]), tasks, int(environment["SLURM_LOCALID"]))
+        return Place(number("SLURM_PROCID", "0"), tasks, number("SLURM_LOCALID", "0"))
     return Place()
 
 
