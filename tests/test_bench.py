@@ -99,7 +99,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(
         since, process = time.time(), start(line)
         while process.is_alive() and not at_work(number, since):
             time.sleep(0.02)
-        time.sleep(chance.uniform(0, 0.6))
+        time.sleep(chance.uniform(0, 0.3))
+        if not process.is_alive():  # a fast machine: all cells are done before the last kills
+            assert (number > 2, process.exitcode) == (True, 0)
+            break
         os.kill(process.pid, signum)
         process.join(60)
         assert process.exitcode == endings[signum]
