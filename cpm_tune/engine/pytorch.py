@@ -114,7 +114,11 @@ class TorchEngine:
 
     def seed(self, seed: int, step: int) -> None:
         mixed = np.random.SeedSequence([seed, step, self.rank])
-        torch.manual_seed(int(mixed.generate_state(1, np.uint64)[0]))
+        value = int(mixed.generate_state(1, np.uint64)[0])
+        # torch.manual_seed keeps the value, and a formatted stack, for every absent kind of device.
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(value)
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         return items[self.rank :: self.world_size]
