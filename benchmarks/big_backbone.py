@@ -30,9 +30,9 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.embedded import FOLDER
 from cpm_tune.backbone.layouts import shapes
 from cpm_tune.backbone.writers import Target, write_safetensors
+from cpm_tune.engine.device import DTYPES
 
 TUNE = Path(__file__).resolve().parent.parent / "tune.py"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 VOCABULARY = 30720
 
 # A process is born with the peak of the one that started it, hence a small one between.

@@ -89,14 +89,12 @@ class Backbone:
     @property
     def model(self) -> CPMAnt:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
-        import torch
-
         from cpm_tune.backbone.checkpoint import random_backbone
         from cpm_tune.backbone.streamed import open_backbone
+        from cpm_tune.engine.device import DTYPES
 
         if self._model is None:
-            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-            own = dtype[self._precision]
+            own = DTYPES[self._precision]
             if self._seed is None:
                 device = self._engine.device
                 model = open_backbone(self.folder, own, limit=self._limit, device=device)

@@ -16,7 +16,8 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import DeltaConfig, FullConfig, NoneConfig
 from cpm_tune.delta.insert import insert
-from cpm_tune.meter import DTYPES, measure_step
+from cpm_tune.engine.device import DTYPES
+from cpm_tune.meter import measure_step
 from cpm_tune.plan import Plan
 from cpm_tune.spec import Execution
 from cpm_tune.task import Options

@@ -10,7 +10,7 @@ from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.slots import SoftSlots
 from cpm_tune.errors import UserError
 from cpm_tune.plan import Plan
-from cpm_tune.task import Generate, Options
+from cpm_tune.task import SPLITS, Generate, Options
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt
@@ -88,13 +88,12 @@ def _check_parser(plan: Plan, dev: Split) -> None:
 def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     """A plan's backbone in its precision: its weights, or random ones for the control. Of some
     engines' backbones every process holds a part only."""
-    import torch
-
     from cpm_tune.backbone.checkpoint import load_weights, random_backbone
     from cpm_tune.backbone.quantize import quantize_int8
+    from cpm_tune.engine.device import DTYPES
 
     spec = plan.spec
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[spec.precision]
+    dtype = DTYPES[spec.precision]
     if spec.backbone.init == "random":
         if plan.execution.memory_limit:
             raise UserError("--memory-limit: random weights are drawn, not read; leave it out.")
@@ -142,3 +141,20 @@ def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:
         f"delta.option_token_num is {delta.option_token_num}, but template '{template.name}' of "
         f"task {plan.task.name} shows no options; set it to 0 or choose another template."
     )
+
+
+def unofficial(plan: Plan, inputs: Inputs) -> list[str]:
+    """What is said of splits whose size is not the official one."""
+    if plan.spec.data.limit or plan.spec.data.sample:
+        return []
+    official = dict(zip(SPLITS, plan.task.source.sizes, strict=True))
+    return [
+        f"{name} has {len(split):,} rows, officially {official[name]:,}"
+        for name, split in inputs.splits.items()
+        if not _about_equal(len(split), official[name])
+    ]
+
+
+def _about_equal(n: int, official: int | None) -> bool:
+    """Published sizes are rounded: within a twentieth, or 50 rows of a small split."""
+    return official is None or abs(n - official) <= max(50, official / 20)

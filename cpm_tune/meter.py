@@ -24,10 +24,9 @@ from cpm_tune.data.pack import Batch
 from cpm_tune.delta.config import DeltaConfig, FullConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import SoftPromptLayer
+from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.pytorch import TorchEngine
 from cpm_tune.predict import loss_sum
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
-from cpm_tune.backbone.quantize import check_int8
 from cpm_tune.data.files import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.placement import placement
 from cpm_tune.registry import load_preset, load_task
 from cpm_tune.spec import (
     BackboneSpec,
@@ -273,49 +273,6 @@ def make_plan(request: Request) -> Plan:
         Path(request.delta).stem,
         tuple(notes),
     )
-
-
-def placement(
-    execution: Execution, delta: DeltaConfig | None, precision: str, quantize: str | None
-) -> Iterator[str]:
-    """Yield what does not go together in where and how the backbone is held."""
-    whole = delta is not None and delta.delta_type == "full"
-    divided = execution.shard or execution.offload
-    bmtrain = execution.engine == "bmtrain"
-    if bmtrain and execution.shard:
-        yield "run.shard is the torch engine's; --engine bmtrain always divides: leave it out."
-    if not bmtrain and execution.zero != Execution().zero:
-        yield "run.zero has no effect but with --engine bmtrain."
-    if bmtrain and whole and precision != "fp32":
-        yield (
-            f"full fine-tuning with --engine bmtrain and --precision {precision}: trained "
-            "values are fp32; use --precision fp32, another delta, or --engine torch."
-        )
-    if whole and divided and not bmtrain:
-        yield (
-            "run.shard and run.offload are for a frozen backbone, but full fine-tuning trains it; "
-            "use another delta, or --engine bmtrain."
-        )
-    if execution.auto_batch and (divided or bmtrain):
-        yield (
-            "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
-            "passes are common to all processes."
-        )
-    if execution.memory_limit and (divided or bmtrain or quantize):
-        yield (
-            "run.memory_limit goes with neither run.shard, run.offload, --quantize nor --engine "
-            "bmtrain; choose one way to hold the backbone."
-        )
-    if quantize is None:
-        return
-    if whole:
-        yield "--quantize is for a frozen backbone, but full fine-tuning trains it; leave it out."
-    if divided or bmtrain:
-        yield "--quantize goes with neither run.shard, run.offload nor --engine bmtrain."
-    try:
-        check_int8()
-    except UserError as error:
-        yield str(error)
 
 
 def _random_weights(folder: BackboneFolder) -> str:

@@ -21,7 +21,7 @@ from cpm_tune.environment import (
 )
 from cpm_tune.errors import UserError
 from cpm_tune.folders import CHECKPOINT, complete, disk_trouble, remove, run_folder, run_lock
-from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs
+from cpm_tune.inputs import Inputs, encoder_of, load_backbone, read_inputs, unofficial
 from cpm_tune.interrupt import Interrupts
 from cpm_tune.metrics import get_metric
 from cpm_tune.out_of_memory import memory_trouble
@@ -40,7 +40,6 @@ from cpm_tune.record import (
     read_record,
     write_record,
 )
-from cpm_tune.task import SPLITS
 from cpm_tune.track import Tracking, tracking
 
 if TYPE_CHECKING:
@@ -193,7 +192,7 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
     inputs = replace(inputs, encoder=encoder_of(plan, tokenizer))  # a control has another
-    notes = [*plan.notes, *_unofficial(plan, inputs)]
+    notes = [*plan.notes, *unofficial(plan, inputs)]
     record = RunRecord(
         status="running",
         run_id=spec.run_id,
@@ -215,23 +214,6 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         ),
     )
     return _Prepared(started, inputs.engine.prepare(model), delta, inputs, record)
-
-
-def _unofficial(plan: Plan, inputs: Inputs) -> list[str]:
-    """What is said of splits whose size is not the official one."""
-    if plan.spec.data.limit or plan.spec.data.sample:
-        return []
-    official = dict(zip(SPLITS, plan.task.source.sizes, strict=True))
-    return [
-        f"{name} has {len(split):,} rows, officially {official[name]:,}"
-        for name, split in inputs.splits.items()
-        if not _about_equal(len(split), official[name])
-    ]
-
-
-def _about_equal(n: int, official: int | None) -> bool:
-    """Published sizes are rounded: within a twentieth, or 50 rows of a small split."""
-    return official is None or abs(n - official) <= max(50, official / 20)
 
 
 def _tune_and_score(

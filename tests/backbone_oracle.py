@@ -84,6 +84,20 @@ def random_hugging_face(seed: int = 0) -> CpmAntForCausalLM:
     return model
 
 
+def talkative_hugging_face() -> CpmAntForCausalLM:
+    """The same with weights whose texts depend on their prompts."""
+    model = random_hugging_face(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "attention_out" in name:
+                weight.mul_(0.5)
+            elif "w_out" in name:
+                weight.mul_(4)
+            elif "output_layernorm" in name:
+                weight.mul_(3)
+    return model
+
+
 def write_vocabulary(folder: Path, name: str = "vocab.txt") -> None:
     """Write the tiny vocabulary, one entry a line."""
     (folder / name).write_text(VOCABULARY_TEXT, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,17 @@ def assert_same(one: Run, several: Run) -> None:
     assert other.scores == record.scores
     if record.training is not None:
         assert curve(other) == pytest.approx(curve(record), abs=1e-4)
+
+
+def stop_in_step_3(rank: int) -> None:
+    """In a child process: the second of several gets SIGTERM in its third step."""
+    import cpm_tune.train as training
+
+    real = training.learning_rate
+
+    def learning_rate(recipe: Any, step: int, total: int) -> float:
+        if step == 3 and rank == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return real(recipe, step, total)
+
+    training.learning_rate = learning_rate

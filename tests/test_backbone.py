@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from cpm_tune.backbone.checkpoint import load_weights, open_folder
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.model import PositionBias
+from cpm_tune.backbone.position import PositionBias
 
 TOLERANCE = 1e-5
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_oracle import CONFIG, VOCAB, load, random_hugging_face, write_hugging_face
+from backbone_oracle import CONFIG, VOCAB, load, talkative_hugging_face, write_hugging_face
 from conftest import small_config, vocabulary
 from decode_oracle import (
     N_PROMPT,
@@ -198,15 +198,7 @@ def test_a_text_may_end_at_once_or_after_one_token(model: CPMAnt) -> None:
 def test_texts_equal_those_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Its cached generation means the same: the prefix is encoded alone, a token sees all before
     it. Its uncached one does not (generated tokens would be context)."""
-    theirs = random_hugging_face(1)
-    with torch.no_grad():
-        for name, weight in theirs.named_parameters():
-            if "attention_out" in name:
-                weight.mul_(0.5)
-            elif "w_out" in name:
-                weight.mul_(4)
-            elif "output_layernorm" in name:
-                weight.mul_(3)
+    theirs = talkative_hugging_face()
     model = load(write_hugging_face(tmp_path / "hf", theirs)).eval()
     eos, longest = 17, max(LENGTHS)
     drawn = [prefix[N_PROMPT:] for prefix in random_prefixes(LENGTHS, seed=4)]

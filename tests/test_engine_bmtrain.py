@@ -10,7 +10,6 @@ import json
 import os
 import runpy
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ import pytest
 import torch
 from conftest import CLI, REPOSITORY, rows, write_jsonl
 from kills import ended
+from same_runs import stop_in_step_3
 from test_docs import commands
 from test_processes import assert_same, in_group
 
@@ -264,18 +264,6 @@ def test_a_stopped_run_goes_on_with_another_engine_and_number_of_processes(
     n: int,
 ) -> None:
     """Two processes, of which one gets SIGTERM. BMTrain's keep Adam's states in host memory."""
-
-    def stop_in_step_3(rank: int) -> None:
-        import cpm_tune.train as training
-
-        real = training.learning_rate
-
-        def learning_rate(recipe: Any, step: int, total: int) -> float:
-            if step == 3 and rank == 1:
-                signal.raise_signal(signal.SIGTERM)
-            return real(recipe, step, total)
-
-        training.learning_rate = learning_rate  # in a child
 
     begun = planned(first, delta, "fp32", {"run.offload": True} if first == "bmtrain" else {})
     assert carry_out([(begun, tmp_path)], 2, stop_in_step_3) == [143, 143]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_oracle import PROMPT, VOCAB, VOCABULARY, random_hugging_face, write_hugging_face
+from backbone_oracle import PROMPT, VOCAB, VOCABULARY, talkative_hugging_face, write_hugging_face
 from conftest import CLI
 
 import cpm_tune as ct
@@ -31,15 +31,7 @@ TEXTS = ["今天天气不错", "我爱北京，你他", "上海", "大小小大�
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of transformers', with weights whose texts depend on their prompts."""
-    theirs = random_hugging_face(1)
-    with torch.no_grad():
-        for name, weight in theirs.named_parameters():
-            if "attention_out" in name:
-                weight.mul_(0.5)
-            elif "w_out" in name:
-                weight.mul_(4)
-            elif "output_layernorm" in name:
-                weight.mul_(3)
+    theirs = talkative_hugging_face()
     return write_hugging_face(tmp_path_factory.mktemp("backbone") / "hf", theirs)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, rows, write_jsonl
 from kills import ended, in_child
-from same_runs import Run, assert_same, read_run
+from same_runs import Run, assert_same, read_run, stop_in_step_3
 
 from cpm_tune.errors import ProcessLostError
 from cpm_tune.inputs import read_inputs
@@ -169,18 +169,6 @@ def test_the_number_of_processes_may_change_when_a_run_goes_on(
     """Two processes that divide the backbone, one of which gets SIGTERM: both stop after the same
     step. Then three, each with the whole of it."""
     plan, one = planned("lora", run_shard=True), alone("lora")
-
-    def stop_in_step_3(rank: int) -> None:
-        import cpm_tune.train as training
-
-        real = training.learning_rate
-
-        def learning_rate(recipe: Any, step: int, total: int) -> float:
-            if step == 3 and rank == 1:
-                signal.raise_signal(signal.SIGTERM)
-            return real(recipe, step, total)
-
-        training.learning_rate = learning_rate  # in a child
 
     children = start(plan, tmp_path, 2, stop_in_step_3)
     assert [ended(child) for child in children] == [143, 143]

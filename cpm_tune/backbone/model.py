@@ -12,13 +12,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
+from cpm_tune.backbone.position import PositionBias, attention_allowed
 from cpm_tune.backbone.shards import fill, whole_shape
-from cpm_tune.backbone.spans import Group, SpanBias, runs
+from cpm_tune.backbone.spans import Group, SpanBias, has_values, runs
 
 
 class RMSNorm(nn.Module):
@@ -242,76 +242,6 @@ class Encoder(nn.Module):
         return self.output_layernorm(x)
 
 
-class PositionBias(nn.Module):
-    """Additive attention bias from relative position and segments.
-
-    Within a segment: bidirectional T5 buckets of (key index - query index). Between segments: one
-    bucket per (query segment, key segment), after the position buckets.
-    """
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        self.buckets = config.position_bias_num_buckets
-        self.max_distance = config.position_bias_max_distance
-        self.segments = config.segment_types
-        rows = self.buckets + self.segments**2
-        self.relative_attention_bias = nn.Parameter(torch.empty(rows, config.num_heads))
-
-    def _bucket(self, relative: Tensor) -> Tensor:
-        half = self.buckets // 2
-        exact = half // 2
-        distance = relative.abs()
-        far = torch.log(distance.float().clamp(min=1) / exact)
-        far = exact + (far / math.log(self.max_distance / exact) * (half - exact)).long()
-        near_or_far = torch.where(distance < exact, distance, far.clamp(max=half - 1))
-        return near_or_far + (relative > 0) * half
-
-    def forward(self, segment: Tensor) -> Tensor:
-        """segment (batch, length) int64 -> bias (batch, heads, length, length)."""
-        # One look-up per distance and a product of one-hot segments give the values that a gather
-        # per (row, query, key) would, with far cheaper gradients.
-        length, table = segment.shape[1], self.relative_attention_bias
-        distance = torch.arange(1 - length, length, device=segment.device)
-        index = torch.arange(length, device=segment.device)
-        lookup = index[None, :] - index[:, None] + length - 1
-        within = table[self._bucket(distance)][lookup].permute(2, 0, 1)
-        one_hot = F.one_hot(segment, self.segments).to(table.dtype)[:, None]
-        pairs = table[self.buckets :].view(self.segments, self.segments, -1).permute(2, 0, 1)
-        between = one_hot @ pairs[None] @ one_hot.transpose(2, 3)
-        same = (segment[:, :, None] == segment[:, None, :])[:, None]
-        return torch.where(same, within, between)
-
-    def last_row(self, segment: Tensor, index: Tensor) -> Tensor:
-        """The bias of the last position alone, where `index` says where each key is: int64
-        (batch, length), or (1, length) where it is the same for all rows.
-
-        segment (batch, length) int64 -> (batch, heads, 1, length).
-        """
-        table, own = self.relative_attention_bias, segment[:, -1:]
-        within = table[self._bucket(index - index[:, -1:])]
-        between = table[self.buckets + own * self.segments + segment]
-        chosen = torch.where((segment == own)[..., None], within, between)
-        return chosen.transpose(1, 2)[:, :, None]
-
-
-def attention_allowed(span: Tensor, context: Tensor) -> Tensor:
-    """Which (query, key) pairs attend: (batch, length) x 2 -> bool (batch, length, length).
-
-    A key is seen if it is context, or if the query is not context and does not precede it; only
-    within one span. Every position sees itself, so no row is all masked.
-    """
-    index = torch.arange(span.shape[1], device=span.device)
-    causal = index[None, :] <= index[:, None]
-    seen = context[:, None, :] | (~context[:, :, None] & causal)
-    same_span = span[:, :, None] == span[:, None, :]
-    return seen & same_span
-
-
-def _has_values(tensor: Tensor) -> bool:
-    """False where memory is measured with fake tensors."""
-    return type(tensor).__name__ != "FakeTensor"
-
-
 def embedding(rows: int, dim: int) -> nn.Embedding:
     """An embedding without values: drawing them on the meta device costs torch a long import."""
     return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
@@ -379,7 +309,7 @@ class CPMAnt(nn.Module):
         rows = None
         if targets is not None and self.last_layer_at_targets:
             rows = targets
-            if _has_values(targets):
+            if has_values(targets):
                 rows, targets = torch.unique(targets, return_inverse=True)
         hidden = self.encoder(self.embed(ids, segment), bias, caches, rows)
         return hidden if targets is None else hidden.index_select(1, targets)
@@ -392,7 +322,7 @@ class CPMAnt(nn.Module):
         The order that makes this cheap: the longest first, equal ones side by side.
         """
         whole: tuple[Tensor, Tensor] | None = None
-        known = _has_values(ids)
+        known = has_values(ids)
         plain = context is None or not known or bool(context.all())
         groups = []
         for start, n, length in runs(lengths):

@@ -76,7 +76,7 @@ class SpanBias:
     def at(self, positions: Tensor) -> SpanBias:
         """The same with the queries at `positions` (n,) alone: int64, ascending, not empty."""
         device, groups, queries, valid, start = positions.device, [], [], [], 0
-        if type(positions).__name__ == "FakeTensor":  # memory is measured: shapes alone count
+        if not has_values(positions):  # shapes alone count
             each = -(-len(positions) // sum(group.n for group in self.groups))
             some = [replace(g, bias=g.bias[:, :, :each].clone()) for g in self.groups]
             order = positions.new_zeros(each * sum(group.n for group in self.groups))
@@ -103,6 +103,11 @@ class SpanBias:
         found = torch.empty_like(positions)
         found[order[real]] = real
         return SpanBias(tuple(groups), order, found)
+
+
+def has_values(tensor: Tensor) -> bool:
+    """False where memory is measured with fake tensors."""
+    return type(tensor).__name__ != "FakeTensor"
 
 
 def runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:

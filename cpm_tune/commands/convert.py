@@ -31,15 +31,13 @@ def convert(argv: Sequence[str], prog: str) -> int:
     p.add_argument("--overwrite", action="store_true", help="replace a backbone folder at DST")
     args = p.parse_args(argv)
     most = parse_size(args.max_shard_size, "--max-shard-size")
-    import torch
-
     from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.convert import convert as write
     from cpm_tune.backbone.embedded import resolve
+    from cpm_tune.engine.device import DTYPES
 
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, None: None}
     folder = open_folder(resolve(args.source))
-    dtype, overwrite = dtypes[args.dtype], args.overwrite
+    dtype, overwrite = DTYPES.get(args.dtype), args.overwrite
     try:
         write(folder, args.out, args.to, dtype=dtype, max_shard=most, overwrite=overwrite)
     except KeyboardInterrupt as stop:

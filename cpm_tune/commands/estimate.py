@@ -75,7 +75,7 @@ def estimate(argv: Sequence[str], prog: str) -> int:
     from cpm_tune.delta.config import parse_config
     from cpm_tune.estimate import Work
     from cpm_tune.estimate import estimate as estimated
-    from cpm_tune.plan import placement
+    from cpm_tune.placement import placement
     from cpm_tune.registry import load_preset
     from cpm_tune.spec import Execution
 

@@ -51,13 +51,11 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     limit = None
     if args.memory_limit is not None:
         limit = parse_size(args.memory_limit, "--memory-limit")
-    import torch
-
     from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.convert import check_free, check_whole, convert
     from cpm_tune.backbone.embedded import resolve
     from cpm_tune.backbone.streamed import open_backbone
-    from cpm_tune.engine.device import choose_device
+    from cpm_tune.engine.device import DTYPES, choose_device
     from cpm_tune.pretrain import prune as how
 
     folder = open_folder(resolve(args.source))
@@ -67,7 +65,7 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     if args.to == "hf":
         check_whole(how.without(folder.config, how.at_random(folder.config, keep, 0)))
     sample = how.read_sample(args.text, folder.tokenizer(), folder.config, args.pieces, args.seed)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[args.precision]
+    dtype = DTYPES[args.precision]
     device = choose_device(args.device, -1)
     model = open_backbone(folder, dtype, limit=limit, device=device).to(device).eval()
     scores = how.importance(model, sample.measure)

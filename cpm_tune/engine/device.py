@@ -1,10 +1,12 @@
-"""The device of a process."""
+"""The device and the dtypes of a process."""
 
 from __future__ import annotations
 
 import torch
 
 from cpm_tune.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by precision
 
 
 def choose_device(wanted: str, local_rank: int) -> torch.device:

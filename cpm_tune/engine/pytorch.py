@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.memory import set_malloc
 from cpm_tune.engine.place import Place, place
 from cpm_tune.errors import ProcessLostError, UserError
@@ -27,7 +28,6 @@ from cpm_tune.errors import ProcessLostError, UserError
 T = TypeVar("T")
 _TOGETHER = 2**25  # values summed in one message
 _WAIT = datetime.timedelta(hours=6)  # a rank may wait while another writes long texts
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _LOWEST_SCALE = 1.0
 
 
@@ -108,8 +108,8 @@ class TorchEngine:
             _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:
-        if self.precision in _AUTOCAST:
-            return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
+        if self.precision != "fp32":
+            return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
         return contextlib.nullcontext()
 
     def seed(self, seed: int, step: int) -> None:
