@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 from typing import Any
@@ -99,6 +103,35 @@ def test_mistakes_in_the_number_of_processes(cli: Any, words: tuple[str, ...]) -
     assert code == 2
     assert words[0] in said
     assert said.count("\n") == 1
+
+
+def test_a_process_leaves_its_group_when_it_ends() -> None:
+    """With the group's threads at work, one in three processes was aborted at its end."""
+    program = (
+        "import atexit, torch.distributed as dist\n"
+        "atexit.register(lambda: print('member', dist.is_initialized(), flush=True))\n"
+        "from cpm_tune.engine.pytorch import join_group\n"
+        "print(join_group('cpu').world_size, dist.is_initialized(), flush=True)\n"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    launched = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={
+                **os.environ,
+                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+                **{"MASTER_ADDR": "localhost", "MASTER_PORT": port},
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in launched:
+        said, _ = process.communicate(timeout=120)
+        assert (said.split("\n")[:2], process.returncode) == (["2 True", "member False"], 0)
 
 
 def test_machines_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ whole model behind its backward pass, and would communicate in every micro-batch
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -51,7 +52,14 @@ def join_group(device: str) -> Place:
                 f"the processes did not find each other ({str(error).splitlines()[0]}); expected "
                 "MASTER_ADDR and MASTER_PORT as torchrun sets them."
             ) from error
+        atexit.register(_leave_group)
     return own
+
+
+def _leave_group() -> None:
+    """A process that ends with the group's threads at work would be aborted."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager
