@@ -19,9 +19,12 @@ from cpm_tune.record import RunRecord, ScoreRecord
 from cpm_tune.sizes import checked_size
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cpm_tune.backbone.checkpoint import BackboneFolder
     from cpm_tune.backbone.model import CPMAnt
     from cpm_tune.decode.texts import Text, Writer
+    from cpm_tune.delta.config import DeltaConfig
     from cpm_tune.delta.insert import Delta
     from cpm_tune.rerun import Predicted
     from cpm_tune.spec import Encoding
@@ -35,20 +38,22 @@ def load_backbone(
     precision: str = "fp32",
     device: str = "auto",
     memory_limit: str | None = None,
+    quantize: str | None = None,
 ) -> Backbone:
     """Open a backbone: the embedded one, a folder in any layout (docs/backbone.md), or one of the
     Hugging Face hub, hub:OWNER/NAME.
 
     precision: fp32, bf16 or fp16; device: auto, cpu, cuda or cuda:0. The weights are read when they
     are first needed. `memory_limit` (such as 4GB): the most of it in memory at a time, its layers
-    read while others compute; nothing can be trained then. Raises UserError where the folder is
-    none.
+    read while others compute; nothing can be trained then. `quantize` "int8": the linear weights in
+    8 bits (extra int8), without a limit; they stay frozen. Raises UserError where the folder is
+    none, and for what does not go together.
     """
     from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.embedded import resolve
 
     folder = open_folder(resolve(str(backbone)))
-    return Backbone(folder, precision, device, memory_limit=memory_limit)
+    return Backbone(folder, precision, device, memory_limit=memory_limit, quantize=quantize)
 
 
 class Backbone:
@@ -66,22 +71,23 @@ class Backbone:
         *,
         random_seed: int | None = None,
         memory_limit: str | None = None,
+        quantize: str | None = None,
     ) -> None:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
         from cpm_tune.engine import make_engine
+        from cpm_tune.placement import check_placement
         from cpm_tune.spec import Execution
 
         if precision not in ("fp32", "bf16", "fp16"):
             raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
         if memory_limit is not None:
             memory_limit = checked_size(str(memory_limit), "--memory-limit")
+        execution = Execution(device=device, memory_limit=memory_limit)
+        check_placement(execution, None, precision, quantize, random=random_seed is not None)
         self.folder, self.tokenizer = folder, folder.tokenizer()
         self.delta: Delta | None = None
-        execution = Execution(device=device, memory_limit=memory_limit)
         self._engine = make_engine(execution, precision)
-        self._limit = execution.memory_bytes
-        if random_seed is not None and memory_limit is not None:
-            raise UserError("--memory-limit: random weights are drawn, not read; leave it out.")
+        self._limit, self._quantize = execution.memory_bytes, quantize
         self._precision, self._seed = precision, random_seed
         self._model: CPMAnt | None = None
         self._encoding: Encoding | None = None
@@ -89,17 +95,18 @@ class Backbone:
     @property
     def model(self) -> CPMAnt:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
-        from cpm_tune.backbone.checkpoint import random_backbone
-        from cpm_tune.backbone.streamed import open_backbone
+        from cpm_tune.backbone.held import hold
         from cpm_tune.engine.device import DTYPES
 
         if self._model is None:
-            own = DTYPES[self._precision]
-            if self._seed is None:
-                device = self._engine.device
-                model = open_backbone(self.folder, own, limit=self._limit, device=device)
-            else:
-                model = random_backbone(self.folder.config, self._seed, own)
+            model = hold(
+                self.folder,
+                DTYPES[self._precision],
+                random_seed=self._seed,
+                quantize=self._quantize,
+                limit=self._limit,
+                device=self._engine.device,
+            )
             self._model = self._engine.prepare(model.eval().requires_grad_(False))
         return self._model
 
@@ -109,35 +116,45 @@ class Backbone:
         """Put a new delta in, to be trained: `delta.parameters` are its tensors by name.
 
         `delta` is a preset's name or a JSON file, `settings` change its keys (lora_r=16). One that
-        is there is taken out.
+        is there is taken out. Raises UserError where it does not fit; then nothing has changed.
         """
         from cpm_tune.delta.config import parse_config
-        from cpm_tune.delta.insert import insert
         from cpm_tune.registry import load_preset
 
         config = parse_config({**load_preset(delta), **settings}, f"delta {delta}")
-        self.remove_delta()
-        self.delta = insert(self.model, config, self.folder.sha256(), seed, self.tokenizer)
+        self.delta = self._exchange(config, seed=seed)
         self._engine.prepare(self.model)
         return self.delta
 
     def load_delta(self, folder: AnyPath) -> Delta:
         """Put a saved delta in: a run's folder, one written by `delta.save`, or a LoRA of PEFT's.
 
-        One that is there is taken out. Raises UserError if it belongs to another backbone.
+        One that is there is taken out. Raises UserError if it belongs to another backbone or is
+        broken; then nothing has changed, and the one that is there stays.
         """
+        from cpm_tune.delta.insert import like
         from cpm_tune.record import FILE
-        from cpm_tune.rerun import finished_record, insert_saved
+        from cpm_tune.rerun import finished_record, read_saved
 
         place = Path(folder)
         if not place.is_dir():
             raise UserError(f"{place}: there is no such folder; give a run's, or a delta's.")
         record = finished_record(place) if (place / FILE).is_file() else None
-        self.remove_delta()
-        self.delta = insert_saved(place, self.model, self.folder.sha256())
+        self.delta = self._exchange(*read_saved(place, like(self.model), self.folder.sha256()))
         self._engine.prepare(self.model.eval()).requires_grad_(False)
         self._encoding = record.spec.encoding if record is not None else None
         return self.delta
+
+    def _exchange(
+        self, config: DeltaConfig, values: dict[str, Tensor] | None = None, seed: int = 0
+    ) -> Delta:
+        """Put a delta in the place of the one that is there, if it fits."""
+        from cpm_tune.delta.insert import insert, like
+
+        given = config, self.folder.sha256(), seed, self.tokenizer
+        insert(like(self.model), *given, values=values)
+        self.remove_delta()
+        return insert(self.model, *given, values=values)
 
     def remove_delta(self) -> None:
         """Leave the backbone as it was, bit for bit."""
@@ -164,11 +181,12 @@ class Backbone:
         with 3 beams unless told otherwise. A text does not depend on what else is in the batch of
         at most `batch_tokens` positions. `where` names the prompts in errors.
         """
-        from cpm_tune.decode.texts import decoding, whole_number
+        from cpm_tune.decode.texts import check_number, decoding, whole_number
 
         texts, places = _named(prompts, where)
         whole_number(batch_tokens, "batch_tokens")
         chosen, writer = decoding(num, **settings), self._writer(max_length)
+        check_number(num, len(texts), len(texts) * num)
         encoded = writer.encode(texts, chosen, places)
         model, engine = self.model, self._engine
         return writer.write(model, engine, texts, encoded, chosen, num, batch_tokens)
@@ -205,7 +223,7 @@ class Backbone:
         A blank has as many tokens as its braces say, or `blank_tokens`: all lengths are tried, and
         the best by log-probability / tokens^length_penalty (1) is kept. Settings as in `generate`.
         """
-        from cpm_tune.decode.texts import decoding, whole_number
+        from cpm_tune.decode.texts import check_number, decoding, whole_number
 
         if "max_new_tokens" in settings or "min_new_tokens" in settings:
             raise UserError("max_new_tokens has no effect on blanks; give blank_tokens.")
@@ -223,6 +241,8 @@ class Backbone:
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         pairs = zip(given, places, strict=True)
         holed = [writer.holed(text, place, range(least, most + 1)) for text, place in pairs]
+        ways = sum(len(layouts) for _, layouts, _ in holed)
+        check_number(num, len(given), ways * num)
         model, engine = self.model, self._engine
         return writer.fill(model, engine, given, holed, chosen, num, batch_tokens)
 
@@ -304,15 +324,24 @@ class Run:
         precision: str | None = None,
         device: str = "auto",
         memory_limit: str | None = None,
+        quantize: str | None = None,
     ) -> Backbone:
-        """The run's backbone with its delta at work; `where` it is now, if it has moved."""
+        """The run's backbone with its delta at work; `where` it is now, if it has moved. In 8 bits
+        if it was tuned so, or with `quantize`."""
         from cpm_tune.rerun import backbone_folder
 
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
         random = spec.seed if spec.backbone.init == "random" else None
         chosen = precision or spec.precision
-        made = Backbone(folder, chosen, device, random_seed=random, memory_limit=memory_limit)
+        made = Backbone(
+            folder,
+            chosen,
+            device,
+            random_seed=random,
+            memory_limit=memory_limit,
+            quantize=quantize or spec.backbone.quantize,
+        )
         if spec.recipe is not None:
             made.load_delta(self.folder)
         return made

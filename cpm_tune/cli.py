@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpm_tune.commands import COMMANDS
-from cpm_tune.errors import ProcessLostError, UserError, did_you_mean
+from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -30,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in argv:
             raise
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        print(
+            "\n".join(f"error: {readable(line)}" for line in str(error).splitlines()),
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt as stop:
         print(interruption(stop), file=sys.stderr)
@@ -42,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        if "--debug" in argv or error.errno not in _FULL:
+        if "--debug" in argv or error.errno not in (*_FULL, errno.ENAMETOOLONG):
             raise
+        if error.errno == errno.ENAMETOOLONG:
+            said = f"error: {error.filename}: too long for the name of a file; give another."
+            print(readable(said), file=sys.stderr)
+            return 2
         where = f"{error.filename}: " if error.filename else "the output "
         print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
         return 1

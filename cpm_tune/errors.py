@@ -4,6 +4,7 @@ code 2), and ProcessLostError (75)."""
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -15,6 +16,11 @@ class ProcessLostError(Exception):
     """A process of a run was killed or failed; the message says which and what to do."""
 
     exit_code = 75  # the system's "temporary failure": the same command goes on
+
+
+def readable(message: str) -> str:
+    """A message without the rest of words that nobody reads to the end, as they were given."""
+    return re.sub(r"(\S{60})\S{200,}", r"\1…", message)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -88,24 +88,19 @@ def _check_parser(plan: Plan, dev: Split) -> None:
 def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     """A plan's backbone in its precision: its weights, or random ones for the control. Of some
     engines' backbones every process holds a part only."""
-    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
-    from cpm_tune.backbone.quantize import quantize_int8
+    from cpm_tune.backbone.held import hold
     from cpm_tune.engine.device import DTYPES
 
     spec = plan.spec
-    dtype = DTYPES[spec.precision]
-    if spec.backbone.init == "random":
-        if plan.execution.memory_limit:
-            raise UserError("--memory-limit: random weights are drawn, not read; leave it out.")
-        model = random_backbone(plan.folder.config, spec.seed, dtype, engine.lay_out)
-    elif plan.execution.memory_bytes is not None:
-        from cpm_tune.backbone.streamed import open_backbone
-
-        limit = plan.execution.memory_bytes
-        return open_backbone(plan.folder, dtype, limit=limit, device=engine.device)
-    else:
-        model = load_weights(plan.folder, dtype, engine.lay_out)
-    return quantize_int8(model) if spec.backbone.quantize else model
+    return hold(
+        plan.folder,
+        DTYPES[spec.precision],
+        random_seed=spec.seed if spec.backbone.init == "random" else None,
+        quantize=spec.backbone.quantize,
+        limit=plan.execution.memory_bytes,
+        device=engine.device,
+        lay_out=engine.lay_out,
+    )
 
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:

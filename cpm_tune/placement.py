@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from cpm_tune.backbone.quantize import check_int8
 from cpm_tune.delta.config import DeltaConfig
@@ -11,9 +12,15 @@ from cpm_tune.spec import Execution
 
 
 def placement(
-    execution: Execution, delta: DeltaConfig | None, precision: str, quantize: str | None
+    execution: Execution,
+    delta: DeltaConfig | None,
+    precision: str,
+    quantize: str | None,
+    *,
+    random: bool = False,
 ) -> Iterator[str]:
-    """Yield what does not go together in where and how the backbone is held."""
+    """Yield what does not go together in where and how the backbone is held; `random`: its weights
+    are drawn."""
     whole = delta is not None and delta.delta_type == "full"
     divided = execution.shard or execution.offload
     bmtrain = execution.engine == "bmtrain"
@@ -36,12 +43,22 @@ def placement(
             "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
             "passes are common to all processes."
         )
-    if execution.memory_limit and (divided or bmtrain or quantize):
+    if execution.memory_limit and (divided or bmtrain):
         yield (
-            "run.memory_limit goes with neither run.shard, run.offload, --quantize nor --engine "
-            "bmtrain; choose one way to hold the backbone."
+            "run.memory_limit goes with neither run.shard, run.offload nor --engine bmtrain; "
+            "choose one way to hold the backbone."
         )
+    if execution.memory_limit and quantize:
+        yield (
+            "--memory-limit does not go with 8-bit weights (--quantize, or a run that was tuned "
+            "with it): layers that come and go are as the file has them; leave one of them out."
+        )
+    if execution.memory_limit and random:
+        yield "--memory-limit: random weights are drawn, not read; leave it out."
     if quantize is None:
+        return
+    if quantize != "int8":
+        yield f"quantize is {quantize!r}, expected int8."
         return
     if whole:
         yield "--quantize is for a frozen backbone, but full fine-tuning trains it; leave it out."
@@ -51,3 +68,9 @@ def placement(
         check_int8()
     except UserError as error:
         yield str(error)
+
+
+def check_placement(*given: Any, **named: Any) -> None:
+    """Raise UserError with what `placement` yields, a sentence a line, if there is anything."""
+    if problems := list(placement(*given, **named)):
+        raise UserError("\n".join(problems))

@@ -19,6 +19,7 @@ from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_conf
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.placement import placement
 from cpm_tune.registry import load_preset, load_task
+from cpm_tune.sizes import counted
 from cpm_tune.spec import (
     BackboneSpec,
     DataSpec,
@@ -229,7 +230,7 @@ def make_plan(request: Request) -> Plan:
     if len({file.sha256 for file in splits.values()}) < len(splits):
         notes.append("two splits are the same file")
     if request.limit:
-        notes.append(f"limited to {request.limit} rows per split")
+        notes.append(f"limited to {counted(request.limit, 'row')} per split")
     if not folder.trained or request.random_backbone:
         notes.append(_random_weights(folder))
     try:

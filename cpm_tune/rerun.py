@@ -15,6 +15,7 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.folders import new_folder
 from cpm_tune.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.paths import file_sha256
+from cpm_tune.placement import check_placement
 from cpm_tune.plan import Plan, data_folder, find_template
 from cpm_tune.record import FILE, RunRecord, ScoreRecord, read_record
 from cpm_tune.registry import load_task
@@ -22,8 +23,10 @@ from cpm_tune.sizes import checked_size
 from cpm_tune.task import SPLITS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.delta.insert import Delta
+    from cpm_tune.delta.config import DeltaConfig
 
 
 def plan_of(
@@ -84,24 +87,27 @@ def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFo
     return model.eval(), folder, record
 
 
-def insert_saved(folder: Path, model: CPMAnt, backbone_sha256: str) -> Delta:
-    """Insert a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
+def read_saved(
+    folder: Path, model: CPMAnt, backbone_sha256: str
+) -> tuple[DeltaConfig, dict[str, Tensor]]:
+    """Read a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
 
-    Raises UserError if it belongs to another backbone, random weights among them.
+    `model`, which may be without values, is asked for the names of its modules. Raises UserError if
+    the delta belongs to another backbone, random weights among them.
     """
     from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
-    from cpm_tune.delta.insert import WEIGHTS, insert, load_delta
+    from cpm_tune.delta.insert import WEIGHTS, check_owner, read_delta
 
     if (folder / FILE).is_file():
         record = finished_record(folder)
         if record.spec.backbone.init == "random":
             raise UserError(f"{folder}: this delta was trained on random weights, the control.")
+        check_owner(folder, record.spec.backbone.sha256, backbone_sha256, record.backbone.name)
         if (folder / WEIGHTS).is_file():
             check_delta(folder, record)
-    if not (folder / PEFT_CONFIG).is_file():
-        return load_delta(folder, model, backbone_sha256)
-    config, state = read_peft(folder, model)
-    return insert(model, config, backbone_sha256, 0, values=state)
+    if (folder / PEFT_CONFIG).is_file():
+        return read_peft(folder, model)
+    return read_delta(folder, backbone_sha256)
 
 
 def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
@@ -111,12 +117,40 @@ def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
     if name is None and not Path(place).is_dir():
         place = record.backbone.name  # the embedded one, of another installation
     folder = open_folder(resolve(place))
-    if folder.sha256() != record.spec.backbone.sha256:
+    owner, here = record.spec.backbone.sha256, folder.sha256()
+    if here == owner:
+        return folder
+    which = f"backbone {record.backbone.name} (sha256 {owner[:12]}…)"
+    if name is None:
         raise UserError(
-            f"{folder.path}: not the backbone of this run (sha256 "
-            f"{record.spec.backbone.sha256[:12]}…); give it with --backbone."
+            f"{folder.path}: no longer the run's {which}, its files have changed (now "
+            f"{here[:12]}…); give the place of that backbone with --backbone."
         )
-    return folder
+    did = "its delta was tuned on" if record.spec.recipe is not None else "the run used"
+    raise UserError(
+        f"--backbone {name} (sha256 {here[:12]}…) is not the run's: {did} {which}; leave "
+        f"--backbone out to take it from {record.backbone.path}, or give the place where it is now."
+    )
+
+
+def _held(
+    plan: Plan, memory_limit: str | None, quantize: str | None, delta: DeltaConfig | None
+) -> Plan:
+    """The plan with its backbone held so; raise UserError for what does not go together.
+
+    A run that was tuned on 8-bit weights keeps them. A limit or 8 bits take the place of the run's
+    `offload`, which decides no result.
+    """
+    limit = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
+    changes = {"memory_limit": limit} | ({"offload": False} if limit or quantize else {})
+    execution, spec = plan.execution.model_copy(update=changes), plan.spec
+    quantize = quantize or spec.backbone.quantize
+    random = spec.backbone.init == "random"
+    # Of how a run was divided nothing is left but `offload`, which bmtrain lets full tuning have.
+    asked = execution.model_copy(update={"offload": False})
+    check_placement(asked, delta, spec.precision, quantize, random=random)
+    own = spec.backbone.model_copy(update={"quantize": quantize})
+    return replace(plan, execution=execution, spec=spec.model_copy(update={"backbone": own}))
 
 
 @dataclass(frozen=True)
@@ -141,15 +175,17 @@ def predict_run(
     submission: bool = False,
     include: Sequence[Path] = (),
     memory_limit: str | None = None,
+    quantize: str | None = None,
 ) -> Predicted:
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
     instead of the run's. `memory_limit` (such as 4GB): the most of the backbone that is in memory
-    at a time. `out` appears whole or not at all.
+    at a time; `quantize` "int8": its linear weights in 8 bits, as a run that was tuned so has them
+    anyway. `out` appears whole or not at all.
     """
     from cpm_tune.data.store import read_split
-    from cpm_tune.delta.insert import load_delta
+    from cpm_tune.delta.insert import insert, load_delta
     from cpm_tune.engine import make_engine
     from cpm_tune.score import score_split, write_submission
 
@@ -158,8 +194,7 @@ def predict_run(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, expected a whole number from 1.")
     plan, record = plan_of(run, data, split, backbone, include)
-    limit_to = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
-    plan = replace(plan, execution=plan.execution.model_copy(update={"memory_limit": limit_to}))
+    plan = _held(plan, memory_limit, quantize, plan.delta if delta_from is None else None)
     task, spec = plan.task, plan.spec
     if submission and task.submission is None:
         raise UserError(f"task {task.name} has no submission format.")
@@ -170,7 +205,9 @@ def predict_run(
         rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
         model = load_backbone(plan, engine)
         if delta_from is not None:
-            plan = replace(plan, delta=insert_saved(delta_from, model, spec.backbone.sha256).config)
+            sha256 = spec.backbone.sha256
+            config, state = read_saved(delta_from, model, sha256)
+            plan = replace(plan, delta=insert(model, config, sha256, 0, values=state).config)
         elif spec.recipe is not None:
             check_delta(run, record)
             load_delta(run, model, spec.backbone.sha256)

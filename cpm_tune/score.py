@@ -19,6 +19,7 @@ from cpm_tune.metrics import Score, get_metric
 from cpm_tune.plan import Plan
 from cpm_tune.predict import Prediction, answer_losses, predict
 from cpm_tune.record import ControlRecord, ScoreRecord, write_atomically
+from cpm_tune.sizes import counted
 from cpm_tune.task import BadRow, Choice, Generate, Options, Rank, Row, Task
 
 _COUNTED = 200_000  # rows looked at for the most frequent answer
@@ -210,9 +211,9 @@ def write_submission(task: Task, data: Split, predictions: Sequence[Any], path: 
             records.append(_filled(task, record, own))
     said = []
     if bare:
-        said.append(f"{path.name}: {bare:,} records with bad rows have no prediction")
+        said.append(f"{path.name}: no prediction for {counted(bare, 'record')} with bad rows")
     if missing:
-        said.append(f"{path.name}: {missing:,} records behind the limit are left out")
+        said.append(f"{path.name}: {counted(missing, 'record')} behind the limit left out")
     if not records:
         raise UserError(f"{data.file.path}: no whole record has a prediction; raise --limit.")
     if task.submission.document is not None:

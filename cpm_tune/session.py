@@ -15,6 +15,7 @@ from cpm_tune.plan import Plan, Request, make_plan
 from cpm_tune.record import RunRecord
 from cpm_tune.registry import expand, load_task
 from cpm_tune.run import Outcome, execute
+from cpm_tune.sizes import counted
 from cpm_tune.task import Generate
 
 
@@ -181,7 +182,7 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
     for name, split in cut.items():
         lines.append(
             f"{name:10} {split.n_truncated or 0:,} of {split.n:,} rows shortened to fit, "
-            f"{split.n_unparsed:,} texts not readable"
+            f"{counted(split.n_unparsed, 'text')} not readable"
         )
     lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:

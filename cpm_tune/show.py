@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpm_tune.errors import UserError
 from cpm_tune.registry import load_preset, load_task, load_tasks, preset_files
+from cpm_tune.sizes import counted
 from cpm_tune.task import SPLITS, Choice, Generate, Row, Task, Template
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def task_card(
         raise UserError(f"{file.path}: the {split} split has no rows.")
     lines.append("")
     lines.append(
-        f"{file.path.name}{' (sample data)' if data is None else ''}, first {len(rows)} rows:"
+        f"{file.path.name}{' (sample data)' if data is None else ''}, "
+        f"first {counted(len(rows), 'row')}:"
     )
     encoder = None if text_only else _encoder(task, template, backbone, max_length)
     for row in rows:
@@ -186,8 +188,8 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
         n = len(inputs.splits["train"])
         steps = total_steps(n, plan.spec.recipe)
         lines.append(
-            f"steps      {steps:>12,}  at most, of {plan.spec.recipe.batch_size} examples; "
-            f"{n:,} rows"
+            f"steps      {steps:>12,}  at most, of "
+            f"{counted(plan.spec.recipe.batch_size, 'example')}; {counted(n, 'row')}"
         )
     found = estimate(work_of(plan, nproc))
     lines.append(

@@ -1,4 +1,4 @@
-"""Sizes as people write them: 4GB, 512MB, 1.5GiB."""
+"""Sizes, numbers and quotations as people write them: 4GB, 512MB, 1.5GiB; 1 text, 2 texts."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def checked_size(text: str, option: str) -> str:
     """The same text, if it is a size."""
     parse_size(text, option)
     return text
+
+
+def counted(n: int, thing: str) -> str:
+    """A number of things for people: 1 blank, 1,200 blanks."""
+    return f"{n:,} {thing}" + "s" * (n != 1)
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """A text as it is quoted in a sentence: its beginning, if it is long."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def size_text(size: float) -> str:

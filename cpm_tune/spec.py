@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from cpm_tune.sizes import checked_size, parse_size
+from cpm_tune.sizes import checked_size, counted, parse_size
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -103,7 +103,7 @@ class Decoding(Frozen):
     def _settings_agree(self) -> Decoding:
         """Refuse what contradicts, and what has no effect: equal runs have equal settings."""
         if self.n_best > self.beams:
-            raise ValueError(f"n_best is {self.n_best}, but there are only {self.beams} beams")
+            raise ValueError(f"n_best is {self.n_best}, but only {counted(self.beams, 'beam')}")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens is {self.min_new_tokens}, more than max_new_tokens "

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backbone_oracle import random_hugging_face, write_hugging_face
+import torch
+from backbone_oracle import random_hugging_face, rewrite_json, write_hugging_face
 from conftest import CLI
 
 import cpm_tune as ct
+from cpm_tune.delta.config import LoraConfig
 from cpm_tune.export import export_run
 from cpm_tune.record import write_atomically
 from cpm_tune.rerun import predict_run
@@ -47,6 +49,7 @@ WRITING: dict[str, tuple[Callable[[Any], Any], str]] = {
     "blanks as text": (lambda b: b.infill("今____", blank_tokens="2"), "blank_tokens is '2'"),
     "three lengths": (lambda b: b.infill("今____", blank_tokens=(1, 2, 3)), "blank_tokens is (1"),
     "a number as limit": (lambda b: ct.Backbone(b.folder, memory_limit=4), "--memory-limit is '4'"),  # type: ignore[arg-type]
+    "fewer bits": (lambda b: ct.Backbone(b.folder, quantize="int4"), "'int4', expected int8"),
     "an option that is none": (lambda b: ct.tune("lcqmc", limt=3), "Did you mean 'limit'?"),
     "settings as a list": (lambda b: ct.tune("lcqmc", settings=["x=1"]), "settings is no dict"),  # type: ignore[arg-type]
     "no such format": (lambda b: export_run(Path("r"), "pefft", Path("o")), "Did you mean 'peft'?"),
@@ -75,6 +78,89 @@ def test_a_delta_that_was_taken_out_is_not_saved_as_nothing(
     with pytest.raises(ct.UserError, match="taken out"):
         first.save(tmp_path / "delta")
     assert not (tmp_path / "delta").exists()
+    backbone.remove_delta()
+
+
+def _cut(place: Path) -> None:
+    (place / "delta.safetensors").write_bytes(b"cut")
+
+
+def _of_another_rank(place: Path) -> None:
+    rewrite_json(place / "delta.json", config=lora(lora_r=3))
+
+
+def _of_other_modules(place: Path) -> None:
+    rewrite_json(place / "delta.json", config=lora(modified_modules=["project_z"]))
+
+
+def _of_another_backbone(place: Path) -> None:
+    rewrite_json(place / "delta.json", backbone_sha256="1" * 64)
+
+
+def lora(**changes: object) -> dict[str, object]:
+    return {**LoraConfig(lora_r=2).model_dump(mode="json"), **changes}
+
+
+CHANGES: dict[str, Callable[[ct.Backbone, Path], Any]] = {
+    **{
+        change.__name__.strip("_"): lambda b, place, change=change: (
+            change(place),
+            b.load_delta(place),
+        )
+        for change in (_cut, _of_another_rank, _of_other_modules, _of_another_backbone)
+    },
+    "nowhere": lambda b, place: b.load_delta(place / "nowhere"),
+    "no such module": lambda b, _: b.insert_delta("lora", modified_modules=["project_z"]),
+    "a text of nothing": lambda b, _: b.insert_delta(
+        "soft_prompt", token_init="text", init_text="龘€"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_delta_that_cannot_be_put_in_leaves_the_one_that_is_there(
+    backbone: ct.Backbone, tmp_path: Path, change: str
+) -> None:
+    backbone.insert_delta("lora", lora_r=2).save(tmp_path)
+    first = backbone.insert_delta("bitfit", seed=4)
+    with torch.no_grad():
+        for parameter in first.parameters.values():
+            parameter.add_(0.5)
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    trained = {n: (p, p.requires_grad) for n, p in backbone.model.named_parameters()}
+    texts = backbone.generate("今天", max_new_tokens=4)
+    with pytest.raises(ct.UserError):
+        CHANGES[change](backbone, tmp_path)
+    assert backbone.delta is first
+    after = backbone.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    now = dict(backbone.model.named_parameters())
+    assert all(now[n] is p and p.requires_grad == flag for n, (p, flag) in trained.items())
+    assert backbone.generate("今天", max_new_tokens=4) == texts
+    backbone.remove_delta()
+
+
+def test_an_insertion_that_is_broken_off_leaves_nothing_of_itself(
+    backbone: ct.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone.insert_delta("lora", lora_r=2).save(tmp_path)
+    backbone.remove_delta()
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+
+    def broken_off(parameter: torch.Tensor, whole: torch.Tensor) -> None:
+        if not parameter.is_meta:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cpm_tune.delta.insert.fill", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            backbone.load_delta(tmp_path)
+    assert backbone.delta is None
+    after = backbone.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    backbone.load_delta(tmp_path)
     backbone.remove_delta()
 
 

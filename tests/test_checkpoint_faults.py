@@ -23,6 +23,7 @@ from backbone_oracle import (
     unscaled_state,
     write_hugging_face,
 )
+from safetensors.torch import load_file, save_file
 
 from cpm_tune.backbone.checkpoint import open_folder
 
@@ -100,7 +101,7 @@ def test_a_config_that_is_not_json_is_named(hugging_face, content):
         ("eps", float("nan"), "'eps' is nan"),
         ("vocab_size", None, "'vocab_size' is missing"),
         ("num_hidden_layers", None, "'num_layers' is missing"),
-        ("mask_modules", [[0, 1]], "1 pairs for 3 layers"),
+        ("mask_modules", [[0, 1]], "1 pair for 3 layers"),
         ("mask_modules", [[0], [0], [0]], "pairs of true and false"),
         ("mask_modules", 7, "not iterable"),
     ],
@@ -170,8 +171,41 @@ def test_a_config_of_another_size_is_found_out_by_the_weights(reference):
 
 def test_a_lost_shard_is_found_out(oracle, tmp_path):
     folder = write_hugging_face(tmp_path, oracle, max_shard_size="8KB")
-    open_folder(folder).weights[1].unlink()
-    assert "missing " in complaint(folder, lambda: load(folder))
+    index, shards = folder / "model.safetensors.index.json", open_folder(folder).weights
+    shards[1].unlink()
+    message = complaint(index, lambda: open_folder(folder))
+    assert f"names the shard {shards[1].name}, which is not in the folder (1 of " in message
+    shards[2].unlink()
+    assert "(2 of " in complaint(index, lambda: open_folder(folder))
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink()
+    assert shards[0].name in complaint(index, lambda: open_folder(folder))
+    index.unlink()
+    assert "no weights" in complaint(folder, lambda: open_folder(folder))
+
+
+def test_a_tensor_that_is_in_no_shard_is_named_with_the_shard(oracle, tmp_path):
+    folder = write_hugging_face(tmp_path, oracle, max_shard_size="8KB")
+    index = folder / "model.safetensors.index.json"
+    shard = open_folder(folder).weights[2]
+    state = load_file(shard)
+    name = sorted(state)[0]
+    save_file({key: value for key, value in state.items() if key != name}, shard)
+    message = complaint(index, lambda: load(folder))
+    assert f"tensor {name} should be in {shard.name}, but is in no shard (1 tensor in" in message
+    save_file(state, shard)
+    load(folder)
+    for content in ("{", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'):
+        index.write_text(content, encoding="utf-8")
+        assert "not a readable index" in complaint(index, lambda: open_folder(folder))
+    index.unlink()  # the shards themselves say what they hold
+    load(folder)
+
+
+def test_an_index_beside_the_one_file_that_holds_all_is_not_asked(hugging_face):
+    index = hugging_face / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}')
+    load(hugging_face)
 
 
 def test_a_prompt_table_of_another_length_is_found_out(hugging_face):

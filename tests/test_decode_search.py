@@ -326,7 +326,7 @@ def test_banned_tokens_never_come_and_stop_tokens_not_too_early(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"n_best": 3, "beams": 2}, "n_best is 3, but there are only 2 beams"),
+        ({"n_best": 3, "beams": 2}, "n_best is 3, but only 2 beams"),
         ({"sample": True, "beams": 2}, "sampling has one beam, but beams is 2"),
         ({"top_p": 0.9}, "top_p has no effect without sample"),
         ({"seed": 1}, "seed has no effect without sample"),

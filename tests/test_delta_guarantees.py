@@ -191,7 +191,7 @@ def test_the_saved_file_holds_the_delta_alone(name: str, tmp_path: Path) -> None
 @every_delta
 def test_a_saved_delta_is_refused_by_another_backbone(name: str, tmp_path: Path) -> None:
     insert(backbone(), DELTAS[name], "1" * 64, seed=1).save(tmp_path)
-    with pytest.raises(UserError, match="trained on another backbone"):
+    with pytest.raises(UserError, match="tuned on another backbone"):
         load_delta(tmp_path, backbone(), "2" * 64)
 
 

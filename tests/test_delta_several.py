@@ -105,7 +105,7 @@ def test_what_cannot_be_shared_is_refused_and_leaves_the_rest_usable(tmp_path: P
     with pytest.raises(UserError, match="does not fit"):
         deltas.add("b", LoraConfig(lora_r=4), one.state)
     insert(backbone(), LoraConfig(), "1" * 64, seed=1).save(tmp_path)
-    with pytest.raises(UserError, match="trained on another backbone"):
+    with pytest.raises(UserError, match="tuned on another backbone"):
         deltas.load("b", tmp_path)
     with deltas.active("a"), pytest.raises(UserError, match="at work"), deltas.active(None):
         pass

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import CLI
+from conftest import CLI, vocabulary
 from delta_table import DELTAS, SHA, backbone, forward
 from torch import nn
 
+import cpm_tune as ct
+from cpm_tune.backbone.checkpoint import load_weights, open_folder, save_native
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.shards import stored
 from cpm_tune.delta.config import NoneConfig
@@ -18,6 +21,7 @@ from cpm_tune.delta.insert import frozen_checksum, insert
 from cpm_tune.record import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+INT8 = ("--quantize", "int8")
 
 
 def test_linear_weights_of_the_layers_become_int8_with_a_scale_a_row() -> None:
@@ -83,6 +87,101 @@ def test_what_does_not_go_with_int8(cli: CLI, monkeypatch: pytest.MonkeyPatch) -
     code, _, said = cli("--task", "lcqmc", "--quantize", "int8")
     assert code == 2
     assert "pip install 'cpm-tune[int8]'" in said
+
+
+# --- what does not train ---
+
+
+@pytest.fixture(scope="module")
+def runs(small_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ct.Run]:
+    """A LoRA on whole weights, one on 8-bit ones, and full fine-tuning."""
+    made, out = {}, tmp_path_factory.mktemp("runs")
+    settings = {"train.max_steps": 2, "train.eval_every": 2}
+    for name, delta, more in (
+        ("fp32", "lora", {}),
+        ("int8", "lora", {"quantize": "int8"}),
+        ("full", "full", {}),
+    ):
+        given = {"backbone": small_backbone, "settings": settings, "limit": 12, "controls": ()}
+        made[name] = ct.tune("ccpm", delta, out=out, **given, **more)
+    return made
+
+
+def test_texts_are_those_of_the_rounded_weights(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    rounded = quantize_int8(load_weights(open_folder(small_backbone), torch.float32))
+    for module in rounded.modules():
+        if isinstance(module, nn.Linear):
+            module.weight = nn.Parameter(module.weight.dequantize())
+    save_native(tmp_path / "rounded", rounded, "\n".join(vocabulary()) + "\n", trained=True)
+    words = ("generate", "春风", "--max-new-tokens", "8", "--num", "2", "--jsonl", "--backbone")
+    (whole, expected, found) = (
+        [json.loads(line) for line in cli(*words, *more)[1].splitlines()]
+        for more in ((small_backbone,), (tmp_path / "rounded",), (small_backbone, *INT8))
+    )
+    assert [row["text"] for row in found] == [row["text"] for row in expected]
+    for one, other, plain in zip(found, expected, whole, strict=True):
+        assert one["log_prob"] == pytest.approx(other["log_prob"], abs=1e-3)
+        assert one["log_prob"] != plain["log_prob"]
+    code, filled, _ = cli("generate", "--infill", "春__{2}风", "--backbone", small_backbone, *INT8)
+    assert (code, len(filled.strip())) == (0, 4)
+
+
+def test_a_run_is_predicted_in_8_bits_if_asked_for_or_tuned_so(
+    cli: CLI, runs: dict[str, ct.Run], small_backbone: Path, tmp_path: Path
+) -> None:
+    def predicted(run: str, *more: object) -> str:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        code, _, error = cli("predict", runs[run].folder, "--limit", "12", "--out", out, *more)
+        assert code == 0, error
+        return (out / "predictions.test.jsonl").read_text()
+
+    own = (runs["int8"].folder / "predictions.test.jsonl").read_text()
+    assert predicted("int8") == own
+    asked = predicted("fp32", *INT8, "--delta-from", runs["int8"].folder)
+    assert asked == own
+    assert predicted("fp32", *INT8) != predicted("fp32")
+    words = ("generate", "春风", "--jsonl", "--delta-from", runs["int8"].folder)
+    said = cli(*words)[1]
+    assert said == cli(*words, *INT8)[1]
+    other = ct.load_backbone(small_backbone, quantize="int8")
+    other.load_delta(runs["int8"].folder)
+    assert other.generate("春风") == runs["int8"].backbone().generate("春风")
+    assert other.model.quantized
+
+
+def test_what_does_not_go_with_8_bits_where_nothing_is_trained(
+    cli: CLI,
+    runs: dict[str, ct.Run],
+    small_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit, out = ("--memory-limit", "1GB"), ("--out", tmp_path / "out")
+    full, given = runs["full"].folder, ("--backbone", small_backbone)
+    for words, said in (
+        (("generate", "春", *given, *INT8, *limit), "--memory-limit does not go with 8-bit"),
+        (("generate", "春", "--delta-from", runs["int8"].folder, *limit), "does not go with 8-bit"),
+        (("predict", runs["fp32"].folder, *INT8, *limit, *out), "does not go with 8-bit"),
+        (("predict", runs["int8"].folder, *limit, *out), "or a run that was tuned with it"),
+        (("generate", "春", "--delta-from", full, *INT8), "does not keep; export it"),
+        (("predict", full, *INT8, *out), "full fine-tuning trains it"),
+        (("predict", runs["fp32"].folder, "--delta-from", full, *INT8, *out), "does not keep"),
+    ):
+        code, _, error = cli(*words)
+        assert (code, error.count("\n")) == (2, 1), words
+        assert said in error, words
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    for words in (
+        ("generate", "春", *given, *INT8),
+        ("generate", "春", "--delta-from", runs["int8"].folder),
+        ("predict", runs["fp32"].folder, *INT8, *out),
+    ):
+        code, _, error = cli(*words)
+        assert (code, error.count("\n")) == (2, 1), words
+        assert "pip install 'cpm-tune[int8]'" in error, words
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_without_it_keeps_the_hash_it_had() -> None:

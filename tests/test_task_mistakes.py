@@ -27,7 +27,7 @@ def tasks(tmp_path: Path) -> Path:
     [
         ("pick", {"answer": 2}, "answer is 2, expected 0 to 1"),
         ("pick", {"answer": True}, "answer is True"),
-        ("pick", {"options": ["一"]}, "1 options, expected 2 to 3"),
+        ("pick", {"options": ["一"]}, "1 option, expected 2 to 3"),
         ("pick", {"options": ["一"] * 4}, "4 options, expected 2 to 3"),
         ("pick", {"options": "一二"}, "expected a list of texts"),
         ("pick", {"options": ["一", 2]}, "expected a list of texts"),
@@ -96,7 +96,7 @@ def test_a_submission_keeps_predictions_with_their_records_when_rows_are_skipped
     write_jsonl(tasks.parent / "data" / "pick" / "test.jsonl", broken)
     code, said, _ = tune(cli, tasks, small_backbone, "pick", "--skip-bad-rows")
     assert code == 0
-    assert "OFFICIAL.jsonl: 2 records with bad rows have no prediction" in said
+    assert "OFFICIAL.jsonl: no prediction for 2 records with bad rows" in said
     (run,) = (tasks.parent / "out").glob("pick.lora.*")
     lines = (run / "predictions.test.jsonl").read_text(encoding="utf-8").splitlines()
     chosen = [json.loads(line)["prediction"] for line in lines]
@@ -117,7 +117,7 @@ def test_a_limited_submission_says_what_it_lacks(
     words = ("predict", run, "--data", data, "--include", tasks, "--out", out, "--submission")
     code, said, _ = cli(*words, "--limit", 2)
     assert code == 0
-    assert "OFFICIAL.jsonl: 1 records behind the limit are left out" in said
+    assert "OFFICIAL.jsonl: 1 record behind the limit left out" in said
     assert len((out / "OFFICIAL.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 

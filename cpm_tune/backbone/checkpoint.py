@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.paths import input_sha256
@@ -89,6 +90,8 @@ def open_folder(path: Path) -> BackboneFolder:
         layout, patterns = "reference", ["*.pt", "*.bin"]
     found = ([f for f in sorted(path.glob(pattern)) if f.is_file()] for pattern in patterns)
     weights = next(filter(None, found), [])
+    if layout == "hf":
+        shard_index(path, weights)
     if not weights:
         raise UserError(f"{path}: no weights ({' or '.join(patterns)}) beside {file.name}.")
     if layout == "reference" and len(weights) > 1:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.errors import UserError
+from cpm_tune.sizes import counted
 
 _HUGGING_FACE = {
     "hidden_size": "dim_model",
@@ -60,7 +61,8 @@ class CPMAntConfig:
             )
         masks = self.mask_modules or ((False, False),) * self.num_layers
         if len(masks) != self.num_layers:
-            raise ValueError(f"'mask_modules' has {len(masks)} pairs for {self.num_layers} layers")
+            layers = counted(self.num_layers, "layer")
+            raise ValueError(f"'mask_modules' has {counted(len(masks), 'pair')} for {layers}")
         if any(len(pair) != 2 or any(flag not in (0, 1) for flag in pair) for pair in masks):
             raise ValueError("'mask_modules' must hold pairs of true and false")
         object.__setattr__(self, "mask_modules", tuple((bool(a), bool(f)) for a, f in masks))

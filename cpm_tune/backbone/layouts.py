@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
 
@@ -113,7 +114,10 @@ def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[s
     """
     found: dict[str, Piece] = {}
     own, layout = folder.config, folder.layout
-    for stored in stored_tensors(folder.weights):
+    tensors = list(stored_tensors(folder.weights))
+    if layout == "hf" and (index := shard_index(folder.path, folder.weights)) is not None:
+        index.check_tensors({stored.name for stored in tensors})
+    for stored in tensors:
         for name, start, shape in _parts(stored, layout, own):
             if name in found:
                 raise UserError(

@@ -258,6 +258,7 @@ class CPMAnt(nn.Module):
 
     last_layer_at_targets = True
     streamed = False  # whether weights come and go (`cpm_tune.backbone.streamed`)
+    quantized = False  # whether linear weights are 8 bits (`cpm_tune.backbone.quantize`)
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()

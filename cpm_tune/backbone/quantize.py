@@ -50,4 +50,5 @@ def quantize_int8(backbone: CPMAnt) -> CPMAnt:
 
         backbone.requires_grad_(False)
         quantize_(backbone.encoder, Int8WeightOnlyConfig())
+    backbone.quantized = True
     return backbone

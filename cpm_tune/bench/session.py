@@ -21,6 +21,7 @@ from cpm_tune.bench.schedule import run_cells
 from cpm_tune.bench.state import History, Standing, stand
 from cpm_tune.bench.suite import Suite
 from cpm_tune.errors import UserError
+from cpm_tune.sizes import counted
 
 FINISHED, FAILED = 0, 1
 
@@ -118,7 +119,8 @@ def _run(start: Callable[[], Executor], standing: Any, history: Any, out: Path, 
         left = sum(not (out / cell.run_id).is_dir() for cell in standing.todo)
         _stop(executor)
         print(
-            f"interrupted; finished runs are kept; {left} cells left, the same command goes on.",
+            f"interrupted; finished runs are kept; {counted(left, 'cell')} left, the same command "
+            "goes on.",
             file=sys.stderr,
         )
         return 128 + stop.number

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.arguments import Parser, make_parser
+from cpm_tune.arguments import Parser, add_holding, make_parser
 
 if TYPE_CHECKING:
     from cpm_tune.api import Backbone
@@ -76,9 +76,7 @@ def generate_parser(prog: str) -> Parser:
     )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     p.add_argument("--device", metavar="NAME", default="auto", help="cpu, cuda or cuda:0")
-    p.add_argument(
-        "--memory-limit", metavar="SIZE", help="most of the backbone in memory at a time, as 4GB"
-    )
+    add_holding(p)
     p.add_argument(
         "--max-length", metavar="N", type=int, help="tokens of soft prompt, prompt and text"
     )
@@ -193,7 +191,7 @@ def _backbone(args: argparse.Namespace) -> Backbone:
     from cpm_tune.api import load_backbone, load_run
     from cpm_tune.record import FILE
 
-    names = ("precision", "device", "memory_limit")
+    names = ("precision", "device", "memory_limit", "quantize")
     where: dict[str, Any] = {name: getattr(args, name) for name in names}
     if args.delta_from is not None and (args.delta_from / FILE).is_file():
         return load_run(args.delta_from).backbone(args.backbone, **where)
@@ -215,6 +213,7 @@ def _put_out(args: argparse.Namespace, prompts: Sequence[Prompt], made: Sequence
     """Print or write the texts."""
     from cpm_tune.errors import UserError
     from cpm_tune.record import write_atomically
+    from cpm_tune.sizes import counted
 
     if args.jsonl or (args.out is not None and args.out.suffix == ".jsonl"):
         lines = [json.dumps(_row(prompts[t.of], t), ensure_ascii=False) for t in made]
@@ -229,7 +228,7 @@ def _put_out(args: argparse.Namespace, prompts: Sequence[Prompt], made: Sequence
         write_atomically(args.out, "".join(line + "\n" for line in lines))
     except OSError as error:
         raise UserError(f"--out {args.out}: cannot be written ({error.strerror}).") from error
-    print(f"written    {args.out}  {len(made):,} texts")
+    print(f"written    {args.out}  {counted(len(made), 'text')}")
 
 
 def _row(prompt: Prompt, text: Text) -> dict[str, Any]:

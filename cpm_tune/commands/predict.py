@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.arguments import add_holding, make_parser
 
 
 def predict(argv: Sequence[str], prog: str) -> int:
@@ -29,9 +29,7 @@ def predict(argv: Sequence[str], prog: str) -> int:
         help="another delta for this backbone instead: a run's folder, or a LoRA saved by PEFT",
     )
     p.add_argument("--limit", metavar="N", type=int, help="the first N rows")
-    p.add_argument(
-        "--memory-limit", metavar="SIZE", help="most of the backbone in memory at a time, as 4GB"
-    )
+    add_holding(p)
     p.add_argument(
         "--submission", action="store_true", help="also write the file the organisers score"
     )

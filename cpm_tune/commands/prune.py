@@ -46,7 +46,7 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     for name, at_least in (("seed", 0), ("pieces", 2)):
         if getattr(args, name) < at_least:
             p.error(f"--{name} is {getattr(args, name)}, expected a whole number from {at_least}")
-    from cpm_tune.sizes import parse_size
+    from cpm_tune.sizes import counted, parse_size
 
     limit = None
     if args.memory_limit is not None:
@@ -84,7 +84,7 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     others = ", ".join(f"{loss:.4f}" for loss in losses[2:])
     print(f"loss       whole {losses[0]:.4f}, pruned {losses[1]:.4f}, at random {others}")
     print("           nats per masked token, on the half of the text that was not measured on")
-    print(f"written    {args.out}  {len(chosen)} sub-blocks left out")
+    print(f"written    {args.out}  {counted(len(chosen), 'sub-block')} left out")
     return 0
 
 

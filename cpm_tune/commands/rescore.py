@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cpm_tune.arguments import make_parser
+from cpm_tune.sizes import counted
 
 
 def rescore(argv: Sequence[str], prog: str) -> int:
@@ -45,8 +46,7 @@ def rescore(argv: Sequence[str], prog: str) -> int:
     for fault in done.faults:
         print(f"fault: {fault}", file=sys.stderr)
     written = "written" if args.write else "not written, see --write"
-    said = (
-        f"{len(done.changes):,} scores differ ({written})" if done.changes else "no score differs"
-    )
-    print(f"{done.n:,} runs rescored, {said}")
+    n = len(done.changes)
+    said = f"{counted(n, 'score')} differ{'s' * (n == 1)} ({written})" if n else "no score differs"
+    print(f"{counted(done.n, 'run')} rescored, {said}")
     return 1 if done.faults or (done.changes and not args.write) else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune import __version__
-from cpm_tune.arguments import Parser, make_parser
+from cpm_tune.arguments import Parser, add_holding, make_parser
 from cpm_tune.commands import COMMANDS
 
 EXAMPLES = """\
@@ -54,11 +54,7 @@ def tune_parser(prog: str) -> Parser:
         "--seed", type=int, help="decides initialisation, order and dropout (default: 1)"
     )
     p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], help="default: fp32")
-    p.add_argument(
-        "--quantize",
-        choices=["int8"],
-        help="the frozen backbone's linear weights in 8 bits (extra int8); changes results",
-    )
+    add_holding(p, "; for --delta none")
     p.add_argument(
         "--engine",
         choices=["auto", "torch", "bmtrain"],
@@ -96,11 +92,6 @@ def tune_parser(prog: str) -> Parser:
         "--auto-batch",
         action="store_true",
         help="where memory gives out, halve run.micro_tokens and go on; the result is the same",
-    )
-    p.add_argument(
-        "--memory-limit",
-        metavar="SIZE",
-        help="most of the backbone in memory at a time, as 4GB; for --delta none",
     )
     p.add_argument(
         "--set",

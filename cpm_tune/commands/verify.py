@@ -18,9 +18,10 @@ def verify(argv: Sequence[str], prog: str) -> int:
     p.add_argument("results", metavar="RESULTS", type=Path, nargs="?", default=Path("results"))
     args = p.parse_args(argv)
     from cpm_tune.leaderboard.verify import verify_results
+    from cpm_tune.sizes import counted
 
     n, faults = verify_results(args.results)
     for fault in faults:
         print(f"fault  {fault}")
-    print(f"{n:,} records checked, {len(faults):,} faults")
+    print(f"{counted(n, 'record')} checked, {counted(len(faults), 'fault')}")
     return 1 if faults else 0

@@ -17,6 +17,7 @@ from typing import Any
 from cpm_tune.data.readers import JSON_ENDINGS, TABLES, records
 from cpm_tune.errors import UserError
 from cpm_tune.paths import input_sha256, shipped
+from cpm_tune.sizes import counted
 from cpm_tune.task import SPLITS, BadRow, Choice, Options, Rank, Row, Task
 
 
@@ -330,7 +331,9 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
     if isinstance(answer, Options):
         n = len(row[answer.options])
         if not 2 <= n <= answer.most:
-            raise UserError(f"{where}: {n} options, expected 2 to {answer.most} ({task.name}).")
+            raise UserError(
+                f"{where}: {counted(n, 'option')}, expected 2 to {answer.most} ({task.name})."
+            )
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n:
             raise UserError(f"{name} is {_short(value)}, expected 0 to {n - 1} ({task.name}).")
         return value

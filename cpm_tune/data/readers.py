@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.errors import UserError
+from cpm_tune.sizes import counted
 from cpm_tune.task import BadRow
 
 JSON_ENDINGS = (".jsonl", ".json", ".jsonline")
@@ -169,7 +170,9 @@ def table(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> R
                 header = list(columns)
             if len(cells) != len(header):
                 names = ", ".join(header)
-                message = f"{where}: {len(cells)} columns, expected {len(header)} ({names})."
+                message = (
+                    f"{where}: {counted(len(cells), 'column')}, expected {len(header)} ({names})."
+                )
                 yield where, BadRow(message)
             else:
                 yield where, dict(zip(header, cells, strict=True))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cpm_tune.errors import UserError
+from cpm_tune.sizes import counted, shortened
 
 MOST_LAYOUTS = 512
 _BLANK = re.compile(r"[_＿]{2,}(?:\{([^{}]*)\})?")
@@ -44,10 +45,12 @@ def parse_blanks(text: str, where: str, default: range) -> Blanks:
         lengths.append(default if found[1] is None else parse_lengths(found[1], where))
         start = found.end()
     if not lengths:
-        raise UserError(f"{where}: there is no blank in '{text[:40]}'; write ____ where one is.")
+        raise UserError(
+            f"{where}: there is no blank in '{shortened(text)}'; write ____ where one is."
+        )
     if (n := math.prod(map(len, lengths))) > MOST_LAYOUTS:
         raise UserError(
-            f"{where}: its {len(lengths)} blanks have {n:,} choices of lengths, more than "
+            f"{where}: {n:,} choices of lengths for {counted(len(lengths), 'blank')}, more than "
             f"{MOST_LAYOUTS}; say how many tokens a blank has, such as ____{{2}} or ____{{2-3}}."
         )
     return Blanks((*pieces, text[start:]), tuple(lengths))
@@ -59,7 +62,7 @@ def parse_lengths(text: str, where: str) -> range:
     least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not 1 <= least <= most:
         raise UserError(
-            f"{where}: the length of a blank is '{text}', expected a number of tokens such as 3, "
-            "or 2-5."
+            f"{where}: the length of a blank is '{shortened(text)}', expected a number of tokens "
+            "such as 3, or 2-5."
         )
     return range(least, most + 1)

@@ -22,6 +22,7 @@ from cpm_tune.decode.blanks import Blanks, parse_blanks
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
 from cpm_tune.delta.slots import SoftSlots, slot_places
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.sizes import counted, shortened
 from cpm_tune.spec import Decoding, Encoding
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 INFILLING = Encoding(prompt_type=1, segment=1)
 Holed = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
+MOST_TEXTS = 100_000  # of one call; half a GB, where each has 50 tokens
 DRAWING = ("temperature", "top_k", "top_p")
 
 
@@ -112,6 +114,16 @@ def whole_number(value: object, name: str) -> int:
     return int(value)
 
 
+def check_number(num: int, prompts: int, ways: int) -> None:
+    """Raise UserError if `num` texts for each of so many prompts, in so many `ways` together, are
+    more than memory should hold: all stay there until the last is written."""
+    if num > 1 and ways > MOST_TEXTS:
+        raise UserError(
+            f"num is {num}: for {counted(prompts, 'prompt')} that is {ways:,} texts to keep in "
+            f"memory, more than {MOST_TEXTS:,}; ask for fewer at a time, with other seeds."
+        )
+
+
 class Writer:
     """Turns prompts into ids and tokens into texts, for one backbone and delta.
 
@@ -167,7 +179,7 @@ class Writer:
         ids, unknown = self._ids(prompt)
         if not ids:
             raise UserError(
-                f"{where}: nothing of '{prompt[:20]}' is in this backbone's vocabulary."
+                f"{where}: nothing of '{shortened(prompt, 20)}' is in this backbone's vocabulary."
             )
         found = (*self.before, *ids, *self.after)
         self._check_length(where, len(ids), len(found) - len(ids), room)
@@ -176,9 +188,9 @@ class Writer:
     def _check_length(self, where: str, n: int, others: int, room: int) -> None:
         if n + others + room > self.max_length:
             raise UserError(
-                f"{where}: the text has {n:,} tokens; with {others} around it and {room} to write "
-                f"that is {n + others + room:,}, more than max_length {self.max_length:,}: shorten "
-                "it, write less, or raise max_length."
+                f"{where}: the text has {counted(n, 'token')}; with {others} around it and {room} "
+                f"to write that is {n + others + room:,}, more than max_length "
+                f"{self.max_length:,}: shorten it, write less, or raise max_length."
             )
 
     def holed(self, text: str, where: str, default: range) -> Holed:

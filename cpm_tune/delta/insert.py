@@ -116,18 +116,37 @@ def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[st
             f"{folder}: no readable delta ({WEIGHTS} and {CONFIG}: {said}); give a run's folder, "
             "a saved delta's, or PEFT's."
         ) from error
-    if owner != backbone_sha256:
-        raise UserError(
-            f"{folder}: this delta was trained on another backbone (sha256 {owner[:12]}…, here "
-            f"{backbone_sha256[:12]}…); give --backbone the one it was trained on."
-        )
+    check_owner(folder, owner, backbone_sha256)
     return parse_config(config, str(folder / CONFIG)), state
+
+
+def check_owner(folder: Path, owner: str, here: str, name: str = "") -> None:
+    """Raise UserError if a delta's backbone (sha256, and its name if it is known) is not this."""
+    if owner != here:
+        which = f"backbone {name}" if name else "another backbone"
+        raise UserError(
+            f"{folder}: this delta was tuned on {which} (sha256 {owner[:12]}…), not on the one "
+            f"here (sha256 {here[:12]}…); give the one it was tuned on with --backbone."
+        )
 
 
 def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
     """Insert a saved delta into its backbone; raise UserError if it belongs to another one."""
     config, state = read_delta(folder, backbone_sha256)
     return insert(backbone, config, backbone_sha256, 0, values=state)
+
+
+def held_with(backbone: CPMAnt) -> str:
+    """What keeps a backbone's weights from being changed, for a reader; empty if nothing does."""
+    return "a memory limit" * backbone.streamed or "8-bit weights" * backbone.quantized
+
+
+def like(backbone: CPMAnt) -> CPMAnt:
+    """A backbone of the same shape without values or delta: what does not fit it, does not fit."""
+    with torch.device("meta"):
+        made = CPMAnt(backbone.config)
+    made.streamed, made.quantized = backbone.streamed, backbone.quantized
+    return made
 
 
 def insert(
@@ -152,7 +171,7 @@ def insert(
             delta.load_state(values)
         elif isinstance(config, SoftPromptConfig):
             _initialise(delta, config, seed, tokenizer)
-    except UserError:
+    except BaseException:  # whatever it is, nothing half-inserted stays
         delta.remove()
         raise
     return delta
@@ -164,10 +183,10 @@ def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: i
             f"this backbone carries a delta already ({vars(backbone)[_CARRIES]}); remove it before "
             f"{config.delta_type} is inserted."
         )
-    if backbone.streamed and isinstance(config, FullConfig):
+    if isinstance(config, FullConfig) and (how := held_with(backbone)):
         raise UserError(
-            "full fine-tuning has weights of its own, which a backbone with a memory limit does "
-            "not keep; export it with --to merged and give that as --backbone."
+            f"full fine-tuning has weights of its own, which a backbone with {how} does not keep; "
+            "export it with --to merged and give that as --backbone."
         )
     before = dict(backbone.named_parameters())
     trained_before = {name: parameter.requires_grad for name, parameter in before.items()}
@@ -244,10 +263,12 @@ def _initialise(
             )
         embedding = backbone.prompt_embedding.weight
         rows = list(range(config.init_prompt_type * each, (config.init_prompt_type + 1) * each))
-    elif table.is_meta:
+    elif table.is_meta and tokenizer is None:
         return
     elif config.token_init == "text":
         rows = _known_ids(config.init_text, tokenizer)
+    elif table.is_meta:
+        return
     else:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(embedding), generator=generator)[:n].tolist()

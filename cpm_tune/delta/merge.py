@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import FullConfig, LoraConfig, NoneConfig
-from cpm_tune.delta.insert import Delta
+from cpm_tune.delta.insert import Delta, held_with
 from cpm_tune.errors import UserError
 
 TOLERANCE = 1e-3  # relative to the largest hidden state; fp32 products in another order give 1e-6
@@ -39,8 +39,8 @@ def merge(delta: Delta) -> Difference:
             f"a {config.delta_type} cannot be merged: what it computes is no change of CPM-Ant's "
             "weights. LoRA and full can; export the others with --to opendelta where it knows them."
         )
-    if backbone.streamed:
-        raise UserError("a delta cannot be merged into a backbone with a memory limit.")
+    if how := held_with(backbone):
+        raise UserError(f"a delta cannot be merged into a backbone with {how}.")
     before, state = _probe(backbone), delta.state()
     delta.remove()
     for name in lora_modules(state):

@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.sizes import counted
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.config import CPMAntConfig
@@ -26,8 +27,8 @@ def apportion(n: int, slots: Sequence[str], ratios: Sequence[float]) -> dict[str
     """
     if len(slots) != len(ratios) or len(set(slots)) != len(slots):
         raise ValueError(
-            f"ratio_list has {len(ratios)} numbers for the slots {', '.join(slots)}; give each "
-            "slot one name and one ratio"
+            f"ratio_list has {counted(len(ratios), 'number')} for the slots {', '.join(slots)}; "
+            "give each slot one name and one ratio"
         )
     exact = [Fraction(str(ratio)) for ratio in ratios]  # 0.29 means 29/100
     whole = sum(exact)

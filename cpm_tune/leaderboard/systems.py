@@ -14,6 +14,7 @@ from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.means import cell_of, points
 from cpm_tune.leaderboard.results import System
 from cpm_tune.record import AnyRecord, SystemRecord
+from cpm_tune.sizes import counted
 
 KIND = "outside system"
 
@@ -29,7 +30,7 @@ def data_notes(record: AnyRecord) -> list[str]:
     """What keeps a record's data from being the official one."""
     data = record.spec.data
     notes = ["sample data, not comparable with real results"] if data.sample else []
-    notes += [f"limited to {data.limit} rows a split"] if data.limit else []
+    notes += [f"limited to {counted(data.limit, 'row')} a split"] if data.limit else []
     return notes + (["bad rows skipped"] if data.skip_bad_rows else [])
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from cpm_tune.leaderboard.board import Board, Cell, Column, Row
+from cpm_tune.sizes import counted
 
 QUOTED = "quoted from publications, not measured here"
 
@@ -185,8 +186,9 @@ def as_markdown(board: Board) -> str:
     """An overview a capability, then cost, quoted rows, what columns are, what was left out."""
     lines = ["# Leaderboard", ""]
     lines += [
-        f"{board.n_runs} runs, {len(board.rows)} rows. Scores are means over seeds ± standard "
-        "deviation, in the unit of their metric; the best of a column is bold. Blank: no run.",
+        f"{counted(board.n_runs, 'run')}, {counted(len(board.rows), 'row')}. Scores are means over "
+        "seeds ± standard deviation, in the unit of their metric; the best of a column is bold. "
+        "Blank: no run.",
         "",
     ]
     columns = [c for c in board.columns if any(c.id in row.cells for row in board.rows)]

@@ -163,5 +163,10 @@ def check_keep(config: CPMAntConfig, keep: Mapping[str, int]) -> None:
                 f"{options[kind]} is {n}, but the backbone has {there[kind]}: expected how many of "
                 f"them remain, 0 to {there[kind]}."
             )
+    if not any(keep.values()):
+        raise UserError(
+            "without any sub-block the embeddings alone would remain, which read nothing: keep one "
+            "at least (--attention-layers, --ffn-layers)."
+        )
     if dict(keep) == there:
         raise UserError("that is every sub-block the backbone has: there is nothing to leave out.")

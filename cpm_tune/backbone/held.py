@@ -1,0 +1,40 @@
+"""A backbone as it is to be held: read or drawn, all of it in memory or a part, in 8 bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cpm_tune.backbone.checkpoint import BackboneFolder, LayOut, load_weights, random_backbone
+
+if TYPE_CHECKING:
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+
+
+def hold(
+    folder: BackboneFolder,
+    dtype: torch.dtype,
+    *,
+    random_seed: int | None = None,
+    quantize: str | None = None,
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+    lay_out: LayOut | None = None,
+) -> CPMAnt:
+    """Return a folder's backbone in `dtype`, or with `random_seed` random weights of its shape.
+
+    On the CPU; with at most `limit` bytes in memory at a time, see `open_backbone`. `quantize`
+    "int8": its linear weights in 8 bits. `lay_out`: see `load_weights`. What does not go together
+    is for the caller to refuse (`cpm_tune.placement`).
+    """
+    from cpm_tune.backbone.quantize import quantize_int8
+    from cpm_tune.backbone.streamed import open_backbone
+
+    if random_seed is not None:
+        model = random_backbone(folder.config, random_seed, dtype, lay_out)
+    elif limit is not None:
+        model = open_backbone(folder, dtype, limit=limit, device=device)
+    else:
+        model = load_weights(folder, dtype, lay_out)
+    return quantize_int8(model) if quantize else model
