@@ -1,12 +1,18 @@
-"""`bench` on Ray: a real cluster of two nodes on this machine, one of which is killed."""
+"""`bench` on Ray: a real cluster of two nodes on this machine, one of which is killed; and the
+command line, with a Ray of its own."""
 
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from bench_runs import SETTINGS, results, write_data
+from bench_runs import SETTINGS, results, words, write_data
+from conftest import CLI, REPOSITORY
 from same_runs import assert_same, read_run
 
 from cpm_tune.bench.cells import Cell, make_cells, plan_of
@@ -88,3 +94,49 @@ def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_
     assert {name: here[name] for name in own} == {name: alone[name] for name in own}
     assert_same(read_run(tmp_path / "alone" / bitfit.run_id), read_run(out / bitfit.run_id))
     assert here[f"{bitfit.run_id}/run.json"]["environment"]["world_size"] == 2
+
+
+@pytest.mark.slow
+def test_the_command_on_a_ray_of_its_own_leaves_the_runs_it_would_leave_without(
+    small_backbone: Path, tmp_path: Path, cli: CLI
+) -> None:
+    def given(out: str, *more: str) -> list[str]:
+        said = words(tmp_path / out, write_data(tmp_path / "data"), small_backbone)
+        said += ["--tasks", "lcqmc", "--deltas", "lora,bitfit", "--control", "none"]
+        return [*said, "--set", "run.threads=1", *more]
+
+    def on_ray() -> str:
+        code = [sys.executable, str(REPOSITORY / "tune.py"), *given("ray", "--executor", "ray")]
+        done = subprocess.run(
+            code, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=500
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as own:  # sockets need short paths
+        env = {**os.environ, "HOME": own, "RAY_TMPDIR": own}
+        env = {k: v for k, v in env.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
+        paths = [str(REPOSITORY), env.get("PYTHONPATH", "")]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        said = on_ray()
+        assert "on Ray, 1 CPU and 0 GPU a process" in said
+        assert "finished   2 of 2 cells, 2 of them now" in said
+        made = results(tmp_path / "ray")
+        assert "to do      0" in on_ray()
+    assert cli(*given("local"))[0] == 0
+    assert made == results(tmp_path / "local") == results(tmp_path / "ray")
+    assert sum(name.endswith("run.json") for name in made) == 2
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(
+    small_backbone: Path, tmp_path: Path, cli: CLI
+) -> None:
+    with socket.socket() as taken:  # bound, but it does not listen
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = words(tmp_path / "out", write_data(tmp_path / "data"), small_backbone)
+        said += ["--tasks", "lcqmc", "--executor", "ray", "--ray-address", address]
+        code, _, error = cli(*said)
+    assert code == 2
+    assert error.startswith(f"error: --ray-address {address}: no Ray cluster can be used there (")
+    assert not list((tmp_path / "out").iterdir())

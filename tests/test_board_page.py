@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import board_records as made
 import pytest
+from browser import Page, chromium
 
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.html import as_html, page_data, right, thinned
 from cpm_tune.leaderboard.results import Results, read_folder
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -53,60 +49,8 @@ def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    from selenium.webdriver.chrome.service import Service
-
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium and chromedriver here (Debian: chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--lang=en-US"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    opened.set_window_size(1400, 1000)
-    yield opened
-    opened.quit()
-
-
-class Page:
-    """What a test does with the page."""
-
-    def __init__(self, driver: Any, path: Path) -> None:
-        self.driver = driver
-        driver.get(path.as_uri())
-
-    def js(self, code: str) -> Any:
-        return self.driver.execute_script(f"return {code}")
-
-    def all(self, selector: str) -> list[Any]:
-        found: list[Any] = self.driver.find_elements("css selector", selector)
-        return found
-
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def rows(self) -> list[str]:
-        code = "[...document.querySelectorAll('#table tr[data-row]')].map((r) => r.dataset.row)"
-        said: list[str] = self.js(code)
-        return [name for name in said if not name.startswith("quoted")]
-
-    def column(self, name: str) -> list[float]:
-        """The scores of a column, measured rows, as shown."""
-        code = (
-            "[...document.querySelectorAll('#table tbody:first-of-type .score')]"
-            f".filter((b) => b.ariaLabel.startsWith('{name}: '))"
-            ".map((b) => Number(b.querySelector('b').textContent))"
-        )
-        found: list[float] = self.js(code)
-        return found
-
-    def select(self, control: str, value: str) -> None:
-        from selenium.webdriver.support.ui import Select
-
-        Select(self.one(f"#{control}")).select_by_value(value)
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,13 @@ from cpm_tune.bench.worker import Report
 from cpm_tune.errors import UserError
 
 _PLACINGS = 10
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError if nothing listens at host:port. Ray alone would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d+)", address or "")
+    if found is not None and int(found[2]) < 2**16:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 class _Remote:
@@ -60,12 +69,16 @@ class RayActors:
         self._out, self._threads = out.absolute(), cpus
         self._ours = not ray.is_initialized()
         if self._ours:
+            where = address or os.environ.get("RAY_ADDRESS")
             try:
+                _knock(where)
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
                 said = " ".join(str(error).split())
                 raise UserError(
-                    f"--ray-address {address}: no Ray cluster there ({said})."
+                    f"--ray-address {where or 'auto'}: no Ray cluster can be used there "
+                    f"({said.rstrip('.')}). `ray status` says whether it runs; if it asks for a "
+                    "token, set RAY_AUTH_MODE=token here."
                 ) from error
         room = []
         for node in ray.nodes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ def _tables(argv: Sequence[str], prog: str) -> int:
         f"examples:\n  {prog} leaderboard results\n"
         f"  {prog} leaderboard results --published\n"
         f"  {prog} leaderboard results --format html --out leaderboard.html\n"
+        f"  {prog} leaderboard results --texts --out leaderboard.html\n"
         f"  {prog} leaderboard results --format latex --out leaderboard.tex\n"
         f"  {prog} leaderboard plot results --out figures",
     )
@@ -67,6 +69,20 @@ def _tables(argv: Sequence[str], prog: str) -> int:
         help="html: embed the first N test predictions of a run (default: 20)",
     )
     p.add_argument(
+        "--texts",
+        action=argparse.BooleanOptionalAction,
+        help="html: embed the texts of these examples, too: prompts and options, shortened. Who "
+        "gets the page gets them, and many datasets may not be handed on (default: only those of "
+        "the bundled sample data)",
+    )
+    p.add_argument(
+        "--data",
+        metavar="DIR",
+        type=Path,
+        help="with --texts: where the data is, with a folder for each task (default: where each "
+        "run found it)",
+    )
+    p.add_argument(
         "--include",
         metavar="PATH",
         type=Path,
@@ -80,7 +96,21 @@ def _tables(argv: Sequence[str], prog: str) -> int:
     if args.out is not None and args.out.is_dir():
         raise UserError(f"--out {args.out}: a folder; give the name of a file.")
     style = args.format or by_ending(args.out)
-    text, notes = export(args.results, style, args.published, tuple(args.include), args.predictions)
+    if args.texts is not None and style != "html":
+        p.error("--texts goes with the page: --format html, or --out FILE.html")
+    if args.data is not None and not args.texts:
+        p.error("--data goes with --texts")
+    if args.data is not None and not args.data.is_dir():
+        raise UserError(f"--data {args.data}: there is no such folder.")
+    text, notes = export(
+        args.results,
+        style,
+        published=args.published,
+        include=tuple(args.include),
+        per_run=args.predictions,
+        texts="sample" if args.texts is None else "all" if args.texts else "none",
+        data=args.data,
+    )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if args.out is None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.record import write_atomically
+
+if TYPE_CHECKING:
+    from cpm_tune.leaderboard.texts import Which
 
 ENDINGS = {
     ".txt": "text",
@@ -40,8 +44,13 @@ def export(
     published: bool = False,
     include: tuple[Path, ...] = (),
     per_run: int = 20,
+    texts: Which = "sample",
+    data: Path | None = None,
 ) -> tuple[str, list[str]]:
-    """Return the leaderboard of a folder in a format, and a sentence for each file left out."""
+    """Return the leaderboard of a folder in a format, and a sentence for each file left out.
+
+    `texts` and `data` are of the page alone; see `read_texts`.
+    """
     from cpm_tune.leaderboard import tables
 
     results = read_folder(folder)
@@ -49,9 +58,12 @@ def export(
     if style == "text":
         return _text(folder, results, board), board.left_out
     if style == "html":
-        from cpm_tune.leaderboard.html import as_html
+        from cpm_tune.leaderboard.html import as_html, told
+        from cpm_tune.leaderboard.texts import read_texts
 
-        return as_html(board, results, per_run), board.left_out
+        found = read_texts(*told(board, results, per_run), texts, data, include)
+        page = as_html(board, results, per_run, found)
+        return page, [*board.left_out, *found.notes]
     if style == "latex":
         from cpm_tune.leaderboard.tables_latex import as_latex
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import Found, Results, System
-from cpm_tune.record import RunRecord
+from cpm_tune.leaderboard.texts import Texts
+from cpm_tune.record import AnyRecord, RunRecord
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("base.js", "text.js", "values.js", "table.js", "figures.js", "cell.js", "main.js")
@@ -27,10 +28,13 @@ OPTIONS = 40  # scores of an example
 POINTS = 60  # of a learning curve
 
 
-def as_html(board: Board, results: Results, per_run: int = PER_RUN) -> str:
+def as_html(
+    board: Board, results: Results, per_run: int = PER_RUN, texts: Texts | None = None
+) -> str:
     """The page. Of each run at most `per_run` predictions are embedded, fewer where all runs
-    together would have more than IN_ALL."""
-    data = json.dumps(page_data(board, results, per_run), ensure_ascii=False, separators=(",", ":"))
+    together would have more than IN_ALL, and beside them the texts of their examples, if given."""
+    said = page_data(board, results, per_run, texts)
+    data = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
     script = "(() => {\n'use strict';\n" + "".join(map(_part, SCRIPTS)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
@@ -51,8 +55,21 @@ def _part(name: str) -> str:
     return (PAGE / name).read_text(encoding="utf-8")
 
 
-def page_data(board: Board, results: Results, per_run: int = PER_RUN) -> dict[str, Any]:
-    """What the page is given: the board, each run's learning curve and first test predictions.
+def told(
+    board: Board, results: Results, per_run: int = PER_RUN
+) -> tuple[list[Found | System], int]:
+    """The runs and systems whose predictions are embedded, and how many of each."""
+    shown = {run.run_id for row in board.rows for cell in row.cells.values() for run in cell.runs}
+    runs = [found for found in results.runs if found.record.run_id in shown]
+    found: list[Found | System] = [*runs, *results.systems]
+    return found, min(per_run, IN_ALL // max(1, len(found)))
+
+
+def page_data(
+    board: Board, results: Results, per_run: int = PER_RUN, texts: Texts | None = None
+) -> dict[str, Any]:
+    """What the page is given: the board, each run's learning curve and first test predictions, and
+    the texts of their examples.
 
     Settings of cells are many and equal, so cells hold the number of theirs in `settings`.
     """
@@ -63,15 +80,14 @@ def page_data(board: Board, results: Results, per_run: int = PER_RUN) -> dict[st
             key = json.dumps(cell["settings"], sort_keys=True)
             cell["settings"] = settings.setdefault(key, len(settings))
             _shorten(cell)
-    shown = {run.run_id for row in board.rows for cell in row.cells.values() for run in cell.runs}
-    runs = [found for found in results.runs if found.record.run_id in shown]
-    told: list[Found | System] = [*runs, *results.systems]
-    per_run = min(per_run, IN_ALL // max(1, len(told)))
+    of, per_run = told(board, results, per_run)
+    texts = Texts() if texts is None else texts
     return {
         "board": said,
         "settings": [json.loads(key) for key in settings],
-        "curves": {f.record.run_id: c for f in runs if (c := _curve(f.record))},
-        "predictions": {f.record.run_id: list(_predictions(f, per_run)) for f in told},
+        "curves": {f.record.run_id: c for f in of if (c := _curve(f.record))},
+        "predictions": {f.record.run_id: list(_predictions(f, per_run, texts)) for f in of},
+        "texts": {"sets": texts.sets, "of": texts.of},
     }
 
 
@@ -85,8 +101,8 @@ def _shorten(value: Any) -> None:
             _shorten(one)
 
 
-def _curve(record: RunRecord) -> dict[str, list[float]]:
-    if record.training is None or not record.training.curve:
+def _curve(record: AnyRecord) -> dict[str, list[float]]:
+    if not isinstance(record, RunRecord) or record.training is None or not record.training.curve:
         return {}
     curve = thinned(record.training.curve)
     return {
@@ -104,17 +120,20 @@ def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
     return [points[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
-def _predictions(found: Found | System, most: int) -> Iterator[dict[str, Any]]:
-    """The first predictions of a run's test file; lines that cannot be read are passed over."""
+def _predictions(found: Found | System, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
+    """The first predictions of a run's test file; lines that cannot be read are passed over. `row`
+    is the number of the example in the run's texts."""
     try:
         with (found.folder / "predictions.test.jsonl").open(encoding="utf-8") as file:
-            for line in islice(file, most):
+            for number, line in enumerate(islice(file, most)):
                 try:
                     said = json.loads(line)
                 except ValueError:
                     continue
                 if isinstance(said, dict) and "id" in said:
-                    yield _prediction(said, found.record.ranks_by)
+                    made = _prediction(said, found.record.ranks_by)
+                    row = texts.row(found.record.run_id, number, made["id"])
+                    yield made if row is None else {**made, "row": row}
     except (OSError, UnicodeDecodeError):
         return
 

@@ -3,7 +3,9 @@ function facts(pairs) {
   return el("dl", { class: "facts" }, ...pairs.filter(([, said]) => said).flatMap(([name, said]) => [el("dt", {}, name), el("dd", {}, said)]));
 }
 function value(data) {
-  return typeof data === "string" ? data : JSON.stringify(data);
+  if (typeof data === "string") return data;
+  const numbers = Array.isArray(data) && data.every((v) => typeof v === "number");
+  return numbers ? `[${data.map((v) => Number(v.toFixed(3))).join(", ")}]` : JSON.stringify(data);
 }
 function openCell(row, column) {
   const cell = row.cells[column.id];
@@ -62,21 +64,57 @@ function predictionParts(column, cell) {
     place,
   ];
 }
+// The texts of a prediction's example, where the page has them: its row, with the options' texts.
+function exampleOf(set, prediction) {
+  if (!set || prediction.row === undefined) return null;
+  const row = set.rows[prediction.row];
+  return { ...row, options: row.options || set.options || [], labels: set.labels, slot: set.slot };
+}
+// The prompt, with a mark where an option or the answer stands.
+function promptNode(example) {
+  const slot = example.slot ? el("span", { class: "slot" }, t(example.slot === "option" ? "slotOption" : "slotAnswer")) : null;
+  return el("div", { class: "prompt" }, example.text, slot, example.after || null);
+}
+// A table whose rows narrow screens show as blocks: its roles are said, for the blocks lose them, and
+// every cell has its heading.
+function stacking(table, heads) {
+  const roles = { table: "table", thead: "rowgroup", tbody: "rowgroup", tr: "row", td: "cell", "thead th": "columnheader", "tbody th": "rowheader" };
+  table.setAttribute("role", "table");
+  for (const [selector, role] of Object.entries(roles)) for (const node of table.querySelectorAll(selector)) node.setAttribute("role", role);
+  for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => cell.setAttribute("data-head", heads[i][0]));
+  return table;
+}
+// The text that a label, or the number of an option, stands for; null where it stands for itself.
+function optionText(example, said) {
+  if (!example || !example.options.length) return null;
+  const number = example.labels ? example.labels.indexOf(said) : said;
+  const text = Number.isInteger(number) ? example.options[number] : undefined;
+  return text === undefined || text === said ? null : text;
+}
 function predictions(column, runId, which) {
   const all = DATA.predictions[runId];
   if (!all || !all.length) return [el("p", { class: "quiet" }, t("noPredictions"))];
   const lines = all.filter((p) => !which || p.right === (which === "right"));
   const scored = all.some((p) => p.scores);
+  const set = DATA.texts.sets[DATA.texts.of[runId]];
   const heads = [[t("example"), false], ...(scored ? [[t("options"), false]] : []), [t("prediction"), false], [t("target"), false], [t("verdict"), false]];
   const rows = lines.map((p) => {
+    const example = exampleOf(set, p);
     const taken = p.scores ? p.scores.indexOf(Math.max(...p.scores)) : -1;
-    const scores = el("div", { class: "options" }, ...(p.scores || []).map((s, i) => el("span", { class: i === taken ? "taken" : "" }, `${i}: ${s.toFixed(3)}`)));
+    const named = example !== null && example.options.length > 0;
+    const scores = el("div", { class: named ? "options named" : "options" }, ...(p.scores || []).map((s, i) => el("span", { class: i === taken ? "taken" : "" },
+      `${i}: ${s.toFixed(3)}`, named && example.options[i] !== undefined ? ` ${example.options[i]}` : null)));
     const verdict = p.right === null ? el("span", {}, t("undecided")) : el("span", { class: p.right ? "right" : "wrong" }, t(p.right ? "right" : "wrong"));
-    const text = (data) => el("div", { class: "text" }, value(data));
-    return [p.id, ...(scored ? [scores] : []), text(p.prediction ?? p.text ?? null), text(p.target), verdict];
+    const text = (data) => {
+      const means = optionText(example, data);
+      return el("div", { class: "text" }, value(data), means === null ? null : el("div", { class: "quiet" }, means));
+    };
+    const name = example === null ? p.id : el("div", {}, el("div", { class: "quiet small" }, p.id), promptNode(example));
+    return [name, ...(scored ? [scores] : []), text(p.prediction ?? p.text ?? null), text(p.target), verdict];
   });
+  const table = plainTable(t("predictions"), heads, rows);
   return [
-    el("p", { class: "quiet small" }, t("embedded", all.length, column.n)),
-    el("div", { class: "scroll" }, plainTable(t("predictions"), heads, rows)),
+    el("p", { class: "quiet small" }, t("embedded", all.length, column.n), set ? (language === "zh" ? "" : " ") + t(set.slot ? "asPrompts" : "asFields") : null),
+    el("div", { class: set ? "scroll with-texts" : "scroll", role: "region", tabindex: "0", "aria-label": t("predictions") }, set ? stacking(table, heads) : table),
   ];
 }

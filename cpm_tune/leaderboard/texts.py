@@ -1,0 +1,190 @@
+"""The texts behind embedded predictions: the rows that runs were tested on, read back.
+
+A record says which test file it had (path and fingerprint) and with which template; predictions
+stand in the order of that file. Runs on the same rows share one set of texts. Nothing is shown that
+is not of the very file; what cannot be read back is a note, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from cpm_tune.data.files import SplitFile, checked_rows, find_splits, sample_folder
+from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.results import Found, System
+from cpm_tune.plan import data_folder
+from cpm_tune.record import AnyRecord, RunRecord
+from cpm_tune.registry import load_task
+from cpm_tune.spec import RunSpec
+from cpm_tune.task import Choice, Options, Rank, Row, Task, Template
+
+Which = Literal["all", "sample", "none"]
+EXAMPLES = 2_000  # of all sets together
+FIELD = 300  # characters of a field
+PROMPT = 1_500  # of all that stands before the answer
+OPTIONS = 40  # of an example
+OPTION_TEXTS = 800  # characters of an example's options together
+
+
+@dataclass
+class Texts:
+    """`sets` are what the page is given, `of` maps a run to the number of its set; `ids` holds the
+    ids of a set's rows. `notes` grow where a run's predictions are not of its rows."""
+
+    sets: list[dict[str, Any]] = field(default_factory=list)
+    of: dict[str, int] = field(default_factory=dict)
+    ids: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def row(self, run_id: str, number: int, name: str) -> int | None:
+        """The row of a run's prediction `number` with the id `name`; None where there is none."""
+        ids = self.ids[self.of[run_id]] if run_id in self.of else []
+        if number >= len(ids):
+            return None
+        if ids[number] == name:
+            return number
+        said = f"{run_id}: examples whose ids are not those of the data are shown without texts."
+        if said not in self.notes:
+            self.notes.append(said)
+        return None
+
+
+def read_texts(
+    told: Sequence[Found | System],
+    per_run: int,
+    which: Which,
+    data: Path | None = None,
+    include: Sequence[Path] = (),
+) -> Texts:
+    """The texts of the first `per_run` test rows of each run, fewer where all sets together would
+    have more than EXAMPLES.
+
+    `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or holds a
+    folder for each task) with data that is no longer where a record says.
+    """
+    texts = Texts()
+    groups: dict[tuple[Any, ...], list[AnyRecord]] = {}
+    for record in (found.record for found in told):
+        if which == "all" or (which == "sample" and record.spec.data.sample):
+            groups.setdefault(_key(record), []).append(record)
+    most = min(per_run, EXAMPLES // max(1, len(groups)))
+    if not most:
+        return texts
+    for records in groups.values():
+        first = records[0]
+        try:
+            task = load_task(first.spec.task, include)
+            file = _find(task, records, data, which)
+            bad: list[str] | None = [] if first.spec.data.skip_bad_rows else None
+            rows = list(islice(checked_rows(task, file, bad), most))
+        except (UserError, OSError, UnicodeDecodeError) as error:
+            said = f"{first.spec.task}: examples are shown without texts: {error}"
+            texts.notes += [said] if said not in texts.notes else []
+            continue
+        texts.of |= {record.run_id: len(texts.sets) for record in records}
+        texts.sets.append(_set(task, _template(task, first), rows))
+        texts.ids.append([row["id"] for row in rows])
+    return texts
+
+
+def _key(record: AnyRecord) -> tuple[Any, ...]:
+    """Equal for records whose examples look the same."""
+    spec = record.spec
+    template = spec.template_sha256 if isinstance(spec, RunSpec) else None
+    return spec.task, spec.data.test, spec.data.skip_bad_rows, spec.data.sample, template
+
+
+def _template(task: Task, record: AnyRecord) -> Template | None:
+    """The template of a run, if it is still the same; a system outside has none."""
+    if not isinstance(record, RunRecord):
+        return None
+    found = task.template(record.spec.template)
+    return found if found and found.sha256 == record.spec.template_sha256 else None
+
+
+def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Which) -> SplitFile:
+    """The test split that these records had, wherever one of them found it; UserError if it is not
+    there, or another one is."""
+    wanted = records[0].spec.data
+    paths = dict.fromkeys(r.data["test"].path for r in records if "test" in r.data)
+    said = next(iter(paths), "the test file")
+    places = [sample_folder(task)] if wanted.sample else []
+    if data is not None:
+        places.append(data_folder(task, data))
+    elif which == "all":
+        places += dict.fromkeys(folder for path in paths for folder in _folders(task, path))
+    other = None
+    for place in places:
+        try:
+            found = find_splits(task, place, ("test",))["test"]
+        except UserError:
+            continue
+        if found.sha256 == wanted.test:
+            return found
+        other = other or found
+    if other is not None:
+        raise UserError(f"{other.path} is not the file that was tested on; its sha256 differs.")
+    where = said if data is None else f"{said} of the records is not in --data {data}"
+    raise UserError(
+        f"{where}." if data is not None else f"{where} is not there any more; see --data DIR."
+    )
+
+
+def _folders(task: Task, path: str) -> Iterator[Path]:
+    """The folders that a split of the task can have been found in, by the path of its file (the
+    first of several)."""
+    first = Path(path) if Path(path).is_file() else Path(path.split(", ")[0])
+    accepted = task.files.names["test"]
+    names = [name for one in accepted for name in ((one,) if isinstance(one, str) else one)]
+    for depth in sorted({name.count("/") for name in names}):
+        if depth < len(first.parents):
+            yield first.parents[depth]
+
+
+def _set(task: Task, template: Template | None, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the page is told of the rows; `slot` says what stands between `text` and `after`."""
+    made: dict[str, Any] = {"rows": [_example(task, template, row) for row in rows]}
+    if template is not None:
+        made["slot"] = "option" if template.by_option else "answer"
+    if isinstance(task.answer, Choice) and template is not None:
+        made["labels"] = list(task.answer.labels)
+        made["options"] = _options(template.options)
+    return made
+
+
+def _example(task: Task, template: Template | None, row: Row) -> dict[str, Any]:
+    answer = task.answer
+    own = answer.options if isinstance(answer, Options | Rank) else None
+    if template is None:
+        parts = [f"{name}: {_field(row[name], joined=True)}" for name in task.shown]
+        made = {"text": _cut("\n".join(parts), PROMPT)}
+    else:
+        kept = {n: _field(row[n], end=n in template.keep_end) for n in template.fields}
+        before, _, after = template.render(kept, "")
+        made = {"text": _cut(before, PROMPT)}
+        if after:
+            made["after"] = _cut(after, FIELD)
+    return made if own is None else {**made, "options": _options(row[own])}
+
+
+def _field(value: Any, end: bool = False, joined: bool = False) -> Any:
+    """A field of a row within its bound, as the template will have it."""
+    if isinstance(value, str):
+        return _cut(value, FIELD, end)
+    texts = _options(value)
+    return " / ".join(texts) if joined else texts
+
+
+def _options(texts: Sequence[str]) -> list[str]:
+    kept = list(texts[:OPTIONS])
+    return [_cut(text, max(20, OPTION_TEXTS // len(kept))) for text in kept]
+
+
+def _cut(text: str, most: int, end: bool = False) -> str:
+    if len(text) <= most:
+        return text
+    return f"…{text[len(text) - most :]}" if end else f"{text[:most]}…"

@@ -1,0 +1,280 @@
+"""The page's examples: their texts beside predictions, whose they are, and where they end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_runs import write_data
+from browser import Page, chromium
+from conftest import CLI, write_jsonl
+
+from cpm_tune.cli import main
+from cpm_tune.data.files import sample_folder
+from cpm_tune.leaderboard import texts as bounds
+from cpm_tune.leaderboard.results import read_folder
+from cpm_tune.leaderboard.texts import read_texts
+from cpm_tune.registry import load_task
+
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+LONG = "长" * 4_000
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) -> Path:
+    """A folder with `data` (hostile and long texts among it), and `results`: zero-shot runs on it
+    and on sample data, and a system outside."""
+    folder = tmp_path_factory.mktemp("texts")
+    data = write_data(folder / "data")
+    for task, field in (("lcqmc", "sentence1"), ("ccpm", "translation")):
+        rows = read_lines(data / task / "test.jsonl")
+        rows[1][field], rows[2][field] = HOSTILE, LONG
+        if task == "ccpm":
+            rows[3]["choices"] = [HOSTILE, LONG, "秋", "冬"]
+        write_jsonl(data / task / "test.jsonl", rows)
+    common = ["--delta", "none", "--backbone", str(small_backbone), "--quiet"]
+    out = ["--out", str(folder / "results")]
+    for task in ("lcqmc", "ccpm"):
+        assert main(["--task", task, "--data", str(data), *common, *out]) == 0
+    assert main(["--task", "math23k", "--limit", "3", *common, *out]) == 0
+    answers = str(data / "ccpm" / "test.jsonl")
+    words = ["score", "--task", "ccpm", "--data", str(data), "--predictions", answers]
+    assert main([*words, "--name", "outside", *out]) == 0
+    return folder
+
+
+def page_of(cli: CLI, place: Path, *more: str) -> tuple[dict[str, Any], str]:
+    """The data of the page that the command writes, and the command's notes."""
+    path = place / "page.html"
+    code, _, said = cli("leaderboard", str(place / "results"), "--out", str(path), *more)
+    assert code == 0, said
+    found = path.read_text(encoding="utf-8").split('id="data">', 1)[1].split("</script>", 1)[0]
+    data: dict[str, Any] = json.loads(found)
+    return data, said
+
+
+def examples(data: dict[str, Any], task: str, delta: str = "none") -> list[Any]:
+    """The texts of a run, in the order of its predictions; None where there are none."""
+    (run,) = (name for name in data["predictions"] if name.startswith(f"{task}.{delta}."))
+    sets, number = data["texts"]["sets"], data["texts"]["of"].get(run)
+    lines = data["predictions"][run]
+    return [None if number is None else sets[number]["rows"][line["row"]] for line in lines]
+
+
+def test_examples_are_the_rows_of_the_file_in_their_template(cli: CLI, place: Path) -> None:
+    data, said = page_of(cli, place, "--texts")
+    assert said == ""
+    rows = read_lines(place / "data" / "lcqmc" / "test.jsonl")
+    shown = examples(data, "lcqmc")
+    assert len(shown) == len(rows) == 8
+    for row, example in zip(rows, shown, strict=True):
+        first = row["sentence1"]
+        first = first if len(first) <= 300 else first[:300] + "…"
+        assert example == {"text": f"{first}和{row['sentence2']}的意思", "after": "[是否正确]"}
+    number = next(n for run, n in data["texts"]["of"].items() if run.startswith("lcqmc"))
+    made = data["texts"]["sets"][number]
+    assert (made["labels"], made["options"]) == ([0, 1], ["不同", "相同"])
+
+
+def test_options_of_a_row_are_there_and_bounded(cli: CLI, place: Path) -> None:
+    data, _ = page_of(cli, place, "--texts")
+    shown = examples(data, "ccpm")
+    assert shown[0]["options"] == list("春夏秋冬")
+    assert shown[3]["options"] == [HOSTILE, "长" * 200 + "…", "秋", "冬"]
+
+
+def test_a_system_outside_is_shown_by_fields(cli: CLI, place: Path) -> None:
+    data, _ = page_of(cli, place, "--texts")
+    row = read_lines(place / "data" / "ccpm" / "test.jsonl")[0]
+    first = examples(data, "ccpm", "outside")[0]
+    assert first["text"] == f"translation: {row['translation']}\nchoices: 春 / 夏 / 秋 / 冬"
+
+
+def test_only_sample_data_is_shown_unasked_and_nothing_where_it_is_refused(
+    cli: CLI, place: Path
+) -> None:
+    data, said = page_of(cli, place)
+    assert said == ""
+    assert [run.partition(".")[0] for run in data["texts"]["of"]] == ["math23k"]
+    raw = (sample_folder(load_task("math23k")) / "test.jsonl").read_text(encoding="utf-8")
+    assert all(
+        example["text"].split("\n")[0][:20] in raw.replace("\\n", "\n")
+        for example in examples(data, "math23k")
+    )
+    assert examples(data, "lcqmc") == [None] * 8
+    refused, _ = page_of(cli, place, "--no-texts")
+    assert refused["texts"] == {"sets": [], "of": {}}
+
+
+def test_data_that_is_gone_or_another_is_one_note_and_the_page_still_comes(
+    cli: CLI, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "results", tmp_path / "results")
+    moved, data = tmp_path / "moved", place / "data"
+    data.rename(moved)
+    try:
+        found, said = page_of(cli, place, "--texts")
+        assert said.count("\n") == 2, "one for each data, not for each run"
+        where = data / "ccpm" / "test.jsonl"
+        note = "note: ccpm: examples are shown without texts:"
+        assert f"{note} {where} is not there any more; see --data DIR." in said
+        assert examples(found, "ccpm") == [None] * 8
+        assert all(example for example in examples(found, "math23k"))
+        found, said = page_of(cli, place, "--texts", "--data", str(moved))
+        assert said == ""
+        assert all(example for example in examples(found, "ccpm"))
+        rows = read_lines(moved / "ccpm" / "test.jsonl")
+        changed = tmp_path / "changed" / "ccpm"
+        changed.mkdir(parents=True)
+        write_jsonl(changed / "test.jsonl", rows[::-1])
+        found, said = page_of(cli, place, "--texts", "--data", str(changed.parent))
+        file = changed / "test.jsonl"
+        assert f"{note} {file} is not the file that was tested on; its sha256 differs." in said
+        assert examples(found, "ccpm") == [None] * 8
+    finally:
+        moved.rename(data)
+
+
+def test_a_second_run_on_a_copy_of_the_data_says_where_it_is(
+    cli: CLI, place: Path, tmp_path: Path, small_backbone: Path
+) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    words = ["--task", "lcqmc", "--delta", "none", "--backbone", str(small_backbone), "--quiet"]
+    for path, length in zip(paths, ("64", "48"), strict=True):
+        shutil.copytree(place / "data" / "lcqmc", path)
+        more = ["--data", str(path), "--set", f"encode.max_length={length}"]
+        assert main([*words, *more, "--out", str(tmp_path / "results")]) == 0
+    for gone in paths:
+        gone.rename(tmp_path / "away")
+        data, said = page_of(cli, tmp_path, "--texts")
+        assert said == ""
+        assert len(data["texts"]["of"]) == 2
+        (tmp_path / "away").rename(gone)
+
+
+def test_predictions_of_other_ids_have_no_texts(cli: CLI, place: Path) -> None:
+    (run,) = (place / "results").glob("lcqmc.*")
+    file = run / "predictions.test.jsonl"
+    before = file.read_text(encoding="utf-8")
+    lines = before.splitlines(keepends=True)
+    file.write_text("".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")
+    try:
+        data, said = page_of(cli, place, "--texts")
+    finally:
+        file.write_text(before, encoding="utf-8")
+    assert said.count("whose ids are not those of the data") == 1
+    rows = [line.get("row") for line in data["predictions"][run.name]]
+    assert rows == [None, None, *range(2, 8)]
+
+
+def test_texts_of_a_page_are_bounded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = read_folder(place / "results")
+    told = (*results.runs, *results.systems)
+    monkeypatch.setattr(bounds, "EXAMPLES", 9)
+    made = read_texts(told, 20, "all")
+    assert [len(one["rows"]) for one in made.sets] == [2, 2, 2, 2]
+    monkeypatch.setattr(bounds, "EXAMPLES", 3)
+    assert read_texts(told, 20, "all").sets == []
+    longest = bounds.PROMPT + bounds.FIELD + bounds.OPTION_TEXTS + 20 * bounds.OPTIONS + 100
+    monkeypatch.undo()
+    for one in read_texts(told, 20, "all").sets:
+        assert all(len(json.dumps(row, ensure_ascii=False)) < longest for row in one["rows"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--texts", "--out", "board.md"], "--texts goes with the page"),
+        (["--no-texts"], "--texts goes with the page"),
+        (["--data", "x", "--out", "board.html"], "--data goes with --texts"),
+        (["--texts", "--data", "x", "--out", "board.html"], "x: there is no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    cli: CLI, place: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(place)
+    code, _, error = cli("leaderboard", "results", *words)
+    assert code == 2
+    assert said in error
+    assert not list(place.glob("board.*"))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(browser: Any, cli: CLI, place: Path) -> Page:
+    page_of(cli, place, "--texts")
+    return Page(browser, place / "page.html")
+
+
+def open_cell(opened: Page, column: str, delta: str = "none") -> list[Any]:
+    """Open a cell by keyboard; return the rows of its predictions."""
+    from selenium.webdriver.common.keys import Keys
+
+    (row,) = (r for r in opened.all("#table tr[data-row]") if delta in r.text)
+    (cell,) = (
+        b
+        for b in row.find_elements("css selector", ".score")
+        if b.get_attribute("aria-label").startswith(f"{column}: ")
+    )
+    cell.send_keys(Keys.ENTER)
+    return opened.all("#predictions tbody tr")
+
+
+def test_a_cell_shows_its_examples_with_options_and_answers(opened: Page, place: Path) -> None:
+    (run,) = (place / "results").glob("lcqmc.*")
+    lines = read_lines(run / "predictions.test.jsonl")
+    said = ("不同", "相同")
+    shown = open_cell(opened, "lcqmc")
+    for row, line in zip(shown, lines, strict=True):
+        options = [node.text for node in row.find_elements("css selector", ".options span")]
+        assert options == [f"{i}: {s:.3f} {said[i]}" for i, s in enumerate(line["scores"])]
+        texts = [node.text.split("\n") for node in row.find_elements("css selector", ".text")]
+        assert texts == [[str(n), said[n]] for n in (line["prediction"], line["target"])]
+    assert "猫怎么养和如何养鸟的意思option[是否正确]" in shown[0].text
+    opened.driver.find_element("css selector", "#cell-close").click()
+    opened.one("#lang-zh").click()
+    assert "选项" in open_cell(opened, "lcqmc", "none")[0].text
+
+
+def test_texts_with_markup_are_shown_as_text(opened: Page) -> None:
+    for column, delta in (("lcqmc", "none"), ("ccpm", "none"), ("ccpm", "outside")):
+        assert HOSTILE in open_cell(opened, column, delta)[1].text
+        if column == "ccpm":
+            assert HOSTILE in opened.one("#predictions").text.split("…", 1)[1]
+        assert not opened.all("img")
+        assert opened.js("window.hacked") is None
+        opened.one("#cell-close").click()
+    assert opened.driver.get_log("browser") == []
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_examples_fit_the_window_and_stay_a_table(opened: Page, width: int) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    opened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        shown = open_cell(opened, "ccpm")
+        for node in ("#cell", "#predictions .scroll"):
+            assert opened.js(f"document.querySelector('{node}').scrollWidth") <= opened.js(
+                f"document.querySelector('{node}').clientWidth"
+            )
+        assert [node.aria_role for node in (shown[0], opened.one("#predictions table"))] == [
+            "row",
+            "table",
+        ]
+        assert opened.js("document.querySelector('#predictions .scroll').tabIndex") == 0
+    finally:
+        opened.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
