@@ -136,6 +136,10 @@ class Backbone:
         from cpm_tune.record import FILE
         from cpm_tune.rerun import finished_record, read_saved
 
+        if not isinstance(folder, str | PathLike) or not str(folder):
+            raise UserError(
+                f"load_delta: {folder!r} is no path; give a run's folder, or a delta's."
+            )
         place = Path(folder)
         if not place.is_dir():
             raise UserError(f"{place}: there is no such folder; give a run's, or a delta's.")

@@ -110,6 +110,7 @@ CHANGES: dict[str, Callable[[ct.Backbone, Path], Any]] = {
         for change in (_cut, _of_another_rank, _of_other_modules, _of_another_backbone)
     },
     "nowhere": lambda b, place: b.load_delta(place / "nowhere"),
+    "no path": lambda b, _: b.load_delta(None),
     "no such module": lambda b, _: b.insert_delta("lora", modified_modules=["project_z"]),
     "a text of nothing": lambda b, _: b.insert_delta(
         "soft_prompt", token_init="text", init_text="龘€"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backbone_oracle import rewrite_json
 from bench_runs import write_data
 from browser import Page, chromium
 from conftest import CLI, write_jsonl
@@ -18,6 +19,7 @@ from cpm_tune.data.files import sample_folder
 from cpm_tune.leaderboard import texts as bounds
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.texts import read_texts
+from cpm_tune.paths import file_sha256
 from cpm_tune.registry import load_task
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -166,13 +168,34 @@ def test_predictions_of_other_ids_have_no_texts(cli: CLI, place: Path) -> None:
     before = file.read_text(encoding="utf-8")
     lines = before.splitlines(keepends=True)
     file.write_text("".join([lines[1], lines[0], *lines[2:]]), encoding="utf-8")
+    record = run / "run.json"
+    recorded = record.read_text(encoding="utf-8")
+    hashes = json.loads(recorded)["predictions"]
+    rewrite_json(record, predictions={**hashes, file.name: file_sha256(file)})
     try:
         data, said = page_of(cli, place, "--texts")
     finally:
         file.write_text(before, encoding="utf-8")
+        record.write_text(recorded, encoding="utf-8")
     assert said.count("whose ids are not those of the data") == 1
     rows = [line.get("row") for line in data["predictions"][run.name]]
     assert rows == [None, None, *range(2, 8)]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_predictions_that_are_not_the_record_s_are_not_shown(
+    cli: CLI, place: Path, gone: bool
+) -> None:
+    (file,) = (place / "results").glob("lcqmc.none.*/predictions.test.jsonl")
+    whole = file.read_bytes()
+    try:
+        file.unlink() if gone else file.write_bytes(whole[: len(whole) // 2])
+        data, said = page_of(cli, place, "--texts")
+    finally:
+        file.write_bytes(whole)
+    assert data["predictions"][file.parent.name] == []
+    assert f"{file}: not shown" in said
+    assert said.count("\n") == 1
 
 
 def test_texts_of_a_page_are_bounded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

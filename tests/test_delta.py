@@ -3,6 +3,7 @@ test_delta_guarantees.py; what each computes: test_delta_methods.py."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,32 @@ def test_a_damaged_delta_is_refused(tmp_path: Path, damage: str) -> None:
     insert(backbone(), LORA, SHA, seed=1).save(tmp_path)
     path = tmp_path / damage
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(UserError, match="no readable delta"):
+    with pytest.raises(UserError, match=f"{damage}: cannot be read as"):
+        load_delta(tmp_path, backbone(), SHA)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("[]", "delta.json: is no object; expected an object with backbone_sha256, config"),
+        ('{"backbone_sha256": "x"}', "delta.json: has no 'config'"),
+        ('{"backbone_sha256": "x", "config": [1]}', "expected a text and an object"),
+        ('{"backbone_sha256": 5, "config": {}}', "expected a text and an object"),
+    ],
+)
+def test_a_delta_whose_config_is_none(tmp_path: Path, said: str, expected: str) -> None:
+    insert(backbone(), LORA, SHA, seed=1).save(tmp_path)
+    (tmp_path / "delta.json").write_text(said)
+    with pytest.raises(UserError, match=expected):
+        load_delta(tmp_path, backbone(), SHA)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(math.nan, "NaN or inf"), (1, "torch.int64")])
+def test_a_delta_of_no_numbers(tmp_path: Path, value: float, expected: str) -> None:
+    state = insert(backbone(), LORA, SHA, seed=1).state()
+    odd = {name: torch.full(tensor.shape, value) for name, tensor in state.items()}
+    insert(backbone(), LORA, SHA, seed=1).save(tmp_path, odd)
+    with pytest.raises(UserError, match=expected):
         load_delta(tmp_path, backbone(), SHA)
 
 

@@ -64,7 +64,10 @@ MISTAKES = {
     "no folder for the output": (["今天", "--out", "/nowhere/x"], "there is no folder /nowhere"),
     "a folder as output": (["今天", "--out", "/tmp"], "--out /tmp is a folder"),
     "an absent delta": (["今天", "--delta-from", "/nowhere"], "there is no such folder"),
-    "a folder without a delta": (["今天", "--delta-from", "/usr"], "no readable delta"),
+    "a folder without a delta": (
+        ["今天", "--delta-from", "/usr"],
+        "no delta that can be read, delta.json is missing",
+    ),
     "no batch": (["今天", "--batch-tokens", "0"], "--batch-tokens is 0"),
 }
 

@@ -33,10 +33,9 @@ def leaderboard(argv: Sequence[str], prog: str) -> int:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError(text)
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}', expected a whole number from 0 on")
+    return int(text)
 
 
 def _tables(argv: Sequence[str], prog: str) -> int:

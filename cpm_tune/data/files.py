@@ -212,7 +212,9 @@ def records_with_rows(
                 checked = {"id": name if _is_utf8(name) else str(number), **check(where, row)}
             except UserError as error:
                 if bad is None:
-                    raise UserError(f"{error} Mend it, or drop it with --skip-bad-rows.") from None
+                    raise UserError(
+                        f"{error} Mend it, or drop it with --skip-bad-rows (tune, bench)."
+                    ) from None
                 bad.append(str(error))
             else:
                 kept.append(checked)

@@ -24,6 +24,7 @@ from cpm_tune.delta.config import (
 )
 from cpm_tune.delta.merge import lora_modules
 from cpm_tune.delta.modules import matched_modules
+from cpm_tune.delta.stored import read_stored
 from cpm_tune.errors import UserError
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -81,17 +82,9 @@ def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Ten
     Raises UserError for other methods, variants of LoRA that add more than B A, and keys that are
     not modules of this backbone.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        values = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / PEFT_WEIGHTS)
-        kind, rank, alpha = values["peft_type"], values["r"], values["lora_alpha"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"{folder}: no readable LoRA of PEFT ({PEFT_CONFIG} and {PEFT_WEIGHTS}): {error}"
-        ) from error
+    keys = ("peft_type", "r", "lora_alpha")
+    values, tensors = read_stored(folder / PEFT_CONFIG, folder / PEFT_WEIGHTS, keys)
+    kind, rank, alpha = (values[key] for key in keys)
     if kind != "LORA":
         raise UserError(f"{folder / PEFT_CONFIG}: peft_type is {kind!r}, expected LORA.")
     for key, plain in _PLAIN.items():

@@ -27,6 +27,7 @@ from cpm_tune.delta.config import (
     SoftPromptConfig,
     parse_config,
 )
+from cpm_tune.delta.stored import read_stored
 from cpm_tune.errors import UserError
 
 WEIGHTS, CONFIG = "delta.safetensors", "delta.json"
@@ -103,19 +104,13 @@ class Delta:
 
 def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
     """A saved delta's config and tensors; raise UserError if it belongs to another backbone."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        owner, config = about["backbone_sha256"], about["config"]
-        state = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
+    about, state = read_stored(folder / CONFIG, folder / WEIGHTS, ("backbone_sha256", "config"))
+    owner, config = about["backbone_sha256"], about["config"]
+    if not isinstance(owner, str) or not isinstance(config, dict):
         raise UserError(
-            f"{folder}: no readable delta ({WEIGHTS} and {CONFIG}: {said}); give a run's folder, "
-            "a saved delta's, or PEFT's."
-        ) from error
+            f"{folder / CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; expected a "
+            "text and an object."
+        )
     check_owner(folder, owner, backbone_sha256)
     return parse_config(config, str(folder / CONFIG)), state
 

@@ -17,6 +17,8 @@ from typing import Any
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import Found, Results, System
 from cpm_tune.leaderboard.texts import Texts
+from cpm_tune.paths import file_sha256
+from cpm_tune.predictions import predictions_file
 from cpm_tune.record import AnyRecord, RunRecord
 
 PAGE = Path(__file__).with_name("page")
@@ -122,9 +124,15 @@ def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
 
 def _predictions(found: Found | System, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
     """The first predictions of a run's test file; lines that cannot be read are passed over. `row`
-    is the number of the example in the run's texts."""
+    is the number of the example in the run's texts. None, and a note, if the file is not the one
+    that the record has."""
+    name = predictions_file("test")
+    path, wanted = found.folder / name, found.record.predictions.get(name)
     try:
-        with (found.folder / "predictions.test.jsonl").open(encoding="utf-8") as file:
+        if wanted is not None and file_sha256(path) != wanted:
+            texts.notes.append(f"{path}: not shown, its sha256 is not the record's.")
+            return
+        with path.open(encoding="utf-8") as file:
             for number, line in enumerate(islice(file, most)):
                 try:
                     said = json.loads(line)
@@ -134,8 +142,9 @@ def _predictions(found: Found | System, most: int, texts: Texts) -> Iterator[dic
                     made = _prediction(said, found.record.ranks_by)
                     row = texts.row(found.record.run_id, number, made["id"])
                     yield made if row is None else {**made, "row": row}
-    except (OSError, UnicodeDecodeError):
-        return
+    except (OSError, UnicodeDecodeError) as error:
+        if wanted is not None:
+            texts.notes.append(f"{path}: not shown ({error}).")
 
 
 def _prediction(said: Mapping[str, Any], metric: str) -> dict[str, Any]:
