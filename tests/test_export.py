@@ -106,9 +106,7 @@ def test_what_peft_or_its_variants_cannot_say_is_a_sentence(tmp_path: Path) -> N
     short = backbone(mask_modules=((True, False), (False, True)))
     with pytest.raises(UserError, match="has every sub-block"):
         write_peft(tmp_path, short, LoraConfig(), {})
-    with pytest.raises(
-        UserError, match="no delta that can be read, adapter_config.json is missing"
-    ):
+    with pytest.raises(UserError, match="no delta that can be read, adapter_config"):
         read_peft(tmp_path, model)
     delta = insert(model, LoraConfig(), SHA, seed=1)
     write_peft(tmp_path, model, LoraConfig(), delta.state())
