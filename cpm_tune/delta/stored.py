@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.backbone.checkpoint import is_finite
 from cpm_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def read_stored(
     Raises UserError for a file that is absent or broken, and for tensors that are not of finite
     floating-point numbers.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -45,6 +45,6 @@ def read_stored(
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise UserError(f"{weights}: {name} is {tensor.dtype}, expected floating point.")
-        if not bool(torch.isfinite(tensor).all()):
+        if not is_finite(tensor):
             raise UserError(f"{weights}: {name} holds NaN or inf; this delta is broken.")
     return values, tensors
