@@ -2,12 +2,12 @@
 
     python scripts/compare_deltas.py --out DIR [--max-steps 300] [--jobs 2] [--write]
 
-First each delta is tuned once (the first seed) on every task with several multiples of the task's
-learning rate, and the multiple with the best mean rank on dev is taken. Then it is tuned with the
-other seeds. Every run is an ordinary one in DIR/runs, in a process of its own so that its peak
-memory is its own. Finished runs are not run again: interrupt this and start it again at will.
-DIR/deltas.md holds both tables as far as they are known; --write puts the chosen multiples into
-delta_configs/.
+First each delta is tuned once (the first seed) on every task with three multiples of the task's
+learning rate; while the multiple with the best mean rank on dev is the smallest or largest tried,
+the next one on the ladder is tried too. Then the delta is tuned with the other seeds. Every run is
+an ordinary one in DIR/runs, in a process of its own so that its peak memory is its own. Finished
+runs are not run again: interrupt this and start it again at will. DIR/deltas.md holds both tables
+as far as they are known; --write puts the chosen multiples into delta_configs/.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from cpm_tune.registry import load_preset, load_task, preset_files
 from cpm_tune.run import finished
 
 TASKS = ("ccpm", "clozet", "wantwords")  # sample tasks that the embedded backbone can learn
-FACTORS = {
-    "full": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "soft_prompt": (1.0, 3.0, 10.0, 30.0, 100.0),
-    "prefix": (0.3, 1.0, 3.0, 10.0, 30.0),
+LADDER = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+FIRST = {  # the multiples that are tried in any case
+    "full": (0.03, 0.1, 0.3),
+    "soft_prompt": (3.0, 10.0, 30.0),
+    "prefix": (1.0, 3.0, 10.0),
 }
-OTHERS = (0.1, 0.3, 1.0, 3.0, 10.0)
+OTHERS = (0.3, 1.0, 3.0)
 PRELOADED = (
     *("cpm_tune.session", "cpm_tune.train", "cpm_tune.score", "cpm_tune.data.store"),
     *("cpm_tune.delta.models", "datasets", "scipy.stats"),
@@ -58,8 +59,15 @@ class Plan:
     max_steps: int
 
     def factors_of(self, delta: str) -> tuple[float, ...]:
-        """The multiples of the task's learning rate that are tried."""
-        return self.factors or FACTORS.get(delta, OTHERS)
+        """The multiples of the task's learning rate: the first ones, and those that have run."""
+        if self.factors:
+            return self.factors
+        first = FIRST.get(delta, OTHERS)
+        return tuple(f for f in LADDER if f in first or self.has_run(delta, f))
+
+    def has_run(self, delta: str, factor: float) -> bool:
+        """Is the first seed finished with this multiple on every task?"""
+        return all(self.record(self.request(t, delta, self.seeds[0], factor)) for t in self.tasks)
 
     def request(self, task: str, delta: str, seed: int, factor: float) -> Request:
         """One run: the task's own recipe, with a limit of steps and a learning rate."""
@@ -157,6 +165,32 @@ def best_factor(scores: dict[float, list[ScoreRecord | None]]) -> float | None:
             better = sum(other > own for other in signed)
             ranks[factor] += better + (signed.count(own) - 1) / 2
     return min(scores, key=lambda factor: (ranks[factor], factor))
+
+
+def next_factor(plan: Plan, delta: str) -> float | None:
+    """The step of the ladder beyond the best multiple, if that is at the edge of what was tried."""
+    tried, best = plan.factors_of(delta), best_factor(dev_scores(plan, delta))
+    if plan.factors or best is None:
+        return None
+    beyond = LADDER.index(best) + {tried[0]: -1, tried[-1]: 1}.get(best, 0)
+    return LADDER[beyond] if 0 <= beyond < len(LADDER) and LADDER[beyond] not in tried else None
+
+
+def sweep(plan: Plan, jobs: int) -> int:
+    """Tune every delta with the first seed until its best multiple is known; return failures."""
+    wanted = [(delta, factor) for delta in plan.deltas for factor in plan.factors_of(delta)]
+    while wanted:
+        requests = [
+            plan.request(task, delta, plan.seeds[0], factor)
+            for delta, factor in wanted
+            for task in plan.tasks
+        ]
+        failed = run_all(plan, requests, jobs, "learning rates")
+        if failed:
+            return failed
+        beyond = [(delta, next_factor(plan, delta)) for delta in plan.deltas]
+        wanted = [(delta, factor) for delta, factor in beyond if factor is not None]
+    return 0
 
 
 @dataclass(frozen=True)
@@ -298,13 +332,7 @@ def write_presets(chosen: dict[str, float | None]) -> None:
 def compare(plan: Plan, out: Path, jobs: int) -> tuple[dict[str, float | None], int]:
     """Do all runs and write the report; return the chosen factors and the number of failures."""
     failed = run_all(plan, [plan.zero_shot(task) for task in plan.tasks], jobs, "zero-shot")
-    sweep = [
-        plan.request(task, delta, plan.seeds[0], factor)
-        for delta in plan.deltas
-        for task in plan.tasks
-        for factor in plan.factors_of(delta)
-    ]
-    failed += run_all(plan, sweep, jobs, "learning rates")
+    failed += sweep(plan, jobs)
     chosen = report(plan, out, jobs)
     seeds = [
         plan.request(task, delta, seed, factor)

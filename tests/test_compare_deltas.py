@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import compare_deltas as compare
 import pytest
@@ -73,6 +75,47 @@ def test_one_command_sweeps_and_compares_and_runs_nothing_twice(
     assert compare.main(words) == 0
     assert "seeds: 0 runs to do" in capsys.readouterr().out
     assert [run.stat().st_mtime_ns for run in runs] == times
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [
+        (1.0, (0.3, 1.0, 3.0)),
+        (10.0, (0.3, 1.0, 3.0, 10.0, 30.0)),
+        (0.01, (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)),
+        (500.0, (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)),  # the ladder has an end
+    ],
+)
+def test_the_ladder_is_climbed_until_the_best_is_between_two_others(
+    best: float, tried: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: set[float] = set()
+
+    def record(plan: compare.Plan, request: Request) -> SimpleNamespace | None:
+        factor = round(request.settings["train.lr"] / 5e-3, 6)  # type: ignore[index]
+        if factor not in done:
+            return None
+        value = score(-abs(math.log(factor / best)))
+        return SimpleNamespace(scores={"dev": {"accuracy": value}}, ranks_by="accuracy")
+
+    def launch(request: Request, runs: Path) -> bool:
+        done.add(round(request.settings["train.lr"] / 5e-3, 6))  # type: ignore[index]
+        return True
+
+    monkeypatch.setattr(compare.Plan, "record", record)
+    monkeypatch.setattr(compare, "launch", launch)
+    plan = compare.Plan(("lcqmc",), ("lora",), (1,), None, tmp_path, Request("", data=tmp_path), 5)
+    assert compare.sweep(plan, 1) == 0
+    assert plan.factors_of("lora") == tried
+    assert done == set(tried)
+    assert compare.best_factor(compare.dev_scores(plan, "lora")) == min(best, 100.0)
+
+
+def test_a_sweep_with_a_failure_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare.Plan, "record", lambda plan, request: None)
+    monkeypatch.setattr(compare, "launch", lambda request, runs: False)
+    plan = compare.Plan(("lcqmc",), ("lora",), (1,), None, tmp_path, Request("", data=tmp_path), 5)
+    assert compare.sweep(plan, 1) == 3
 
 
 def test_chosen_factors_go_into_the_presets_and_from_there_into_runs(
