@@ -47,13 +47,13 @@ def records(request: Request, out: Path) -> dict[str, RunRecord]:
     return {name: record for name, record in found.items() if record is not None}
 
 
-def line(task: str, seeds: Sequence[int], delta: str, out: Path) -> str | None:
+def line(requests: Sequence[Request], out: Path) -> str | None:
     """A task's row of the table: means over seeds, the interval of the first; None without runs."""
-    every = [records(Request(task=task, delta=delta, seed=seed), out) for seed in seeds]
+    every = [records(request, out) for request in requests]
     done = [found for found in every if "lora" in found]
     if not done:
         return None
-    first = done[0]["lora"]
+    task, first = requests[0].task, done[0]["lora"]
     test, training = first.test, first.training
     assert training is not None
 
@@ -78,25 +78,29 @@ def main() -> None:
     parser.add_argument("--tasks", metavar="NAMES", default="all", help="as --task of tune.py")
     parser.add_argument("--delta", metavar="NAME|FILE", default="lora")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--threads", metavar="N", type=int, default=0, help="default: all")
     parser.add_argument("--table", action="store_true", help="run nothing, print what is there")
     args = parser.parse_args()
     names = [name for name in expand(args.tasks) if load_task(name).sample_recipe]
-    if not args.table:
-        for seed in args.seeds:
-            for name in names:
-                print(f"\n{name}, seed {seed}", flush=True)
-                try:
-                    tune(
-                        Request(task=name, delta=args.delta, seed=seed),
-                        out=args.out,
-                        controls=("zero-shot", "random-backbone"),
-                    )
-                except UserError as error:  # the others are run all the same
-                    print(f"failed     {error}", flush=True)
+
+    def request(name: str, seed: int) -> Request:
+        settings = {"run.threads": args.threads}
+        return Request(name, args.delta, seed=seed, precision=args.precision, settings=settings)
+
+    for seed in [] if args.table else args.seeds:
+        for name in names:
+            print(f"\n{name}, seed {seed}", flush=True)
+            try:
+                tune(request(name, seed), out=args.out, controls=("zero-shot", "random-backbone"))
+            except UserError as error:  # the others are run all the same
+                print(f"failed     {error}", flush=True)
     print(HEAD)
     for task in load_tasks():
-        if task.name in names and (row := line(task.name, args.seeds, args.delta, args.out)):
-            print(row)
+        if task.name in names:
+            row = line([request(task.name, seed) for seed in args.seeds], args.out)
+            if row:
+                print(row)
 
 
 if __name__ == "__main__":

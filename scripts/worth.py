@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from cpm_tune.pretrain.objective import (
     build_rows,
 )
 from cpm_tune.pretrain.store import Corpus
+from cpm_tune.record import write_atomically
 
 TUNE = Path(__file__).resolve().parent.parent / "tune.py"
 SHORTEST, WIDTH = 8, 256
@@ -69,6 +71,14 @@ RECIPE = {
     "train.dev_rows": 300,
     "train.patience": 0,
     "encode.max_length": 200,
+}
+LONG = {  # for the real LCQMC, whose 7,000 rows teach for longer
+    **RECIPE,
+    "train.warmup": 50,
+    "train.epochs": 200,
+    "train.max_steps": 1500,
+    "train.eval_every": 150,
+    "train.dev_rows": 800,
 }
 
 
@@ -170,17 +180,39 @@ def _form(text: str) -> bool:
     )
 
 
-def run_probe(name: str, folder: Path, backbone: Path, seed: int, arguments: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Job:
+    """A task to tune LoRA on, and how."""
+
+    task: str
+    arguments: tuple[str, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=lambda: RECIPE)
+
+
+def run_job(
+    name: str, job: Job, folder: Path, backbone: Path, seed: int, common: Sequence[str]
+) -> None:
     """Run tune.py for one seed on the backbone and on its random control."""
     lora = folder / "lora.json"
     lora.write_text(json.dumps(LORA), encoding="utf-8")
-    command = [sys.executable, str(TUNE), "--task", name, "--delta", str(lora)]
-    command += ["--backbone", str(backbone), "--seed", str(seed), "--quiet"]
+    command = [sys.executable, str(TUNE), "--task", job.task, "--delta", str(lora)]
+    command += ["--backbone", str(backbone), "--seed", str(seed), "--quiet", *common]
     command += ["--control", "zero-shot", "--control", "random-backbone"]
-    command += ["--out", str(folder / "results" / name), *arguments]
-    for key, value in RECIPE.items():
+    command += ["--out", str(folder / "results" / name), *job.arguments]
+    for key, value in job.recipe.items():
         command += ["--set", f"{key}={value}"]
     subprocess.run(command, check=True)
+
+
+def keep(file: Path, key: str, value: Any) -> None:
+    """Put one result into worth.json, beside what is there (by another process, perhaps)."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    *path, last = key.split("/")
+    place = known
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    write_atomically(file, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
 
 def summary(folder: Path, seeds: Sequence[int]) -> dict[str, Any] | None:
@@ -235,49 +267,59 @@ def main() -> None:
         "--lcqmc", metavar="FILE", type=Path, help="LCQMC's dev.jsonl, if you have it"
     )
     parser.add_argument(
-        "--only", metavar="NAME", nargs="+", help="loss, four, form, lcqmc, or probes by name"
+        "--only",
+        metavar="NAME",
+        nargs="+",
+        help="loss, four, form, lcqmc, lcqmc-real, or probes by name",
     )
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of LoRA")
+    parser.add_argument("--threads", metavar="N", type=int, default=0, help="of LoRA (0: all)")
     args = parser.parse_args()
-    wanted = set(args.only or ["loss", "four", "form", "lcqmc", *(p.name for p in PROBES)])
+    probes = {probe.name: probe for probe in PROBES}
+    every = ["loss", "four", "form", "lcqmc", *probes, *(["lcqmc-real"] if args.lcqmc else [])]
+    wanted = args.only or every
+    if unknown := [name for name in wanted if name not in every]:
+        parser.error(f"--only {unknown[0]}: expected of {', '.join(every)} (lcqmc-real: --lcqmc)")
     folder = open_folder(args.backbone)
     tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
     corpus = Corpus.open(args.corpus)
     texts = heldout_texts(corpus, tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "worth.json"
-    result: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if "loss" in wanted:
-        result["heldout"] = heldout_losses(corpus, model, tokenizer)
-        print(json.dumps(result["heldout"]["groups"], indent=1))
+        losses = heldout_losses(corpus, model, tokenizer)
+        keep(file, "heldout", losses)
+        print(json.dumps(losses["groups"], indent=1))
     if "four" in wanted:
         control = random_backbone(folder.config, 1, torch.float32).eval()
-        result["next-line-of-four"] = {
+        four = {
             "pretrained": next_line_of_four(texts, model, tokenizer),
             "random": next_line_of_four(texts, control, tokenizer),
         }
-        print(json.dumps(result["next-line-of-four"]))
+        keep(file, "next-line-of-four", four)
+        print(json.dumps(four))
     if "form" in wanted:
-        result["quatrains"] = quatrain_form(texts, model, tokenizer)
-        print(json.dumps(result["quatrains"], ensure_ascii=False, indent=1))
-    jobs: dict[str, list[str]] = {}
-    for probe in PROBES:
-        if probe.name in wanted:
-            write_probe(probe, texts, args.out)
-            jobs[probe.name] = ["--include", str(args.out / "tasks")]
-            jobs[probe.name] += ["--data", str(args.out / probe.name)]
-    if "lcqmc" in wanted:
-        jobs["lcqmc"] = []
-        if args.lcqmc:
-            write_lcqmc(args.lcqmc, args.out / "lcqmc-real")
-            jobs["lcqmc"] = ["--data", str(args.out / "lcqmc-real")]
+        form = quatrain_form(texts, model, tokenizer)
+        keep(file, "quatrains", form)
+        print(json.dumps(form, ensure_ascii=False, indent=1))
+    jobs = {}
+    for name in wanted:
+        if name in probes:
+            write_probe(probes[name], texts, args.out)
+            places = ("--include", str(args.out / "tasks"), "--data", str(args.out / name))
+            jobs[name] = Job(name, places)
+        elif name == "lcqmc":
+            jobs[name] = Job("lcqmc")
+        elif name == "lcqmc-real":
+            write_lcqmc(args.lcqmc, args.out / name)
+            jobs[name] = Job("lcqmc", ("--data", str(args.out / name)), LONG)
+    common = ["--precision", args.precision, "--set", f"run.threads={args.threads}"]
     for seed in args.seeds:
-        for name, arguments in jobs.items():
-            run_probe(name, args.out, args.backbone, seed, arguments)
+        for name, job in jobs.items():
+            run_job(name, job, args.out, args.backbone, seed, common)
             found = summary(args.out / "results" / name, args.seeds)
-            result.setdefault("probes", {})[name] = found
+            keep(file, f"probes/{name}", found)
             print(name, json.dumps(found), flush=True)
-            file.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    file.write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n")
 
 
 if __name__ == "__main__":
