@@ -240,7 +240,7 @@ def final_table(plan: Plan, chosen: dict[str, float | None]) -> tuple[str, dict[
         if record is None:
             bare, constant = [*bare, "-"], [*constant, "-"]
             continue
-        bare.append(_cell(mean_of([record.test]), False))
+        bare.append(_cell(Mean(record.test.value, record.test.low, record.test.high), False))
         constant.append(f"{record.controls['majority'].value:.3f}")
     for delta, factor in chosen.items():
         cells: list[str] = []

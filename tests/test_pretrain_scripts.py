@@ -109,3 +109,24 @@ def test_the_summary_pairs_rows_and_seeds(tmp_path):
     assert found["random"] == [0.25, 0.25]
     assert found["difference"] == 0.5
     assert found["low"] <= 0.5 <= found["high"]
+
+
+def test_results_are_kept_beside_those_of_another_process(tmp_path):
+    file = tmp_path / "worth.json"
+    worth.keep(file, "probes/en-zh", {"n_test": 3})
+    worth.keep(file, "heldout", [1])
+    worth.keep(file, "probes/lcqmc", None)
+    kept = json.loads(file.read_text())
+    assert kept == {"probes": {"en-zh": {"n_test": 3}, "lcqmc": None}, "heldout": [1]}
+
+
+def test_the_real_lcqmc_is_split_in_its_own_order(tmp_path):
+    file = tmp_path / "dev.jsonl"
+    file.write_text("".join(f'{{"n": {i}}}\n' for i in range(8_802)))
+    probes.write_lcqmc(file, tmp_path / "out")
+    split = {
+        name: [json.loads(x)["n"] for x in (tmp_path / "out" / f"{name}.jsonl").open()]
+        for name in ("train", "dev", "test")
+    }
+    assert split["train"] + split["dev"] + split["test"] == list(range(8_800))
+    assert [len(part) for part in split.values()] == [7000, 800, 1000]
