@@ -29,6 +29,8 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
         kind = record.spec.delta["delta_type"]
         if kind == "none" and to in ("opendelta", "peft"):
             raise UserError(f"{run}: a zero-shot run has no delta to export.")
+        if record.spec.backbone.init == "random" and to in ("opendelta", "peft"):
+            raise UserError(f"{run}: its delta was trained on random weights, the control.")
         delta = None
         if kind != "none":
             check_delta(run, record)

@@ -98,11 +98,18 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UserError(f"--set {item}: the value is not valid YAML.") from error
-        if isinstance(value, str):  # YAML 1.1 wants a dot in 1e-3
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        settings[key.strip()] = value
+        settings[key.strip()] = _numbers(value)
     return settings
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 wants a dot in 1e-3, ours does not, inside a list neither."""
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 class ConfigFile(BaseModel):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
-from cpm_tune.paths import shipped
+from cpm_tune.paths import read_json, shipped
 from cpm_tune.spec import Decoding, Encoding, Recipe
 from cpm_tune.task import Generate, Rank, Task
 
@@ -125,12 +124,14 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
     if path is None:
         path = Path(name_or_path)
         if not path.is_file():
+            if path.suffix == ".json" or len(path.parts) > 1:
+                raise UserError(f"--delta {name_or_path}: there is no such file.")
             raise UserError(
                 f"there is no delta '{name_or_path}'.{did_you_mean(name_or_path, presets)}"
             )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(config).__name__}.")

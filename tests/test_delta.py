@@ -14,7 +14,10 @@ from delta_table import SHA, backbone, perturb
 
 from cpm_tune.delta.config import LoraConfig, NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
+from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
+from cpm_tune.plan import parse_settings
+from cpm_tune.registry import load_preset
 
 LORA = LoraConfig()
 
@@ -48,6 +51,7 @@ WRONG = [
     ("parallel_adapter", {"modified_modules": ["ffn", "ffn"]}, "'ffn' names both"),
     ("parallel_adapter", {"modified_modules": ["project_q", "w_out"]}, "not lie in the same"),
     ("parallel_adapter", {"modified_modules": [*PAIR, *PAIR]}, "names a pair twice"),
+    ("lora", {"lora_r": 4096}, "delta.lora_r is 4096, but .*project_q is 64 x 64: .* rank 64"),
     ("soft_prompt", {"token_init": "prompt", "init_prompt_type": 4}, "this backbone has 4 prompts"),
     ("soft_prompt", {"token_init": "text", "init_text": "好"}, "needs the backbone's tokenizer"),
 ]
@@ -119,25 +123,50 @@ def test_a_delta_of_no_numbers(tmp_path: Path, value: float, expected: str) -> N
 
 
 def test_a_delta_of_another_rank_does_not_load_and_leaves_the_backbone_free(tmp_path: Path) -> None:
-    insert(backbone(), LoraConfig(lora_r=4), SHA, seed=1).save(tmp_path)
-    said = (tmp_path / "delta.json").read_text(encoding="utf-8")
-    (tmp_path / "delta.json").write_text(said.replace('"lora_r": 4', '"lora_r": 8'), "utf-8")
+    values = insert(backbone(), LoraConfig(lora_r=4), SHA, seed=1).state()
     model = backbone()
     with pytest.raises(UserError, match="does not fit"):
-        load_delta(tmp_path, model, SHA)
+        insert(model, LoraConfig(lora_r=8), SHA, 0, values=values)
     insert(model, LORA, SHA, seed=1)
+
+
+def test_a_config_that_was_changed_beside_its_values_is_refused(tmp_path: Path) -> None:
+    insert(backbone(), LORA, SHA, seed=1).save(tmp_path)
+    said = (tmp_path / "delta.json").read_text(encoding="utf-8")
+    changed = said.replace('"lora_alpha": 16', '"lora_alpha": 1600')
+    assert changed != said
+    (tmp_path / "delta.json").write_text(changed, "utf-8")
+    with pytest.raises(UserError, match=r"delta\.json: not what .* the file was changed"):
+        load_delta(tmp_path, backbone(), SHA)
+
+
+def test_a_delta_that_was_taken_out_stays_out() -> None:
+    model = backbone()
+    first = insert(model, LORA, SHA, seed=1)
+    first.remove()
+    second = insert(model, LORA, SHA, seed=2)
+    names = set(dict(model.named_parameters()))
+    first.remove()
+    assert set(dict(model.named_parameters())) == names
+    assert second.parameters
+    with pytest.raises(UserError, match="taken out; insert it again"):
+        merge(first)
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"delta_type": "lorra"}, "Did you mean 'lora'"),
-        ({}, "delta_type is None"),
+        ({}, "no delta_type; give one of none, full, lora"),
+        ({"delta_type": "lora", "modified_modules": ["w_0", "w_0"]}, "names w_0 twice"),
+        ({"delta_type": "compacter", "phm_init_range": 0.5}, "no effect unless hypercomplex_non"),
+        ({"delta_type": "soft_prompt", "init_range": 3}, "no effect unless token_init is random"),
+        ({"delta_type": "soft_prompt", "init_prompt_type": 9}, "unless token_init is prompt"),
         ({"delta_type": "lora", "lora_rank": 4}, "'lora_rank' is not a setting of lora"),
         ({"delta_type": "lora", "lora_r": 0}, "lora_r is 0"),
         ({"delta_type": "lora", "lora_dropout": 1.0}, "lora_dropout is 1.0"),
         ({"delta_type": "lora", "lora_r": True}, "lora_r is True"),
-        ({"delta_type": "lora", "modified_modules": []}, "modified_modules is"),
+        ({"delta_type": "lora", "modified_modules": []}, "expected at least one name"),
         ({"delta_type": "adapter", "bottleneck": 4}, "Did you mean 'bottleneck_dim'"),
         ({"delta_type": "adapter", "non_linearity": "gelu"}, "non_linearity is 'gelu'"),
         ({"delta_type": "parallel_adapter", "modified_modules": ["w_in"]}, "expected pairs"),
@@ -153,6 +182,33 @@ def test_a_delta_of_another_rank_does_not_load_and_leaves_the_backbone_free(tmp_
 def test_a_wrong_delta_config_is_named(values: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         parse_config(values, "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 200_000, "nested too deep"),
+        ('{"lora_r": ' + "1" * 5000 + "}", "not valid JSON"),
+        ("[]", "expected a JSON object, found list"),
+        (None, "there is no such file"),
+    ],
+)
+def test_a_file_that_is_no_delta_is_one_sentence(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    file = tmp_path / "own.json"
+    if text is not None:
+        file.write_text(text, "utf-8")
+    with pytest.raises(UserError, match=f"own.json: .*{said}"):
+        load_preset(str(file))
+
+
+def test_a_byte_order_mark_and_a_name_alone_are_understood(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text('{"delta_type": "lora", "modified_modules": "w_0"}', "utf-8-sig")
+    config = parse_config(load_preset(str(file)), "here")
+    assert config == LoraConfig(modified_modules=("w_0",))
+    assert parse_settings(["delta.ratio_list=[1e-1, 2, x]"])["delta.ratio_list"] == [0.1, 2, "x"]
 
 
 def run_python(code: str) -> str:
@@ -188,6 +244,8 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == 'opendelta' else find(name, *a)
 from cpm_tune.delta.opendelta_import import opendelta
 from cpm_tune.errors import UserError
+from cpm_tune.plan import parse_settings
+from cpm_tune.registry import load_preset
 try:
     opendelta()
 except UserError as error:

@@ -109,6 +109,11 @@ def test_what_cannot_be_shared_is_refused_and_leaves_the_rest_usable(tmp_path: P
         deltas.load("b", tmp_path)
     with deltas.active("a"), pytest.raises(UserError, match="at work"), deltas.active(None):
         pass
+    with deltas.active("a") as busy:
+        for step in (deltas.close, lambda: deltas.drop("a")):
+            with pytest.raises(UserError, match="at work"):
+                step()
+        assert torch.equal(output(busy, one.config, torch.float32), one.output)
     assert deltas.names == ("a",)
     with deltas.active("a"):
         assert torch.equal(output(model, one.config, torch.float32), one.output)

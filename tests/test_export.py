@@ -19,6 +19,7 @@ from cpm_tune.delta.config import AdapterConfig, CompacterConfig, LoraConfig
 from cpm_tune.delta.foreign import read_peft, write_opendelta, write_peft
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.merge import merge
+from cpm_tune.delta.several import Deltas
 from cpm_tune.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,10 +113,26 @@ def test_what_peft_or_its_variants_cannot_say_is_a_sentence(tmp_path: Path) -> N
     write_peft(tmp_path, model, LoraConfig(), delta.state())
     file = tmp_path / "adapter_config.json"
     values = json.loads(file.read_text())
-    for key, value in (("use_dora", True), ("rank_pattern", {"project_q": 2}), ("bias", "all")):
+    variants = {
+        **{"use_dora": True, "rank_pattern": {"project_q": 2}, "bias": "all", "lora_bias": True},
+        **{"use_qalora": True, "layer_replication": [[0, 1]], "trainable_token_indices": [1]},
+        **{"alora_invocation_tokens": [1], "of_a_later_version": {"a": 1}},
+    }
+    for key, value in variants.items():
         file.write_text(json.dumps({**values, key: value}))
         with pytest.raises(UserError, match=f"{key} is .*, which this LoRA has not"):
             read_peft(tmp_path, model)
+    for how in ("pissa", "pissa_niter_4", "olora", "corda", "loftq"):
+        file.write_text(json.dumps({**values, "init_lora_weights": how}))
+        with pytest.raises(UserError, match="changes the backbone's weights as well"):
+            read_peft(tmp_path, model)
+    for key, value in (("r", -8), ("r", "8"), ("lora_alpha", None), ("lora_dropout", [1])):
+        file.write_text(json.dumps({**values, "use_rslora": True, key: value}))
+        with pytest.raises(UserError, match=key):
+            read_peft(tmp_path, model)
+    file.write_text("[" * 200_000)
+    with pytest.raises(UserError, match="nested too deep"):
+        read_peft(tmp_path, model)
     file.write_text(json.dumps({**values, "peft_type": "PREFIX_TUNING"}))
     with pytest.raises(UserError, match="expected LORA"):
         read_peft(tmp_path, model)
@@ -145,6 +162,27 @@ def test_merged_weights_are_the_delta_and_load_in_transformers(
         "今天天气不错"
     )
     assert close(our_logits(load_weights(again, torch.float32).eval()), expected)
+
+
+def test_what_peft_writes_without_being_asked_is_read(tmp_path: Path) -> None:
+    from peft import LoraConfig as Theirs
+
+    model = backbone()
+    write_peft(tmp_path, model, LoraConfig(), insert(model, LoraConfig(), SHA, seed=1).state())
+    Theirs(r=8, lora_alpha=16, target_modules=["project_q", "project_v"]).save_pretrained(tmp_path)
+    assert read_peft(tmp_path, backbone())[0] == LoraConfig()
+
+
+def test_a_merge_that_is_not_exact_enough_leaves_the_backbone_as_it_was() -> None:
+    model = backbone(torch.bfloat16)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    delta = insert(model, LoraConfig(), SHA, seed=1)
+    perturb(delta, 0.5)
+    with pytest.raises(UserError, match="give other outputs"):
+        merge(delta)
+    after = model.state_dict()
+    assert after.keys() == weights.keys()
+    assert all(torch.equal(after[name], value) for name, value in weights.items())
 
 
 def test_only_what_weights_can_hold_is_merged() -> None:
@@ -191,9 +229,10 @@ def test_a_run_is_exported_and_comes_back(
 ) -> None:
     from transformers import AutoTokenizer
 
-    words = ["--task", "lcqmc", "--data", data, "--backbone", small_backbone, "--control", "none"]
-    words += ["--set", "train.max_steps=3", "--set", "train.lr=1", "--out", tmp_path / "results"]
-    assert cli(*words, "--delta", "lora")[0] == 0
+    first = ["--task", "lcqmc", "--data", data, "--backbone", small_backbone]
+    first += ["--set", "train.max_steps=3", "--set", "train.lr=1"]
+    words = [*first, "--control", "none", "--out", tmp_path / "results", "--delta", "lora"]
+    assert cli(*words)[0] == 0
     (run,) = (tmp_path / "results").glob("lcqmc.lora*")
     said = {}
     for to in ("peft", "opendelta", "hf", "merged"):
@@ -232,6 +271,28 @@ def test_a_run_is_exported_and_comes_back(
     code, _, error = cli("export", runs["small"], "--to", "peft", "--out", tmp_path / "none")
     assert (code, "has no delta to export" in error) == (2, True)
     assert not (tmp_path / "none").exists()
+
+    # What was learnt on random weights is the control's alone.
+    random = [*first, "--delta", "lora", "--control", "random-backbone", "--out", tmp_path / "two"]
+    assert cli(*random)[0] == 0
+    (control,) = (
+        p.parent
+        for p in (tmp_path / "two").glob("lcqmc.lora*/run.json")
+        if json.loads(p.read_text())["spec"]["backbone"]["init"] == "random"
+    )
+    for to in ("peft", "opendelta"):
+        code, _, error = cli("export", control, "--to", to, "--out", tmp_path / "none")
+        assert (code, "trained on random weights" in error) == (2, True)
+    deltas = Deltas(load_weights(open_folder(small_backbone), torch.float32), "0" * 64)
+    with pytest.raises(UserError, match="trained on random weights"):
+        deltas.load("a", control)
+    deltas = Deltas(
+        load_weights(open_folder(small_backbone), torch.float32),
+        open_folder(small_backbone).sha256(),
+    )
+    deltas.load("run", run)
+    deltas.load("peft", tmp_path / "peft")
+    assert deltas.names == ("run", "peft")
     (run / "delta.safetensors").write_bytes(b"other")
     code, _, error = cli("export", run, "--to", "peft", "--out", tmp_path / "none")
     assert (code, "the file was changed" in error) == (2, True)

@@ -16,7 +16,7 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
-from cpm_tune.paths import input_sha256
+from cpm_tune.paths import input_sha256, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ def open_folder(path: Path) -> BackboneFolder:
     configs = [p for p in [path / "config.json", *sorted(path.glob("*.json"))] if p.is_file()]
     for file in configs:
         try:
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            raw = read_json(file)
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not valid JSON ({error}).") from error
         if isinstance(raw, dict) and ("dim_model" in raw or "hidden_size" in raw):

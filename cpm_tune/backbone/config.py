@@ -5,12 +5,12 @@ The key names are those of the reference's config files; Hugging Face's spelling
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.errors import UserError
+from cpm_tune.paths import read_json
 from cpm_tune.sizes import counted
 
 _HUGGING_FACE = {
@@ -92,7 +92,7 @@ class CPMAntConfig:
     def from_file(cls, path: Path) -> CPMAntConfig:
         """Read a config file; raise UserError naming it for what is wrong."""
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(read_json(path))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: not a CPM-Ant config: {error}.") from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cpm_tune.errors import UserError
+from cpm_tune.paths import read_json
 from cpm_tune.sizes import counted
 
 # By the kind of weights: the index, and the one file that transformers prefers to shards.
@@ -50,7 +50,7 @@ def shard_index(folder: Path, weights: Sequence[Path]) -> ShardIndex | None:
         return None
     path = folder / name
     try:
-        shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        shards = read_json(path)["weight_map"]
         if not all(isinstance(shard, str) for shard in shards.values()):
             raise TypeError("a shard is no text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

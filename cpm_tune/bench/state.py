@@ -17,6 +17,7 @@ from typing import Any, Literal
 from cpm_tune.bench.cells import Cell
 from cpm_tune.errors import UserError
 from cpm_tune.folders import CHECKPOINT
+from cpm_tune.paths import read_json
 from cpm_tune.record import FILE, RunRecord, write_atomically
 from cpm_tune.run import finished
 
@@ -66,7 +67,7 @@ def state_of(out: Path, cell: Cell) -> tuple[State, RunRecord | None]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,16 +7,24 @@ sources stand in docs/deltas.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.spec import Frozen
 
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+def _one_is_a_list(value: Any) -> Any:
+    if value in ([], ()):
+        raise ValueError("expected at least one name")
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[Name, ...], BeforeValidator(_one_is_a_list)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 NonLinearity = Literal["relu", "tanh", "swish", "gelu_new", "gelu_orig", "leakyrelu"]
 
@@ -39,6 +47,21 @@ class ModuleConfig(Frozen):
 
     modified_modules: Names
     exclude_modules: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        names = self.modified_modules
+        if not isinstance(self, ParallelAdapterConfig) and len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"modified_modules names {twice} twice")
+        return self
+
+
+def _check_effect(config: Frozen, keys: tuple[str, ...], needs: str, there: bool) -> None:
+    """A setting that changes nothing is a mistake, and would be another run."""
+    for key in keys:
+        if not there and getattr(config, key) != type(config).model_fields[key].default:
+            raise ValueError(f"{key} has no effect unless {needs}")
 
 
 class LoraConfig(ModuleConfig):
@@ -92,6 +115,13 @@ class CompacterConfig(ModuleConfig):
     use_bias_up_sampler: bool = True
     use_bias_down_sampler: bool = True
 
+    @model_validator(mode="after")
+    def _in_effect(self) -> CompacterConfig:
+        normal = self.hypercomplex_nonlinearity == "normal"
+        needs = "hypercomplex_nonlinearity is normal"
+        _check_effect(self, ("phm_init_range",), needs, normal)
+        return self
+
 
 class ParallelAdapterConfig(ModuleConfig):
     """y = F(x) + scaled * up(f(down(x))), from a module's input to a module's output.
@@ -144,12 +174,8 @@ class PrefixConfig(ModuleConfig):
 
     @model_validator(mode="after")
     def _in_effect(self) -> PrefixConfig:
-        for key in ("embed_dim", "mid_dim"):
-            if (
-                not self.reparameterize
-                and getattr(self, key) != PrefixConfig.model_fields[key].default
-            ):
-                raise ValueError(f"{key} has no effect unless reparameterize is true")
+        needs = "reparameterize is true"
+        _check_effect(self, ("embed_dim", "mid_dim"), needs, self.reparameterize)
         return self
 
 
@@ -179,6 +205,8 @@ class SoftPromptConfig(Frozen):
     @model_validator(mode="after")
     def _slots(self) -> SoftPromptConfig:
         apportion(self.soft_token_num, self.slots, self.ratio_list)
+        for key, init in (("init_range", "random"), ("init_prompt_type", "prompt")):
+            _check_effect(self, (key,), f"token_init is {init}", self.token_init == init)
         if (self.token_init == "text") != bool(self.init_text):
             raise ValueError("token_init 'text' and init_text belong together; give both or none")
         answers = bool(dict(zip(self.slots, self.ratio_list, strict=True)).get("back"))
@@ -232,6 +260,8 @@ def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
     """
     values = {key: value for key, value in values.items() if key not in ("about", "lr_factor")}
     kind = values.get("delta_type")
+    if kind is None:
+        raise UserError(f"{where}: no delta_type; give one of {', '.join(CONFIGS)}.")
     if not isinstance(kind, str) or kind not in CONFIGS:
         raise UserError(f"{where}: delta_type is {kind!r}.{did_you_mean(str(kind), CONFIGS)}")
     model = CONFIGS[kind]
@@ -248,4 +278,5 @@ def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
         if not first["loc"]:  # several keys together
             raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from error
         key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{where}: {key} is {first['input']!r}: {first['msg'].lower()}.") from error
+        said = first["msg"].removeprefix("Value error, ").lower()
+        raise UserError(f"{where}: {key} is {first['input']!r}: {said}.") from error

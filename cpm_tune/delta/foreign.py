@@ -18,6 +18,7 @@ from cpm_tune.delta.config import (
     AdapterConfig,
     CompacterConfig,
     DeltaConfig,
+    FullConfig,
     LoraConfig,
     ModuleConfig,
     parse_config,
@@ -37,6 +38,13 @@ _PLAIN: dict[str, Any] = {  # what else PEFT's LoRA can be, and what it is here
     "modules_to_save": None,
     "fan_in_fan_out": False,
 }
+_NEUTRAL = {  # says where LoRA is, what it was made with, or what only another key puts to use
+    *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"),
+    *("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping"),
+    *("peft_version", "runtime_config", "exclude_modules", "layers_to_transform"),
+    *("layers_pattern", "megatron_core", "qalora_group_size", "eva_config"),
+}
+_LEAVES_BASE = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the backbone
 
 
 def write_peft(
@@ -51,8 +59,7 @@ def write_peft(
     check_hugging_face(backbone)
     if not isinstance(config, LoraConfig):
         raise UserError(
-            f"PEFT cannot express {config.delta_type} on CpmAnt, only lora; use --to opendelta, or "
-            "--to hf for what can be merged."
+            f"PEFT cannot express {config.delta_type} on CpmAnt, only lora; {_way_out(config)}."
         )
     values = {
         "peft_type": "LORA",
@@ -84,15 +91,7 @@ def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Ten
     """
     keys = ("peft_type", "r", "lora_alpha")
     values, tensors = read_stored(folder / PEFT_CONFIG, folder / PEFT_WEIGHTS, keys)
-    kind, rank, alpha = (values[key] for key in keys)
-    if kind != "LORA":
-        raise UserError(f"{folder / PEFT_CONFIG}: peft_type is {kind!r}, expected LORA.")
-    for key, plain in _PLAIN.items():
-        if values.get(key, plain) not in (plain, None):
-            raise UserError(
-                f"{folder / PEFT_CONFIG}: {key} is {values[key]!r}, which this LoRA has not; "
-                f"expected {plain!r}."
-            )
+    _check_plain(folder / PEFT_CONFIG, values)
     state: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name, dot, rest = key.removeprefix(_PREFIX).removeprefix("cpmant.").partition(".lora_")
@@ -100,23 +99,49 @@ def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Ten
         if not dot or side not in ("A", "B") or tensor.dim() != 2:
             raise UserError(f"{folder / PEFT_WEIGHTS}: {key} is no part of a LoRA.")
         state[f"{name}.lora.lora_{side}"] = tensor.float()
-    scaled = alpha * math.sqrt(rank) if values.get("use_rslora") else alpha
+    if not state:
+        raise UserError(f"{folder / PEFT_WEIGHTS}: holds no tensors, expected a LoRA's.")
     raw = {
         "delta_type": "lora",
         "modified_modules": lora_modules(state),
-        "lora_r": rank,
-        "lora_alpha": scaled,
-        "lora_dropout": float(values.get("lora_dropout") or 0.0),
+        "lora_r": values["r"],
+        "lora_alpha": values["lora_alpha"],
+        "lora_dropout": values.get("lora_dropout") or 0.0,
     }
     targets = values.get("target_modules")
     config = parse_config(raw, str(folder / PEFT_CONFIG))
     assert isinstance(config, LoraConfig)
+    if values.get("use_rslora"):
+        config = config.model_copy(
+            update={"lora_alpha": config.lora_alpha * math.sqrt(config.lora_r)}
+        )
     found = matched_modules(backbone, config)
     if isinstance(targets, list) and all(isinstance(target, str) for target in targets):
         short = config.model_copy(update={"modified_modules": tuple(sorted(targets))})
         if all(any(("." + n).endswith("." + t) for n in found) for t in targets):
             config = short if matched_modules(backbone, short) == found else config
     return config, state
+
+
+def _check_plain(file: Path, values: dict[str, Any]) -> None:
+    """Raise UserError for anything but a LoRA that adds (alpha / r) B A to the backbone's weights.
+
+    A key that is not known here is refused if it says anything: PEFT's variants grow in number.
+    """
+    if values["peft_type"] != "LORA":
+        raise UserError(f"{file}: peft_type is {values['peft_type']!r}, expected LORA.")
+    how = values.get("init_lora_weights")
+    if how not in _LEAVES_BASE:
+        raise UserError(
+            f"{file}: init_lora_weights is {how!r}, which changes the backbone's weights as well; "
+            "save it with PEFT's path_initial_model_for_weight_conversion, as a plain LoRA."
+        )
+    for key, value in values.items():
+        plain = _PLAIN.get(key)
+        if key not in _NEUTRAL and key != "init_lora_weights" and value and value != plain:
+            raise UserError(
+                f"{file}: {key} is {value!r}, which this LoRA has not; expected {plain!r}."
+            )
 
 
 def write_opendelta(
@@ -139,6 +164,15 @@ def write_opendelta(
     values |= {"backbone_class": type(backbone).__name__, "opendelta_version": "0.3.2"}
     _write_json(folder / "config.json", {**values, "common_structure": False})
     torch.save(state, folder / "pytorch_model.bin")
+
+
+def _way_out(config: DeltaConfig) -> str:
+    """What a user can do with a delta that PEFT does not know."""
+    if isinstance(config, AdapterConfig | CompacterConfig):
+        return "use --to opendelta"
+    if isinstance(config, FullConfig):
+        return "use --to hf"
+    return "no other library here can: use it with this one, by predict and load_delta"
 
 
 def check_hugging_face(backbone: CPMAnt) -> None:

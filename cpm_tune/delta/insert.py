@@ -27,7 +27,7 @@ from cpm_tune.delta.config import (
     SoftPromptConfig,
     parse_config,
 )
-from cpm_tune.delta.stored import read_stored
+from cpm_tune.delta.stored import ABOUT, read_about, read_stored
 from cpm_tune.errors import UserError
 
 WEIGHTS, CONFIG = "delta.safetensors", "delta.json"
@@ -43,7 +43,7 @@ class Delta:
     backbone: CPMAnt
     backbone_sha256: str
     _undo: Callable[[], None]
-    _out: bool = False
+    removed: bool = False
 
     @property
     def n_trainable(self) -> int:
@@ -70,17 +70,18 @@ class Delta:
     def remove(self) -> None:
         """Take the delta out: the backbone is what it was before, bit for bit.
 
-        Its values are gone from the backbone; `state()` or `save` keeps them.
+        Its values are gone from the backbone; `state()` or `save` keeps them. Once is enough.
         """
-        self._undo()
-        self.parameters, self._out = {}, True
+        if not self.removed:
+            self._undo()
+            self.parameters, self.removed = {}, True
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
         made if it is not there. One of several processes can do so alone with the `state`."""
         from safetensors.torch import save_file
 
-        if self._out:
+        if self.removed:
             raise UserError("this delta was taken out, its values are gone; save it before.")
         folder = Path(folder)
         try:
@@ -92,9 +93,7 @@ class Delta:
             "config": self.config.model_dump(mode="json"),
         }
         part = folder / (WEIGHTS + ".part")
-        save_file(
-            state or self.state(), part, metadata={"cpm_tune": json.dumps(about, sort_keys=True)}
-        )
+        save_file(state or self.state(), part, metadata={ABOUT: json.dumps(about, sort_keys=True)})
         part.chmod(0o644)  # safetensors lets only the owner read it
         os.replace(part, folder / WEIGHTS)
         part = folder / (CONFIG + ".part")
@@ -110,6 +109,11 @@ def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[st
         raise UserError(
             f"{folder / CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; expected a "
             "text and an object."
+        )
+    written = read_about(folder / WEIGHTS)
+    if written is not None and written != about:
+        raise UserError(
+            f"{folder / CONFIG}: not what {WEIGHTS} was saved with; the file was changed."
         )
     check_owner(folder, owner, backbone_sha256)
     return parse_config(config, str(folder / CONFIG)), state

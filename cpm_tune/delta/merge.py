@@ -29,9 +29,11 @@ def merge(delta: Delta) -> Difference:
 
     LoRA: W + (lora_alpha / lora_r) B A. Full fine-tuning is in the weights already. Raises
     UserError for a method that weights cannot express, or if the outputs before and after differ by
-    more than TOLERANCE.
+    more than TOLERANCE: the backbone is then as it was without the delta.
     """
     backbone, config = delta.backbone, delta.config
+    if delta.removed:
+        raise UserError("this delta was taken out; insert it again to merge it.")
     if isinstance(config, FullConfig | NoneConfig):
         return Difference(0.0, 0.0)
     if not isinstance(config, LoraConfig):
@@ -43,17 +45,21 @@ def merge(delta: Delta) -> Difference:
         raise UserError(f"a delta cannot be merged into a backbone with {how}.")
     before, state = _probe(backbone), delta.state()
     delta.remove()
+    kept = {}
     for name in lora_modules(state):
         weight = backbone.get_submodule(name).get_parameter("weight")
+        kept[name] = weight.clone()
         a, b = (state[f"{name}.lora.lora_{side}"].to(weight.device) for side in "AB")
         weight.copy_(weight.float() + (config.lora_alpha / config.lora_r) * (b @ a))
     after = _probe(backbone)
     largest = float((after - before).abs().max())
     found = Difference(largest, largest / max(float(before.abs().max()), 1e-12))
     if not found.relative <= TOLERANCE:
+        for name, values in kept.items():
+            backbone.get_submodule(name).get_parameter("weight").copy_(values)
         raise UserError(
             f"the merged weights give other outputs: largest difference {largest:.2e}, relative "
-            f"{found.relative:.2e}, allowed {TOLERANCE:g}; keep the delta apart."
+            f"{found.relative:.2e}, allowed {TOLERANCE:g}; use it unmerged."
         )
     return found
 

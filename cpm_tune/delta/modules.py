@@ -116,9 +116,15 @@ def _refuse_nested(names: list[str]) -> None:
 
 
 def check_bottleneck(backbone: CPMAnt, config: ModuleConfig, names: list[str]) -> None:
-    """Raise UserError if a module's output cannot be divided as the config says."""
+    """Raise UserError if a module's output cannot be divided as the config says, or a rank is above
+    what the module's own weight can have."""
     for name in names:
-        width = widths(backbone.get_submodule(name))[1]
+        taken, width = widths(backbone.get_submodule(name))
+        if isinstance(config, LoraConfig) and config.lora_r > min(taken, width):
+            raise UserError(
+                f"delta.lora_r is {config.lora_r}, but {name} is {taken} x {width}: its weight has "
+                f"at most rank {min(taken, width)}."
+            )
         if isinstance(config, LowRankAdapterConfig):
             bottleneck = width // config.reduction_factor
             if config.low_rank_rank > bottleneck:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import DeltaConfig, FullConfig
-from cpm_tune.delta.insert import Delta, insert, read_delta
+from cpm_tune.delta.insert import Delta, insert, like
 from cpm_tune.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -44,8 +44,13 @@ class Deltas:
         return tuple(self._known)
 
     def load(self, name: str, folder: Path) -> None:
-        """Add the delta of a run's folder; raise UserError if it belongs to another backbone."""
-        self.add(name, *read_delta(folder, self._sha256))
+        """Add the delta of a run, one that was saved alone, or a LoRA of PEFT's.
+
+        Raises UserError if it is broken, changed, or belongs to another backbone.
+        """
+        from cpm_tune.rerun import read_saved
+
+        self.add(name, *read_saved(folder, like(self._backbone), self._sha256))
 
     def add(self, name: str, config: DeltaConfig, state: dict[str, Tensor]) -> None:
         """Add a delta; it is tried at once. Raises UserError if it does not fit the backbone."""
@@ -65,8 +70,9 @@ class Deltas:
             raise
 
     def drop(self, name: str) -> None:
-        """Forget a delta."""
+        """Forget a delta; raise UserError for an unknown name, or inside `active`."""
         self._find(name)
+        self._check_idle()
         self._take_out()
         del self._known[name]
 
@@ -76,8 +82,7 @@ class Deltas:
 
         Raises UserError for an unknown name, or inside another `active`.
         """
-        if self._busy:
-            raise UserError("a delta is at work on this backbone already; leave it first.")
+        self._check_idle()
         if name is None:
             self._take_out()
         else:
@@ -113,8 +118,16 @@ class Deltas:
         return [found[number] for number in range(len(examples))]
 
     def close(self) -> None:
-        """Leave the backbone as it was before the first delta, bit for bit."""
+        """Leave the backbone as it was before the first delta, bit for bit.
+
+        Raises UserError inside `active`.
+        """
+        self._check_idle()
         self._take_out()
+
+    def _check_idle(self) -> None:
+        if self._busy:
+            raise UserError("a delta is at work on this backbone already; leave it first.")
 
     def _find(self, name: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
         if name not in self._known:

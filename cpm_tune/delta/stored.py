@@ -9,9 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.checkpoint import is_finite
 from cpm_tune.errors import UserError
+from cpm_tune.paths import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+ABOUT = "cpm_tune"  # the key of our description in a file's header
+
+
+def read_about(weights: Path) -> Any:
+    """What our own file of tensors says about itself; None if another program wrote it."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="pt") as file:
+        said = (file.metadata() or {}).get(ABOUT)
+    try:
+        return None if said is None else json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{weights}: its header is broken ({error}).") from error
 
 
 def read_stored(
@@ -32,7 +48,7 @@ def read_stored(
                 "folder, a saved delta's, or PEFT's."
             )
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
+        values = read_json(config)
     except (OSError, ValueError) as error:
         raise UserError(f"{config}: cannot be read as JSON ({error}).") from error
     if not isinstance(values, dict) or (absent := [key for key in keys if key not in values]):

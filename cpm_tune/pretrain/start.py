@@ -17,6 +17,7 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.paths import read_json
 from cpm_tune.pretrain.folder import new_folder, old_folder
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.record import write_atomically
@@ -146,7 +147,7 @@ def _write(request: Request) -> None:
 def _read(out: Path) -> Request:
     """The request of the run in a folder."""
     try:
-        values: dict[str, Any] = json.loads((out / FILE).read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(out / FILE)
         for key in ("out", *_PATHS):
             values[key] = Path(values[key]) if values[key] is not None else None
         return _with_whole_paths(Request(**values))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cpm_tune.errors import UserError
+from cpm_tune.paths import read_json
 
 FORMAT = "cpm-tune corpus"
 VERSION = 1
@@ -113,7 +114,7 @@ class Corpus:
         """Open a prepared folder; raise UserError if it is not one."""
         file = path / DESCRIPTION
         try:
-            about = json.loads(file.read_text(encoding="utf-8"))
+            about = read_json(file)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path}: not a prepared corpus ({error}); make one with `pretrain prepare`."
