@@ -27,7 +27,7 @@ BLOCK = 5_000  # rows written at a time
 READ = """
 import sys, time
 from pathlib import Path
-from cpm_tune.data.files import find_splits
+from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.registry import load_task
 task = load_task("lcsts")

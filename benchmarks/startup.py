@@ -75,7 +75,7 @@ from cpm_tune.backbone.checkpoint import open_folder
 from cpm_tune.backbone.embedded import FOLDER
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at
-from cpm_tune.data.files import find_splits
+from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.registry import load_task
 from cpm_tune.spec import Encoding

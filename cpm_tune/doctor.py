@@ -138,7 +138,7 @@ def _backbone() -> Check:
 
 
 def _data(data: Path | None) -> list[tuple[str, str, str, str]]:
-    from cpm_tune.data.files import find_splits, sample_folder
+    from cpm_tune.data.splits import find_splits, sample_folder
     from cpm_tune.registry import load_tasks
 
     rows = []

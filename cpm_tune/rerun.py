@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import resolve
-from cpm_tune.data.files import find_splits
+from cpm_tune.data.splits import find_splits
 from cpm_tune.delta.config import parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.folders import new_folder

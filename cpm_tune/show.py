@@ -37,7 +37,7 @@ def _sizes(task: Task) -> str:
 
 
 def _found(task: Task, data: Path | None) -> str:
-    from cpm_tune.data.files import sample_folder, splits_there
+    from cpm_tune.data.splits import sample_folder, splits_there
 
     if data is not None:
         there = splits_there(task, data / task.name)
@@ -78,7 +78,8 @@ def task_card(
     include: Sequence[Path],
 ) -> str:
     """A task's card, then rows as the model sees them."""
-    from cpm_tune.data.files import checked_rows, find_splits, gold
+    from cpm_tune.data.files import checked_rows, gold
+    from cpm_tune.data.splits import find_splits
     from cpm_tune.plan import data_folder, find_template
 
     task = load_task(name, include)

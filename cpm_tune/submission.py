@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.files import (
-    SplitFile,
     checked_rows,
     gold,
     official_records,
@@ -24,6 +23,7 @@ from cpm_tune.data.files import (
     rows_of,
 )
 from cpm_tune.data.readers import json_lines
+from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.task import BadRow, Choice, Options, Row, Task

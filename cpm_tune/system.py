@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cpm_tune.data.files import SplitFile, find_splits, is_sample
+from cpm_tune.data.splits import SplitFile, find_splits, is_sample
 from cpm_tune.environment import package_versions
 from cpm_tune.errors import UserError
 from cpm_tune.folders import remove, run_folder, run_lock

@@ -48,7 +48,9 @@ TASK = Task(
         "test_public.jsonl; AdvertiseGen is train.json and dev.json",
         sizes=(115_000, 1_000, 3_000),
     ),
-    files=Files(columns=("features", "text"), rows=rows),
+    files=Files(
+        columns=("features", "text"), aliases={"desc": "text", "summary": "text"}, rows=rows
+    ),
     answer=Generate(column="text", max_new_tokens=160),
     templates=(Template("cpm-ant", "{features}。广告：{answer}"),),
     metrics=(

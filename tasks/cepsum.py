@@ -58,7 +58,10 @@ TASK = Task(
         sizes=(434_000, 5_000, 5_000),
     ),
     files=Files(
-        columns=("table", "source", "summary", "references"), structures=("references",), rows=rows
+        columns=("table", "source", "summary", "references"),
+        structures=("references",),
+        aliases={"targets": "summary"},
+        rows=rows,
     ),
     answer=Generate(column="summary", gold="references", max_new_tokens=128),
     templates=(Template("cpm-ant", "属性：{table} 介绍：{source} 推荐：{answer}"),),

@@ -100,6 +100,7 @@ TASK = Task(
     ),
     files=Files(
         columns=("head", "tail", "text", "relation", "name"),
+        aliases={"label": "relation"},
         read=read,
         rows=rows,
     ),

@@ -136,6 +136,7 @@ TASK = Task(
     files=Files(
         columns=("text", "spans", "tagged"),
         structures=("spans",),
+        aliases={"span_list": "spans"},
         rows=rows,
     ),
     answer=Generate(column="tagged", gold="spans", parse=parse, max_new_tokens=384, beams=1),

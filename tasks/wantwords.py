@@ -20,7 +20,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
     """The official record with the words found, the best first."""
-    return {**record, "word": predictions[0]}
+    return {**record, "word": predictions[0] if predictions else ""}  # an empty definition
 
 
 def read_words(record: Any, official: Any, rows: Sequence[Row]) -> list[list[str]]:

@@ -64,6 +64,7 @@ TASK = Task(
     files=Files(
         columns=("text", "edits", "correction"),
         structures=("edits",),
+        aliases={"sentence_annos": "edits"},
         rows=rows,
     ),
     answer=Generate(column="correction", gold="edits", parse=parse, max_new_tokens=128),

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.files import checked_rows, find_splits
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import find_splits
 from cpm_tune.registry import load_task
 from cpm_tune.task import Row
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import CLI
 
-from cpm_tune.data.files import find_splits, sample_folder
+from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import read_split
 from cpm_tune.record import read_record
 from cpm_tune.registry import expand, load_task, load_tasks

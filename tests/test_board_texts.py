@@ -15,7 +15,7 @@ from browser import Page, chromium
 from conftest import CLI, write_jsonl
 
 from cpm_tune.cli import main
-from cpm_tune.data.files import sample_folder
+from cpm_tune.data.splits import sample_folder
 from cpm_tune.leaderboard import texts as bounds
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.texts import read_texts

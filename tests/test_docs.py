@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import CLI, REPOSITORY, rows, write_jsonl
 
-from cpm_tune.data.files import sample_folder
+from cpm_tune.data.splits import sample_folder
 from cpm_tune.registry import load_task
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md"]

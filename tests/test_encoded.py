@@ -18,7 +18,7 @@ from cpm_tune.data import encoded as module
 from cpm_tune.data.encode import Encoder, Example
 from cpm_tune.data.encode import Sequence as Encoded
 from cpm_tune.data.encoded import Use, encoded, encoded_at, keep_encoded
-from cpm_tune.data.files import find_splits, sample_folder
+from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import Rows, read_split
 from cpm_tune.paths import cache_dir
 from cpm_tune.registry import load_task

@@ -12,7 +12,8 @@ from conftest import REAL_DATA, rows, write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.data.files import SplitFile, checked_rows, find_splits
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import SplitFile, find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
 from cpm_tune.registry import load_task

@@ -14,7 +14,8 @@ from conftest import REAL_DATA
 from cpm_tune.backbone.config import PRESETS
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.files import SplitFile, checked_rows, gold
+from cpm_tune.data.files import checked_rows, gold
+from cpm_tune.data.splits import SplitFile
 from cpm_tune.metrics import get_metric
 from cpm_tune.predict import parsed
 from cpm_tune.registry import load_task

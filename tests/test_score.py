@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import CLI, rows, write_jsonl
 
-from cpm_tune.data.files import find_splits, gold, parsed, sample_folder
+from cpm_tune.data.files import gold, parsed
+from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import read_split
 from cpm_tune.leaderboard.verify import verify_results
 from cpm_tune.metrics import get_metric

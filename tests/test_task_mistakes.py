@@ -64,7 +64,7 @@ def test_decoding_settings_are_part_of_the_run_and_only_of_runs_that_write(
 
 
 def test_a_submission_may_be_one_document(cli: CLI, tmp_path: Path, small_backbone: Path) -> None:
-    from cpm_tune.data.files import sample_folder
+    from cpm_tune.data.splits import sample_folder
 
     task = load_task("gcrc")
     short = ("--limit", 3, "--set", "train.max_steps=1", "--control", "none")
@@ -177,7 +177,7 @@ def test_a_mistake_in_a_task_file_is_one_sentence(
 
 
 def test_rows_of_a_task_with_a_parser_come_from_the_cache(tasks: Path) -> None:
-    from cpm_tune.data.files import find_splits
+    from cpm_tune.data.splits import find_splits
     from cpm_tune.data.store import read_split
     from cpm_tune.paths import cache_dir
 
@@ -217,7 +217,8 @@ def test_rows_of_a_task_with_a_parser_come_from_the_cache(tasks: Path) -> None:
 def test_values_that_mean_nothing_are_refused(
     tmp_path: Path, name: str, record: Row, said: str
 ) -> None:
-    from cpm_tune.data.files import checked_rows, find_splits
+    from cpm_tune.data.files import checked_rows
+    from cpm_tune.data.splits import find_splits
 
     (tmp_path / "test.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     bad: list[str] = []

@@ -12,7 +12,8 @@ from conftest import CLI, REAL_DATA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.data.files import SplitFile, checked_rows, find_splits, sample_folder
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.plan import Request, make_plan
 from cpm_tune.predict import parsed

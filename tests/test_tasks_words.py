@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from words_cases import NAMES, SAMPLE, TASKS, VALID, WRITTEN, lines, parsed, read
 
-from cpm_tune.data.files import find_splits, gold, rows_of
+from cpm_tune.data.files import gold, rows_of
+from cpm_tune.data.splits import find_splits
 from cpm_tune.errors import UserError
 
 

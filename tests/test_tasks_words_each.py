@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from words_cases import SIZES, TASKS, filled, lines, parsed, read
 
-from cpm_tune.data.files import checked_rows, find_splits, rows_of
+from cpm_tune.data.files import checked_rows, rows_of
+from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric

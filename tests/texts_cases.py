@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cpm_tune.data.files import checked_rows, find_splits
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import find_splits
 from cpm_tune.paths import shipped
 from cpm_tune.task import Row, Task
 
@@ -221,7 +222,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, str], str, list[tuple[Any, ...]]]] = {
 
 # Task, files of dev, where the error is said to be, and what is said.
 WRONG: dict[str, tuple[str, dict[str, str], str, str]] = {
-    "no targets": ("cepsum", {"dev.jsonl": lines(PRODUCT)}, ":1", "no field 'summary'"),
+    "no targets": ("cepsum", {"dev.jsonl": lines(PRODUCT)}, ":1", "no field 'targets'"),
     "targets not texts": (
         "cepsum",
         {"dev.jsonl": lines({**PRODUCT, "targets": [1]})},

@@ -8,7 +8,8 @@ from typing import Any
 
 from conftest import REPOSITORY
 
-from cpm_tune.data.files import SplitFile, checked_rows
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import SplitFile
 from cpm_tune.registry import load_task
 from cpm_tune.task import Generate, Row, Task
 

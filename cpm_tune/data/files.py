@@ -1,4 +1,4 @@
-"""Finds a task's files and checks their rows. Every fault is a UserError that names file and line.
+"""Reads a task's files and checks their rows. Every fault is a UserError that names file and line.
 
 What a row is: `id`, the task's columns without the one that holds the answer, and `target`: the
 number of the right option, the documents' grades, or the text to write; None where a test split
@@ -7,180 +7,15 @@ has no answers.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from cpm_tune.data.readers import JSON_ENDINGS, TABLES, records
+from cpm_tune.data.readers import records
+from cpm_tune.data.splits import SplitFile, companions
 from cpm_tune.errors import UserError
-from cpm_tune.paths import input_sha256, shipped
 from cpm_tune.sizes import counted
-from cpm_tune.task import SPLITS, BadRow, Choice, Options, Rank, Row, Task
-
-
-@dataclass(frozen=True)
-class SplitFile:
-    """One split on disk, one file or several read one after the other, and its fingerprint."""
-
-    split: str
-    paths: tuple[Path, ...]
-    sha256: str
-
-    @property
-    def path(self) -> Path:
-        """The (first) file."""
-        return self.paths[0]
-
-
-def sample_folder(task: Task) -> Path:
-    """The folder of the data written for this project."""
-    return shipped("tasks") / "sample" / task.name
-
-
-def is_sample(task: Task, splits: dict[str, SplitFile]) -> bool:
-    """Whether any of these files is one of the task's sample data, wherever it lies."""
-    folder = sample_folder(task)
-    if not folder.is_dir():
-        return False
-    known = {input_sha256(path) for path in folder.rglob("*") if path.is_file()}
-    return any(
-        file.sha256 in known or any(input_sha256(path) in known for path in file.paths[1:])
-        for file in splits.values()
-    )
-
-
-def find_splits(
-    task: Task,
-    folder: Path,
-    needed: tuple[str, ...] = SPLITS,
-    optional: tuple[str, ...] = (),
-) -> dict[str, SplitFile]:
-    """Find the files of each needed split; raise UserError for what is missing (unless optional) or
-    ambiguous."""
-    if not folder.is_dir():
-        if folder == sample_folder(task):
-            raise UserError(f"task {task.name} has no sample data; give its files with --data DIR.")
-        raise UserError(f"--data {folder}: there is no such folder.")
-    missing, found = [], {}
-    for split in needed:
-        sets = _file_sets(task, folder, split)
-        if len(sets) > 1:
-            names = " and ".join(str(paths[0].relative_to(folder)) for paths in sets)
-            raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
-        if sets:
-            found[split] = SplitFile(split, sets[0], _fingerprint(sets[0]))
-        elif split not in optional or _incomplete(task, folder, split):
-            missing.append(split)
-    if missing:
-        raise UserError(_not_found(task, folder, missing))
-    return found
-
-
-def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
-    """What splits lack whose files are only some of the task's parts."""
-    said = []
-    for name, file in splits.items():
-        there = {path.parent.name for path in file.paths}
-        absent = [part for part in task.files.parts if part not in there]
-        if absent and len(absent) < len(task.files.parts):
-            said.append(f"the {name} split lacks the part {' and '.join(absent)}")
-    return said
-
-
-def splits_there(task: Task, folder: Path) -> list[str]:
-    """The splits whose files are in a folder; nothing is read."""
-    return [split for split in SPLITS if _file_sets(task, folder, split)]
-
-
-def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
-    """What is missing, what it may be called, what is there instead."""
-    accepted = [task.files.names[split] for split in missing]
-    names = [
-        f"{split} ({' or '.join(map(_said, known))})"
-        for split, known in zip(missing, accepted, strict=True)
-    ]
-    stems = any(
-        isinstance(n, str) and "*" not in n and not Path(n).suffix for n in sum(accepted, ())
-    )
-    parts = [part for split in missing for part in _incomplete(task, folder, split)]
-    there = sorted(
-        f"{path.name}/" if path.is_dir() else path.name
-        for path in folder.iterdir()
-        if not path.name.startswith(".")
-    )
-    holds = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
-    return (
-        f"{folder}: no file for {', '.join(names)}"
-        f"{'; stems may end in .jsonl, .json, .tsv, .txt or .csv' if stems else ''} "
-        f"(task {task.name}). {''.join(f'{part} ' for part in parts)}"
-        f"The folder {f'holds {holds}' if there else 'is empty'}."
-    )
-
-
-def _incomplete(task: Task, folder: Path, split: str) -> list[str]:
-    """One sentence for each accepted set of files of which only a part is there."""
-    said = []
-    for accepted in task.files.names[split]:
-        members = (accepted,) if isinstance(accepted, str) else accepted
-        there = [name for name in members if _matches(folder, name)]
-        if there and len(there) < len(members):
-            absent = " and ".join(name for name in members if name not in there)
-            said.append(f"Beside {' and '.join(there)} {absent} is missing.")
-    return said
-
-
-def _companions(task: Task, file: SplitFile) -> list[str]:
-    """Files that official layouts have beside those of a split, and that are not there."""
-    absent = []
-    for accepted in task.files.names[file.split]:
-        members = () if isinstance(accepted, str) else accepted
-        if members and members[0] == file.path.name and len(file.paths) < len(members):
-            absent += [n for n in members[1:] if not _matches(file.path.parent, n)]
-    return absent
-
-
-def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
-    """The accepted sets of files of a split that are there; one inside another does not count."""
-    sets: list[tuple[Path, ...]] = []
-    for accepted in task.files.names[split]:
-        members = (accepted,) if isinstance(accepted, str) else accepted
-        matches = [_matches(folder, member) for member in members]
-        if not all(matches):
-            continue
-        if len(members) == 1 and "*" not in members[0]:
-            sets += [(path,) for path in matches[0]]
-        else:
-            sets.append(tuple(path for match in matches for path in match))
-    return [
-        paths
-        for i, paths in enumerate(sets)
-        if not any(
-            set(paths) < set(other) or (set(paths) == set(other) and j < i)
-            for j, other in enumerate(sets)
-        )
-    ]
-
-
-def _matches(folder: Path, name: str) -> list[Path]:
-    if "*" in name:
-        return sorted(path for path in folder.glob(name) if path.is_file())
-    if Path(name).suffix:
-        return [folder / name] if (folder / name).is_file() else []
-    endings = (*JSON_ENDINGS, *TABLES)
-    return [path for end in endings if (path := folder / f"{name}{end}").is_file()]
-
-
-def _said(accepted: str | tuple[str, ...]) -> str:
-    return accepted if isinstance(accepted, str) else " with ".join(accepted)
-
-
-def _fingerprint(paths: tuple[Path, ...]) -> str:
-    if len(paths) == 1:
-        return input_sha256(paths[0])
-    return hashlib.sha256("".join(map(input_sha256, paths)).encode()).hexdigest()
+from cpm_tune.task import BadRow, Choice, Options, Rank, Row, Task
 
 
 def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> Iterator[Row]:
@@ -236,8 +71,14 @@ def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
                 f"{where}: read() of task {task.name} failed here or behind it: {_said_by(error)}."
             ) from error
         return
+    optional = task.hidden if file.split == "test" else ()
     for path in file.paths:
-        yield from records(path, task.files.columns, task.files.aliases)
+        empty = True
+        for where, record in records(path, task.files.columns, task.files.aliases, optional):
+            empty = False
+            yield where, record
+        if empty and len(file.paths) > 1:
+            raise UserError(f"{path}: the file is empty; get it again (task {task.name}).")
 
 
 def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
@@ -256,7 +97,7 @@ def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
     except ValueError as error:
         said = str(error)
     except (TypeError, IndexError, AttributeError) as error:
-        said = f"not of the official form ({error})"
+        said = f"not of the official form ({error}); `show {task.name}` prints records that are"
     except Exception as error:  # a task file's own code
         said = f"rows() failed: {_said_by(error)}"
     return [BadRow(f"{where}: {said} (task {task.name}).")]
@@ -278,9 +119,13 @@ def row_checker(task: Task, file: SplitFile) -> Callable[[str, Row], Row]:
         for name in files.columns:
             value = row.get(name)
             if value is None and not (unanswered and not answered and name in hidden):
-                lacks = ", ".join(_companions(task, file)) if name in hidden else ""
+                lacks = ", ".join(companions(task, file)) if name in hidden else ""
                 beside = f"; it may be in {lacks}, which is not beside this file" if lacks else ""
-                raise UserError(f"{where}: no field '{name}' (task {task.name}){beside}.")
+                official = [said for said, own in files.aliases.items() if own == name]
+                known = " or ".join(f"'{said}'" for said in (*official, *[name] * (not files.rows)))
+                raise UserError(
+                    f"{where}: no field {known or repr(name)} (task {task.name}){beside}."
+                )
             if name == answer.column:
                 continue
             if value is None or name in structures:
@@ -297,11 +142,24 @@ def row_checker(task: Task, file: SplitFile) -> Callable[[str, Row], Row]:
             else:
                 _check_text(task, where, name, value)
                 checked[name] = value
+        if isinstance(answer, Options | Rank):
+            _check_options(task, where, len(checked[answer.options]))
         value = row.get(answer.column)
         checked["target"] = None if value is None else _target(task, where, value, checked, split)
         return checked
 
     return check
+
+
+def _check_options(task: Task, where: str, n: int) -> None:
+    """How many options or documents a row has, with or without an answer."""
+    answer = task.answer
+    if isinstance(answer, Options) and not 2 <= n <= answer.most:
+        raise UserError(
+            f"{where}: {counted(n, 'option')}, expected 2 to {answer.most} (task {task.name})."
+        )
+    if not n:
+        raise UserError(f"{where}: no documents, expected one or more (task {task.name}).")
 
 
 def _check_text(task: Task, where: str, name: str, value: object) -> None:
@@ -332,10 +190,6 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
         return _label(answer, name, value, task.name)
     if isinstance(answer, Options):
         n = len(row[answer.options])
-        if not 2 <= n <= answer.most:
-            raise UserError(
-                f"{where}: {counted(n, 'option')}, expected 2 to {answer.most} ({task.name})."
-            )
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n:
             raise UserError(f"{name} is {_short(value)}, expected 0 to {n - 1} ({task.name}).")
         return value
@@ -344,7 +198,7 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
         numbers = isinstance(value, list) and all(
             isinstance(v, int | float) and not isinstance(v, bool) and 0 <= v < 1e9 for v in value
         )
-        if not n or not numbers or len(value) != n:
+        if not numbers or len(value) != n:
             raise UserError(
                 f"{name} is {_short(value)}, expected {n} numbers from 0, one a document "
                 f"({task.name})."

@@ -18,15 +18,21 @@ from cpm_tune.task import BadRow
 
 JSON_ENDINGS = (".jsonl", ".json", ".jsonline")
 TABLES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
+_GZIP = b"\x1f\x8b"
 DEEPEST = 200  # levels of a JSON document
 Records = Iterator[tuple[str, Any]]
 
 
-def records(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> Records:
+def records(
+    path: Path,
+    columns: tuple[str, ...],
+    aliases: Mapping[str, str],
+    optional: tuple[str, ...] = (),
+) -> Records:
     """The records of a file, by its ending and its first character: one JSON object a line, one
-    JSON array, or a table with or without header."""
+    JSON array, or a table with or without header. `optional` columns of a table may be missing."""
     if path.suffix in TABLES:
-        return table(path, columns, aliases)
+        return table(path, columns, aliases, optional)
     return json_items(path) if starts_with(path) == "[" else json_lines(path)
 
 
@@ -50,7 +56,9 @@ def decoded(raw_lines: Iterable[bytes], name: str) -> Records:
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
-            yield where, BadRow(f"{where}: not UTF-8 text; convert the file to UTF-8.")
+            packed = number == 1 and raw.startswith(_GZIP)
+            mend = "it is gzip-compressed; unpack it" if packed else "convert the file to UTF-8"
+            yield where, BadRow(f"{where}: not UTF-8 text; {mend}.")
         else:
             yield where, text.rstrip("\r\n")
 
@@ -86,13 +94,17 @@ def json_items(path: Path, key: str = "") -> Records:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
             events = backend.basic_parse(file, use_float=True)
-            for number, value in enumerate(_items(events, key), start=1):
+            found = _Array(key)
+            for number, value in enumerate(found.items(events), start=1):
                 yield f"{path}: item {number}", value
         except (ijson.JSONError, ValueError) as error:
             said = str(error).splitlines()[0]
             raise UserError(
                 f"{path}: not a whole JSON document after item {number} ({said})."
             ) from error
+    if not found.there:
+        form = f'an object with an array "{key}"' if key else "an array"
+        raise UserError(f"{path}: expected {form}, found none.")
 
 
 def _has_surrogate_escapes(path: Path) -> bool:
@@ -106,37 +118,50 @@ def _has_surrogate_escapes(path: Path) -> bool:
     return False
 
 
-def _items(events: Iterator[tuple[str, Any]], key: str) -> Iterator[Any]:
-    """The items of the wanted array, built from ijson's events."""
-    from ijson.common import ObjectBuilder
+class _Array:
+    """The wanted array of a JSON document; `there` once it has begun."""
 
-    level = 2 if key else 1  # how deep inside the array is
-    depth, inside, wanted, builder = 0, False, False, None
-    for event, value in events:
-        closes = event in ("end_map", "end_array")
-        depth -= closes
-        if depth < level and closes:
-            inside = False
-        if inside:
-            if builder is None:
-                builder = ObjectBuilder()
-            builder.event(event, value)
-            if depth == level and not event.startswith("start_"):
-                yield builder.value
-                builder = None
-        elif event == "map_key" and depth == 1:
-            wanted = value == key
-        elif event == "start_array" and depth == level - 1:
-            inside = not key or wanted
-        depth += event.startswith("start_")
-        if depth > DEEPEST:
-            raise ValueError(f"nested more than {DEEPEST} deep")
+    def __init__(self, key: str) -> None:
+        self._key, self.there = key, False
+
+    def items(self, events: Iterator[tuple[str, Any]]) -> Iterator[Any]:
+        """The array's items, built from ijson's events."""
+        from ijson.common import ObjectBuilder
+
+        level = 2 if self._key else 1  # how deep inside the array is
+        depth, inside, wanted, builder = 0, False, False, None
+        for event, value in events:
+            closes = event in ("end_map", "end_array")
+            depth -= closes
+            if depth < level and closes:
+                inside = False
+            if inside:
+                if builder is None:
+                    builder = ObjectBuilder()
+                builder.event(event, value)
+                if depth == level and not event.startswith("start_"):
+                    yield builder.value
+                    builder = None
+            elif event == "map_key" and depth == 1:
+                wanted = value == self._key
+            elif event == "start_array" and depth == level - 1:
+                inside = not self._key or wanted
+                self.there |= inside
+            depth += event.startswith("start_")
+            if depth > DEEPEST:
+                raise ValueError(f"nested more than {DEEPEST} deep")
 
 
-def table(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> Records:
+def table(
+    path: Path,
+    columns: tuple[str, ...],
+    aliases: Mapping[str, str],
+    optional: tuple[str, ...] = (),
+) -> Records:
     """The rows of a .tsv, .txt (tab) or .csv file as dicts by column.
 
-    The first row is a header if one of its cells names a column.
+    The first row is a header if one of its cells names a column. A table may lack `optional`
+    columns, all of them where it has no header; an empty cell of theirs is None.
     """
     delimiter = TABLES[path.suffix]
     header: list[str] | None = None
@@ -164,10 +189,12 @@ def table(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> R
                 continue
             where = f"{path}:{reader.line_num}"
             if header is None:
-                header = _header(path, cells, columns, aliases)
+                header = _header(path, cells, columns, aliases, optional)
                 if header is not None:
                     continue
-                header = list(columns)
+                header = [name for name in columns if name not in optional]
+                if len(cells) != len(header):
+                    header = list(columns)
             if len(cells) != len(header):
                 names = ", ".join(header)
                 message = (
@@ -175,17 +202,22 @@ def table(path: Path, columns: tuple[str, ...], aliases: Mapping[str, str]) -> R
                 )
                 yield where, BadRow(message)
             else:
-                yield where, dict(zip(header, cells, strict=True))
+                row = zip(header, cells, strict=True)
+                yield where, {k: None if k in optional and not v.strip() else v for k, v in row}
 
 
 def _header(
-    path: Path, cells: list[str], columns: tuple[str, ...], aliases: Mapping[str, str]
+    path: Path,
+    cells: list[str],
+    columns: tuple[str, ...],
+    aliases: Mapping[str, str],
+    optional: tuple[str, ...],
 ) -> list[str] | None:
     """Return the columns if the first row is a header, None if it is data."""
     names = [aliases.get(cell.strip(), cell.strip()) for cell in cells]
     if not set(names) & set(columns):
         return None
-    missing = [name for name in columns if name not in names]
+    missing = [name for name in columns if name not in (*names, *optional)]
     if missing:
         raise UserError(
             f"{path}:1: no column '{missing[0]}' in the header ({', '.join(cells)}), expected "

@@ -13,12 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.files import SplitFile, as_json, checked_rows
+from cpm_tune.data.files import as_json, checked_rows
+from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.paths import cache_dir, file_sha256
 from cpm_tune.task import Generate, Rank, Row, Task
 
-READER_VERSION = 2
+READER_VERSION = 3
 _CHUNK = 2_000
 
 
@@ -163,6 +164,7 @@ def _store(
     schema, structures = _schema(task), _structures(task)
     bad: list[str] | None = [] if skip else None
     n_rows, answered = 0, 0
+    without = ""  # the id of the first row that has no answer
     with tempfile.TemporaryDirectory(dir=stored.parent) as scratch:
         part = Path(scratch) / "rows.arrow"
         rows = islice(checked_rows(task, file, bad), limit)
@@ -174,13 +176,16 @@ def _store(
                 writer.write_batch(pa.RecordBatch.from_pydict(columns, schema))
                 n_rows += len(chunk)
                 answered += sum(target is not None for target in columns["target"])
+                if not without and None in columns["target"]:
+                    without = columns["id"][columns["target"].index(None)]
         if not n_rows:
             skipped = f" ({len(bad)} bad rows skipped)" if bad else ""
             raise UserError(f"{file.path}: the {file.split} split has no rows{skipped}.")
         if answered not in (0, n_rows):
             raise UserError(
                 f"{file.path}: {n_rows - answered:,} of {n_rows:,} rows have no "
-                f"'{task.answer.column}'; expected all or none (task {task.name})."
+                f"'{task.answer.column}', the first of them with id {without}; expected all or "
+                f"none (task {task.name})."
             )
         about = Path(scratch) / "about.json"
         about.write_text(as_json({"skipped": len(bad or ()), "labelled": answered > 0}))

@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from cpm_tune.data.files import SplitFile, checked_rows, find_splits, sample_folder
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.results import Found, System
 from cpm_tune.plan import data_folder
