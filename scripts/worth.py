@@ -16,7 +16,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from cpm_tune.pretrain.objective import (
     TargetLosses,
     build_rows,
 )
-from cpm_tune.pretrain.store import Corpus
+from cpm_tune.pretrain.store import Corpus, Split
 from cpm_tune.record import write_atomically
 
 TUNE = Path(__file__).resolve().parent.parent / "tune.py"
@@ -99,10 +99,35 @@ def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[
     return {"sources": losses, "groups": groups}
 
 
+def seen_before(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
+    """Which part of each source's held-out lines, and of their tokens, stands in its training
+    documents as well: the split is by document, and documents quote and repeat each other."""
+    (newline,) = tokenizer.encode("\n")
+    result = {}
+    for name in corpus.sources:
+        known = set(_lines(corpus.split(name, "train"), newline))
+        lines = list(_lines(corpus.split(name, "heldout"), newline))
+        again = [line for line in lines if line in known]
+        result[name] = {
+            "lines": len(again) / len(lines),
+            "tokens": sum(map(len, again)) / sum(map(len, lines)),
+        }
+    return result
+
+
+def _lines(split: Split, newline: int) -> Iterator[bytes]:
+    for number in range(len(split)):
+        tokens = np.asarray(split.document(number), dtype=np.int32)
+        for line in np.split(tokens, np.flatnonzero(tokens == newline)):
+            if len(line := line[line != newline]):
+                yield line.tobytes()
+
+
 def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
     """Titles of 100 held-out quatrains, one poem sampled for each; how many have a verse form.
 
     The form: the first four clauses are Chinese characters only and all five, or all seven, long.
+    `whole`: the poem ends there as well; a title does not say how long its poem is.
     """
     titles = []
     for text in [*texts["tang"], *texts["song"]]:
@@ -111,13 +136,15 @@ def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str
             titles.append(title)
     titles = sorted(set(titles))
     random.Random(1).shuffle(titles)
-    good, examples = 0, []
+    good, whole, examples = 0, 0, []
     for number, title in enumerate(titles[:100]):
-        text = generate(model, tokenizer, title + "\n", length=40, seed=number)[0]
+        text = generate(model, tokenizer, title + "\n", length=64, seed=number)[0]
         good += _form(text)
+        whole += _form(text) and len(_clauses(text)) == 4
         if number < 5:
             examples.append(f"{title}\n{text}")
-    return {"samples": len(titles[:100]), "with_form": good, "examples": examples}
+    counts = {"samples": len(titles[:100]), "with_form": good, "whole": whole}
+    return {**counts, "examples": examples}
 
 
 def next_line_of_four(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -270,13 +297,21 @@ def main() -> None:
         "--only",
         metavar="NAME",
         nargs="+",
-        help="loss, four, form, lcqmc, lcqmc-real, or probes by name",
+        help="loss, seen, four, form, lcqmc, lcqmc-real, or probes by name",
     )
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of LoRA")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="of LoRA (0: all)")
     args = parser.parse_args()
     probes = {probe.name: probe for probe in PROBES}
-    every = ["loss", "four", "form", "lcqmc", *probes, *(["lcqmc-real"] if args.lcqmc else [])]
+    every = [
+        "loss",
+        "seen",
+        "four",
+        "form",
+        "lcqmc",
+        *probes,
+        *(["lcqmc-real"] if args.lcqmc else []),
+    ]
     wanted = args.only or every
     if unknown := [name for name in wanted if name not in every]:
         parser.error(f"--only {unknown[0]}: expected of {', '.join(every)} (lcqmc-real: --lcqmc)")
@@ -290,6 +325,10 @@ def main() -> None:
         losses = heldout_losses(corpus, model, tokenizer)
         keep(file, "heldout", losses)
         print(json.dumps(losses["groups"], indent=1))
+    if "seen" in wanted:
+        seen = seen_before(corpus, tokenizer)
+        keep(file, "heldout lines in training", seen)
+        print(json.dumps(seen, indent=1))
     if "four" in wanted:
         control = random_backbone(folder.config, 1, torch.float32).eval()
         four = {
