@@ -18,6 +18,7 @@ import numpy as np
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.pretrain.store import Corpus
 
+A, B = "sentence1", "sentence2"
 VERSE = ("tang", "song", "ci", "qu")
 MODERN = ("office-help", "linux", "electron")
 Row = dict[str, Any]
@@ -198,7 +199,11 @@ def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
 
 
 def write_lcqmc(file: Path, folder: Path) -> None:
-    """Split a real LCQMC file into 7,000 / 800 / the rest, in its own order."""
+    """Split a real LCQMC file into 7,000 / 800 / the rest, in its own order.
+
+    Pairs of training stand there in both orders: whether two questions ask the same does not
+    depend on which comes first.
+    """
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     folder.mkdir(parents=True, exist_ok=True)
     for split, part in (
@@ -206,4 +211,8 @@ def write_lcqmc(file: Path, folder: Path) -> None:
         ("dev", lines[7000:7800]),
         ("test", lines[7800:8800]),
     ):
+        if split == "train":
+            rows = [json.loads(line) for line in part]
+            swapped = [{**r, A: r[B], B: r[A]} for r in rows]
+            part = [json.dumps(r, ensure_ascii=False) for r in (*rows, *swapped)]
         (folder / f"{split}.jsonl").write_text("\n".join(part) + "\n", encoding="utf-8")

@@ -122,11 +122,13 @@ def test_results_are_kept_beside_those_of_another_process(tmp_path):
 
 def test_the_real_lcqmc_is_split_in_its_own_order(tmp_path):
     file = tmp_path / "dev.jsonl"
-    file.write_text("".join(f'{{"n": {i}}}\n' for i in range(8_802)))
+    rows = [{"sentence1": f"甲{i}", "sentence2": f"乙{i}", "n": i} for i in range(8_802)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     probes.write_lcqmc(file, tmp_path / "out")
-    split = {
-        name: [json.loads(x)["n"] for x in (tmp_path / "out" / f"{name}.jsonl").open()]
+    train, dev, test = (
+        [json.loads(x) for x in (tmp_path / "out" / f"{name}.jsonl").open()]
         for name in ("train", "dev", "test")
-    }
-    assert split["train"] + split["dev"] + split["test"] == list(range(8_800))
-    assert [len(part) for part in split.values()] == [7000, 800, 1000]
+    )
+    assert train[:7000] + dev + test == rows[:8_800]
+    assert [len(part) for part in (train, dev, test)] == [14_000, 800, 1000]
+    assert train[7000] == {"sentence1": "乙0", "sentence2": "甲0", "n": 0}
