@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.paths import read_json
 from cpm_tune.pretrain.folder import new_folder, old_folder
+from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.record import write_atomically
 
@@ -219,8 +219,8 @@ def _weights(request: Request, corpus: Corpus) -> dict[str, float]:
     for name, value in request.weights.items():
         if name not in weights:
             raise UserError(f"--weight {name}: no such source.{did_you_mean(name, weights)}")
-        if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"--weight {name}={value}: expected 0 or more.")
+        if not 0 <= value <= MAX_WEIGHT:
+            raise UserError(f"--weight {name}={value:g}: expected 0 to {MAX_WEIGHT:g}.")
         weights[name] = value
     weights = {name: value for name, value in weights.items() if value != 0}
     if not weights:
