@@ -1,6 +1,7 @@
 """`pretrain prepare` and `vocab` as a whole: counts, split, stored tokens, memory, mistakes."""
 
 import json
+import signal
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pretrain_runs import (
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
+from cpm_tune.pretrain import prepare as preparation
 from cpm_tune.pretrain.evaluate import perplexity_under
 from cpm_tune.pretrain.filters import WordList
 from cpm_tune.pretrain.folder import old_folder
@@ -234,6 +236,49 @@ def test_only_a_new_folder_or_an_interrupted_one_is_written(tmp_path, jsonl, voc
     assert not list(out.glob("b.*"))
     code, _, error = cli("pretrain", "prepare", good, *arguments, out)
     assert (code, "is there already" in error) == (2, True)
+
+
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256))], ids=["empty", "binary"])
+@pytest.mark.parametrize("state", ["absent", "empty", "locked before", "killed before"])
+def test_a_bad_file_among_good_ones_leaves_nothing(
+    tmp_path, jsonl, vocabulary, cli, content, state
+):
+    good, bad = jsonl("a", [random_text(1)]), tmp_path / "b.txt"
+    bad.write_bytes(content)
+    out = tmp_path / "new/out"
+    if state != "absent":
+        out.mkdir(parents=True)
+    if state == "locked before":
+        (out / ".locks").mkdir()
+    before = listing(tmp_path)
+    if state == "killed before":
+        (out / "a.train.tokens.npy").write_bytes(b"half")
+    arguments = ("--vocab", vocabulary, "--set", "heldout=0", "--out", out)
+    assert cli("pretrain", "prepare", good, bad, *arguments)[0] == 2
+    after = listing(tmp_path)
+    if state == "locked before":
+        after = [name for name in after if ".locks/" not in name]
+    assert after == before
+    assert cli("pretrain", "prepare", good, *arguments)[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_preparation_leaves_nothing_and_says_so(
+    tmp_path, jsonl, vocabulary, cli, number, monkeypatch
+):
+    monkeypatch.setattr(
+        preparation, "is_heldout", lambda source, identity, share: signal.raise_signal(number)
+    )
+    arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
+    code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
+    assert (code, error.count("\n")) == (128 + number, 1)
+    assert "nothing was kept, the same command starts anew" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_vocabulary_is_never_written_over_a_file(tmp_path, jsonl, cli):

@@ -22,6 +22,7 @@ import numpy as np
 
 from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
 from cpm_tune.errors import UserError
+from cpm_tune.interrupt import Interrupts
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
 from cpm_tune.pretrain.folder import new_folder
@@ -38,6 +39,7 @@ from cpm_tune.record import write_atomically
 
 DUPLICATE = "seen before"
 LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")
+_MADE = re.compile(f"{LEFTOVERS.pattern}|{re.escape(VOCABULARY)}|{re.escape(DESCRIPTION)}")
 CHUNK = 64  # documents judged at a time
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
 
@@ -89,7 +91,8 @@ def prepare(
     Sources are de-duplicated in the order given (an earlier source keeps what two share).
     `perplexities` maps texts to their perplexities per character under some backbone. Raises
     UserError for unreadable input, if nothing is left of a source, and if `out` cannot be written
-    or has anything in it but the files of an interrupted preparation, which are made anew.
+    or has anything in it but the files of a killed preparation, which are made anew. On an error or
+    Ctrl-C nothing is left in `out`.
     """
     if (out / DESCRIPTION).exists():
         raise UserError(f"{out}: a prepared corpus is there already; choose another folder.")
@@ -99,7 +102,7 @@ def prepare(
     seen = SeenParagraphs()
     about: dict[str, Any] = {}
     try:
-        with new_folder(out, LEFTOVERS):
+        with Interrupts(), new_folder(out, LEFTOVERS, _MADE):  # SIGTERM, too, ends in clearing up
             for source in sources:
                 counts: Counter[str] = Counter()
                 kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
