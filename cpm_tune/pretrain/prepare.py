@@ -40,6 +40,7 @@ from cpm_tune.record import write_atomically
 DUPLICATE = "seen before"
 LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")
 _MADE = re.compile(f"{LEFTOVERS.pattern}|{re.escape(VOCABULARY)}|{re.escape(DESCRIPTION)}")
+HANDFUL = 10  # documents of which it needs no word if none is held out
 CHUNK = 64  # documents judged at a time
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
 
@@ -110,6 +111,8 @@ def prepare(
                     source, _told(kept, source, counts, report), counts, tokenizer, out
                 )
                 report(_line(source.name, about[source.name]))
+                if source.heldout and not about[source.name]["heldout"]["documents"]:
+                    _note_nothing_held_out(source, about[source.name], report)
             (out / VOCABULARY).write_bytes(written)
             description = {
                 "format": FORMAT,
@@ -255,6 +258,17 @@ def _about(source: Source, counts: Counter[str], writers: dict[str, SplitWriter]
             for split, writer in writers.items()
         },
     }
+
+
+def _note_nothing_held_out(
+    source: Source, about: dict[str, Any], report: Callable[[str], None]
+) -> None:
+    if (n := about["train"]["documents"]) > HANDFUL:
+        report(
+            f"note: source '{source.name}': heldout is {source.heldout:g}, but none of its {n:,} "
+            "documents is held out, so its loss cannot be measured; their ids decide: they must "
+            "differ, or heldout be greater."
+        )
 
 
 def _removed(counts: Counter[str]) -> str:

@@ -207,7 +207,8 @@ def _jsonl(path: Path) -> Iterator[Document]:
             ) from error
         if not isinstance(text, str):
             raise UserError(f'{path}:{number}: "text" is {type(text).__name__}, expected a string.')
-        identity = str(row.get("id", f"{path.name}:{number}"))
+        given = row.get("id")  # null is none
+        identity = f"{path.name}:{number}" if given is None else str(given)
         # JSON can escape half a surrogate pair, which no encoding can write
         yield Document(_SURROGATE.sub(LOST, identity), _SURROGATE.sub(LOST, text))
 
