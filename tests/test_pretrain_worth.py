@@ -180,12 +180,8 @@ def test_a_hundred_quatrains_at_most_are_sampled_and_counted(
         return [written]
 
     monkeypatch.setattr(worth, "generate", generate)
-    same = [
-        text.replace("\n", "\n天地玄黄宇，宙洪荒日月。\n盈昃辰宿列，张天地玄黄。\n", 1).rsplit(
-            "\n", 2
-        )[0]
-        for text in couplet_texts(150)["song"] + couplet_texts(150)["tang"]
-    ]
+    body = "天地玄黄宇，宙洪荒日月。\n盈昃辰宿列，张天地玄黄。"
+    same = [f"《题{i}》某\n{body}" for i in range(150)]
     found = worth.quatrain_form({"tang": same, "song": []}, None, tokenizer)
     assert (found["samples"], found["with_form"]) == (100, 100 * share)
     assert len({prefix for prefix, _ in asked}) == len({seed for _, seed in asked}) == 100
