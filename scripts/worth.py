@@ -168,9 +168,16 @@ def next_line_of_four(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict
     alone = _log_p([("", b) for four in shown for b in four], model, tokenizer)
     return {
         "n": len(asked),
-        "likelihood": float((given.reshape(-1, 4).argmax(1) == 0).mean()),
-        "gain": float(((given - alone).reshape(-1, 4).argmax(1) == 0).mean()),
+        "likelihood": _first_of_four(given),
+        "gain": _first_of_four(given - alone),
     }
+
+
+def _first_of_four(scores: NDArray[np.float64]) -> float:
+    """How often the first of four scores is the best; a tie counts as a guess among the tied."""
+    four = scores.reshape(-1, 4)
+    best = four == four.max(1, keepdims=True)
+    return float((best[:, 0] / best.sum(1)).mean())
 
 
 @torch.no_grad()

@@ -186,6 +186,7 @@ def test_a_learning_rate_that_breaks_the_weights_never_becomes_a_checkpoint(word
         (("--steps", 1, "--log-steps", 0), "--log-steps: '0'"),
         (("--steps", 1, "--weight", "verse=much"), "--weight: 'much'"),
         (("--steps", 1, "--weight", "vers=1"), "Did you mean 'verse'"),
+        (("--steps", 1, "--weight", "verse=1e308", "--weight", "other=1e308"), "0 to 1e+09"),
         (("--steps", 1, "--weight", "verse=0", "--weight", "other=0"), "a weight above 0"),
         (("--steps", 1, "--corpus", "nowhere"), "not a prepared corpus"),
         (("--steps", 1, "--config", "nowhere.json"), "not a CPM-Ant config"),

@@ -1,6 +1,7 @@
 """`pretrain prepare` and `vocab` as a whole: counts, split, stored tokens, memory, mistakes."""
 
 import json
+import signal
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pretrain_runs import (
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
+from cpm_tune.pretrain import prepare as preparation
 from cpm_tune.pretrain.evaluate import perplexity_under
 from cpm_tune.pretrain.filters import WordList
 from cpm_tune.pretrain.folder import old_folder
@@ -122,6 +124,18 @@ def test_perplexity_under_a_backbone_by_the_command_line(tmp_path, cli):
     assert kept == ["".join(c for c in text if c in known) for text in fluent]
 
 
+@pytest.mark.parametrize(("identity", "noted"), [(None, False), ("same", True)])
+def test_a_null_id_is_none_and_one_id_for_all_is_noted(tmp_path, vocabulary, cli, identity, noted):
+    rows = [{"id": identity, "text": random_text(seed)} for seed in range(100)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("--vocab", vocabulary, "--set", "heldout=0.1", "--out", tmp_path / "out")
+    code, said, _ = cli("pretrain", "prepare", path, *arguments)
+    note = "note: source 'a': heldout is 0.1, but none of its 100 documents is held out"
+    assert (code, note in said) == (0, noted)
+    assert (about(tmp_path / "out")["sources"]["a"]["heldout"]["documents"] > 3) is not noted
+
+
 # --- memory -------------------------------------------------------------------------------------
 
 
@@ -194,6 +208,14 @@ def test_a_wrong_vocabulary_is_one_sentence(tmp_path, jsonl, cli, entries, messa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_vocabulary_that_is_not_there_is_a_sentence_without_error_numbers(tmp_path, jsonl, cli):
+    arguments = ("--vocab", "nowhere.txt", "--out", tmp_path / "out")
+    code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "nowhere.txt: no vocabulary can be read there (No such file or directory)" in error
+    assert "Errno" not in error
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -236,6 +258,49 @@ def test_only_a_new_folder_or_an_interrupted_one_is_written(tmp_path, jsonl, voc
     assert (code, "is there already" in error) == (2, True)
 
 
+def listing(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256))], ids=["empty", "binary"])
+@pytest.mark.parametrize("state", ["absent", "empty", "locked before", "killed before"])
+def test_a_bad_file_among_good_ones_leaves_nothing(
+    tmp_path, jsonl, vocabulary, cli, content, state
+):
+    good, bad = jsonl("a", [random_text(1)]), tmp_path / "b.txt"
+    bad.write_bytes(content)
+    out = tmp_path / "new/out"
+    if state != "absent":
+        out.mkdir(parents=True)
+    if state == "locked before":
+        (out / ".locks").mkdir()
+    before = listing(tmp_path)
+    if state == "killed before":
+        (out / "a.train.tokens.npy").write_bytes(b"half")
+    arguments = ("--vocab", vocabulary, "--set", "heldout=0", "--out", out)
+    assert cli("pretrain", "prepare", good, bad, *arguments)[0] == 2
+    after = listing(tmp_path)
+    if state == "locked before":
+        after = [name for name in after if ".locks/" not in name]
+    assert after == before
+    assert cli("pretrain", "prepare", good, *arguments)[0] == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_preparation_leaves_nothing_and_says_so(
+    tmp_path, jsonl, vocabulary, cli, number, monkeypatch
+):
+    monkeypatch.setattr(
+        preparation, "is_heldout", lambda source, identity, share: signal.raise_signal(number)
+    )
+    arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
+    code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
+    assert (code, error.count("\n")) == (128 + number, 1)
+    assert "nothing was kept, the same command starts anew" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_vocabulary_is_never_written_over_a_file(tmp_path, jsonl, cli):
     path = jsonl("a", [random_text(1)])
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path)
@@ -245,3 +310,31 @@ def test_a_vocabulary_is_never_written_over_a_file(tmp_path, jsonl, cli):
     assert cli("pretrain", "vocab", path, "--size", 4000, "--out", tmp_path / "x/v.txt")[0] == 0
     counts = Counter((tmp_path / "x/v.txt").read_text().splitlines())
     assert max(counts.values()) == 1
+
+
+def test_a_vocabulary_that_falls_short_of_what_was_asked_for_says_so(tmp_path, jsonl, cli):
+    path, out = jsonl("a", ["天地 save the file " + chr(0x9F98) + chr(0x9EA4)]), tmp_path / "v.txt"
+    more = ("--pieces", 600, "--words", 50)
+    code, said, _ = cli("pretrain", "vocab", path, "--size", 10**11, *more, "--out", out)
+    entries = [line for line in out.read_text().splitlines() if line]
+    pieces = [e for e in entries if len(e) > 1 and e.isascii() and e.isalpha()]
+    assert code == 0
+    assert " 2 chosen by frequency" in said
+    assert f"note: --pieces 600: the text has no more than {len(pieces)}." in said
+    assert "note: --words 50: the text has no more than 1." in said
+    assert f"note: --size 100,000,000,000: the text has no more than {len(entries):,}." in said
+    size = len(entries) - len(pieces) - 1
+    code, said, _ = cli("pretrain", "vocab", path, "--size", size, "--out", tmp_path / "w.txt")
+    assert (code, "note" in said) == (0, False)
+
+
+def test_an_interrupted_vocabulary_leaves_nothing_and_says_so(tmp_path, jsonl, cli, monkeypatch):
+    def press(sources):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("cpm_tune.pretrain.vocabulary.check_files", press)
+    path, out = jsonl("a", [random_text(1)]), tmp_path / "v.txt"
+    code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", out)
+    assert (code, error.count("\n")) == (130, 1)
+    assert "the same command starts anew" in error
+    assert not out.exists()

@@ -125,6 +125,21 @@ def test_resuming_works_from_another_folder(corpus, tmp_path, cli, monkeypatch):
     assert cli("pretrain", "run", "--out", tmp_path / "out", "--resume", "--steps", 2)[0] == 0
 
 
+def test_a_corpus_that_was_moved_is_given_with_corpus(tmp_path, cli):
+    corpus = make_corpus(tmp_path)
+    config = write_config(tmp_path / "config.json", corpus)
+    out = ("--out", tmp_path / "out")
+    words = ("--corpus", corpus.path, "--config", config, "--steps", 1, *SMALL)
+    assert cli("pretrain", "run", *out, *words)[0] == 0
+    corpus.path.rename(tmp_path / "moved")
+    code, _, error = cli("pretrain", "run", *out, "--resume", "--steps", 2)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "give with --corpus where the run's corpus is now" in error
+    moved = ("--corpus", tmp_path / "moved")
+    assert cli("pretrain", "run", *out, "--resume", "--steps", 2, *moved)[0] == 0
+    assert cli("pretrain", "run", *out, "--resume", "--steps", 3)[0] == 0  # it is remembered
+
+
 # --- refused ------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -111,6 +112,36 @@ def test_training_goes_on_with_new_sources_and_weights(corpus, tmp_path, cli):
     assert first["settings"]["weights"] == {"new one": 3.0, "new two": 9.0}
     trained, fresh = train_losses(out)[0][1], train_losses(tmp_path / "first")[0][1]
     assert trained < fresh - 0.5  # it starts from what the backbone has learnt
+
+
+def test_a_run_folder_given_as_a_backbone_names_the_one_inside(corpus, tmp_path, cli):
+    run(corpus, tmp_path / "first", replace(SETTINGS, steps=1))
+    start = ("--corpus", corpus.path, "--backbone", tmp_path / "first", "--steps", 1, *SMALL)
+    code, _, error = cli("pretrain", "run", "--out", tmp_path / "on", *start)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"give {tmp_path / 'first/backbone'}." in error
+
+
+@pytest.mark.parametrize(
+    ("words", "noted"),
+    [
+        (("--steps", 4), True),
+        (("--steps", 4, "--warmup", 1), False),
+        (("--steps", 10, "--warmup", 10), True),  # where the warm-up ends, the cosine has as well
+        (("--seconds", 0.01), False),
+    ],
+)
+def test_a_peak_that_the_warm_up_never_reaches_is_noted(corpus, tmp_path, cli, words, noted):
+    config = write_config(tmp_path / "config.json", corpus)
+    start = ("--corpus", corpus.path, "--config", config, *words, *SMALL)
+    code, said, _ = cli("pretrain", "run", "--out", tmp_path / "out", *start)
+    assert code == 0
+    found = re.search(r"note: .* the learning rate reaches (\S+) at most; .* --warmup\.", said)
+    assert bool(found) is noted
+    if found is not None:
+        assert float(found[1]) == pytest.approx(
+            max(e[4] for e in train_losses(tmp_path / "out")), 0.05
+        )
 
 
 def test_perplexity_under_a_backbone_is_lower_for_what_it_has_learnt(corpus, tmp_path):

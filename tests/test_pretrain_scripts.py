@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import struct
 import sys
 from pathlib import Path
 
@@ -132,3 +133,86 @@ def test_the_real_lcqmc_is_split_in_its_own_order(tmp_path):
     assert train[:7000] + dev + test == rows[:8_800]
     assert [len(part) for part in (train, dev, test)] == [14_000, 800, 1000]
     assert train[7000] == {"sentence1": "乙0", "sentence2": "甲0", "n": 0}
+
+
+def test_poems_have_title_author_and_verse_and_nothing_else(tmp_path):
+    folder = tmp_path / "package/dist/shi"
+    folder.mkdir(parents=True)
+    notes = {"notes": ["注释"], "biography": "生平", "strains": ["平平"]}
+    contents = {
+        "b.1.json": [
+            {
+                "id": "x1",
+                "title": " 春晓 ",
+                "author": "孟浩然",
+                "paragraphs": [" 天地。 ", "", "玄黄。"],
+            },
+            {"title": "无文", "author": "某", "paragraphs": []},
+            {"rhythmic": "浣溪沙", "author": None, "content": ["宇宙。"], **notes},
+        ],
+        "b.0.json": {
+            "title": "千字文",
+            "content": [{"chapter": "其一", "paragraphs": ["洪荒。"], **notes}],
+        },
+        "b.2.json": [{"para": ["日月。"]}],
+        "other.json": [{"paragraphs": ["不读"]}],
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    assert list(corpus._poems(tmp_path, "shi/b.*.json")) == [
+        ("shi/b.0#0", "《千字文》\n其一\n洪荒。"),
+        ("shi/x1", "《春晓》孟浩然\n天地。\n玄黄。"),
+        ("shi/b.1#2", "《浣溪沙》\n宇宙。"),
+        ("shi/b.2#0", "日月。"),
+    ]
+    twice = corpus._poems(tmp_path, "shi/b.2.json", "shi/other.json")
+    assert [text for _, text in twice] == ["日月。", "不读"]
+
+
+def write_catalogue(path, entries):
+    """A .mo file: header, table of originals, table of translations, strings."""
+    entries = {"": "Content-Type: text/plain; charset=UTF-8\n", **entries}
+    parts = [(k.encode(), v.encode()) for k, v in sorted(entries.items())]
+    at, tables, strings = 28 + 16 * len(parts), ([], []), b""
+    for column in (0, 1):
+        for part in parts:
+            tables[column].append((len(part[column]), at + len(strings)))
+            strings += part[column] + b"\0"
+    head = struct.pack("<7I", 0x950412DE, 0, len(parts), 28, 28 + 8 * len(parts), 0, 0)
+    body = b"".join(struct.pack("<2I", *entry) for table in tables for entry in table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + body + strings)
+
+
+def test_pairs_are_eight_a_document_and_every_other_one_is_chinese_first(tmp_path):
+    folder = tmp_path / "zh_CN/LC_MESSAGES"
+    menu = {f"Item {chr(65 + i)}": f"项目{chr(0x4E00 + i)}" for i in range(18)}
+    write_catalogue(folder / "menu.mo", menu)
+    found = list(corpus._pairs(tmp_path, "**/LC_MESSAGES/*.mo"))
+    assert [name for name, _ in found] == ["menu/0", "menu/1", "menu/2"]
+    pairs = list(menu.items())
+    wanted = [pairs[:8], [pair[::-1] for pair in pairs[8:16]], pairs[16:]]
+    assert [text.split("\n") for _, text in found] == [
+        [part for pair in group for part in pair] for group in wanted
+    ]
+
+
+def test_pairs_are_plain_translated_and_each_once(tmp_path):
+    folder = tmp_path / "zh_CN/LC_MESSAGES"
+    first = {
+        "menu\x04~Open File": "打开文件(~O)",
+        "one file\0%d files": "一个文件\0多个文件",
+        "OK": "OK",
+        "%": "百分比符号",
+        "One": "一",
+    }
+    write_catalogue(folder / "a.mo", first)
+    write_catalogue(folder / "b.mo", {"Open File": "打开文件", "Close": "关闭"})
+    found = dict(corpus._pairs(tmp_path, "**/*.mo"))
+    assert set(found) == {"a/0", "b/0"}
+    lines = found["a/0"].split("\n")
+    known = set(zip(lines[::2], lines[1::2], strict=True))
+    assert ("Open File", "打开文件") in known
+    assert ("one file", "一个文件") in known
+    assert {en for en, _ in known} == {"Open File", "one file"}
+    assert found["b/0"] == "Close\n关闭"

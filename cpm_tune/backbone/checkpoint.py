@@ -71,6 +71,9 @@ def open_folder(path: Path) -> BackboneFolder:
         raise UserError(f"backbone {path}: there is no such folder.")
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
     if vocabulary is None:
+        inner = path / "backbone"  # of a pre-training run
+        if any((inner / name).is_file() for name in _VOCABULARIES):
+            raise UserError(f"{path}: not a backbone folder itself; give {inner}.")
         raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")
     configs = [p for p in [path / "config.json", *sorted(path.glob("*.json"))] if p.is_file()]
     for file in configs:

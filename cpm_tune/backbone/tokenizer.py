@@ -65,7 +65,12 @@ class Tokenizer:
         """Read a vocabulary file; raise UserError naming it for what is wrong."""
         try:
             return cls(path.read_text(encoding="utf-8-sig").split("\n"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise UserError(
+                f"{path}: no vocabulary can be read there ({error.strerror}); expected a text file "
+                "with one entry a line."
+            ) from error
+        except ValueError as error:
             raise UserError(f"{path}: not a CPM-Ant vocabulary: {error}.") from error
 
     @cached_property

@@ -267,4 +267,8 @@ def pretrain(argv: Sequence[str], prog: str) -> int:
         return 0 if argv else 2
     if argv[0] not in _PARTS:
         raise UserError(f"pretrain: there is no part '{argv[0]}'.{did_you_mean(argv[0], _PARTS)}")
-    return _PARTS[argv[0]](argv[1:], prog)
+    try:
+        return _PARTS[argv[0]](argv[1:], prog)
+    except KeyboardInterrupt as stop:  # of a run only before it starts
+        print("interrupted; nothing was kept, the same command starts anew.", file=sys.stderr)
+        return int(getattr(stop, "exit_code", 130))

@@ -50,6 +50,13 @@ def make_optimisers(
     return [muon, adamw]
 
 
+def largest_rate(peak: float, last: float, steps: int, warmup: int) -> float:
+    """The largest learning rate of a run of `steps`: less than `peak` if the warm-up is long."""
+    end = min(steps, max(1, warmup))  # from there on it falls
+    some = range(1, end + 1, max(1, end // 10_000))
+    return max(learning_rate(peak, last, n, warmup, (n - 1) / steps) for n in (*some, end))
+
+
 def learning_rate(peak: float, last: float, step: int, warmup: int, progress: float) -> float:
     """Linear warm-up over steps, times a cosine over `progress` (0 to 1) from 1 to `last`."""
     cosine = last + (1 - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -22,6 +22,7 @@ import numpy as np
 
 from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
 from cpm_tune.errors import UserError
+from cpm_tune.interrupt import Interrupts
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
 from cpm_tune.pretrain.folder import new_folder
@@ -38,6 +39,8 @@ from cpm_tune.record import write_atomically
 
 DUPLICATE = "seen before"
 LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")
+_MADE = re.compile(f"{LEFTOVERS.pattern}|{re.escape(VOCABULARY)}|{re.escape(DESCRIPTION)}")
+HANDFUL = 10  # documents of which it needs no word if none is held out
 CHUNK = 64  # documents judged at a time
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
 
@@ -89,7 +92,8 @@ def prepare(
     Sources are de-duplicated in the order given (an earlier source keeps what two share).
     `perplexities` maps texts to their perplexities per character under some backbone. Raises
     UserError for unreadable input, if nothing is left of a source, and if `out` cannot be written
-    or has anything in it but the files of an interrupted preparation, which are made anew.
+    or has anything in it but the files of a killed preparation, which are made anew. On an error or
+    Ctrl-C nothing is left in `out`.
     """
     if (out / DESCRIPTION).exists():
         raise UserError(f"{out}: a prepared corpus is there already; choose another folder.")
@@ -99,7 +103,7 @@ def prepare(
     seen = SeenParagraphs()
     about: dict[str, Any] = {}
     try:
-        with new_folder(out, LEFTOVERS):
+        with Interrupts(), new_folder(out, LEFTOVERS, _MADE):  # SIGTERM, too, ends in clearing up
             for source in sources:
                 counts: Counter[str] = Counter()
                 kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
@@ -107,6 +111,8 @@ def prepare(
                     source, _told(kept, source, counts, report), counts, tokenizer, out
                 )
                 report(_line(source.name, about[source.name]))
+                if source.heldout and not about[source.name]["heldout"]["documents"]:
+                    _note_nothing_held_out(source, about[source.name], report)
             (out / VOCABULARY).write_bytes(written)
             description = {
                 "format": FORMAT,
@@ -252,6 +258,17 @@ def _about(source: Source, counts: Counter[str], writers: dict[str, SplitWriter]
             for split, writer in writers.items()
         },
     }
+
+
+def _note_nothing_held_out(
+    source: Source, about: dict[str, Any], report: Callable[[str], None]
+) -> None:
+    if (n := about["train"]["documents"]) > HANDFUL:
+        report(
+            f"note: source '{source.name}': heldout is {source.heldout:g}, but none of its {n:,} "
+            "documents is held out, so its loss cannot be measured; their ids decide: they must "
+            "differ, or heldout be greater."
+        )
 
 
 def _removed(counts: Counter[str]) -> str:

@@ -15,6 +15,7 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.pretrain.filters import LOST, Rules
 
 MAX_DOCUMENT = 10_000_000
+MAX_WEIGHT = 1e9  # weights are shares; sums of far greater ones are not finite
 _NAME = re.compile(r"(?![\s.])[^/\\=:\x00-\x1f\x7f]{1,100}(?<![\s.])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -126,7 +127,7 @@ def _source(name: str, files: list[Path], values: dict[str, Any], where: str) ->
             )
     try:
         numbers = {key: float(value) for key, value in values.items()}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: source '{name}': {error}.") from error
     for key, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
@@ -135,8 +136,11 @@ def _source(name: str, files: list[Path], values: dict[str, Any], where: str) ->
     source = Source(
         name, tuple(files), numbers.get("weight", 1.0), numbers.get("heldout", 0.01), rules
     )
-    if not (source.weight > 0 and source.heldout < 1):
-        raise UserError(f"{where}: source '{name}': weight must be > 0 and heldout in [0, 1).")
+    if not (0 < source.weight <= MAX_WEIGHT and source.heldout < 1):
+        raise UserError(
+            f"{where}: source '{name}': weight must be > 0 and at most {MAX_WEIGHT:g}, heldout in "
+            "[0, 1)."
+        )
     return source
 
 
@@ -203,7 +207,8 @@ def _jsonl(path: Path) -> Iterator[Document]:
             ) from error
         if not isinstance(text, str):
             raise UserError(f'{path}:{number}: "text" is {type(text).__name__}, expected a string.')
-        identity = str(row.get("id", f"{path.name}:{number}"))
+        given = row.get("id")  # null is none
+        identity = f"{path.name}:{number}" if given is None else str(given)
         # JSON can escape half a surrogate pair, which no encoding can write
         yield Document(_SURROGATE.sub(LOST, identity), _SURROGATE.sub(LOST, text))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import signal
@@ -19,6 +18,7 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.paths import read_json
 from cpm_tune.pretrain.folder import new_folder, old_folder
+from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.record import write_atomically
 
@@ -79,6 +79,11 @@ def start(request: Request, report: Callable[[str], None]) -> None:
         raise UserError("give either --config (random weights) or --backbone (its weights).")
     if not (request.steps or request.seconds):
         raise UserError("give the length of the run: --steps or --seconds.")
+    if request.resume and not request.corpus.exists():
+        raise UserError(
+            f"{request.corpus}: there is no such folder; give with --corpus where the run's corpus "
+            "is now."
+        )
     corpus = Corpus.open(request.corpus)
     config = _config(request, corpus)
     weights = _weights(request, corpus)
@@ -219,8 +224,8 @@ def _weights(request: Request, corpus: Corpus) -> dict[str, float]:
     for name, value in request.weights.items():
         if name not in weights:
             raise UserError(f"--weight {name}: no such source.{did_you_mean(name, weights)}")
-        if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"--weight {name}={value}: expected 0 or more.")
+        if not 0 <= value <= MAX_WEIGHT:
+            raise UserError(f"--weight {name}={value:g}: expected 0 to {MAX_WEIGHT:g}.")
         weights[name] = value
     weights = {name: value for name, value in weights.items() if value != 0}
     if not weights:
@@ -231,9 +236,19 @@ def _weights(request: Request, corpus: Corpus) -> dict[str, float]:
 def _about(model: Any, settings: Any, corpus: Corpus) -> str:
     n = sum(parameter.numel() for parameter in model.parameters())
     length = f"{settings.steps:,} steps" if settings.steps else f"{settings.seconds:,.0f} seconds"
+    note = ""
+    if settings.steps:
+        from cpm_tune.pretrain.optimise import largest_rate
+
+        rate = largest_rate(settings.lr, settings.last_lr, settings.steps, settings.warmup)
+        if rate < 0.9 * settings.lr:
+            note = (
+                f"\nnote: with a warm-up of {settings.warmup:,} steps the learning rate reaches "
+                f"{rate:.2g} at most; for the peak give a smaller --warmup."
+            )
     return (
         f"model      {n:,} parameters\n"
         f"corpus     {corpus.path}: {', '.join(settings.weights)}\n"
         f"training   {length}, {settings.rows} rows of {settings.width}, {settings.optimiser}, "
-        f"peak lr {settings.lr:g}"
+        f"peak lr {settings.lr:g}{note}"
     )

@@ -14,8 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
-from cpm_tune.paths import read_json
+from cpm_tune.paths import file_sha256, read_json
+from cpm_tune.pretrain.sources import MAX_WEIGHT
 
 FORMAT = "cpm-tune corpus"
 VERSION = 1
@@ -111,22 +113,41 @@ class Corpus:
 
     @classmethod
     def open(cls, path: Path) -> Corpus:
-        """Open a prepared folder; raise UserError if it is not one."""
+        """Open a prepared folder; raise UserError if it is not one, or has another vocabulary."""
         file = path / DESCRIPTION
         try:
             about = read_json(file)
         except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
             raise UserError(
-                f"{path}: not a prepared corpus ({error}); make one with `pretrain prepare`."
+                f"{path}: not a prepared corpus ({DESCRIPTION}: {why}); make one with `pretrain "
+                "prepare`."
             ) from error
-        known = isinstance(about, dict) and about.keys() >= {
-            "sources",
-            "vocab_size",
-            "vocab_sha256",
-        }
-        if not known or (about.get("format"), about.get("version")) != (FORMAT, VERSION):
+        if not isinstance(about, dict) or (about.get("format"), about.get("version")) != (
+            FORMAT,
+            VERSION,
+        ):
             raise UserError(f"{file}: not a corpus of this version; run `pretrain prepare` again.")
-        return cls(path, about)
+        if fault := _fault(about):
+            raise UserError(f"{file}: damaged: {fault}; run `pretrain prepare` again.")
+        corpus = cls(path, about)
+        try:
+            own = file_sha256(corpus.vocabulary)
+        except OSError as error:
+            raise UserError(
+                f"{corpus.vocabulary}: not readable ({error.strerror}); prepare again."
+            ) from error
+        if own != about["vocab_sha256"]:
+            raise UserError(
+                f"{corpus.vocabulary}: not the vocabulary that {path} was prepared with; put that "
+                "one back, or run `pretrain prepare` again."
+            )
+        if (size := len(Tokenizer.from_file(corpus.vocabulary))) != about["vocab_size"]:
+            raise UserError(
+                f"{file}: damaged: vocab_size is {about['vocab_size']}, but {VOCABULARY} has "
+                f"{size} entries; run `pretrain prepare` again."
+            )
+        return corpus
 
     @property
     def sources(self) -> list[str]:
@@ -150,25 +171,67 @@ class Corpus:
         tokens = np.zeros(0, np.uint16)
         if described["tokens"]:  # an empty file has no map
             tokens = self._load(f"{stem}.tokens.npy", mmap_mode="r")
-        if (len(offsets) - 1, len(tokens), offsets[-1]) != (
-            described["documents"],
-            described["tokens"],
-            described["tokens"],
-        ):
+        whole = (
+            offsets.dtype == np.int64
+            and offsets.shape == (described["documents"] + 1,)
+            and tokens.dtype in (np.uint16, np.uint32)
+            and tokens.shape == (described["tokens"],)
+            and (offsets[0], offsets[-1]) == (0, len(tokens))
+            and bool((offsets[1:] >= offsets[:-1]).all())
+        )
+        if not whole:
             raise UserError(f"{stem}.*.npy: not what {DESCRIPTION} describes; prepare again.")
+        if len(tokens) and (most := int(tokens.max())) >= self.about["vocab_size"]:
+            raise UserError(
+                f"{stem}.tokens.npy: token {most} is outside of the vocabulary, which has "
+                f"{self.about['vocab_size']} entries; prepare again."
+            )
         return Split(tokens, offsets)
 
     def _load(self, file: str, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
         try:
-            array: NDArray[Any] = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+            array = np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"{file}: not readable ({error}); prepare again.") from error
+        if not isinstance(array, np.ndarray):  # np.load opens archives of arrays, too
+            raise UserError(f"{file}: an archive, expected one array; prepare again.")
         return array
 
     def unigram(self, source: str) -> NDArray[np.int64]:
         """How often each token is in the source's training split: (vocab_size,)."""
-        return self._load(f"{self.path / source}.unigram.npy")
+        file = f"{self.path / source}.unigram.npy"
+        counts = self._load(file)
+        total = self.about["sources"][source]["train"]["tokens"]
+        whole = counts.dtype == np.int64 and counts.shape == (self.about["vocab_size"],)
+        if not (whole and counts.min() >= 0 and counts.sum() == total):
+            raise UserError(f"{file}: not what {DESCRIPTION} describes; prepare again.")
+        return counts
 
     def sha256(self) -> str:
         """Fingerprint of the description, which holds counts and hashes of all that matters."""
         return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
+
+
+def _fault(about: dict[str, Any]) -> str | None:
+    """What a description lacks of what is read from it, or None."""
+    if not (_count(about.get("vocab_size")) and isinstance(about.get("vocab_sha256"), str)):
+        return "it needs vocab_size and vocab_sha256"
+    sources = about.get("sources")
+    if not (isinstance(sources, dict) and sources):
+        return "it needs an object 'sources' with at least one"
+    for name, entry in sources.items():
+        entry = entry if isinstance(entry, dict) else {}
+        weight: Any = entry.get("weight")
+        if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:
+            return f"source '{name}' needs a weight above 0, at most {MAX_WEIGHT:g}"
+        for split in SPLITS:
+            part = entry.get(split)
+            if not isinstance(part, dict) or not all(
+                _count(part.get(key)) for key in ("documents", "tokens")
+            ):
+                return f"source '{name}' needs the numbers of documents and tokens of '{split}'"
+    return None
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0

@@ -63,15 +63,25 @@ def build_vocabulary(
     chinese: dict[str, float] = defaultdict(float)
     for source in sources:
         _count(source, characters, latin, chinese if words else None)
-    chosen = _merged_pieces(latin, pieces) + _best(_saving(chinese), words)
+    found_pieces, found_words = _merged_pieces(latin, pieces), _best(_saving(chinese), words)
+    chosen = found_pieces + found_words
     room = size - len(entries) - len(chosen)
     ranked = [c for c in _best(characters, len(characters)) if c not in entries]
-    covered = sum(characters.get(c, 0.0) for c in [*entries, *ranked[:room]])
+    ranked = ranked[:room]
+    covered = sum(characters.get(c, 0.0) for c in [*entries, *ranked])
     report(
-        f"{len(characters):,} distinct characters; {room:,} chosen by frequency; "
+        f"{len(characters):,} distinct characters; {len(ranked):,} chosen by frequency; "
         f"{covered / max(sum(characters.values()), 1e-9):.4%} of the weighted text is covered"
     )
-    return [*entries, *ranked[:room], *chosen]
+    result = [*entries, *ranked, *chosen]
+    for option, wanted, n in (
+        ("pieces", pieces, len(found_pieces)),
+        ("words", words, len(found_words)),
+        ("size", size, len(result)),
+    ):
+        if n < wanted:
+            report(f"note: --{option} {wanted:,}: the text has no more than {n:,}.")
+    return result
 
 
 def _count(
