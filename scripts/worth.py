@@ -237,7 +237,8 @@ def run_job(
     command += ["--out", str(folder / "results" / name), *job.arguments]
     for key, value in job.recipe.items():
         command += ["--set", f"{key}={value}"]
-    subprocess.run(command, check=True)
+    if code := subprocess.run(command, check=False).returncode:  # it has said why
+        sys.exit(code)
 
 
 def keep(file: Path, key: str, value: Any) -> None:
