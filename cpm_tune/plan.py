@@ -183,8 +183,9 @@ def make_plan(request: Request) -> Plan:
 
     task: Task | None = attempt(load_task, request.task, request.include)
     settings = dict(request.settings or {})
-    delta, factor = attempt(_delta, request.delta, settings) or (None, 1.0)
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
+    width = folder.config.dim_model if folder else None
+    delta, factor = attempt(_delta, request.delta, settings, width) or (None, 1.0)
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None
     if task is not None:
@@ -320,7 +321,7 @@ def _decoding(
     return made
 
 
-def _delta(name: str, settings: Mapping[str, Any]) -> tuple[DeltaConfig, float]:
+def _delta(name: str, settings: Mapping[str, Any], width: int | None) -> tuple[DeltaConfig, float]:
     """A delta's config, and what it multiplies the task's learning rate with."""
     config = load_preset(name)
     for key, value in settings.items():
@@ -328,7 +329,7 @@ def _delta(name: str, settings: Mapping[str, Any]) -> tuple[DeltaConfig, float]:
         if part == "delta":
             config[setting] = value
     where = f"delta {name}"
-    return parse_config(config, where), lr_factor(config, where)
+    return parse_config(config, where), lr_factor(config, where, width)
 
 
 def _settings(

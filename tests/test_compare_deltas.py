@@ -133,6 +133,10 @@ def test_chosen_factors_go_into_the_presets_and_from_there_into_runs(
     recipe = make_plan(request).spec.recipe
     assert recipe is not None
     assert recipe.lr == 0.5 * 5e-3
+    own.write_text(json.dumps({**values, "lr_width": 32}))  # half of this backbone's
+    narrower = make_plan(request).spec.recipe
+    assert narrower is not None
+    assert narrower.lr == 0.5 * 5e-3 / 2
     own.write_text(json.dumps({**values, "lr_factor": 0}))
     with pytest.raises(UserError, match="lr_factor is 0, expected a number above 0"):
         make_plan(request)

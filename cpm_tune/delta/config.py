@@ -245,20 +245,30 @@ CONFIGS: dict[str, type[DeltaConfig]] = {
 }
 
 
-def lr_factor(values: Mapping[str, Any], where: str) -> float:
-    """By how much a raw config multiplies a task's learning rate, which is LoRA's (default: 1)."""
-    factor = values.get("lr_factor", 1)
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < 1e6:
-        raise UserError(f"{where}: lr_factor is {factor!r}, expected a number above 0.")
-    return float(factor)
+_APART = ("about", "lr_factor", "lr_width")  # of a preset; no part of the method
+
+
+def lr_factor(values: Mapping[str, Any], where: str, width: int | None = None) -> float:
+    """By how much a raw config multiplies a task's learning rate, which is LoRA's (default: 1).
+
+    `lr_width` is the width of the backbone that the factor was measured on: on one of `width` it is
+    divided by their ratio, as Adam's rate for full matrices should be (Yang et al., 2022).
+    """
+    found = {}
+    for key in ("lr_factor", "lr_width"):
+        value = found[key] = values.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+            raise UserError(f"{where}: {key} is {value!r}, expected a number above 0.")
+    scale = found["lr_width"] / width if width and "lr_width" in values else 1.0
+    return float(found["lr_factor"] * scale)
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
     """Check a raw config; raise UserError naming the key.
 
-    Its "about" header and "lr_factor", which is no part of the method, are dropped.
+    Its "about" header, "lr_factor" and "lr_width" are dropped.
     """
-    values = {key: value for key, value in values.items() if key not in ("about", "lr_factor")}
+    values = {key: value for key, value in values.items() if key not in _APART}
     kind = values.get("delta_type")
     if kind is None:
         raise UserError(f"{where}: no delta_type; give one of {', '.join(CONFIGS)}.")
