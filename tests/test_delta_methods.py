@@ -12,6 +12,7 @@ from conftest import small_config, vocabulary
 from delta_table import SHA, SPLIT_PAIRS, backbone, forward, perturb, sequence
 from torch import Tensor, nn
 
+from cpm_tune.backbone.fused import dropout
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.config import (
@@ -50,6 +51,43 @@ def test_lora_adds_scaled_b_a_x() -> None:
     module = layer(model).self_att.self_attention.project_q
     a, b = module.lora.lora_A, module.lora.lora_B
     assert close(module(X), X @ module.weight.T + 12 / 4 * (X @ a.T) @ b.T)
+
+
+def test_lora_drops_inputs_of_its_own_branch_in_training_alone() -> None:
+    model = backbone()
+    config = LoraConfig(lora_r=4, lora_alpha=12, lora_dropout=0.3)
+    perturb(insert(model, config, SHA, seed=1), 1.0)
+    module = layer(model).self_att.self_attention.project_q
+    a, b = module.lora.lora_A, module.lora.lora_B
+    x = X.clone().requires_grad_()
+    assert close(module(x), x @ module.weight.T + 3 * (x @ a.T) @ b.T)
+    model.train()
+    torch.manual_seed(0)
+    kept = dropout(torch.ones_like(X), 0.3)
+    torch.manual_seed(0)
+    said, expected = module(x), x @ module.weight.T + 3 * ((x * kept) @ a.T) @ b.T
+    assert close(said, expected)
+    into = (x, a, b)
+    ours = torch.autograd.grad(said.square().sum(), into)
+    theirs = torch.autograd.grad(expected.square().sum(), into)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_mean_and_drops_each_place_alike(p: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    n = 400_002  # not a multiple of four
+    dropped = dropout(torch.ones(n, dtype=dtype), p)
+    assert set(dropped.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p), dtype=dtype))}
+    share = (dropped == 0).float()
+    error = 5 * math.sqrt(p * (1 - p) / (n // 4))
+    for places in (share[0::4], share[1::4], share[2::4], share[3::4]):
+        assert abs(float(places.mean()) - p) < error
+    for lag in (1, 2, 3, 4):  # neighbours are independent
+        both = float((share[:-lag] * share[lag:]).mean())
+        assert abs(both - p * p) < error
 
 
 def test_an_adapter_adds_its_bottleneck_to_the_branch_before_the_residual_sum() -> None:

@@ -107,10 +107,11 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
 
         @wraps(beside)  # OpenDelta looks for __wrapped__ when it takes the layer out
         def forward(x: Tensor) -> Tensor:
-            if (delta_module.training and self.lora_dropout) or not is_plain(module.weight):
+            if not is_plain(module.weight):
                 return beside(x)
             down, up = delta_module.lora_A, delta_module.lora_B
-            return low_rank_linear(x, module.weight, down, up, delta_module.scaling)
+            p = self.lora_dropout if delta_module.training else 0.0
+            return low_rank_linear(x, module.weight, down, up, delta_module.scaling, p)
 
         vars(module)["forward"] = forward
 
