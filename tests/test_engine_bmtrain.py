@@ -194,6 +194,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert norms(other) == pytest.approx(norms(one), rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "n", "delta"),
     [

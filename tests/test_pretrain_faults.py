@@ -272,6 +272,7 @@ def test_two_runs_in_one_folder_are_refused(words, tmp_path, cli):
     assert (code, "another process is at work" in error) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_backbone_is_replaced_loses_none(words, tmp_path):
     """Wherever the kill falls between checkpoint and rename, one exported folder is whole."""
     killer = (

@@ -120,6 +120,7 @@ def moments_of(case: Case, n: int) -> list[tuple[str, int]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_moment_ends_as_if_it_had_not_been(
     case: Case, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
