@@ -6,12 +6,14 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from delta_table import SHA, backbone, perturb
 
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import LoraConfig, NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.delta.merge import merge
@@ -138,6 +140,26 @@ def test_a_config_that_was_changed_beside_its_values_is_refused(tmp_path: Path) 
     (tmp_path / "delta.json").write_text(changed, "utf-8")
     with pytest.raises(UserError, match=r"delta\.json: not what .* the file was changed"):
         load_delta(tmp_path, backbone(), SHA)
+
+
+def test_an_insertion_that_trains_nothing_or_replaces_what_is_frozen_is_undone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cpm_tune.delta.models
+
+    monkeypatch.setattr(cpm_tune.delta.models, "insert_model", lambda model, config: lambda: None)
+    model = backbone()
+    with pytest.raises(UserError, match="left nothing to train; check modified_modules"):
+        insert(model, LORA, SHA, seed=1)
+
+    def replace(model: CPMAnt, config: object) -> Callable[[], None]:
+        model.encoder.output_layernorm = torch.nn.Identity()  # type: ignore[assignment]
+        return lambda: None
+
+    monkeypatch.setattr(cpm_tune.delta.models, "insert_model", replace)
+    with pytest.raises(UserError, match=r"lora replaced the frozen .*output_layernorm"):
+        insert(model, LORA, SHA, seed=1)
+    assert "_carries_delta" not in vars(model)
 
 
 def test_a_delta_that_was_taken_out_stays_out() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import CLI, REPOSITORY, rows, small_config, vocabulary, write_jsonl
 
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.metrics import get_metric
 from cpm_tune.plan import Request, make_plan
 from cpm_tune.record import RunRecord, read_record
@@ -282,6 +285,31 @@ def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(
     assert "failed" in warned
     assert tune(cli, data, small_backbone, tmp_path)[0] == 0
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_frozen_weight_that_moved_fails_the_run(
+    cli: CLI,
+    data: Path,
+    small_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import cpm_tune.train
+
+    real = cpm_tune.train.train
+
+    def careless(model: CPMAnt, *rest: Any, **named: Any) -> Any:
+        found = real(model, *rest, **named)
+        with torch.no_grad():
+            model.input_embedding.weight[3, 0] += 1e-3
+        return found
+
+    monkeypatch.setattr(cpm_tune.train, "train", careless)
+    with pytest.raises(RuntimeError, match="frozen backbone parameters changed"):
+        tune(cli, data, small_backbone, tmp_path)
+    assert not list(tmp_path.glob("lcqmc.lora.*[!l]/run.json"))
+    (partial,) = tmp_path.glob("lcqmc.lora.*.partial")
+    assert json.loads((partial / "run.json").read_text())["status"] == "failed"
 
 
 def test_overwriting_that_fails_keeps_the_finished_run(
