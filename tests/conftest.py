@@ -193,10 +193,3 @@ def _vocabulary_file(tmp_path: Path, jsonl: Callable[[str, list[str]], Path]) ->
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="how many moments a run is killed at")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first: a worker takes whole files, and one that is begun late is waited
-    for by all (hence --no-loadscope-reorder in the Makefile)."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
