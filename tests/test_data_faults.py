@@ -80,6 +80,10 @@ def test_only_the_tasks_own_parts_are_read(tmp_path: Path) -> None:
     before = len(read("kdconv", folder, "train"))
     shutil.copytree(folder / "music", folder / "music (copy)")
     assert len(read("kdconv", folder, "train")) == before
+    alone = tmp_path / "alone"
+    shutil.copytree(folder / "music", alone / "music (copy)")
+    with pytest.raises(UserError, match="no file for train"):
+        read("kdconv", alone, "train")
 
 
 def test_two_files_of_one_pattern_are_not_joined(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def _incomplete(task: Task, folder: Path, split: str) -> list[str]:
     said = []
     for accepted in task.files.names[split]:
         members = (accepted,) if isinstance(accepted, str) else accepted
-        there = [name for name in members if _matches(folder, name)]
+        there = [name for name in members if _matches(task, folder, name)]
         if there and len(there) < len(members):
             absent = " and ".join(name for name in members if name not in there)
             said.append(f"Beside {' and '.join(there)} {absent} is missing.")
@@ -131,7 +131,7 @@ def companions(task: Task, file: SplitFile) -> list[str]:
     for accepted in task.files.names[file.split]:
         members = () if isinstance(accepted, str) else accepted
         if members and members[0] == file.path.name and len(file.paths) < len(members):
-            absent += [n for n in members[1:] if not _matches(file.path.parent, n)]
+            absent += [n for n in members[1:] if not _matches(task, file.path.parent, n)]
     return absent
 
 
@@ -140,14 +140,9 @@ def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
     sets: list[tuple[Path, ...]] = []
     for accepted in task.files.names[split]:
         members = (accepted,) if isinstance(accepted, str) else accepted
-        matches = [_matches(folder, member) for member in members]
+        matches = [_matches(task, folder, member) for member in members]
         if not all(matches):
             continue
-        if task.files.parts:
-            matches = [
-                [p for p in one if p.parent == folder or p.parent.name in task.files.parts]
-                for one in matches
-            ]
         if len(members) == 1 and not (task.files.parts and "*" in members[0]):
             sets += [(path,) for path in matches[0]]
         else:
@@ -162,9 +157,14 @@ def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
     ]
 
 
-def _matches(folder: Path, name: str) -> list[Path]:
+def _matches(task: Task, folder: Path, name: str) -> list[Path]:
+    """The files of that name; of a pattern's those in the task's parts alone, if it has parts."""
     if "*" in name:
-        return sorted(path for path in folder.glob(name) if path.is_file())
+        found, parts = (
+            sorted(path for path in folder.glob(name) if path.is_file()),
+            task.files.parts,
+        )
+        return [path for path in found if not parts or path.parent.name in parts]
     if Path(name).suffix:
         return [folder / name] if (folder / name).is_file() else []
     endings = (*JSON_ENDINGS, *TABLES)
