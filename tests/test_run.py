@@ -31,6 +31,12 @@ def only_run(out: Path, delta: str = "lora") -> Path:
     return folder
 
 
+def unfinished(out: Path) -> RunRecord:
+    """The record in the one folder of a run that did not end well."""
+    (partial,) = out.glob("*.partial")
+    return RunRecord.model_validate_json((partial / "run.json").read_text(encoding="utf-8"))
+
+
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -276,8 +282,7 @@ def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(
         patch.setattr(cpm_tune.train, "loss_sum", fail)
         with pytest.raises(RuntimeError):
             tune(cli, data, small_backbone, tmp_path)
-    (partial,) = tmp_path.glob("*.partial")
-    record = RunRecord.model_validate_json((partial / "run.json").read_text(encoding="utf-8"))
+    record = unfinished(tmp_path)
     assert (record.status, record.error) == ("failed", "no room")
     code, said, warned = cli("leaderboard", tmp_path)
     assert code == 0
@@ -308,8 +313,7 @@ def test_a_frozen_weight_that_moved_fails_the_run(
     with pytest.raises(RuntimeError, match="frozen backbone parameters changed"):
         tune(cli, data, small_backbone, tmp_path)
     assert not list(tmp_path.glob("lcqmc.lora.*[!l]/run.json"))
-    (partial,) = tmp_path.glob("lcqmc.lora.*.partial")
-    assert json.loads((partial / "run.json").read_text())["status"] == "failed"
+    assert unfinished(tmp_path).status == "failed"
 
 
 def test_overwriting_that_fails_keeps_the_finished_run(

@@ -37,7 +37,7 @@ from cpm_tune.delta.layers import (
     ReparameterizedPrefixLayer,
     SoftPromptLayer,
 )
-from cpm_tune.delta.modules import check_bottleneck, matched_modules, matched_pairs, widths
+from cpm_tune.delta.modules import check_sizes, matched_modules, matched_pairs, widths
 from cpm_tune.delta.opendelta_import import opendelta
 
 opendelta()
@@ -289,7 +289,7 @@ def insert_model(backbone: CPMAnt, config: Any) -> Callable[[], None]:
     """
     if isinstance(config, ModuleConfig):
         names = matched_modules(backbone, config)
-        check_bottleneck(backbone, config, names)
+        check_sizes(backbone, config, names)
     if type(config) in _THEIRS:
         model = _THEIRS[type(config)](
             backbone, modified_modules=names, backend="hf", **_settings(config)

@@ -115,7 +115,7 @@ def _refuse_nested(names: list[str]) -> None:
             )
 
 
-def check_bottleneck(backbone: CPMAnt, config: ModuleConfig, names: list[str]) -> None:
+def check_sizes(backbone: CPMAnt, config: ModuleConfig, names: list[str]) -> None:
     """Raise UserError if a module's output cannot be divided as the config says, or a rank is above
     what the module's own weight can have."""
     for name in names:
