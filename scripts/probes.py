@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
 from cpm_tune.pretrain.store import Corpus
 
 A, B = "sentence1", "sentence2"
 VERSE = ("tang", "song", "ci", "qu")
 MODERN = ("office-help", "linux", "electron")
+PAIRS = ("office-pairs", "jupyter-pairs")
+SOURCES = (*VERSE, *MODERN, *PAIRS, "novel")  # that rows are made from
 Row = dict[str, Any]
 Texts = dict[str, list[str]]
 
@@ -64,6 +68,10 @@ _COUPLET = re.compile(r"([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9ff
 
 def heldout_texts(corpus: Corpus, tokenizer: Tokenizer) -> Texts:
     """Every source's held-out documents, decoded."""
+    if missing := [name for name in SOURCES if name not in corpus.sources]:
+        raise UserError(
+            f"{corpus.path}: no source '{missing[0]}'; expected the corpus of scripts/corpus.py."
+        )
     result = {}
     for name in corpus.sources:
         split = corpus.split(name, "heldout")
@@ -94,6 +102,14 @@ def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
     for number, group in enumerate(groups):
         for _, second in group:
             pool[len(second)].append((number, second))
+    for length, lines in pool.items():
+        own = Counter(number for number, _ in lines)
+        distinct = len({line for _, line in lines})
+        if lines and distinct - max(own.values()) < 4:
+            raise UserError(
+                f"next-line: {distinct} distinct lines of {length} characters in the held-out "
+                "poems are too few for three wrong ones from other poems; hold out more."
+            )
     result = []
     for number, group in enumerate(groups):
         rows = []
@@ -111,12 +127,14 @@ def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
 def pairs(texts: Texts, drawn: random.Random) -> list[list[Row]]:
     """Which Chinese string is the translation? The wrong ones are others of similar length."""
     found = []
-    for text in [*texts["office-pairs"], *texts["jupyter-pairs"]]:
+    for text in [text for name in PAIRS for text in texts[name]]:
         lines = text.split("\n")
         for a, b in zip(lines[::2], lines[1::2], strict=False):
             en, zh = (b, a) if re.search("[\u4e00-\u9fff]", a) else (a, b)
             if re.search("[\u4e00-\u9fff]", zh) and len(en) + len(zh) < 100:
                 found.append((en, zh))
+    if found and len({zh for _, zh in found}) < 4:
+        raise UserError("en-zh: fewer than four distinct held-out Chinese strings; hold out more.")
     result = []
     for en, zh in found:
         near = sorted({z for _, z in found if z != zh}, key=lambda z: (abs(len(z) - len(zh)), z))

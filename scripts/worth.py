@@ -38,6 +38,7 @@ from probes import (
 from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate
 from cpm_tune.pretrain.objective import (
     GENERATION,
@@ -297,7 +298,9 @@ def main() -> None:
     """Run what is asked for; print a table and write worth.json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--backbone", metavar="DIR", type=Path, required=True)
-    parser.add_argument("--corpus", metavar="DIR", type=Path, required=True)
+    parser.add_argument(
+        "--corpus", metavar="DIR", type=Path, help="prepared; not needed for lcqmc and lcqmc-real"
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument(
@@ -327,8 +330,12 @@ def main() -> None:
         parser.error(f"--only {unknown[0]}: expected of {', '.join(every)} (lcqmc-real: --lcqmc)")
     folder = open_folder(args.backbone)
     tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
-    corpus = Corpus.open(args.corpus)
-    texts = heldout_texts(corpus, tokenizer)
+    if from_corpus := [name for name in wanted if name not in ("lcqmc", "lcqmc-real")]:
+        if not args.corpus:
+            parser.error(f"{from_corpus[0]} is made from the corpus: give --corpus")
+        corpus = Corpus.open(args.corpus)
+        if {*from_corpus} - {"loss", "seen"}:
+            texts = heldout_texts(corpus, tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "worth.json"
     if "loss" in wanted:
@@ -339,8 +346,8 @@ def main() -> None:
         seen = seen_before(corpus, tokenizer)
         keep(file, "heldout lines in training", seen)
         print(json.dumps(seen, indent=1))
+    control = random_backbone(folder.config, 1, torch.float32).eval()
     if "four" in wanted:
-        control = random_backbone(folder.config, 1, torch.float32).eval()
         four = {
             "pretrained": next_line_of_four(texts, model, tokenizer),
             "random": next_line_of_four(texts, control, tokenizer),
@@ -348,7 +355,10 @@ def main() -> None:
         keep(file, "next-line-of-four", four)
         print(json.dumps(four))
     if "form" in wanted:
-        form = quatrain_form(texts, model, tokenizer)
+        form = {
+            "pretrained": quatrain_form(texts, model, tokenizer),
+            "random": quatrain_form(texts, control, tokenizer),
+        }
         keep(file, "quatrains", form)
         print(json.dumps(form, ensure_ascii=False, indent=1))
     jobs = {}
@@ -372,4 +382,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -12,6 +12,7 @@ from pretrain_runs import config_for, make_corpus
 
 from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 import probes
@@ -224,3 +225,17 @@ def test_wrong_translations_are_as_long_as_the_right_one():
     for (row,) in probes.pairs(texts, random.Random(1)):
         right = len(row["options"][row["answer"]])
         assert all(abs(len(option) - right) <= 12 for option in row["options"])
+
+
+def test_too_few_held_out_lines_are_told_instead_of_drawn_forever():
+    poem = "《题》\n明月松间照，清泉石上流。\n竹喧归浣女，莲动下渔舟。"
+    with pytest.raises(UserError, match="next-line: 2 distinct lines of 5 characters"):
+        probes.next_lines({"tang": [poem], "song": []}, random.Random(1))
+    texts = {"office-pairs": ["Open\n打开\nClose\n关闭"], "jupyter-pairs": []}
+    with pytest.raises(UserError, match="en-zh: fewer than four"):
+        probes.pairs(texts, random.Random(1))
+
+
+def test_a_corpus_without_the_probes_sources_is_told(corpus, tokenizer):
+    with pytest.raises(UserError, match=r"no source 'song'; expected the corpus of scripts"):
+        probes.heldout_texts(corpus, tokenizer)
