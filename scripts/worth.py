@@ -31,6 +31,7 @@ from probes import (
     Texts,
     couplets,
     heldout_texts,
+    overlap_baseline,
     write_lcqmc,
     write_probe,
 )
@@ -371,6 +372,7 @@ def main() -> None:
             jobs[name] = Job("lcqmc")
         elif name == "lcqmc-real":
             write_lcqmc(args.lcqmc, args.out / name)
+            keep(file, "lcqmc-real-overlap", overlap_baseline(args.out / name))
             jobs[name] = Job("lcqmc", ("--data", str(args.out / name)), LONG, DROPPING)
     common = ["--precision", args.precision, "--set", f"run.threads={args.threads}"]
     for seed in args.seeds:

@@ -135,6 +135,17 @@ def test_the_real_lcqmc_is_split_in_its_own_order(tmp_path):
     assert train[7000] == {"sentence1": "乙0", "sentence2": "甲0", "n": 0}
 
 
+def test_the_overlap_of_characters_is_judged_by_a_threshold_of_the_training_rows(tmp_path):
+    pairs = {  # Jaccard 1, 2/3, 1/3, 0
+        "train": [("甲乙", "乙甲", 1), ("甲乙丙", "甲乙", 1), ("甲乙", "乙丙", 0), ("甲", "丙", 0)],
+        "test": [("甲乙丙", "甲乙", 1), ("甲乙", "乙丙", 1), ("甲", "甲", 0), ("甲", "乙", 0)],
+    }
+    for split, rows in pairs.items():
+        lines = [json.dumps({"sentence1": a, "sentence2": b, "label": y}) for a, b, y in rows]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    assert probes.overlap_baseline(tmp_path) == {"threshold": 2 / 3, "test": 0.5}
+
+
 def test_poems_have_title_author_and_verse_and_nothing_else(tmp_path):
     folder = tmp_path / "package/dist/shi"
     folder.mkdir(parents=True)
