@@ -23,9 +23,9 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, err
 
 
 @contextlib.contextmanager
-def run_lock(out: Path, run_id: str, wait: bool) -> Iterator[None]:
+def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[None]:
     """Hold a run's lock. Raises UserError when `out` cannot be written, or, unless `wait`, when
-    another process is at work on the run."""
+    another process is at work on the run (`busy`: what is said of it)."""
     from filelock import FileLock, Timeout
 
     holder = out / ".locks" / f"{run_id}.holder"
@@ -34,9 +34,8 @@ def run_lock(out: Path, run_id: str, wait: bool) -> Iterator[None]:
         lock = FileLock(out / ".locks" / run_id)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        raise UserError(
-            f"{out / run_id}: another process is at work on this run{_said(holder)}."
-        ) from error
+        busy = busy or f"{out / run_id}: another process is at work on this run"
+        raise UserError(f"{busy}{_said(holder)}.") from error
     except OSError as error:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); choose another."

@@ -8,10 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cpm_tune.errors import UserError
 
 FINGERPRINT = "fingerprint"
+
+
+def write_tensors(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file that others may read as they may read the files beside it."""
+    from safetensors.torch import save_file
+
+    save_file(dict(state), path, metadata=dict(metadata) if metadata else None)
+    path.chmod(0o644)  # safetensors lets only the owner read it
 
 
 def write_state(path: Path, state: Mapping[str, Any], step: int, go_on: str) -> None:

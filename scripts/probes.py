@@ -223,7 +223,12 @@ def write_lcqmc(file: Path, folder: Path) -> None:
     Pairs of training stand there in both orders: whether two questions ask the same does not
     depend on which comes first.
     """
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not readable ({error}); expected LCQMC's dev.jsonl.") from error
+    if len(lines) < 7801:
+        raise UserError(f"{file}: {len(lines):,} rows, expected LCQMC's dev.jsonl with 8,802.")
     folder.mkdir(parents=True, exist_ok=True)
     for split, part in (
         ("train", lines[:7000]),
@@ -231,8 +236,11 @@ def write_lcqmc(file: Path, folder: Path) -> None:
         ("test", lines[7800:8800]),
     ):
         if split == "train":
-            rows = [json.loads(line) for line in part]
-            swapped = [{**r, A: r[B], B: r[A]} for r in rows]
+            try:
+                rows = [json.loads(line) for line in part]
+                swapped = [{**r, A: r[B], B: r[A]} for r in rows]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{file}: not LCQMC's dev.jsonl ({error!r}).") from error
             part = [json.dumps(r, ensure_ascii=False) for r in (*rows, *swapped)]
         (folder / f"{split}.jsonl").write_text("\n".join(part) + "\n", encoding="utf-8")
 

@@ -1,11 +1,12 @@
-"""Measures what a pre-trained backbone is worth, always beside a random one of the same shape.
+"""Measures what a pre-trained backbone is worth.
 
     python scripts/worth.py --backbone DIR --corpus PREPARED --out DIR
 
-Held-out loss against a unigram baseline, the form of generated quatrains, and LoRA probes with the
-same recipe on the pre-trained and on a random frozen backbone. The probes' rows are made here from
-held-out documents of the prepared corpus (nothing of it is kept in the repository) and run by
-tune.py like any task. Finished runs are not run again, so this can be interrupted.
+Held-out loss beside a unigram baseline; and beside a random backbone of the same shape: the form of
+generated quatrains, which line follows which, and LoRA probes with one recipe on both frozen. The
+probes' rows are made here from held-out documents of the prepared corpus (nothing of it is kept in
+the repository) and run by tune.py like any task. Finished runs are not run again, so this can be
+interrupted. Results are in OUT/worth.json.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ import argparse
 import json
 import random
 import re
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lora_runs import DROPPING, LONG, Job, run_job, summary
 from numpy.typing import NDArray
 from probes import (
     MODERN,
@@ -36,10 +36,17 @@ from probes import (
     write_probe,
 )
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
+from cpm_tune.backbone.checkpoint import (
+    BackboneFolder,
+    load_weights,
+    open_folder,
+    random_backbone,
+)
+from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
+from cpm_tune.paths import read_json
 from cpm_tune.pretrain.evaluate import HeldOut, generate
 from cpm_tune.pretrain.objective import (
     GENERATION,
@@ -51,38 +58,10 @@ from cpm_tune.pretrain.objective import (
 from cpm_tune.pretrain.store import Corpus, Split
 from cpm_tune.record import write_atomically
 
-TUNE = Path(__file__).resolve().parent.parent / "tune.py"
 SHORTEST, WIDTH = 8, 256
-
-LORA = {
-    "delta_type": "lora",
-    "lora_r": 8,
-    "lora_alpha": 16,
-    "modified_modules": [
-        *("project_q", "project_k", "project_v", "attention_out", "w_0", "w_1", "w_out"),
-    ],
-}
-RECIPE = {
-    "train.lr": 3e-3,
-    "train.schedule": "linear",
-    "train.warmup": 20,
-    "train.batch_size": 64,
-    "train.epochs": 60,
-    "train.max_steps": 150,
-    "train.eval_every": 50,
-    "train.dev_rows": 300,
-    "train.patience": 0,
-    "encode.max_length": 200,
-}
-DROPPING = {**LORA, "lora_dropout": 0.1}
-LONG = {  # for the real LCQMC, whose rows teach for longer
-    **RECIPE,
-    "train.warmup": 50,
-    "train.epochs": 200,
-    "train.max_steps": 1500,
-    "train.eval_every": 150,
-    "train.dev_rows": 800,
-}
+MEASURES = ("loss", "seen", "four", "form")
+REAL = "lcqmc-real"
+_PROBES = {probe.name: probe for probe in PROBES}
 
 
 def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -110,6 +89,8 @@ def seen_before(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, dict[str, flo
     for name in corpus.sources:
         known = set(_lines(corpus.split(name, "train"), newline))
         lines = list(_lines(corpus.split(name, "heldout"), newline))
+        if not lines:
+            continue
         again = [line for line in lines if line in known]
         result[name] = {
             "lines": len(again) / len(lines),
@@ -217,35 +198,23 @@ def _form(text: str) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Job:
-    """A task to tune LoRA on, and how."""
-
-    task: str
-    arguments: tuple[str, ...] = ()
-    recipe: dict[str, Any] = field(default_factory=lambda: RECIPE)
-    lora: dict[str, Any] = field(default_factory=lambda: LORA)
-
-
-def run_job(
-    name: str, job: Job, folder: Path, backbone: Path, seed: int, common: Sequence[str]
-) -> None:
-    """Run tune.py for one seed on the backbone and on its random control."""
-    lora = folder / f"{name}.lora.json"
-    lora.write_text(json.dumps(job.lora), encoding="utf-8")
-    command = [sys.executable, str(TUNE), "--task", job.task, "--delta", str(lora)]
-    command += ["--backbone", str(backbone), "--seed", str(seed), "--quiet", *common]
-    command += ["--control", "zero-shot", "--control", "random-backbone"]
-    command += ["--out", str(folder / "results" / name), *job.arguments]
-    for key, value in job.recipe.items():
-        command += ["--set", f"{key}={value}"]
-    if code := subprocess.run(command, check=False).returncode:  # it has said why
-        sys.exit(code)
+def begin(out: Path) -> Path:
+    """Make the folder of results and return its worth.json, which must be ours if it is there."""
+    file = out / "worth.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if file.exists() and not isinstance(read_json(file), dict):
+            raise ValueError("no object")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{file}: not a file of this script ({error}); move it away.") from error
+    return file
 
 
 def keep(file: Path, key: str, value: Any) -> None:
     """Put one result into worth.json, beside what is there (by another process, perhaps)."""
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    known = read_json(file) if file.is_file() else {}
     *path, last = key.split("/")
     place = known
     for part in path:
@@ -254,51 +223,59 @@ def keep(file: Path, key: str, value: Any) -> None:
     write_atomically(file, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
 
-def summary(folder: Path, seeds: Sequence[int]) -> dict[str, Any] | None:
-    """Mean test accuracies, and their difference with a 95% interval over test rows."""
-    right: dict[str, dict[int, Any]] = {"checkpoint": {}, "random": {}}
-    zero_shot, majority = None, 0.0
-    for file in sorted(folder.glob("*/run.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["status"] != "finished":
-            continue
-        rows = [json.loads(x) for x in (file.parent / "predictions.test.jsonl").open()]
-        hits = np.array([row["prediction"] == row["target"] for row in rows], dtype=float)
-        targets = [row["target"] for row in rows]
-        majority = max(targets.count(t) for t in set(targets)) / len(targets)
-        init = record["spec"]["backbone"]["init"]
-        if record["spec"]["delta"]["delta_type"] == "none":
-            zero_shot = float(hits.mean()) if init == "checkpoint" else zero_shot
-        elif record["spec"]["seed"] in seeds:
-            right[init][record["spec"]["seed"]] = hits
-    both = sorted(right["checkpoint"].keys() & right["random"].keys())
-    if not both:
-        return None
-    trained = np.mean([right["checkpoint"][seed] for seed in both], axis=0)
-    control = np.mean([right["random"][seed] for seed in both], axis=0)
-    difference = trained - control
-    generator = np.random.default_rng(1)
-    drawn = [
-        difference[generator.integers(len(difference), size=len(difference))].mean()
-        for _ in range(2000)
-    ]
-    return {
-        "n_test": len(difference),
-        "seeds": both,
-        "majority": majority,
-        "zero_shot": zero_shot,
-        "pretrained": [float(right["checkpoint"][seed].mean()) for seed in both],
-        "random": [float(right["random"][seed].mean()) for seed in both],
-        "difference": float(difference.mean()),
-        "low": float(np.quantile(drawn, 0.025)),
-        "high": float(np.quantile(drawn, 0.975)),
-    }
+def measure(wanted: Collection[str], corpus: Corpus, backbone: BackboneFolder, file: Path) -> None:
+    """What needs no tuning: print it and put it into `file`."""
+    tokenizer, model = backbone.tokenizer(), load_weights(backbone, torch.float32).eval()
+    if "loss" in wanted:
+        losses = heldout_losses(corpus, model, tokenizer)
+        keep(file, "heldout", losses)
+        print(json.dumps(losses, indent=1), flush=True)
+    if "seen" in wanted:
+        seen = seen_before(corpus, tokenizer)
+        keep(file, "heldout lines in training", seen)
+        print(json.dumps(seen, indent=1), flush=True)
+    asked = {"four": next_line_of_four, "form": quatrain_form}
+    if not asked.keys() & {*wanted}:
+        return
+    texts = heldout_texts(corpus, tokenizer)
+    control = random_backbone(backbone.config, 1, torch.float32).eval()
+    for name, question in asked.items():
+        if name in wanted:
+            both = {"pretrained": model, "random": control}
+            answers = {key: question(texts, each, tokenizer) for key, each in both.items()}
+            keep(file, name, answers)
+            print(json.dumps({name: answers}, ensure_ascii=False, indent=1), flush=True)
+
+
+def make_jobs(
+    wanted: Sequence[str], corpus: Corpus | None, backbone: BackboneFolder, args: argparse.Namespace
+) -> dict[str, Job]:
+    """Write the data of the LoRA runs that are wanted; how each is run, by name."""
+    jobs = {}
+    texts: Texts = {}
+    for name in wanted:
+        if name == "lcqmc":
+            jobs[name] = Job("lcqmc")
+        elif name == REAL:
+            write_lcqmc(args.lcqmc, args.out / name)
+            overlap = overlap_baseline(args.out / name)
+            keep(args.out / "worth.json", f"{name}-overlap", overlap)
+            print(f"{name}: by the overlap of characters alone", json.dumps(overlap), flush=True)
+            jobs[name] = Job("lcqmc", ("--data", str(args.out / name)), LONG, DROPPING)
+        elif corpus is not None:
+            texts = texts or heldout_texts(corpus, backbone.tokenizer())
+            write_probe(_PROBES[name], texts, args.out)
+            places = ("--include", str(args.out / "tasks"), "--data", str(args.out / name))
+            jobs[name] = Job(name, places)
+    return jobs
 
 
 def main() -> None:
-    """Run what is asked for; print a table and write worth.json."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--backbone", metavar="DIR", type=Path, required=True)
+    """Run what is asked for; print it and write worth.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--backbone", metavar="NAME|DIR", required=True)
     parser.add_argument(
         "--corpus", metavar="DIR", type=Path, help="prepared; not needed for lcqmc and lcqmc-real"
     )
@@ -311,73 +288,34 @@ def main() -> None:
         "--only",
         metavar="NAME",
         nargs="+",
-        help="loss, seen, four, form, lcqmc, lcqmc-real, or probes by name",
+        choices=[*MEASURES, *_PROBES, "lcqmc", REAL],
+        help="of loss, seen (any corpus); four, form, next-line, en-zh, segmentation (the corpus "
+        "of scripts/corpus.py); lcqmc, lcqmc-real. Default: all",
     )
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of LoRA")
     parser.add_argument("--threads", metavar="N", type=int, default=0, help="of LoRA (0: all)")
     args = parser.parse_args()
-    probes = {probe.name: probe for probe in PROBES}
-    every = [
-        "loss",
-        "seen",
-        "four",
-        "form",
-        "lcqmc",
-        *probes,
-        *(["lcqmc-real"] if args.lcqmc else []),
-    ]
+    every = [*MEASURES, "lcqmc", *_PROBES, *([REAL] if args.lcqmc else [])]
     wanted = args.only or every
-    if unknown := [name for name in wanted if name not in every]:
-        parser.error(f"--only {unknown[0]}: expected of {', '.join(every)} (lcqmc-real: --lcqmc)")
-    folder = open_folder(args.backbone)
-    tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
-    if from_corpus := [name for name in wanted if name not in ("lcqmc", "lcqmc-real")]:
-        if not args.corpus:
-            parser.error(f"{from_corpus[0]} is made from the corpus: give --corpus")
-        corpus = Corpus.open(args.corpus)
-        if {*from_corpus} - {"loss", "seen"}:
-            texts = heldout_texts(corpus, tokenizer)
-    args.out.mkdir(parents=True, exist_ok=True)
-    file = args.out / "worth.json"
-    if "loss" in wanted:
-        losses = heldout_losses(corpus, model, tokenizer)
-        keep(file, "heldout", losses)
-        print(json.dumps(losses["groups"], indent=1))
-    if "seen" in wanted:
-        seen = seen_before(corpus, tokenizer)
-        keep(file, "heldout lines in training", seen)
-        print(json.dumps(seen, indent=1))
-    control = random_backbone(folder.config, 1, torch.float32).eval()
-    if "four" in wanted:
-        four = {
-            "pretrained": next_line_of_four(texts, model, tokenizer),
-            "random": next_line_of_four(texts, control, tokenizer),
-        }
-        keep(file, "next-line-of-four", four)
-        print(json.dumps(four))
-    if "form" in wanted:
-        form = {
-            "pretrained": quatrain_form(texts, model, tokenizer),
-            "random": quatrain_form(texts, control, tokenizer),
-        }
-        keep(file, "quatrains", form)
-        print(json.dumps(form, ensure_ascii=False, indent=1))
-    jobs = {}
-    for name in wanted:
-        if name in probes:
-            write_probe(probes[name], texts, args.out)
-            places = ("--include", str(args.out / "tasks"), "--data", str(args.out / name))
-            jobs[name] = Job(name, places)
-        elif name == "lcqmc":
-            jobs[name] = Job("lcqmc")
-        elif name == "lcqmc-real":
-            write_lcqmc(args.lcqmc, args.out / name)
-            keep(file, "lcqmc-real-overlap", overlap_baseline(args.out / name))
-            jobs[name] = Job("lcqmc", ("--data", str(args.out / name)), LONG, DROPPING)
+    if REAL in wanted and not args.lcqmc:
+        parser.error(f"--only {REAL} needs --lcqmc FILE")
+    from_corpus = [name for name in wanted if name not in ("lcqmc", REAL)]
+    if from_corpus and not args.corpus:
+        parser.error(f"{from_corpus[0]} is made from the corpus: give --corpus")
+    file = begin(args.out)
+    backbone = open_folder(resolve(args.backbone))
+    corpus = Corpus.open(args.corpus) if from_corpus else None
+    if corpus:
+        corpus.check_vocabulary(backbone.vocabulary)
+        if not any(entry["heldout"]["documents"] for entry in corpus.about["sources"].values()):
+            raise UserError(f"{corpus.path}: no document is held out, there is nothing to measure.")
+        measure(wanted, corpus, backbone, file)
+    tuned = [name for name in wanted if name not in MEASURES]
+    jobs = make_jobs(tuned, corpus, backbone, args)
     common = ["--precision", args.precision, "--set", f"run.threads={args.threads}"]
     for seed in args.seeds:
         for name, job in jobs.items():
-            run_job(name, job, args.out, args.backbone, seed, common)
+            run_job(name, job, args.out, backbone.path, seed, common)
             found = summary(args.out / "results" / name, args.seeds)
             keep(file, f"probes/{name}", found)
             print(name, json.dumps(found), flush=True)

@@ -57,6 +57,11 @@ def outside(ids):
     return ids
 
 
+def changed(ids):
+    ids[3] ^= 1
+    return ids
+
+
 def decreasing(offsets):
     offsets[1:3] = offsets[2:0:-1]
     return offsets
@@ -82,6 +87,8 @@ def shifted(counts):
     [
         ("train.tokens", outside, "token 60000 is outside of the vocabulary"),
         ("heldout.tokens", outside, "token 60000 is outside of the vocabulary"),
+        ("train.tokens", changed, "another SHA-256"),
+        ("heldout.tokens", changed, "another SHA-256"),
         ("train.tokens", lambda ids: ids.astype(float), "not what corpus.json describes"),
         ("train.tokens", lambda ids: ids.reshape(1, -1), "not what corpus.json describes"),
         ("train.offsets", decreasing, "not what corpus.json describes"),

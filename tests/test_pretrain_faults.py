@@ -181,11 +181,12 @@ def test_a_learning_rate_that_breaks_the_weights_never_becomes_a_checkpoint(word
         (("--steps", 1, "--rows", 0), "--rows: '0'"),
         (("--steps", 1, "--width", 3), "--width 3: a row must hold more than its soft prompt"),
         (("--steps", 1, "--width", 1_000_000), "more than the"),
-        (("--steps", 1, "--shortest", 5000), "no piece of at least 5000 tokens"),
+        (("--steps", 1, "--shortest", 5000), "has room for 60 tokens beside the soft prompt"),
         (("--steps", 1, "--seed", -1), "--seed: '-1'"),
         (("--steps", 1, "--log-steps", 0), "--log-steps: '0'"),
         (("--steps", 1, "--weight", "verse=much"), "--weight: 'much'"),
         (("--steps", 1, "--weight", "vers=1"), "Did you mean 'verse'"),
+        (("--steps", 1, "--weight", "verse=1", "--weight", "verse=2"), "verse is 1 already"),
         (("--steps", 1, "--weight", "verse=1e308", "--weight", "other=1e308"), "0 to 1e+09"),
         (("--steps", 1, "--weight", "verse=0", "--weight", "other=0"), "a weight above 0"),
         (("--steps", 1, "--corpus", "nowhere"), "not a prepared corpus"),
@@ -252,6 +253,7 @@ def test_a_folder_with_other_files_is_not_touched(words, tmp_path, cli, name):
     assert (code, error.count("\n")) == (2, 1)
     assert "there are other files in it" in error or "not that of a `pretrain run`" in error
     assert mine.read_text() == "{}"
+    assert not (tmp_path / "mine/.locks").exists()
 
 
 @pytest.mark.parametrize("place", ["file", "below a file", "nowhere"])

@@ -165,7 +165,9 @@ def test_memory_does_not_grow_with_the_input(tmp_path, vocabulary):
 
 
 def test_a_source_with_nothing_left_is_an_error_that_counts(tmp_path, jsonl, vocabulary):
-    with pytest.raises(UserError, match="too short 2"):
+    with pytest.raises(
+        UserError, match=r"too short 2 \(min_chars is 16\)\. Loosen its rules with --set"
+    ):
         prepare([Source("a", (jsonl("a", ["短", "小"]),))], vocabulary, tmp_path / "out")
     unknown = Source("b", (jsonl("b", ["龘" * 20, "麤" * 20]),), heldout=0)
     unknown = replace(unknown, rules=filters.Rules(max_repetition=1))
@@ -225,6 +227,7 @@ def test_a_vocabulary_that_is_not_there_is_a_sentence_without_error_numbers(tmp_
         (("--sensitive-words", "nowhere"), "not a readable word list"),
         (("--set", "weight=0"), "weight must be > 0"),
         (("--set", "weight"), "expected KEY=VALUE"),
+        (("--set", "weight=1", "--set", "weight=2"), "weight is 1 already; give it once"),
         (("--sources", "nowhere.json"), "either text files or --sources"),
         (("nowhere.txt",), "not there"),
     ],

@@ -200,7 +200,8 @@ def test_a_corpus_cut_short_is_refused(start, cli, corpus, tmp_path):
 
 
 def test_folders_without_a_run_are_refused(tmp_path, cli):
-    for name, content in (("nothing", None), ("tuned", {"schema_version": 1})):
+    broken = {"out": "x", "steps": "abc"}
+    for name, content in (("nothing", None), ("tuned", {"schema_version": 1}), ("types", broken)):
         (tmp_path / name).mkdir()
         if content:
             (tmp_path / name / "run.json").write_text(json.dumps(content))

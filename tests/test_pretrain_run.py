@@ -77,9 +77,18 @@ def test_the_written_backbone_is_trained_half_precision_and_loads(corpus, tmp_pa
     loaded = load_weights(folder, torch.float32)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
+    modes = {path.stat().st_mode & 0o777 for path in folder.path.iterdir()}
+    assert modes == {0o644}  # whoever may read one of its files may read all
     text = generate(loaded, folder.tokenizer(), "天地", n=3, length=5, seed=1)
     assert len(text) == 3
     assert all(len(t) <= 5 for t in text)
+
+
+def test_a_model_without_any_sub_block_has_no_matrix_for_muon_and_trains(corpus, tmp_path, cli):
+    config = write_config(tmp_path / "c.json", corpus, mask_modules=[[True, True]] * 2)
+    start = ("--corpus", corpus.path, "--config", config, "--steps", 2)
+    assert cli("pretrain", "run", "--out", tmp_path / "out", *start, *SMALL)[0] == 0
+    assert [row[0] for row in train_losses(tmp_path / "out")] == [1, 2]
 
 
 def test_training_goes_on_from_a_backbone_with_another_mix(corpus, tmp_path, cli):

@@ -1,5 +1,6 @@
 """What scripts/worth.py and scripts/probes.py measure, on tiny backbones with known results."""
 
+import json
 import math
 import random
 import sys
@@ -10,9 +11,11 @@ import torch
 from conftest import REPOSITORY
 from pretrain_runs import config_for, make_corpus
 
-from cpm_tune.backbone.checkpoint import random_backbone
+from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
+from cpm_tune.pretrain.prepare import prepare
+from cpm_tune.pretrain.sources import Source
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 import probes
@@ -225,6 +228,70 @@ def test_wrong_translations_are_as_long_as_the_right_one():
     for (row,) in probes.pairs(texts, random.Random(1)):
         right = len(row["options"][row["answer"]])
         assert all(abs(len(option) - right) <= 12 for option in row["options"])
+
+
+# --- the script ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(corpus, backbone, tmp_path, monkeypatch, capsys):
+    """A function that runs worth.py on the tiny backbone and returns what it printed."""
+    folder = tmp_path / "backbone"
+    save_native(folder, backbone, corpus.vocabulary.read_text(encoding="utf-8"), trained=False)
+
+    def run(*words, **other):
+        given = {"backbone": folder, "corpus": corpus.path, "out": tmp_path / "out"} | other
+        options = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
+        monkeypatch.setattr(sys, "argv", ["worth.py", *options, *map(str, words)])
+        worth.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_losses_of_any_corpus_are_printed_and_kept(measured, tmp_path):
+    printed = measured("--only", "loss", "seen")
+    assert "tang" in printed
+    kept = json.loads((tmp_path / "out/worth.json").read_text())
+    assert set(kept["heldout"]["sources"]) == set(SOURCES)
+    assert set(kept["heldout lines in training"]) == set(SOURCES)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_measured(measured, tmp_path):
+    with pytest.raises(UserError, match="not the vocabulary that"):
+        measured("--only", "loss", backbone="cpm-ant-tiny")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        measured("--only", "loss", out=tmp_path / "file")
+    (tmp_path / "out/worth.json").write_text("[]")
+    with pytest.raises(UserError, match=r"worth.json: not a file of this script"):
+        measured("--only", "loss")
+
+
+def test_a_corpus_with_nothing_held_out_has_nothing_to_measure(measured, corpus, tmp_path):
+    path = tmp_path / "tang.txt"
+    path.write_text("天地玄黄宇宙洪荒日月盈昃辰宿列张")
+    one = prepare([Source("tang", (path,), heldout=0)], corpus.vocabulary, tmp_path / "one")
+    with pytest.raises(UserError, match="no document is held out"):
+        measured("--only", "seen", corpus=one.path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not readable"),
+        (bytes(range(256)), "not readable"),
+        (b"{}\n" * 9, "9 rows, expected LCQMC's dev.jsonl"),
+        (b"{}\n" * 8802, r"not LCQMC's dev.jsonl \(KeyError"),
+        (b"{\n" * 8802, r"not LCQMC's dev.jsonl \(JSONDecodeError"),
+    ],
+    ids=["missing", "binary", "few", "other", "broken"],
+)
+def test_another_file_than_lcqmcs_is_refused(measured, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "dev.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        measured("--only", "lcqmc-real", "--lcqmc", tmp_path / "dev.jsonl")
 
 
 def test_too_few_held_out_lines_are_told_instead_of_drawn_forever():

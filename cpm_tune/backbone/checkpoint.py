@@ -195,10 +195,10 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
 
 def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
     """Write the files of our own layout into an empty folder."""
-    from safetensors.torch import save_file
+    from cpm_tune.saved import write_tensors
 
     config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors")
+    write_tensors(folder / "model.safetensors", state)

@@ -10,6 +10,7 @@ import torch
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.saved import write_tensors
 
 _TOKENS = {
     "bos_token": "<s>",
@@ -28,8 +29,6 @@ def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
 
     The backbone must have all sub-blocks (no mask_modules). Weights keep their dtype.
     """
-    from safetensors.torch import save_file
-
     state: dict[str, torch.Tensor] = {}
     for name, value in model.state_dict().items():
         if name not in ("input_embedding.weight", "prompt_embedding.weight"):
@@ -37,7 +36,7 @@ def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
     token, prompt = model.input_embedding.weight, model.prompt_embedding.weight
     state["cpmant.input_embedding.weight"] = torch.cat((token, prompt)).detach()
     state["lm_head.weight"] = token.detach().clone()
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "model.safetensors", state, {"format": "pt"})
     _write(folder / "config.json", hugging_face_config(model.config, token.dtype))
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     write_tokenizer(folder)

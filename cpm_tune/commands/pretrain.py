@@ -37,7 +37,8 @@ def _add_sources(p: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         dest="settings",
-        help="weight, heldout or a rule such as min_han=0.3; repeatable",
+        help="weight, heldout or a rule such as min_han=0.3 (docs/pretraining.md has their "
+        "defaults); repeatable",
     )
     p.add_argument("--debug", action="store_true", help="show tracebacks")
 
@@ -47,17 +48,22 @@ def _sources(args: argparse.Namespace) -> list[Source]:
 
     if bool(args.files) == bool(args.sources):
         raise UserError("give either text files or --sources FILE.")
-    settings = dict(_pair(text, "--set") for text in args.settings)
+    settings = _pairs(args.settings, "--set")
     if args.sources:
         return read_sources(args.sources, settings)
     return sources_of_files(args.files, settings)
 
 
-def _pair(text: str, option: str) -> tuple[str, str]:
-    key, sign, value = text.partition("=")
-    if not (sign and key and value):
-        raise UserError(f"{option} {text}: expected KEY=VALUE.")
-    return key, value
+def _pairs(texts: Sequence[str], option: str) -> dict[str, str]:
+    result: dict[str, str] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not (sign and key and value):
+            raise UserError(f"{option} {text}: expected KEY=VALUE.")
+        if key in result:
+            raise UserError(f"{option} {text}: {key} is {result[key]} already; give it once.")
+        result[key] = value
+    return result
 
 
 def _whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
@@ -88,7 +94,10 @@ def _real(text: str, most: float = math.inf) -> float:
 
 def _positive(text: str) -> float:
     """Parse a number above 0 that fp32 can hold with room to spare."""
-    value = _real(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value <= 1e30:
         raise argparse.ArgumentTypeError(f"'{text}', expected a number above 0, at most 1e30")
     return value
@@ -192,7 +201,7 @@ def _run(argv: Sequence[str], prog: str) -> int:
     from cpm_tune.pretrain.start import CHECKPOINT, Request, start
 
     given = {k: v for k, v in vars(args).items() if v is not None and k not in ("weight", "debug")}
-    pairs = dict(_pair(text, "--weight") for text in args.weight)
+    pairs = _pairs(args.weight, "--weight")
     try:
         weights = {name: _real(value) for name, value in pairs.items()}
         start(Request(**given, weights=weights), report=_say)

@@ -27,6 +27,7 @@ from cpm_tune.delta.merge import lora_modules
 from cpm_tune.delta.modules import matched_modules
 from cpm_tune.delta.stored import read_stored
 from cpm_tune.errors import UserError
+from cpm_tune.saved import write_tensors
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -54,8 +55,6 @@ def write_peft(
 
     Raises UserError for any other method, or a backbone that transformers has no class for.
     """
-    from safetensors.torch import save_file
-
     check_hugging_face(backbone)
     if not isinstance(config, LoraConfig):
         raise UserError(
@@ -80,7 +79,7 @@ def write_peft(
         for name in lora_modules(state)
         for side in "AB"
     }
-    save_file(named, folder / PEFT_WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / PEFT_WEIGHTS, named, {"format": "pt"})
 
 
 def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Tensor]]:

@@ -29,6 +29,7 @@ from cpm_tune.delta.config import (
 )
 from cpm_tune.delta.stored import ABOUT, read_about, read_stored
 from cpm_tune.errors import UserError
+from cpm_tune.saved import write_tensors
 
 WEIGHTS, CONFIG = "delta.safetensors", "delta.json"
 _CARRIES = "_carries_delta"
@@ -79,8 +80,6 @@ class Delta:
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
         """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
         made if it is not there. One of several processes can do so alone with the `state`."""
-        from safetensors.torch import save_file
-
         if self.removed:
             raise UserError("this delta was taken out, its values are gone; save it before.")
         folder = Path(folder)
@@ -93,8 +92,7 @@ class Delta:
             "config": self.config.model_dump(mode="json"),
         }
         part = folder / (WEIGHTS + ".part")
-        save_file(state or self.state(), part, metadata={ABOUT: json.dumps(about, sort_keys=True)})
-        part.chmod(0o644)  # safetensors lets only the owner read it
+        write_tensors(part, state or self.state(), {ABOUT: json.dumps(about, sort_keys=True)})
         os.replace(part, folder / WEIGHTS)
         part = folder / (CONFIG + ".part")
         part.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")

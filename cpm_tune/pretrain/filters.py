@@ -35,7 +35,14 @@ class Rules:
     max_control: float = 0.0
 
 
-REASONS = ("too short", "too long", "little Chinese", "repetition", "control characters")
+SHARES = ("min_han", "min_line_han", "max_repetition", "max_control")  # the rules from 0 to 1
+REASONS = {  # why a document is dropped, and by which rule
+    "too short": "min_chars",
+    "too long": "max_chars",
+    "little Chinese": "min_han",
+    "repetition": "max_repetition",
+    "control characters": "max_control",
+}
 SENSITIVE, PERPLEXITY = "sensitive word", "perplexity"
 
 
@@ -76,18 +83,18 @@ def _line_stays(line: str, least: float) -> bool:
 
 
 def reason_to_drop(text: str, rules: Rules) -> str | None:
-    """Return one of REASONS, or None if the (cleaned) document may stay."""
+    """Return a key of REASONS, or None if the (cleaned) document may stay."""
     n = sum(map(len, text.split()))
     if n < rules.min_chars:
-        return REASONS[0]
+        return "too short"
     if n > rules.max_chars:
-        return REASONS[1]
+        return "too long"
     if han_share(text) < rules.min_han:
-        return REASONS[2]
+        return "little Chinese"
     if repetition(text) > rules.max_repetition:
-        return REASONS[3]
+        return "repetition"
     if sum(map(_lost, text)) > rules.max_control * n:
-        return REASONS[4]
+        return "control characters"
     return None
 
 

@@ -13,6 +13,10 @@ from cpm_tune.folders import remove, run_lock
 LOCK = "pretrain"
 
 
+def _lock(out: Path) -> contextlib.AbstractContextManager[None]:
+    return run_lock(out, LOCK, wait=False, busy=f"{out}: another process is at work in this folder")
+
+
 @contextlib.contextmanager
 def new_folder(
     out: Path, leftovers: re.Pattern[str], made: re.Pattern[str] | None = None
@@ -25,12 +29,14 @@ def new_folder(
     """
     new = [path for path in (out / ".locks", out, *out.parents) if not path.exists()]
     try:
-        with run_lock(out, LOCK, wait=False):
+        with _lock(out):
             try:
                 found = [path for path in out.iterdir() if path.name != ".locks"]
                 foreign = sorted(path.name for path in found if not leftovers.fullmatch(path.name))
                 if foreign:
                     made = None  # may match what is not ours
+                    if out / ".locks" in new:
+                        remove(out / ".locks")
                     raise UserError(
                         f"--out {out}: there are other files in it ({', '.join(foreign[:3])}); "
                         "choose a new or an empty folder."
@@ -61,5 +67,5 @@ def _clear(out: Path, made: re.Pattern[str] | None, *, lock: bool) -> None:
 @contextlib.contextmanager
 def old_folder(out: Path) -> Iterator[None]:
     """Lock the folder of a run to go on with."""
-    with run_lock(out, LOCK, wait=False):
+    with _lock(out):
         yield

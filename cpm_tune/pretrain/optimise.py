@@ -36,7 +36,7 @@ def make_optimisers(
         {"params": plain, "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-    if name == "adamw":
+    if not matrices:  # AdamW was asked for, or every sub-block is absent
         return [adamw]
     if not hasattr(torch.optim, "Muon"):
         raise UserError("--optimiser muon needs torch 2.9 or newer; use adamw.")

@@ -25,6 +25,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.interrupt import Interrupts
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
+from cpm_tune.pretrain.filters import REASONS
 from cpm_tune.pretrain.folder import new_folder
 from cpm_tune.pretrain.sources import Document, Source, check_files, documents
 from cpm_tune.pretrain.store import (
@@ -162,11 +163,14 @@ def _write(
     if writers["train"].documents == 0:
         n_held = writers["heldout"].documents
         unknown = counts["kept"] - n_held
-        removed = [_removed(counts), f"no known character {unknown:,}" * bool(unknown)]
+        removed = [
+            _removed(counts, source.rules),
+            f"no known character {unknown:,}" * bool(unknown),
+        ]
         raise UserError(
             f"source '{source.name}': no training document is left of {counts['documents']:,}; "
             f"held out: {n_held:,}; removed: {', '.join(filter(None, removed)) or 'none'}. Loosen "
-            "its rules; in a text file, blank lines separate documents."
+            "its rules with --set; in a text file, blank lines separate documents."
         )
     np.save(out / f"{source.name}.unigram.npy", unigram)
     return _about(source, counts, writers)
@@ -237,7 +241,7 @@ def _fluent(
         yield from fluent
 
 
-_STAGES = (*filters.REASONS, filters.SENSITIVE, filters.PERPLEXITY, DUPLICATE)
+_STAGES = (*REASONS, filters.SENSITIVE, filters.PERPLEXITY, DUPLICATE)
 
 
 def _about(source: Source, counts: Counter[str], writers: dict[str, SplitWriter]) -> dict[str, Any]:
@@ -271,8 +275,12 @@ def _note_nothing_held_out(
         )
 
 
-def _removed(counts: Counter[str]) -> str:
-    return ", ".join(f"{stage} {counts[stage]:,}" for stage in _STAGES if counts[stage])
+def _removed(counts: Counter[str], rules: filters.Rules) -> str:
+    """What each stage removed, with the rule that did and its limit."""
+    limits = {stage: f" ({rule} is {getattr(rules, rule):g})" for stage, rule in REASONS.items()}
+    return ", ".join(
+        f"{stage} {counts[stage]:,}{limits.get(stage, '')}" for stage in _STAGES if counts[stage]
+    )
 
 
 def _line(name: str, about: dict[str, Any]) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.pretrain.filters import LOST, Rules
+from cpm_tune.pretrain.filters import LOST, SHARES, Rules
 
 MAX_DOCUMENT = 10_000_000
 MAX_WEIGHT = 1e9  # weights are shares; sums of far greater ones are not finite
-_NAME = re.compile(r"(?![\s.])[^/\\=:\x00-\x1f\x7f]{1,100}(?<![\s.])")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NAME = re.compile(r"(?![\s.])[^/\\=:\x00-\x1f\x7f\ud800-\udfff]+(?<![\s.])")
+_LONGEST_NAME = 200  # bytes; file names have 255
 
 
 class Document(NamedTuple):
@@ -113,10 +114,10 @@ def _settings_of(name: str, settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _source(name: str, files: list[Path], values: dict[str, Any], where: str) -> Source:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
         raise UserError(
-            f"{where}: '{name}' cannot name a source: at most 100 characters, without . or white "
-            "space at the ends, and without / \\ = : and control characters."
+            f"{where}: '{name}' cannot name a source: at most {_LONGEST_NAME} bytes of UTF-8, "
+            "without . or white space at the ends, and without / \\ = : and control characters."
         )
     own = {"weight", "heldout"}
     known = own | {f.name for f in fields(Rules)}
@@ -125,13 +126,14 @@ def _source(name: str, files: list[Path], values: dict[str, Any], where: str) ->
             raise UserError(
                 f"{where}: source '{name}': no setting '{key}'.{did_you_mean(key, known)}"
             )
-    try:
-        numbers = {key: float(value) for key, value in values.items()}
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where}: source '{name}': {error}.") from error
-    for key, number in numbers.items():
-        if not (math.isfinite(number) and number >= 0):
-            raise UserError(f"{where}: source '{name}': {key} is {number}, expected 0 or more.")
+    numbers = {}
+    for key, value in values.items():
+        number = _number(value)
+        most = 1 if key in SHARES else math.inf
+        if not (math.isfinite(number) and 0 <= number <= most):
+            expected = "a number from 0 to 1" if key in SHARES else "a finite number from 0 on"
+            raise UserError(f"{where}: source '{name}': {key} is {value!r}, expected {expected}.")
+        numbers[key] = number
     rules = Rules(**{key: value for key, value in numbers.items() if key not in own})
     source = Source(
         name, tuple(files), numbers.get("weight", 1.0), numbers.get("heldout", 0.01), rules
@@ -142,6 +144,14 @@ def _source(name: str, files: list[Path], values: dict[str, Any], where: str) ->
             "[0, 1)."
         )
     return source
+
+
+def _number(value: Any) -> float:
+    """The number that a setting is or spells; NaN if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def check_files(sources: Iterable[Source]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -104,7 +103,7 @@ def start(request: Request, report: Callable[[str], None]) -> None:
         compiled=not request.no_compile,
         **given,
     )
-    _check(settings.width, settings.rows, config)
+    _check(settings.width, settings.rows, settings.shortest, config)
     if request.backbone is not None and not request.resume:
         model = load_weights(open_folder(request.backbone), torch.float32)
     else:
@@ -151,15 +150,20 @@ def _write(request: Request) -> None:
 
 def _read(out: Path) -> Request:
     """The request of the run in a folder."""
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         values: dict[str, Any] = read_json(out / FILE)
-        for key in ("out", *_PATHS):
-            values[key] = Path(values[key]) if values[key] is not None else None
-        return _with_whole_paths(Request(**values))
+        Request(**values)  # no key that is not ours
+        return _with_whole_paths(TypeAdapter(Request).validate_python(values))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{out}: no run to resume.") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{out / FILE}: not that of a `pretrain run` ({error}).") from error
+    except (OSError, ValueError, TypeError) as error:
+        why: object = error
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"{out / FILE}: not that of a `pretrain run` ({why}).") from error
 
 
 def _of_before(request: Request) -> Request:
@@ -188,12 +192,7 @@ def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
         from cpm_tune.backbone.checkpoint import open_folder
 
         folder = open_folder(request.backbone)
-        own = hashlib.sha256(folder.vocabulary.read_bytes()).hexdigest()
-        if own != corpus.about["vocab_sha256"]:
-            raise UserError(
-                f"{folder.vocabulary}: not the vocabulary that {corpus.path} was prepared with; "
-                f"run `pretrain prepare --vocab {folder.vocabulary}`."
-            )
+        corpus.check_vocabulary(folder.vocabulary)
         return folder.config
     assert request.config is not None
     config = CPMAntConfig.from_file(request.config)
@@ -205,10 +204,16 @@ def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
     return config
 
 
-def _check(width: int, rows: int, config: CPMAntConfig) -> None:
+def _check(width: int, rows: int, shortest: int, config: CPMAntConfig) -> None:
     if width < config.prompt_length + 4:
         raise UserError(
             f"--width {width}: a row must hold more than its soft prompt ({config.prompt_length})."
+        )
+    if (room := width - config.prompt_length - 2) < shortest:
+        raise UserError(
+            f"--width {width}: a row has room for {room} tokens beside the soft prompt "
+            f"({config.prompt_length}) and the marks, but pieces have at least --shortest "
+            f"{shortest}; widen rows, or lower --shortest."
         )
     bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -149,6 +149,14 @@ class Corpus:
             )
         return corpus
 
+    def check_vocabulary(self, vocabulary: Path) -> None:
+        """Raise UserError unless a backbone's vocabulary is the one that the ids belong to."""
+        if file_sha256(vocabulary) != self.about["vocab_sha256"]:
+            raise UserError(
+                f"{vocabulary}: not the vocabulary that {self.path} was prepared with; run "
+                f"`pretrain prepare --vocab {vocabulary}`."
+            )
+
     @property
     def sources(self) -> list[str]:
         """Names of the sources, in order."""
@@ -164,7 +172,10 @@ class Corpus:
         return {name: entry["weight"] for name, entry in self.about["sources"].items()}
 
     def split(self, source: str, split: str) -> Split:
-        """Map one split of a source into memory; UserError if its files are not those described."""
+        """Map one split of a source into memory; UserError if its files are not those described.
+
+        All tokens are read once for it.
+        """
         stem = f"{self.path / source}.{split}"
         offsets = self._load(f"{stem}.offsets.npy")
         described = self.about["sources"][source][split]
@@ -185,6 +196,11 @@ class Corpus:
             raise UserError(
                 f"{stem}.tokens.npy: token {most} is outside of the vocabulary, which has "
                 f"{self.about['vocab_size']} entries; prepare again."
+            )
+        if hashlib.sha256(tokens.data).hexdigest() != described.get("sha256"):
+            raise UserError(
+                f"{stem}.tokens.npy: not the tokens that {DESCRIPTION} describes (another "
+                "SHA-256); prepare again."
             )
         return Split(tokens, offsets)
 
