@@ -18,11 +18,13 @@ FINGERPRINT = "fingerprint"
 def write_tensors(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file that others may read as they may read the files beside it."""
+    """Write a safetensors file with the permissions of any new file."""
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode & 0o777  # safetensors would let only the owner read it
     save_file(dict(state), path, metadata=dict(metadata) if metadata else None)
-    path.chmod(0o644)  # safetensors lets only the owner read it
+    path.chmod(mode)
 
 
 def write_state(path: Path, state: Mapping[str, Any], step: int, go_on: str) -> None:

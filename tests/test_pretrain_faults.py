@@ -206,6 +206,8 @@ def test_a_wrong_option_is_one_sentence_and_starts_nothing(words, tmp_path, cli,
     ("change", "message"),
     [
         ({"vocab_size": 99}, "vocab_size is 99"),
+        ({"dim_haed": 8}, "no key 'dim_haed'. Did you mean 'dim_head'?"),
+        ({"num_layers": 10**12}, "expected a whole number above 0, below 2^31"),
         ({"prompt_types": 2}, "2 prompt_types"),
         ({"prompt_length": 300}, "more than its soft prompt"),
     ],

@@ -48,7 +48,9 @@ class CPMAntConfig:
             value = getattr(self, item.name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             if item.type == "int" and not (whole and 0 < value < 2**31):
-                raise ValueError(f"'{item.name}' is {value!r}, expected a positive whole number")
+                raise ValueError(
+                    f"'{item.name}' is {value!r}, expected a whole number above 0, below 2^31"
+                )
             if item.type == "float":
                 number = whole or isinstance(value, float)
                 if not (number and 0 <= value < 1) or (item.name == "eps" and value == 0):
@@ -87,6 +89,11 @@ class CPMAntConfig:
         if "mask_modules" in taken:
             taken["mask_modules"] = tuple(tuple(pair) for pair in taken["mask_modules"])
         return cls(**taken)
+
+    @classmethod
+    def keys(cls) -> set[str]:
+        """The keys of a config file, in both spellings."""
+        return {f.name for f in fields(cls)} | _HUGGING_FACE.keys()
 
     @classmethod
     def from_file(cls, path: Path) -> CPMAntConfig:

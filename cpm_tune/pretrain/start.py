@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -196,6 +197,12 @@ def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
         return folder.config
     assert request.config is not None
     config = CPMAntConfig.from_file(request.config)
+    known = CPMAntConfig.keys()
+    for key in read_json(request.config).keys() - known:  # configs have others, too
+        if meant := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+            raise UserError(
+                f"{request.config}: a config has no key '{key}'. Did you mean '{meant[0]}'?"
+            )
     if config.vocab_size != corpus.about["vocab_size"]:
         raise UserError(
             f"{request.config}: vocab_size is {config.vocab_size}, but the corpus has "
