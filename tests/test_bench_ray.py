@@ -31,13 +31,13 @@ class KillsANode:
 
     def __init__(self, cluster: object, node: object, log: Path) -> None:
         self.cluster, self.node, self.log = cluster, node, log
-        self.lost: list[str] = []
+        self.lost: list[tuple[str, str]] = []
 
     def started(self, slot: int, cell: Cell) -> None: ...
     def ended(self, slot: int | None, ending: Ending) -> None: ...
 
     def again(self, slot: int, cell: Cell, why: str) -> None:
-        self.lost.append(cell.run_id)
+        self.lost.append((cell.run_id, why))
 
     def tick(self) -> None:
         if self.node and self.log.is_file():
@@ -83,7 +83,8 @@ def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_
         if executor is not None:
             executor.stop()
         cluster.shutdown()
-    assert watcher.lost == [lora.run_id]
+    assert lora.run_id in dict(watcher.lost)  # seldom Ray loses the group, too, which is run again
+    assert len(watcher.lost) <= 2, watcher.lost
     assert all(ending.record for ending in endings)
     assert len(endings) == 2
     for cell in cells:
