@@ -80,12 +80,17 @@ def _whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
     return parse
 
 
+def _number(text: str) -> float:
+    """The number that a text spells; NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _real(text: str, most: float = math.inf) -> float:
     """Parse a number from 0 on."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not (0 <= value <= most and math.isfinite(value)):
         upto = f"0 to {most:g}" if math.isfinite(most) else "0 on"
         raise argparse.ArgumentTypeError(f"'{text}', expected a number from {upto}")
@@ -94,10 +99,7 @@ def _real(text: str, most: float = math.inf) -> float:
 
 def _positive(text: str) -> float:
     """Parse a number above 0 that fp32 can hold with room to spare."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 0 < value <= 1e30:
         raise argparse.ArgumentTypeError(f"'{text}', expected a number above 0, at most 1e30")
     return value
