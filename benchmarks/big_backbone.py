@@ -107,7 +107,7 @@ def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> di
     """Score and write with a backbone; return what came out and how long it took."""
     from cpm_tune.backbone.streamed import open_backbone
     from cpm_tune.decode import generate
-    from cpm_tune.spec import Decoding
+    from cpm_tune.schema.spec import Decoding
 
     began = time.perf_counter()
     model = open_backbone(open_folder(folder), dtype, limit=limit).eval()
@@ -190,7 +190,7 @@ def main() -> None:
     args = parser.parse_args()
     dtype = DTYPES[args.dtype]
     if args.what == "work":
-        from cpm_tune.sizes import parse_size
+        from cpm_tune.common.sizes import parse_size
 
         limit = parse_size(args.limit, "--limit") if args.limit else None
         args.out.write_text(json.dumps(work(args.folder, dtype, limit, args.tokens)))

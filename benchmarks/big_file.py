@@ -29,7 +29,7 @@ import sys, time
 from pathlib import Path
 from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
-from cpm_tune.registry import load_task
+from cpm_tune.task.registry import load_task
 task = load_task("lcsts")
 started = time.perf_counter()
 split = read_split(task, find_splits(task, Path(sys.argv[1]), ("train",))["train"])

@@ -23,7 +23,7 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
-from cpm_tune.registry import load_preset
+from cpm_tune.task.registry import load_preset
 
 CONFIG = CPMAntConfig(
     dim_model=512, num_layers=6, dim_ff=1280, num_heads=8, dim_head=64, position_bias_num_buckets=32

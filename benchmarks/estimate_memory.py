@@ -72,11 +72,11 @@ def measure(backbone: str, setting: str) -> dict[str, float]:
     """Carry out a setting in this process; bytes measured and estimated."""
     import torch
 
-    from cpm_tune.environment import reset_peak_memory
-    from cpm_tune.estimate import estimate, work_of
-    from cpm_tune.inputs import read_inputs
-    from cpm_tune.plan import Request, make_plan
-    from cpm_tune.run import execute
+    from cpm_tune.common.environment import reset_peak_memory
+    from cpm_tune.memory.estimate import estimate, work_of
+    from cpm_tune.planning.inputs import read_inputs
+    from cpm_tune.planning.plan import Request, make_plan
+    from cpm_tune.runs.execute import execute
 
     torch.set_num_threads(1)
     delta, changes = SETTINGS[setting]

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.decode import generate
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 NEVER = 0  # to transformers, padding: banned, and the only stop token
 LAST = "one at a time, fp32"

@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import board_records as made
 
-from cpm_tune import record as records_module
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.html import as_html
 from cpm_tune.leaderboard.results import Results, read_folder
-from cpm_tune.record import RunRecord
+from cpm_tune.schema import record as records_module
+from cpm_tune.schema.record import RunRecord
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

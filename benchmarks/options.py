@@ -46,9 +46,9 @@ def questions(n: int) -> list[list[Ids]]:
 
 
 def ours(n: int, dtype: str, threads: int) -> Work:
-    """`cpm_tune.predict`'s scores."""
+    """`cpm_tune.tuning.predict`'s scores."""
     from cpm_tune.data.pack import micro_batches, pack
-    from cpm_tune.predict import candidate_scores
+    from cpm_tune.tuning.predict import candidate_scores
 
     engine = engine_of(dtype, threads)
     model = engine.prepare(tuned(dtype)[0]).eval()

@@ -26,7 +26,7 @@ from cpm_tune.data.encode import Sequence as Encoded
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine import Engine, make_engine
-from cpm_tune.spec import Execution
+from cpm_tune.schema.spec import Execution
 
 CONFIG = CPMAntConfig(
     dim_model=512, num_layers=6, dim_ff=1280, num_heads=8, dim_head=64, position_bias_num_buckets=32
@@ -213,9 +213,9 @@ def engine_of(dtype: str, threads: int) -> Engine:
 
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
-    """One optimiser step of `cpm_tune.train` a round; of `batch` / `share` samples."""
+    """One optimiser step of `cpm_tune.tuning.train` a round; of `batch` / `share` samples."""
     from cpm_tune.data.pack import micro_batches, pack
-    from cpm_tune.predict import loss_count, loss_sum
+    from cpm_tune.tuning.predict import loss_count, loss_sum
 
     engine = engine_of(dtype, threads)
     model, delta = tuned(dtype)

@@ -77,8 +77,8 @@ from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at
 from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
-from cpm_tune.registry import load_task
-from cpm_tune.spec import Encoding
+from cpm_tune.task.registry import load_task
+from cpm_tune.schema.spec import Encoding
 task, folder = load_task("lcqmc"), open_folder(FOLDER)
 start = time.perf_counter()
 rows = read_split(task, find_splits(task, Path({scratch!r}), ("train",))["train"]).rows

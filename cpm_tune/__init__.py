@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.version import VERSION
+
 if TYPE_CHECKING:
     from cpm_tune.api import Backbone, Run, load_backbone, load_run, tune
     from cpm_tune.errors import UserError
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Backbone", "Run", "UserError", "load_backbone", "load_run", "tune"]
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from cpm_tune.cli import main
+from cpm_tune.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
+from cpm_tune.common.sizes import checked_size
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.record import RunRecord, ScoreRecord
-from cpm_tune.sizes import checked_size
+from cpm_tune.schema.record import RunRecord, ScoreRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from cpm_tune.decode.texts import Text, Writer
     from cpm_tune.delta.config import DeltaConfig
     from cpm_tune.delta.insert import Delta
-    from cpm_tune.rerun import Predicted
-    from cpm_tune.spec import Encoding
+    from cpm_tune.runs.rerun import Predicted
+    from cpm_tune.schema.spec import Encoding
 
 AnyPath = str | PathLike[str]
 
@@ -75,8 +75,8 @@ class Backbone:
     ) -> None:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
         from cpm_tune.engine import make_engine
-        from cpm_tune.placement import check_placement
-        from cpm_tune.spec import Execution
+        from cpm_tune.planning.placement import check_placement
+        from cpm_tune.schema.spec import Execution
 
         if precision not in ("fp32", "bf16", "fp16"):
             raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
@@ -119,7 +119,7 @@ class Backbone:
         is there is taken out. Raises UserError where it does not fit; then nothing has changed.
         """
         from cpm_tune.delta.config import parse_config
-        from cpm_tune.registry import load_preset
+        from cpm_tune.task.registry import load_preset
 
         config = parse_config({**load_preset(delta), **settings}, f"delta {delta}")
         self.delta = self._exchange(config, seed=seed)
@@ -133,8 +133,8 @@ class Backbone:
         broken; then nothing has changed, and the one that is there stays.
         """
         from cpm_tune.delta.insert import like
-        from cpm_tune.record import FILE
-        from cpm_tune.rerun import finished_record, read_saved
+        from cpm_tune.runs.rerun import finished_record, read_saved
+        from cpm_tune.schema.record import FILE
 
         if not isinstance(folder, str | PathLike) or not str(folder):
             raise UserError(
@@ -315,8 +315,8 @@ class Run:
         out: AnyPath | None = None,
         **options: Any,
     ) -> Predicted:
-        """Predict a split into a new folder; see `cpm_tune.rerun.predict_run` for the options."""
-        from cpm_tune.rerun import predict_run
+        """Predict a split into a new folder; see `cpm_tune.runs.rerun.predict_run` for the options."""
+        from cpm_tune.runs.rerun import predict_run
 
         data, out = (None if place is None else Path(place) for place in (data, out))
         return predict_run(self.folder, split=split, data=data, out=out, **options)
@@ -332,7 +332,7 @@ class Run:
     ) -> Backbone:
         """The run's backbone with its delta at work; `where` it is now, if it has moved. In 8 bits
         if it was tuned so, or with `quantize`."""
-        from cpm_tune.rerun import backbone_folder
+        from cpm_tune.runs.rerun import backbone_folder
 
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
@@ -352,14 +352,14 @@ class Run:
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
         """Take the delta elsewhere: to peft, opendelta, hf or merged (docs/deltas.md)."""
-        from cpm_tune.export import export_run
+        from cpm_tune.runs.export import export_run
 
         export_run(self.folder, to, Path(out), backbone=backbone)
 
 
 def load_run(folder: AnyPath) -> Run:
     """Open a finished run's folder; raise UserError if it is none."""
-    from cpm_tune.rerun import finished_record
+    from cpm_tune.runs.rerun import finished_record
 
     return Run(finished_record(Path(folder)), Path(folder))
 
@@ -379,11 +379,11 @@ def tune(
     """Tune a delta on a task and score it, unless that run is in `out` already.
 
     settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
-    other fields of `cpm_tune.plan.Request` (seed, template, precision, limit, include). Raises
+    other fields of `cpm_tune.planning.plan.Request` (seed, template, precision, limit, include). Raises
     UserError for what can be mended, before anything is trained where possible.
     """
-    from cpm_tune.plan import Request
-    from cpm_tune.session import tune as carry_out
+    from cpm_tune.planning.plan import Request
+    from cpm_tune.runs.session import tune as carry_out
 
     if isinstance(backbone, Backbone):
         backbone = backbone.folder.path

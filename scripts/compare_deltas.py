@@ -27,10 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpm_tune.errors import UserError
-from cpm_tune.plan import Request, make_plan
-from cpm_tune.record import RunRecord, ScoreRecord, write_atomically
-from cpm_tune.registry import load_preset, load_task, preset_files
-from cpm_tune.run import finished
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.runs.execute import finished
+from cpm_tune.schema.record import RunRecord, ScoreRecord, write_atomically
+from cpm_tune.task.registry import load_preset, load_task, preset_files
 
 TASKS = ("ccpm", "clozet", "wantwords")  # sample tasks that the embedded backbone can learn
 LADDER = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -41,7 +41,12 @@ FIRST = {  # the multiples that are tried in any case
 }
 OTHERS = (0.3, 1.0, 3.0)
 PRELOADED = (
-    *("cpm_tune.session", "cpm_tune.train", "cpm_tune.score", "cpm_tune.data.store"),
+    *(
+        "cpm_tune.runs.session",
+        "cpm_tune.tuning.train",
+        "cpm_tune.tuning.score",
+        "cpm_tune.data.store",
+    ),
     *("cpm_tune.delta.models", "datasets", "scipy.stats"),
 )
 
@@ -99,7 +104,7 @@ class Plan:
 
 
 def _one(request: Request, runs: Path) -> None:
-    from cpm_tune.session import tune
+    from cpm_tune.runs.session import tune
 
     control = [] if request.delta == "none" else ["zero-shot"]
     try:
@@ -365,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--report", action="store_true", help="run nothing, write what is known")
     p.add_argument("--write", action="store_true", help="put the factors into delta_configs/")
     args = p.parse_args(argv)
-    from cpm_tune.plan import parse_settings
+    from cpm_tune.planning.plan import parse_settings
 
     try:
         common = Request(

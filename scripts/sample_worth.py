@@ -19,11 +19,11 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from cpm_tune.errors import UserError
-from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.record import RunRecord
-from cpm_tune.registry import expand, load_task, load_tasks
-from cpm_tune.run import finished
-from cpm_tune.session import tune
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.execute import finished
+from cpm_tune.runs.session import tune
+from cpm_tune.schema.record import RunRecord
+from cpm_tune.task.registry import expand, load_task, load_tasks
 
 HEAD = (
     "| task | metric | rows of test | majority | zero-shot | LoRA, random backbone | LoRA [95%] | "

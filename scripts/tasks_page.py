@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.registry import load_tasks
 from cpm_tune.task import Choice, Generate, Options, Rank, Task
+from cpm_tune.task.registry import load_tasks
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
 

@@ -45,8 +45,8 @@ from cpm_tune.backbone.checkpoint import (
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.paths import read_json
 from cpm_tune.errors import UserError
-from cpm_tune.paths import read_json
 from cpm_tune.pretrain.evaluate import HeldOut, generate
 from cpm_tune.pretrain.objective import (
     GENERATION,
@@ -56,7 +56,7 @@ from cpm_tune.pretrain.objective import (
     build_rows,
 )
 from cpm_tune.pretrain.store import Corpus, Split
-from cpm_tune.record import write_atomically
+from cpm_tune.schema.record import write_atomically
 
 SHORTEST, WIDTH = 8, 256
 MEASURES = ("loss", "seen", "four", "form")

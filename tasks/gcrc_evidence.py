@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import Records
-from cpm_tune.registry import load_task
 from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task.registry import load_task
 
 GCRC = load_task("gcrc")
 assert GCRC.files.read is not None

@@ -1,7 +1,7 @@
 """WordSeg-Weibo: put spaces between the words of microblog posts (Qiu et al., NLPCC 2016)"""
 
-from cpm_tune.registry import load_task
 from cpm_tune.task import Files, Source, Submission, Task
+from cpm_tune.task.registry import load_task
 
 PKU_SEG = load_task("pku_seg")  # the same task and layout on other text
 assert PKU_SEG.submission is not None

@@ -63,7 +63,7 @@ def results(out: Path) -> dict[str, Any]:
 
 def command(arguments: list[str], server: str) -> None:
     """Run a command line in this process and end with its exit code."""
-    from cpm_tune.cli import main
+    from cpm_tune.commands.cli import main
 
     forkserver._forkserver._forkserver_address = server  # workers come from the tests' server
     forkserver._forkserver.ensure_running = lambda: None

@@ -164,6 +164,6 @@ def install() -> None:
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
     install()
-    from cpm_tune.cli import main
+    from cpm_tune.commands.cli import main
 
     sys.exit(main(sys.argv[1:]))

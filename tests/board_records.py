@@ -8,8 +8,16 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cpm_tune.record import RunRecord, write_record
-from cpm_tune.spec import BackboneSpec, DataSpec, Decoding, Encoding, Execution, Recipe, RunSpec
+from cpm_tune.schema.record import RunRecord, write_record
+from cpm_tune.schema.spec import (
+    BackboneSpec,
+    DataSpec,
+    Decoding,
+    Encoding,
+    Execution,
+    Recipe,
+    RunSpec,
+)
 
 LITE = {  # task: metric, signature's range, typical score
     "ccpm": ("accuracy", "0..1", 0.80),

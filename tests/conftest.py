@@ -12,7 +12,9 @@ import pytest
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import SPECIALS
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as cpm_tune.cli does, before torch loads
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # as cpm_tune.commands.cli does, before torch loads
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: no threads beside them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -152,7 +154,7 @@ CLI = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str]) -> CLI:
     """Run a command line in this process; return exit code, stdout, stderr (its children's too)."""
-    from cpm_tune.cli import main
+    from cpm_tune.commands.cli import main
 
     def run(*words: object) -> tuple[int, str, str]:
         capfd.readouterr()

@@ -21,7 +21,7 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.decode import Hypothesis
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 SEGMENT, N_PROMPT = 2, CONFIG.prompt_length
 STOP = (3, 17)

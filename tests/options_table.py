@@ -9,8 +9,8 @@ from typing import Any
 
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import find_splits
-from cpm_tune.registry import load_task
 from cpm_tune.task import Row
+from cpm_tune.task.registry import load_task
 
 NAMES = (
     "ccpm",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cpm_tune.record import RunRecord, read_record
+from cpm_tune.schema.record import RunRecord, read_record
 
 Run = tuple[RunRecord, list[dict[str, Any]]]
 
@@ -45,7 +45,7 @@ def assert_same(one: Run, several: Run) -> None:
 
 def stop_in_step_3(rank: int) -> None:
     """In a child process: the second of several gets SIGTERM in its third step."""
-    import cpm_tune.train as training
+    import cpm_tune.tuning.train as training
 
     real = training.learning_rate
 

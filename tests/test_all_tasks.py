@@ -9,9 +9,9 @@ from conftest import CLI
 
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import read_split
-from cpm_tune.record import read_record
-from cpm_tune.registry import expand, load_task, load_tasks
+from cpm_tune.schema.record import read_record
 from cpm_tune.task import Generate
+from cpm_tune.task.registry import expand, load_task, load_tasks
 
 SHORT = ("--limit", 4, "--set", "train.max_steps=1", "--set", "decode.max_new_tokens=6")
 

@@ -13,10 +13,10 @@ from kinds import DATA, tune, write_tasks
 
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Example
-from cpm_tune.record import read_record
-from cpm_tune.registry import load_task
-from cpm_tune.spec import Encoding
+from cpm_tune.schema.record import read_record
+from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Row
+from cpm_tune.task.registry import load_task
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from conftest import CLI
 
 import cpm_tune as ct
 from cpm_tune.delta.config import LoraConfig
-from cpm_tune.export import export_run
-from cpm_tune.record import write_atomically
-from cpm_tune.rerun import predict_run
+from cpm_tune.runs.export import export_run
+from cpm_tune.runs.rerun import predict_run
+from cpm_tune.schema.record import write_atomically
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

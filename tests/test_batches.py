@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cpm_tune.data.batches import global_batches, total_steps
 from cpm_tune.data.store import Rows
-from cpm_tune.schedule import learning_rate
-from cpm_tune.spec import Recipe
+from cpm_tune.schema.spec import Recipe
+from cpm_tune.tuning.lr_schedule import learning_rate
 
 SIZES = {"n_rows": st.integers(1, 50), "size": st.integers(1, 60), "epochs": st.integers(1, 4)}
 WARM_UPS = [1, 7, 50]

@@ -20,7 +20,7 @@ from cpm_tune.bench.cells import Cell, make_cells, plan_of
 from cpm_tune.bench.processes import Processes
 from cpm_tune.bench.schedule import Ending, run_cells
 from cpm_tune.bench.suite import make_suite
-from cpm_tune.run import execute
+from cpm_tune.runs.execute import execute
 
 AXES = ("--tasks", "lcqmc,ccpm", "--deltas", "lora,full", "--control", "zero-shot")
 AXES = (*AXES, "--control", "random-backbone")

@@ -19,7 +19,7 @@ from cpm_tune.bench.cells import Cell, make_cells, plan_of
 from cpm_tune.bench.schedule import Ending, run_cells
 from cpm_tune.bench.suite import make_suite
 from cpm_tune.errors import UserError
-from cpm_tune.run import execute
+from cpm_tune.runs.execute import execute
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 

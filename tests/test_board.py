@@ -26,8 +26,8 @@ from cpm_tune.leaderboard.indices import (
 from cpm_tune.leaderboard.published import baseline, read_published
 from cpm_tune.leaderboard.results import Found, Results
 from cpm_tune.leaderboard.tables import as_json
-from cpm_tune.record import RunRecord
-from cpm_tune.registry import load_tasks
+from cpm_tune.schema.record import RunRecord
+from cpm_tune.task.registry import load_tasks
 
 
 def board(

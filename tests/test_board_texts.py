@@ -14,13 +14,13 @@ from bench_runs import write_data
 from browser import Page, chromium
 from conftest import CLI, write_jsonl
 
-from cpm_tune.cli import main
+from cpm_tune.commands.cli import main
+from cpm_tune.common.paths import file_sha256
 from cpm_tune.data.splits import sample_folder
 from cpm_tune.leaderboard import texts as bounds
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.texts import read_texts
-from cpm_tune.paths import file_sha256
-from cpm_tune.registry import load_task
+from cpm_tune.task.registry import load_task
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 LONG = "长" * 4_000

@@ -237,7 +237,7 @@ def test_debug_shows_the_traceback(data: Path) -> None:
 def test_listings_do_not_import_torch(tmp_path: Path) -> None:
     code = """
 import sys
-from cpm_tune.cli import main
+from cpm_tune.commands.cli import main
 for words in (["--help"], ["list", "tasks"], ["list", "deltas"], ["show", "lcqmc", "--text"]):
     try:
         main(words)

@@ -14,10 +14,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from test_record import record, spec
 
 import cpm_tune.metrics as metrics
-from cpm_tune.paths import file_sha256
-from cpm_tune.predictions import Predictions, predictions_text, score_predictions
-from cpm_tune.record import RunRecord, read_record, write_record
-from cpm_tune.spec import BackboneSpec, DataSpec, Recipe
+from cpm_tune.common.paths import file_sha256
+from cpm_tune.schema.record import RunRecord, read_record, write_record
+from cpm_tune.schema.spec import BackboneSpec, DataSpec, Recipe
+from cpm_tune.systems.predictions import Predictions, predictions_text, score_predictions
 
 N = 200
 TARGETS = [i % 2 for i in range(N)]
@@ -239,7 +239,7 @@ def test_rescore_follows_a_metric_that_changed_and_keeps_the_old_score(
         return replace(score, value=score.value / 2, low=score.low / 2)
 
     new = replace(old, score=worse, signature="accuracy|another")
-    monkeypatch.setattr("cpm_tune.predictions.get_metric", lambda name: new)
+    monkeypatch.setattr("cpm_tune.systems.predictions.get_metric", lambda name: new)
     code, out, _ = cli("rescore", tmp_path)
     assert code == 1
     assert "4 scores differ (not written" in out

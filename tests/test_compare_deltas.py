@@ -11,9 +11,9 @@ import compare_deltas as compare
 import pytest
 
 from cpm_tune.errors import UserError
-from cpm_tune.plan import Request, make_plan
-from cpm_tune.record import ScoreRecord
-from cpm_tune.registry import preset_files
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.schema.record import ScoreRecord
+from cpm_tune.task.registry import preset_files
 
 
 def score(value: float, half: float = 0.1, up: bool = True) -> ScoreRecord:

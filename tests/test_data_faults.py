@@ -14,8 +14,8 @@ from conftest import CLI, write_jsonl
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_task
 from cpm_tune.task import SPLITS
+from cpm_tune.task.registry import load_task
 
 
 def copied(task: str, folder: Path) -> Path:

@@ -31,10 +31,10 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Sequence, Target
 from cpm_tune.data.pack import pack
 from cpm_tune.errors import UserError
-from cpm_tune.predict import candidate_scores
-from cpm_tune.registry import load_task
-from cpm_tune.spec import Decoding, Encoding
+from cpm_tune.schema.spec import Decoding, Encoding
 from cpm_tune.task import Template
+from cpm_tune.task.registry import load_task
+from cpm_tune.tuning.predict import candidate_scores
 
 LENGTHS = (3, 9, 14, 1, 20, 6, 0, 35)
 TOLERANCE = 1e-5

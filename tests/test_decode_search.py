@@ -29,7 +29,7 @@ from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 TINY = replace(CONFIG, vocab_size=7)
 ENDS = (1, 4)  # stop tokens of the tiny vocabulary
@@ -345,6 +345,6 @@ def test_settings_that_do_not_agree_are_refused(settings: dict[str, Any], said: 
 
 
 def test_the_settings_import_no_torch() -> None:
-    code = "import sys, cpm_tune.spec; print({'torch', 'numpy'} & set(sys.modules))"
+    code = "import sys, cpm_tune.schema.spec; print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

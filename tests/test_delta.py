@@ -18,8 +18,8 @@ from cpm_tune.delta.config import LoraConfig, NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
-from cpm_tune.plan import parse_settings
-from cpm_tune.registry import load_preset
+from cpm_tune.planning.plan import parse_settings
+from cpm_tune.task.registry import load_preset
 
 LORA = LoraConfig()
 
@@ -240,10 +240,9 @@ def run_python(code: str) -> str:
 
 
 def test_importing_the_package_imports_neither_torch_nor_opendelta_nor_transformers() -> None:
-    code = "import sys, cpm_tune.cli, cpm_tune.delta.config; print(sorted({'torch', 'opendelta', "
-    assert (
-        run_python(code + "'transformers', 'datasets', 'sklearn'} & set(sys.modules)))") == "[]\n"
-    )
+    code = "import sys, cpm_tune.commands.cli, cpm_tune.delta.config; print(sorted({'torch', "
+    code += "'opendelta', 'transformers', 'datasets', 'sklearn'} & set(sys.modules)))"
+    assert run_python(code) == "[]\n"
 
 
 def test_importing_opendelta_opens_nothing_says_nothing_and_leaves_the_path_alone() -> None:
@@ -266,8 +265,8 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == 'opendelta' else find(name, *a)
 from cpm_tune.delta.opendelta_import import opendelta
 from cpm_tune.errors import UserError
-from cpm_tune.plan import parse_settings
-from cpm_tune.registry import load_preset
+from cpm_tune.planning.plan import parse_settings
+from cpm_tune.task.registry import load_preset
 try:
     opendelta()
 except UserError as error:

@@ -21,8 +21,8 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_preset, preset_files
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
+from cpm_tune.task.registry import load_preset, preset_files
 
 every_delta = pytest.mark.parametrize("name", DELTAS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

@@ -12,7 +12,7 @@ import pytest
 from conftest import CLI, REPOSITORY, rows, write_jsonl
 
 from cpm_tune.data.splits import sample_folder
-from cpm_tune.registry import load_task
+from cpm_tune.task.registry import load_task
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md"]
 PAGES = [*READMES, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -36,7 +36,7 @@ def commands(page: Path) -> list[str]:
 def tune_commands() -> list[str]:
     from cpm_tune.commands import generate
     from cpm_tune.commands.tune import EXAMPLES
-    from cpm_tune.registry import load_preset, preset_files
+    from cpm_tune.task.registry import load_preset, preset_files
 
     found = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
     helped = EXAMPLES + "\n" + generate.EXAMPLES.format(prog="tune.py")
@@ -49,7 +49,7 @@ def tune_commands() -> list[str]:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) -> Path:
     """A folder to run the commands in, with DATA, BACKBONE, RUN and DIR as they name them."""
-    from cpm_tune.cli import main
+    from cpm_tune.commands.cli import main
 
     folder = tmp_path_factory.mktemp("docs")
     (folder / "DATA").mkdir()
@@ -154,7 +154,7 @@ def test_the_map_names_what_is_there(page: Path) -> None:
 
 
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:
-    from cpm_tune.spec import Decoding, Encoding, Execution, Recipe
+    from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
     page = (REPOSITORY / "docs" / "runs.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b((?:train|encode|run)\.\w+)", page)) - {"run.json", "run.schema"}

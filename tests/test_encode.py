@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder, Sequence, Target, describe
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_task
-from cpm_tune.spec import Encoding
+from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Choice, Row, Template
+from cpm_tune.task.registry import load_task
 
 LCQMC = load_task("lcqmc")
 CPM_ANT, CPM_2 = (next(t for t in LCQMC.templates if t.name == n) for n in ("cpm-ant", "cpm-2"))

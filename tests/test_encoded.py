@@ -14,15 +14,15 @@ import pytest
 from conftest import CLI, small_config, vocabulary
 
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.paths import cache_dir
 from cpm_tune.data import encoded as module
 from cpm_tune.data.encode import Encoder, Example
 from cpm_tune.data.encode import Sequence as Encoded
 from cpm_tune.data.encoded import Use, encoded, encoded_at, keep_encoded
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import Rows, read_split
-from cpm_tune.paths import cache_dir
-from cpm_tune.registry import load_task
-from cpm_tune.spec import Encoding
+from cpm_tune.schema.spec import Encoding
+from cpm_tune.task.registry import load_task
 
 USES: tuple[Use, ...] = ("train", "score", "prefix")
 LCQMC = load_task("lcqmc")

@@ -27,11 +27,11 @@ from test_processes import assert_same, in_group
 from cpm_tune.backbone.shards import whole, whole_shape
 from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.errors import UserError
-from cpm_tune.inputs import load_backbone, read_inputs
-from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.record import read_record
-from cpm_tune.rerun import predict_run
-from cpm_tune.run import execute
+from cpm_tune.planning.inputs import load_backbone, read_inputs
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.execute import execute
+from cpm_tune.runs.rerun import predict_run
+from cpm_tune.schema.record import read_record
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import torch
 from cpm_tune.engine.memory import set_malloc
-from cpm_tune.environment import peak_memory_bytes, reset_peak_memory
+from cpm_tune.common.environment import peak_memory_bytes, reset_peak_memory
 
 set_malloc(torch.nn.Linear(1, 1))
 reset_peak_memory()

@@ -12,15 +12,15 @@ import torch
 from conftest import CLI, REPOSITORY, small_config
 from delta_table import DELTAS
 
-from cpm_tune import meter
 from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.shards import stored
 from cpm_tune.delta.config import LoraConfig, NoneConfig
-from cpm_tune.estimate import Work, estimate
-from cpm_tune.meter import Meter, measure_step
-from cpm_tune.spec import Execution
+from cpm_tune.memory import meter
+from cpm_tune.memory.estimate import Work, estimate
+from cpm_tune.memory.meter import Meter, measure_step
+from cpm_tune.schema.spec import Execution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MIB, GIB = 2**20, 2**30

@@ -16,7 +16,7 @@ from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile, find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_task
+from cpm_tune.task.registry import load_task
 
 LCQMC = load_task("lcqmc")
 
@@ -151,7 +151,7 @@ def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
 
 
 def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
-    from cpm_tune.paths import cache_dir
+    from cpm_tune.common.paths import cache_dir
 
     path = write_jsonl(tmp_path / "dev.jsonl", rows(23))
     before = set(cache_dir("data").glob("*.arrow"))

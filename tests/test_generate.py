@@ -21,7 +21,7 @@ from cpm_tune.decode import generate
 from cpm_tune.delta.foreign import write_peft
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -293,7 +293,7 @@ def test_a_delta_of_random_weights_is_refused_elsewhere(run: ct.Run, tmp_path: P
     record["spec"]["backbone"]["init"] = "random"
     for file in run.folder.glob("delta.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    from cpm_tune.record import RunRecord, write_record
+    from cpm_tune.schema.record import RunRecord, write_record
 
     spec = type(run.record.spec).model_validate(record["spec"])
     changed = {**record, "run_id": spec.run_id, "spec_sha256": spec.sha256}

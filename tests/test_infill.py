@@ -26,7 +26,7 @@ from cpm_tune.pretrain.objective import (
     TargetLosses,
     build_rows,
 )
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 BOS, EOS, N_PROMPT, SEGMENT = 2, 3, CONFIG.prompt_length, 1
 TINY = replace(CONFIG, vocab_size=7)

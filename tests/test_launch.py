@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from cpm_tune.commands.worker import work
 from cpm_tune.engine.launch import cause, launch
 from cpm_tune.engine.place import Place, place
 from cpm_tune.errors import ProcessLostError, UserError
-from cpm_tune.worker import work
 
 Failure = namedtuple("Failure", "exitcode timestamp pid message")  # of torch's ProcessFailure
 LOST = Failure(ProcessLostError.exit_code, 1, 11, "")

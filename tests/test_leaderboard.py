@@ -10,8 +10,8 @@ from test_record import SHA, record, spec
 
 from cpm_tune.leaderboard.export import export
 from cpm_tune.leaderboard.table import make_tables, read_results
-from cpm_tune.record import RunRecord, write_record
-from cpm_tune.spec import BackboneSpec, DataSpec, Recipe
+from cpm_tune.schema.record import RunRecord, write_record
+from cpm_tune.schema.spec import BackboneSpec, DataSpec, Recipe
 
 
 def store(folder: Path, *records: RunRecord) -> None:

@@ -14,10 +14,10 @@ from conftest import CLI, rows, write_jsonl
 from kills import ended, in_child
 
 from cpm_tune.errors import UserError
-from cpm_tune.inputs import read_inputs
-from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.record import RunRecord
-from cpm_tune.run import execute
+from cpm_tune.planning.inputs import read_inputs
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.execute import execute
+from cpm_tune.schema.record import RunRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SAID = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: 9 bytes"
@@ -46,7 +46,7 @@ def giving_out(monkeypatch: pytest.MonkeyPatch, above: int) -> None:
     been added already."""
     import torch
 
-    import cpm_tune.predict as predict
+    import cpm_tune.tuning.predict as predict
     from cpm_tune.engine.pytorch import TorchEngine
 
     scores, backward, large = predict.candidate_scores, TorchEngine.backward, [False]
@@ -138,7 +138,7 @@ def test_a_limit_of_the_system_is_met_with_a_sentence(
     planned: Callable[..., Plan], tmp_path: Path
 ) -> None:
     """No allocator is replaced here: the process may take 24 MiB more, which is not enough."""
-    import cpm_tune.estimate  # noqa: F401  (imported before there is no room for it)
+    import cpm_tune.memory.estimate  # noqa: F401  (imported before there is no room for it)
 
     plan = planned(train_batch_size=480, run_micro_tokens=2**17)
     work = read_inputs(plan)

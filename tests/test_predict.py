@@ -20,7 +20,10 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, Example
 from cpm_tune.data.pack import pack
 from cpm_tune.engine import make_engine
-from cpm_tune.predict import (
+from cpm_tune.schema.spec import Encoding, Execution
+from cpm_tune.task import Choice, Row, Template
+from cpm_tune.task.registry import load_task
+from cpm_tune.tuning.predict import (
     Prediction,
     candidate_scores,
     loss_count,
@@ -28,9 +31,6 @@ from cpm_tune.predict import (
     option_table,
     predict,
 )
-from cpm_tune.registry import load_task
-from cpm_tune.spec import Encoding, Execution
-from cpm_tune.task import Choice, Row, Template
 
 LCQMC = load_task("lcqmc")
 CPM_ANT, CPM_2 = (next(t for t in LCQMC.templates if t.name == n) for n in ("cpm-ant", "cpm-2"))

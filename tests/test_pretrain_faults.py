@@ -282,14 +282,14 @@ def test_a_kill_while_the_backbone_is_replaced_loses_none(words, tmp_path):
     killer = (
         "import os, sys\n"
         "from pathlib import Path\n"
-        "import cpm_tune.cli\n"
+        "import cpm_tune.commands.cli\n"
         "real, left = Path.rename, [int(sys.argv.pop(1))]\n"
         "def rename(self, target):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os._exit(9)\n"
         "    return real(self, target)\n"
         "Path.rename = rename\n"
-        "sys.exit(cpm_tune.cli.main(sys.argv[1:]))\n"
+        "sys.exit(cpm_tune.commands.cli.main(sys.argv[1:]))\n"
     )
     out = tmp_path / "out"
     command = [*map(str, words), "--out", str(out), "--steps", "2", "--checkpoint-minutes", "0"]

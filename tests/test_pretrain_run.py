@@ -21,7 +21,7 @@ from pretrain_runs import (
 from cpm_tune.backbone.checkpoint import load_weights, open_folder
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.cli import main
+from cpm_tune.commands.cli import main
 from cpm_tune.pretrain.evaluate import generate, perplexity_under
 from cpm_tune.pretrain.prepare import prepare
 from cpm_tune.pretrain.sources import Source

@@ -24,9 +24,9 @@ from kills import ended, in_child
 from same_runs import Run, assert_same, read_run, stop_in_step_3
 
 from cpm_tune.errors import ProcessLostError
-from cpm_tune.inputs import read_inputs
-from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.run import execute
+from cpm_tune.planning.inputs import read_inputs
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.execute import execute
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -183,7 +183,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     plan, one = planned("lora"), alone("lora")
 
     def die_in_step_6(rank: int) -> None:
-        import cpm_tune.train as training
+        import cpm_tune.tuning.train as training
 
         real = training.learning_rate
 
@@ -231,8 +231,8 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
     from cpm_tune.backbone.shards import own
     from cpm_tune.delta.config import NoneConfig
     from cpm_tune.engine import make_engine
-    from cpm_tune.estimate import Work, estimate
-    from cpm_tune.spec import Execution
+    from cpm_tune.memory.estimate import Work, estimate
+    from cpm_tune.schema.spec import Execution
 
     folder = open_folder(request.getfixturevalue(layout))
     whole = dict(load_weights(folder, torch.float32).named_parameters())

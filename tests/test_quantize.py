@@ -18,7 +18,7 @@ from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.shards import stored
 from cpm_tune.delta.config import NoneConfig
 from cpm_tune.delta.insert import frozen_checksum, insert
-from cpm_tune.record import read_record
+from cpm_tune.schema.record import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 INT8 = ("--quantize", "int8")
@@ -185,7 +185,7 @@ def test_what_does_not_go_with_8_bits_where_nothing_is_trained(
 
 
 def test_a_run_without_it_keeps_the_hash_it_had() -> None:
-    from cpm_tune.spec import BackboneSpec
+    from cpm_tune.schema.spec import BackboneSpec
 
     assert BackboneSpec(sha256="a").model_dump() == {"sha256": "a", "init": "checkpoint"}
     assert BackboneSpec(sha256="a", quantize="int8").model_dump(mode="json")["quantize"] == "int8"

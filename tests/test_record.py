@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 
 from cpm_tune.errors import UserError
-from cpm_tune.record import SCHEMA, RunRecord, json_schema, read_record, write_record
-from cpm_tune.spec import BackboneSpec, DataSpec, Encoding, Execution, Recipe, RunSpec
+from cpm_tune.schema.record import SCHEMA, RunRecord, json_schema, read_record, write_record
+from cpm_tune.schema.spec import BackboneSpec, DataSpec, Encoding, Execution, Recipe, RunSpec
 
 SHA = "a" * 64
 

@@ -16,10 +16,10 @@ from conftest import CLI, rows, write_jsonl
 from kills import Moments, ended, in_child
 
 from cpm_tune.errors import UserError
-from cpm_tune.inputs import Inputs, read_inputs
-from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.record import read_record
-from cpm_tune.run import Outcome, execute
+from cpm_tune.planning.inputs import Inputs, read_inputs
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.execute import Outcome, execute
+from cpm_tune.schema.record import read_record
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -150,7 +150,7 @@ def test_a_run_that_is_killed_in_its_zero_shot_control_is_not_trained_again(
     child = in_child(lambda: case.run(out, zero_shot=lambda: killed(out)))
     assert ended(child) == -signal.SIGKILL
     assert not (out / case.plan.spec.run_id).exists()
-    monkeypatch.setattr("cpm_tune.train._passes", None)
+    monkeypatch.setattr("cpm_tune.tuning.train._passes", None)
     assert what_is_left(case.run(out, zero_shot=lambda: control(out))) == left
 
 
@@ -258,7 +258,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence(
 
 
 def test_the_second_process_says_who_is_at_work(case: Case, tmp_path: Path) -> None:
-    from cpm_tune.folders import run_lock
+    from cpm_tune.common.folders import run_lock
 
     def hold() -> None:
         with run_lock(tmp_path, case.plan.spec.run_id, wait=False):
@@ -280,7 +280,7 @@ def test_the_second_process_says_who_is_at_work(case: Case, tmp_path: Path) -> N
 def test_the_command_line_goes_on_by_default(
     case: Case, cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cpm_tune.train as training
+    import cpm_tune.tuning.train as training
 
     data = case.plan.splits["train"].path.parent
     words = ["--task", "lcqmc", "--data", data, "--backbone", case.plan.folder.path]

@@ -12,9 +12,9 @@ from conftest import CLI, REPOSITORY, rows, small_config, vocabulary, write_json
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.metrics import get_metric
-from cpm_tune.plan import Request, make_plan
-from cpm_tune.record import RunRecord, read_record
-from cpm_tune.run import execute
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.runs.execute import execute
+from cpm_tune.schema.record import RunRecord, read_record
 
 FAST = ("--set", "train.max_steps=4", "--set", "train.eval_every=2", "--set", "train.lr=0.01")
 
@@ -273,13 +273,13 @@ def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import cpm_tune.train
+    import cpm_tune.tuning.train
 
     def fail(*_: object) -> None:
         raise RuntimeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cpm_tune.train, "loss_sum", fail)
+        patch.setattr(cpm_tune.tuning.train, "loss_sum", fail)
         with pytest.raises(RuntimeError):
             tune(cli, data, small_backbone, tmp_path)
     record = unfinished(tmp_path)
@@ -299,9 +299,9 @@ def test_a_frozen_weight_that_moved_fails_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import cpm_tune.train
+    import cpm_tune.tuning.train
 
-    real = cpm_tune.train.train
+    real = cpm_tune.tuning.train.train
 
     def careless(model: CPMAnt, *rest: Any, **named: Any) -> Any:
         found = real(model, *rest, **named)
@@ -309,7 +309,7 @@ def test_a_frozen_weight_that_moved_fails_the_run(
             model.input_embedding.weight[3, 0] += 1e-3
         return found
 
-    monkeypatch.setattr(cpm_tune.train, "train", careless)
+    monkeypatch.setattr(cpm_tune.tuning.train, "train", careless)
     with pytest.raises(RuntimeError, match="frozen backbone parameters changed"):
         tune(cli, data, small_backbone, tmp_path)
     assert not list(tmp_path.glob("lcqmc.lora.*[!l]/run.json"))
@@ -323,11 +323,11 @@ def test_overwriting_that_fails_keeps_the_finished_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import cpm_tune.train
+    import cpm_tune.tuning.train
 
     tune(cli, data, small_backbone, tmp_path)
     before = (only_run(tmp_path) / "run.json").read_bytes()
-    monkeypatch.setattr(cpm_tune.train, "loss_sum", lambda *_: 1 / 0)
+    monkeypatch.setattr(cpm_tune.tuning.train, "loss_sum", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(cli, data, small_backbone, tmp_path, "--overwrite")
     finished = [p for p in tmp_path.glob("lcqmc.lora.*") if not p.name.endswith(".partial")]

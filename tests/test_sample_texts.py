@@ -14,11 +14,11 @@ from conftest import small_config, vocabulary
 from texts_cases import MODULES, NAMES, TASKS, load, read
 
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.paths import shipped
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.files import gold
 from cpm_tune.data.splits import find_splits, is_sample, sample_folder
-from cpm_tune.paths import shipped
-from cpm_tune.spec import Encoding
+from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import SPLITS, Row
 
 SAMPLE = shipped("tasks") / "sample"

@@ -17,11 +17,11 @@ from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.slots import SoftSlots, apportion, slot_places
 from cpm_tune.errors import UserError
-from cpm_tune.inputs import read_inputs
-from cpm_tune.plan import Request, make_plan
-from cpm_tune.registry import load_preset, load_task, preset_files
-from cpm_tune.spec import Encoding
-from cpm_tune.template import Template
+from cpm_tune.planning.inputs import read_inputs
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.schema.spec import Encoding
+from cpm_tune.task.registry import load_preset, load_task, preset_files
+from cpm_tune.task.template import Template
 
 SHAPE = small_config()
 FIRST = SHAPE.vocab_size + SHAPE.prompt_types * SHAPE.prompt_length

@@ -23,7 +23,7 @@ from cpm_tune.delta.config import FullConfig, LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Seven layers, one of them empty, one without attention, one without FFN.

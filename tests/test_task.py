@@ -8,9 +8,9 @@ import pytest
 
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
-from cpm_tune.registry import load_preset, load_task, load_tasks, preset_files, task_files
-from cpm_tune.spec import Decoding, Encoding, Recipe
+from cpm_tune.schema.spec import Decoding, Encoding, Recipe
 from cpm_tune.task import Choice, Files, Template
+from cpm_tune.task.registry import load_preset, load_task, load_tasks, preset_files, task_files
 
 
 @pytest.mark.parametrize("name", sorted(task_files()))

@@ -9,9 +9,9 @@ import pytest
 from conftest import CLI, write_jsonl
 from kinds import DATA, tune, write_tasks
 
-from cpm_tune.record import read_record
-from cpm_tune.registry import load_task
+from cpm_tune.schema.record import read_record
 from cpm_tune.task import Row
+from cpm_tune.task.registry import load_task
 
 
 @pytest.fixture
@@ -177,9 +177,9 @@ def test_a_mistake_in_a_task_file_is_one_sentence(
 
 
 def test_rows_of_a_task_with_a_parser_come_from_the_cache(tasks: Path) -> None:
+    from cpm_tune.common.paths import cache_dir
     from cpm_tune.data.splits import find_splits
     from cpm_tune.data.store import read_split
-    from cpm_tune.paths import cache_dir
 
     for _ in range(2):  # each loads the task file anew
         task = load_task("write", [tasks])

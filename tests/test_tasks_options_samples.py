@@ -18,7 +18,7 @@ from options_table import NAMES, TASKS, read
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.metrics import get_metric
-from cpm_tune.spec import Encoding
+from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Options, Rank, Row
 
 SAMPLE = REPOSITORY / "tasks" / "sample"

@@ -216,7 +216,7 @@ def test_an_absent_vocabulary_file_is_a_user_error_that_names_it(tmp_path):
 FIRST_USE = """
 from pathlib import Path
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.paths import cache_dir
+from cpm_tune.common.paths import cache_dir
 tokenizer = Tokenizer(["<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>", "天"])
 assert tokenizer.encode("天天") == [6, 6]
 assert (cache_dir("jieba") / "jieba.cache").is_file()

@@ -8,8 +8,8 @@ import pytest
 from bench_runs import SETTINGS, write_data
 from conftest import CLI
 
-from cpm_tune import track
-from cpm_tune.record import RunRecord, read_record
+from cpm_tune.schema.record import RunRecord, read_record
+from cpm_tune.tracking import track
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -45,7 +45,9 @@ def test_an_installed_wheel_works_from_any_directory(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    code = "import cpm_tune, cpm_tune.record as r; print(cpm_tune.__file__, r.SCHEMA.is_file())"
+    code = (
+        "import cpm_tune, cpm_tune.schema.record as r; print(cpm_tune.__file__, r.SCHEMA.is_file())"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=elsewhere, env=environment
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cpm_tune.common.paths import shipped
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import find_splits
-from cpm_tune.paths import shipped
 from cpm_tune.task import Row, Task
 
 NAMES = ("lcsts", "cepsum", "adgen", "kdconv", "wmt20_enzh", "ncls_enzh", "math23k", "stc")

@@ -10,8 +10,8 @@ from conftest import REPOSITORY
 
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile
-from cpm_tune.registry import load_task
 from cpm_tune.task import Generate, Row, Task
+from cpm_tune.task.registry import load_task
 
 NAMES = ("pku_seg", "wordseg_weibo", "pku_segpos", "cmeee", "finre", "yaclc", "spr")
 TASKS = {name: load_task(name) for name in NAMES}

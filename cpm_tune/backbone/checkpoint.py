@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.paths import input_sha256, read_json
 from cpm_tune.errors import UserError
-from cpm_tune.paths import input_sha256, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +195,7 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
 
 def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
     """Write the files of our own layout into an empty folder."""
-    from cpm_tune.saved import write_tensors
+    from cpm_tune.common.saved import write_tensors
 
     config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

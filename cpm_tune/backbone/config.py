@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.paths import read_json
+from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
-from cpm_tune.paths import read_json
-from cpm_tune.sizes import counted
 
 _HUGGING_FACE = {
     "hidden_size": "dim_model",

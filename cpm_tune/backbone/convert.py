@@ -29,8 +29,8 @@ from cpm_tune.backbone.layouts import (
 )
 from cpm_tune.backbone.remainder import Remainder
 from cpm_tune.backbone.writers import Target, write_pt, write_safetensors, write_shards
+from cpm_tune.common.folders import new_folder
 from cpm_tune.errors import UserError
-from cpm_tune.folders import new_folder
 
 SHARD = 5_000_000_000  # bytes of a file in Hugging Face's layout, as transformers had it
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cpm_tune.backbone import hub
 from cpm_tune.backbone.config import PRESETS
+from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import UserError
-from cpm_tune.paths import PACKAGE
 
 NAME = "cpm-ant-tiny"
 FOLDER = PACKAGE / "backbone" / NAME

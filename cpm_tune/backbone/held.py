@@ -26,7 +26,7 @@ def hold(
 
     On the CPU; with at most `limit` bytes in memory at a time, see `open_backbone`. `quantize`
     "int8": its linear weights in 8 bits. `lay_out`: see `load_weights`. What does not go together
-    is for the caller to refuse (`cpm_tune.placement`).
+    is for the caller to refuse (`cpm_tune.planning.placement`).
     """
     from cpm_tune.backbone.quantize import quantize_int8
     from cpm_tune.backbone.streamed import open_backbone

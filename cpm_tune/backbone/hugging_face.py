@@ -10,7 +10,7 @@ import torch
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.saved import write_tensors
+from cpm_tune.common.saved import write_tensors
 
 _TOKENS = {
     "bos_token": "<s>",

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cpm_tune.common.paths import read_json
+from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
-from cpm_tune.paths import read_json
-from cpm_tune.sizes import counted
 
 # By the kind of weights: the index, and the one file that transformers prefers to shards.
 _NAMES = {

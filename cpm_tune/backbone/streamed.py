@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from cpm_tune.backbone.checkpoint import BackboneFolder, check_finite, load_weights
 from cpm_tune.backbone.layouts import Piece, pieces
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.common.sizes import size_text
 from cpm_tune.errors import UserError
-from cpm_tune.sizes import size_text
 
 SLOTS = 2
 _ALIGNMENT = 64  # of a weight within a slot

@@ -8,8 +8,8 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.paths import cache_dir
 from cpm_tune.errors import UserError
-from cpm_tune.paths import cache_dir
 
 SPECIALS = ("<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>")
 MAX_WORD = 200

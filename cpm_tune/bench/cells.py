@@ -11,9 +11,9 @@ from typing import Any
 from cpm_tune.bench.suite import Control, Override, Suite
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError
-from cpm_tune.plan import Plan, Request, make_plan
-from cpm_tune.registry import expand, load_preset, load_task
+from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.task import Generate
+from cpm_tune.task.registry import expand, load_preset, load_task
 
 _WHOLE = ("template", "precision", "limit")  # what an override replaces beside settings
 

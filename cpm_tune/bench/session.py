@@ -20,8 +20,8 @@ from cpm_tune.bench.processes import Executor, Processes
 from cpm_tune.bench.schedule import run_cells
 from cpm_tune.bench.state import History, Standing, stand
 from cpm_tune.bench.suite import Suite
+from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
-from cpm_tune.sizes import counted
 
 FINISHED, FAILED = 0, 1
 

@@ -14,7 +14,7 @@ from typing import Any
 from cpm_tune.bench.cells import Cell
 from cpm_tune.bench.schedule import Ending
 from cpm_tune.bench.state import History, Standing
-from cpm_tune.record import RunRecord
+from cpm_tune.schema.record import RunRecord
 
 _LOG = "log.jsonl"
 _TAIL = 4096  # bytes of a log that hold its last entries

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpm_tune.bench.cells import Cell
+from cpm_tune.common.folders import CHECKPOINT
+from cpm_tune.common.paths import read_json
 from cpm_tune.errors import UserError
-from cpm_tune.folders import CHECKPOINT
-from cpm_tune.paths import read_json
-from cpm_tune.record import FILE, RunRecord, write_atomically
-from cpm_tune.run import finished
+from cpm_tune.runs.execute import finished
+from cpm_tune.schema.record import FILE, RunRecord, write_atomically
 
 NOTES = Path(".bench") / "failed"
 State = Literal["done", "failed", "unfinished", "new"]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.spec import Decoding, Encoding, Execution, Recipe
+from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
 Control = Literal["zero-shot", "random-backbone"]
 CONTROLS: tuple[Control, ...] = ("zero-shot", "random-backbone")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cpm_tune.bench.cells import Cell, plan_of
 from cpm_tune.errors import ProcessLostError, UserError
-from cpm_tune.inputs import Inputs, load_backbone, read_inputs
-from cpm_tune.plan import Plan
-from cpm_tune.run import Outcome, execute, finished
+from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
+from cpm_tune.planning.plan import Plan
+from cpm_tune.runs.execute import Outcome, execute, finished
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt

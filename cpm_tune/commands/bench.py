@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.arguments import Parser, make_parser
+from cpm_tune.commands.arguments import Parser, make_parser
 
 EXAMPLES = """\
 examples:
@@ -98,7 +98,7 @@ _OPTIONS = {
 
 def _options(args: argparse.Namespace, parser: Parser) -> dict[str, Any]:
     """What the options say of the suite, by its keys."""
-    from cpm_tune.plan import parse_settings
+    from cpm_tune.planning.plan import parse_settings
 
     given = {key: getattr(args, name) for name, key in _OPTIONS.items()}
     found = {key: value for key, value in given.items() if value is not None}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 EXAMPLES = """examples:
   {prog} compare results/RUN results/OTHER

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 
 def convert(argv: Sequence[str], prog: str) -> int:
     """`convert SRC DST --to LAYOUT`."""
-    from cpm_tune.sizes import parse_size
+    from cpm_tune.common.sizes import parse_size
 
     p = make_parser(
         f"{prog} convert",

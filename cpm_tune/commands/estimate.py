@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 from cpm_tune.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.config import CPMAntConfig
-    from cpm_tune.estimate import Memory, Work
+    from cpm_tune.memory.estimate import Memory, Work
 
 EXAMPLES = """\
 examples:
@@ -73,11 +73,11 @@ def estimate(argv: Sequence[str], prog: str) -> int:
     if args.shard and not args.offload and args.nproc == 1:
         parser.error("--shard divides the backbone over several processes; add --nproc N")
     from cpm_tune.delta.config import parse_config
-    from cpm_tune.estimate import Work
-    from cpm_tune.estimate import estimate as estimated
-    from cpm_tune.placement import placement
-    from cpm_tune.registry import load_preset
-    from cpm_tune.spec import Execution
+    from cpm_tune.memory.estimate import Work
+    from cpm_tune.memory.estimate import estimate as estimated
+    from cpm_tune.planning.placement import placement
+    from cpm_tune.schema.spec import Execution
+    from cpm_tune.task.registry import load_preset
 
     execution = Execution(
         engine=args.engine,
@@ -127,7 +127,7 @@ def _shape(name: str) -> CPMAntConfig:
 
 
 def _text(work: Work, found: Memory) -> str:
-    from cpm_tune.show import table
+    from cpm_tune.commands.cards import table
 
     def size(n: int) -> str:
         return f"{n / 2**30:.2f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 
 def export(argv: Sequence[str], prog: str) -> int:
     """`export RUN --to FORMAT --out DIR`."""
-    from cpm_tune.export import FORMATS
+    from cpm_tune.runs.export import FORMATS
 
     p = make_parser(
         f"{prog} export",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.arguments import Parser, add_holding, make_parser
+from cpm_tune.commands.arguments import Parser, add_holding, make_parser
 
 if TYPE_CHECKING:
     from cpm_tune.api import Backbone
@@ -189,7 +189,7 @@ def _prompts(p: Parser, args: argparse.Namespace) -> list[Prompt]:
 def _backbone(args: argparse.Namespace) -> Backbone:
     """The backbone asked for with its delta; a run's own, unless another place is named."""
     from cpm_tune.api import load_backbone, load_run
-    from cpm_tune.record import FILE
+    from cpm_tune.schema.record import FILE
 
     names = ("precision", "device", "memory_limit", "quantize")
     where: dict[str, Any] = {name: getattr(args, name) for name in names}
@@ -211,9 +211,9 @@ def _say_left_out(prompt: Prompt, unknown: Sequence[str]) -> None:
 
 def _put_out(args: argparse.Namespace, prompts: Sequence[Prompt], made: Sequence[Text]) -> None:
     """Print or write the texts."""
+    from cpm_tune.common.sizes import counted
     from cpm_tune.errors import UserError
-    from cpm_tune.record import write_atomically
-    from cpm_tune.sizes import counted
+    from cpm_tune.schema.record import write_atomically
 
     if args.jsonl or (args.out is not None and args.out.suffix == ".jsonl"):
         lines = [json.dumps(_row(prompts[t.of], t), ensure_ascii=False) for t in made]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 
 def _natural(text: str) -> int:
@@ -33,7 +33,7 @@ def list_(argv: Sequence[str], prog: str) -> int:
         help="a task file or a folder of them; repeatable",
     )
     args = p.parse_args(argv)
-    from cpm_tune.show import delta_list, task_list
+    from cpm_tune.commands.cards import delta_list, task_list
 
     print(task_list(args.include, args.data) if args.what == "tasks" else delta_list())
     return 0
@@ -59,7 +59,7 @@ def show(argv: Sequence[str], prog: str) -> int:
     )
     p.add_argument("--include", metavar="PATH", type=Path, action="append", default=[])
     args = p.parse_args(argv)
-    from cpm_tune.show import task_card
+    from cpm_tune.commands.cards import task_card
 
     print(
         task_card(
@@ -86,7 +86,7 @@ def doctor(argv: Sequence[str], prog: str) -> int:
         "--data", metavar="DIR", type=Path, help="also check the data folders below this one"
     )
     args = p.parse_args(argv)
-    from cpm_tune.doctor import report
+    from cpm_tune.commands.doctor import report
 
     text, ok = report(args.data)
     print(text)

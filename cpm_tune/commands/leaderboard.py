@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 from cpm_tune.errors import UserError
 
 # Each subcommand's function (argv, prog) -> exit code, imported when it is called. A results folder

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 COSTS = ("n_trainable", "bytes", "seconds", "peak_memory_bytes", "samples_per_second")
 

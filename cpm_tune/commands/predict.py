@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import add_holding, make_parser
+from cpm_tune.commands.arguments import add_holding, make_parser
 
 
 def predict(argv: Sequence[str], prog: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpm_tune.arguments import Parser, make_parser
+from cpm_tune.commands.arguments import Parser, make_parser
 from cpm_tune.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:

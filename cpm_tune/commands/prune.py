@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 RANDOM = 3  # random prunings of the same size, for comparison
 
@@ -46,7 +46,7 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     for name, at_least in (("seed", 0), ("pieces", 2)):
         if getattr(args, name) < at_least:
             p.error(f"--{name} is {getattr(args, name)}, expected a whole number from {at_least}")
-    from cpm_tune.sizes import counted, parse_size
+    from cpm_tune.common.sizes import counted, parse_size
 
     limit = None
     if args.memory_limit is not None:

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
-from cpm_tune.sizes import counted
+from cpm_tune.commands.arguments import make_parser
+from cpm_tune.common.sizes import counted
 
 
 def rescore(argv: Sequence[str], prog: str) -> int:
@@ -23,8 +23,8 @@ def rescore(argv: Sequence[str], prog: str) -> int:
         "--write", action="store_true", help="put the new scores into the records; old ones stay"
     )
     args = p.parse_args(argv)
+    from cpm_tune.commands.cards import table
     from cpm_tune.leaderboard.rescore import rescore_results
-    from cpm_tune.show import table
 
     done = rescore_results(args.results, write=args.write)
     if done.changes:

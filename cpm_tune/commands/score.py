@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 EXAMPLES = """examples:
   {prog} score --task ccpm --predictions CCPM.jsonl --name "My system" --data DIR
@@ -34,7 +34,7 @@ def score(argv: Sequence[str], prog: str) -> int:
     args = p.parse_args(argv)
     if not 0 <= args.seed < 2**32:
         p.error(f"--seed is {args.seed}, expected 0 to {2**32 - 1}")
-    from cpm_tune.system import score_system
+    from cpm_tune.systems.system import score_system
 
     done = score_system(**vars(args))
     record = done.record

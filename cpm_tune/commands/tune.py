@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune import __version__
-from cpm_tune.arguments import Parser, add_holding, make_parser
 from cpm_tune.commands import COMMANDS
+from cpm_tune.commands.arguments import Parser, add_holding, make_parser
+from cpm_tune.version import VERSION
 
 EXAMPLES = """\
 examples:
@@ -35,7 +35,7 @@ def tune_parser(prog: str) -> Parser:
         f"test, record.\n\nother commands: {', '.join(COMMANDS)} (each has --help)."
     )
     p = make_parser(prog, about, EXAMPLES)
-    p.add_argument("--version", action="version", version=f"cpm-tune {__version__}")
+    p.add_argument("--version", action="version", version=f"cpm-tune {VERSION}")
     p.add_argument(
         "--task",
         metavar="NAME",
@@ -159,7 +159,7 @@ _CONFIG_KEYS = (
 
 def _merge_config(args: argparse.Namespace) -> dict[str, Any]:
     """Options of the command line over those of --config; returns the settings (`--set`)."""
-    from cpm_tune.plan import parse_settings, read_config
+    from cpm_tune.planning.plan import parse_settings, read_config
 
     values = read_config(args.config) if args.config else {}
     settings = values.pop("set", {})
@@ -206,8 +206,8 @@ def tune(argv: Sequence[str], prog: str) -> int:
             if args.nnodes > 1:  # machines would not agree on which task they are at
                 launch(argv, args.nproc, args.nnodes, args.rendezvous)
                 return 0
-    from cpm_tune.plan import Request
-    from cpm_tune.session import tune_all
+    from cpm_tune.planning.plan import Request
+    from cpm_tune.runs.session import tune_all
 
     chosen = {
         key: getattr(args, key)

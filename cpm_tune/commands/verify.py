@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.arguments import make_parser
+from cpm_tune.commands.arguments import make_parser
 
 
 def verify(argv: Sequence[str], prog: str) -> int:
@@ -17,8 +17,8 @@ def verify(argv: Sequence[str], prog: str) -> int:
     )
     p.add_argument("results", metavar="RESULTS", type=Path, nargs="?", default=Path("results"))
     args = p.parse_args(argv)
+    from cpm_tune.common.sizes import counted
     from cpm_tune.leaderboard.verify import verify_results
-    from cpm_tune.sizes import counted
 
     n, faults = verify_results(args.results)
     for fault in faults:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cpm_tune.spec import Recipe
+from cpm_tune.schema.spec import Recipe
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.slots import SoftSlots, slot_places
 from cpm_tune.errors import UserError
-from cpm_tune.spec import Encoding
+from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
 
 if TYPE_CHECKING:

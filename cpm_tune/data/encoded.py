@@ -24,11 +24,11 @@ from typing import IO, Literal
 
 import numpy as np
 
+from cpm_tune.common.paths import PACKAGE, cache_dir, file_sha256
 from cpm_tune.data.encode import Encoder, Example, Target
 from cpm_tune.data.encode import Sequence as Encoded
 from cpm_tune.data.files import as_json
 from cpm_tune.data.store import Rows
-from cpm_tune.paths import PACKAGE, cache_dir, file_sha256
 from cpm_tune.task import Row
 
 Use = Literal["train", "score", "prefix"]
@@ -37,7 +37,7 @@ _FORMAT = b"cpm-tune encoded 1\n"
 _INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: not encoded yet
 _END = struct.Struct("<qI")  # rows, CRC-32 of the index that stands before this
 _CHUNK = 2_000
-_CODE = ("data/encode.py", "data/encoded.py", "backbone/tokenizer.py", "template.py")
+_CODE = ("data/encode.py", "data/encoded.py", "backbone/tokenizer.py", "task/template.py")
 
 
 def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[Row, Example]]:

@@ -11,10 +11,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from cpm_tune.common.sizes import counted
 from cpm_tune.data.readers import records
 from cpm_tune.data.splits import SplitFile, companions
 from cpm_tune.errors import UserError
-from cpm_tune.sizes import counted
 from cpm_tune.task import BadRow, Choice, Options, Rank, Row, Task
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
-from cpm_tune.sizes import counted
 from cpm_tune.task import BadRow
 
 JSON_ENDINGS = (".jsonl", ".json", ".jsonline")

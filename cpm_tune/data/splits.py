@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cpm_tune.common.paths import input_sha256, shipped
 from cpm_tune.data.readers import JSON_ENDINGS, TABLES
 from cpm_tune.errors import UserError
-from cpm_tune.paths import input_sha256, shipped
 from cpm_tune.task import SPLITS, Task
 
 

@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.paths import cache_dir, file_sha256
 from cpm_tune.data.files import as_json, checked_rows
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
-from cpm_tune.paths import cache_dir, file_sha256
 from cpm_tune.task import Generate, Rank, Row, Task
 
 READER_VERSION = 3

@@ -26,7 +26,7 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.decode.rows import CachedRows, remaining
 from cpm_tune.decode.search import Hypothesis, Request, Search, padded
 from cpm_tune.decode.tokens import extensions
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 __all__ = ["Hypothesis", "generate", "infill", "stream"]
 

@@ -13,8 +13,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.errors import UserError
-from cpm_tune.sizes import counted, shortened
 
 MOST_LAYOUTS = 512
 _BLANK = re.compile(r"[_＿]{2,}(?:\{([^{}]*)\})?")

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 NEVER = float("-inf")
 Extension = tuple[int, float, float]  # token, log-probability that ranks, the model's own

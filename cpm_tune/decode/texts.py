@@ -17,13 +17,13 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.data.encode import Ids, head
 from cpm_tune.decode.blanks import Blanks, parse_blanks
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
 from cpm_tune.delta.slots import SoftSlots, slot_places
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.sizes import counted, shortened
-from cpm_tune.spec import Decoding, Encoding
+from cpm_tune.schema.spec import Decoding, Encoding
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.model import CPMAnt

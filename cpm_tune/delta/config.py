@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.spec import Frozen
+from cpm_tune.schema.spec import Frozen
 
 Name = Annotated[str, Field(min_length=1)]
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.common.saved import write_tensors
 from cpm_tune.delta.config import (
     AdapterConfig,
     CompacterConfig,
@@ -27,7 +28,6 @@ from cpm_tune.delta.merge import lora_modules
 from cpm_tune.delta.modules import matched_modules
 from cpm_tune.delta.stored import read_stored
 from cpm_tune.errors import UserError
-from cpm_tune.saved import write_tensors
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

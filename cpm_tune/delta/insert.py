@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.saved import write_tensors
 from cpm_tune.delta.config import (
     DeltaConfig,
     FullConfig,
@@ -29,7 +30,6 @@ from cpm_tune.delta.config import (
 )
 from cpm_tune.delta.stored import ABOUT, read_about, read_stored
 from cpm_tune.errors import UserError
-from cpm_tune.saved import write_tensors
 
 WEIGHTS, CONFIG = "delta.safetensors", "delta.json"
 _CARRIES = "_carries_delta"

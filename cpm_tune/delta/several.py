@@ -48,7 +48,7 @@ class Deltas:
 
         Raises UserError if it is broken, changed, or belongs to another backbone.
         """
-        from cpm_tune.rerun import read_saved
+        from cpm_tune.runs.rerun import read_saved
 
         self.add(name, *read_saved(folder, like(self._backbone), self._sha256))
 

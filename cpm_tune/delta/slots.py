@@ -12,8 +12,8 @@ from fractions import Fraction
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.sizes import counted
 
 if TYPE_CHECKING:
     from cpm_tune.backbone.config import CPMAntConfig

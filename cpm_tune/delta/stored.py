@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.checkpoint import is_finite
+from cpm_tune.common.paths import read_json
 from cpm_tune.errors import UserError
-from cpm_tune.paths import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor

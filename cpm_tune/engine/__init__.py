@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cpm_tune.engine.device import choose_device
 from cpm_tune.errors import UserError
-from cpm_tune.spec import Execution
+from cpm_tune.schema.spec import Execution
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from cpm_tune.spec import Execution
+    from cpm_tune.schema.spec import Execution
 
 
 def make_bmtrain(execution: Execution, precision: str) -> BMTrainEngine:

@@ -1,7 +1,7 @@
 """Starts the processes of a run on this machine, watches them, and says why one ended.
 
 torch's elastic agent does the work that `torchrun` does: a free port, ranks, and the end of all
-when one ends. Every process runs `cpm_tune.worker` with the command line that was given here, or
+when one ends. Every process runs `cpm_tune.commands.worker` with the command line that was given here, or
 another module (`bench.member`).
 """
 
@@ -19,8 +19,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import ProcessLostError, UserError
-from cpm_tune.paths import PACKAGE
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -38,7 +38,7 @@ def launch(
     nnodes: int = 1,
     rendezvous: str | None = None,
     *,
-    module: str = "cpm_tune.worker",
+    module: str = "cpm_tune.commands.worker",
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Run the command `argv` in `nproc` processes here (and on `nnodes` - 1 other machines).
@@ -58,7 +58,7 @@ def launch(
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    from cpm_tune.interrupt import Interrupted
+    from cpm_tune.common.interrupt import Interrupted
 
     with _environment(nproc, environment or {}), _signals_as_before(), _folder() as logs:
         config = LaunchConfig(

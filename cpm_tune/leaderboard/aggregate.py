@@ -21,7 +21,7 @@ from cpm_tune.leaderboard.quoted import add_indices, add_quoted
 from cpm_tune.leaderboard.results import Found, Results, without_collection
 from cpm_tune.leaderboard.systems import add_systems, data_notes
 from cpm_tune.leaderboard.table import comparable_key, row_key
-from cpm_tune.record import RunRecord
+from cpm_tune.schema.record import RunRecord
 
 _PLACE = ("data", "task", "task_version", "template_sha256", "seed", "schema_version")
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from cpm_tune.commands.cards import table
 from cpm_tune.leaderboard.compare import HOLM, LEVEL, Line, Report, matrix
-from cpm_tune.show import table
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 

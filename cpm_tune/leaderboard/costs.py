@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from cpm_tune.leaderboard.board import Cell, Cost, Scaling
-from cpm_tune.record import RunRecord
+from cpm_tune.schema.record import RunRecord
 
 
 def cell_cost(records: Sequence[RunRecord], repeats: Sequence[RunRecord]) -> Cost:

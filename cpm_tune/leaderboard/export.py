@@ -9,7 +9,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import Results, read_folder
-from cpm_tune.record import write_atomically
+from cpm_tune.schema.record import write_atomically
 
 if TYPE_CHECKING:
     from cpm_tune.leaderboard.texts import Which

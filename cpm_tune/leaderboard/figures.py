@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cpm_tune.leaderboard.board import Board, Column, QuotedRow, Row
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
-from cpm_tune.record import CurvePoint, RunRecord
+from cpm_tune.schema.record import CurvePoint, RunRecord
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpm_tune.errors import UserError
-from cpm_tune.registry import load_task, task_files
 from cpm_tune.task import Task
+from cpm_tune.task.registry import load_task, task_files
 
 CAPABILITIES = (
     "word-sentence",

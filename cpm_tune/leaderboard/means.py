@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from cpm_tune.leaderboard.board import Cell, Cost, Run
-from cpm_tune.record import AnyRecord, ScoreRecord
+from cpm_tune.schema.record import AnyRecord, ScoreRecord
 
 
 def cell_of(

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cpm_tune.common.paths import shipped
 from cpm_tune.errors import UserError
-from cpm_tune.paths import shipped
 
 
 class _Part(BaseModel):

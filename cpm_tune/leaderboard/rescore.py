@@ -7,18 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cpm_tune.common.folders import run_lock
+from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
-from cpm_tune.folders import run_lock
 from cpm_tune.leaderboard.results import record_files
 from cpm_tune.leaderboard.verify import differing
-from cpm_tune.paths import file_sha256
-from cpm_tune.predictions import (
-    from_predictions,
-    predictions_file,
-    read_predictions,
-    score_predictions,
-)
-from cpm_tune.record import (
+from cpm_tune.schema.record import (
     FILE,
     AnyRecord,
     ControlRecord,
@@ -27,6 +21,12 @@ from cpm_tune.record import (
     ScoreRecord,
     read_any_record,
     write_record,
+)
+from cpm_tune.systems.predictions import (
+    from_predictions,
+    predictions_file,
+    read_predictions,
+    score_predictions,
 )
 
 

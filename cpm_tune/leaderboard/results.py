@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpm_tune.errors import UserError
-from cpm_tune.record import FILE, RunRecord, SystemRecord, read_any_record
+from cpm_tune.schema.record import FILE, RunRecord, SystemRecord, read_any_record
 
 _UNFINISHED = (".partial", ".old")
 

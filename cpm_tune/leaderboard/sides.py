@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.leaderboard.results import record_files
-from cpm_tune.record import FILE, AnyRecord, RunRecord, SystemRecord, read_any_record
+from cpm_tune.schema.record import FILE, AnyRecord, RunRecord, SystemRecord, read_any_record
 
 # What has to be equal for two runs to have answered the same questions.
 Key = tuple[str, int, str, int | None, bool]

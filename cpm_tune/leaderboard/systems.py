@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
+from cpm_tune.common.sizes import counted
 from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, Row
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.means import cell_of, points
 from cpm_tune.leaderboard.results import System
-from cpm_tune.record import AnyRecord, SystemRecord
-from cpm_tune.sizes import counted
+from cpm_tune.schema.record import AnyRecord, SystemRecord
 
 KIND = "outside system"
 

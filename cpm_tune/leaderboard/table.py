@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.commands.cards import table as text_table
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.systems import KIND, data_notes, questions
-from cpm_tune.record import RunRecord, ScoreRecord, SystemRecord
-from cpm_tune.show import table as text_table
+from cpm_tune.schema.record import RunRecord, ScoreRecord, SystemRecord
 
 
 @dataclass(frozen=True)

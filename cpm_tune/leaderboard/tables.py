@@ -10,8 +10,8 @@ import io
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from cpm_tune.common.sizes import counted
 from cpm_tune.leaderboard.board import Board, Cell, Column, Row
-from cpm_tune.sizes import counted
 
 QUOTED = "quoted from publications, not measured here"
 
@@ -87,7 +87,7 @@ def label(row: Row) -> str:
 
 def quoted_text(board: Board) -> str:
     """The quoted rows for the terminal, under a heading of their own."""
-    from cpm_tune.show import table
+    from cpm_tune.commands.cards import table
 
     columns = [c for c in board.columns if any(c.id in row.cells for row in board.quoted)]
     header = ("row", *board.indices, *(c.task for c in columns))

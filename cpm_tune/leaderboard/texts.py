@@ -17,11 +17,11 @@ from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.results import Found, System
-from cpm_tune.plan import data_folder
-from cpm_tune.record import AnyRecord, RunRecord
-from cpm_tune.registry import load_task
-from cpm_tune.spec import RunSpec
+from cpm_tune.planning.plan import data_folder
+from cpm_tune.schema.record import AnyRecord, RunRecord
+from cpm_tune.schema.spec import RunSpec
 from cpm_tune.task import Choice, Options, Rank, Row, Task, Template
+from cpm_tune.task.registry import load_task
 
 Which = Literal["all", "sample", "none"]
 EXAMPLES = 2_000  # of all sets together

@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.results import record_files
-from cpm_tune.paths import file_sha256
-from cpm_tune.predictions import (
+from cpm_tune.schema.record import AnyRecord, RunRecord, ScoreRecord, read_any_record
+from cpm_tune.systems.predictions import (
     from_predictions,
     predictions_file,
     read_predictions,
     score_predictions,
 )
-from cpm_tune.record import AnyRecord, RunRecord, ScoreRecord, read_any_record
 
 WEIGHTS = "delta.safetensors"
 TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise

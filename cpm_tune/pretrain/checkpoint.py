@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.errors import UserError
-from cpm_tune.saved import FINGERPRINT, read_state, write_state
 
 FILE = "checkpoint.pt"
 _PARTS = ("progress", "model", "optimisers")

@@ -26,7 +26,7 @@ from cpm_tune.pretrain.objective import (
 )
 from cpm_tune.pretrain.order import Pieces, cut_and_pack
 from cpm_tune.pretrain.store import Corpus
-from cpm_tune.spec import Decoding
+from cpm_tune.schema.spec import Decoding
 
 EVAL_SEED = 20220501
 

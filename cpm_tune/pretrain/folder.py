@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from cpm_tune.common.folders import remove, run_lock
 from cpm_tune.errors import UserError
-from cpm_tune.folders import remove, run_lock
 
 LOCK = "pretrain"
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
+from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.errors import UserError
-from cpm_tune.interrupt import Interrupts
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
 from cpm_tune.pretrain.filters import REASONS
@@ -36,7 +36,7 @@ from cpm_tune.pretrain.store import (
     Corpus,
     SplitWriter,
 )
-from cpm_tune.record import write_atomically
+from cpm_tune.schema.record import write_atomically
 
 DUPLICATE = "seen before"
 LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")

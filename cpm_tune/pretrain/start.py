@@ -15,12 +15,12 @@ from typing import Any
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.paths import read_json
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.paths import read_json
 from cpm_tune.pretrain.folder import new_folder, old_folder
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
-from cpm_tune.record import write_atomically
+from cpm_tune.schema.record import write_atomically
 
 FILE, CHECKPOINT = "run.json", "checkpoint.pt"
 

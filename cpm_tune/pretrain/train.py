@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from cpm_tune.backbone.checkpoint import save_native
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.folders import remove
+from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.errors import UserError
-from cpm_tune.folders import remove
-from cpm_tune.interrupt import Interrupts
 from cpm_tune.pretrain import checkpoint
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
 from cpm_tune.pretrain.log import Log, Running

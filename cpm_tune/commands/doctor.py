@@ -1,0 +1,154 @@
+"""`doctor`: what works on this machine, what does not, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from cpm_tune.errors import UserError
+
+Check = tuple[str, str, str]  # state (ok, warn, FAIL), what, how to mend
+
+
+def report(data: Path | None) -> tuple[str, bool]:
+    """Return the report and whether everything needed works."""
+    if data is not None and not data.is_dir():
+        raise UserError(f"--data {data}: there is no such folder.")
+    checks: list[tuple[str, Callable[[], Check]]] = [
+        ("python", _python),
+        ("torch", _torch),
+        ("cuda", _cuda),
+        ("opendelta", _opendelta),
+        ("transformers", lambda: _package("transformers", "pip install transformers==5.23.0")),
+        ("datasets", lambda: _package("datasets", "pip install datasets==5.2.0")),
+        ("jieba", lambda: _package("jieba", "pip install jieba==0.42.1")),
+        ("bmtrain", _bmtrain),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("cache", _cache),
+        ("backbone", _backbone),
+    ]
+    rows = []
+    for name, check in checks:
+        try:
+            rows.append((name, *check()))
+        except Exception as error:  # a broken install may raise anything; the report goes on
+            rows.append((name, "FAIL", f"{type(error).__name__}: {str(error).splitlines()[0]}", ""))
+    rows += _data(data)
+    lines = []
+    for name, state, what, mend in rows:
+        lines.append(f"{state:4}  {name:13} {what}")
+        if mend:
+            lines.append(f"{'':20}{mend}")
+    ok = all(state != "FAIL" for _, state, _, _ in rows)
+    lines.append("\neverything needed works." if ok else "\nmend what says FAIL.")
+    return "\n".join(lines), ok
+
+
+def _python() -> Check:
+    state = "ok" if sys.version_info >= (3, 11) else "FAIL"
+    return state, f"{platform.python_version()} on {platform.system()}", ""
+
+
+def _package(name: str, mend: str) -> Check:
+    try:
+        return "ok", version(name), ""
+    except PackageNotFoundError:
+        return "FAIL", "not installed", mend
+
+
+def _torch() -> Check:
+    import torch
+
+    return "ok", f"{torch.__version__}, {torch.get_num_threads()} threads", ""
+
+
+def _cuda() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return "ok", f"{torch.cuda.device_count()} x {', '.join(sorted(names))}", ""
+    if torch.version.cuda is None:
+        return "warn", "this torch is a CPU build", "with a GPU, install the CUDA build of torch"
+    return (
+        "warn",
+        f"torch was built for CUDA {torch.version.cuda}, no device found",
+        "check the driver",
+    )
+
+
+def _opendelta() -> Check:
+    from cpm_tune.delta.opendelta_import import INSTALL, opendelta
+
+    try:
+        opendelta()
+        return "ok", f"{version('opendelta')} (imports without its web and hub parts)", ""
+    except UserError as error:
+        return "FAIL", str(error), INSTALL
+
+
+def _bmtrain() -> Check:
+    from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
+
+    found = trouble()
+    if found is None:
+        return "ok", version("bmtrain"), ""
+    what, mend = found
+    return ("FAIL" if nccl_conflict() else "warn"), f"optional: {what}", mend
+
+
+def _memory() -> Check:
+    if not hasattr(os, "sysconf"):
+        return "warn", "cannot be read on this system", ""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    state = "ok" if total >= 4 else "warn"
+    return state, f"{total:.1f} GiB; {os.cpu_count()} cores", ""
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return ("ok" if free > 1 else "warn"), f"{free:.1f} GiB free here", ""
+
+
+def _cache() -> Check:
+    from cpm_tune.common.paths import cache_dir
+
+    folder = cache_dir("data")
+    if not os.access(folder, os.W_OK):
+        return "FAIL", f"{folder} cannot be written", "set XDG_CACHE_HOME to a folder you may write"
+    return "ok", str(folder.parent), ""
+
+
+def _backbone() -> Check:
+    from cpm_tune.backbone.checkpoint import open_folder
+    from cpm_tune.backbone.embedded import NAME, resolve
+
+    folder = open_folder(resolve(NAME))
+    folder.tokenizer()
+    said = (
+        "pre-trained" if folder.trained else "random weights: runs everything, has learnt nothing"
+    )
+    return "ok", f"{NAME} ({said})", ""
+
+
+def _data(data: Path | None) -> list[tuple[str, str, str, str]]:
+    from cpm_tune.data.splits import find_splits, sample_folder
+    from cpm_tune.task.registry import load_tasks
+
+    rows = []
+    for task in load_tasks():
+        folder = sample_folder(task) if data is None else data / task.name
+        name = "sample data" if data is None else "data"
+        try:
+            found = find_splits(task, folder)
+            files = ", ".join(file.path.name for file in found.values())
+            rows.append((name, "ok", f"{task.name}: {files}", ""))
+        except UserError as error:
+            rows.append((name, "warn", f"{task.name}: {error}", ""))
+    return rows

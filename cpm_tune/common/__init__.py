@@ -1,0 +1,1 @@
+"""What every room may use: paths, sizes, folders that appear whole, signals, atomic files."""

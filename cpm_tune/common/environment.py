@@ -1,0 +1,90 @@
+"""What a result ran on: package versions, this package's git state, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import platform
+import re
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from cpm_tune.common.paths import PACKAGE
+from cpm_tune.version import VERSION
+
+PACKAGES = (
+    "torch",
+    "opendelta",
+    "transformers",
+    "bmtrain",
+    "torchao",
+    "datasets",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+    "jieba",
+    "safetensors",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what takes part in a result, as far as it is installed."""
+    found = {"cpm-tune": VERSION}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> tuple[str | None, bool | None]:
+    """Commit of this package's checkout and whether it has changes; (None, None) outside one."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None, None
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(PACKAGE.parent), *command],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            ).stdout.strip()
+            for command in (
+                ("rev-parse", "HEAD"),
+                ("status", "--porcelain", "--untracked-files=no"),
+            )
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return said[0], bool(said[1])
+
+
+def reset_peak_memory() -> None:
+    """Begin to count peak memory anew, where the system can (CUDA, Linux): a process that carries
+    out several runs would else report the largest of them for all."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: what was freed is an earlier run's
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory of this process since `reset_peak_memory`: device memory under CUDA, resident
+    memory on a CPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,136 @@
+"""A run's folder and lock.
+
+A run is made in `RUN_ID.partial` and renamed when it is whole, so that a finished folder is
+complete by construction and a finished run is never harmed by a later one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpm_tune.common.interrupt import Interrupts
+from cpm_tune.errors import UserError
+
+CHECKPOINT = "checkpoint.pt"  # of an unfinished run
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@contextlib.contextmanager
+def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[None]:
+    """Hold a run's lock. Raises UserError when `out` cannot be written, or, unless `wait`, when
+    another process is at work on the run (`busy`: what is said of it)."""
+    from filelock import FileLock, Timeout
+
+    holder = out / ".locks" / f"{run_id}.holder"
+    try:
+        holder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".locks" / run_id)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        busy = busy or f"{out / run_id}: another process is at work on this run"
+        raise UserError(f"{busy}{_said(holder)}.") from error
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: cannot be written ({error.strerror}); choose another."
+        ) from error
+    try:
+        with contextlib.suppress(OSError):  # only for the sentence above
+            holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _said(holder: Path) -> str:
+    try:
+        return f" ({holder.read_text(encoding='utf-8')})"
+    except OSError:
+        return ""
+
+
+@contextlib.contextmanager
+def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes `place` on success and vanishes otherwise.
+
+    Raises UserError when `place` is there already (unless `overwrite`: then it is replaced at the
+    end) or cannot be written.
+    """
+    if place.exists() and not overwrite:
+        raise UserError(f"{option}{place}: is there already; choose another or remove it.")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(".partial", f"{place.name}.", place.parent))
+    except OSError as error:
+        raise UserError(f"{option}{place}: cannot be written ({error.strerror}).") from error
+    try:
+        part.chmod(0o755)
+        with Interrupts():  # SIGTERM too ends in the line that removes it
+            yield part
+        if place.exists():
+            old = part.with_suffix(".old")
+            os.replace(place, old)
+            os.replace(part, place)
+            remove(old)
+        else:
+            os.replace(part, place)
+    except BaseException:
+        remove(part)
+        raise
+
+
+@contextlib.contextmanager
+def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
+    """Yield `RUN_ID.partial`; on success it becomes `RUN_ID`, in place of an older one.
+
+    It is empty unless `keep`: then it goes on with what is there. On an exception the partial
+    folder stays, for its record, log and checkpoint.
+    """
+    partial = out / f"{run_id}.partial"
+    if not keep:
+        remove(partial)
+    partial.mkdir(exist_ok=True)
+    yield partial
+    complete(out, run_id)
+
+
+def complete(out: Path, run_id: str) -> None:
+    """Put a whole `RUN_ID.partial` in the place of an older run, if there is one."""
+    final, partial, old = (out / f"{run_id}{ending}" for ending in ("", ".partial", ".old"))
+    if final.exists():
+        remove(old)
+        os.replace(final, old)
+    os.replace(partial, final)
+    remove(old)
+
+
+@contextlib.contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Make one sentence of a full disk or a folder that cannot be written."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno not in _DISK:
+            raise
+        said = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{folder}: cannot be written ({said}); make room and give the same command again, "
+            "what is finished is kept."
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

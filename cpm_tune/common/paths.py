@@ -1,0 +1,60 @@
+"""Where shipped files and the user's cache are, for a checkout and for an installed wheel alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def shipped(folder: str) -> Path:
+    """Return the folder `tasks` or `delta_configs`: inside the wheel, else beside the package."""
+    inside = PACKAGE / "_shipped" / folder
+    return inside if inside.is_dir() else PACKAGE.parent / folder
+
+
+def cache_dir(name: str) -> Path:
+    """Return (and create) a folder below the user's cache folder; UserError if that fails."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_dir("cpm-tune", appauthor=False)) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a "
+            "folder you may write."
+        ) from error
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file; OSError or ValueError for whatever is wrong with it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_sha256(path: Path) -> str:
+    """`file_sha256` of an input, read once a process as long as the file does not change: many runs
+    of a suite share the same weights and data."""
+    about = path.stat()
+    return _sha256_of(path.resolve(), about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(path: Path, inode: int, size: int, changed: int) -> str:
+    return file_sha256(path)

@@ -1,0 +1,221 @@
+"""How much memory tuning takes in each process, before anything is run: no weights, no data.
+
+Weights, gradients and optimiser states are counted, activations measured on fake tensors
+(`cpm_tune.memory.meter`). Python, its libraries and CUDA's context come on top, and what an allocator
+cannot use of what it has.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.delta.config import DeltaConfig, FullConfig, NoneConfig
+from cpm_tune.delta.insert import insert
+from cpm_tune.engine.device import DTYPES
+from cpm_tune.memory.meter import measure_step
+from cpm_tune.planning.plan import Plan
+from cpm_tune.schema.spec import Execution
+from cpm_tune.task import Options
+
+_FP32 = 4
+_DOCUMENTS = 8  # of an example whose documents are ranked
+# Layers that a process has whole at one time: with FSDP2 the one in use, and of the next what is
+# received and what is copied out of it; with BMTrain's ZeRO-3 one.
+_GATHERED = {"torch": 3, "bmtrain": 1}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be tuned, and how. `batch_size` counts examples over all `nproc` processes.
+
+    An example has `sequences` of `length` tokens: one for each option, where options are scored by
+    a word after them. `answer_tokens`: how many tokens of each example are predicted over the
+    vocabulary; 0 where options are scored so. `writes`: whether evaluation generates texts. `gpu`:
+    whether there is a device beside the host.
+    """
+
+    config: CPMAntConfig
+    delta: DeltaConfig
+    batch_size: int
+    length: int
+    sequences: int = 1
+    answer_tokens: int = 0
+    precision: str = "fp32"
+    quantize: str | None = None
+    nproc: int = 1
+    execution: Execution = field(default_factory=Execution)
+    writes: bool = False
+    gpu: bool = False
+
+    @property
+    def bmtrain(self) -> bool:
+        """Whether the engine is BMTrain's."""
+        return self.execution.engine == "bmtrain"
+
+    @property
+    def divided(self) -> bool:
+        """Whether a process holds a part of the layers only."""
+        return self.bmtrain or self.execution.shard or self.execution.offload
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are computed twice; BMTrain's ZeRO-3 always does."""
+        return self.execution.checkpointing or (self.bmtrain and self.execution.zero == 3)
+
+    @property
+    def examples(self) -> int:
+        """Examples of one forward pass of one process."""
+        own = math.ceil(self.batch_size / self.nproc)
+        return max(1, min(own, self.execution.micro_tokens // (self.length * self.sequences)))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process. `backbone` and `trained` are numbers of values, in all processes.
+
+    On the device: `weights`, what is held of the frozen backbone; `gathered`, layers of which it
+    holds a part, while they are used; `delta`, `gradients` and `optimizer`, of what is trained;
+    `activations`, what the forward pass leaves for the backward pass. `peak` is the most of all
+    that there is at one time, on a CPU with `copies`: no sum, since not all is there together.
+    `copies`: in host memory, the delta at its best and other values that are kept aside.
+    `host`: all that is in host memory beside a GPU.
+    """
+
+    backbone: int
+    trained: int
+    weights: int
+    gathered: int
+    delta: int
+    gradients: int
+    optimizer: int
+    activations: int
+    copies: int
+    peak: int
+    host: int
+
+
+def estimate(work: Work) -> Memory:
+    """The memory of every process; raises UserError where the delta does not fit the backbone."""
+    layers, rest, deepest, backbone, trained_in_layers, trained = _sizes(work)
+    whole = isinstance(work.delta, FullConfig)
+    n = work.nproc if work.divided else 1
+    values = trained  # what this process has of what is trained
+    if whole and work.bmtrain:
+        values = math.ceil(trained_in_layers / n) + trained - trained_in_layers
+    delta = _FP32 * values
+    states, gradients = 2 * delta, delta
+
+    held, gathered, offloaded = math.ceil(layers / n), 0, 0
+    if work.divided:
+        gathered = min(layers, _GATHERED["bmtrain" if work.bmtrain else "torch"] * deepest)
+        if work.bmtrain and work.execution.zero == 2:
+            gathered = layers  # kept from the forward to the backward pass
+        if work.execution.offload and work.bmtrain:
+            states, offloaded = 0, states
+        elif work.execution.offload:
+            offloaded = held
+            held = 0 if work.gpu else held
+    weights = 0 if whole else held + rest
+
+    how = work.length, work.answer_tokens, work.precision
+    step = measure_step(
+        work.config, work.delta, work.examples * work.sequences, *how, work.checkpointing
+    )
+    beside = step.peak if values == trained else step.peak_beside + gradients
+    tokens = work.execution.micro_tokens
+    # evaluation fills its passes, however small a batch is
+    dev = measure_step(work.config, work.delta, max(1, tokens // work.length), *how, training=False)
+    beside = max(beside, dev.peak + _cache(work, tokens))
+    # The delta at its best, and what the backbone was, which full fine-tuning puts back.
+    copies = _FP32 * trained + (held + rest if whole else 0)
+    peak = weights + gathered + delta + states + beside
+    loading = weights + delta + _largest(work)
+    if not work.gpu:  # a checkpoint is written from one more copy of the delta
+        peak = max(peak - beside + max(beside, _FP32 * trained) + copies, loading)
+    host = copies + _FP32 * trained + offloaded
+    if not work.divided:
+        host = max(host, layers + rest)  # read there, then moved
+    return Memory(
+        backbone=backbone,
+        trained=trained,
+        weights=weights,
+        gathered=gathered,
+        delta=delta,
+        gradients=gradients,
+        optimizer=states,
+        activations=step.saved,
+        copies=copies,
+        peak=peak,
+        host=host if work.gpu else 0,
+    )
+
+
+def work_of(plan: Plan, nproc: int = 1, gpu: bool = False) -> Work:
+    """A plan's work if every sequence is as long as it may be."""
+    spec, answer = plan.spec, plan.task.answer
+    sequences, answer_tokens = 1, 2
+    if spec.decoding is not None:
+        answer_tokens = spec.decoding.max_new_tokens
+    elif plan.template.by_option:
+        most = answer.most if isinstance(answer, Options) else _DOCUMENTS
+        sequences, answer_tokens = len(plan.template.options) or most, 0
+    return Work(
+        config=plan.folder.config,
+        delta=plan.delta,
+        batch_size=spec.recipe.batch_size if spec.recipe else 32,
+        length=spec.encoding.max_length,
+        sequences=sequences,
+        answer_tokens=answer_tokens,
+        precision=spec.precision,
+        quantize=spec.backbone.quantize,
+        nproc=nproc,
+        execution=plan.execution,
+        writes=spec.decoding is not None,
+        gpu=gpu,
+    )
+
+
+def _cache(work: Work, slots: int) -> int:
+    """Bytes of the keys and values that decoding keeps."""
+    config = work.config
+    layers = sum(not no_attention for no_attention, _ in config.mask_modules)
+    inner = config.num_heads * config.dim_head
+    return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.writes else 0
+
+
+def _largest(work: Work) -> int:
+    """Bytes of the largest weight in fp32: in the file, beside what it is converted to."""
+    return _FP32 * work.config.vocab_size * work.config.dim_model
+
+
+def _sizes(work: Work) -> tuple[int, int, int, int, int, int]:
+    """Bytes of all layers' frozen weights, of the other weights and of the largest layer; numbers
+    of the backbone's values, of those trained within layers, and of all trained."""
+    size = DTYPES[work.precision].itemsize
+    with torch.device("meta"):
+        model = CPMAnt(work.config)
+        own = dict(model.named_parameters())
+        delta = insert(model, work.delta, "", 0)
+    within = dict.fromkeys(map(str, range(work.config.num_layers)), 0)
+    for name, parameter in own.items():
+        if name.startswith("encoder.layers."):
+            linear = work.quantize is not None and parameter.dim() == 2
+            # int8 with an fp32 scale and an int8 zero point a row
+            n_bytes = parameter.numel() + 5 * len(parameter) if linear else size * parameter.numel()
+            within[name.split(".")[2]] += n_bytes
+    others = [p.numel() for name, p in own.items() if not name.startswith("encoder.layers.")]
+    trained = {name: p.numel() for name, p in delta.parameters.items()}
+    inside = sum(n for name, n in trained.items() if name.startswith("encoder.layers."))
+    return (
+        sum(within.values()),
+        size * sum(others),
+        max(within.values()),
+        sum(p.numel() for p in own.values()),
+        inside,
+        0 if isinstance(work.delta, NoneConfig) else sum(trained.values()),
+    )

@@ -1,0 +1,207 @@
+"""Measures the memory of a training step that is not carried out: fake tensors, real operators.
+
+Every storage that an operator makes counts from then on until it is freed, as it would in the
+allocator. What libraries take inside an operator, and fragmentation, are not seen.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.data.pack import Batch
+from cpm_tune.delta.config import DeltaConfig, FullConfig
+from cpm_tune.delta.insert import insert
+from cpm_tune.delta.layers import SoftPromptLayer
+from cpm_tune.engine.device import DTYPES
+from cpm_tune.engine.pytorch import TorchEngine
+from cpm_tune.tuning.predict import loss_sum
+
+
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes of the storages that are alive, and the most there were since `reset`: with gradients
+    and without them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = self.gradients = self.peak_beside = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self.count(tensor)
+        return made
+
+    def count(self, tensor: Tensor) -> None:
+        """Count a tensor's storage, if it is not counted yet."""
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        self._known.add(storage)
+        size = storage.nbytes()
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        self.peak_beside = max(self.peak_beside, self.now - self.gradients)
+        weakref.finalize(storage, self._free, size)
+
+    def _free(self, size: int) -> None:
+        self.now -= size
+
+    def reset(self) -> int:
+        """Begin a new peak; return what is alive."""
+        self.peak = self.peak_beside = self.now
+        return self.now
+
+    def is_gradient(self, parameter: Tensor) -> None:
+        """Call where a parameter's gradient is whole."""
+        assert parameter.grad is not None
+        self.gradients += parameter.grad.untyped_storage().nbytes()
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes beyond weights, delta and optimiser states: what the forward pass leaves for the
+    backward pass, and the most there is in forward, backward and optimiser step, with gradients and
+    without them."""
+
+    saved: int
+    peak: int
+    peak_beside: int
+
+
+def measure_step(
+    config: CPMAntConfig,
+    delta: DeltaConfig,
+    sequences: int,
+    length: int,
+    answer_tokens: int,
+    precision: str,
+    checkpointing: bool = False,
+    training: bool = True,
+) -> StepMemory:
+    """A step of training (whose optimiser has its states already), or of evaluation, of one pass.
+
+    `sequences` of `length` tokens, packed as `data.pack` does. `answer_tokens` of each are
+    predicted over the vocabulary; with 0 the loss is that of an option's word. Of a backbone whose
+    layers are all alike two shallow ones are measured, and continued to its depth.
+    """
+
+    def measured(layers: int) -> StepMemory:
+        masks = config.mask_modules[:layers]
+        shape = replace(config, num_layers=layers, mask_modules=masks)
+        model, trained = _fake_on_meta(shape, delta, precision)
+        batch = sequences, length, answer_tokens
+        return _measured(model, trained if training else [], batch, precision, checkpointing)
+
+    # The most there is lies elsewhere in shallow backbones: with checkpointing it has to outgrow
+    # what is beside the layers; with all trained, gradients grow while activations go.
+    few = 10 if isinstance(delta, FullConfig) else 8 if checkpointing else 3
+    if config.num_layers <= few + 2 or not _alike(*_fake_on_meta(config, delta, precision)):
+        return measured(config.num_layers)
+    small, larger = measured(few), measured(few + 1)
+    more = config.num_layers - few
+    return StepMemory(
+        small.saved + more * (larger.saved - small.saved),
+        small.peak + more * (larger.peak - small.peak),
+        small.peak_beside + more * (larger.peak_beside - small.peak_beside),
+    )
+
+
+def _fake_on_meta(
+    config: CPMAntConfig, delta: DeltaConfig, precision: str
+) -> tuple[CPMAnt, list[str]]:
+    """A backbone with its delta, without values, and the names of what is trained."""
+    with torch.device("meta"):
+        model = CPMAnt(config).to(DTYPES[precision])
+        return model, list(insert(model, delta, "", 0).parameters)
+
+
+def _alike(model: CPMAnt, trained: Sequence[str]) -> bool:
+    """Whether all layers have the same parameters, and the same of them trained."""
+    shapes: dict[str, set[tuple[str, tuple[int, ...], bool]]] = defaultdict(set)
+    for name, parameter in model.named_parameters():
+        if name.startswith("encoder.layers."):
+            number, _, rest = name.removeprefix("encoder.layers.").partition(".")
+            shapes[number].add((rest, tuple(parameter.shape), name in trained))
+    first, *others = shapes.values()
+    return len(shapes) == model.config.num_layers and all(other == first for other in others)
+
+
+def _measured(
+    model: CPMAnt,
+    names: Sequence[str],
+    batch: tuple[int, int, int],
+    precision: str,
+    checkpointing: bool,
+) -> StepMemory:
+    engine = TorchEngine(torch.device("cpu"), precision, checkpointing=checkpointing)
+    with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
+        _give_storage(model)
+        parameters = dict(model.named_parameters())
+        trained = [parameters[name] for name in names]
+        packed = _batch(model.config, *batch)
+        engine._recompute_layers(model.train(bool(trained)))
+        for module in model.modules():
+            if isinstance(module, SoftPromptLayer):
+                module.eval()  # in training it looks at values
+        optimizer = torch.optim.AdamW(trained or [nn.Parameter(torch.zeros(1))])
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(meter.is_gradient)  # type: ignore[no-untyped-call]
+        start = meter.reset()
+        with torch.set_grad_enabled(bool(trained)), engine.autocast():
+            loss = loss_sum(model, packed, by_option=batch[2] == 0) / batch[0]
+        saved = meter.now - start
+        if trained:
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained, 1.0, foreach=False)
+            optimizer.step()
+        return StepMemory(saved, meter.peak - start, meter.peak_beside - start)
+
+
+def _give_storage(model: nn.Module) -> None:
+    """Fake CPU tensors in place of a model's meta ones."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                values = torch.empty(parameter.shape, dtype=parameter.dtype)
+                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+
+def _batch(config: CPMAntConfig, sequences: int, length: int, answer_tokens: int) -> Batch:
+    """A batch of that shape, without values."""
+    grid = torch.zeros(1, sequences * length, dtype=torch.int64)
+    n_targets = sequences * (answer_tokens or 1)
+    targets = torch.zeros(n_targets, dtype=torch.int64)
+    return Batch(
+        ids=grid,
+        segment=torch.zeros_like(grid),
+        span=torch.zeros_like(grid),
+        context=torch.zeros_like(grid, dtype=torch.bool),
+        target_index=targets,
+        target_token=targets.clone(),
+        target_candidate=targets.clone(),
+        candidates=torch.zeros(sequences, 1, dtype=torch.int64),
+        gold=torch.zeros(sequences, dtype=torch.int64),
+        n_candidates=sequences,
+        lengths=(length,) * sequences,
+    )

@@ -1,0 +1,155 @@
+"""A plan's inputs: everything a user may have got wrong, read and checked before any weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cpm_tune.delta.config import SoftPromptConfig
+from cpm_tune.delta.slots import SoftSlots
+from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import Plan
+from cpm_tune.task import SPLITS, Generate, Options
+
+if TYPE_CHECKING:
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.backbone.tokenizer import Tokenizer
+    from cpm_tune.data.encode import Encoder
+    from cpm_tune.data.store import Split
+    from cpm_tune.engine import Engine
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A plan's data, encoder and engine. Data and engine serve the plan's controls as well."""
+
+    encoder: Encoder
+    splits: dict[str, Split]
+    engine: Engine
+
+
+def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
+    """Read every row of every split and check template, settings, device and delta; no weights.
+
+    `known` are the plan's splits, if they have been read already.
+    """
+    import torch
+
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.data.store import read_split
+    from cpm_tune.delta.insert import insert
+    from cpm_tune.engine import make_engine
+
+    spec = plan.spec
+    with torch.device("meta"):  # names and shapes alone say whether the delta fits
+        tokenizer = plan.folder.tokenizer()
+        insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, 0, tokenizer)
+    engine = make_engine(plan.execution, spec.precision)
+    encoder = encoder_of(plan, tokenizer)
+
+    def read() -> dict[str, Split]:
+        return {
+            name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
+            for name, file in plan.splits.items()
+        }
+
+    splits = dict(known or {}) or (read() if engine.main else {})
+    engine.broadcast(None)  # the others read what the main process has stored
+    splits = splits or read()
+    dev = splits["dev"]
+    if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
+        raise UserError(f"{dev.file.path}: the dev split has no answers.")
+    _check_parser(plan, dev)
+    return Inputs(encoder, splits, engine)
+
+
+def _check_parser(plan: Plan, dev: Split) -> None:
+    """A parser has to read the right text as gold, at least once in the first rows of dev."""
+    from cpm_tune.data.files import gold, parsed
+    from cpm_tune.metrics import get_metric
+
+    task = plan.task
+    kind = get_metric(task.metrics[0]).prediction
+    if not isinstance(task.answer, Generate) or kind not in ("label", "spans", "words", "edits"):
+        return
+    for row in (rows := dev.rows.first(50)):
+        wanted, read = gold(task, row), parsed(task, row["target"], row)
+        if read == wanted or (kind == "edits" and read in wanted):
+            return
+    first = rows.at([0])[0]
+    raise UserError(
+        f"task {task.name}: parse() reads none of the right texts of dev as its gold; the first, "
+        f"{first['target'][:40]!r}, as {parsed(task, first['target'], first)!r}, expected "
+        f"{gold(task, first)!r}."
+    )
+
+
+def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
+    """A plan's backbone in its precision: its weights, or random ones for the control. Of some
+    engines' backbones every process holds a part only."""
+    from cpm_tune.backbone.held import hold
+    from cpm_tune.engine.device import DTYPES
+
+    spec = plan.spec
+    return hold(
+        plan.folder,
+        DTYPES[spec.precision],
+        random_seed=spec.seed if spec.backbone.init == "random" else None,
+        quantize=spec.backbone.quantize,
+        limit=plan.execution.memory_bytes,
+        device=engine.device,
+        lay_out=engine.lay_out,
+    )
+
+
+def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
+    """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
+    from cpm_tune.data.encode import Encoder
+
+    spec, soft = plan.spec, None
+    if isinstance(plan.delta, SoftPromptConfig):
+        soft = SoftSlots(plan.delta, plan.folder.config, _places_for_options(plan, plan.delta))
+    return Encoder(
+        plan.task,
+        plan.template,
+        spec.encoding,
+        plan.folder.config,
+        tokenizer,
+        answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
+        soft=soft,
+    )
+
+
+def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:
+    """How many options stand in one sequence, each with soft tokens of its own before it.
+
+    One for `{option}` templates. Raises UserError if there should be tokens before options, but
+    the template shows none.
+    """
+    answer, template = plan.task.answer, plan.template
+    if template.by_option or not delta.option_token_num:
+        return int(template.by_option)
+    if isinstance(answer, Options) and answer.options in template.fields:
+        return answer.most
+    raise UserError(
+        f"delta.option_token_num is {delta.option_token_num}, but template '{template.name}' of "
+        f"task {plan.task.name} shows no options; set it to 0 or choose another template."
+    )
+
+
+def unofficial(plan: Plan, inputs: Inputs) -> list[str]:
+    """What is said of splits whose size is not the official one."""
+    if plan.spec.data.limit or plan.spec.data.sample:
+        return []
+    official = dict(zip(SPLITS, plan.task.source.sizes, strict=True))
+    return [
+        f"{name} has {len(split):,} rows, officially {official[name]:,}"
+        for name, split in inputs.splits.items()
+        if not _about_equal(len(split), official[name])
+    ]
+
+
+def _about_equal(n: int, official: int | None) -> bool:
+    """Published sizes are rounded: within a twentieth, or 50 rows of a small split."""
+    return official is None or abs(n - official) <= max(50, official / 20)

@@ -1,0 +1,60 @@
+"""Takes a finished run to other programs: PEFT, OpenDelta, transformers, or a merged backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cpm_tune.common.folders import new_folder
+from cpm_tune.errors import UserError, did_you_mean
+
+FORMATS = ("opendelta", "peft", "hf", "merged")
+
+
+def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) -> None:
+    """Write a run's delta (opendelta, peft) or the backbone with it merged (hf, merged) to `out`.
+
+    In fp32, whatever the run's precision. `out` appears whole or not at all, and must not be there.
+    Raises UserError where the format cannot express the method.
+    """
+    if to not in FORMATS:
+        raise UserError(f"there is no format '{to}'.{did_you_mean(to, FORMATS)}")
+    from cpm_tune.backbone.hugging_face import save_hugging_face
+    from cpm_tune.delta.foreign import check_hugging_face, write_opendelta, write_peft
+    from cpm_tune.delta.insert import load_delta
+    from cpm_tune.delta.merge import merge
+    from cpm_tune.runs.rerun import backbone_of_run, check_delta
+
+    with new_folder(out) as part:
+        model, folder, record = backbone_of_run(run, backbone)
+        kind = record.spec.delta["delta_type"]
+        if kind == "none" and to in ("opendelta", "peft"):
+            raise UserError(f"{run}: a zero-shot run has no delta to export.")
+        if record.spec.backbone.init == "random" and to in ("opendelta", "peft"):
+            raise UserError(f"{run}: its delta was trained on random weights, the control.")
+        delta = None
+        if kind != "none":
+            check_delta(run, record)
+            delta = load_delta(run, model, record.spec.backbone.sha256)
+        if delta is not None and to in ("opendelta", "peft"):
+            write = write_peft if to == "peft" else write_opendelta
+            write(part, model, delta.config, delta.state())
+        else:
+            if to == "hf":
+                check_hugging_face(model)
+            if delta is not None:
+                found = merge(delta)
+                print(
+                    f"merged     largest difference of hidden states {found.largest:.1e} "
+                    f"({found.relative:.1e} of the largest)"
+                )
+            vocabulary = folder.vocabulary.read_text(encoding="utf-8-sig")
+            if to == "hf":
+                save_hugging_face(part, model, vocabulary)
+            else:
+                from cpm_tune.backbone.checkpoint import write_native
+
+                write_native(
+                    part, model, vocabulary, trained=record.backbone.trained or bool(delta)
+                )
+    for path in sorted(out.iterdir()):
+        print(f"written    {path}  {path.stat().st_size:,} bytes")

@@ -1,0 +1,223 @@
+"""Predicts with a finished run: other data, another split, the organisers' submission file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
+from cpm_tune.backbone.embedded import resolve
+from cpm_tune.common.folders import new_folder
+from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.sizes import checked_size
+from cpm_tune.data.splits import find_splits
+from cpm_tune.delta.config import parse_config
+from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone
+from cpm_tune.planning.placement import check_placement
+from cpm_tune.planning.plan import Plan, data_folder, find_template
+from cpm_tune.schema.record import FILE, RunRecord, ScoreRecord, read_record
+from cpm_tune.task import SPLITS
+from cpm_tune.task.registry import load_task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.delta.config import DeltaConfig
+
+
+def plan_of(
+    run: Path, data: Path | None, split: str, backbone: str | None, include: Sequence[Path]
+) -> tuple[Plan, RunRecord]:
+    """The plan of a finished run on (one split of) other data.
+
+    Raises UserError where task, template or backbone are no longer what the run had.
+    """
+    record = finished_record(run)
+    spec = record.spec
+    task = load_task(spec.task, include)
+    template = find_template(task, spec.template)
+    if (task.version, template.sha256) != (spec.task_version, spec.template_sha256):
+        raise UserError(
+            f"{run}: task {task.name} or its template '{template.name}' has changed since the run; "
+            "use the version of cpm-tune it was made with."
+        )
+    folder = backbone_folder(record, backbone)
+    splits = find_splits(task, data_folder(task, data), (split,))
+    delta = parse_config(spec.delta, str(run / FILE))
+    # One process, wherever the run was made.
+    execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
+    return (
+        Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, ()),
+        record,
+    )
+
+
+def finished_record(run: Path) -> RunRecord:
+    """The record of a run; raise UserError if there is none, or the run is not finished."""
+    record = read_record(run / FILE)
+    if record.status != "finished":
+        raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
+    return record
+
+
+def check_delta(run: Path, record: RunRecord) -> None:
+    """Raise UserError if a run's delta is not the one its record names."""
+    from cpm_tune.delta.insert import WEIGHTS
+
+    if file_sha256(run / WEIGHTS) != record.delta.sha256:
+        raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
+
+
+def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
+    """The backbone of a finished run, in fp32, whatever has become of its task."""
+    import torch
+
+    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+
+    record = finished_record(run)
+    folder = backbone_folder(record, backbone)
+    if record.spec.backbone.init == "random":
+        model = random_backbone(folder.config, record.spec.seed, torch.float32)
+    else:
+        model = load_weights(folder, torch.float32)
+    return model.eval(), folder, record
+
+
+def read_saved(
+    folder: Path, model: CPMAnt, backbone_sha256: str
+) -> tuple[DeltaConfig, dict[str, Tensor]]:
+    """Read a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
+
+    `model`, which may be without values, is asked for the names of its modules. Raises UserError if
+    the delta belongs to another backbone, random weights among them.
+    """
+    from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
+    from cpm_tune.delta.insert import WEIGHTS, check_owner, read_delta
+
+    if (folder / FILE).is_file():
+        record = finished_record(folder)
+        if record.spec.backbone.init == "random":
+            raise UserError(f"{folder}: this delta was trained on random weights, the control.")
+        check_owner(folder, record.spec.backbone.sha256, backbone_sha256, record.backbone.name)
+        if (folder / WEIGHTS).is_file():
+            check_delta(folder, record)
+    if (folder / PEFT_CONFIG).is_file():
+        return read_peft(folder, model)
+    return read_delta(folder, backbone_sha256)
+
+
+def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
+    """Where a run's backbone is (now, if a name or path is given); raise UserError if it is not
+    the one that the run had."""
+    place = name or record.backbone.path
+    if name is None and not Path(place).is_dir():
+        place = record.backbone.name  # the embedded one, of another installation
+    folder = open_folder(resolve(place))
+    owner, here = record.spec.backbone.sha256, folder.sha256()
+    if here == owner:
+        return folder
+    which = f"backbone {record.backbone.name} (sha256 {owner[:12]}…)"
+    if name is None:
+        raise UserError(
+            f"{folder.path}: no longer the run's {which}, its files have changed (now "
+            f"{here[:12]}…); give the place of that backbone with --backbone."
+        )
+    did = "its delta was tuned on" if record.spec.recipe is not None else "the run used"
+    raise UserError(
+        f"--backbone {name} (sha256 {here[:12]}…) is not the run's: {did} {which}; leave "
+        f"--backbone out to take it from {record.backbone.path}, or give the place where it is now."
+    )
+
+
+def _held(
+    plan: Plan, memory_limit: str | None, quantize: str | None, delta: DeltaConfig | None
+) -> Plan:
+    """The plan with its backbone held so; raise UserError for what does not go together.
+
+    A run that was tuned on 8-bit weights keeps them. A limit or 8 bits take the place of the run's
+    `offload`, which decides no result.
+    """
+    limit = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
+    changes = {"memory_limit": limit} | ({"offload": False} if limit or quantize else {})
+    execution, spec = plan.execution.model_copy(update=changes), plan.spec
+    quantize = quantize or spec.backbone.quantize
+    random = spec.backbone.init == "random"
+    # Of how a run was divided nothing is left but `offload`, which bmtrain lets full tuning have.
+    asked = execution.model_copy(update={"offload": False})
+    check_placement(asked, delta, spec.precision, quantize, random=random)
+    own = spec.backbone.model_copy(update={"quantize": quantize})
+    return replace(plan, execution=execution, spec=spec.model_copy(update={"backbone": own}))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A split's scores by metric (none without answers), what was written, what is to be told."""
+
+    split: str
+    scores: dict[str, ScoreRecord]
+    files: tuple[Path, ...]
+    warnings: tuple[str, ...]
+
+
+def predict_run(
+    run: Path,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    backbone: str | None = None,
+    delta_from: Path | None = None,
+    limit: int | None = None,
+    submission: bool = False,
+    include: Sequence[Path] = (),
+    memory_limit: str | None = None,
+    quantize: str | None = None,
+) -> Predicted:
+    """Predict one split with a finished run; write predictions (and the submission) to `out`.
+
+    `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
+    instead of the run's. `memory_limit` (such as 4GB): the most of the backbone that is in memory
+    at a time; `quantize` "int8": its linear weights in 8 bits, as a run that was tuned so has them
+    anyway. `out` appears whole or not at all.
+    """
+    from cpm_tune.data.store import read_split
+    from cpm_tune.delta.insert import insert, load_delta
+    from cpm_tune.engine import make_engine
+    from cpm_tune.tuning.score import score_split, write_submission
+
+    if split not in SPLITS:
+        raise UserError(f"there is no split '{split}'.{did_you_mean(split, SPLITS)}")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}, expected a whole number from 1.")
+    plan, record = plan_of(run, data, split, backbone, include)
+    plan = _held(plan, memory_limit, quantize, plan.delta if delta_from is None else None)
+    task, spec = plan.task, plan.spec
+    if submission and task.submission is None:
+        raise UserError(f"task {task.name} has no submission format.")
+    place = out or Path(f"{run.name}.{split}.predictions")
+    notes: list[str] = []
+    with new_folder(place) as part:
+        engine = make_engine(plan.execution, spec.precision)
+        rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
+        model = load_backbone(plan, engine)
+        if delta_from is not None:
+            sha256 = spec.backbone.sha256
+            config, state = read_saved(delta_from, model, sha256)
+            plan = replace(plan, delta=insert(model, config, sha256, 0, values=state).config)
+        elif spec.recipe is not None:
+            check_delta(run, record)
+            load_delta(run, model, spec.backbone.sha256)
+        encoder = encoder_of(plan, plan.folder.tokenizer())
+        scored = score_split(
+            plan, engine.prepare(model), Inputs(encoder, {split: rows}, engine), split, part
+        )
+        if submission:
+            assert task.submission is not None
+            file = part / task.submission.file
+            notes += write_submission(task, rows, scored.predictions, file)
+    said = tuple(dict.fromkeys((*scored.warnings, *notes)))
+    return Predicted(split, scored.scores, tuple(sorted(place.iterdir())), said)

@@ -1,0 +1,192 @@
+"""What the `tune` command does: runs with their controls, told to the user step by step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.common.sizes import counted
+from cpm_tune.engine.place import launched
+from cpm_tune.errors import ProcessLostError, UserError
+from cpm_tune.planning.inputs import read_inputs
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.execute import Outcome, execute
+from cpm_tune.schema.record import RunRecord
+from cpm_tune.task import Generate
+from cpm_tune.task.registry import expand, load_task
+
+
+def tune(
+    request: Request,
+    *,
+    out: Path = Path("results"),
+    controls: Sequence[str] = ("zero-shot",),
+    overwrite: bool = False,
+    resume: bool = True,
+    dry_run: bool = False,
+    quiet: bool = True,
+    nproc: int = 1,
+) -> Outcome | None:
+    """Run a request and its controls; print what happens. Returns None for a dry run.
+
+    Controls: "zero-shot" (the backbone without delta) and "random-backbone" (the same delta on a
+    random backbone of the same shape). Each is a run with a record of its own. A dry run is told of
+    `nproc` processes.
+    """
+    plan = make_plan(request)
+    if dry_run:
+        from cpm_tune.commands.cards import dry_run_text
+
+        print(dry_run_text(plan, out, nproc))
+        return None
+    inputs = read_inputs(plan)  # a mistake in any file is found before anything is run
+    main = inputs.engine.main  # of several processes one speaks
+    say = _print if main and not quiet else _silent
+    live = main and not quiet and sys.stderr.isatty()
+    say(_describe(plan))
+    asked: list[Outcome] = []
+
+    def zero_shot() -> Outcome:
+        asked.append(execute(plan.zero_shot(), out, inputs, wait=True))
+        say(f"zero-shot  {_score(asked[0].record)}{_again(asked[0])}")
+        return asked[0]
+
+    wanted = "zero-shot" in controls and plan.spec.recipe is not None
+    how: dict[str, Any] = {"resume": resume, "live": live, "say": say}
+    outcome = execute(
+        plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot if wanted else None, **how
+    )
+    if wanted and not asked:  # the run was there already
+        zero_shot()
+    random = None
+    if "random-backbone" in controls and not request.random_backbone:
+        random = execute(plan.on_random_backbone(), out, inputs, **how)
+    if main:
+        print(_result(outcome, random), flush=True)
+    return outcome
+
+
+def tune_all(
+    request: Request,
+    *,
+    dry_run: bool = False,
+    quiet: bool = True,
+    only: str | None = None,
+    start: Callable[[str], None] | None = None,
+    **how: Any,
+) -> None:
+    """Run a request for every task it names: `request.task` is a list of tasks and suites.
+
+    A task that cannot be run does not keep the others from it; raises UserError at the end, naming
+    each. With `start` a task is run by what that starts (several processes, which are told to run
+    `only` it).
+    """
+    names = expand(request.task, request.include)
+    if not names:
+        raise UserError("--task names no task; `list tasks` shows the names.")
+    single = names == [request.task]
+    if only is not None or (single and start is None):
+        own = request if single else _one_of(request, only or request.task)
+        tune(own, dry_run=dry_run, quiet=quiet, **how)
+        return
+    failed: list[str] = []
+    for number, name in enumerate(names, start=1):
+        if not (quiet or single):
+            print(f"{'' if number == 1 else chr(10)}[{number}/{len(names)}] {name}", flush=True)
+        try:
+            if start is not None:
+                start(name)
+            else:
+                tune(_one_of(request, name), dry_run=dry_run, quiet=quiet, **how)
+        except Exception as error:  # whatever it is, the other tasks are run
+            if single or launched():
+                raise  # of a launcher's own processes the others may not have failed, and wait
+            mine = isinstance(error, UserError | ProcessLostError)
+            said = str(error) if mine else repr(error)
+            print(f"failed     {said}", file=sys.stderr, flush=True)
+            failed.append(name)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(names)} tasks failed: {', '.join(failed)}.")
+
+
+def _one_of(request: Request, name: str) -> Request:
+    """The request for one task of several: what only others understand is left out."""
+    settings = dict(request.settings or {})
+    if not isinstance(load_task(name, request.include).answer, Generate):
+        settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
+    own = replace(request, task=name, settings=settings)
+    return own if request.data is None else replace(own, data=request.data / name)
+
+
+def _silent(text: str) -> None:
+    return None
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _again(outcome: Outcome) -> str:
+    return "  (finished before)" if outcome.reused else ""
+
+
+def _describe(plan: Plan) -> str:
+    spec = plan.spec
+    where = "sample data" if spec.data.sample else str(plan.splits["dev"].path.parent)
+    lines = [
+        f"task       {spec.task} v{spec.task_version}, "
+        f"template {spec.template} v{spec.template_version}",
+        f"data       {where}",
+        f"backbone   {plan.folder.name}",
+        f"delta      {plan.delta_name}",
+    ]
+    lines += [f"note       {note}" for note in plan.notes]
+    return "\n".join(lines)
+
+
+def _score(record: RunRecord) -> str:
+    if not record.labelled:
+        dev = record.scores["dev"][record.ranks_by]
+        return f"dev {record.ranks_by} {dev.value:.4f}; the test split has no answers"
+    test = record.test
+    return f"test {record.ranks_by} {test.value:.4f}  [{test.low:.4f}, {test.high:.4f}]"
+
+
+def _result(outcome: Outcome, random: Outcome | None) -> str:
+    record = outcome.record
+    n = f"  n={record.test.n}" if record.labelled else ""
+    lines = [f"result     {_score(record)}{n}"]
+    if record.labelled:
+        others = {k: s for k, s in record.scores["test"].items() if k != record.ranks_by}
+        if others:
+            lines.append("  also     " + ", ".join(f"{k} {s.value:.4f}" for k, s in others.items()))
+    else:
+        files = ", ".join(name for name in record.predictions if "dev" not in name)
+        lines.append(f"  written  {files}")
+    for name, control in record.controls.items():
+        note = f"  {control.note}" if control.note else ""
+        lines.append(f"  control  {name} {control.value:.4f}{note}")
+    if random is not None and random.record.labelled:
+        lines.append(f"  control  random-backbone {random.record.test.value:.4f}  {random.folder}")
+    if record.training is not None:
+        t = record.training
+        early = ", stopped early" if t.stopped_early else ""
+        lines.append(
+            f"training   best step {t.best_step} of {t.steps}{early}; {t.samples_per_second:.1f} "
+            f"samples/s; {record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
+        )
+    cut = {k: s for k, s in record.data.items() if s.n_truncated or s.n_unparsed}
+    for name, split in cut.items():
+        lines.append(
+            f"{name:10} {split.n_truncated or 0:,} of {split.n:,} rows shortened to fit, "
+            f"{counted(split.n_unparsed, 'text')} not readable"
+        )
+    lines += [f"warning    {warning}" for warning in record.warnings]
+    if record.note:
+        lines.append(f"note       {record.note}")
+    done = "was there already, not run again (--overwrite runs it)" if outcome.reused else "written"
+    lines.append(f"record     {outcome.folder}/run.json  {done}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What a run is (its specification, hashed) and what it leaves (its record, versioned)."""

@@ -1,0 +1,305 @@
+"""The record of a run (run.json): a typed, versioned schema, validated on read, written atomically.
+
+Predictions of a system outside this package have a record of their own kind in the same file name:
+it has scores, but neither backbone nor delta. `python -m cpm_tune.schema.record` writes the JSON Schema
+that ships with the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Execution, RunSpec, SystemSpec
+
+FILE = "run.json"
+SCHEMA = Path(__file__).with_name("run.schema.json")
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class ScoreRecord(_Part):
+    """A metric on a split; `low` and `high` are the 95% interval that the signature names."""
+
+    value: float
+    low: float
+    high: float
+    n: Annotated[int, Field(ge=1)]
+    signature: str
+    higher_is_better: bool
+
+
+class EarlierScore(_Part):
+    """A score that was replaced when it was computed anew from the predictions."""
+
+    split: str
+    metric: str
+    score: ScoreRecord
+    replaced_at: str
+
+
+class SplitRecord(_Part):
+    """What was read of a split: `n` rows in use, of which `n_truncated` were cut to fit (None where
+    the split was not encoded as a whole) and of `n_unparsed` the generated text could not be read.
+    `labelled` is False for a test split without answers, which has predictions but no score."""
+
+    path: str
+    sha256: Sha256
+    n: int
+    n_skipped: int
+    n_truncated: int | None
+    n_unparsed: int = 0
+    labelled: bool = True
+
+
+class BackboneRecord(_Part):
+    """The frozen model."""
+
+    name: str
+    path: str
+    sha256: Sha256
+    trained: bool
+    n_parameters: int
+
+
+class DeltaRecord(_Part):
+    """What was trained."""
+
+    name: str
+    n_trainable: int
+    bytes: int
+    sha256: Sha256 | None
+
+
+class CurvePoint(_Part):
+    """An evaluation on dev during training; `loss` is the mean training loss since the last one."""
+
+    step: int
+    loss: float
+    dev: float
+
+
+class TrainingRecord(_Part):
+    """How training went. `samples_per_second` counts training alone, without evaluation;
+    `skipped_steps` overflowed in fp16 and changed nothing; `micro_tokens`: what forward passes were
+    cut to where memory gave out (run.auto_batch)."""
+
+    steps: int
+    best_step: int
+    stopped_early: bool
+    skipped_steps: int = 0
+    micro_tokens: int | None = None
+    curve: list[CurvePoint]
+    samples_per_second: float
+    seconds: float
+
+
+class EnvironmentRecord(_Part):
+    """Where it ran; nothing here is part of the run's identity."""
+
+    packages: dict[str, str]
+    python: str
+    git_sha: str | None
+    git_dirty: bool | None
+    device: str
+    engine: str
+    world_size: int
+    threads: int
+    deterministic: bool
+    peak_memory_bytes: int
+    seconds: float
+    finished_at: str
+
+
+class ControlRecord(_Part):
+    """A control beside the score, on the same test rows."""
+
+    value: float
+    low: float
+    high: float
+    run_id: str | None = None
+    note: str = ""
+
+
+class RunRecord(_Part):
+    """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks."""
+
+    schema_version: Literal[1] = 1
+    status: Literal["running", "finished", "failed"]
+    run_id: str
+    spec_sha256: Sha256
+    spec: RunSpec
+    execution: Execution
+    ranks_by: str
+    comparable: bool
+    note: str = ""
+    data: dict[str, SplitRecord] = {}
+    backbone: BackboneRecord
+    delta: DeltaRecord
+    scores: dict[str, dict[str, ScoreRecord]] = {}
+    controls: dict[str, ControlRecord] = {}
+    warnings: list[str] = []
+    training: TrainingRecord | None = None
+    environment: EnvironmentRecord | None = None
+    predictions: dict[str, Sha256] = {}
+    earlier_scores: list[EarlierScore] = []
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it: the delta and the backbone."""
+        control = " (random control)" if self.spec.backbone.init == "random" else ""
+        return f"{self.delta.name} on {self.backbone.name}{control}"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the test split has answers, and so the run a test score."""
+        return "test" not in self.data or self.data["test"].labelled
+
+    @property
+    def test(self) -> ScoreRecord:
+        """The ranking metric on the test split (finished runs with a labelled one only)."""
+        return self.scores["test"][self.ranks_by]
+
+
+class SystemRecord(_Part):
+    """The scored predictions of a system outside this package: what it is called, on which data,
+    with which scores. `split` is the only one there is, and it is labelled."""
+
+    kind: Literal["system"] = "system"
+    schema_version: Literal[1] = 1
+    status: Literal["finished"] = "finished"
+    run_id: str
+    spec_sha256: Sha256
+    spec: SystemSpec
+    ranks_by: str
+    comparable: bool
+    note: str = ""
+    split: Literal["dev", "test"]
+    source: str  # where the predictions came from, and in which form
+    data: dict[str, SplitRecord]
+    scores: dict[str, dict[str, ScoreRecord]]
+    warnings: list[str] = []
+    predictions: dict[str, Sha256]
+    earlier_scores: list[EarlierScore] = []
+    packages: dict[str, str]
+    scored_at: str
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it."""
+        return self.spec.system
+
+    @property
+    def test(self) -> ScoreRecord:
+        """The ranking metric on the test split (where that is the split)."""
+        return self.scores["test"][self.ranks_by]
+
+
+AnyRecord = RunRecord | SystemRecord
+
+
+def write_record(folder: Path, record: AnyRecord) -> None:
+    """Write run.json: the old one or the new one is there at any moment, whole."""
+    write_atomically(folder / FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file beside its place, flush it to disk and rename it.
+
+    A link stays a link; a device or a pipe is written to and never replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
+    path = path.resolve()
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and validate the run.json of a run of this package.
+
+    Raises UserError naming the file and the first fault.
+    """
+    record = read_any_record(path)
+    if isinstance(record, SystemRecord):
+        raise UserError(
+            f"{path}: the scored predictions of '{record.name}', expected a run of this package."
+        )
+    return record
+
+
+def read_any_record(path: Path) -> AnyRecord:
+    """As `read_record`, for a system's record as well."""
+    try:
+        raw = path.read_bytes()
+        record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}: not a valid run record: {_fault(error)}.") from error
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error.strerror}).") from error
+    if record.spec.sha256 != record.spec_sha256:
+        raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
+    split = record.split if isinstance(record, SystemRecord) else "test"
+    if (
+        record.status == "finished"
+        and (isinstance(record, SystemRecord) or record.labelled)
+        and record.ranks_by not in record.scores.get(split, {})
+    ):
+        raise UserError(f"{path}: a finished run without its {split} {record.ranks_by}.")
+    return record
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault of a record, in our words where pydantic's are about its own workings."""
+    first = error.errors()[0]
+    kind, place = first["type"], ".".join(map(str, first["loc"]))
+    if kind == "json_invalid":
+        return f"not whole JSON ({first['ctx']['error']})"
+    if kind in ("model_type", "dataclass_type") and not place:
+        return "the JSON is no object"
+    if kind == "missing":
+        return f"'{place}' is missing"
+    if place == "schema_version":
+        return f"schema_version is {first['input']!r}, expected {first['ctx']['expected']}"
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _is_system(raw: bytes) -> bool:
+    if b'"kind"' not in raw:  # 10,000 records need not all be parsed twice
+        return False
+    try:
+        record = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and record.get("kind") == "system"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of run.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "run.json",
+        **TypeAdapter(AnyRecord).json_schema(),
+    }
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(json.dumps(json_schema(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,260 @@
+"""RunSpec: everything that decides a result, frozen and hashable; its hash is the run's identity.
+
+What does not change the result (device, processes, folders, logging) is in `Execution` and stays
+out of the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from cpm_tune.common.sizes import checked_size, counted, parse_size
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Frozen(BaseModel):
+    """A value that cannot change, with no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Encoding(Frozen):
+    """How an example becomes a sequence; the same in training and inference.
+
+    `max_length` counts everything: soft prompt, text, the longest option. `prompt_type` selects
+    the rows of the backbone's own soft prompt and `segment` the segment of the text: 2 and 2 are
+    what CPM-Ant was pre-trained with for generation.
+    """
+
+    max_length: Annotated[int, Field(ge=8)] = 256
+    prompt_type: Annotated[int, Field(ge=0)] = 2
+    segment: Annotated[int, Field(ge=0)] = 2
+
+
+class Recipe(Frozen):
+    """Training settings. `batch_size` counts examples per optimiser step over all processes.
+
+    `schedule="noam"` is BMTrain's: lr * min(step / warmup^1.5, step^-0.5), so its peak is
+    lr / sqrt(warmup). The other schedules warm up linearly to lr. `patience` counts evaluations
+    without improvement of the dev metric; 0 never stops early. Evaluations during training use the
+    first `dev_rows` rows of dev (all of them if None).
+    """
+
+    lr: Positive = 1e-3
+    schedule: Literal["noam", "linear", "cosine", "constant"] = "noam"
+    warmup: Count = 50
+    batch_size: Count = 32
+    epochs: Count = 10
+    max_steps: Count | None = None
+    eval_every: Count = 50
+    patience: Annotated[int, Field(ge=0)] = 10
+    dev_rows: Count | None = None
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    clip: Positive = 10.0
+
+
+_SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+class Decoding(Frozen):
+    """Greedy (`beams=1`), beam search, or sampling (`sample`).
+
+    `max_new_tokens` counts the stop token; stop tokens are not taken before `min_new_tokens`
+    others. `n_best` of the beams are returned. `length_penalty` p: hypotheses rank by
+    log-probability / tokens^p (0: by log-probability). `repetition_penalty` (CTRL, Keskar et al.
+    2019) divides the positive logits and multiplies the negative ones of the last
+    `repetition_window` generated tokens (0: of all). Sampling draws at `temperature` from the
+    `top_k` most probable tokens (0: all) and of these from the fewest that hold `top_p` of the
+    probability.
+    """
+
+    max_new_tokens: Count = 50
+    min_new_tokens: Annotated[int, Field(ge=0)] = 0
+    beams: Annotated[int, Field(ge=1, le=1000)] = 1
+    n_best: Count = 1
+    length_penalty: Annotated[float, Field(ge=0, le=50)] = 0.0  # a power that float64 holds
+    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
+    repetition_window: Annotated[int, Field(ge=0)] = 0
+    sample: bool = False
+    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Decoding:
+        """Refuse what contradicts, and what has no effect: equal runs have equal settings."""
+        if self.n_best > self.beams:
+            raise ValueError(f"n_best is {self.n_best}, but only {counted(self.beams, 'beam')}")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens is {self.min_new_tokens}, more than max_new_tokens "
+                f"({self.max_new_tokens})"
+            )
+        if self.sample and self.beams > 1:
+            raise ValueError(f"sampling has one beam, but beams is {self.beams}")
+        idle = [n for n in _SAMPLING if getattr(self, n) != Decoding.model_fields[n].default]
+        if idle and not self.sample:
+            raise ValueError(f"{idle[0]} has no effect without sample")
+        if self.repetition_window and self.repetition_penalty == 1:
+            raise ValueError("repetition_window has no effect without repetition_penalty")
+        return self
+
+
+class DataSpec(Frozen):
+    """Which rows: fingerprints of the split files and what was taken of them."""
+
+    train: str | None
+    dev: str | None
+    test: str | None
+    limit: Count | None = None
+    skip_bad_rows: bool = False
+    sample: bool = False
+
+
+class BackboneSpec(Frozen):
+    """Which frozen weights: fingerprint of the files; `init="random"` discards the weights;
+    `quantize` holds them in 8 bits."""
+
+    sha256: str
+    init: Literal["checkpoint", "random"] = "checkpoint"
+    quantize: Literal["int8"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `quantize` out where it is not used: hashes of runs from before it stay."""
+        values: dict[str, Any] = serialise(self)
+        return {k: v for k, v in values.items() if k != "quantize" or v is not None}
+
+
+class RunSpec(Frozen):
+    """One run. Two runs with equal specs are the same run."""
+
+    schema_version: Literal[1] = 1
+    task: str
+    task_version: int
+    template: str
+    template_version: int
+    template_sha256: str
+    metrics: tuple[str, ...]
+    data: DataSpec
+    backbone: BackboneSpec
+    delta: dict[str, Any]
+    encoding: Encoding
+    decoding: Decoding | None = None
+    recipe: Recipe | None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _zero_shot_has_no_recipe(self) -> RunSpec:
+        if (self.delta.get("delta_type") == "none") != (self.recipe is None):
+            raise ValueError("a run has a recipe exactly when it has a delta to train")
+        return self
+
+    @property
+    def weights(self) -> str:
+        """In what numbers it computes and holds the backbone, for a reader: fp32, bf16+int8."""
+        return "+".join(filter(None, (self.precision, self.backbone.quantize)))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of this spec."""
+        return _hash(self)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder: readable first, then the hash that identifies it."""
+        control = "-random" if self.backbone.init == "random" else ""
+        delta = self.delta["delta_type"]
+        return f"{self.task}.{delta}{control}.s{self.seed}.{self.sha256[:12]}"
+
+
+class SystemSpec(Frozen):
+    """The predictions of a system outside this package. Equal specs are the same predictions.
+
+    `seed` tells several runs of one system apart; `data` names the one split that was scored.
+    """
+
+    schema_version: Literal[1] = 1
+    system: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\s](.*[^\s])?$")]
+    task: str
+    task_version: int
+    metrics: tuple[str, ...]
+    data: DataSpec
+    predictions_sha256: str
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of this spec."""
+        return _hash(self)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the record's folder: readable first, then the hash that identifies it."""
+        said = re.sub(r"[^\w-]+", "-", self.system).strip("-") or "system"
+        return f"{self.task}.{said[:40]}.s{self.seed}.{self.sha256[:12]}"
+
+
+def _hash(spec: Frozen) -> str:
+    said = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _size(value: str | None) -> str | None:
+    return None if value is None else checked_size(value, "--memory-limit")
+
+
+class Execution(Frozen):
+    """How a run is carried out; nothing here decides its result.
+
+    `engine` "auto" is torch, which needs nothing else.
+    `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
+    `auto_batch` halves that where memory gives out. `checkpointing` computes activations a second
+    time instead of keeping them. `shard` divides the frozen backbone over the processes; `offload`
+    keeps it in host memory. `zero` is bmtrain's level.
+    `checkpoint_minutes` is the time between two saved states of a run in training.
+    `track` names trackers beside TensorBoard (a list, or a text with commas). `memory_limit` (such
+    as 4GB): the most of the backbone that is in memory at a time; for what does not train.
+    """
+
+    engine: Literal["auto", "torch", "bmtrain"] = "auto"
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+    micro_tokens: Annotated[int, Field(ge=256)] = 8192
+    checkpointing: bool = False
+    shard: bool = False
+    offload: bool = False
+    zero: Literal[2, 3] = 3
+    auto_batch: bool = False
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()
+    memory_limit: Annotated[str | None, AfterValidator(_size)] = None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit in bytes."""
+        return None if self.memory_limit is None else parse_size(self.memory_limit, "")

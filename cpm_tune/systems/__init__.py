@@ -1,0 +1,1 @@
+"""Other systems' predictions: read, scored, recorded beside the runs."""

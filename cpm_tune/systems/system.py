@@ -1,0 +1,170 @@
+"""Scores the predictions of a system outside this package into a record of the results folder."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cpm_tune.common.environment import package_versions
+from cpm_tune.common.folders import remove, run_folder, run_lock
+from cpm_tune.common.paths import file_sha256
+from cpm_tune.data.splits import SplitFile, find_splits, is_sample
+from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import data_folder
+from cpm_tune.schema.record import (
+    FILE,
+    SplitRecord,
+    SystemRecord,
+    read_any_record,
+    write_atomically,
+    write_record,
+)
+from cpm_tune.schema.spec import DataSpec, SystemSpec
+from cpm_tune.systems.predictions import (
+    Predictions,
+    from_predictions,
+    predictions_file,
+    predictions_text,
+    score_predictions,
+)
+from cpm_tune.systems.submission import read_answers
+from cpm_tune.task import SPLITS, Task
+from cpm_tune.task.registry import load_task
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A system's record, its folder, and whether it was there already."""
+
+    record: SystemRecord
+    folder: Path
+    reused: bool
+
+
+def score_system(
+    task: str,
+    predictions: Path,
+    name: str,
+    *,
+    data: Path | None = None,
+    split: str = "test",
+    seed: int = 1,
+    out: Path = Path("results"),
+    include: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> Scored:
+    """Score predictions on a labelled split and leave a record in `out`.
+
+    The same predictions under the same name are not scored again. Raises UserError for what does
+    not fit, and for other predictions under a name and seed that are taken (unless `overwrite`).
+    """
+    known = load_task(task, include)
+    file = find_splits(known, data_folder(known, data), (split,))[split]
+    answers, form = read_answers(known, predictions, file)
+    found = Predictions(
+        tuple(answer.id for answer in answers),
+        tuple(answer.prediction for answer in answers),
+        tuple(answer.target for answer in answers),
+    )
+    spec = _spec(known, file, name, seed, file_sha256(predictions))
+    with run_lock(out, spec.run_id, wait=True):
+        others = _same_name(out, spec)
+        if (same := out / spec.run_id) in others and not overwrite:
+            return Scored(others[same], same, reused=True)
+        if others and not overwrite:
+            raise UserError(
+                f"{next(iter(others))}: holds other predictions of '{name}' with seed {seed} on "
+                "this data; give --seed N for another run of it, or --overwrite."
+            )
+        record = _record(known, file, found, spec, f"{predictions} ({form})")
+        with run_folder(out, spec.run_id) as folder:
+            text = predictions_text(found.ids, found.predictions, found.targets)
+            place = folder / predictions_file(split)
+            write_atomically(place, text)
+            record = record.model_copy(update={"predictions": {place.name: file_sha256(place)}})
+            write_record(folder, record)
+        for other in others:
+            if other != same:
+                remove(other)
+    return Scored(record, same, reused=False)
+
+
+def _spec(task: Task, file: SplitFile, name: str, seed: int, predictions: str) -> SystemSpec:
+    sample = is_sample(task, {file.split: file})
+    data: dict[str, str | None] = dict.fromkeys(SPLITS)
+    data[file.split] = file.sha256
+    try:
+        return SystemSpec(
+            system=name,
+            task=task.name,
+            task_version=task.version,
+            metrics=tuple(metric for metric in task.metrics if from_predictions(metric)),
+            data=DataSpec(**data, sample=sample),
+            predictions_sha256=predictions,
+            seed=seed,
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"--name '{name}': expected 1 to 80 characters on one line, without blanks at its ends."
+        ) from error
+
+
+def _same_name(out: Path, spec: SystemSpec) -> dict[Path, SystemRecord]:
+    """The records of this name, seed and data that are there."""
+    found = {}
+    for path in sorted(out.glob(f"{spec.task}.*/{FILE}")):
+        try:
+            record = read_any_record(path)
+        except UserError:  # whoever reads the results names it
+            continue
+        if isinstance(record, SystemRecord) and not path.parent.name.endswith((".partial", ".old")):
+            theirs = record.spec.model_copy(update={"predictions_sha256": spec.predictions_sha256})
+            if theirs == spec:
+                found[path.parent] = record
+    return found
+
+
+def _record(
+    task: Task, file: SplitFile, found: Predictions, spec: SystemSpec, source: str
+) -> SystemRecord:
+    notes = []
+    if spec.data.sample:
+        notes.append(f"sample data written for this project: not comparable with real {task.name}")
+    official = task.source.sizes[SPLITS.index(file.split)]
+    if not spec.data.sample and official and abs(len(found) - official) > max(50, official / 20):
+        notes.append(f"{file.split} has {len(found):,} rows, officially {official:,}")
+    unread = sum(prediction is None for prediction in found.predictions)
+    warnings = [f"{unread:,} of {len(found):,} rows have no answer that can be read"] * bool(unread)
+    if spec.predictions_sha256 == file.sha256:
+        warnings.append("the predictions are the data file itself, right answers and all")
+    skipped = [name for name in task.metrics if name not in spec.metrics]
+    if skipped:
+        warnings.append(f"{', '.join(skipped)} cannot be computed from predictions")
+    split = SplitRecord(
+        path=", ".join(map(str, file.paths)),
+        sha256=file.sha256,
+        n=len(found),
+        n_skipped=0,
+        n_truncated=None,
+        n_unparsed=unread,
+    )
+    return SystemRecord(
+        run_id=spec.run_id,
+        spec_sha256=spec.sha256,
+        spec=spec,
+        ranks_by=task.metrics[0],
+        comparable=not notes,
+        note="; ".join(notes),
+        split="dev" if file.split == "dev" else "test",
+        source=source,
+        data={file.split: split},
+        scores={file.split: {name: score_predictions(name, found) for name in spec.metrics}},
+        warnings=warnings,
+        predictions={},
+        packages=package_versions(),
+        scored_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,138 @@
+"""Finds tasks and delta presets: the shipped ones, then files and folders given with --include."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.common.paths import read_json, shipped
+from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.metrics import get_metric
+from cpm_tune.schema.spec import Decoding, Encoding, Recipe
+from cpm_tune.task import Generate, Rank, Task
+
+
+def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
+    """Map task name to task file. The name is the file's stem; a name given twice is an error."""
+    found: dict[str, Path] = {}
+    for place in (shipped("tasks"), *include):
+        if not place.exists():
+            raise UserError(f"--include {place}: there is no such file or folder.")
+        if place.is_file() and place.suffix != ".py":
+            raise UserError(f"--include {place}: a task file is a Python file (.py).")
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            if path.name.startswith("_"):
+                continue
+            if path.stem in found:
+                raise UserError(
+                    f"task '{path.stem}' is defined twice, in {found[path.stem]} and {path}; "
+                    "rename one."
+                )
+            found[path.stem] = path
+    return found
+
+
+def load_task(name: str, include: Sequence[Path] = ()) -> Task:
+    """Import one task file and return its TASK; raise UserError for what is wrong with it."""
+    files = task_files(include)
+    if name not in files:
+        raise UserError(f"there is no task '{name}'.{did_you_mean(name, files)}")
+    return _import_task(files[name])
+
+
+def load_tasks(include: Sequence[Path] = ()) -> list[Task]:
+    """Return all tasks, sorted by name."""
+    return [_import_task(path) for _, path in sorted(task_files(include).items())]
+
+
+def _import_task(path: Path) -> Task:
+    spec = importlib.util.spec_from_file_location(f"cpm_tune_task_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path}: not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # the user's own code: name it whatever it raised
+        raise UserError(f"{path}: the task file does not load: {error}") from error
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise UserError(f"{path}: expected a variable TASK of type cpm_tune.task.Task.")
+    for metric in task.metrics:
+        try:
+            kind = get_metric(metric).prediction
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        if kind not in _metric_kinds(task) or (kind == "nll" and metric == task.metrics[0]):
+            raise UserError(
+                f"{path}: metric '{metric}' compares {kind}, which does not fit the answer kind "
+                f"{type(task.answer).__name__}{' here' if kind in _PARSED else ''}; see "
+                "CONTRIBUTING.md."
+            )
+    known = {*Recipe.model_fields, *Encoding.model_fields, *Decoding.model_fields} - {"seed"}
+    for key in (*task.recipe, *task.sample_recipe):
+        if key not in known:
+            raise UserError(f"{path}: no recipe setting '{key}'.{did_you_mean(key, known)}")
+    if task.name != path.stem:
+        raise UserError(f"{path}: the task is named '{task.name}'; name the file {task.name}.py.")
+    return task
+
+
+_PARSED = ("label", "spans", "words", "edits")
+
+
+def _metric_kinds(task: Task) -> set[str]:
+    """What metrics of a task may compare: what its predictions are."""
+    answer = task.answer
+    if isinstance(answer, Rank):
+        return {"ranking"}
+    if not isinstance(answer, Generate):
+        return {"label"}
+    if answer.n_best > 1:
+        return {"ranks", "nll"}
+    return {"text", "equation", "nll", *(_PARSED if answer.parse else ())}
+
+
+def expand(names: str, include: Sequence[Path] = ()) -> list[str]:
+    """Task names of a comma-separated list of tasks and suites (and "all"), each once, in order."""
+    files = task_files(include)
+    chosen: list[str] = []
+    tasks: list[Task] | None = None
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        if name in files:
+            chosen.append(name)
+            continue
+        tasks = load_tasks(include) if tasks is None else tasks
+        members = [t.name for t in tasks if name == "all" or name in t.suites]
+        if not members:
+            known = {*files, "all", *(suite for t in tasks for suite in t.suites)}
+            raise UserError(f"there is no task or suite '{name}'.{did_you_mean(name, known)}")
+        chosen += members
+    return list(dict.fromkeys(chosen))
+
+
+def preset_files() -> dict[str, Path]:
+    """Map preset name to its file in delta_configs/."""
+    return {path.stem: path for path in sorted(shipped("delta_configs").glob("*.json"))}
+
+
+def load_preset(name_or_path: str) -> dict[str, Any]:
+    """Return the raw JSON object of a preset (by name) or of a user's file (by path)."""
+    presets = preset_files()
+    path = presets.get(name_or_path)
+    if path is None:
+        path = Path(name_or_path)
+        if not path.is_file():
+            if path.suffix == ".json" or len(path.parts) > 1:
+                raise UserError(f"--delta {name_or_path}: there is no such file.")
+            raise UserError(
+                f"there is no delta '{name_or_path}'.{did_you_mean(name_or_path, presets)}"
+            )
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(config).__name__}.")
+    return config

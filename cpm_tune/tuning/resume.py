@@ -1,0 +1,98 @@
+"""Keeps a run in training on disk, whole at any moment, and takes it up again from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpm_tune.backbone.shards import load_whole_state, whole_state
+from cpm_tune.common.folders import CHECKPOINT
+from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
+from cpm_tune.delta.insert import Delta
+from cpm_tune.engine import Engine
+from cpm_tune.tuning.predict import Prediction
+from cpm_tune.tuning.score import Selection
+from cpm_tune.tuning.train import Evaluation, State
+
+_VERSION = "1"
+_PARTS = ("state", "best", "delta", "optimizer", "engine", "predictions")
+
+
+class Checkpoints:
+    """A run's checkpoint. `state` is where it goes on: that of the file in `folder`, if there is
+    one, else the beginning.
+
+    It holds the delta as it is and at its best, the optimiser, the engine's own state (the loss
+    scale), early stopping, the curve, and the best evaluation's predictions. The order of the data
+    and dropout follow from seed and step. Raises UserError for a file that cannot be read or
+    belongs to another run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, str],
+        delta: Delta,
+        engine: Engine,
+        selection: Selection,
+        minutes: float,
+    ) -> None:
+        self._path, self._fingerprint = folder / CHECKPOINT, {**fingerprint, "format": _VERSION}
+        self._delta, self._engine, self._selection = delta, engine, selection
+        self._seconds, self._saved_at = 60 * minutes, time.monotonic()
+        self._found = engine.broadcast(self._read() if engine.main else None)
+        self.state = State()
+        if self._found is not None:
+            values = self._found["state"]
+            values["curve"] = [Evaluation(**point) for point in values["curve"]]
+            self.state = State(**values, best=self._found["best"])
+        self._saved = (self.state.step, len(self.state.curve))
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return read_state(self._path, _PARTS, self._fingerprint, "start again: --no-resume")
+        except FileNotFoundError:
+            return None
+
+    def restore(self, optimizer: torch.optim.Optimizer) -> State:
+        """Set delta, optimiser, engine and kept predictions to what was saved; return the state."""
+        if self._found is not None:
+            self._delta.load_state(self._found["delta"])
+            load_whole_state(optimizer, self._found["optimizer"])
+            self._engine.load_state(self._found["engine"])
+            self._selection.best = [Prediction(**p) for p in self._found["predictions"]]
+            self._found = None
+        return self.state
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough for another one."""
+        return time.monotonic() - self._saved_at >= self._seconds
+
+    def save(self, state: State, optimizer: torch.optim.Optimizer) -> None:
+        """Write a checkpoint, unless the last one says the same: all processes together, of which
+        one writes."""
+        self._saved_at, at = time.monotonic(), (state.step, len(state.curve))
+        if at == self._saved:
+            return
+        delta, known = self._delta.state(), whole_state(optimizer)
+        if not self._engine.main:
+            self._saved = at
+            return
+        values = {f.name: getattr(state, f.name) for f in fields(State) if f.name != "best"}
+        values["curve"] = [asdict(point) for point in state.curve]
+        content = {
+            FINGERPRINT: self._fingerprint,
+            "state": values,
+            "best": state.best,
+            "delta": delta,
+            "optimizer": known,
+            "engine": self._engine.state(),
+            "predictions": [vars(p) for p in self._selection.best],
+        }
+        write_state(self._path, content, state.step, "the same command")
+        self._saved = at

@@ -1,0 +1,3 @@
+"""The version of this package, which a record names."""
+
+VERSION = "0.1.0"
