@@ -25,9 +25,9 @@ from typing import Any
 
 import torch
 
-from cpm_tune.backbone.checkpoint import open_folder
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.embedded import FOLDER
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.layouts import shapes
 from cpm_tune.backbone.writers import Target, write_safetensors
 from cpm_tune.engine.device import DTYPES

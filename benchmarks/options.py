@@ -27,8 +27,8 @@ from peers import (
 )
 from timing import Work, in_turns, report
 
-from cpm_tune.data.encode import Example, Target
-from cpm_tune.data.encode import Sequence as Encoded
+from cpm_tune.data.example import Example, Target
+from cpm_tune.data.example import Sequence as Encoded
 
 YES = 7  # the word whose logit is an option's score
 AT_ONCE = 8  # questions in a padded batch

@@ -21,8 +21,8 @@ from torch import Tensor
 from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.encode import Example, Target
-from cpm_tune.data.encode import Sequence as Encoded
+from cpm_tune.data.example import Example, Target
+from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine import Engine, make_engine

@@ -14,20 +14,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
+from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.held import hold
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.sizes import checked_size
+from cpm_tune.data.prompts import check_characters
+from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
+from cpm_tune.delta.config import DeltaConfig, parse_config
+from cpm_tune.delta.insert import Delta, insert, like
+from cpm_tune.delta.saved import read_saved
+from cpm_tune.engine import make_engine
+from cpm_tune.engine.device import DTYPES
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.schema.record import RunRecord, ScoreRecord
+from cpm_tune.planning.placement import check_placement
+from cpm_tune.planning.plan import Request
+from cpm_tune.runs.export import export_run
+from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
+from cpm_tune.runs.session import tune as carry_out
+from cpm_tune.schema.record import FILE, RunRecord, ScoreRecord, finished_record
+from cpm_tune.schema.spec import Encoding, Execution
+from cpm_tune.task.registry import load_preset
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cpm_tune.backbone.checkpoint import BackboneFolder
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.decode.texts import Text, Writer
-    from cpm_tune.delta.config import DeltaConfig
-    from cpm_tune.delta.insert import Delta
-    from cpm_tune.runs.rerun import Predicted
-    from cpm_tune.schema.spec import Encoding
 
 AnyPath = str | PathLike[str]
 
@@ -49,8 +60,6 @@ def load_backbone(
     8 bits (extra int8), without a limit; they stay frozen. Raises UserError where the folder is
     none, and for what does not go together.
     """
-    from cpm_tune.backbone.checkpoint import open_folder
-    from cpm_tune.backbone.embedded import resolve
 
     folder = open_folder(resolve(str(backbone)))
     return Backbone(folder, precision, device, memory_limit=memory_limit, quantize=quantize)
@@ -74,9 +83,6 @@ class Backbone:
         quantize: str | None = None,
     ) -> None:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
-        from cpm_tune.engine import make_engine
-        from cpm_tune.planning.placement import check_placement
-        from cpm_tune.schema.spec import Execution
 
         if precision not in ("fp32", "bf16", "fp16"):
             raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
@@ -95,8 +101,6 @@ class Backbone:
     @property
     def model(self) -> CPMAnt:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
-        from cpm_tune.backbone.held import hold
-        from cpm_tune.engine.device import DTYPES
 
         if self._model is None:
             model = hold(
@@ -118,8 +122,6 @@ class Backbone:
         `delta` is a preset's name or a JSON file, `settings` change its keys (lora_r=16). One that
         is there is taken out. Raises UserError where it does not fit; then nothing has changed.
         """
-        from cpm_tune.delta.config import parse_config
-        from cpm_tune.task.registry import load_preset
 
         config = parse_config({**load_preset(delta), **settings}, f"delta {delta}")
         self.delta = self._exchange(config, seed=seed)
@@ -132,9 +134,6 @@ class Backbone:
         One that is there is taken out. Raises UserError if it belongs to another backbone or is
         broken; then nothing has changed, and the one that is there stays.
         """
-        from cpm_tune.delta.insert import like
-        from cpm_tune.runs.rerun import finished_record, read_saved
-        from cpm_tune.schema.record import FILE
 
         if not isinstance(folder, str | PathLike) or not str(folder):
             raise UserError(
@@ -153,7 +152,6 @@ class Backbone:
         self, config: DeltaConfig, values: dict[str, Tensor] | None = None, seed: int = 0
     ) -> Delta:
         """Put a delta in the place of the one that is there, if it fits."""
-        from cpm_tune.delta.insert import insert, like
 
         given = config, self.folder.sha256(), seed, self.tokenizer
         insert(like(self.model), *given, values=values)
@@ -185,7 +183,6 @@ class Backbone:
         with 3 beams unless told otherwise. A text does not depend on what else is in the batch of
         at most `batch_tokens` positions. `where` names the prompts in errors.
         """
-        from cpm_tune.decode.texts import check_number, decoding, whole_number
 
         texts, places = _named(prompts, where)
         whole_number(batch_tokens, "batch_tokens")
@@ -199,7 +196,6 @@ class Backbone:
         self, prompt: str, *, max_length: int | None = None, where: str = "prompt", **settings: Any
     ) -> Iterator[str]:
         """Yield the text that `generate` returns piece by piece; greedy or sampling."""
-        from cpm_tune.decode.texts import decoding
 
         if not isinstance(prompt, str):
             raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
@@ -227,7 +223,6 @@ class Backbone:
         A blank has as many tokens as its braces say, or `blank_tokens`: all lengths are tried, and
         the best by log-probability / tokens^length_penalty (1) is kept. Settings as in `generate`.
         """
-        from cpm_tune.decode.texts import check_number, decoding, whole_number
 
         if "max_new_tokens" in settings or "min_new_tokens" in settings:
             raise UserError("max_new_tokens has no effect on blanks; give blank_tokens.")
@@ -251,7 +246,6 @@ class Backbone:
         return writer.fill(model, engine, given, holed, chosen, num, batch_tokens)
 
     def _writer(self, max_length: int | None) -> Writer:
-        from cpm_tune.decode.texts import Writer, whole_number
 
         if max_length is not None:
             whole_number(max_length, "max_length")
@@ -260,7 +254,6 @@ class Backbone:
 
 
 def _draws(settings: Mapping[str, Any]) -> bool:
-    from cpm_tune.decode.texts import DRAWING
 
     return bool(settings.get("sample")) or any(settings.get(name) is not None for name in DRAWING)
 
@@ -269,7 +262,6 @@ def _named(
     prompts: str | Sequence[str], where: Sequence[str] | None
 ) -> tuple[list[str], Sequence[str]]:
     """Texts and what to call them in errors; raise UserError for what is no text."""
-    from cpm_tune.data.prompts import check_characters
 
     if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise UserError(f"prompts is {prompts!r:.40}, expected a text or a list of texts.")
@@ -315,8 +307,7 @@ class Run:
         out: AnyPath | None = None,
         **options: Any,
     ) -> Predicted:
-        """Predict a split into a new folder; see `cpm_tune.runs.rerun.predict_run` for the options."""
-        from cpm_tune.runs.rerun import predict_run
+        """Predict a split into a new folder; options: `cpm_tune.runs.rerun.predict_run`."""
 
         data, out = (None if place is None else Path(place) for place in (data, out))
         return predict_run(self.folder, split=split, data=data, out=out, **options)
@@ -332,7 +323,6 @@ class Run:
     ) -> Backbone:
         """The run's backbone with its delta at work; `where` it is now, if it has moved. In 8 bits
         if it was tuned so, or with `quantize`."""
-        from cpm_tune.runs.rerun import backbone_folder
 
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
@@ -352,14 +342,12 @@ class Run:
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
         """Take the delta elsewhere: to peft, opendelta, hf or merged (docs/deltas.md)."""
-        from cpm_tune.runs.export import export_run
 
         export_run(self.folder, to, Path(out), backbone=backbone)
 
 
 def load_run(folder: AnyPath) -> Run:
     """Open a finished run's folder; raise UserError if it is none."""
-    from cpm_tune.runs.rerun import finished_record
 
     return Run(finished_record(Path(folder)), Path(folder))
 
@@ -379,11 +367,9 @@ def tune(
     """Tune a delta on a task and score it, unless that run is in `out` already.
 
     settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
-    other fields of `cpm_tune.planning.plan.Request` (seed, template, precision, limit, include). Raises
-    UserError for what can be mended, before anything is trained where possible.
+    other fields of `cpm_tune.planning.plan.Request` (seed, template, precision, limit, include).
+    Raises UserError for what can be mended, before anything is trained where possible.
     """
-    from cpm_tune.planning.plan import Request
-    from cpm_tune.runs.session import tune as carry_out
 
     if isinstance(backbone, Backbone):
         backbone = backbone.folder.path

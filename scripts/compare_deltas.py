@@ -28,7 +28,7 @@ from pathlib import Path
 
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Request, make_plan
-from cpm_tune.runs.execute import finished
+from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import RunRecord, ScoreRecord, write_atomically
 from cpm_tune.task.registry import load_preset, load_task, preset_files
 

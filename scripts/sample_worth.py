@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Plan, Request, make_plan
-from cpm_tune.runs.execute import finished
+from cpm_tune.runs.finished import finished
 from cpm_tune.runs.session import tune
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.task.registry import expand, load_task, load_tasks

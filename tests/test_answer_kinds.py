@@ -12,7 +12,8 @@ from conftest import CLI, small_config, vocabulary, write_jsonl
 from kinds import DATA, tune, write_tasks
 
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder, Example
+from cpm_tune.data.encode import Encoder
+from cpm_tune.data.example import Example
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Row

@@ -25,8 +25,9 @@ from backbone_oracle import (
 )
 from safetensors.torch import load_file, save_file
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.position import PositionBias
 
 TOLERANCE = 1e-5

@@ -11,12 +11,11 @@ import pytest
 from bench_runs import words, write_data
 from conftest import CLI
 
-from cpm_tune.bench.cells import Cell, make_cells
+from cpm_tune.bench.cells import Cell, Report, make_cells
 from cpm_tune.bench.processes import gpus_of, threads_for
 from cpm_tune.bench.schedule import Ending, Queue, run_cells
 from cpm_tune.bench.state import History
 from cpm_tune.bench.suite import make_suite
-from cpm_tune.bench.worker import Report
 from cpm_tune.errors import UserError
 
 SUITE = """

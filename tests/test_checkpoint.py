@@ -26,8 +26,9 @@ from backbone_oracle import (
 from safetensors.torch import load_file, save_file
 
 from cpm_tune.backbone import embedded
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone, save_native
+from cpm_tune.backbone.checkpoint import load_weights, random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.folder import open_folder
 
 NORM = "encoder.output_layernorm.weight"
 

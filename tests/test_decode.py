@@ -28,7 +28,8 @@ from decode_oracle import (
 from cpm_tune import decode
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder, Sequence, Target
+from cpm_tune.data.encode import Encoder
+from cpm_tune.data.example import Sequence, Target
 from cpm_tune.data.pack import pack
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding, Encoding

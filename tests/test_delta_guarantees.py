@@ -15,8 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights
 from cpm_tune.backbone.config import PRESETS
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta

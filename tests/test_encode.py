@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
-from cpm_tune.data.encode import Encoder, Sequence, Target, describe
+from cpm_tune.data.encode import Encoder, describe
+from cpm_tune.data.example import Sequence, Target
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Choice, Row, Template

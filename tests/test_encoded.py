@@ -16,9 +16,10 @@ from conftest import CLI, small_config, vocabulary
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data import encoded as module
-from cpm_tune.data.encode import Encoder, Example
-from cpm_tune.data.encode import Sequence as Encoded
+from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import Use, encoded, encoded_at, keep_encoded
+from cpm_tune.data.example import Example
+from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import Rows, read_split
 from cpm_tune.schema.spec import Encoding

@@ -12,7 +12,8 @@ from conftest import CLI
 from delta_table import DELTAS, SHA, backbone, forward, perturb
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.hugging_face import save_hugging_face
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import AdapterConfig, CompacterConfig, LoraConfig

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from cpm_tune.commands.worker import work
 from cpm_tune.engine.launch import cause, launch
 from cpm_tune.engine.place import Place, place
+from cpm_tune.engine.process import work
 from cpm_tune.errors import ProcessLostError, UserError
 
 Failure = namedtuple("Failure", "exitcode timestamp pid message")  # of torch's ProcessFailure

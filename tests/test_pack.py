@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder, Example, Sequence, Target
+from cpm_tune.data.encode import Encoder
+from cpm_tune.data.example import Example, Sequence, Target
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task.registry import load_task

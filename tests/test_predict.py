@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
+from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder, Example
+from cpm_tune.data.encode import Encoder
+from cpm_tune.data.example import Example
 from cpm_tune.data.pack import pack
 from cpm_tune.engine import make_engine
 from cpm_tune.schema.spec import Encoding, Execution

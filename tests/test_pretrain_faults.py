@@ -13,7 +13,8 @@ import torch
 from conftest import REPOSITORY
 from pretrain_runs import events, make_corpus, train_losses, write_config
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.pretrain import objective
 from cpm_tune.pretrain import train as training
 from cpm_tune.pretrain.folder import new_folder

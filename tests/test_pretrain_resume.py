@@ -22,7 +22,8 @@ from pretrain_runs import (
     write_config,
 )
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
+from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.folder import old_folder

@@ -18,8 +18,9 @@ from pretrain_runs import (
     write_config,
 )
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.commands.cli import main
 from cpm_tune.pretrain.evaluate import generate, perplexity_under

@@ -227,7 +227,8 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
 ) -> None:
     import torch
 
-    from cpm_tune.backbone.checkpoint import load_weights, open_folder
+    from cpm_tune.backbone.checkpoint import load_weights
+    from cpm_tune.backbone.folder import open_folder
     from cpm_tune.backbone.shards import own
     from cpm_tune.delta.config import NoneConfig
     from cpm_tune.engine import make_engine

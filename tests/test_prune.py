@@ -9,8 +9,9 @@ import torch
 from backbone_oracle import REFERENCE_SHAPE, VOCABULARY_TEXT, load
 from conftest import CLI
 
-from cpm_tune.backbone.checkpoint import open_folder, random_backbone, save_native
+from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.pretrain.prune import (
     at_random,
     importance,

@@ -13,7 +13,8 @@ from delta_table import DELTAS, SHA, backbone, forward
 from torch import nn
 
 import cpm_tune as ct
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, save_native
+from cpm_tune.backbone.checkpoint import load_weights, save_native
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.shards import stored
 from cpm_tune.delta.config import NoneConfig

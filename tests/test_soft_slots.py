@@ -15,7 +15,8 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder, _placed
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
-from cpm_tune.delta.slots import SoftSlots, apportion, slot_places
+from cpm_tune.delta.slots import apportion, slot_places
+from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
 from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Request, make_plan

@@ -13,9 +13,10 @@ from conftest import CLI, small_config, vocabulary
 from delta_table import DELTAS, SHA, perturb
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone, save_native
+from cpm_tune.backbone.checkpoint import load_weights, random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.convert import convert
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.streamed import open_backbone
 from cpm_tune.decode import generate

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import BackboneFolder, check_finite, open_folder
+from cpm_tune.backbone.checkpoint import check_finite
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.hugging_face import hugging_face_config, write_tokenizer
 from cpm_tune.backbone.layouts import (
     CHUNK,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpm_tune.backbone.checkpoint import BackboneFolder, LayOut, load_weights, random_backbone
+from cpm_tune.backbone.checkpoint import LayOut, load_weights, random_backbone
+from cpm_tune.backbone.folder import BackboneFolder
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.quantize import quantize_int8
+from cpm_tune.backbone.streamed import open_backbone
 
 if TYPE_CHECKING:
     import torch
-
-    from cpm_tune.backbone.model import CPMAnt
 
 
 def hold(
@@ -28,8 +30,6 @@ def hold(
     "int8": its linear weights in 8 bits. `lay_out`: see `load_weights`. What does not go together
     is for the caller to refuse (`cpm_tune.planning.placement`).
     """
-    from cpm_tune.backbone.quantize import quantize_int8
-    from cpm_tune.backbone.streamed import open_backbone
 
     if random_seed is not None:
         model = random_backbone(folder.config, random_seed, dtype, lay_out)

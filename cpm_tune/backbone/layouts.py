@@ -12,18 +12,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.folder import BackboneFolder
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
-
-if TYPE_CHECKING:
-    from cpm_tune.backbone.checkpoint import BackboneFolder
 
 LAYOUTS = ("reference", "hf", "native")
 TOKENS, PROMPTS, HEAD = "input_embedding.weight", "prompt_embedding.weight", "lm_head.weight"
@@ -32,7 +30,6 @@ CHUNK = 2**20  # values that are in memory at a time
 
 def shapes(config: CPMAntConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a backbone's weights, in the order of its state dict."""
-    from cpm_tune.backbone.model import CPMAnt
 
     with torch.device("meta"):
         model = CPMAnt(config)

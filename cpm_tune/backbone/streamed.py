@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.checkpoint import BackboneFolder, check_finite, load_weights
+from cpm_tune.backbone.checkpoint import check_finite, load_weights
+from cpm_tune.backbone.folder import BackboneFolder
 from cpm_tune.backbone.layouts import Piece, pieces
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.sizes import size_text

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.paths import cache_dir
+from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.errors import UserError
 
 SPECIALS = ("<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>")
 MAX_WORD = 200
-
-
-@cache
-def make_segmenter() -> Any:
-    """The jieba segmenter of this process: quiet, its cache in the user's cache folder.
-
-    There is one for all vocabularies, since reading its dictionary takes a second.
-    """
-    import logging
-
-    import jieba
-
-    jieba.setLogLevel(logging.WARNING)
-    segmenter = jieba.Tokenizer()
-    segmenter.tmp_dir = str(cache_dir("jieba"))
-    return segmenter
 
 
 class Tokenizer:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cpm_tune.bench.suite import Control, Override, Suite
 from cpm_tune.delta.config import CONFIGS
@@ -44,6 +44,17 @@ class Cell:
         if self.control == "random-backbone":
             parts[2] = f"random {self.backbone}"
         return " ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a cell ended; "lost": its process ended, and the cell with it."""
+
+    run_id: str
+    status: Literal["finished", "failed", "lost"]
+    seconds: float = 0.0
+    error: str = ""
+    detail: str = ""
 
 
 def plan_of(cell: Cell) -> Plan:

@@ -11,9 +11,11 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from cpm_tune.bench.cells import Cell, plan_of
-from cpm_tune.commands.worker import begin, work
 from cpm_tune.engine.launch import launch
+from cpm_tune.engine.process import begin, work
 from cpm_tune.errors import ProcessLostError, UserError
+from cpm_tune.planning.inputs import read_inputs
+from cpm_tune.runs.execute import execute
 
 _CELL = TypeAdapter(Cell)
 
@@ -30,8 +32,6 @@ def run_group(cell: Cell, out: Path, threads: int, gpus: str | None) -> None:
 
 def carry_out(argv: Sequence[str]) -> int:
     """Run the cell of the command line as one of its processes; what goes wrong is raised."""
-    from cpm_tune.planning.inputs import read_inputs
-    from cpm_tune.runs.execute import execute
 
     out, cell = Path(argv[0]), _CELL.validate_json(argv[1])
     try:

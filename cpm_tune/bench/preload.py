@@ -19,7 +19,7 @@ try:
     import cpm_tune.engine
     import cpm_tune.tuning.score
     import cpm_tune.tuning.train  # noqa: F401
-    from cpm_tune.backbone.tokenizer import make_segmenter
+    from cpm_tune.common.segmenter import make_segmenter
     from cpm_tune.delta import models  # noqa: F401  imports OpenDelta
     from cpm_tune.delta.opendelta_import import activation
 

@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from cpm_tune.bench.cells import Cell
-from cpm_tune.bench.worker import Report
+from cpm_tune.bench.cells import Cell, Report
+from cpm_tune.common.door import load
 
 PRELOADED = "cpm_tune.bench.preload"
 _PATIENCE = 30.0  # seconds that a worker gets to save its state before it is killed
@@ -153,9 +153,8 @@ def serve(pipe: Connection, out: Path, directory: Path, threads: int, slots: int
     _end_with_parent()
     with contextlib.suppress(ValueError, OSError):
         faulthandler.enable(sys.stderr)
-    from cpm_tune.bench.worker import Worker
 
-    worker, gpus = Worker(out, threads), visible_gpus()
+    worker, gpus = load("cpm_tune.bench.worker:Worker")(out, threads), visible_gpus()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # SIGTERM: its state is saved
         while True:
             cell, taken = pipe.recv()

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.bench.cells import Cell
-from cpm_tune.bench.worker import Report
+from cpm_tune.bench.cells import Cell, Report
+from cpm_tune.common.door import load
 from cpm_tune.errors import UserError
 
 _PLACINGS = 10
@@ -34,16 +34,15 @@ class _Remote:
     """The actor: a worker in a process of the cluster."""
 
     def __init__(self, out: Path, threads: int, directory: Path) -> None:
-        from cpm_tune.bench.worker import Worker
-
         os.chdir(directory)  # relative paths of data and backbones mean what they mean to the user
-        self._worker = Worker(out, threads)
+        self._worker = load("cpm_tune.bench.worker:Worker")(out, threads)
 
     def ready(self) -> bool:
         return True
 
     def carry_out(self, cell: Cell) -> Report:
-        return self._worker.carry_out(cell)
+        report: Report = self._worker.carry_out(cell)
+        return report
 
 
 class RayActors:

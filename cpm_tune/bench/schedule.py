@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cpm_tune.bench.cells import Cell
+from cpm_tune.bench.cells import Cell, Report
 from cpm_tune.bench.processes import Executor
 from cpm_tune.bench.state import Failure, clear_failure, state_of, write_failure
-from cpm_tune.bench.worker import Report
 from cpm_tune.schema.record import RunRecord
 
 _TICK = 0.5  # seconds between two looks at the running cells

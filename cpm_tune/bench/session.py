@@ -17,6 +17,7 @@ from typing import Any
 from cpm_tune.bench import show
 from cpm_tune.bench.cells import make_cells
 from cpm_tune.bench.processes import Executor, Processes
+from cpm_tune.bench.ray_cluster import RayActors
 from cpm_tune.bench.schedule import run_cells
 from cpm_tune.bench.state import History, Standing, stand
 from cpm_tune.bench.suite import Suite
@@ -78,7 +79,6 @@ def bench(
     def start() -> Executor:
         if cluster is None:
             return Processes(out, slots)
-        from cpm_tune.bench.ray_cluster import RayActors
 
         return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, largest)
 

@@ -18,7 +18,7 @@ from cpm_tune.bench.cells import Cell
 from cpm_tune.common.folders import CHECKPOINT
 from cpm_tune.common.paths import read_json
 from cpm_tune.errors import UserError
-from cpm_tune.runs.execute import finished
+from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import FILE, RunRecord, write_atomically
 
 NOTES = Path(".bench") / "failed"

@@ -9,31 +9,20 @@ from __future__ import annotations
 import time
 import traceback
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from cpm_tune.bench.cells import Cell, plan_of
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.shards import stored
+from cpm_tune.bench.cells import Cell, Report, plan_of
+from cpm_tune.bench.member import run_group
+from cpm_tune.data.store import Split
+from cpm_tune.engine import Engine
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
 from cpm_tune.planning.plan import Plan
-from cpm_tune.runs.execute import Outcome, execute, finished
-
-if TYPE_CHECKING:
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.data.store import Split
-    from cpm_tune.engine import Engine
-
-
-@dataclass(frozen=True)
-class Report:
-    """How a cell ended; "lost": its process ended, and the cell with it."""
-
-    run_id: str
-    status: Literal["finished", "failed", "lost"]
-    seconds: float = 0.0
-    error: str = ""
-    detail: str = ""
+from cpm_tune.runs.execute import Outcome, execute
+from cpm_tune.runs.finished import finished
 
 
 class Worker:
@@ -77,8 +66,6 @@ class Worker:
 
     def _run_group(self, cell: Cell, gpus: str | None) -> None:
         import torch
-
-        from cpm_tune.bench.member import run_group
 
         self._backbone = self._splits = None  # the group needs the memory
         torch.cuda.empty_cache()
@@ -128,8 +115,6 @@ class Worker:
 def _checksum(model: CPMAnt) -> int:
     """CRC-32 of every parameter and of its place in the state dict."""
     import torch
-
-    from cpm_tune.backbone.shards import stored
 
     total = 0
     for name, tensor in model.state_dict().items():

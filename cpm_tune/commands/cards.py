@@ -10,26 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.texts import table
 from cpm_tune.errors import UserError
 from cpm_tune.task import SPLITS, Choice, Generate, Row, Task, Template
 from cpm_tune.task.registry import load_preset, load_task, load_tasks, preset_files
 
 if TYPE_CHECKING:
-    from cpm_tune.planning.plan import Plan
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns; a Chinese character counts as two cells."""
-    from rich.cells import cell_len
-
-    lines = [list(header), *map(list, rows)]
-    widths = [max(cell_len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
-        "  ".join(
-            cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
-        for line in lines
-    )
+    pass
 
 
 def _sizes(task: Task) -> str:
@@ -135,8 +122,8 @@ def _options(task: Task, template: Template, row: Row) -> Sequence[str]:
 
 
 def _encoder(task: Task, template: Any, backbone: str | None, max_length: int | None) -> Any:
-    from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.embedded import NAME, resolve
+    from cpm_tune.backbone.folder import open_folder
     from cpm_tune.data.encode import Encoder
     from cpm_tune.planning.plan import encoding_of
 
@@ -160,46 +147,3 @@ def _encoded(encoder: Any, row: Any) -> list[str]:
         lines.append(f"    length {sequence['length']}; scored: {scored}")
     lines.append(f"    truncated: {'yes' if example.truncated else 'no'}")
     return lines
-
-
-def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
-    """The resolved spec, what would be trained, how many steps, an estimate of memory."""
-    import torch
-
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.data.batches import total_steps
-    from cpm_tune.delta.insert import insert
-    from cpm_tune.memory.estimate import estimate, work_of
-    from cpm_tune.planning.inputs import read_inputs
-
-    inputs = read_inputs(plan)
-    with torch.device("meta"):
-        model = CPMAnt(plan.folder.config)
-        n_backbone = sum(p.numel() for p in model.parameters())
-        delta = insert(model, plan.delta, plan.spec.backbone.sha256, 0, inputs.encoder.tokenizer)
-    modules: dict[str, int] = {}
-    for name, parameter in delta.parameters.items():
-        owner = ".".join(part for part in name.split(".") if not part.isdigit())
-        modules[owner] = modules.get(owner, 0) + parameter.numel()
-    lines = [plan.spec.model_dump_json(indent=1), ""]
-    lines += [f"trained    {n:>12,}  {name}" for name, n in modules.items()]
-    share = delta.n_trainable / n_backbone
-    lines.append(f"trained    {delta.n_trainable:>12,}  in all, {share:.3%} of {n_backbone:,}")
-    if plan.spec.recipe is not None:
-        n = len(inputs.splits["train"])
-        steps = total_steps(n, plan.spec.recipe)
-        lines.append(
-            f"steps      {steps:>12,}  at most, of "
-            f"{counted(plan.spec.recipe.batch_size, 'example')}; {counted(n, 'row')}"
-        )
-    found = estimate(work_of(plan, nproc))
-    lines.append(
-        f"memory     about {found.peak / 2**30:.2f} GiB a process, if all sequences are as long as "
-        f"they may be: weights {found.weights / 2**30:.2f}, delta and optimiser "
-        f"{(found.delta + found.gradients + found.optimizer) / 2**30:.2f}, activations "
-        f"{found.activations / 2**30:.2f} (Python and libraries come on top)"
-    )
-    there = (out / plan.spec.run_id / "run.json").is_file()
-    lines.append(f"run        {out / plan.spec.run_id}{'  (finished before)' if there else ''}")
-    lines += [f"note       {note}" for note in plan.notes]
-    return "\n".join(lines)

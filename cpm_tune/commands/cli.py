@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cpm_tune.commands import COMMANDS
+from cpm_tune.common.door import load
+from cpm_tune.common.interrupt import interruption
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-def _command(name: str) -> Callable[[Sequence[str], str], int]:
-    module, _, function = COMMANDS[name].partition(":")
-    found: Callable[[Sequence[str], str], int] = getattr(importlib.import_module(module), function)
-    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +61,8 @@ def run(argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if argv and argv[0] in COMMANDS:
-        return _command(argv[0])(argv[1:], prog)
+        code: int = load(COMMANDS[argv[0]])(argv[1:], prog)
+        return code
     if argv and not argv[0].startswith("-"):
         raise UserError(f"there is no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)}")
     from cpm_tune.commands.tune import tune, tune_parser
@@ -75,9 +71,3 @@ def run(argv: Sequence[str]) -> int:
         tune_parser(prog).print_help()
         return 2
     return tune(argv, prog)
-
-
-def interruption(stop: KeyboardInterrupt) -> str:
-    """What is said when a signal ended the command."""
-    said = str(stop) or "finished runs are kept, this one goes on next time"
-    return f"interrupted; {said}."

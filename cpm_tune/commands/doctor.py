@@ -126,8 +126,8 @@ def _cache() -> Check:
 
 
 def _backbone() -> Check:
-    from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.embedded import NAME, resolve
+    from cpm_tune.backbone.folder import open_folder
 
     folder = open_folder(resolve(NAME))
     folder.tokenizer()

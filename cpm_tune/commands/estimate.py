@@ -113,9 +113,9 @@ def estimate(argv: Sequence[str], prog: str) -> int:
 def _shape(name: str) -> CPMAntConfig:
     from pathlib import Path
 
-    from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.config import PRESETS
     from cpm_tune.backbone.embedded import NAME, resolve
+    from cpm_tune.backbone.folder import open_folder
 
     if name in PRESETS and not Path(name).is_dir():
         return PRESETS[name]
@@ -127,7 +127,7 @@ def _shape(name: str) -> CPMAntConfig:
 
 
 def _text(work: Work, found: Memory) -> str:
-    from cpm_tune.commands.cards import table
+    from cpm_tune.common.texts import table
 
     def size(n: int) -> str:
         return f"{n / 2**30:.2f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"

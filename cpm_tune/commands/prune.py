@@ -51,9 +51,9 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     limit = None
     if args.memory_limit is not None:
         limit = parse_size(args.memory_limit, "--memory-limit")
-    from cpm_tune.backbone.checkpoint import open_folder
     from cpm_tune.backbone.convert import check_free, check_whole, convert
     from cpm_tune.backbone.embedded import resolve
+    from cpm_tune.backbone.folder import open_folder
     from cpm_tune.backbone.streamed import open_backbone
     from cpm_tune.engine.device import DTYPES, choose_device
     from cpm_tune.pretrain import prune as how

@@ -23,7 +23,7 @@ def rescore(argv: Sequence[str], prog: str) -> int:
         "--write", action="store_true", help="put the new scores into the records; old ones stay"
     )
     args = p.parse_args(argv)
-    from cpm_tune.commands.cards import table
+    from cpm_tune.common.texts import table
     from cpm_tune.leaderboard.rescore import rescore_results
 
     done = rescore_results(args.results, write=args.write)

@@ -91,3 +91,9 @@ class Interrupts:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def interruption(stop: KeyboardInterrupt) -> str:
+    """What is said when a signal ended the command."""
+    said = str(stop) or "finished runs are kept, this one goes on next time"
+    return f"interrupted; {said}."

@@ -8,57 +8,19 @@ says, until the sequence fits; the template's own words are never cut. A text to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.delta.slots import SoftSlots, slot_places
+from cpm_tune.data.example import Example, Ids, Sequence, Target
+from cpm_tune.data.example_store import Store
+from cpm_tune.delta.slots import slot_places
+from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
 
-if TYPE_CHECKING:
-    from cpm_tune.data.encoded import Store
-
 PROMPT_SEGMENT = 0
-Ids = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The hidden state at `position` of sequence number `sequence` is scored for `token`."""
-
-    sequence: int
-    position: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    """Ids from the soft prompt on; positions before `n_context` are visible to all others."""
-
-    ids: Ids
-    n_context: int
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One row, encoded. A candidate answer's score is the sum over its targets.
-
-    `gold` is the index of the right candidate, -1 where there is none.
-    """
-
-    id: str
-    sequences: tuple[Sequence, ...]
-    candidates: tuple[tuple[Target, ...], ...]
-    gold: int
-    truncated: bool
-
-    @property
-    def n_tokens(self) -> int:
-        """Length of all sequences together."""
-        return sum(len(sequence.ids) for sequence in self.sequences)
 
 
 def head(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) -> Ids:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpm_tune.data.encode import PROMPT_SEGMENT, Encoder, Example
+from cpm_tune.data.encode import PROMPT_SEGMENT, Encoder
+from cpm_tune.data.example import Example
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.sizes import counted, shortened
-from cpm_tune.data.encode import Ids, head
+from cpm_tune.data.encode import head
+from cpm_tune.data.example import Ids
+from cpm_tune.decode import Hypothesis, generate, infill, stream
 from cpm_tune.decode.blanks import Blanks, parse_blanks
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
-from cpm_tune.delta.slots import SoftSlots, slot_places
+from cpm_tune.delta.slots import slot_places
+from cpm_tune.delta.soft import SoftSlots
+from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding
-
-if TYPE_CHECKING:
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.decode import Hypothesis
-    from cpm_tune.engine import Engine
 
 INFILLING = Encoding(prompt_type=1, segment=1)
 Holed = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
@@ -249,7 +249,6 @@ class Writer:
         micro_tokens: int,
     ) -> list[Text]:
         """`num` texts for each prompt, the best (or first drawn) first."""
-        from cpm_tune.decode import generate
 
         draws = num if settings.sample else 1
         prefixes = [ids for ids, _ in encoded for _ in range(draws)]
@@ -268,7 +267,6 @@ class Writer:
         self, model: CPMAnt, engine: Engine, prefix: Ids, settings: Decoding
     ) -> Iterator[str]:
         """The pieces of one text, each when it is known."""
-        from cpm_tune.decode import stream
 
         tokens = stream(model, prefix, settings, **self._continuing())
         while True:
@@ -292,7 +290,6 @@ class Writer:
 
         What is drawn: `num` times a fill of each choice of lengths, of which the best stays.
         """
-        from cpm_tune.decode import infill
 
         draws = num if settings.sample else 1
         layouts = [each for _, own, _ in holed for each in own for _ in range(draws)]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.door import load
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.delta.config import (
     DeltaConfig,
@@ -220,11 +221,10 @@ def _put_in(backbone: CPMAnt, config: DeltaConfig, seed: int) -> Callable[[], No
         return lambda: None
     if isinstance(config, FullConfig):
         return _keep(backbone)
-    from cpm_tune.delta.models import insert_model
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return insert_model(backbone, config)
+        return load("cpm_tune.delta.models:insert_model")(backbone, config)
 
 
 def _keep(backbone: CPMAnt) -> Callable[[], None]:

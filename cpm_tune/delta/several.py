@@ -18,6 +18,7 @@ from torch import Tensor
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import DeltaConfig, FullConfig
 from cpm_tune.delta.insert import Delta, insert, like
+from cpm_tune.delta.saved import read_saved
 from cpm_tune.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -48,7 +49,6 @@ class Deltas:
 
         Raises UserError if it is broken, changed, or belongs to another backbone.
         """
-        from cpm_tune.runs.rerun import read_saved
 
         self.add(name, *read_saved(folder, like(self._backbone), self._sha256))
 

@@ -13,7 +13,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.engine.bmtrain import make_bmtrain
 from cpm_tune.engine.device import choose_device
+from cpm_tune.engine.pytorch import TorchEngine, join_group
+from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution
 
@@ -101,18 +104,13 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     Under torchrun (or `launch`) this process becomes one of its group.
     """
     if execution.engine == "bmtrain":
-        from cpm_tune.engine.bmtrain import make_bmtrain
-
         return make_bmtrain(execution, precision)
-    from cpm_tune.engine.pytorch import TorchEngine, join_group
 
     own = join_group(execution.device)
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = choose_device(execution.device, own.local_rank)
     if execution.shard or execution.offload:
-        from cpm_tune.engine.sharded import ShardedEngine
-
         if own.world_size == 1 and not execution.offload:
             raise UserError(
                 "--shard divides the backbone over several processes, but there is one; add "

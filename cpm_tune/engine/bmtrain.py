@@ -18,21 +18,20 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.spans import SpanBias
+from cpm_tune.common.door import load
 from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.engine.device import choose_device
 from cpm_tune.engine.place import Place
 from cpm_tune.engine.pytorch import join_group, sum_gradients, together
 from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
-
-if TYPE_CHECKING:
-    from cpm_tune.schema.spec import Execution
+from cpm_tune.schema.spec import Execution
 
 
 def make_bmtrain(execution: Execution, precision: str) -> BMTrainEngine:
@@ -153,9 +152,8 @@ class BMTrainEngine(ShardedEngine):
     ) -> torch.optim.Optimizer:
         if not self.offload:
             return super().optimizer(parameters, betas, weight_decay)
-        from cpm_tune.engine.bmtrain_adam import AdamWOffload
 
-        return AdamWOffload(parameters, betas, weight_decay)
+        return load("cpm_tune.engine.bmtrain_adam:AdamWOffload")(parameters, betas, weight_decay)
 
     def backward(self, loss: Tensor) -> None:
         self._manager.backward(loss)

@@ -1,8 +1,8 @@
 """Starts the processes of a run on this machine, watches them, and says why one ended.
 
 torch's elastic agent does the work that `torchrun` does: a free port, ranks, and the end of all
-when one ends. Every process runs `cpm_tune.commands.worker` with the command line that was given here, or
-another module (`bench.member`).
+when one ends. Every process runs `cpm_tune.commands.worker` with the command line that was given
+here, or another module (`bench.member`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.common.interrupt import Interrupted
 from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import ProcessLostError, UserError
 
@@ -57,8 +58,6 @@ def launch(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    from cpm_tune.common.interrupt import Interrupted
 
     with _environment(nproc, environment or {}), _signals_as_before(), _folder() as logs:
         config = LaunchConfig(

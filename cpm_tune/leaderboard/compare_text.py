@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from cpm_tune.commands.cards import table
+from cpm_tune.common.texts import table
 from cpm_tune.leaderboard.compare import HOLM, LEVEL, Line, Report, matrix
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cpm_tune.errors import UserError
+from cpm_tune.leaderboard import tables
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
+from cpm_tune.leaderboard.html import as_html, told
 from cpm_tune.leaderboard.results import Results, read_folder
+from cpm_tune.leaderboard.table import as_text, make_tables
+from cpm_tune.leaderboard.tables import quoted_text
+from cpm_tune.leaderboard.tables_latex import as_latex
+from cpm_tune.leaderboard.texts import Which, read_texts
 from cpm_tune.schema.record import write_atomically
-
-if TYPE_CHECKING:
-    from cpm_tune.leaderboard.texts import Which
 
 ENDINGS = {
     ".txt": "text",
@@ -51,22 +53,16 @@ def export(
 
     `texts` and `data` are of the page alone; see `read_texts`.
     """
-    from cpm_tune.leaderboard import tables
 
     results = read_folder(folder)
     board = make_board(results, include, published)
     if style == "text":
         return _text(folder, results, board), board.left_out
     if style == "html":
-        from cpm_tune.leaderboard.html import as_html, told
-        from cpm_tune.leaderboard.texts import read_texts
-
         found = read_texts(*told(board, results, per_run), texts, data, include)
         page = as_html(board, results, per_run, found)
         return page, [*board.left_out, *found.notes]
     if style == "latex":
-        from cpm_tune.leaderboard.tables_latex import as_latex
-
         return as_latex(board), board.left_out
     if style == "json":
         return tables.as_json(board), board.left_out
@@ -76,8 +72,6 @@ def export(
 
 
 def _text(folder: Path, results: Results, board: Board) -> str:
-    from cpm_tune.leaderboard.table import as_text, make_tables
-    from cpm_tune.leaderboard.tables import quoted_text
 
     systems = [system.record for system in results.systems]
     made = make_tables([run.record for run in results.runs], systems)

@@ -18,6 +18,7 @@ from cpm_tune.common.paths import file_sha256
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import Found, Results, System
 from cpm_tune.leaderboard.texts import Texts
+from cpm_tune.metrics.equations import right as comes_out
 from cpm_tune.schema.record import AnyRecord, RunRecord
 from cpm_tune.systems.predictions import predictions_file
 
@@ -177,8 +178,6 @@ def right(metric: str, prediction: Any, target: Any) -> bool | None:
     if prediction is None:
         return False
     if metric == "equation_accuracy":
-        from cpm_tune.metrics.equations import right as comes_out
-
         return comes_out(prediction, target) if isinstance(prediction, str) else None
     if metric == "exact_match" and isinstance(target, list):
         return prediction in target

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.metrics import Metric
 from cpm_tune.metrics.parts import Parts, Sums, share
 
 if TYPE_CHECKING:
-    from cpm_tune.metrics import Metric
     from cpm_tune.metrics.parts import Array, Form
 
 RESAMPLES = 10_000

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.commands.cards import table as text_table
+from cpm_tune.common.texts import table as text_table
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.systems import KIND, data_notes, questions
 from cpm_tune.schema.record import RunRecord, ScoreRecord, SystemRecord

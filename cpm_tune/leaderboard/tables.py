@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.texts import table
 from cpm_tune.leaderboard.board import Board, Cell, Column, Row
 
 QUOTED = "quoted from publications, not measured here"
@@ -87,7 +88,6 @@ def label(row: Row) -> str:
 
 def quoted_text(board: Board) -> str:
     """The quoted rows for the terminal, under a heading of their own."""
-    from cpm_tune.commands.cards import table
 
     columns = [c for c in board.columns if any(c.id in row.cells for row in board.quoted)]
     header = ("row", *board.indices, *(c.task for c in columns))

@@ -1,8 +1,8 @@
 """How much memory tuning takes in each process, before anything is run: no weights, no data.
 
 Weights, gradients and optimiser states are counted, activations measured on fake tensors
-(`cpm_tune.memory.meter`). Python, its libraries and CUDA's context come on top, and what an allocator
-cannot use of what it has.
+(`cpm_tune.memory.meter`). Python, its libraries and CUDA's context come on top, and what an
+allocator cannot use of what it has.
 """
 
 from __future__ import annotations

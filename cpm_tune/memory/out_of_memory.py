@@ -9,14 +9,12 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cpm_tune.engine import Engine
+from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
+from cpm_tune.memory.estimate import Work, estimate, work_of
 from cpm_tune.planning.plan import Plan
-
-if TYPE_CHECKING:
-    from cpm_tune.engine import Engine
-    from cpm_tune.memory.estimate import Work
 
 _SMALLEST = 256  # run.micro_tokens
 _CGROUP = Path("/sys/fs/cgroup")
@@ -25,7 +23,6 @@ _CGROUP = Path("/sys/fs/cgroup")
 @contextlib.contextmanager
 def memory_trouble(plan: Plan, engine: Engine) -> Iterator[None]:
     """Raise UserError where memory gives out, of the device or of the host."""
-    from cpm_tune.engine.device import is_out_of_memory
 
     free = room(engine)
     try:
@@ -96,7 +93,6 @@ def _size(n: int) -> str:
 def _fitting(plan: Plan, engine: Engine, free: int | None) -> tuple[int, tuple[str, int] | None]:
     """The estimate of what was tried; and of the changes that keep the result the least that fits,
     with its own."""
-    from cpm_tune.memory.estimate import estimate, work_of
 
     work = work_of(plan, engine.world_size, gpu=engine.device.type == "cuda")
     needed = estimate(work).peak

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from cpm_tune.metrics.parts import Parts
+from cpm_tune.metrics.parts import Parts
 
 Kind = Literal[
     "label",  # a label, whole number or text; the target likewise

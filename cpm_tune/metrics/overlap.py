@@ -8,6 +8,7 @@ from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from typing import Any
 
+from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.metrics.base import Metric, references
 from cpm_tune.metrics.families import OWN, mean, proportion
 
@@ -68,7 +69,6 @@ class _Tokenizer:
 
 @cache
 def _jieba() -> Any:
-    from cpm_tune.backbone.tokenizer import make_segmenter
 
     return make_segmenter()
 

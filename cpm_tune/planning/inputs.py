@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from cpm_tune.backbone.held import hold
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.data.encode import Encoder
+from cpm_tune.data.files import gold, parsed
+from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
-from cpm_tune.delta.slots import SoftSlots
+from cpm_tune.delta.insert import insert
+from cpm_tune.delta.soft import SoftSlots
+from cpm_tune.engine import Engine, make_engine
+from cpm_tune.engine.device import DTYPES
 from cpm_tune.errors import UserError
+from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Plan
 from cpm_tune.task import SPLITS, Generate, Options
-
-if TYPE_CHECKING:
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.backbone.tokenizer import Tokenizer
-    from cpm_tune.data.encode import Encoder
-    from cpm_tune.data.store import Split
-    from cpm_tune.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,6 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
     `known` are the plan's splits, if they have been read already.
     """
     import torch
-
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.data.store import read_split
-    from cpm_tune.delta.insert import insert
-    from cpm_tune.engine import make_engine
 
     spec = plan.spec
     with torch.device("meta"):  # names and shapes alone say whether the delta fits
@@ -66,8 +63,6 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
 
 def _check_parser(plan: Plan, dev: Split) -> None:
     """A parser has to read the right text as gold, at least once in the first rows of dev."""
-    from cpm_tune.data.files import gold, parsed
-    from cpm_tune.metrics import get_metric
 
     task = plan.task
     kind = get_metric(task.metrics[0]).prediction
@@ -88,8 +83,6 @@ def _check_parser(plan: Plan, dev: Split) -> None:
 def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     """A plan's backbone in its precision: its weights, or random ones for the control. Of some
     engines' backbones every process holds a part only."""
-    from cpm_tune.backbone.held import hold
-    from cpm_tune.engine.device import DTYPES
 
     spec = plan.spec
     return hold(
@@ -105,7 +98,6 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
 
 def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
     """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
-    from cpm_tune.data.encode import Encoder
 
     spec, soft = plan.spec, None
     if isinstance(plan.delta, SoftPromptConfig):

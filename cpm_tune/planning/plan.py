@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
 from cpm_tune.backbone.embedded import NAME as EMBEDDED
 from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config

@@ -12,14 +12,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import read_json
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.pretrain.folder import new_folder, old_folder
+from cpm_tune.pretrain.optimise import largest_rate
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
+from cpm_tune.pretrain.train import Intervals, Settings, train
 from cpm_tune.schema.record import write_atomically
 
 FILE, CHECKPOINT = "run.json", "checkpoint.pt"
@@ -89,9 +93,6 @@ def start(request: Request, report: Callable[[str], None]) -> None:
     weights = _weights(request, corpus)
 
     import torch
-
-    from cpm_tune.backbone.checkpoint import load_weights, open_folder, random_backbone
-    from cpm_tune.pretrain.train import Intervals, Settings, train
 
     if request.threads:
         torch.set_num_threads(request.threads)
@@ -190,8 +191,6 @@ def _of_before(request: Request) -> Request:
 def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
     """The model's config, checked against the corpus's vocabulary."""
     if request.backbone is not None:
-        from cpm_tune.backbone.checkpoint import open_folder
-
         folder = open_folder(request.backbone)
         corpus.check_vocabulary(folder.vocabulary)
         return folder.config
@@ -250,8 +249,6 @@ def _about(model: Any, settings: Any, corpus: Corpus) -> str:
     length = f"{settings.steps:,} steps" if settings.steps else f"{settings.seconds:,.0f} seconds"
     note = ""
     if settings.steps:
-        from cpm_tune.pretrain.optimise import largest_rate
-
         rate = largest_rate(settings.lr, settings.last_lr, settings.steps, settings.warmup)
         if rate < 0.9 * settings.lr:
             note = (

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from cpm_tune.backbone.tokenizer import SPECIALS, make_segmenter
+from cpm_tune.backbone.tokenizer import SPECIALS
+from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.filters import is_han
 from cpm_tune.pretrain.sources import Source, check_files, documents

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gc
-import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cpm_tune.backbone.shards import whole_shape
 from cpm_tune.common.environment import (
     git_state,
     package_versions,
@@ -22,11 +22,15 @@ from cpm_tune.common.environment import (
 from cpm_tune.common.folders import CHECKPOINT, complete, disk_trouble, remove, run_folder, run_lock
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.data.batches import total_steps
+from cpm_tune.delta.insert import frozen_checksum, insert
+from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone, read_inputs, unofficial
 from cpm_tune.planning.plan import Plan
+from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import (
     FILE,
     BackboneRecord,
@@ -41,10 +45,10 @@ from cpm_tune.schema.record import (
     write_record,
 )
 from cpm_tune.tracking.track import Tracking, tracking
-
-if TYPE_CHECKING:
-    from cpm_tune.engine import Engine
-    from cpm_tune.tuning.score import Selection
+from cpm_tune.tuning.progress import Reporter
+from cpm_tune.tuning.resume import Checkpoints
+from cpm_tune.tuning.score import Selection, constant_control, score_split
+from cpm_tune.tuning.train import train
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,6 @@ class Outcome:
     record: RunRecord
     folder: Path
     reused: bool
-
-
-def finished(out: Path, run_id: str) -> RunRecord | None:
-    """The record of a finished run, or None."""
-    old = out / f"{run_id}.old"
-    if old.exists() and not (out / run_id).exists():  # killed while one replaced the other
-        os.replace(old, out / run_id)
-    path = out / run_id / FILE
-    if not path.is_file():
-        return None
-    record = read_record(path)
-    return record if record.status == "finished" else None
 
 
 def execute(
@@ -182,8 +174,6 @@ class _Prepared:
 
 
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
-    from cpm_tune.backbone.shards import whole_shape
-    from cpm_tune.delta.insert import insert
 
     reset_peak_memory()
     started, spec = time.perf_counter(), plan.spec
@@ -225,8 +215,6 @@ def _tune_and_score(
     track: Tracking,
 ) -> RunRecord:
     import torch
-
-    from cpm_tune.tuning.score import Selection, constant_control, score_split
 
     spec, inputs, engine = plan.spec, prepared.inputs, prepared.inputs.engine
     deterministic = engine.device.type == "cpu"
@@ -332,11 +320,6 @@ def _train(
     stop: Interrupts,
     track: Tracking,
 ) -> TrainingRecord:
-    from cpm_tune.data.batches import total_steps
-    from cpm_tune.delta.insert import frozen_checksum
-    from cpm_tune.tuning.progress import Reporter
-    from cpm_tune.tuning.resume import Checkpoints
-    from cpm_tune.tuning.train import train
 
     recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cpm_tune.backbone.checkpoint import write_native
+from cpm_tune.backbone.hugging_face import save_hugging_face
 from cpm_tune.common.folders import new_folder
+from cpm_tune.delta.foreign import check_hugging_face, write_opendelta, write_peft
+from cpm_tune.delta.insert import load_delta
+from cpm_tune.delta.merge import merge
+from cpm_tune.delta.saved import check_delta
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.runs.rerun import backbone_of_run
 
 FORMATS = ("opendelta", "peft", "hf", "merged")
 
@@ -18,11 +25,6 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
     """
     if to not in FORMATS:
         raise UserError(f"there is no format '{to}'.{did_you_mean(to, FORMATS)}")
-    from cpm_tune.backbone.hugging_face import save_hugging_face
-    from cpm_tune.delta.foreign import check_hugging_face, write_opendelta, write_peft
-    from cpm_tune.delta.insert import load_delta
-    from cpm_tune.delta.merge import merge
-    from cpm_tune.runs.rerun import backbone_of_run, check_delta
 
     with new_folder(out) as part:
         model, folder, record = backbone_of_run(run, backbone)
@@ -51,8 +53,6 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
             if to == "hf":
                 save_hugging_face(part, model, vocabulary)
             else:
-                from cpm_tune.backbone.checkpoint import write_native
-
                 write_native(
                     part, model, vocabulary, trained=record.backbone.trained or bool(delta)
                 )

@@ -7,26 +7,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpm_tune.backbone.checkpoint import BackboneFolder, open_folder
+from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import new_folder
-from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import find_splits
-from cpm_tune.delta.config import parse_config
+from cpm_tune.data.store import read_split
+from cpm_tune.delta.config import DeltaConfig, parse_config
+from cpm_tune.delta.insert import insert, load_delta
+from cpm_tune.delta.saved import check_delta, read_saved
+from cpm_tune.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Plan, data_folder, find_template
-from cpm_tune.schema.record import FILE, RunRecord, ScoreRecord, read_record
+from cpm_tune.schema.record import FILE, RunRecord, ScoreRecord, finished_record
 from cpm_tune.task import SPLITS
 from cpm_tune.task.registry import load_task
+from cpm_tune.tuning.score import score_split, write_submission
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from cpm_tune.backbone.model import CPMAnt
-    from cpm_tune.delta.config import DeltaConfig
+    pass
 
 
 def plan_of(
@@ -56,27 +59,9 @@ def plan_of(
     )
 
 
-def finished_record(run: Path) -> RunRecord:
-    """The record of a run; raise UserError if there is none, or the run is not finished."""
-    record = read_record(run / FILE)
-    if record.status != "finished":
-        raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
-    return record
-
-
-def check_delta(run: Path, record: RunRecord) -> None:
-    """Raise UserError if a run's delta is not the one its record names."""
-    from cpm_tune.delta.insert import WEIGHTS
-
-    if file_sha256(run / WEIGHTS) != record.delta.sha256:
-        raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
-
-
 def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
     """The backbone of a finished run, in fp32, whatever has become of its task."""
     import torch
-
-    from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 
     record = finished_record(run)
     folder = backbone_folder(record, backbone)
@@ -85,29 +70,6 @@ def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFo
     else:
         model = load_weights(folder, torch.float32)
     return model.eval(), folder, record
-
-
-def read_saved(
-    folder: Path, model: CPMAnt, backbone_sha256: str
-) -> tuple[DeltaConfig, dict[str, Tensor]]:
-    """Read a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
-
-    `model`, which may be without values, is asked for the names of its modules. Raises UserError if
-    the delta belongs to another backbone, random weights among them.
-    """
-    from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
-    from cpm_tune.delta.insert import WEIGHTS, check_owner, read_delta
-
-    if (folder / FILE).is_file():
-        record = finished_record(folder)
-        if record.spec.backbone.init == "random":
-            raise UserError(f"{folder}: this delta was trained on random weights, the control.")
-        check_owner(folder, record.spec.backbone.sha256, backbone_sha256, record.backbone.name)
-        if (folder / WEIGHTS).is_file():
-            check_delta(folder, record)
-    if (folder / PEFT_CONFIG).is_file():
-        return read_peft(folder, model)
-    return read_delta(folder, backbone_sha256)
 
 
 def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
@@ -184,10 +146,6 @@ def predict_run(
     at a time; `quantize` "int8": its linear weights in 8 bits, as a run that was tuned so has them
     anyway. `out` appears whole or not at all.
     """
-    from cpm_tune.data.store import read_split
-    from cpm_tune.delta.insert import insert, load_delta
-    from cpm_tune.engine import make_engine
-    from cpm_tune.tuning.score import score_split, write_submission
 
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'.{did_you_mean(split, SPLITS)}")

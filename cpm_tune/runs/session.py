@@ -13,6 +13,7 @@ from cpm_tune.engine.place import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.runs.dry_run import dry_run_text
 from cpm_tune.runs.execute import Outcome, execute
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.task import Generate
@@ -38,8 +39,6 @@ def tune(
     """
     plan = make_plan(request)
     if dry_run:
-        from cpm_tune.commands.cards import dry_run_text
-
         print(dry_run_text(plan, out, nproc))
         return None
     inputs = read_inputs(plan)  # a mistake in any file is found before anything is run

@@ -1,8 +1,8 @@
 """The record of a run (run.json): a typed, versioned schema, validated on read, written atomically.
 
 Predictions of a system outside this package have a record of their own kind in the same file name:
-it has scores, but neither backbone nor delta. `python -m cpm_tune.schema.record` writes the JSON Schema
-that ships with the package.
+it has scores, but neither backbone nor delta. `python -m cpm_tune.schema.record` writes the JSON
+Schema that ships with the package.
 """
 
 from __future__ import annotations
@@ -290,6 +290,14 @@ def _is_system(raw: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(record, dict) and record.get("kind") == "system"
+
+
+def finished_record(run: Path) -> RunRecord:
+    """The record of a run; raise UserError if there is none, or the run is not finished."""
+    record = read_record(run / FILE)
+    if record.status != "finished":
+        raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
+    return record
 
 
 def json_schema() -> dict[str, Any]:

@@ -9,25 +9,24 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.encode import Encoder, Example, Ids
+from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
+from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.pack import Batch, micro_batches, pack
+from cpm_tune.decode import Hypothesis, generate
 from cpm_tune.engine import Engine
 from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding
 from cpm_tune.task import Choice, Generate, Rank, Row, Task
-
-if TYPE_CHECKING:
-    from cpm_tune.decode import Hypothesis
 
 _WRITTEN_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
@@ -228,7 +227,6 @@ def _generated(
     decoding: Decoding,
 ) -> list[list[Hypothesis]] | None:
     """Texts behind prefixes, or None where memory gave out and half the tokens may be tried."""
-    from cpm_tune.decode import generate
 
     try:
         with _evaluating(model), engine.autocast():

@@ -1,0 +1,100 @@
+"""Opens a backbone folder: our own, the reference's (.pt) or Hugging Face's, whichever it is.
+
+Reads config and vocabulary, no weight; imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.shard_index import shard_index
+from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.paths import input_sha256, read_json
+from cpm_tune.errors import UserError
+
+_VOCABULARIES = ("vocab.txt", "ant.txt")
+
+
+@dataclass(frozen=True)
+class BackboneFolder:
+    """What is in a backbone folder, before any weight is read.
+
+    `layout` is native, reference or hf; `weights` are the files that hold tensors.
+    """
+
+    path: Path
+    layout: str
+    config: CPMAntConfig
+    weights: tuple[Path, ...]
+    vocabulary: Path
+    trained: bool
+
+    @property
+    def name(self) -> str:
+        """The folder's name; for one in the hub's cache, that of the model."""
+        if self.path.parent.name == "snapshots":
+            return self.path.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return self.path.name
+
+    def tokenizer(self) -> Tokenizer:
+        """Read the vocabulary and check its size against the config."""
+        tokenizer = Tokenizer.from_file(self.vocabulary)
+        if len(tokenizer) != self.config.vocab_size:
+            raise UserError(
+                f"{self.vocabulary}: {len(tokenizer)} entries, but the config says vocab_size "
+                f"{self.config.vocab_size}; use the vocabulary that belongs to this checkpoint."
+            )
+        return tokenizer
+
+    def sha256(self) -> str:
+        """Fingerprint of config, vocabulary and weight files."""
+        digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for path in (self.vocabulary, *self.weights):
+            digest.update(bytes.fromhex(input_sha256(path)))
+        return digest.hexdigest()
+
+
+def open_folder(path: Path) -> BackboneFolder:
+    """Recognise a backbone folder; raise UserError saying what is missing."""
+    if not path.is_dir():
+        raise UserError(f"backbone {path}: there is no such folder.")
+    vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
+    if vocabulary is None:
+        inner = path / "backbone"  # of a pre-training run
+        if any((inner / name).is_file() for name in _VOCABULARIES):
+            raise UserError(f"{path}: not a backbone folder itself; give {inner}.")
+        raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")
+    configs = [p for p in [path / "config.json", *sorted(path.glob("*.json"))] if p.is_file()]
+    for file in configs:
+        try:
+            raw = read_json(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: not valid JSON ({error}).") from error
+        if isinstance(raw, dict) and ("dim_model" in raw or "hidden_size" in raw):
+            break
+    else:
+        raise UserError(f"{path}: no CPM-Ant config (a .json file with dim_model or hidden_size).")
+    if raw.get("format") == "cpm-tune":
+        layout, patterns = "native", ["*.safetensors"]
+    elif raw.get("model_type") == "cpmant":
+        layout, patterns = "hf", ["*.safetensors", "pytorch_model*.bin"]
+    else:
+        layout, patterns = "reference", ["*.pt", "*.bin"]
+    found = ([f for f in sorted(path.glob(pattern)) if f.is_file()] for pattern in patterns)
+    weights = next(filter(None, found), [])
+    if layout == "hf":
+        shard_index(path, weights)
+    if not weights:
+        raise UserError(f"{path}: no weights ({' or '.join(patterns)}) beside {file.name}.")
+    if layout == "reference" and len(weights) > 1:
+        names = ", ".join(p.name for p in weights)
+        raise UserError(
+            f"{path}: several checkpoints ({names}); keep the one to use in the folder."
+        )
+    config = CPMAntConfig.from_file(file)
+    trained = bool(raw.get("trained", True))
+    return BackboneFolder(path, layout, config, tuple(weights), vocabulary, trained)

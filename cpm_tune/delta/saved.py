@@ -1,0 +1,43 @@
+"""Reads a delta that is to be used again: a run's, one saved alone, or a LoRA of PEFT's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.common.paths import file_sha256
+from cpm_tune.delta.config import DeltaConfig
+from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
+from cpm_tune.delta.insert import WEIGHTS, check_owner, read_delta
+from cpm_tune.errors import UserError
+from cpm_tune.schema.record import FILE, RunRecord, finished_record
+
+
+def check_delta(run: Path, record: RunRecord) -> None:
+    """Raise UserError if a run's delta is not the one its record names."""
+
+    if file_sha256(run / WEIGHTS) != record.delta.sha256:
+        raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
+
+
+def read_saved(
+    folder: Path, model: CPMAnt, backbone_sha256: str
+) -> tuple[DeltaConfig, dict[str, Tensor]]:
+    """Read a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
+
+    `model`, which may be without values, is asked for the names of its modules. Raises UserError if
+    the delta belongs to another backbone, random weights among them.
+    """
+
+    if (folder / FILE).is_file():
+        record = finished_record(folder)
+        if record.spec.backbone.init == "random":
+            raise UserError(f"{folder}: this delta was trained on random weights, the control.")
+        check_owner(folder, record.spec.backbone.sha256, backbone_sha256, record.backbone.name)
+        if (folder / WEIGHTS).is_file():
+            check_delta(folder, record)
+    if (folder / PEFT_CONFIG).is_file():
+        return read_peft(folder, model)
+    return read_delta(folder, backbone_sha256)

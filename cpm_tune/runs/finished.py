@@ -1,0 +1,20 @@
+"""The finished run of a results folder, if it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cpm_tune.schema.record import FILE, RunRecord, read_record
+
+
+def finished(out: Path, run_id: str) -> RunRecord | None:
+    """The record of a finished run, or None."""
+    old = out / f"{run_id}.old"
+    if old.exists() and not (out / run_id).exists():  # killed while one replaced the other
+        os.replace(old, out / run_id)
+    path = out / run_id / FILE
+    if not path.is_file():
+        return None
+    record = read_record(path)
+    return record if record.status == "finished" else None
