@@ -25,8 +25,8 @@ from typing import Any
 
 import torch
 
+from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.embedded import FOLDER
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.layouts import shapes
 from cpm_tune.backbone.writers import Target, write_safetensors
@@ -105,12 +105,12 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
 
 def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> dict[str, Any]:
     """Score and write with a backbone; return what came out and how long it took."""
-    from cpm_tune.backbone.streamed import open_backbone
+    from cpm_tune.backbone.streamed import open_streamed
     from cpm_tune.decode import generate
     from cpm_tune.schema.spec import Decoding
 
     began = time.perf_counter()
-    model = open_backbone(open_folder(folder), dtype, limit=limit).eval()
+    model = open_streamed(open_folder(folder), dtype, limit=limit).eval()
     opened = time.perf_counter()
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(8, VOCABULARY, (2, 24), generator=generator)

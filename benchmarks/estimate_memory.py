@@ -37,8 +37,8 @@ def write_backbone(folder: Path, layers: int) -> None:
     """A random backbone; the embedded one's vocabulary, made as long as the published ones'."""
     import torch
 
+    from cpm_tune.backbone.bundled import FOLDER
     from cpm_tune.backbone.checkpoint import random_backbone, save_native
-    from cpm_tune.backbone.embedded import FOLDER
     from cpm_tune.backbone.folder import open_folder
 
     there = open_folder(FOLDER)

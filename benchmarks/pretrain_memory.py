@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cpm_tune.backbone.embedded import FOLDER
+from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.pretrain.vocabulary import gb2312_level_1
 
 TUNE = Path(__file__).resolve().parent.parent / "tune.py"

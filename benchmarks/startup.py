@@ -72,7 +72,7 @@ import time
 from pathlib import Path
 import numpy as np
 from cpm_tune.backbone.checkpoint import open_folder
-from cpm_tune.backbone.embedded import FOLDER
+from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at
 from cpm_tune.data.splits import find_splits

@@ -13,10 +13,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.backbone.embedded import NAME as EMBEDDED
-from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.bundled import NAME as EMBEDDED
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
-from cpm_tune.backbone.held import hold
+from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
@@ -103,7 +103,7 @@ class Backbone:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
 
         if self._model is None:
-            model = hold(
+            model = open_backbone(
                 self.folder,
                 DTYPES[self._precision],
                 random_seed=self._seed,

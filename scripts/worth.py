@@ -36,8 +36,8 @@ from probes import (
     write_probe,
 )
 
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
-from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer

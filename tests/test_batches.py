@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.data.batches import global_batches, total_steps
-from cpm_tune.data.store import Rows
+from cpm_tune.data.store import RowDataset
 from cpm_tune.schema.spec import Recipe
 from cpm_tune.tuning.lr_schedule import learning_rate
 
@@ -72,7 +72,7 @@ def test_an_epochs_order_does_not_depend_on_batch_size_or_number_of_epochs() -> 
 
 def test_rows_come_back_in_the_order_asked_for() -> None:
     rows = [{"id": str(i), "text": f"第{i}行", "target": i % 2} for i in range(6)]
-    assert Rows(Dataset.from_list(rows), ()).at((4, 0, 5)) == [rows[4], rows[0], rows[5]]
+    assert RowDataset(Dataset.from_list(rows), ()).at((4, 0, 5)) == [rows[4], rows[0], rows[5]]
 
 
 # --- the learning rate ---

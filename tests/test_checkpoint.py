@@ -25,7 +25,7 @@ from backbone_oracle import (
 )
 from safetensors.torch import load_file, save_file
 
-from cpm_tune.backbone import embedded
+from cpm_tune.backbone import bundled
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import open_folder
@@ -204,11 +204,11 @@ def test_a_fingerprint_changes_with_a_shard(oracle, tmp_path):
     assert open_folder(folder).sha256() != before
 
 
-# --- the embedded backbone and the names of presets ---
+# --- the bundled backbone and the names of presets ---
 
 
 def test_the_embedded_backbone_is_small_trained_and_fits_its_vocabulary():
-    folder = open_folder(embedded.resolve("cpm-ant-tiny"))
+    folder = open_folder(bundled.resolve("cpm-ant-tiny"))
     assert folder.trained
     assert len(folder.tokenizer()) == folder.config.vocab_size
     assert sum(path.stat().st_size for path in folder.path.iterdir()) < 16 * 2**20
@@ -218,8 +218,8 @@ def test_the_embedded_backbone_is_small_trained_and_fits_its_vocabulary():
 
 def test_a_preset_without_its_checkpoint_is_a_user_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = complaint("cpm-ant-10b", lambda: embedded.resolve("cpm-ant-10b"))
+    message = complaint("cpm-ant-10b", lambda: bundled.resolve("cpm-ant-10b"))
     assert "not shipped" in message
     (tmp_path / "cpm-ant-10b").mkdir()
     write_vocabulary(tmp_path / "cpm-ant-10b")
-    assert embedded.resolve("cpm-ant-10b").is_dir()  # a folder of that name wins
+    assert bundled.resolve("cpm-ant-10b").is_dir()  # a folder of that name wins

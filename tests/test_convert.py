@@ -32,10 +32,10 @@ from transformers import CpmAntForCausalLM
 
 from cpm_tune.backbone import convert as module
 from cpm_tune.backbone import layouts
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.convert import convert
-from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.folder import open_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")

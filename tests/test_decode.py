@@ -134,7 +134,7 @@ def test_log_probs_are_the_scores_of_training() -> None:
         targets = (Target(0, len(prefix) - 1 + i, t) for i, t in enumerate(hypothesis.ids))
         as_gold.append(replace(example, sequences=(sequence,), candidates=(tuple(targets),)))
     with torch.no_grad():
-        scores = candidate_scores(model, pack(as_gold, encoder), by_option=False)
+        scores = candidate_scores(model, pack(as_gold, encoder), scores_in_prompt=False)
     assert [h.log_prob for (h,) in made] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 
 

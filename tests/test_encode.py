@@ -208,7 +208,9 @@ def test_training_cuts_exactly_as_inference_does(
     whole, kept = encoder.encode(fields), encoder.encode(fields, train=True)
     assert kept.truncated == whole.truncated
     gold = whole.candidates[fields["target"]][0].sequence
-    assert kept.sequences == (whole.sequences if encoder.by_option else (whole.sequences[gold],))
+    assert kept.sequences == (
+        whole.sequences if encoder.scores_in_prompt else (whole.sequences[gold],)
+    )
 
 
 @pytest.mark.parametrize(

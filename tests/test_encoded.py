@@ -21,7 +21,7 @@ from cpm_tune.data.encoded import Use, encoded, encoded_at, keep_encoded
 from cpm_tune.data.example import Example
 from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.data.splits import find_splits, sample_folder
-from cpm_tune.data.store import Rows, read_split
+from cpm_tune.data.store import RowDataset, read_split
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task.registry import load_task
 
@@ -34,7 +34,7 @@ def _empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def read(name: str = "lcqmc", n: int | None = 20, folder: Path | None = None) -> Rows:
+def read(name: str = "lcqmc", n: int | None = 20, folder: Path | None = None) -> RowDataset:
     task = load_task(name)
     file = find_splits(task, folder or sample_folder(task), ("train",))["train"]
     return read_split(task, file, n).rows
@@ -56,7 +56,7 @@ def encoder_for(
     return Encoder(task, template, settings, config, tokenizer, answer_tokens)
 
 
-def plain(rows: Rows, encoder: Encoder, use: Use) -> list[Example]:
+def plain(rows: RowDataset, encoder: Encoder, use: Use) -> list[Example]:
     if use != "prefix":
         return [encoder.encode(row, train=use == "train") for row in rows]
     made = []
@@ -66,11 +66,11 @@ def plain(rows: Rows, encoder: Encoder, use: Use) -> list[Example]:
     return made
 
 
-def examples(rows: Rows, encoder: Encoder, use: Use = "train") -> list[Example]:
+def examples(rows: RowDataset, encoder: Encoder, use: Use = "train") -> list[Example]:
     return [example for _, example in encoded(rows, encoder, use)]
 
 
-def n_encoded(monkeypatch: pytest.MonkeyPatch, rows: Rows, encoder: Encoder) -> int:
+def n_encoded(monkeypatch: pytest.MonkeyPatch, rows: RowDataset, encoder: Encoder) -> int:
     """How many rows are encoded to get them all; what comes out has to be right."""
     wanted = plain(rows, encoder, "train")
     calls = []

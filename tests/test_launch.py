@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from cpm_tune.engine.launch import cause, launch
-from cpm_tune.engine.place import Place, place
 from cpm_tune.engine.process import work
+from cpm_tune.engine.rank import RankInfo, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 
 Failure = namedtuple("Failure", "exitcode timestamp pid message")  # of torch's ProcessFailure
@@ -54,21 +54,21 @@ def test_a_process_tells_its_mistake_to_the_launcher(
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, Place()),
-        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, Place()),
-        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(5, 8, 1)),
-        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, Place()),
+        ({}, RankInfo()),
+        ({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}, RankInfo()),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, RankInfo(5, 8, 1)),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}, RankInfo()),
         (
             {
                 **{"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"},
                 **{"MASTER_ADDR": "a", "MASTER_PORT": "1"},
             },
-            Place(3, 4, 1),
+            RankInfo(3, 4, 1),
         ),
     ],
 )
-def test_the_place_of_a_process(environment: dict[str, str], expected: Place) -> None:
-    assert place(environment) == expected
+def test_the_place_of_a_process(environment: dict[str, str], expected: RankInfo) -> None:
+    assert rank_info(environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_place_of_a_process(environment: dict[str, str], expected: Place) ->
 )
 def test_what_is_no_place(environment: dict[str, str], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        place(environment)
+        rank_info(environment)
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,12 @@ def giving_out(monkeypatch: pytest.MonkeyPatch, above: int) -> None:
 
     scores, backward, large = predict.candidate_scores, TorchEngine.backward, [False]
 
-    def candidate_scores(model: Any, batch: Any, by_option: bool) -> Any:
+    def candidate_scores(model: Any, batch: Any, scores_in_prompt: bool) -> Any:
         real = type(batch.ids) is torch.Tensor  # not where memory is estimated
         large[0] = real and len(batch.gold) > above
         if large[0] and not model.training:
             raise RuntimeError(SAID)
-        return scores(model, batch, by_option)
+        return scores(model, batch, scores_in_prompt)
 
     def backward_then(engine: Any, loss: Any) -> None:
         backward(engine, loss)

@@ -106,7 +106,7 @@ def scores_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
     """The score of each candidate: a logit, or the sum of logits less their log-sum-exp."""
     scores = []
     for targets in targets_alone(model, example, encoder):
-        if encoder.by_option:
+        if encoder.scores_in_prompt:
             ((logits, token),) = targets
             scores.append(logits[token])
         else:
@@ -117,7 +117,7 @@ def scores_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
 
 def loss_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
     """Cross-entropy of the right option, or summed over the tokens of the right answer."""
-    if encoder.by_option:
+    if encoder.scores_in_prompt:
         scores = scores_alone(model, example, encoder)
         return F.cross_entropy(scores[None], torch.tensor([example.gold]))
     (targets,) = targets_alone(model, example, encoder)
@@ -170,7 +170,7 @@ def test_scores_in_any_company_are_those_of_each_sequence_alone(
 ) -> None:
     batch = pack([encoder.encode(ROWS[row]) for row in order], encoder)
     with torch.no_grad():
-        table = option_table(candidate_scores(model, batch, encoder.by_option), batch)
+        table = option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
     expected = torch.stack([alone(encoder, row) for row in order])
     assert table.dtype == torch.float32
     torch.testing.assert_close(table, expected, rtol=0, atol=TOLERANCE)
@@ -183,7 +183,7 @@ def test_an_option_that_an_example_lacks_scores_minus_infinity(
     examples = [encoder.encode(row) for row in ROWS[1:4]]
     batch = pack([examples[0], without_last_option(examples[1]), examples[2]], encoder)
     with torch.no_grad():
-        table = option_table(candidate_scores(model, batch, encoder.by_option), batch)
+        table = option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
     expected = torch.stack([alone(encoder, row) for row in (1, 2, 3)])
     expected[1, -1] = float("-inf")
     torch.testing.assert_close(table, expected, rtol=0, atol=TOLERANCE)
@@ -197,7 +197,7 @@ def test_scores_of_a_bfloat16_model_are_fp32_and_near(
     for encoder in ENCODERS.values():
         batch = pack([encoder.encode(row) for row in ROWS], encoder)
         with torch.no_grad():
-            table = option_table(candidate_scores(half, batch, encoder.by_option), batch)
+            table = option_table(candidate_scores(half, batch, encoder.scores_in_prompt), batch)
         assert table.dtype == torch.float32
         expected = torch.stack([alone(encoder, row) for row in range(len(ROWS))])
         torch.testing.assert_close(table, expected, rtol=0, atol=0.3)
@@ -218,12 +218,12 @@ def test_the_loss_of_a_batch_is_the_sum_of_cross_entropies_alone(
     examples = training_examples(encoder)
     batch = pack(examples, encoder)
     with torch.no_grad():
-        ours = loss_sum(model, batch, encoder.by_option)
+        ours = loss_sum(model, batch, encoder.scores_in_prompt)
         expected = sum(loss_alone(model, example, encoder) for example in examples)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=TOLERANCE)
     tokens = [len(example.candidates[example.gold]) for example in examples]
-    assert loss_count(batch, encoder.by_option) == (
-        len(examples) if encoder.by_option else sum(tokens)
+    assert loss_count(batch, encoder.scores_in_prompt) == (
+        len(examples) if encoder.scores_in_prompt else sum(tokens)
     )
 
 
@@ -232,7 +232,7 @@ def test_an_option_that_an_example_lacks_has_no_part_in_its_loss(model: CPMAnt) 
     examples = [encoder.encode(row) for row in ROWS[1:4]]
     examples[1] = without_last_option(examples[1])
     with torch.no_grad():
-        ours = loss_sum(model, pack(examples, encoder), by_option=True)
+        ours = loss_sum(model, pack(examples, encoder), scores_in_prompt=True)
         expected = sum(loss_alone(model, example, encoder) for example in examples)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=TOLERANCE)
 
@@ -249,7 +249,7 @@ def test_gradients_of_a_packed_batch_are_those_of_its_examples_one_by_one(
             loss().backward()
         return {name: weight.grad.clone() for name, weight in model.named_parameters()}  # type: ignore[union-attr]
 
-    packed = gradients([lambda: loss_sum(model, pack(examples, encoder), encoder.by_option)])
+    packed = gradients([lambda: loss_sum(model, pack(examples, encoder), encoder.scores_in_prompt)])
     single = gradients([lambda e=e: loss_alone(model, e, encoder) for e in examples])  # type: ignore[misc]
     model.zero_grad(set_to_none=True)
     for name, gradient in single.items():

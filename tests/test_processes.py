@@ -244,7 +244,7 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
 
     def check(rank: int) -> None:
         engine = make_engine(how, "fp32")
-        found = dict(load_weights(folder, torch.float32, engine.lay_out).named_parameters())
+        found = dict(load_weights(folder, torch.float32, engine.materialise).named_parameters())
         assert found.keys() == whole.keys()
         assert sum(own(p).nbytes for p in found.values()) == expected_bytes
         for name, parameter in found.items():

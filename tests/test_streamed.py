@@ -18,7 +18,7 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.convert import convert
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.streamed import open_backbone
+from cpm_tune.backbone.streamed import open_streamed
 from cpm_tune.decode import generate
 from cpm_tune.delta.config import FullConfig, LoraConfig
 from cpm_tune.delta.insert import insert
@@ -48,7 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def least(folder: Path, dtype: torch.dtype) -> int:
     """The smallest limit, as the error says it."""
     with pytest.raises(UserError) as caught:
-        open_backbone(open_folder(folder), dtype, limit=1)
+        open_streamed(open_folder(folder), dtype, limit=1)
     return round(float(str(caught.value).partition("needs ")[2].partition("KB")[0]) * 1000)
 
 
@@ -84,7 +84,7 @@ def test_scores_and_texts_are_those_of_the_whole_backbone(folders, layout, dtype
     expected = outputs(whole)
     total, kinds = sum(p.nbytes for p in whole.parameters()), set()
     for limit in range(start, total, (total - start) // 5):  # odd and even numbers come and go
-        model = open_backbone(folder, dtype, limit=limit)
+        model = open_streamed(folder, dtype, limit=limit)
         assert model.streamed
         assert resident(model) <= limit
         kinds.add(resident(model))
@@ -92,14 +92,14 @@ def test_scores_and_texts_are_those_of_the_whole_backbone(folders, layout, dtype
         assert torch.equal(scores, expected[0])
         assert texts == expected[1]
     assert len(kinds) > 2
-    assert not open_backbone(folder, dtype, limit=2 * total).streamed
+    assert not open_streamed(folder, dtype, limit=2 * total).streamed
 
 
 @pytest.mark.parametrize("delta", [name for name in sorted(DELTAS) if name != "full"])
 def test_every_delta_works_in_it(folders, delta):
     folder, results = open_folder(folders["whole"]), []
     for limit in (None, least(folders["whole"], torch.float32)):
-        model = open_backbone(folder, torch.float32, limit=limit)
+        model = open_streamed(folder, torch.float32, limit=limit)
         inserted = insert(model, DELTAS[delta], SHA, 1)
         perturb(inserted)
         results.append(outputs(model, delta.startswith("soft_prompt")))
@@ -113,7 +113,7 @@ def test_every_delta_works_in_it(folders, delta):
 
 def test_what_would_change_its_weights_is_refused(folders):
     folder = open_folder(folders["whole"])
-    model = open_backbone(folder, torch.float32, limit=least(folder.path, torch.float32))
+    model = open_streamed(folder, torch.float32, limit=least(folder.path, torch.float32))
     assert "export" in complaint("", lambda: insert(model, FullConfig(), SHA, 1))
     delta = insert(model, LoraConfig(), SHA, 1)
     perturb(delta)
@@ -131,7 +131,7 @@ def test_weights_that_are_no_numbers_are_named_when_they_are_met(folders, tmp_pa
     folder = open_folder(tmp_path / "broken")
     ids, segment, _ = random_rows(5, 2, 9)
     with torch.inference_mode():
-        model = open_backbone(folder, torch.float32, limit=least(folder.path, torch.float32))
+        model = open_streamed(folder, torch.float32, limit=least(folder.path, torch.float32))
         for _ in range(2):  # and every time again
             said = complaint(folder.path, lambda: model(ids, segment))
             assert f"tensor {name} is not finite" in said

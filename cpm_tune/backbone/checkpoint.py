@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     import torch
 
 
-LayOut = Callable[["CPMAnt"], bool]  # gives a model without values memory, if it keeps parts
+Materialise = Callable[["CPMAnt"], bool]  # gives a model without values memory, if it keeps parts
 
 
 def load_weights(
-    folder: BackboneFolder, dtype: torch.dtype, lay_out: LayOut | None = None
+    folder: BackboneFolder, dtype: torch.dtype, materialise: Materialise | None = None
 ) -> CPMAnt:
     """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
 
-    Where `lay_out` is given and true, it has made the model's parameters, of which every process
+    If `materialise` is given and true, it has made the model's parameters, of which every process
     may hold a part: tensors are then read from the (memory-mapped) files one at a time and only
     that part is kept. Raises UserError with what is missing, unexpected or of another shape.
     """
     import torch
 
     model, state = _empty(folder.config, dtype), dict[str, torch.Tensor]()
-    laid_out = lay_out is not None and lay_out(model)
+    laid_out = materialise is not None and materialise(model)
     parts = dict(model.named_parameters()) if laid_out else {}
     for name, piece in pieces(folder).items():
         whole = folded(piece.values(), piece.divisor)
@@ -69,11 +69,11 @@ def _empty(config: CPMAntConfig, dtype: torch.dtype) -> CPMAnt:
 
 
 def random_backbone(
-    config: CPMAntConfig, seed: int, dtype: torch.dtype, lay_out: LayOut | None = None
+    config: CPMAntConfig, seed: int, dtype: torch.dtype, materialise: Materialise | None = None
 ) -> CPMAnt:
     """Return a backbone of that shape with random weights: the control for a trained one."""
     model = _empty(config, dtype)
-    if lay_out is None or not lay_out(model):
+    if materialise is None or not materialise(model):
         model.to_empty(device="cpu")
     return model.init_weights(seed)
 

@@ -28,7 +28,7 @@ from cpm_tune.backbone.layouts import (
     pieces,
     unfolded,
 )
-from cpm_tune.backbone.remainder import Remainder
+from cpm_tune.backbone.rounding_residual import Remainder
 from cpm_tune.backbone.writers import Target, write_pt, write_safetensors, write_shards
 from cpm_tune.common.folders import new_folder
 from cpm_tune.errors import UserError
@@ -50,7 +50,7 @@ def convert(
 
     Each tensor keeps its dtype unless one is given. `config`: the folder's with more sub-blocks
     masked, whose weights are left out. The vocabulary keeps its bytes. Where scaling changes within
-    a dtype, scaling.npz is added (`cpm_tune.backbone.remainder`), and the way back is exact.
+    a dtype, scaling.npz is added (`backbone/rounding_residual.py`), and the way back is exact.
 
     Raises UserError for files that do not fit or are broken, weights that are not finite in the
     dtype, sub-blocks that `to` cannot leave out, and an `out` that is there (without `overwrite`).

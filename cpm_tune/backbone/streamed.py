@@ -28,7 +28,7 @@ _ALIGNMENT = 64  # of a weight within a slot
 _LAYERS = "encoder.layers."
 
 
-def open_backbone(
+def open_streamed(
     folder: BackboneFolder,
     dtype: torch.dtype,
     *,

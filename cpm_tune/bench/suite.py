@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cpm_tune.backbone.embedded import NAME as EMBEDDED
+from cpm_tune.backbone.bundled import NAME as EMBEDDED
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe

@@ -122,7 +122,7 @@ def _options(task: Task, template: Template, row: Row) -> Sequence[str]:
 
 
 def _encoder(task: Task, template: Any, backbone: str | None, max_length: int | None) -> Any:
-    from cpm_tune.backbone.embedded import NAME, resolve
+    from cpm_tune.backbone.bundled import NAME, resolve
     from cpm_tune.backbone.folder import open_folder
     from cpm_tune.data.encode import Encoder
     from cpm_tune.planning.plan import encoding_of

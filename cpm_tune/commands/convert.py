@@ -31,8 +31,8 @@ def convert(argv: Sequence[str], prog: str) -> int:
     p.add_argument("--overwrite", action="store_true", help="replace a backbone folder at DST")
     args = p.parse_args(argv)
     most = parse_size(args.max_shard_size, "--max-shard-size")
+    from cpm_tune.backbone.bundled import resolve
     from cpm_tune.backbone.convert import convert as write
-    from cpm_tune.backbone.embedded import resolve
     from cpm_tune.backbone.folder import open_folder
     from cpm_tune.engine.device import DTYPES
 

@@ -126,7 +126,7 @@ def _cache() -> Check:
 
 
 def _backbone() -> Check:
-    from cpm_tune.backbone.embedded import NAME, resolve
+    from cpm_tune.backbone.bundled import NAME, resolve
     from cpm_tune.backbone.folder import open_folder
 
     folder = open_folder(resolve(NAME))

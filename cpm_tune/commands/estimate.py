@@ -113,8 +113,8 @@ def estimate(argv: Sequence[str], prog: str) -> int:
 def _shape(name: str) -> CPMAntConfig:
     from pathlib import Path
 
+    from cpm_tune.backbone.bundled import NAME, resolve
     from cpm_tune.backbone.config import PRESETS
-    from cpm_tune.backbone.embedded import NAME, resolve
     from cpm_tune.backbone.folder import open_folder
 
     if name in PRESETS and not Path(name).is_dir():

@@ -180,7 +180,7 @@ def _prepare(argv: Sequence[str], prog: str) -> int:
 
     judge = None
     if args.under:
-        from cpm_tune.backbone.embedded import resolve
+        from cpm_tune.backbone.bundled import resolve
         from cpm_tune.pretrain.evaluate import perplexity_under
 
         judge = perplexity_under(resolve(args.under))

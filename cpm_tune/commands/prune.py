@@ -51,10 +51,10 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     limit = None
     if args.memory_limit is not None:
         limit = parse_size(args.memory_limit, "--memory-limit")
+    from cpm_tune.backbone.bundled import resolve
     from cpm_tune.backbone.convert import check_free, check_whole, convert
-    from cpm_tune.backbone.embedded import resolve
     from cpm_tune.backbone.folder import open_folder
-    from cpm_tune.backbone.streamed import open_backbone
+    from cpm_tune.backbone.streamed import open_streamed
     from cpm_tune.engine.device import DTYPES, choose_device
     from cpm_tune.pretrain import prune as how
 
@@ -67,7 +67,7 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     sample = how.read_sample(args.text, folder.tokenizer(), folder.config, args.pieces, args.seed)
     dtype = DTYPES[args.precision]
     device = choose_device(args.device, -1)
-    model = open_backbone(folder, dtype, limit=limit, device=device).to(device).eval()
+    model = open_streamed(folder, dtype, limit=limit, device=device).to(device).eval()
     scores = how.importance(model, sample.measure)
     chosen = how.least(scores, keep)
     print("layer  attention        ffn  (growth of the loss without it; - is left out)")

@@ -195,7 +195,7 @@ def tune(argv: Sequence[str], prog: str) -> int:
         parser.error("--rendezvous is for several machines; add --nnodes N, or leave it out")
     start = None
     if args.nproc * args.nnodes > 1 and not args.dry_run:
-        from cpm_tune.engine.place import launched
+        from cpm_tune.engine.rank import launched
 
         if not launched():
             from cpm_tune.engine.launch import launch

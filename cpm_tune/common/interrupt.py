@@ -47,7 +47,7 @@ class Interrupts:
         return Interrupted(self._number or signal.SIGTERM, said)
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Signals are noted."""
         before, self._held = self._held, True
         try:

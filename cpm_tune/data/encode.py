@@ -13,7 +13,7 @@ from typing import Any
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.example import Example, Ids, Sequence, Target
-from cpm_tune.data.example_store import Store
+from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
@@ -57,20 +57,24 @@ class Encoder:
         Raises UserError where template or settings do not fit the vocabulary or the backbone.
         """
         self.template, self.encoding, self.tokenizer = template, encoding, tokenizer
-        self.answer, self.by_option = task.answer, template.by_option
+        self.answer, self.scores_in_prompt = task.answer, template.scores_in_prompt
         self.generates = isinstance(task.answer, Generate)
         self.answer_tokens = answer_tokens
         self.head = head(encoding, config, tokenizer)
         self.n_prompt = config.prompt_length
         self._soft, self._before_option = _placed(template, soft)
         own = task.answer.options if isinstance(task.answer, Options) else None
-        self._listed = own if soft is not None and soft.options and not self.by_option else None
+        self._listed = (
+            own if soft is not None and soft.options and not self.scores_in_prompt else None
+        )
         self._verbalised = {option: self._known(option, "option") for option in template.options}
-        yes = self._known(template.yes, "answer word") if self.by_option else (tokenizer.unk,)
+        yes = (
+            self._known(template.yes, "answer word") if self.scores_in_prompt else (tokenizer.unk,)
+        )
         if len(yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
         self._yes = yes[0]
-        self.stores: dict[tuple[str, str], Store] = {}  # what was encoded; see encoded.py
+        self.stores: dict[tuple[str, str], EncodedCache] = {}  # what was encoded; see encoded.py
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
         own = "" if not template.options else max(template.options, key=len)
@@ -96,7 +100,7 @@ class Encoder:
         """What decides, with a row, how it is encoded."""
         template = self.template
         return [
-            [template.name, template.version, template.sha256, self.by_option],
+            [template.name, template.version, template.sha256, self.scores_in_prompt],
             self.encoding.model_dump(mode="json"),
             [self.answer_tokens, self.n_prompt, self.head],
             [sorted(self._soft.items()), self._before_option, self._listed],
@@ -132,7 +136,7 @@ class Encoder:
                 options, gold = [options[i] for i in kept], kept.index(gold)
         elif target is not None:
             gold = int(target)
-            if train and not self.by_option:
+            if train and not self.scores_in_prompt:
                 options, gold = [options[gold]], 0
         sequences, candidates = self._candidates(before, options, after)
         return Example(str(row["id"]), sequences, candidates, gold, truncated)
@@ -141,7 +145,7 @@ class Encoder:
         self, before: Ids, options: list[Ids], after: Ids
     ) -> tuple[tuple[Sequence, ...], tuple[tuple[Target, ...], ...]]:
         start = len(before) - 1
-        if self.by_option:
+        if self.scores_in_prompt:
             sequences = tuple(
                 Sequence(ids := (*before, *option, *after), len(ids)) for option in options
             )
@@ -195,7 +199,7 @@ class Encoder:
         written = [
             self._verbalised.get(text)
             or tuple(encode(text[:cap]))
-            or (() if self.by_option else (self.tokenizer.unk,))
+            or (() if self.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
         return tuple(sides[0]), written, tuple(sides[1])

@@ -18,9 +18,9 @@ from cpm_tune.common.paths import PACKAGE, cache_dir, file_sha256
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.example import Example
 from cpm_tune.data.example import Sequence as Encoded
-from cpm_tune.data.example_store import Store
+from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.data.files import as_json
-from cpm_tune.data.store import Rows
+from cpm_tune.data.store import RowDataset
 from cpm_tune.task import Row
 
 Use = Literal["train", "score", "prefix"]
@@ -35,7 +35,7 @@ def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[R
     Use: "train" and "score" are `Encoder.encode` with and without `train`; "prefix" is
     `Encoder.prefix`, as an example of one sequence without candidates.
     """
-    if not isinstance(rows, Rows):
+    if not isinstance(rows, RowDataset):
         for row in rows:
             yield row, _encode(encoder, row, use)
         return
@@ -45,7 +45,9 @@ def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[R
         yield from zip(chunk, _examples(rows, numbers, encoder, use, chunk), strict=True)
 
 
-def encoded_at(rows: Rows, numbers: Sequence[int], encoder: Encoder, use: Use) -> list[Example]:
+def encoded_at(
+    rows: RowDataset, numbers: Sequence[int], encoder: Encoder, use: Use
+) -> list[Example]:
     """The examples of rows by number, in that order. Rows are read where there are none yet."""
     return _examples(rows, numbers, encoder, use, None)
 
@@ -64,7 +66,7 @@ def _encode(encoder: Encoder, row: Row, use: Use) -> Example:
 
 
 def _examples(
-    rows: Rows, numbers: Sequence[int], encoder: Encoder, use: Use, read: list[Row] | None
+    rows: RowDataset, numbers: Sequence[int], encoder: Encoder, use: Use, read: list[Row] | None
 ) -> list[Example]:
     if rows.source is None:
         own = rows.at(numbers) if read is None else read
@@ -72,7 +74,7 @@ def _examples(
     store = encoder.stores.get((rows.source.key, use))
     if store is None:
         path = cache_dir("encoded") / f"{_key(rows, encoder, use)}.bin"
-        store = encoder.stores[rows.source.key, use] = Store(path, rows.source.n)
+        store = encoder.stores[rows.source.key, use] = EncodedCache(path, rows.source.n)
     places = [rows.source.start + rows.source.step * number for number in numbers]
     known = {place: example for place in places if (example := store.get(place)) is not None}
     absent = [k for k, place in enumerate(places) if place not in known]
@@ -93,7 +95,7 @@ def _code() -> list[str]:
     return [version("jieba"), *(file_sha256(PACKAGE / name) for name in _CODE)]
 
 
-def _key(rows: Rows, encoder: Encoder, use: Use) -> str:
+def _key(rows: RowDataset, encoder: Encoder, use: Use) -> str:
     assert rows.source is not None
     said = [use, rows.source.key, rows.source.n, encoder.said(), _code()]
     return hashlib.sha256(as_json(said).encode()).hexdigest()

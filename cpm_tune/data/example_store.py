@@ -101,7 +101,7 @@ def _head(path: Path) -> bytes:
     return _FORMAT + path.stem.encode() + b"\n"
 
 
-class Store:
+class EncodedCache:
     """The examples of a split: in the file `path` if there is one, and those put since.
 
     Whatever the disk refuses, it is as if nothing was kept.

@@ -34,7 +34,7 @@ class Source:
     step: int = 1
 
 
-class Rows:
+class RowDataset:
     """Rows on disk, read when asked for. A list of dicts in all but memory."""
 
     def __init__(
@@ -66,20 +66,20 @@ class Rows:
         """The `target` of every row."""
         return list(self._dataset["target"])
 
-    def share(self, number: int, of: int) -> Rows:
+    def share(self, number: int, of: int) -> RowDataset:
         """Every `of`-th row, from row `number` on."""
         if of == 1:
             return self
         at = self.source
         if at is not None:
             at = replace(at, start=at.start + number * at.step, step=of * at.step)
-        return Rows(self._dataset.select(range(number, len(self), of)), self._structures, at)
+        return RowDataset(self._dataset.select(range(number, len(self), of)), self._structures, at)
 
-    def first(self, n: int | None) -> Rows:
+    def first(self, n: int | None) -> RowDataset:
         """The first `n` rows (None: all)."""
         if n is None or n >= len(self):
             return self
-        return Rows(self._dataset.select(range(n)), self._structures, self.source)
+        return RowDataset(self._dataset.select(range(n)), self._structures, self.source)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Split:
     """The rows of a split. `labelled` is False where answers are missing."""
 
     file: SplitFile
-    rows: Rows
+    rows: RowDataset
     n_skipped: int
     labelled: bool
 
@@ -114,7 +114,7 @@ def read_split(
             _store(task, file, limit, skip_bad_rows, stored, counted)
         try:
             dataset = Dataset.from_file(str(stored))
-            rows = Rows(dataset, _structures(task), Source(stored.stem, len(dataset)))
+            rows = RowDataset(dataset, _structures(task), Source(stored.stem, len(dataset)))
             about = json.loads(counted.read_text())
             return Split(file, rows, int(about["skipped"]), bool(about["labelled"]))
         except (OSError, ValueError, KeyError, TypeError):  # pyarrow.ArrowInvalid is a ValueError

@@ -27,23 +27,23 @@ class Engine(Protocol):
     """What training and scoring need of an engine.
 
     All processes of a run call the same methods in the same order. `main` is the process that
-    writes and reports; `may_skip`: a step whose gradients overflowed may be left out (fp16);
-    `halves`: a pass that runs out of memory is made again in smaller ones.
+    writes and reports; `has_loss_scaling`: a step with overflowing gradients is skipped (fp16);
+    `splits_on_oom`: a pass that runs out of memory is made again in smaller ones.
     """
 
     name: str
     device: torch.device
     rank: int
     world_size: int
-    halves: bool
+    splits_on_oom: bool
 
     @property
     def main(self) -> bool: ...
 
     @property
-    def may_skip(self) -> bool: ...
+    def has_loss_scaling(self) -> bool: ...
 
-    def lay_out(self, model: Any) -> bool:
+    def materialise(self, model: Any) -> bool:
         """Give a backbone without values (meta device) memory for what this process keeps of it;
         False, with nothing done, if that is all of it. `backbone.shards.fill` then fills it."""
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a global batch; every item belongs to exactly one process."""
 
-    def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
+    def join(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
         """Where processes may make different numbers of forward passes of `model`, each with its
         `backward` pass or all without.
 
@@ -124,5 +124,9 @@ def make_engine(execution: Execution, precision: str) -> Engine:
             offload=execution.offload,
         )
     return TorchEngine(
-        device, precision, own, checkpointing=execution.checkpointing, halves=execution.auto_batch
+        device,
+        precision,
+        own,
+        checkpointing=execution.checkpointing,
+        splits_on_oom=execution.auto_batch,
     )

@@ -27,8 +27,8 @@ from cpm_tune.backbone.spans import SpanBias
 from cpm_tune.common.door import load
 from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.engine.device import choose_device
-from cpm_tune.engine.place import Place
 from cpm_tune.engine.pytorch import join_group, sum_gradients, together
+from cpm_tune.engine.rank import RankInfo
 from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution
@@ -54,7 +54,7 @@ def make_bmtrain(execution: Execution, precision: str) -> BMTrainEngine:
     return BMTrainEngine(device, precision, own, execution)
 
 
-def _join(own: Place) -> None:
+def _join(own: RankInfo) -> None:
     """Let BMTrain join the group of processes that the environment describes."""
     import bmtrain
 
@@ -80,7 +80,7 @@ class BMTrainEngine(ShardedEngine):
     name = "bmtrain"
 
     def __init__(
-        self, device: torch.device, precision: str, own: Place, execution: Execution
+        self, device: torch.device, precision: str, own: RankInfo, execution: Execution
     ) -> None:
         import bmtrain
 
@@ -96,10 +96,10 @@ class BMTrainEngine(ShardedEngine):
         self._overflow = False
 
     @property
-    def may_skip(self) -> bool:
+    def has_loss_scaling(self) -> bool:
         return self._manager.loss_scale_enabled and self._manager.loss_scale > 1
 
-    def lay_out(self, model: Any) -> bool:
+    def materialise(self, model: Any) -> bool:
         layers = model.encoder.layers
         inside = {id(p) for p in layers.parameters()}
         for module in model.modules():

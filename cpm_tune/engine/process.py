@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpm_tune.common.interrupt import interruption
-from cpm_tune.engine.place import end_with_parent, place
+from cpm_tune.engine.rank import end_with_parent, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 
 
@@ -47,7 +47,7 @@ def begin() -> tuple[list[str], bool]:
     """The command line after the launcher's process id, with which this process ends; and whether
     this is the process that speaks."""
     end_with_parent(int(sys.argv[1]))
-    main = place(os.environ).rank == 0
+    main = rank_info(os.environ).rank == 0
     if not main:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     return sys.argv[2:], main

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.memory import set_malloc
-from cpm_tune.engine.place import Place, place
+from cpm_tune.engine.rank import RankInfo, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 
 T = TypeVar("T")
@@ -32,12 +32,12 @@ _WAIT = datetime.timedelta(hours=6)  # a rank may wait while another writes long
 _LOWEST_SCALE = 1.0
 
 
-def join_group(device: str) -> Place:
+def join_group(device: str) -> RankInfo:
     """Join the group of processes that the environment describes; return this one's place.
 
     Raises UserError if it cannot be joined.
     """
-    own = place(os.environ)
+    own = rank_info(os.environ)
     if own.world_size > 1 and not dist.is_initialized():
         cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         try:
@@ -84,14 +84,14 @@ class TorchEngine:
         self,
         device: torch.device,
         precision: str,
-        own: Place | None = None,
+        own: RankInfo | None = None,
         checkpointing: bool = False,
-        halves: bool = False,
+        splits_on_oom: bool = False,
     ) -> None:
-        own = own or Place()
+        own = own or RankInfo()
         self.device, self.precision = device, precision
         self.rank, self.world_size = own.rank, own.world_size
-        self.checkpointing, self.halves = checkpointing, halves
+        self.checkpointing, self.splits_on_oom = checkpointing, splits_on_oom
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @property
@@ -99,10 +99,10 @@ class TorchEngine:
         return self.rank == 0
 
     @property
-    def may_skip(self) -> bool:
+    def has_loss_scaling(self) -> bool:
         return self._scaler.is_enabled() and self._scaler.get_scale() > _LOWEST_SCALE
 
-    def lay_out(self, model: Any) -> bool:
+    def materialise(self, model: Any) -> bool:
         return False
 
     def prepare(self, model: Any) -> Any:
@@ -131,7 +131,7 @@ class TorchEngine:
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         return items[self.rank :: self.world_size]
 
-    def uneven(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
+    def join(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def optimizer(

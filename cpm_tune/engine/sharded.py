@@ -6,7 +6,7 @@ whole everywhere, because decoding and scoring use them outside of the forward p
 delta: a few megabytes, with gradients that `TorchEngine` sums once a step; it is inserted after the
 weights were divided, so that FSDP2 never sees it.
 
-A forward pass gathers one layer after the other, so all processes have to make it. `uneven` keeps
+A forward pass gathers one layer after the other, so all processes have to make it. `join` keeps
 them together where one has more to do than another.
 """
 
@@ -23,8 +23,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from cpm_tune.engine.place import Place
 from cpm_tune.engine.pytorch import TorchEngine
+from cpm_tune.engine.rank import RankInfo
 from cpm_tune.errors import UserError
 
 
@@ -35,7 +35,7 @@ class ShardedEngine(TorchEngine):
         self,
         device: torch.device,
         precision: str,
-        own: Place,
+        own: RankInfo,
         *,
         checkpointing: bool,
         offload: bool,
@@ -47,7 +47,7 @@ class ShardedEngine(TorchEngine):
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         self._mesh = init_device_mesh(device.type, (self.world_size,))
 
-    def lay_out(self, model: Any) -> bool:
+    def materialise(self, model: Any) -> bool:
         policy = OffloadPolicy()
         if self.offload:
             policy = CPUOffloadPolicy(pin_memory=self.device.type == "cuda")
@@ -85,7 +85,7 @@ class ShardedEngine(TorchEngine):
         return model
 
     @contextlib.contextmanager
-    def uneven(self, model: Any, *, backward: bool = False) -> Iterator[None]:
+    def join(self, model: Any, *, backward: bool = False) -> Iterator[None]:
         if self.world_size == 1:
             yield
             return

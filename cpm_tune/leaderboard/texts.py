@@ -150,7 +150,7 @@ def _set(task: Task, template: Template | None, rows: Sequence[Row]) -> dict[str
     """What the page is told of the rows; `slot` says what stands between `text` and `after`."""
     made: dict[str, Any] = {"rows": [_example(task, template, row) for row in rows]}
     if template is not None:
-        made["slot"] = "option" if template.by_option else "answer"
+        made["slot"] = "option" if template.scores_in_prompt else "answer"
     if isinstance(task.answer, Choice) and template is not None:
         made["labels"] = list(task.answer.labels)
         made["options"] = _options(template.options)

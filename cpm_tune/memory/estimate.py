@@ -161,7 +161,7 @@ def work_of(plan: Plan, nproc: int = 1, gpu: bool = False) -> Work:
     sequences, answer_tokens = 1, 2
     if spec.decoding is not None:
         answer_tokens = spec.decoding.max_new_tokens
-    elif plan.template.by_option:
+    elif plan.template.scores_in_prompt:
         most = answer.most if isinstance(answer, Options) else _DOCUMENTS
         sequences, answer_tokens = len(plan.template.options) or most, 0
     return Work(

@@ -166,7 +166,7 @@ def _measured(
             parameter.register_post_accumulate_grad_hook(meter.is_gradient)  # type: ignore[no-untyped-call]
         start = meter.reset()
         with torch.set_grad_enabled(bool(trained)), engine.autocast():
-            loss = loss_sum(model, packed, by_option=batch[2] == 0) / batch[0]
+            loss = loss_sum(model, packed, scores_in_prompt=batch[2] == 0) / batch[0]
         saved = meter.now - start
         if trained:
             loss.backward()  # type: ignore[no-untyped-call]

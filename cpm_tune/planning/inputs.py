@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cpm_tune.backbone.held import hold
+from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
@@ -85,14 +85,14 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     engines' backbones every process holds a part only."""
 
     spec = plan.spec
-    return hold(
+    return open_backbone(
         plan.folder,
         DTYPES[spec.precision],
         random_seed=spec.seed if spec.backbone.init == "random" else None,
         quantize=spec.backbone.quantize,
         limit=plan.execution.memory_bytes,
         device=engine.device,
-        lay_out=engine.lay_out,
+        materialise=engine.materialise,
     )
 
 
@@ -120,8 +120,8 @@ def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:
     the template shows none.
     """
     answer, template = plan.task.answer, plan.template
-    if template.by_option or not delta.option_token_num:
-        return int(template.by_option)
+    if template.scores_in_prompt or not delta.option_token_num:
+        return int(template.scores_in_prompt)
     if isinstance(answer, Options) and answer.options in template.fields:
         return answer.most
     raise UserError(

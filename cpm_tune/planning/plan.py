@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cpm_tune.backbone.embedded import NAME as EMBEDDED
-from cpm_tune.backbone.embedded import resolve
+from cpm_tune.backbone.bundled import NAME as EMBEDDED
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import read_json

@@ -190,7 +190,7 @@ def train(
 
     model.train()
     saved = judged = time.monotonic()
-    with Interrupts() as stop, stop.held():
+    with Interrupts() as stop, stop.deferred():
         while not (_done(settings, progress) or stop.requested):
             began = time.perf_counter()
             step = progress.step + 1

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
-from cpm_tune.backbone.embedded import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import new_folder

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.sizes import counted
-from cpm_tune.engine.place import launched
+from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan

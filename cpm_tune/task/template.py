@@ -63,14 +63,14 @@ class Template:
         return tuple(piece.value for piece in self.pieces if piece.kind == "field")
 
     @property
-    def by_option(self) -> bool:
+    def scores_in_prompt(self) -> bool:
         """Whether options are scored by the `yes` logit (else by what is written at the end)."""
         return any(piece.kind == "option" for piece in self.pieces)
 
     @property
     def sha256(self) -> str:
         """Fingerprint of everything that decides what the model sees and how it answers."""
-        yes = self.yes if self.by_option else ""
+        yes = self.yes if self.scores_in_prompt else ""
         said = "\x1f".join((self.text, yes, *self.options, "\x1e", *self.keep_end))
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -121,16 +121,16 @@ class Template:
         if not isinstance(self.options, tuple):
             raise TypeError(f"template '{self.name}': options must be a tuple of texts")
         if kind == "generate":
-            if self.by_option or self.options:
+            if self.scores_in_prompt or self.options:
                 raise ValueError(
                     f"template '{self.name}': a generated answer needs {{answer}} and no options"
                 )
         elif kind == "choice":
             if len(self.options) != n_options or len(set(self.options)) != n_options:
                 raise ValueError(f"template '{self.name}' needs {n_options} different options")
-        elif kind == "rank" and not self.by_option:
+        elif kind == "rank" and not self.scores_in_prompt:
             raise ValueError(f"template '{self.name}': documents are ranked by {{option}}")
-        elif self.by_option and self.options:
+        elif self.scores_in_prompt and self.options:
             raise ValueError(f"template '{self.name}': the row's own options stand for {{option}}")
         elif self.options and len(set(self.options)) < n_options:
             raise ValueError(f"template '{self.name}' needs {n_options} different options")

@@ -31,7 +31,7 @@ from cpm_tune.task import Choice, Generate, Rank, Row, Task
 _WRITTEN_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
 
-def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
+def candidate_scores(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
     """Return fp32 scores (candidates,).
 
     By option: the logit of the answer word. By verbaliser: the sum of its tokens' log-
@@ -44,7 +44,7 @@ def candidate_scores(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
         lengths=batch.lengths,
         targets=batch.target_index,
     )[0]
-    if by_option:
+    if scores_in_prompt:
         word = model.input_embedding(batch.target_token)
         scores = (at_targets.float() * word.float()).sum(-1)
     else:
@@ -59,21 +59,21 @@ def option_table(scores: Tensor, batch: Batch) -> Tensor:
     return table.masked_fill(batch.candidates < 0, float("-inf"))
 
 
-def loss_sum(model: CPMAnt, batch: Batch, by_option: bool) -> Tensor:
+def loss_sum(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
     """Return the summed loss of a batch, to be divided by `loss_count` over the global batch.
 
     By option: cross-entropy of the right option (the best document) among the options' logits, per
     example. Otherwise: cross-entropy over the vocabulary, per token of the right answer.
     """
-    scores = candidate_scores(model, batch, by_option)
-    if by_option:
+    scores = candidate_scores(model, batch, scores_in_prompt)
+    if scores_in_prompt:
         return F.cross_entropy(option_table(scores, batch), batch.gold, reduction="sum")
     return -scores.sum()
 
 
-def loss_count(batch: Batch, by_option: bool) -> int:
+def loss_count(batch: Batch, scores_in_prompt: bool) -> int:
     """How many terms `loss_sum` adds up."""
-    return len(batch.gold) if by_option else len(batch.target_token)
+    return len(batch.gold) if scores_in_prompt else len(batch.target_token)
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ def _scores(model: CPMAnt, group: list[Example], encoder: Encoder, engine: Engin
     try:
         batch = pack(group, encoder).to(engine.device)
         with torch.inference_mode(), engine.autocast():
-            return option_table(candidate_scores(model, batch, encoder.by_option), batch)
+            return option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
     except (RuntimeError, MemoryError) as error:
-        if not engine.halves or len(group) == 1 or not is_out_of_memory(error):
+        if not engine.splits_on_oom or len(group) == 1 or not is_out_of_memory(error):
             raise
         return None
 
@@ -241,7 +241,7 @@ def _generated(
                 micro_tokens=tokens,
             )
     except (RuntimeError, MemoryError) as error:
-        if not engine.halves or tokens <= 1 or not is_out_of_memory(error):
+        if not engine.splits_on_oom or tokens <= 1 or not is_out_of_memory(error):
             raise
         return None
 

@@ -122,7 +122,7 @@ def _predictions(plan: Plan, model: Any, inputs: Inputs, data: Split) -> list[Pr
         plan.execution.micro_tokens,
         plan.spec.decoding,
     )
-    with engine.uneven(model):
+    with engine.join(model):
         found = list(own)
     return engine.gather(found)
 
@@ -134,7 +134,7 @@ def _score(
     metric, engine = get_metric(name), inputs.engine
     if metric.prediction == "nll":  # what the backbone gives to the right text, not what it writes
         rows, tokens = data.rows.share(engine.rank, engine.world_size), plan.execution.micro_tokens
-        with engine.uneven(model):
+        with engine.join(model):
             own = list(answer_losses(model, rows, inputs.encoder, engine, tokens))
         losses = engine.gather(own)
         return metric.score(losses, [None] * len(losses)) if engine.main else None

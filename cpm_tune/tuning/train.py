@@ -21,7 +21,7 @@ from cpm_tune.data.batches import global_batches
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at, keep_encoded
 from cpm_tune.data.pack import Batch, micro_batches, pack
-from cpm_tune.data.store import Rows
+from cpm_tune.data.store import RowDataset
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine import Engine
 from cpm_tune.engine.device import is_out_of_memory
@@ -108,7 +108,7 @@ class Keeper(Protocol):
 def train(
     model: CPMAnt,
     delta: Delta,
-    rows: Rows,
+    rows: RowDataset,
     encoder: Encoder,
     engine: Engine,
     recipe: Recipe,
@@ -134,7 +134,7 @@ def train(
     state, asked = keep.restore(optimizer), False
     batches = global_batches(len(rows), recipe, seed, after=state.step)
     model.train()
-    with stop.held():
+    with stop.deferred():
         while True:
             if state.evaluation_due(recipe.eval_every, total):
                 keep.save(state, optimizer)
@@ -160,7 +160,9 @@ def train(
             examples = encoded_at(rows, engine.shard(batch.rows), encoder, "train")
             tokens = state.micro_tokens or micro_tokens
             packed = [pack(group, encoder) for group in micro_batches(examples, tokens)]
-            (count,) = engine.reduce_sums([sum(loss_count(b, encoder.by_option) for b in packed)])
+            (count,) = engine.reduce_sums(
+                [sum(loss_count(b, encoder.scores_in_prompt) for b in packed)]
+            )
             while (loss := _passes(model, packed, encoder, engine, count)) is None:
                 tokens = state.micro_tokens = tokens // 2
                 optimizer.zero_grad(set_to_none=True)
@@ -170,7 +172,7 @@ def train(
             loss, wanted, due = sums  # the clocks of processes may disagree
             grad_norm = engine.clip(optimizer, parameters, recipe.clip)
             finite = math.isfinite(loss) and math.isfinite(grad_norm)
-            if not finite and not engine.may_skip:
+            if not finite and not engine.has_loss_scaling:
                 ids = [str(example.id) for example in examples]
                 named = engine.broadcast(engine.gather(ids))
                 more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
@@ -203,16 +205,18 @@ def _passes(
     """Forward and backward passes of a step; return this process's part of the loss, or None where
     memory gave out and smaller passes may be tried: gradients are then anything."""
     loss = 0.0
-    with engine.uneven(model, backward=True):
+    with engine.join(model, backward=True):
         for micro in packed:
             try:
                 with engine.autocast():
-                    part = loss_sum(model, micro.to(engine.device), encoder.by_option) / count
+                    part = (
+                        loss_sum(model, micro.to(engine.device), encoder.scores_in_prompt) / count
+                    )
                 loss += float(part.detach())
                 engine.backward(part)
             except (RuntimeError, MemoryError) as error:
                 whole = all(len(micro.gold) == 1 for micro in packed)
-                if whole or not engine.halves or not is_out_of_memory(error):
+                if whole or not engine.splits_on_oom or not is_out_of_memory(error):
                     raise
                 return None
     return loss

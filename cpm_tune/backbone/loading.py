@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpm_tune.backbone.checkpoint import LayOut, load_weights, random_backbone
+from cpm_tune.backbone.checkpoint import Materialise, load_weights, random_backbone
 from cpm_tune.backbone.folder import BackboneFolder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.quantize import quantize_int8
-from cpm_tune.backbone.streamed import open_backbone
+from cpm_tune.backbone.streamed import open_streamed
 
 if TYPE_CHECKING:
     import torch
 
 
-def hold(
+def open_backbone(
     folder: BackboneFolder,
     dtype: torch.dtype,
     *,
@@ -22,19 +22,19 @@ def hold(
     quantize: str | None = None,
     limit: int | None = None,
     device: torch.device | str = "cpu",
-    lay_out: LayOut | None = None,
+    materialise: Materialise | None = None,
 ) -> CPMAnt:
     """Return a folder's backbone in `dtype`, or with `random_seed` random weights of its shape.
 
-    On the CPU; with at most `limit` bytes in memory at a time, see `open_backbone`. `quantize`
-    "int8": its linear weights in 8 bits. `lay_out`: see `load_weights`. What does not go together
-    is for the caller to refuse (`cpm_tune.planning.placement`).
+    On the CPU; with at most `limit` bytes in memory at a time, see `open_streamed`. `quantize`
+    "int8": its linear weights in 8 bits. `materialise`: see `load_weights`. The caller refuses what
+    does not go together (`cpm_tune.planning.placement`).
     """
 
     if random_seed is not None:
-        model = random_backbone(folder.config, random_seed, dtype, lay_out)
+        model = random_backbone(folder.config, random_seed, dtype, materialise)
     elif limit is not None:
-        model = open_backbone(folder, dtype, limit=limit, device=device)
+        model = open_streamed(folder, dtype, limit=limit, device=device)
     else:
-        model = load_weights(folder, dtype, lay_out)
+        model = load_weights(folder, dtype, materialise)
     return quantize_int8(model) if quantize else model

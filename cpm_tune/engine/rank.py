@@ -10,7 +10,7 @@ from cpm_tune.errors import UserError
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """`local_rank` counts the processes of this machine; -1 where there is one process only."""
 
     rank: int = 0
@@ -18,7 +18,7 @@ class Place:
     local_rank: int = -1
 
 
-def place(environment: Mapping[str, str]) -> Place:
+def rank_info(environment: Mapping[str, str]) -> RankInfo:
     """The place that torchrun's variables give; without them those of a step of `srun` with
     several tasks, if MASTER_ADDR and MASTER_PORT are set. Raises UserError for what is no place."""
 
@@ -37,16 +37,16 @@ def place(environment: Mapping[str, str]) -> Place:
                 f"the environment has RANK={rank} and WORLD_SIZE={world_size}, expected a rank "
                 f"from 0 to {world_size - 1} as torchrun sets it; unset both to run one process."
             )
-        return Place(rank, world_size, number("LOCAL_RANK", "0"))
+        return RankInfo(rank, world_size, number("LOCAL_RANK", "0"))
     tasks = number("SLURM_STEP_NUM_TASKS", "1")
     if tasks > 1 and "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
-        return Place(number("SLURM_PROCID", "0"), tasks, number("SLURM_LOCALID", "0"))
-    return Place()
+        return RankInfo(number("SLURM_PROCID", "0"), tasks, number("SLURM_LOCALID", "0"))
+    return RankInfo()
 
 
 def launched() -> bool:
     """Whether this process is one of several already."""
-    return place(os.environ).world_size > 1
+    return rank_info(os.environ).world_size > 1
 
 
 def end_with_parent(parent: int) -> None:
