@@ -26,10 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.runs.finished import finished
-from cpm_tune.schema.record import RunRecord, ScoreRecord, write_atomically
+from cpm_tune.schema.record import RunRecord, ScoreRecord
 from cpm_tune.task.registry import load_preset, load_task, preset_files
 
 TASKS = ("ccpm", "clozet", "wantwords")  # sample tasks that the embedded backbone can learn

@@ -41,7 +41,8 @@ from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.common.paths import read_json
+from cpm_tune.common.reading import read_json
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate
 from cpm_tune.pretrain.objective import (
@@ -52,7 +53,6 @@ from cpm_tune.pretrain.objective import (
     build_rows,
 )
 from cpm_tune.pretrain.store import Corpus, Split
-from cpm_tune.schema.record import write_atomically
 
 SHORTEST, WIDTH = 8, 256
 MEASURES = ("loss", "seen", "four", "form")

@@ -15,10 +15,10 @@ from backbone_oracle import random_hugging_face, rewrite_json, write_hugging_fac
 from conftest import CLI
 
 import cpm_tune as ct
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.runs.export import export_run
 from cpm_tune.runs.rerun import predict_run
-from cpm_tune.schema.record import write_atomically
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.paths import read_json
+from cpm_tune.common.reading import read_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 

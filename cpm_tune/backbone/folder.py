@@ -13,7 +13,8 @@ from pathlib import Path
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.common.paths import input_sha256, read_json
+from cpm_tune.common.paths import input_sha256
+from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
 
 _VOCABULARIES = ("vocab.txt", "ant.txt")

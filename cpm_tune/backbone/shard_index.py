@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpm_tune.common.paths import read_json
+from cpm_tune.common.reading import read_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 

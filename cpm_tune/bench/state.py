@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from cpm_tune.bench.cells import Cell
 from cpm_tune.common.folders import CHECKPOINT
-from cpm_tune.common.paths import read_json
+from cpm_tune.common.reading import read_json
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.runs.finished import finished
-from cpm_tune.schema.record import FILE, RunRecord, write_atomically
+from cpm_tune.schema.record import FILE, RunRecord
 
 NOTES = Path(".bench") / "failed"
 State = Literal["done", "failed", "unfinished", "new"]

@@ -11,22 +11,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cpm_tune.backbone.bundled import NAME as EMBEDDED
+from cpm_tune.common.faults import expected
+from cpm_tune.common.reading import read_mapping
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
 Control = Literal["zero-shot", "random-backbone"]
 CONTROLS: tuple[Control, ...] = ("zero-shot", "random-backbone")
-_KINDS = {  # what pydantic's kinds of faults mean
-    **{"too_short": "expected at least one", "string_too_short": "expected a name"},
-    **{"int_": "expected a whole number", "bool_": "expected true or false"},
-    **{"path_": "expected a path", "string_": "expected a text", "dict_": "expected a mapping"},
-    **{"model_": "expected a mapping", "tuple_": "expected a list", "list_": "expected a list"},
-}
 _MOST_SEEDS = 1000  # of a range: more is a slip
 _PARTS: Mapping[str, Any] = {
     "train": Recipe,
@@ -146,12 +141,15 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
     where = "bench"
     if path is not None:
         where = str(path)
-        values = {**_read(path), **values}
+        values = {**read_mapping(path, "--suite", "tasks: [ccpm]"), **values}
         said = options.get("set", {})
         if isinstance(values.get("cells"), list):
             values["cells"] = [_without(cell, said, options) for cell in values["cells"]]
         if path is not None and said:
-            values["set"] = {**_as_dict(_flat(_read(path).get("set"))), **said}
+            values["set"] = {
+                **_as_dict(_flat(read_mapping(path, "--suite", "tasks: [ccpm]").get("set"))),
+                **said,
+            }
             grid = _flat(values.get("grid"))
             if isinstance(grid, dict):
                 values["grid"] = {k: v for k, v in grid.items() if k not in said}
@@ -181,19 +179,6 @@ def _without(cell: Any, settings: Mapping[str, Any], options: Iterable[str]) -> 
     return kept
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"--suite {path}: there is no such file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"--suite {path}: not readable YAML or JSON ({said}).") from error
-    if not isinstance(values, dict):
-        raise UserError(f"--suite {path}: expected a mapping, such as `tasks: [ccpm]`.")
-    return {str(key): value for key, value in values.items()}
-
-
 def _sentences(
     error: ValidationError, path: Path | None, options: Mapping[str, Any]
 ) -> Iterable[str]:
@@ -218,19 +203,7 @@ def _sentences(
         else:
             axis = place.partition(".")[0]
             shown = f"--{axis.replace('_', '-')}" if axis in options else f"{where}: {place}"
-            yield f"{shown} is {fault['input']!r}: {_expected(fault)}."
-
-
-def _expected(fault: Mapping[str, Any]) -> str:
-    """What a value should have been."""
-    kind, about = str(fault["type"]), fault.get("ctx", {})
-    if kind == "greater_than_equal":
-        return f"expected a whole number from {about['ge']}"
-    if kind == "literal_error":
-        return f"expected {about['expected']}"
-    known = next((said for start, said in _KINDS.items() if kind.startswith(start)), None)
-    said = str(fault["msg"])
-    return known or said[0].lower() + said[1:]
+            yield f"{shown} is {fault['input']!r}, expected {expected(fault)}."
 
 
 def _unknown_settings(suite: Suite) -> Iterable[str]:

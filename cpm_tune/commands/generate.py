@@ -212,8 +212,8 @@ def _say_left_out(prompt: Prompt, unknown: Sequence[str]) -> None:
 def _put_out(args: argparse.Namespace, prompts: Sequence[Prompt], made: Sequence[Text]) -> None:
     """Print or write the texts."""
     from cpm_tune.common.sizes import counted
+    from cpm_tune.common.writing import write_atomically
     from cpm_tune.errors import UserError
-    from cpm_tune.schema.record import write_atomically
 
     if args.jsonl or (args.out is not None and args.out.suffix == ".jsonl"):
         lines = [json.dumps(_row(prompts[t.of], t), ensure_ascii=False) for t in made]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from cpm_tune.errors import UserError
 
@@ -32,14 +30,6 @@ def cache_dir(name: str) -> Path:
             "folder you may write."
         ) from error
     return folder
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file; OSError or ValueError for whatever is wrong with it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 
 FINGERPRINT = "fingerprint"
@@ -32,15 +32,10 @@ def write_state(path: Path, state: Mapping[str, Any], step: int, go_on: str) -> 
 
     Raises UserError saying why, that the last good one is still there, and how to `go_on`.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
     except (OSError, RuntimeError) as error:
-        part.unlink(missing_ok=True)
         kept = f"the last good one is kept in {path}" if path.is_file() else "there is none before"
         raise UserError(
             f"step {step}: the checkpoint could not be written ({str(error).splitlines()[0]}); "

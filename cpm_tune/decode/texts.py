@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.data.encode import head
 from cpm_tune.data.example import Ids
@@ -100,11 +101,7 @@ def decoding(num: int = 1, **given: Any) -> Decoding:
     try:
         return Decoding(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if first["loc"]:
-            message = f"{first['loc'][0]} is {first['input']!r}: {message[0].lower()}{message[1:]}"
-        raise UserError(f"{message}.") from error
+        raise UserError(f"{faults(error)[0]}.") from error
 
 
 def whole_number(value: object, name: str) -> int:

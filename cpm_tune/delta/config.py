@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from cpm_tune.common.faults import faults
 from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Frozen
@@ -284,9 +285,4 @@ def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:  # several keys together
-            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from error
-        key = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ").lower()
-        raise UserError(f"{where}: {key} is {first['input']!r}: {said}.") from error
+        raise UserError(f"{where}: {faults(error)[0]}.") from error

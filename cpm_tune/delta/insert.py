@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.door import load
 from cpm_tune.common.saved import write_tensors
+from cpm_tune.common.writing import replacing, write_atomically
 from cpm_tune.delta.config import (
     DeltaConfig,
     FullConfig,
@@ -92,12 +92,9 @@ class Delta:
             "backbone_sha256": self.backbone_sha256,
             "config": self.config.model_dump(mode="json"),
         }
-        part = folder / (WEIGHTS + ".part")
-        write_tensors(part, state or self.state(), {ABOUT: json.dumps(about, sort_keys=True)})
-        os.replace(part, folder / WEIGHTS)
-        part = folder / (CONFIG + ".part")
-        part.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(part, folder / CONFIG)
+        with replacing(folder / WEIGHTS) as part:
+            write_tensors(part, state or self.state(), {ABOUT: json.dumps(about, sort_keys=True)})
+        write_atomically(folder / CONFIG, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
 def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.checkpoint import is_finite
-from cpm_tune.common.paths import read_json
+from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard import tables
 from cpm_tune.leaderboard.aggregate import make_board
@@ -14,7 +15,6 @@ from cpm_tune.leaderboard.table import as_text, make_tables
 from cpm_tune.leaderboard.tables import quoted_text
 from cpm_tune.leaderboard.tables_latex import as_latex
 from cpm_tune.leaderboard.texts import Which, read_texts
-from cpm_tune.schema.record import write_atomically
 
 ENDINGS = {
     ".txt": "text",

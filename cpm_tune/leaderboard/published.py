@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cpm_tune.common.faults import faults
 from cpm_tune.common.paths import shipped
 from cpm_tune.errors import UserError
 
@@ -62,9 +63,7 @@ def read_published(folder: Path | None = None) -> dict[str, Published]:
         try:
             found[path.stem] = Published.model_validate_json(path.read_text(encoding="utf-8"))
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "file"
-            raise UserError(f"{path}: not published figures: {place}: {first['msg']}.") from error
+            raise UserError(f"{path}: not published figures: {faults(error)[0]}.") from error
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not readable ({error}).") from error
     return found

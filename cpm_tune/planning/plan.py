@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cpm_tune.backbone.bundled import NAME as EMBEDDED
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
+from cpm_tune.common.faults import faults
+from cpm_tune.common.reading import parse_yaml, read_mapping
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
@@ -95,21 +95,10 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
         if not sign or not key:
             raise UserError(f"--set {item}: expected key=value, such as train.lr=1e-3.")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {item}: the value is not valid YAML.") from error
-        settings[key.strip()] = _numbers(value)
+            settings[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise UserError(f"--set {item}: the value is not valid YAML ({error}).") from error
     return settings
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 wants a dot in 1e-3, ours does not, inside a list neither."""
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return value
 
 
 class ConfigFile(BaseModel):
@@ -136,15 +125,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises UserError for what is wrong with it.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"--config {path}: there is no such file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
-        raise UserError(f"--config {path}: not readable YAML or JSON ({said}).") from error
-    if not isinstance(values, dict):
-        raise UserError(f"--config {path}: expected a mapping of options to values.")
+    values = read_mapping(path, "--config", "task: lcqmc")
     values = {str(key).replace("-", "_"): value for key, value in values.items()}
     unknown = [key for key in values if key not in ConfigFile.model_fields]
     if unknown:
@@ -153,7 +134,7 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         config = ConfigFile.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"--config {path}: {_first(error, '')}") from error
+        raise UserError(f"--config {path}: {faults(error)[0]}.") from error
     found = config.model_dump(exclude_none=True)
     found["set"] = _flat(found.get("set", {}))
     return found
@@ -270,7 +251,7 @@ def make_plan(request: Request) -> Plan:
             precision=request.precision,
         )
     except ValidationError as error:
-        raise UserError(_first(error, "")) from error
+        raise UserError(f"{faults(error)[0]}.") from error
     return Plan(
         spec,
         execution,
@@ -352,7 +333,7 @@ def _settings(
     try:
         return model(**values)
     except ValidationError as error:
-        raise UserError(_first(error, f"{part}.")) from error
+        raise UserError("\n".join(f"{fault}." for fault in faults(error, f"{part}."))) from error
 
 
 _PARTS: Mapping[str, Any] = {
@@ -361,11 +342,3 @@ _PARTS: Mapping[str, Any] = {
     "decode": Decoding,
     "run": Execution,
 }
-
-
-def _first(error: ValidationError, prefix: str) -> str:
-    first = error.errors()[0]
-    if not first["loc"]:  # settings that do not go together
-        return prefix.rstrip(".") + ": " + first["msg"].removeprefix("Value error, ") + "."
-    key = prefix + ".".join(map(str, first["loc"]))
-    return f"{key} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}."

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.objective import OBJECTIVES, Rows
-from cpm_tune.schema.record import write_atomically
 
 
 class _Progress(Protocol):

@@ -22,6 +22,7 @@ import numpy as np
 
 from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
 from cpm_tune.common.interrupt import Interrupts
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
@@ -36,7 +37,6 @@ from cpm_tune.pretrain.store import (
     Corpus,
     SplitWriter,
 )
-from cpm_tune.schema.record import write_atomically
 
 DUPLICATE = "seen before"
 LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")

@@ -17,14 +17,14 @@ from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.common.paths import read_json
+from cpm_tune.common.reading import read_json
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.pretrain.folder import new_folder, old_folder
 from cpm_tune.pretrain.optimise import largest_rate
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.pretrain.train import Intervals, Settings, train
-from cpm_tune.schema.record import write_atomically
 
 FILE, CHECKPOINT = "run.json", "checkpoint.pt"
 

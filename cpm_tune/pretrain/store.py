@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.common.paths import file_sha256, read_json
+from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 

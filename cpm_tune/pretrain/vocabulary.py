@@ -10,10 +10,10 @@ from pathlib import Path
 
 from cpm_tune.backbone.tokenizer import SPECIALS
 from cpm_tune.common.segmenter import make_segmenter
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.filters import is_han
 from cpm_tune.pretrain.sources import Source, check_files, documents
-from cpm_tune.schema.record import write_atomically
 
 ANSWER_CHARACTERS = "是否正确[]“”：，。？！、矛盾相似相同不同"  # of CPM-Ant's and CPM-2's prompts
 PUNCTUATION = "，。、；：？！“”‘’「」『』（）《》〈〉【】〔〕…—～·￥％"

@@ -8,12 +8,13 @@ Schema that ships with the package.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from cpm_tune.common.faults import faults
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution, RunSpec, SystemSpec
 
@@ -212,27 +213,6 @@ def write_record(folder: Path, record: AnyRecord) -> None:
     write_atomically(folder / FILE, record.model_dump_json(indent=1) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its place, flush it to disk and rename it.
-
-    A link stays a link; a device or a pipe is written to and never replaced.
-    """
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8", newline="\n")
-        return
-    path = path.resolve()
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def read_record(path: Path) -> RunRecord:
     """Read and validate the run.json of a run of this package.
 
@@ -252,7 +232,7 @@ def read_any_record(path: Path) -> AnyRecord:
         raw = path.read_bytes()
         record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: not a valid run record: {_fault(error)}.") from error
+        raise UserError(f"{path}: not a valid run record: {faults(error)[0]}.") from error
     except OSError as error:
         raise UserError(f"{path}: not readable ({error.strerror}).") from error
     if record.spec.sha256 != record.spec_sha256:
@@ -265,21 +245,6 @@ def read_any_record(path: Path) -> AnyRecord:
     ):
         raise UserError(f"{path}: a finished run without its {split} {record.ranks_by}.")
     return record
-
-
-def _fault(error: ValidationError) -> str:
-    """The first fault of a record, in our words where pydantic's are about its own workings."""
-    first = error.errors()[0]
-    kind, place = first["type"], ".".join(map(str, first["loc"]))
-    if kind == "json_invalid":
-        return f"not whole JSON ({first['ctx']['error']})"
-    if kind in ("model_type", "dataclass_type") and not place:
-        return "the JSON is no object"
-    if kind == "missing":
-        return f"'{place}' is missing"
-    if place == "schema_version":
-        return f"schema_version is {first['input']!r}, expected {first['ctx']['expected']}"
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _is_system(raw: bytes) -> bool:

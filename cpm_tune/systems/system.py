@@ -12,17 +12,11 @@ from pydantic import ValidationError
 from cpm_tune.common.environment import package_versions
 from cpm_tune.common.folders import remove, run_folder, run_lock
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import data_folder
-from cpm_tune.schema.record import (
-    FILE,
-    SplitRecord,
-    SystemRecord,
-    read_any_record,
-    write_atomically,
-    write_record,
-)
+from cpm_tune.schema.record import FILE, SplitRecord, SystemRecord, read_any_record, write_record
 from cpm_tune.schema.spec import DataSpec, SystemSpec
 from cpm_tune.systems.predictions import (
     Predictions,

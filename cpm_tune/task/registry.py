@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.paths import read_json, shipped
+from cpm_tune.common.paths import shipped
+from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.spec import Decoding, Encoding, Recipe

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from cpm_tune.common.folders import remove
-from cpm_tune.schema.record import write_atomically
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.tracking.track import Tracking
 from cpm_tune.tuning.train import Evaluation, State, Step
 

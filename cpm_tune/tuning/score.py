@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.encoded import keep_encoded
 from cpm_tune.data.files import gold, parsed, records_with_rows
 from cpm_tune.data.store import Split
@@ -18,7 +19,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.metrics import Score, get_metric
 from cpm_tune.planning.inputs import Inputs
 from cpm_tune.planning.plan import Plan
-from cpm_tune.schema.record import ControlRecord, ScoreRecord, write_atomically
+from cpm_tune.schema.record import ControlRecord, ScoreRecord
 from cpm_tune.task import BadRow, Choice, Generate, Options, Rank, Row, Task
 from cpm_tune.tuning.predict import Prediction, answer_losses, predict
 

@@ -1,0 +1,128 @@
+"""Reads JSON and YAML that users give: the one place, bounded in size, depth, aliases and nodes.
+
+A file of 230 bytes whose aliases name each other can stand for gigabytes; such files, and whatever
+else makes a parser fail, are a ValueError with one short sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.errors import UserError
+
+MAX_BYTES = 64 * 2**20
+MAX_DEPTH = 50
+MAX_NODES = 100_000
+
+
+def read_json(path: Path) -> Any:
+    """Return the value of a JSON file; raise OSError or ValueError for what is wrong with it."""
+    return parse_json(_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text; raise ValueError for what is wrong with it."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def read_mapping(path: Path, option: str, example: str) -> dict[str, Any]:
+    """Return the mapping that a user's YAML or JSON file contains.
+
+    `option` is how the user named it (--config), `example` a line as it could be. Raises UserError.
+    """
+    try:
+        values = parse_yaml(_text(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{option} {path}: there is no such file.") from error
+    except OSError as error:
+        raise UserError(f"{option} {path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{option} {path}: not readable YAML or JSON ({error}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{option} {path}: expected a mapping, such as `{example}`.")
+    return {str(key): value for key, value in values.items()}
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML (or JSON) text; raise ValueError with one line for what is wrong.
+
+    YAML 1.1 as PyYAML's safe loader reads it, but numbers such as 1e-3 need no dot, and dates stay
+    text.
+    """
+    import yaml
+
+    loader = _loader()
+    try:
+        _check_size(yaml.parse(text, loader))
+        return yaml.load(text, loader)  # noqa: S506  a subclass of SafeLoader
+    except yaml.MarkedYAMLError as error:
+        where = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        raise ValueError(f"{error.problem}{where}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    except ValueError:
+        raise
+    except Exception as error:  # a tag's constructor may raise anything: !!int x, !!timestamp x
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+
+
+def _text(path: Path) -> str:
+    """The text of a file that is read whole; raise OSError or ValueError."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 text at byte {error.start:,}") from error
+
+
+def _check_size(events: Any) -> None:
+    """Raise ValueError if the document is too deep, or too large with its aliases written out."""
+    import yaml
+
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []  # anchors of the collections around, and sizes
+    size = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, size))
+            size += 1
+            if len(open_nodes) > MAX_DEPTH:
+                raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_nodes.pop()
+            if anchor is not None:
+                sizes[anchor] = size - before
+        elif isinstance(event, yaml.ScalarEvent):
+            size += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in open_nodes):
+                raise ValueError(f"the alias *{event.anchor} contains itself")
+            size += sizes.get(str(event.anchor), 1)
+        if size > MAX_NODES:
+            raise ValueError(f"more than {MAX_NODES:,} values, aliases written out")
+
+
+def _loader() -> Any:
+    """PyYAML's safe loader, with the numbers that people write and without dates."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {  # noqa: RUF012
+            first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader

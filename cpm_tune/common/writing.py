@@ -1,0 +1,37 @@
+"""Writes files that are whole or absent: written beside their place, flushed, renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of `path` on success and vanishes otherwise.
+
+    The file is flushed to disk before it is renamed.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    A link stays a link; a device or a pipe is written to and never replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        return
+    with replacing(path.resolve()) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
