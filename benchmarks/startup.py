@@ -71,7 +71,7 @@ def encoding(pairs: Path, n: int) -> None:
 import time
 from pathlib import Path
 import numpy as np
-from cpm_tune.backbone.checkpoint import open_folder
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at

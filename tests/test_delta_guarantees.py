@@ -201,7 +201,8 @@ import sys; from pathlib import Path
 sys.path.insert(0, "tests")
 import torch; torch.set_num_threads(1)
 from safetensors.torch import load_file
-from cpm_tune.backbone.checkpoint import load_weights, open_folder
+from cpm_tune.backbone.checkpoint import load_weights
+from cpm_tune.backbone.folder import open_folder
 from cpm_tune.delta.insert import load_delta
 from delta_table import DELTAS, DTYPES, forward
 folder = open_folder(Path(sys.argv[1]))

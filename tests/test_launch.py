@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cpm_tune.commands.cli import run
 from cpm_tune.engine.launch import cause, launch
 from cpm_tune.engine.process import work
 from cpm_tune.engine.rank import RankInfo, rank_info
@@ -46,7 +47,7 @@ def test_a_process_tells_its_mistake_to_the_launcher(
 ) -> None:
     file = tmp_path / "error.json"
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
-    assert work(["--task", "lcqcm"], main=False) == 2
+    assert work(["--task", "lcqcm"], False, run) == 2
     assert "lcqmc" in json.loads(file.read_text())["message"]["message"]
     assert capsys.readouterr() == ("", "")
 

@@ -113,14 +113,14 @@ def test_without_the_option_or_with_single_examples_the_run_ends_with_what_would
 def test_texts_are_written_in_smaller_batches(
     small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cpm_tune.decode as decode
+    import cpm_tune.tuning.predict as predict
 
     settings = {"decode.max_new_tokens": 3, "run.device": "cpu", "run.auto_batch": True}
     request = Request(
         "math23k", delta="none", limit=5, backbone=str(small_backbone), settings=settings
     )
     _, lines = outcome(make_plan(request), tmp_path / "a")
-    real, tried = decode.generate, []
+    real, tried = predict.generate, []
 
     def generate(*given: Any, micro_tokens: int, **named: Any) -> Any:
         tried.append(micro_tokens)
@@ -128,7 +128,7 @@ def test_texts_are_written_in_smaller_batches(
             raise RuntimeError(SAID)
         return real(*given, micro_tokens=micro_tokens, **named)
 
-    monkeypatch.setattr(decode, "generate", generate)
+    monkeypatch.setattr(predict, "generate", generate)
     assert outcome(make_plan(request), tmp_path / "b")[1] == lines
     assert tried[:3] == [8192, 4096, 2048]
 
