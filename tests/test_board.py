@@ -244,5 +244,5 @@ def test_a_task_without_a_task_file_is_named_and_stays_in() -> None:
 
 def test_a_faulty_published_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"schema_version": 1}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"x\.json: not published figures: source"):
+    with pytest.raises(UserError, match=r"x\.json: not published figures: 'source'"):
         read_published(tmp_path)
