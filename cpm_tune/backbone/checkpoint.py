@@ -15,6 +15,7 @@ from cpm_tune.backbone.folder import BackboneFolder
 from cpm_tune.backbone.layouts import folded, pieces
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shards import fill
+from cpm_tune.common.folders import new_folder
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.errors import UserError
 
@@ -81,26 +82,11 @@ def random_backbone(
 def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
     """Write a folder in our own layout: config.json, vocab.txt, model.safetensors (folded).
 
-    Written beside and renamed, so that the folder is either complete or absent. Raises UserError
-    if something is there already (but for an empty folder), or nothing can be written there.
+    The folder is either complete or absent. Raises UserError if something exists there already (but
+    for an empty folder), or nothing can be written there.
     """
-    import os
-    import tempfile
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        staged = Path(scratch) / "backbone"
-        staged.mkdir()
-        write_native(staged, model, vocabulary, trained=trained)
-        try:
-            os.replace(staged, path)
-        except OSError as error:
-            if not path.exists():
-                raise
-            raise UserError(f"{path}: is there already; give another folder.") from error
+    with new_folder(path, "") as part:
+        write_native(part, model, vocabulary, trained=trained)
 
 
 def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:

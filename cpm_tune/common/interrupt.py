@@ -13,6 +13,7 @@ from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAID = b"stopping after this step; once more stops at once, without saving\n"
+NOTHING_WRITTEN = "nothing was written; repeat the command to start again"
 _ONE_PRESS = 1.0  # seconds: a launcher passes on the signal that the terminal sent us already
 
 
@@ -30,11 +31,12 @@ class Interrupts:
     The first signal while held sets `requested`, and the code that holds is to save and raise
     `interrupted()`; a second one raises at once. Signals that the process ignores stay ignored (a
     shell's background jobs ignore Ctrl-C). Outside of the main thread, where Python allows no
-    handlers, it does nothing.
+    handlers, it does nothing. `message`: what `Interrupted` says where the signal raises it.
     """
 
-    def __init__(self, speak: bool = True) -> None:
-        self._speak, self._number, self._at, self._held = speak, 0, 0.0, False
+    def __init__(self, speak: bool = True, message: str = "") -> None:
+        self._speak, self._message = speak, message
+        self._number, self._at, self._held = 0, 0.0, False
         self._before: dict[int, Any] = {}
 
     @property
@@ -61,7 +63,7 @@ class Interrupts:
         before, self._held = self._held, False
         try:
             if self.requested:
-                raise self.interrupted()
+                raise self.interrupted(self._message)
             yield
         finally:
             self._held = before
@@ -69,13 +71,13 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self._held:
-            raise Interrupted(number)
+            raise Interrupted(number, self._message)
         if not self.requested:
             self._number, self._at = number, now
             if self._speak:
                 os.write(2, _SAID)  # print is not safe in a handler
         elif now - self._at > _ONE_PRESS:
-            raise Interrupted(number)
+            raise Interrupted(number, self._message)
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
