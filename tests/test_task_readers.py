@@ -17,8 +17,8 @@ from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.task import BadRow, Generate, Row, Task
+from cpm_tune.task.answers import parsed
 from cpm_tune.task.registry import load_task, load_tasks
-from cpm_tune.tuning.predict import parsed
 
 TASKS = {task.name: task for task in load_tasks()}
 PARSING = [name for name, task in TASKS.items() if getattr(task.answer, "parse", None)]
