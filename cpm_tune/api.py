@@ -18,6 +18,7 @@ from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
@@ -32,7 +33,7 @@ from cpm_tune.planning.plan import Request
 from cpm_tune.runs.export import export_run
 from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
 from cpm_tune.runs.session import tune as carry_out
-from cpm_tune.schema.record import FILE, RunRecord, ScoreRecord, finished_record
+from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task.registry import load_preset
 
@@ -142,7 +143,7 @@ class Backbone:
         place = Path(folder)
         if not place.is_dir():
             raise UserError(f"{place}: there is no such folder; give a run's, or a delta's.")
-        record = finished_record(place) if (place / FILE).is_file() else None
+        record = finished_record(place) if (place / RECORD).is_file() else None
         self.delta = self._exchange(*read_saved(place, like(self.model), self.folder.sha256()))
         self._engine.prepare(self.model.eval()).requires_grad_(False)
         self._encoding = record.spec.encoding if record is not None else None

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cpm_tune.data.splits import sample_folder
 from cpm_tune.task.registry import load_task
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md"]
-PAGES = [*READMES, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [*READMES, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 LIMIT = '"lora", limit=12, settings'
 SMALL = ["--limit", "12", "--set", "train.max_steps=2", "--set", "train.eval_every=2"]
 
@@ -23,7 +24,7 @@ SMALL = ["--limit", "12", "--set", "train.max_steps=2", "--set", "train.eval_eve
 def blocks(page: Path, language: str) -> list[str]:
     text = page.read_text(encoding="utf-8")
     fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return [code for said, code in fenced if said == language]
+    return [code for name, code in fenced if name == language]
 
 
 def commands(page: Path) -> list[str]:
@@ -38,12 +39,12 @@ def tune_commands() -> list[str]:
     from cpm_tune.commands.tune import EXAMPLES
     from cpm_tune.task.registry import load_preset, preset_files
 
-    found = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
-    helped = EXAMPLES + "\n" + generate.EXAMPLES.format(prog="tune.py")
-    lines = [line.strip() for line in helped.splitlines()]
-    found += [f"python {line}" for line in lines if line.startswith("tune.py")]
-    found += [str(load_preset(name)["about"]["run"]) for name in preset_files()]
-    return sorted(set(found))
+    shown = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
+    examples = EXAMPLES + "\n" + generate.EXAMPLES.format(prog="tune.py")
+    lines = [line.strip() for line in examples.splitlines()]
+    shown += [f"python {line}" for line in lines if line.startswith("tune.py")]
+    shown += [str(load_preset(name)["about"]["run"]) for name in preset_files()]
+    return sorted(set(shown))
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +95,9 @@ def test_every_tune_command_of_the_docs_runs(
     if "leaderboard" in words or "rescore" in words:
         (workplace / "results").mkdir(exist_ok=True)
     monkeypatch.chdir(workplace)
-    code, said, error = cli(*words[2:])
+    code, output, error = cli(*words[2:])
     assert code == 0, error
-    assert said.strip()
+    assert output.strip()
 
 
 def test_the_python_examples_run(tmp_path: Path) -> None:
@@ -140,17 +141,40 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
             assert (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
-def test_the_map_names_what_is_there(page: Path) -> None:
+def map_of(page: Path) -> tuple[list[str], dict[str, int]]:
+    """The names of the repository's root in a README's map, and the package's with their layer."""
     (plan,) = [b for b in blocks(page, "") if "cpm_tune/" in b]
-    for module in (REPOSITORY / "cpm_tune").glob("*.py"):
-        if not module.name.startswith("__"):
-            assert module.name in plan, module.name
-    for folder in (REPOSITORY / "cpm_tune").iterdir():
-        if folder.is_dir() and (folder / "__init__.py").exists():
-            assert f"{folder.name}/" in plan, folder.name
-    for name in re.findall(r"(\w+\.py)", plan):
-        assert (REPOSITORY / name).exists() or (REPOSITORY / "cpm_tune" / name).exists(), name
+    root = re.findall(r"^(\S+)", plan, re.MULTILINE)
+    rooms = re.findall(r"^  (\S+) +(\d+) +\S", plan, re.MULTILINE)
+    assert len(root) + len(rooms) == len(plan.splitlines())
+    return root, {name: int(layer) for name, layer in rooms}
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_the_map_is_the_tree_of_rooms(page: Path) -> None:
+    root, rooms = map_of(page)
+    package = REPOSITORY / "cpm_tune"
+    inner = {f"{f.parent.name}/" for f in package.glob("*/__init__.py")}
+    assert set(rooms) == inner | {f.name for f in package.glob("*.py")}
+    folders = {f.name: f for f in REPOSITORY.iterdir() if f.is_dir() and f.name[0] != "."}
+    assert set(root) <= {"tune.py"} | {f"{name}/" for name in folders}
+    code = {f"{name}/" for name, folder in folders.items() if any(folder.glob("*.py"))}
+    assert set(root) >= code | {"tune.py", "docs/", "suites/", "delta_configs/", "results/"}
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_the_map_has_the_layers_that_import_linter_checks(page: Path) -> None:
+    """A room that may import another has a smaller number."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = (c["layers"] for c in contracts if c["type"] == "layers")
+    _, rooms = map_of(page)
+    assert {re.sub(r"/$|\.py$", "", name): layer for name, layer in rooms.items() if layer} == {
+        room.strip(): number
+        for number, layer in enumerate(layers, start=1)
+        for room in layer.split("|")
+    }
+    assert list(rooms.values()) == sorted(rooms.values())
 
 
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:

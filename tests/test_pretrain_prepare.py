@@ -307,7 +307,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(
 def test_a_vocabulary_is_never_written_over_a_file(tmp_path, jsonl, cli):
     path = jsonl("a", [random_text(1)])
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path)
-    assert (code, "already exists" in error, error.count("\n")) == (2, True, 1)
+    assert (code, "is there already" in error, error.count("\n")) == (2, True, 1)
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path / "v.txt")
     assert (code, "cannot be written" in error, error.count("\n")) == (2, True, 1)
     assert cli("pretrain", "vocab", path, "--size", 4000, "--out", tmp_path / "x/v.txt")[0] == 0

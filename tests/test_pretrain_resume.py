@@ -239,7 +239,7 @@ def test_a_signal_from_outside_saves_and_the_run_goes_on(corpus, tmp_path, cli, 
     child.send_signal(number)
     _, error = child.communicate(timeout=60)
     assert child.returncode == 128 + number
-    assert error.splitlines()[-1].endswith("resume with --resume.")
+    assert error.splitlines()[-1].endswith("go on with --resume.")
     assert "Traceback" not in error
     step = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["step"]
     load_weights(open_folder(out / "backbone"), torch.float32)

@@ -10,7 +10,16 @@ import pytest
 
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import SCHEMA, RunRecord, json_schema, read_record, write_record
-from cpm_tune.schema.spec import BackboneSpec, DataSpec, Encoding, Execution, Recipe, RunSpec
+from cpm_tune.schema.spec import (
+    BackboneSpec,
+    DataSpec,
+    Encoding,
+    Execution,
+    Recipe,
+    RunSpec,
+    flattened,
+)
+from cpm_tune.schema.walk import iter_records
 
 SHA = "a" * 64
 
@@ -67,6 +76,33 @@ def test_a_record_survives_writing_and_reading(tmp_path: Path) -> None:
     write_record(tmp_path, record())
     assert read_record(tmp_path / "run.json") == record()
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_results_folder_is_walked_once_and_what_is_skipped_is_reported(tmp_path: Path) -> None:
+    finished, running = record(), record(of=spec(seed=2), status="running")
+    for name, of in {"a": finished, "b": running, "c.partial": finished, "d.old": finished}.items():
+        (tmp_path / "deeper" / name).mkdir(parents=True)
+        write_record(tmp_path / "deeper" / name, of)
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "run.json").write_text("{}")
+    skipped: list[str] = []
+    assert list(iter_records(tmp_path, skipped)) == [(tmp_path / "deeper" / "a", finished)]
+    assert len(skipped) == 1
+    assert "e/run.json" in skipped[0]
+    names = [path.name for path, _ in iter_records(tmp_path, [], finished=False)]
+    assert names == ["a", "b", "c.partial", "d.old"]
+    with pytest.raises(UserError, match="no such results folder"):
+        next(iter_records(tmp_path / "absent", []))
+
+
+def test_a_spec_is_flattened_by_dotted_keys() -> None:
+    flat = flattened(spec())
+    assert flat["task"] == "lcqmc"
+    assert flat["metrics"] == ["accuracy"]
+    assert flat["delta.lora_r"] == 8
+    assert flat["recipe.max_steps"] is None
+    assert flat["decoding"] is None
+    assert "backbone.quantize" not in flat
 
 
 def test_the_shipped_schema_is_that_of_the_code_and_accepts_a_record() -> None:

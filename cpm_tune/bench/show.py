@@ -14,9 +14,9 @@ from typing import Any
 from cpm_tune.bench.cells import Cell
 from cpm_tune.bench.schedule import Ending
 from cpm_tune.bench.state import History, Standing
+from cpm_tune.common.folders import LOG, partial_folder
 from cpm_tune.schema.record import RunRecord
 
-_LOG = "log.jsonl"
 _TAIL = 4096  # bytes of a log that hold its last entries
 
 
@@ -214,7 +214,7 @@ def progress(out: Path, cell: Cell) -> tuple[str, str]:
     """The last step and the last dev score in the log of a running cell, as texts."""
     step = dev = ""
     try:
-        with (out / f"{cell.run_id}.partial" / _LOG).open("rb") as file:
+        with (partial_folder(out, cell.run_id) / LOG).open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL))
             lines = file.read().decode("utf-8", "replace").splitlines()

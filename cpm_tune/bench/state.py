@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpm_tune.bench.cells import Cell
-from cpm_tune.common.folders import CHECKPOINT
+from cpm_tune.common.folders import CHECKPOINT, RECORD, partial_folder
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.runs.finished import finished
-from cpm_tune.schema.record import FILE, RunRecord
+from cpm_tune.schema.record import RunRecord
 
 NOTES = Path(".bench") / "failed"
 State = Literal["done", "failed", "unfinished", "new"]
@@ -58,10 +58,10 @@ def state_of(out: Path, cell: Cell) -> tuple[State, RunRecord | None]:
         return "done", record
     if (out / NOTES / f"{cell.run_id}.json").is_file():
         return "failed", None
-    partial = out / f"{cell.run_id}.partial"
+    partial = partial_folder(out, cell.run_id)
     if not partial.is_dir():
         return "new", None
-    said = _json(partial / FILE)
+    said = _json(partial / RECORD)
     stopped = (partial / CHECKPOINT).is_file() or said.get("error") == "interrupted"
     return ("failed" if said.get("status") == "failed" and not stopped else "unfinished"), None
 
@@ -79,7 +79,7 @@ class History:
 
     def __init__(self, out: Path) -> None:
         self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
-        for path in out.glob(f"*/{FILE}"):
+        for path in out.glob(f"*/{RECORD}"):
             record = _json(path)
             try:
                 task, delta = record["spec"]["task"], record["delta"]["name"]

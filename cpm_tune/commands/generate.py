@@ -189,11 +189,11 @@ def _prompts(p: Parser, args: argparse.Namespace) -> list[Prompt]:
 def _backbone(args: argparse.Namespace) -> Backbone:
     """The backbone asked for with its delta; a run's own, unless another place is named."""
     from cpm_tune.api import load_backbone, load_run
-    from cpm_tune.schema.record import FILE
+    from cpm_tune.common.folders import RECORD
 
     names = ("precision", "device", "memory_limit", "quantize")
     where: dict[str, Any] = {name: getattr(args, name) for name in names}
-    if args.delta_from is not None and (args.delta_from / FILE).is_file():
+    if args.delta_from is not None and (args.delta_from / RECORD).is_file():
         return load_run(args.delta_from).backbone(args.backbone, **where)
     backbone = load_backbone(args.backbone or "cpm-ant-tiny", **where)
     if args.delta_from is not None:

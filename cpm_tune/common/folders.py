@@ -1,4 +1,4 @@
-"""A run's folder and lock, and folders that are complete or absent.
+"""A run's folder: the names of its files, its lock, and how it is written and renamed.
 
 A run is written to `RUN_ID.partial` and renamed at its end, so that a finished folder is always
 complete and a later run never modifies a finished one.
@@ -18,8 +18,27 @@ from pathlib import Path
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.errors import UserError
 
+RECORD = "run.json"
+DELTA, DELTA_CONFIG = "delta.safetensors", "delta.json"
+LOG, EVENTS = "log.jsonl", "tensorboard"
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
+PARTIAL, OLD = ".partial", ".old"  # endings of a folder in the making, and of one being replaced
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+def predictions_file(split: str) -> str:
+    """The name of a split's predictions in a run's folder."""
+    return f"predictions.{split}.jsonl"
+
+
+def partial_folder(out: Path, run_id: str) -> Path:
+    """Where a run is made until it is complete."""
+    return out / (run_id + PARTIAL)
+
+
+def is_complete(run: Path) -> bool:
+    """Whether a run's folder has its final name: it is neither being made nor being replaced."""
+    return not run.name.endswith((PARTIAL, OLD))
 
 
 @contextlib.contextmanager
@@ -67,7 +86,7 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
         raise UserError(f"{option}{place} already exists; choose another path or remove it.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(".partial", f"{place.name}.", place.parent))
+        part = Path(tempfile.mkdtemp(PARTIAL, f"{place.name}.", place.parent))
     except OSError as error:
         raise UserError(f"{option}{place}: cannot be written ({error.strerror}).") from error
     try:
@@ -75,7 +94,7 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
         with Interrupts():  # on SIGTERM, too, the partial folder is removed
             yield part
         if place.exists():
-            old = part.with_suffix(".old")
+            old = part.with_suffix(OLD)
             os.replace(place, old)
             os.replace(part, place)
             remove(old)
@@ -93,7 +112,7 @@ def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
     It is empty unless `keep`: then its files stay, to resume from. On an exception the partial
     folder stays, for its record, log and checkpoint.
     """
-    partial = out / f"{run_id}.partial"
+    partial = partial_folder(out, run_id)
     if not keep:
         remove(partial)
     partial.mkdir(exist_ok=True)
@@ -103,7 +122,7 @@ def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
 
 def complete(out: Path, run_id: str) -> None:
     """Rename a complete `RUN_ID.partial` to `RUN_ID`; an older run goes once that is done."""
-    final, partial, old = (out / f"{run_id}{ending}" for ending in ("", ".partial", ".old"))
+    final, partial, old = (out / (run_id + ending) for ending in ("", PARTIAL, OLD))
     if final.exists():
         remove(old)
         os.replace(final, old)

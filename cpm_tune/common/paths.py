@@ -26,8 +26,8 @@ def cache_dir(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"the cache folder {folder} cannot be created ({error.strerror}); set XDG_CACHE_HOME to "
-            "a folder you may write."
+            f"the cache folder {folder} cannot be created ({error.strerror}); set XDG_CACHE_HOME "
+            "to a folder you may write."
         ) from error
     return folder
 

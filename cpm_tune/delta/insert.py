@@ -20,6 +20,7 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.door import load
+from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.common.writing import replacing, write_atomically
 from cpm_tune.delta.config import (
@@ -32,7 +33,6 @@ from cpm_tune.delta.config import (
 from cpm_tune.delta.stored import ABOUT, read_about, read_stored
 from cpm_tune.errors import UserError
 
-WEIGHTS, CONFIG = "delta.safetensors", "delta.json"
 _CARRIES = "_carries_delta"
 
 
@@ -92,27 +92,27 @@ class Delta:
             "backbone_sha256": self.backbone_sha256,
             "config": self.config.model_dump(mode="json"),
         }
-        with replacing(folder / WEIGHTS) as part:
+        with replacing(folder / DELTA) as part:
             write_tensors(part, state or self.state(), {ABOUT: json.dumps(about, sort_keys=True)})
-        write_atomically(folder / CONFIG, json.dumps(about, indent=1, sort_keys=True) + "\n")
+        write_atomically(folder / DELTA_CONFIG, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
 def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
     """A saved delta's config and tensors; raise UserError if it belongs to another backbone."""
-    about, state = read_stored(folder / CONFIG, folder / WEIGHTS, ("backbone_sha256", "config"))
+    about, state = read_stored(folder / DELTA_CONFIG, folder / DELTA, ("backbone_sha256", "config"))
     owner, config = about["backbone_sha256"], about["config"]
     if not isinstance(owner, str) or not isinstance(config, dict):
         raise UserError(
-            f"{folder / CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; expected a "
-            "text and an object."
+            f"{folder / DELTA_CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; "
+            "expected a text and an object."
         )
-    written = read_about(folder / WEIGHTS)
+    written = read_about(folder / DELTA)
     if written is not None and written != about:
         raise UserError(
-            f"{folder / CONFIG}: not what {WEIGHTS} was saved with; the file was changed."
+            f"{folder / DELTA_CONFIG}: not what {DELTA} was saved with; the file was changed."
         )
     check_owner(folder, owner, backbone_sha256)
-    return parse_config(config, str(folder / CONFIG)), state
+    return parse_config(config, str(folder / DELTA_CONFIG)), state
 
 
 def check_owner(folder: Path, owner: str, here: str, name: str = "") -> None:

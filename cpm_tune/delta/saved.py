@@ -7,19 +7,20 @@ from pathlib import Path
 from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.common.folders import DELTA, RECORD
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.delta.config import DeltaConfig
 from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
-from cpm_tune.delta.insert import WEIGHTS, check_owner, read_delta
+from cpm_tune.delta.insert import check_owner, read_delta
 from cpm_tune.errors import UserError
-from cpm_tune.schema.record import FILE, RunRecord, finished_record
+from cpm_tune.schema.record import RunRecord, finished_record
 
 
 def check_delta(run: Path, record: RunRecord) -> None:
     """Raise UserError if a run's delta is not the one its record names."""
 
-    if file_sha256(run / WEIGHTS) != record.delta.sha256:
-        raise UserError(f"{run / WEIGHTS}: not the delta of {FILE}; the file was changed.")
+    if file_sha256(run / DELTA) != record.delta.sha256:
+        raise UserError(f"{run / DELTA}: not the delta of {RECORD}; the file was changed.")
 
 
 def read_saved(
@@ -31,12 +32,12 @@ def read_saved(
     the delta belongs to another backbone, random weights among them.
     """
 
-    if (folder / FILE).is_file():
+    if (folder / RECORD).is_file():
         record = finished_record(folder)
         if record.spec.backbone.init == "random":
             raise UserError(f"{folder}: this delta was trained on random weights, the control.")
         check_owner(folder, record.spec.backbone.sha256, backbone_sha256, record.backbone.name)
-        if (folder / WEIGHTS).is_file():
+        if (folder / DELTA).is_file():
             check_delta(folder, record)
     if (folder / PEFT_CONFIG).is_file():
         return read_peft(folder, model)

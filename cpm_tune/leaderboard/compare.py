@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.sides import (
@@ -28,7 +29,6 @@ from cpm_tune.metrics import get_metric
 from cpm_tune.systems.predictions import (
     Predictions,
     from_predictions,
-    predictions_file,
     read_predictions,
 )
 

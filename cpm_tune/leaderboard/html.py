@@ -14,13 +14,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import Found, Results, System
 from cpm_tune.leaderboard.texts import Texts
 from cpm_tune.metrics.equations import right as comes_out
 from cpm_tune.schema.record import AnyRecord, RunRecord
-from cpm_tune.systems.predictions import predictions_file
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("base.js", "text.js", "values.js", "table.js", "figures.js", "cell.js", "main.js")

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpm_tune.common.folders import run_lock
+from cpm_tune.common.folders import RECORD, is_complete, predictions_file, run_lock
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.results import record_files
 from cpm_tune.leaderboard.verify import differing
 from cpm_tune.schema.record import (
-    FILE,
     AnyRecord,
     ControlRecord,
     EarlierScore,
@@ -22,9 +20,9 @@ from cpm_tune.schema.record import (
     read_any_record,
     write_record,
 )
+from cpm_tune.schema.walk import record_files
 from cpm_tune.systems.predictions import (
     from_predictions,
-    predictions_file,
     read_predictions,
     score_predictions,
 )
@@ -65,7 +63,7 @@ def rescore_results(folder: Path, *, write: bool = False) -> Rescored:
     notes: list[str] = []
     updated: dict[Path, AnyRecord] = {}
     for path in record_files(folder, faults):
-        if path.parent.name.endswith((".partial", ".old")):
+        if not is_complete(path.parent):
             continue
         try:
             record = read_any_record(path)
@@ -142,7 +140,7 @@ def _write(updated: dict[Path, AnyRecord]) -> None:
             controls = {name: _control(own, tests) for name, own in record.controls.items()}
             record = record.model_copy(update={"controls": controls})
         with run_lock(folder.parent, record.run_id, wait=True):
-            if record != read_any_record(folder / FILE):
+            if record != read_any_record(folder / RECORD):
                 write_record(folder, record)
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cpm_tune.common.folders import RECORD, is_complete
 from cpm_tune.errors import UserError
-from cpm_tune.schema.record import FILE, RunRecord, SystemRecord, read_any_record
-
-_UNFINISHED = (".partial", ".old")
+from cpm_tune.schema.record import RunRecord, SystemRecord, read_any_record
+from cpm_tune.schema.walk import record_files
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _read(folder: Path) -> Results:
 
 def _unusable(found: Found) -> str:
     record, name = found.record, found.folder.name
-    if record.status != "finished" or name.endswith(_UNFINISHED):
+    if record.status != "finished" or not is_complete(found.folder):
         said = f": {record.error}" if record.error else ""
         status = "unfinished" if record.status == "running" else record.status
         return f"{name}: {status}, not in the table{said}"
@@ -94,46 +93,13 @@ def _unusable(found: Found) -> str:
     return ""
 
 
-def record_files(folder: Path, left_out: list[str]) -> Iterator[Path]:
-    """Paths of records in order; a run's own folders are not searched. Halves of records and
-    folders that cannot be read are named in `left_out`."""
-    yield from map(Path, _below(str(folder), left_out))
-
-
 def _foreign(folder: Path) -> Iterator[str]:
     """JSON files that lie in the results folder itself."""
     for path in sorted(folder.glob("*.json")):
-        if path.name == FILE:
+        if path.name == RECORD:
             yield f"{path}: the record of one run; give the folder above {folder}."
         else:
-            yield f"{path}: not a run's {FILE} in a folder of its own; skipped."
-
-
-def _below(place: str, left_out: list[str]) -> Iterator[str]:
-    try:
-        with os.scandir(place) as entries:
-            folders = sorted(e.name for e in entries if _to_search(e))
-    except OSError as error:
-        left_out.append(f"{place}: not readable ({error.strerror}).")
-        return
-    for name in folders:
-        path = os.path.join(place, name, FILE)  # noqa: PTH118 - ten thousand
-        if os.path.lexists(path):  # a link to nothing is named, too
-            yield path
-        elif os.path.exists(f"{path}.part"):  # noqa: PTH110
-            left_out.append(f"{path}.part: a half-written record; skipped.")
-        else:
-            yield from _below(os.path.join(place, name), left_out)  # noqa: PTH118
-
-
-def _to_search(entry: os.DirEntry[str]) -> bool:
-    """A folder, but no hidden one and no link to a folder that is being searched: a circle."""
-    if entry.name.startswith(".") or not entry.is_dir():
-        return False
-    if not entry.is_symlink():
-        return True
-    target, here = Path(entry.path).resolve(), Path(entry.path).parent.resolve()
-    return not here.is_relative_to(target)
+            yield f"{path}: not a run's {RECORD} in a folder of its own; skipped."
 
 
 @contextlib.contextmanager

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cpm_tune.common.folders import RECORD, is_complete
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.leaderboard.results import record_files
-from cpm_tune.schema.record import FILE, AnyRecord, RunRecord, SystemRecord, read_any_record
+from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
+from cpm_tune.schema.walk import record_files
 
 # What has to be equal for two runs to have answered the same questions.
 Key = tuple[str, int, str, int | None, bool]
@@ -72,7 +73,7 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
         except UserError as error:
             warnings.append(str(error))
             continue
-        if record.status == "finished" and not path.parent.name.endswith((".partial", ".old")):
+        if record.status == "finished" and is_complete(path.parent):
             found.setdefault(record.run_id, Entry(record, path.parent))
     return list(found.values()), warnings
 
@@ -80,8 +81,8 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[str]]:
 def find_side(selector: str, entries: Sequence[Entry]) -> Side:
     """The row that a selector names: a run's folder, a system, DELTA or BACKBONE:DELTA, each with
     @key=value,... where a delta was tuned in several ways. Raises UserError if there is none."""
-    if (Path(selector) / FILE).is_file():
-        entry = Entry(read_any_record(Path(selector) / FILE), Path(selector))
+    if (Path(selector) / RECORD).is_file():
+        entry = Entry(read_any_record(Path(selector) / RECORD), Path(selector))
         if entry.record.status != "finished":
             raise UserError(
                 f"{selector}: the run is {entry.record.status}, expected a finished one."

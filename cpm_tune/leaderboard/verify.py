@@ -6,18 +6,17 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from cpm_tune.common.folders import DELTA, is_complete, predictions_file
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.results import record_files
 from cpm_tune.schema.record import AnyRecord, RunRecord, ScoreRecord, read_any_record
+from cpm_tune.schema.walk import record_files
 from cpm_tune.systems.predictions import (
     from_predictions,
-    predictions_file,
     read_predictions,
     score_predictions,
 )
 
-WEIGHTS = "delta.safetensors"
 TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise
 
 
@@ -27,7 +26,7 @@ def verify_results(folder: Path) -> tuple[int, list[str]]:
         raise UserError(f"{folder}: there is no such results folder.")
     n, faults = 0, list[str]()
     for path in record_files(folder, faults):
-        if path.parent.name.endswith((".partial", ".old")):
+        if not is_complete(path.parent):
             continue
         n += 1
         try:
@@ -57,7 +56,7 @@ def _faults(folder: Path, record: AnyRecord) -> Iterator[str]:
 def _file_faults(folder: Path, record: AnyRecord) -> Iterator[str]:
     hashes = dict(record.predictions)
     if isinstance(record, RunRecord) and record.delta.sha256 is not None:
-        hashes[WEIGHTS] = record.delta.sha256
+        hashes[DELTA] = record.delta.sha256
     for name, sha in hashes.items():
         if Path(name).name != name:
             yield f"'{name}' is not a file of the run's own folder."
@@ -68,8 +67,8 @@ def _file_faults(folder: Path, record: AnyRecord) -> Iterator[str]:
     for split in record.scores:
         if predictions_file(split) not in hashes:
             yield f"{split} has scores, but the record names no {predictions_file(split)}."
-    if isinstance(record, RunRecord) and record.spec.recipe is not None and WEIGHTS not in hashes:
-        yield f"the record names no {WEIGHTS}, although it was trained."
+    if isinstance(record, RunRecord) and record.spec.recipe is not None and DELTA not in hashes:
+        yield f"the record names no {DELTA}, although it was trained."
 
 
 def _score_faults(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.batches import total_steps
 from cpm_tune.delta.insert import insert
@@ -44,7 +45,7 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
         f"{(found.delta + found.gradients + found.optimizer) / 2**30:.2f}, activations "
         f"{found.activations / 2**30:.2f} (Python and libraries come on top)"
     )
-    there = (out / plan.spec.run_id / "run.json").is_file()
+    there = (out / plan.spec.run_id / RECORD).is_file()
     lines.append(f"run        {out / plan.spec.run_id}{'  (finished before)' if there else ''}")
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(lines)

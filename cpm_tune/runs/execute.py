@@ -19,7 +19,17 @@ from cpm_tune.common.environment import (
     peak_memory_bytes,
     reset_peak_memory,
 )
-from cpm_tune.common.folders import CHECKPOINT, complete, disk_trouble, remove, run_folder, run_lock
+from cpm_tune.common.folders import (
+    CHECKPOINT,
+    DELTA,
+    RECORD,
+    complete,
+    disk_trouble,
+    partial_folder,
+    remove,
+    run_folder,
+    run_lock,
+)
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.data.batches import total_steps
@@ -32,7 +42,6 @@ from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone, read_inp
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import (
-    FILE,
     BackboneRecord,
     ControlRecord,
     CurvePoint,
@@ -88,7 +97,7 @@ def execute(
     the outcome.
     """
     run_id, inputs = plan.spec.run_id, inputs or read_inputs(plan)
-    engine, partial = inputs.engine, out / f"{plan.spec.run_id}.partial"
+    engine, partial = inputs.engine, partial_folder(out, plan.spec.run_id)
     with Interrupts(speak=engine.main) as stop, contextlib.ExitStack() as held:
         if engine.main:
             held.enter_context(disk_trouble(partial))
@@ -134,12 +143,12 @@ def _there(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | N
     """The run that need not be run: finished before, or whole but for its last renaming."""
     done = finished(out, run_id)
     if done is not None and not overwrite:
-        remove(out / f"{run_id}.partial")
+        remove(partial_folder(out, run_id))
         return Outcome(done, out / run_id, reused=True)
-    partial = out / f"{run_id}.partial"
-    if resume and (partial / FILE).is_file():
+    partial = partial_folder(out, run_id)
+    if resume and (partial / RECORD).is_file():
         with contextlib.suppress(UserError):
-            record = read_record(partial / FILE)
+            record = read_record(partial / RECORD)
             if record.status == "finished":
                 _tidy(partial)
                 complete(out, run_id)
@@ -239,7 +248,7 @@ def _tune_and_score(
     controls = {}
     if inputs.splits["test"].labelled:
         controls["majority"] = constant_control(plan, inputs)
-    weights = folder / "delta.safetensors"
+    weights = folder / DELTA
     sha, dirty = git_state()
     data = {}
     for name, split in inputs.splits.items():

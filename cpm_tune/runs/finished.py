@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cpm_tune.schema.record import FILE, RunRecord, read_record
+from cpm_tune.common.folders import OLD, RECORD
+from cpm_tune.schema.record import RunRecord, read_record
 
 
 def finished(out: Path, run_id: str) -> RunRecord | None:
     """The record of a finished run, or None."""
-    old = out / f"{run_id}.old"
+    old = out / (run_id + OLD)
     if old.exists() and not (out / run_id).exists():  # killed while one replaced the other
         os.replace(old, out / run_id)
-    path = out / run_id / FILE
+    path = out / run_id / RECORD
     if not path.is_file():
         return None
     record = read_record(path)

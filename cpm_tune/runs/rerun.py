@@ -11,7 +11,7 @@ from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.common.folders import new_folder
+from cpm_tune.common.folders import RECORD, new_folder
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
@@ -23,7 +23,7 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Plan, data_folder, find_template
-from cpm_tune.schema.record import FILE, RunRecord, ScoreRecord, finished_record
+from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.task import SPLITS
 from cpm_tune.task.registry import load_task
 from cpm_tune.tuning.score import score_split, write_submission
@@ -50,7 +50,7 @@ def plan_of(
         )
     folder = backbone_folder(record, backbone)
     splits = find_splits(task, data_folder(task, data), (split,))
-    delta = parse_config(spec.delta, str(run / FILE))
+    delta = parse_config(spec.delta, str(run / RECORD))
     # One process, wherever the run was made.
     execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
     return (

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cpm_tune.common.faults import faults
+from cpm_tune.common.folders import RECORD
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution, RunSpec, SystemSpec
 
-FILE = "run.json"
 SCHEMA = Path(__file__).with_name("run.schema.json")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -210,7 +210,7 @@ AnyRecord = RunRecord | SystemRecord
 
 def write_record(folder: Path, record: AnyRecord) -> None:
     """Write run.json: the old one or the new one is there at any moment, whole."""
-    write_atomically(folder / FILE, record.model_dump_json(indent=1) + "\n")
+    write_atomically(folder / RECORD, record.model_dump_json(indent=1) + "\n")
 
 
 def read_record(path: Path) -> RunRecord:
@@ -259,7 +259,7 @@ def _is_system(raw: bytes) -> bool:
 
 def finished_record(run: Path) -> RunRecord:
     """The record of a run; raise UserError if there is none, or the run is not finished."""
-    record = read_record(run / FILE)
+    record = read_record(run / RECORD)
     if record.status != "finished":
         raise UserError(f"{run}: the run is {record.status}, expected a finished one.")
     return record

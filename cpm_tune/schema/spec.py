@@ -215,6 +215,22 @@ class SystemSpec(Frozen):
         return f"{self.task}.{said[:40]}.s{self.seed}.{self.sha256[:12]}"
 
 
+def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
+    """Return every setting of a spec by its dotted key: {"task": "lcqmc", "recipe.lr": 0.001, …}.
+
+    Values are scalars or lists, as in run.json; a part that is absent (no recipe) is one None.
+    """
+
+    def flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        for key, value in values.items():
+            nested = isinstance(value, dict)
+            settings |= flat(f"{prefix}{key}.", value) if nested else {prefix + key: value}
+        return settings
+
+    return flat("", spec.model_dump(mode="json"))
+
+
 def _hash(spec: Frozen) -> str:
     said = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(said.encode()).hexdigest()

@@ -27,11 +27,6 @@ class Predictions:
         return len(self.ids)
 
 
-def predictions_file(split: str) -> str:
-    """The name of a split's file in a run's folder."""
-    return f"predictions.{split}.jsonl"
-
-
 def read_predictions(path: Path) -> Predictions:
     """Read predictions.SPLIT.jsonl; raise UserError naming the first line that is wrong."""
     if not path.is_file():

@@ -10,18 +10,24 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cpm_tune.common.environment import package_versions
-from cpm_tune.common.folders import remove, run_folder, run_lock
+from cpm_tune.common.folders import (
+    RECORD,
+    is_complete,
+    predictions_file,
+    remove,
+    run_folder,
+    run_lock,
+)
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import data_folder
-from cpm_tune.schema.record import FILE, SplitRecord, SystemRecord, read_any_record, write_record
+from cpm_tune.schema.record import SplitRecord, SystemRecord, read_any_record, write_record
 from cpm_tune.schema.spec import DataSpec, SystemSpec
 from cpm_tune.systems.predictions import (
     Predictions,
     from_predictions,
-    predictions_file,
     predictions_text,
     score_predictions,
 )
@@ -110,12 +116,12 @@ def _spec(task: Task, file: SplitFile, name: str, seed: int, predictions: str) -
 def _same_name(out: Path, spec: SystemSpec) -> dict[Path, SystemRecord]:
     """The records of this name, seed and data that are there."""
     found = {}
-    for path in sorted(out.glob(f"{spec.task}.*/{FILE}")):
+    for path in sorted(out.glob(f"{spec.task}.*/{RECORD}")):
         try:
             record = read_any_record(path)
         except UserError:  # whoever reads the results names it
             continue
-        if isinstance(record, SystemRecord) and not path.parent.name.endswith((".partial", ".old")):
+        if isinstance(record, SystemRecord) and is_complete(path.parent):
             theirs = record.spec.model_copy(update={"predictions_sha256": spec.predictions_sha256})
             if theirs == spec:
                 found[path.parent] = record

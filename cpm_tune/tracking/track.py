@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cpm_tune.errors import UserError
-from cpm_tune.schema.spec import RunSpec
+from cpm_tune.schema.spec import RunSpec, flattened
 
 PROJECT = "cpm-tune"
 
@@ -68,8 +68,8 @@ class MLflow:
         experiment = found.experiment_id if found else self._client.create_experiment(name)
         run = self._client.create_run(experiment, run_name=spec.run_id)
         self._id = run.info.run_id
-        said = _flat("", spec.model_dump(mode="json"))
-        self._client.log_batch(self._id, params=[Param(k, str(v)[:500]) for k, v in said])
+        settings = [Param(key, str(value)[:500]) for key, value in flattened(spec).items()]
+        self._client.log_batch(self._id, params=settings)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -80,14 +80,6 @@ class MLflow:
 
     def finish(self, ok: bool) -> None:
         self._client.set_terminated(self._id, "FINISHED" if ok else "FAILED")
-
-
-def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(f"{prefix}{key}.", value)
-        else:
-            yield prefix + key, value
 
 
 TRACKERS: Mapping[str, tuple[str, type[WandB] | type[MLflow]]] = {

@@ -8,12 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cpm_tune.common.folders import remove
+from cpm_tune.common.folders import EVENTS, LOG, remove
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.tracking.track import Tracking
 from cpm_tune.tuning.train import Evaluation, State, Step
 
-LOG, EVENTS = "log.jsonl", "tensorboard"
 _SHOWN = {"train/loss": "loss", "train/lr": "lr", "train/grad_norm": "grad_norm"}
 
 

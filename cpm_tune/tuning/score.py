@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.sizes import counted
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.encoded import keep_encoded
@@ -63,7 +64,7 @@ def score_split(
     keep_encoded(inputs.encoder)
     if not inputs.engine.main:
         return Scored((), {}, (), 0, 0, ())
-    file = folder / f"predictions.{split}.jsonl"
+    file = folder / predictions_file(split)
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in found)
     write_atomically(file, "".join(lines))
     files, warned = [file], []
