@@ -9,7 +9,6 @@ from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.insert import insert
@@ -20,6 +19,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Plan
 from cpm_tune.task import SPLITS, Generate, Options
+from cpm_tune.task.answers import gold, parsed
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ from typing import Any
 
 from cpm_tune.data.files import (
     checked_rows,
-    gold,
     official_records,
-    parsed,
     records_with_rows,
     row_checker,
     rows_of,
@@ -27,6 +25,7 @@ from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.task import BadRow, Choice, Options, Row, Task
+from cpm_tune.task.answers import gold, parsed
 
 
 @dataclass(frozen=True)
