@@ -68,9 +68,9 @@ def test_what_is_there_is_named_and_kept(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes").write_text("mine")
     before = tree(tmp_path)
-    with pytest.raises(UserError, match=r"folder already exists and contains notes\. Choose"):
+    with pytest.raises(UserError, match=r"folder already exists and contains notes; choose"):
         new_folder(tmp_path / "folder").__enter__()
-    with pytest.raises(UserError, match=r"--to .*file already exists\. Choose another path"):
+    with pytest.raises(UserError, match=r"--to .*file already exists; choose another path"):
         new_folder(tmp_path / "file", "--to ").__enter__()
     with pytest.raises(UserError, match="cannot be written"):
         new_folder(tmp_path / "file" / "x").__enter__()
@@ -80,7 +80,7 @@ def test_what_is_there_is_named_and_kept(tmp_path: Path) -> None:
 def test_two_processes_never_make_one_folder(place: Path) -> None:
     with new_folder(place, overwrite=True):
         before = tree(place.parent)
-        with pytest.raises(UserError, match="another process is at work there"):
+        with pytest.raises(UserError, match="another process is working there"):
             new_folder(place, overwrite=True).__enter__()
         assert tree(place.parent) == before
 

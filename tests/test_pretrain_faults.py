@@ -273,7 +273,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(words, tmp_path, cli, plac
 def test_two_runs_in_one_folder_are_refused(words, tmp_path, cli):
     with run_lock(tmp_path / "out", "pretrain", wait=False):
         code, _, error = cli(*words, "--out", tmp_path / "out", "--steps", 1)
-    assert (code, "another process is at work" in error) == (2, True)
+    assert (code, "another process is working" in error) == (2, True)
 
 
 @pytest.mark.slow

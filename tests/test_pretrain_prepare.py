@@ -248,13 +248,13 @@ def test_only_a_new_folder_or_an_empty_one_is_written(tmp_path, jsonl, vocabular
     mine.mkdir()
     (mine / "vocab.txt").write_text("precious")
     code, _, error = cli("pretrain", "prepare", good, *arguments, mine)
-    assert (code, "mine already exists and contains vocab.txt. Choose" in error) == (2, True)
+    assert (code, "mine already exists and contains vocab.txt; choose" in error) == (2, True)
     assert (mine / "vocab.txt").read_text() == "precious"
     out = tmp_path / "out"
     assert cli("pretrain", "prepare", good, bad, *arguments, out)[0] == 2
     with new_folder(out):
         code, _, error = cli("pretrain", "prepare", good, *arguments, out)
-    assert (code, "another process is at work" in error) == (2, True)
+    assert (code, "another process is working" in error) == (2, True)
     assert cli("pretrain", "prepare", good, *arguments, out)[0] == 0
     assert not list(out.glob("b.*"))
     code, _, error = cli("pretrain", "prepare", good, *arguments, out)
@@ -299,7 +299,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(
     arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
     code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
     assert (code, error.count("\n")) == (128 + number, 1)
-    assert "nothing was written; repeat the command to start again" in error
+    assert "nothing was written, repeat the command to start again" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -215,7 +215,7 @@ def test_folders_without_a_run_are_refused(tmp_path, cli):
 def test_a_folder_where_another_process_is_at_work_is_refused(start, cli):
     with run_lock(start, "pretrain", wait=False):
         code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
-    assert (code, "another process is at work" in error) == (2, True)
+    assert (code, "another process is working" in error) == (2, True)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "folder with one more file"])

@@ -1,7 +1,7 @@
-"""A run's folder: the names of its files, its lock, and how it comes into being.
+"""A run's folder: the names of its files, its lock, and how it is written and renamed.
 
-A run is made in `RUN_ID.partial` and renamed when it is complete, so a finished folder is complete
-by construction, and a finished run is never harmed by a later one.
+A run is written to `RUN_ID.partial` and renamed at its end, so that a finished folder is always
+complete and a later run never modifies a finished one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ DELTA, DELTA_CONFIG = "delta.safetensors", "delta.json"
 LOG, EVENTS = "log.jsonl", "tensorboard"
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
 PARTIAL, OLD = ".partial", ".old"  # endings of a folder in the making, and of one being replaced
-_HIDDEN = ".cpm-tune"  # in the names of a new folder's lock and of its parts
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 _DISK |= {errno.EISDIR, errno.ENOTDIR}
+_HIDDEN = ".cpm-tune"  # in the names of a new folder's lock and of its parts
 
 
 def predictions_file(split: str) -> str:
@@ -44,8 +44,8 @@ def is_complete(run: Path) -> bool:
 
 @contextlib.contextmanager
 def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[None]:
-    """Hold a run's lock. Raises UserError when `out` cannot be written, or, unless `wait`, when
-    another process is at work on the run (`busy`: what is said of it)."""
+    """Hold a run's lock. Raises UserError if `out` cannot be written, or, unless `wait`, if another
+    process is working on the run (`busy` is the beginning of that sentence)."""
     from filelock import FileLock, Timeout
 
     holder = out / ".locks" / f"{run_id}.holder"
@@ -54,14 +54,14 @@ def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[Non
         lock = FileLock(out / ".locks" / run_id)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        busy = busy or f"{out / run_id}: another process is at work on this run"
-        raise UserError(f"{busy}{_said(holder)}.") from error
+        busy = busy or f"{out / run_id}: another process is working on this run"
+        raise UserError(f"{busy}{_holder_text(holder)}.") from error
     except OSError as error:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); choose another."
         ) from error
     try:
-        with contextlib.suppress(OSError):  # only for the sentence above
+        with contextlib.suppress(OSError):  # only for the error above
             holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
@@ -69,7 +69,7 @@ def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[Non
         lock.release()
 
 
-def _said(holder: Path) -> str:
+def _holder_text(holder: Path) -> str:
     try:
         return f" ({holder.read_text(encoding='utf-8')})"
     except OSError:
@@ -95,8 +95,8 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
                 os.replace(old, place)
             if place.exists() and not (overwrite or _is_empty(place)):
                 raise UserError(
-                    f"{option}{place} already exists{_contents(place)}. Choose another path, or "
-                    "remove it."
+                    f"{option}{place} already exists{_contents(place)}; choose another path "
+                    "or remove it."
                 )
             try:
                 remove(part)
@@ -132,7 +132,7 @@ def _only_process(lock: Path, place: str) -> Iterator[None]:
         holder = FileLock(lock)
         holder.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(f"{place}: another process is at work there.") from error
+        raise UserError(f"{place}: another process is working there.") from error
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror}).") from error
     try:
@@ -158,9 +158,9 @@ def _names(place: Path) -> list[str]:
 
 @contextlib.contextmanager
 def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
-    """Yield `RUN_ID.partial`; on success it becomes `RUN_ID`, in place of an older one.
+    """Yield `RUN_ID.partial`; on success it becomes `RUN_ID` and replaces an older one.
 
-    It is empty unless `keep`: then it goes on with what is there. On an exception the partial
+    It is empty unless `keep`: then its files stay, to resume from. On an exception the partial
     folder stays, for its record, log and checkpoint.
     """
     partial = partial_folder(out, run_id)
@@ -172,7 +172,7 @@ def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
 
 
 def complete(out: Path, run_id: str) -> None:
-    """Put a whole `RUN_ID.partial` in the place of an older run, if there is one."""
+    """Rename a complete `RUN_ID.partial` to `RUN_ID`; an older run goes once that is done."""
     final, partial, old = (out / (run_id + ending) for ending in ("", PARTIAL, OLD))
     if final.exists():
         remove(old)
@@ -183,10 +183,9 @@ def complete(out: Path, run_id: str) -> None:
 
 @contextlib.contextmanager
 def disk_trouble(
-    place: Path | str,
-    advice: str = "make room and give the same command again, what is finished is kept",
+    place: Path | str, advice: str = "make room and repeat the command: finished runs are kept"
 ) -> Iterator[None]:
-    """Make one sentence of a full disk or a place that cannot be written: UserError."""
+    """Turn a full disk or a place that cannot be written into one sentence that ends in advice."""
     from safetensors import SafetensorError
 
     try:
@@ -199,7 +198,7 @@ def disk_trouble(
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, if it is there."""
+    """Remove a file or a whole folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

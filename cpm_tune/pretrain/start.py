@@ -111,7 +111,7 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
             parameter.requires_grad_(True)
 
         def lock() -> None:
-            busy = f"{out}: another process is at work in this folder"
+            busy = f"{out}: another process is working in this folder"
             stack.enter_context(run_lock(out, "pretrain", wait=False, busy=busy))
 
         def begin() -> None:
