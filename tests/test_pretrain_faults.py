@@ -109,7 +109,7 @@ def test_a_disk_without_room_for_a_first_checkpoint_is_one_sentence(full_disk, w
     fill()
     code, _, error = cli(*words, "--out", folder / "out", "--steps", 1)
     make_room()
-    assert (code, "there is none before" in error, error.count("\n")) == (2, True, 1)
+    assert (code, "it would be the first" in error, error.count("\n")) == (2, True, 1)
     assert cli(*words, "--out", folder / "out", "--steps", 1)[0] == 0
 
 
