@@ -9,13 +9,13 @@ from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Templat
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
-    """Records are arrays themselves: items of one array, or a line each in a .jsonl file."""
+    """Records are arrays: the items of one array, or one per line of a .jsonl file."""
     for path in paths:
         yield from json_lines(path) if path.suffix == ".jsonl" else json_items(path)
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """A row for each question of [[line, ...], [question, ...], id]."""
+    """One row per question of [[line, ...], [question, ...], id]."""
     if not isinstance(record, list) or len(record) != 3:
         raise ValueError("expected an array of lines, questions and id")
     lines, questions, name = record
@@ -37,8 +37,8 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def _short(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 40 else said[:37] + "..."
+    short = repr(value)
+    return short if len(short) <= 40 else short[:37] + "..."
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
@@ -96,11 +96,11 @@ TASK = Task(
     },
     published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
     protocol=(
-        "The dialogue and the mixed part are read together, one row a question. By default each "
-        "choice stands after text and question in turn and the highest logit of 是 decides; "
-        "template cpm-2 lists the choices and chooses among 一 to 四, as many as the question has. "
-        "All lines of a text are shown, a newline between them (CPM-2's code takes the first line "
-        "only); a text that is too long loses its end. Accuracy is over questions."
+        "The dialogue part and the mixed part are read together, with one row per question. By "
+        "default, each choice is placed after text and question, and the highest logit of 是 "
+        "decides. Template cpm-2 lists the choices and chooses among 一 to 四, as many as the "
+        "question has. All lines of a text are shown, separated by newlines (CPM-2's code takes "
+        "the first line only). A text that is too long loses its end. Accuracy is over questions."
     ),
     # Lines of records; the organisers' file is the array of them.
     submission=Submission("C3.jsonl", fill),

@@ -28,19 +28,19 @@ def attributes(table: Any) -> str:
     """The attributes as "name：value；name：value"; a value may be a list."""
     if not isinstance(table, dict):
         raise TypeError(f"'table' is {type(table).__name__}, expected an object")
-    said = []
+    parts = []
     for name, value in table.items():
         values = value if isinstance(value, list) else [value]
         if not values or not all(
             isinstance(v, str | int | float) and not isinstance(v, bool) for v in values
         ):
             raise ValueError(f"the table's '{name}' is {value!r}, expected text or a list of texts")
-        said.append(f"{name}：{'、'.join(map(str, values))}")
-    return "；".join(said)
+        parts.append(f"{name}：{'、'.join(map(str, values))}")
+    return "；".join(parts)
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the recommendation that was written as its only target."""
+    """The official record with the generated recommendation as its only target."""
     return {**record, "targets": [predictions[0] or ""]}
 
 
@@ -70,10 +70,10 @@ TASK = Task(
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
     protocol=(
         "A row is a product: its attributes (written as 名：值；名：值), its description, and its "
-        "references. The first reference is learned; predictions are compared with all of them, "
-        "the best F1 counts. Scored by ROUGE-1, -2 and -L (F1) over the words of jieba, as CUGE "
-        "says; which of the three ranks is not stated, ROUGE-L was chosen. Prompt and recipe are "
-        "this project's: none has been published for CPM-Ant."
+        "references. The run learns the first reference. Predictions are compared with all of "
+        "them, and the best F1 counts. The metrics are ROUGE-1, -2 and -L (F1) over the words of "
+        "jieba, as in CUGE. CUGE does not state which of the three ranks; this project chose "
+        "ROUGE-L. Prompt and recipe are this project's too; none have been published for CPM-Ant."
     ),
     submission=Submission("CEPSUM.jsonl", fill),
 )

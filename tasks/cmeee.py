@@ -27,7 +27,7 @@ Span = tuple[int, int, str]  # first and last character, type
 
 
 def rows(record: Any) -> list[Row]:
-    """The text with its entities in the order they are written; without `entities` no answers."""
+    """The text with its entities in generation order; no answers if `entities` is missing."""
     text, entities = record["text"], record.get("entities")
     if entities is None:
         return [{"text": text}]
@@ -37,7 +37,9 @@ def rows(record: Any) -> list[Row]:
     for number, entity in enumerate(entities, start=1):
         first, last, code = entity["start_idx"], entity["end_idx"], entity["type"]
         if code not in TYPES:
-            raise ValueError(f"entity {number}: the type '{code}' is none of {', '.join(TYPES)}")
+            raise ValueError(
+                f"entity {number}: the type is '{code}', expected one of {', '.join(TYPES)}"
+            )
         if not 0 <= first <= last < len(text):
             raise ValueError(f"entity {number}: {first} to {last} is not within the text")
         if entity.get("entity", text[first : last + 1]) != text[first : last + 1]:
@@ -48,7 +50,7 @@ def rows(record: Any) -> list[Row]:
 
 
 def _list(text: str, spans: Sequence[Span]) -> str:
-    """type：mention；type：mention, with the occurrence where it is not the one expected."""
+    """type：mention；type：mention, numbered if the occurrence is not the expected one."""
     items, before = [], list[Span]()
     for span in spans:
         first, last, code = span
@@ -66,8 +68,8 @@ def _occurrences(text: str, mention: str) -> list[int]:
 
 
 def _expected(text: str, mention: str, code: str, before: Sequence[Span]) -> int | None:
-    """Where a mention without a number stands: its first free occurrence from where the mention
-    listed before it begins, else its first free occurrence."""
+    """Where a mention without a number is: its first unused occurrence at or after the previous
+    mention, else its first unused occurrence."""
     taken: Collection[Span] = set(before)
     last = len(mention) - 1
     free = [a for a in _occurrences(text, mention) if (a, a + last, code) not in taken]
@@ -76,21 +78,21 @@ def _expected(text: str, mention: str, code: str, before: Sequence[Span]) -> int
 
 
 def parse(text: str, row: Row) -> list[list[Any]] | None:
-    """The listed mentions as spans; those that do not stand in the text are left out."""
+    """The listed mentions as spans, without those that are not in the text."""
     if text.strip() == NOTHING:
         return []
     items = [match for item in _BETWEEN.split(text.lstrip()) if (match := _ITEM.fullmatch(item))]
     if not items:
         return None
-    found: list[Span] = []
+    spans: list[Span] = []
     for item in items:
         mention, code = item["mention"], CODES[item["type"]]
-        at = _expected(row["text"], mention, code, found)
+        at = _expected(row["text"], mention, code, spans)
         if item["n"]:
             at = dict(enumerate(_occurrences(row["text"], mention), start=1)).get(int(item["n"]))
-        if at is not None and (span := (at, at + len(mention) - 1, code)) not in found:
-            found.append(span)
-    return [list(span) for span in found]
+        if at is not None and (span := (at, at + len(mention) - 1, code)) not in spans:
+            spans.append(span)
+    return [list(span) for span in spans]
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
@@ -136,16 +138,16 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 1024, "batch_size": 16, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 384, "max_new_tokens": 160},
     protocol=(
-        "The entities are generated as 类型：实体 separated by ；, in the order they begin in the "
-        "text, the longer of two with the same beginning first, so that nested entities follow "
-        "the one they stand in; 无 where there is none. A mention is taken to stand at its first "
-        "occurrence, not yet listed with this type, from where the mention before it begins (else "
-        "at its first one not yet listed). Where that is wrong, because an earlier occurrence is "
-        "no entity, the mention carries its number among all its occurrences: （第2处）. Writing "
-        "and reading share this rule, so every official row comes back as it was. Mentions that "
-        "are not in the text are left out; an answer with no item of this form is unread. Spans "
-        "have the official inclusive ends; micro F1 wants start, end and type exact. No recipe is "
-        "published for CPM-Ant."
+        "The entities are generated as 类型：实体 separated by ；, in the order in which they "
+        "begin in the text. Of two with the same beginning the longer comes first, so nested "
+        "entities follow the one that contains them. 无 stands for no entities. A mention is "
+        "mapped to its first unused occurrence at or after the previous mention, or else to its "
+        "first unused occurrence (unused: not yet listed with this type). If that would be wrong, "
+        "because an earlier occurrence is not an entity, the mention carries its number among all "
+        "its occurrences: （第2处）. Generating and parsing share this rule, so every official "
+        "row survives a round trip. Mentions that are not in the text are dropped; an answer "
+        "without any item of this form is unparsed. Spans have the official inclusive ends. Micro "
+        "F1 requires exact start, end and type. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("CMeEE.jsonl", fill),
 )

@@ -31,8 +31,8 @@ def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Any]]:
             elif len(cells) == 4:
                 yield where, dict(zip(("head", "tail", "label_desc", "text"), cells, strict=True))
             elif line.strip():
-                said = f"{len(cells)} columns, expected 4 (head, tail, relation, sentence)"
-                yield where, BadRow(f"{where}: {said}.")
+                fault = f"{len(cells)} columns, expected 4 (head, tail, relation, sentence)"
+                yield where, BadRow(f"{where}: {fault}.")
 
 
 def rows(record: Any) -> list[Row]:
@@ -44,7 +44,7 @@ def rows(record: Any) -> list[Row]:
 
 
 def _relation(number: Any, name: Any) -> str | None:
-    """The relation by its official number, its name, or both, which have to agree."""
+    """The relation by its official number, its name, or both, which must agree."""
     if number is not None and (
         isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(RELATIONS)
     ):
@@ -53,7 +53,7 @@ def _relation(number: Any, name: Any) -> str | None:
         return None if number is None else RELATIONS[number]
     relation = NONE if name in NONE_OFFICIAL else name
     if relation not in RELATIONS:
-        raise ValueError(f"'{name}' is none of the {len(RELATIONS)} relations")
+        raise ValueError(f"'{name}' is not one of the {len(RELATIONS)} relations")
     if number is not None and RELATIONS[number] != relation:
         raise ValueError(
             f"label {number} is {RELATIONS[number]}, but label_desc says '{name}', which is "
@@ -73,12 +73,12 @@ def _written(relation: str) -> str:
 
 def parse(text: str, row: Row) -> str | None:
     """The relation of that name, or None."""
-    said = text.strip().rstrip("。")
-    return next((relation for relation in RELATIONS if _written(relation) == said), None)
+    name = text.strip().rstrip("。")
+    return next((relation for relation in RELATIONS if _written(relation) == name), None)
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
-    """The record with the predicted relation (none where it could not be read)."""
+    """The record with the predicted relation (none if the text is unparsed)."""
     number = RELATIONS.index(predictions[0] or NONE)
     return {**record, "label": number, "label_desc": RELATIONS[number] if number else "N/A"}
 
@@ -110,14 +110,14 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 320, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 256},
     protocol=(
-        "The relation's Chinese name is generated from the sentence, the head and the tail; 未知 "
-        "stands for no relation (label 0, N/A in CUGE's files, unknown in the original ones, NA "
-        "here). A text that is none of the 44 names is unread and counts like no relation. "
+        "The Chinese name of the relation is generated from the sentence, the head and the tail. "
+        "未知 stands for no relation (label 0; N/A in CUGE's files, unknown in the original ones, "
+        "NA here). A text that is none of the 44 names is unparsed and counts as no relation. "
         "Precision, recall and F1 are micro averages over the relations other than NA, as CUGE "
-        "asks. A row's number and its name have to agree, in the original numbering from 0 to 43. "
-        "About one official row in ten repeats head, tail and sentence with another relation; each "
-        "is a row of its own, as in the files. CUGE prints 7.5k training rows, its file has 13.5k. "
-        "No recipe is published for CPM-Ant."
+        "asks. A row's number and its name must agree, in the original numbering from 0 to 43. "
+        "About one official row in ten repeats head, tail and sentence with another relation; "
+        "each is a separate row, as in the files. CUGE's report gives 7.5k training rows, but its "
+        "file has 13.5k. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("FinRE.jsonl", fill),
 )

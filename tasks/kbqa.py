@@ -23,12 +23,12 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
             if isinstance(text, BadRow):
                 yield where, text
             elif tagged is None and text.strip("= \t"):
-                said = "expected <question id=1>, <triple id=1>, <answer id=1> or a rule of ="
-                yield where, BadRow(f"{where}: {said} (task kbqa).")
+                fault = "expected <question id=1>, <triple id=1>, <answer id=1> or a rule of ="
+                yield where, BadRow(f"{where}: {fault} (task kbqa).")
             elif tagged is not None and item and tagged[1] != "question":
                 if tagged[2] != item["id"]:
-                    said = f"{tagged[1]} {tagged[2]} stands under question {item['id']}"
-                    yield where, BadRow(f"{where}: {said} (task kbqa).")
+                    fault = f"{tagged[1]} {tagged[2]} comes after question {item['id']}"
+                    yield where, BadRow(f"{where}: {fault} (task kbqa).")
                 item[tagged[1]] = tagged[3].strip()
             elif tagged is not None or text:
                 if item:
@@ -49,7 +49,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
-    """The item in the official text form with the answer written; an unread one is empty."""
+    """The item in the official text form with the generated answer; an unparsed one is empty."""
     tagged = {**record, "answer": " ".join((predictions[0] or "").split())}
     names = [name for name in ("question", "triple", "answer") if name in tagged]
     return "\n".join([*(f"<{n} id={record['id']}>\t{tagged[n]}" for n in names), RULE])
@@ -85,13 +85,13 @@ TASK = Task(
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 128, "epochs": 20, "dev_rows": 1_000},
     sample_recipe={"lr": 6e-2, "batch_size": 16, "epochs": 15},
     protocol=(
-        "Closed book: the question alone is shown, neither the triple nor a knowledge base, so "
-        "scores are far below those of systems that query NLPCC's. The answer is what is written, "
-        "compared whole, without normalising (the files are in lower case); an answer that lists "
-        "several things with | is one text. Answers longer than decode.max_new_tokens or with "
-        "characters the vocabulary lacks cannot be right: with CPM-Ant's own, 24 and 167 of 1,748 "
-        "answers of NLPCC 2016 (it has no full-width brackets). The official data has no dev "
-        "split; the user makes one from train."
+        "Closed book: only the question is shown, neither the triple nor a knowledge base, so "
+        "scores are far below those of systems that query NLPCC's. The answer is the whole "
+        "generated text, compared without normalising (the files are in lower case). An answer "
+        "that lists several things with | is one text. Answers that are longer than "
+        "decode.max_new_tokens, or that have characters outside the vocabulary, cannot be right: "
+        "with CPM-Ant's own vocabulary, 24 and 167 of 1,748 answers of NLPCC 2016 (it has no "
+        "full-width brackets). The official data has no dev split; make one from train."
     ),
     submission=Submission("KBQA.txt", fill),
 )

@@ -32,13 +32,13 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
 
 
 def read_order(record: Any, official: Any, rows: Sequence[Row]) -> list[list[float]]:
-    """Scores of the documents from the order in which they were handed in."""
+    """Scores of the documents from their order in the submission."""
     if record["query_id"] != official["query_id"]:
         raise ValueError(f"query_id is {record['query_id']}, expected {official['query_id']}")
     names = [document.get("sogou_id", document["title"]) for document in official["doc"]]
     order = [document.get("sogou_id", document["title"]) for document in record["doc"]]
     if sorted(order) != sorted(names):
-        raise ValueError("the documents are not those of the query")
+        raise ValueError("the documents differ from those of the official query")
     places = {name: [at for at, other in enumerate(order) if other == name] for name in names}
     return [[float(len(names) - places[name].pop(0)) for name in names]]
 
@@ -78,13 +78,13 @@ TASK = Task(
     },
     published_source="CUGE lite leaderboard: nDCG, its cut-off k is not stated",
     protocol=(
-        "Train and dev are pairs of a clicked and another title, graded 1 and 0; a test query has "
-        "its titles, graded by a field relevance of each where the file has it (the official test "
-        "file has none). Titles are ranked by the logit of 是, trained by cross-entropy within the "
-        "pair; template cpm-2 has CPM-2's words with this scoring. CUGE ranks by nDCG@k and "
-        "states no k: nDCG at 1, 3, 5 and 10 are reported, 10 ranks because it sees most of a "
-        "result page, and published figures stand beside it with that caveat. Over a pair nDCG@10 "
-        "is 1 or 0.63, so dev and test are on different scales."
+        "Train and dev are pairs of a clicked and another title, with grades 1 and 0. A test "
+        "query has several titles, graded by their field relevance if the file has it (the "
+        "official test file does not). Titles are ranked by the logit of 是, trained by "
+        "cross-entropy within the pair; template cpm-2 combines CPM-2's words with this scoring. "
+        "CUGE ranks by nDCG@k without stating k. nDCG at 1, 3, 5 and 10 are reported; 10 ranks, "
+        "because it covers most of a result page, and published results are shown with that "
+        "caveat. Over a pair nDCG@10 is 1 or 0.63, so dev and test are on different scales."
     ),
     submission=Submission("Sogou-Log.jsonl", fill, read=read_order),
 )

@@ -13,30 +13,30 @@ COLUMNS = ("ID", "Dialogue_id", "Utterance_id", "Speaker", "Sentence")  # and La
 
 
 def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Row | BadRow]]:
-    """A row an utterance, with those before it in the same dialogue as its context."""
+    """One row per utterance, with the earlier ones of the same dialogue as its context."""
     for path in paths:
-        dialogue, said = None, list[str]()
+        dialogue, context = None, list[str]()
         for where, record in records(path, COLUMNS, {}):
             fault = _fault(record)
             if fault is not None:
                 yield where, fault if isinstance(fault, BadRow) else BadRow(f"{where}: {fault}.")
                 continue
             if record["Dialogue_id"] != dialogue:
-                dialogue, said = record["Dialogue_id"], []
+                dialogue, context = record["Dialogue_id"], []
             speaker, sentence = str(record["Speaker"]).strip(), str(record["Sentence"]).strip()
             label = record.get("Label")
             yield (
                 where,
                 {
                     "id": record["ID"],
-                    "context": "".join(said),
+                    "context": "".join(context),
                     "speaker": speaker,
                     "sentence": sentence,
                     "label": None if label == "" else label,
                     "official": record,
                 },
             )
-            said.append(f"{speaker}：{sentence} ")
+            context.append(f"{speaker}：{sentence} ")
 
 
 def _fault(record: Any) -> BadRow | str | None:
@@ -89,11 +89,11 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 256, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 192},
     protocol=(
-        "Every utterance is a row: the utterances before it in the same dialogue, in the file's "
-        "order, are its context, whose beginning is dropped where it is too long. The two answers "
-        "are scored by the logit of 是 (CPM-Ant's protocol). F1 is that of label 1, humorous; CUGE "
-        "says F1 without naming the class. Utterances of one dialogue have to stand together in "
-        "the file. No recipe is published for CPM-Ant."
+        "Every utterance is a row. The earlier utterances of the same dialogue, in the order of "
+        "the file, are its context, which loses its beginning if it is too long. The logit of 是 "
+        "scores the two answers (CPM-Ant's protocol). F1 is that of label 1, humorous; CUGE asks "
+        "for F1 without naming the class. The utterances of a dialogue must be consecutive in the "
+        "file. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("SPR.csv", fill, document),
 )

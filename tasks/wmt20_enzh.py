@@ -28,7 +28,7 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
         if one is None or other is None:
             short, long = paths if one is None else reversed(paths)
             raise UserError(
-                f"{short}: ends before {long.name}, expected as many lines; give the two files of "
+                f"{short}: ends before {long.name}, expected as many lines. Use the two files of "
                 "one download."
             )
         where, english = one
@@ -37,7 +37,7 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """One sentence: CUGE calls the Chinese side source although it is the one to write."""
+    """One sentence: CUGE calls the Chinese side source although it is the one to generate."""
     english, chinese = record["target"], record.get("source")
     for name, text in (("English", english), ("Chinese", chinese)):
         if isinstance(text, str) and not text.strip():
@@ -46,7 +46,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the Chinese that was written."""
+    """The official record with the generated Chinese."""
     return {**record, "source": predictions[0] or ""}
 
 
@@ -59,7 +59,7 @@ TASK = Task(
     source=Source(
         title="Findings of the 2020 Conference on Machine Translation (news, English-Chinese)",
         paper="https://aclanthology.org/2020.wmt-1.1",
-        licence="research use; every corpus in it has terms of its own",
+        licence="research use; every corpus in it has its own terms",
         obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl; parallel "
         "text is train.en with train.zh and so on",
         sizes=(21_000_000, 4_000, 4_000),
@@ -88,12 +88,13 @@ TASK = Task(
     },
     published_source="CUGE lite board; prompt tuning: CPM-2 report (2021)",
     protocol=(
-        "English is given, Chinese is written. CUGE's files call the Chinese side source and the "
-        "English one target; the direction follows from the name (En-Zh), from the scorer (BLEU "
-        "with sacrebleu's Chinese tokeniser) and from CPM-2's released code, which reads target "
-        "and writes source: the published figures are of this direction. A row with an empty side "
-        "is an error. Prompt and recipe are this project's (one epoch, as CPM-2's full "
-        "fine-tuning): none has been published for CPM-Ant, whose vocabulary has little English."
+        "The task translates English to Chinese. CUGE's files call the Chinese side source and "
+        "the English one target. The direction follows from the name (En-Zh), from the scorer "
+        "(BLEU with sacrebleu's Chinese tokeniser) and from CPM-2's released code, which reads "
+        "target and generates source. The published results are of this direction. A row with an "
+        "empty side is an error. Prompt and recipe are this project's (one epoch, as in CPM-2's "
+        "full fine-tuning); none have been published for CPM-Ant, whose vocabulary has little "
+        "English."
     ),
     submission=Submission("WMT20EnZh.jsonl", fill),
 )

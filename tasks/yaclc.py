@@ -7,7 +7,7 @@ from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Templa
 
 
 def rows(record: Any) -> list[Row]:
-    """The sentence with the grammatical corrections it was given; none of them: it is right."""
+    """The sentence with its grammatical corrections; without any it is right."""
     from cpm_tune.metrics.edits import edits
 
     text, annotations = record["sentence_text"].strip(), record.get("sentence_annos")
@@ -19,8 +19,8 @@ def rows(record: Any) -> list[Row]:
         raise TypeError(f"'sentence_annos' is {type(annotations).__name__}, expected a list")
     for number, annotation in enumerate(annotations, start=1):
         if annotation.get("is_grammatical", 1) not in (0, 1):
-            said = annotation["is_grammatical"]
-            raise ValueError(f"correction {number}: is_grammatical is {said!r}, expected 0 or 1")
+            value = annotation["is_grammatical"]
+            raise ValueError(f"correction {number}: is_grammatical is {value!r}, expected 0 or 1")
     given = [a for a in annotations if a.get("is_grammatical", 1)]
     ranked = sorted(given, key=lambda a: (-a.get("annotator_count", 1), a.get("edits_count", 0)))
     corrections = list(dict.fromkeys(a["correction"].strip() for a in ranked)) or [text]
@@ -31,7 +31,7 @@ def rows(record: Any) -> list[Row]:
 
 
 def parse(text: str, row: Row) -> list[list[Any]] | None:
-    """The edits that make the sentence what was written."""
+    """The edits that turn the sentence into the generated text."""
     from cpm_tune.metrics.edits import edits
 
     written = text.strip()
@@ -73,14 +73,14 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 320, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 192, "max_new_tokens": 64},
     protocol=(
-        "The corrected sentence is generated and compared with the source as character edits "
-        "(start, end, replacement). Gold are the edits of every different grammatical correction "
-        "(is_grammatical 1); fluency corrections (0) are left out, and a sentence with none but "
-        "these counts as right as it is. A prediction is scored against the correction it agrees "
-        "with best. The text to learn is the correction most annotators gave, then the one of the "
-        "fewest edits. The corpus' own scorer, M2 on words of the segmenter THULAC, is neither "
-        "in CUGE's files nor reproduced: scores by characters are not comparable with it. No "
-        "recipe is published for CPM-Ant."
+        "The model generates the corrected sentence, which is compared with the source as "
+        "character edits (start, end, replacement). The gold edits are those of every different "
+        "grammatical correction (is_grammatical 1). Fluency corrections (0) are ignored, and a "
+        "sentence that has only those counts as right unchanged. A prediction is scored against "
+        "the correction that it agrees with best. The text to learn is the correction that most "
+        "annotators gave, then the one with the fewest edits. The corpus' own scorer, M2 on words "
+        "of the segmenter THULAC, is neither in CUGE's files nor reproduced here, so scores by "
+        "characters are not comparable with it. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("YACLC.jsonl", fill),
 )

@@ -135,7 +135,7 @@ def _score(
 ) -> Score | None:
     """The metric, in the main process."""
     metric, engine = get_metric(name), inputs.engine
-    if metric.prediction == "nll":  # what the backbone gives to the right text, not what it writes
+    if metric.kind.likelihood:  # what the backbone gives to the right text, not what it writes
         rows, tokens = data.rows.share(engine.rank, engine.world_size), plan.execution.micro_tokens
         with engine.join(model):
             own = list(answer_losses(model, rows, inputs.encoder, engine, tokens))
