@@ -41,7 +41,7 @@ def test_a_native_folder_gives_back_exactly_what_was_saved(tmp_path, trained):
     model = random_backbone(CONFIG, 1, torch.float32)
     save_native(tmp_path / "deep" / "mine", model, VOCABULARY_TEXT, trained=trained)
     folder = open_folder(tmp_path / "deep" / "mine")
-    assert (folder.layout, folder.name, folder.trained) == ("native", "mine", trained)
+    assert (folder.format, folder.name, folder.trained) == ("native", "mine", trained)
     assert folder.config == CONFIG
     assert len(folder.tokenizer()) == VOCAB
     assert_same_weights(load_weights(folder, torch.float32), model.state_dict())
@@ -58,7 +58,7 @@ def test_a_native_folder_keeps_a_compressed_shape(tmp_path):
 
 
 def test_hugging_faces_single_file_loads_exactly(oracle, hugging_face):
-    assert open_folder(hugging_face).layout == "hf"
+    assert open_folder(hugging_face).format == "hf"
     assert open_folder(hugging_face).config == CONFIG
     assert_same_weights(load(hugging_face), expected_state(oracle))
 
@@ -82,7 +82,7 @@ def test_hugging_faces_pytorch_files_load_exactly(oracle, hugging_face, shards):
 
 def test_the_references_file_loads_folded(oracle, reference):
     folder = open_folder(reference)
-    assert (folder.layout, folder.config, folder.trained) == ("reference", CONFIG, True)
+    assert (folder.format, folder.config, folder.trained) == ("reference", CONFIG, True)
     assert folder.vocabulary.name == "ant.txt"
     assert_same_weights(load(reference), expected_state(oracle), tolerance=1e-6)
 
