@@ -11,7 +11,7 @@ from cpm_tune.common.paths import shipped
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
-from cpm_tune.metrics.kinds import Answer
+from cpm_tune.metrics.kinds import AnswerForm
 from cpm_tune.schema.spec import Decoding, Encoding, Recipe
 from cpm_tune.task import Choice, Options, Rank, Task
 
@@ -67,7 +67,7 @@ def _import_task(path: Path) -> Task:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         kind, ranks = metric.kind, name == task.metrics[0]
-        if not kind.answers & _answers(task) or (kind.likelihood and ranks):
+        if not kind.answers & _answer_forms(task) or (kind.likelihood and ranks):
             raise UserError(
                 f"{path}: metric '{name}' compares {metric.prediction}, which does not fit the "
                 f"answer kind {type(task.answer).__name__}"
@@ -82,7 +82,7 @@ def _import_task(path: Path) -> Task:
     return task
 
 
-def _answers(task: Task) -> set[Answer]:
+def _answer_forms(task: Task) -> set[AnswerForm]:
     """What a task's answers are, for the metrics that may compare them."""
     answer = task.answer
     if isinstance(answer, Choice):
