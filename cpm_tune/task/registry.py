@@ -18,7 +18,7 @@ from cpm_tune.task import Choice, Options, Rank, Task
 
 def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
     """Map task name to task file. The name is the file's stem; a name given twice is an error."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for place in (shipped("tasks"), *include):
         if not place.exists():
             raise UserError(f"--include {place}: there is no such file or folder.")
@@ -27,13 +27,13 @@ def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             if path.name.startswith("_"):
                 continue
-            if path.stem in found:
+            if path.stem in files:
                 raise UserError(
-                    f"task '{path.stem}' is defined twice, in {found[path.stem]} and {path}; "
+                    f"task '{path.stem}' is defined twice, in {files[path.stem]} and {path}; "
                     "rename one."
                 )
-            found[path.stem] = path
-    return found
+            files[path.stem] = path
+    return files
 
 
 def load_task(name: str, include: Sequence[Path] = ()) -> Task:
