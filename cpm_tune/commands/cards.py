@@ -65,9 +65,10 @@ def task_card(
     include: Sequence[Path],
 ) -> str:
     """A task's card, then rows as the model sees them."""
-    from cpm_tune.data.files import checked_rows, gold
+    from cpm_tune.data.files import checked_rows
     from cpm_tune.data.splits import find_splits
     from cpm_tune.planning.plan import data_folder, find_template
+    from cpm_tune.task.answers import gold
 
     task = load_task(name, include)
     template = find_template(task, template_name)

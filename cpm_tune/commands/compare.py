@@ -41,13 +41,13 @@ def compare(argv: Sequence[str], prog: str) -> int:
         p.error(f"--resamples is {args.resamples}, expected 100 or more")
     if args.seed < 0:
         p.error(f"--seed is {args.seed}, expected a whole number from 0")
-    from cpm_tune.leaderboard.compare import Options, compare_rows
+    from cpm_tune.leaderboard.compare import Method, compare_rows
     from cpm_tune.leaderboard.compare_text import render
     from cpm_tune.metrics import get_metric
 
     if args.metric is not None:
         get_metric(args.metric)
-    options = Options(
+    method = Method(
         args.split,
         args.metric,
         args.test,
@@ -55,7 +55,7 @@ def compare(argv: Sequence[str], prog: str) -> int:
         args.seed,
         with_interval=not args.matrix or args.format == "json",
     )
-    report, warnings = compare_rows(args.rows, args.results, options, every=args.matrix)
+    report, warnings = compare_rows(args.rows, args.results, method, every=args.matrix)
     for warning in warnings:
         print(f"note: {warning}", file=sys.stderr)
     print(render(report, args.format, args.matrix))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cpm_tune.commands.arguments import make_parser
 from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.formats import FORMATS, by_ending
 
 # Each subcommand's function (argv, prog) -> exit code, imported when it is called. A results folder
 # of the same name is given as ./NAME.
@@ -18,7 +19,6 @@ SUBCOMMANDS: dict[str, str] = {
     "verify": "cpm_tune.commands.verify:verify",
     "plot": "cpm_tune.commands.leaderboard_plot:plot",
 }
-FORMATS = ("text", "md", "csv", "csv-wide", "latex", "json", "html")
 
 
 def leaderboard(argv: Sequence[str], prog: str) -> int:
@@ -90,7 +90,7 @@ def _tables(argv: Sequence[str], prog: str) -> int:
         help="a task file or a folder of them, for the place of its datasets; repeatable",
     )
     args = p.parse_args(argv)
-    from cpm_tune.leaderboard.export import by_ending, export, write
+    from cpm_tune.leaderboard.export import export, write
 
     if args.out is not None and args.out.is_dir():
         raise UserError(f"--out {args.out}: a folder; give the name of a file.")

@@ -21,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
+        self.number, self.exit_code = number, 128 + number
 
 
 class Interrupts:

@@ -12,12 +12,12 @@ from typing import Any
 from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.encoded import keep_encoded
-from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.store import Split
 from cpm_tune.metrics import Score, get_metric
 from cpm_tune.schema.record import ControlRecord, ScoreRecord
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task
+from cpm_tune.task.answers import gold, parsed
 from cpm_tune.tuning.predict import Prediction, Predictor
 
 _COUNTED = 200_000  # rows looked at for the most frequent answer
@@ -117,7 +117,7 @@ def _score(
 ) -> Score | None:
     """The metric, in the main process."""
     metric, engine = get_metric(name), predictor.engine
-    if metric.prediction == "nll":  # of the gold text, not of what the backbone generates
+    if metric.kind.likelihood:  # of the gold text, not of what the backbone generates
         rows = data.rows.share(engine.rank, engine.world_size)
         with engine.join(predictor.model):
             share = list(predictor.answer_losses(rows))
