@@ -24,12 +24,12 @@ def rows(record: Any) -> Iterator[Row]:
         if not whole or not all(isinstance(part, str) for part in pair):
             raise ValueError(f"the feature {str(pair)[:60]} is not a name and a value")
     if not pairs:
-        raise ValueError("there are no features")
+        raise ValueError("the list of features is empty")
     yield {"features": "，".join(f"{name}：{value}" for name, value in pairs), "text": text}
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the advertisement that was written."""
+    """The official record with the generated advertisement."""
     return {**record, "summary" if "content" in record else "desc": predictions[0] or ""}
 
 

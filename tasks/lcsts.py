@@ -9,7 +9,7 @@ from cpm_tune.task import Files, Generate, Source, Submission, Task, Template
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the summary that was written."""
+    """The official record with the generated summary."""
     return {**record, "summary": predictions[0] or ""}
 
 

@@ -43,7 +43,7 @@ def convert(argv: Sequence[str], prog: str) -> int:
     except KeyboardInterrupt as stop:
         stop.args = ("nothing was written",)
         raise
-    print(f"read       {folder.path}  ({folder.layout})")
+    print(f"read       {folder.path}  ({folder.format})")
     for path in sorted(args.out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
     return 0

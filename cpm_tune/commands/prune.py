@@ -52,8 +52,9 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     if args.memory_limit is not None:
         limit = parse_size(args.memory_limit, "--memory-limit")
     from cpm_tune.backbone.bundled import resolve
-    from cpm_tune.backbone.convert import check_free, check_whole, convert
+    from cpm_tune.backbone.convert import check_free, convert
     from cpm_tune.backbone.folder import open_folder
+    from cpm_tune.backbone.hugging_face import check_whole
     from cpm_tune.backbone.streamed import open_streamed
     from cpm_tune.engine.device import DTYPES, choose_device
     from cpm_tune.pretrain import prune as how
@@ -63,7 +64,8 @@ def _prune(argv: Sequence[str], prog: str) -> int:
     how.check_keep(folder.config, keep)
     check_free(args.out, args.overwrite, folder.path)
     if args.to == "hf":
-        check_whole(how.without(folder.config, how.at_random(folder.config, keep, 0)))
+        pruned = how.without(folder.config, how.at_random(folder.config, keep, 0))
+        check_whole(pruned, "--to native or --to reference")
     sample = how.read_sample(args.text, folder.tokenizer(), folder.config, args.pieces, args.seed)
     dtype = DTYPES[args.precision]
     device = choose_device(args.device, -1)
