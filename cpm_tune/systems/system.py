@@ -139,9 +139,9 @@ def _record(
     if not spec.data.sample and official and abs(len(scored) - official) > max(50, official / 20):
         notes.append(f"{file.split} has {len(scored):,} rows, officially {official:,}")
     unread = sum(prediction is None for prediction in scored.predictions)
-    warnings = [f"{unread:,} of {len(scored):,} rows have no answer that can be read"] * bool(
-        unread
-    )
+    warnings = []
+    if unread:
+        warnings.append(f"{unread:,} of {len(scored):,} rows have no answer that can be read")
     if spec.predictions_sha256 == file.sha256:
         warnings.append("the predictions are the data file itself with its gold answers")
     skipped = [name for name in task.metrics if name not in spec.metrics]
