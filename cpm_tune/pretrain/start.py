@@ -8,7 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +22,12 @@ from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.pretrain.folder import new_folder, old_folder
 from cpm_tune.pretrain.optimise import largest_rate
+from cpm_tune.pretrain.options import Request
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.pretrain.train import Intervals, Settings, train
 
 FILE, CHECKPOINT = "run.json", "checkpoint.pt"
-
-
-@dataclass(frozen=True)
-class Request:
-    """Options of `pretrain run`; None leaves the default of `Settings` or `Intervals`."""
-
-    out: Path
-    resume: bool = False
-    corpus: Path | None = None
-    config: Path | None = None
-    backbone: Path | None = None
-    steps: int | None = None
-    seconds: float | None = None
-    weights: dict[str, float] = field(default_factory=dict)
-    rows: int | None = None
-    width: int | None = None
-    shortest: int | None = None
-    lr: float | None = None
-    last_lr: float | None = None
-    warmup: int | None = None
-    optimiser: str | None = None
-    weight_decay: float | None = None
-    seed: int | None = None
-    precision: str | None = None
-    no_compile: bool = False
-    threads: int | None = None
-    log_steps: int | None = None
-    checkpoint_minutes: float | None = None
-    heldout_minutes: float | None = None
 
 
 _OWN = (
