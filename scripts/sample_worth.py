@@ -4,8 +4,9 @@
 
 For every task that has a sample recipe: the default LoRA on the embedded backbone, with the score
 of a constant answer (majority), of the backbone without delta (zero-shot), and of the same LoRA on
-a random frozen backbone of the same shape. Prints the Markdown table of docs/data.md. Finished runs
-are kept in DIR and not run again, so this can be interrupted; `--table` only prints what is there.
+a random frozen backbone of the same shape. Prints the Markdown table of
+docs/reports/sample-data.md. Finished runs are kept in DIR and not run again, so this can be
+interrupted; `--table` only prints what is there.
 """
 
 from __future__ import annotations

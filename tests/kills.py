@@ -16,7 +16,7 @@ PHASES = {
     ("resume.py", "save"): "checkpoint",
     ("score.py", "score"): "evaluation",
     ("score.py", "score_split"): "scoring",
-    ("run.py", "_finish"): "record",
+    ("execute.py", "_finish"): "record",
     ("folders.py", "complete"): "renaming",
     ("train.py", "train"): "training",
 }

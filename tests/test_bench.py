@@ -16,10 +16,10 @@ from conftest import CLI
 from filelock import FileLock
 from same_runs import assert_same, read_run
 
-from cpm_tune.bench.cells import Cell, make_cells, plan_of
 from cpm_tune.bench.processes import Processes
-from cpm_tune.bench.schedule import Ending, run_cells
+from cpm_tune.bench.schedule import Watcher, run_trials
 from cpm_tune.bench.suite import make_suite
+from cpm_tune.bench.trials import Trial, make_trials, plan_of
 from cpm_tune.runs.execute import execute
 
 AXES = ("--tasks", "lcqmc,ccpm", "--deltas", "lora,full", "--control", "zero-shot")
@@ -39,10 +39,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("bench") / "data")
 
 
-def cells_of(data: Path, backbone: Path, **more: object) -> list[Cell]:
+def trials_of(data: Path, backbone: Path, **more: object) -> list[Trial]:
     said = {"tasks": "lcqmc,ccpm", "deltas": "lora,full", "data": data, "set": SETTINGS}
     said |= {"backbones": [str(backbone)], "controls": ["zero-shot", "random-backbone"]}
-    return make_cells(make_suite(None, {**said, **more}))
+    return make_trials(make_suite(None, {**said, **more}))
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def alone(data: Path, small_backbone: Path, tmp_path_factory: pytest.TempPathFac
     """The suite's runs, each on its own: backbone and data read anew for every one."""
     out = tmp_path_factory.mktemp("alone")
     controls = {}
-    for cell in cells_of(data, small_backbone):
-        zero = controls.get(cell.needs)
-        controls[cell.run_id] = execute(plan_of(cell), out, zero_shot=zero)
+    for trial in trials_of(data, small_backbone):
+        zero = controls.get(trial.needs)
+        controls[trial.run_id] = execute(plan_of(trial), out, zero_shot=zero)
     return out
 
 
@@ -62,7 +62,7 @@ def test_a_suite_gives_the_bytes_of_its_runs_made_one_by_one(
     """One process and one backbone for all of them, with LoRA, full tuning and controls between."""
     code, said, error = cli(*words(tmp_path, data, small_backbone, *AXES))
     assert code == 0, said + error
-    assert "cells      10: 2 zero-shot, 4 tuning, 4 random-backbone" in said
+    assert "trials     10: 2 zero-shot, 4 tuning, 4 random-backbone" in said
     assert "to do      10" in said
     assert "estimate   unknown" in said
     assert "[10/10]" in said
@@ -79,7 +79,7 @@ def test_a_suite_gives_the_bytes_of_its_runs_made_one_by_one(
 def test_killed_at_random_moments_it_ends_with_the_same_records(
     alone: Path, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
-    """SIGTERM, SIGINT, then kill -9 three times, each after one more cell; then left alone."""
+    """SIGTERM, SIGINT, then kill -9 three times, each after one more trial; then left alone."""
     line = words(tmp_path, data, small_backbone, *AXES, "--jobs", "2", "--quiet")
     chance = random.Random(20)
 
@@ -100,7 +100,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(
         while process.is_alive() and not at_work(number, since):
             time.sleep(0.02)
         time.sleep(chance.uniform(0, 0.3))
-        if not process.is_alive():  # a fast machine: all cells are done before the last kills
+        if not process.is_alive():  # a fast machine: all trials are done before the last kills
             assert (number > 2, process.exitcode) == (True, 0)
             break
         os.kill(process.pid, signum)
@@ -115,15 +115,11 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(
     assert results(tmp_path) == results(alone)
 
 
-class Murder:
-    """Kills the first worker while it runs its cell; remembers how cells ended."""
+class Murder(Watcher):
+    """Kills the first worker while it runs its trial; remembers how trials ended."""
 
     def __init__(self, executor: Processes) -> None:
         self.executor, self.killed = executor, False
-
-    def started(self, slot: int, cell: Cell) -> None: ...
-    def ended(self, slot: int | None, ending: Ending) -> None: ...
-    def again(self, slot: int, cell: Cell, why: str) -> None: ...
 
     def tick(self) -> None:
         if not self.killed and self.executor.pids:
@@ -131,23 +127,23 @@ class Murder:
             os.kill(self.executor.pids[0], signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_fails_its_cell_and_no_other(
+def test_a_worker_that_is_killed_fails_its_trial_and_no_other(
     cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
     settings = {**SETTINGS, "train.max_steps": 30}
     more = {"controls": (), "set": settings, "tasks": "lcqmc", "seeds": "1,2"}
-    cells = cells_of(data, small_backbone, deltas="lora", **more)
+    trials = trials_of(data, small_backbone, deltas="lora", **more)
     executor = Processes(tmp_path, 1)
     try:
-        endings = run_cells(cells, executor, tmp_path, Murder(executor))
+        endings = run_trials(trials, executor, tmp_path, Murder(executor))
     finally:
         executor.stop()
-    failures = [ending.failure for ending in endings if ending.failure]
+    failures = [ending for ending in endings if ending.record is None]
     assert len(failures) == 1
-    assert "SIGKILL" in failures[0].error
+    assert "SIGKILL" in failures[0].report.error
     assert len([e for e in endings if e.record]) == 1
-    note = tmp_path / ".bench" / "failed" / f"{failures[0].run_id}.json"
-    assert json.loads(note.read_text())["name"] == failures[0].name
+    note = tmp_path / ".bench" / "failed" / f"{failures[0].trial.run_id}.json"
+    assert json.loads(note.read_text())["name"] == failures[0].trial.name
 
     axes = ("--tasks", "lcqmc", "--seeds", "1,2,3", "--control", "none")
     line = words(tmp_path, data, small_backbone, *axes, max_steps=30)
@@ -158,7 +154,7 @@ def test_a_worker_that_is_killed_fails_its_cell_and_no_other(
     assert len(list(tmp_path.glob("lcqmc.*/run.json"))) == 2
 
 
-def test_a_failed_cell_is_named_the_others_go_on_and_it_runs_once_mended(
+def test_a_failed_trial_is_named_the_others_go_on_and_it_runs_once_mended(
     cli: CLI, small_backbone: Path, tmp_path: Path
 ) -> None:
     data, out = write_data(tmp_path / "data"), tmp_path / "out"
@@ -171,29 +167,29 @@ def test_a_failed_cell_is_named_the_others_go_on_and_it_runs_once_mended(
     assert "failed     ccpm zero-shot small" in said
     assert f"{broken}:2" in said
     assert "not run, its zero-shot control failed" in said
-    assert "finished   2 of 4 cells" in said
+    assert "finished   2 of 4 trials" in said
     assert {p.parent.name.split(".")[0] for p in out.glob("*/run.json")} == {"lcqmc"}
 
     code, said, _ = cli(*line, "--dry-run")
     assert code == 0
-    assert said.count("failed     ccpm") == 2
+    assert said.count("failed  ccpm") == 2
     broken.write_text(whole)
     code, said, _ = cli(*line, "--only-failed")  # another test file: other runs, none failed
     assert code == 1
     assert "to do      0" in said
-    assert "no cell failed before; 2 are not finished: run without --only-failed." in said
+    assert "no trial failed before; 2 are not finished: run without --only-failed." in said
     code, said, _ = cli(*line)
     assert code == 0
-    assert "finished   4 of 4 cells, 2 of them now" in said
+    assert "finished   4 of 4 trials, 2 of them now" in said
 
 
-class KillsARank:
-    """Kills the second process of a cell as soon as it is there."""
+class KillsARank(Watcher):
+    """Kills the second process of a trial as soon as it is there."""
 
     def __init__(self, executor: Processes) -> None:
         self.executor, self.group = executor, list[int]()
 
-    def started(self, slot: int, cell: Cell) -> None:
+    def started(self, worker: int, trial: Trial) -> None:
         threading.Thread(target=self.kill, daemon=True).start()
 
     def kill(self) -> None:
@@ -202,10 +198,6 @@ class KillsARank:
             self.group = [child for worker in self.executor.pids for child in children(worker)]
         os.kill(self.group[1], signal.SIGKILL)
 
-    def ended(self, slot: int | None, ending: Ending) -> None: ...
-    def again(self, slot: int, cell: Cell, why: str) -> None: ...
-    def tick(self) -> None: ...
-
 
 def children(pid: int) -> list[int]:
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
@@ -213,28 +205,28 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
-def test_a_cell_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
+def test_a_trial_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
     cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
     out, more = tmp_path / "out", {"tasks": "lcqmc", "deltas": "lora", "controls": ()}
-    cells = cells_of(data, small_backbone, nproc=2, **more)
+    trials = trials_of(data, small_backbone, nproc=2, **more)
     executor = Processes(out, 2)
     watcher = KillsARank(executor)
     try:
-        (ending,) = run_cells(cells, executor, out, watcher)
+        (ending,) = run_trials(trials, executor, out, watcher)
     finally:
         executor.stop()
-    assert ending.failure is not None
-    assert f"process 1 of 2 (pid {watcher.group[1]}) was killed by SIGKILL" in ending.failure.error
+    assert ending.record is None
+    assert f"process 1 of 2 (pid {watcher.group[1]}) was killed by SIGKILL" in ending.report.error
     assert not any(Path(f"/proc/{pid}").exists() for pid in watcher.group)
 
     axes = ("--tasks", "lcqmc", "--control", "none", "--nproc", "2")
     code, said, _ = cli(*words(out, data, small_backbone, *axes))
     assert code == 0
     assert "processes  2" in said
-    (cell,) = cells
-    one = execute(plan_of(cell), tmp_path / "one").folder
-    record, lines = read_run(out / cell.run_id)
+    (trial,) = trials
+    one = execute(plan_of(trial), tmp_path / "one").folder
+    record, lines = read_run(out / trial.run_id)
     assert_same(read_run(one), (record, lines))
     assert record.environment is not None
     assert record.environment.world_size == 2

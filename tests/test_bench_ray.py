@@ -15,9 +15,9 @@ from bench_runs import SETTINGS, results, words, write_data
 from conftest import CLI, REPOSITORY
 from same_runs import assert_same, read_run
 
-from cpm_tune.bench.cells import Cell, make_cells, plan_of
-from cpm_tune.bench.schedule import Ending, run_cells
+from cpm_tune.bench.schedule import Watcher, run_trials
 from cpm_tune.bench.suite import make_suite
+from cpm_tune.bench.trials import Trial, make_trials, plan_of
 from cpm_tune.errors import UserError
 from cpm_tune.runs.execute import execute
 
@@ -26,18 +26,15 @@ ray = pytest.importorskip("ray", reason="Ray is not installed (extra ray)")
 GROUP = {"nproc": 2, "set": {"train.max_steps": 4, "train.eval_every": 2}}
 
 
-class KillsANode:
-    """Removes a node as soon as a cell is being trained."""
+class KillsANode(Watcher):
+    """Removes a node as soon as a trial is being trained."""
 
     def __init__(self, cluster: object, node: object, log: Path) -> None:
         self.cluster, self.node, self.log = cluster, node, log
         self.lost: list[tuple[str, str]] = []
 
-    def started(self, slot: int, cell: Cell) -> None: ...
-    def ended(self, slot: int | None, ending: Ending) -> None: ...
-
-    def again(self, slot: int, cell: Cell, why: str) -> None:
-        self.lost.append((cell.run_id, why))
+    def again(self, worker: int, trial: Trial, why: str) -> None:
+        self.lost.append((trial.run_id, why))
 
     def tick(self) -> None:
         if self.node and self.log.is_file():
@@ -46,7 +43,7 @@ class KillsANode:
 
 
 @pytest.mark.slow
-def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_processes(
+def test_a_trial_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_processes(
     small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     from ray.cluster_utils import Cluster
@@ -62,12 +59,12 @@ def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_
         None,
         {
             **{"tasks": "lcqmc", "controls": (), "data": data, "set": settings},
-            **{"deltas": "lora,bitfit", "cells": [{"match": {"delta": "bitfit"}, **GROUP}]},
+            **{"deltas": "lora,bitfit", "trials": [{"match": {"delta": "bitfit"}, **GROUP}]},
             "backbones": [str(small_backbone)],
         },
     )
-    cells = make_cells(suite)
-    lora, bitfit = sorted(cells, key=lambda cell: cell.nproc)
+    trials = make_trials(suite)
+    lora, bitfit = sorted(trials, key=lambda trial: trial.nproc)
     assert (lora.nproc, bitfit.nproc) == (1, 2)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})  # bitfit fits here only
     executor = None
@@ -76,9 +73,9 @@ def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_
         with pytest.raises(UserError, match="room for more than 2 such processes"):
             RayActors(out, 0, cluster.address, cpus=1, gpus=0, largest=3)
         executor = RayActors(out, 0, cluster.address, cpus=1, gpus=0, largest=2)
-        assert executor.slots == 3
+        assert executor.workers == 3
         watcher = KillsANode(cluster, doomed, out / f"{lora.run_id}.partial" / "log.jsonl")
-        endings = run_cells(cells, executor, out, watcher)
+        endings = run_trials(trials, executor, out, watcher)
     finally:
         if executor is not None:
             executor.stop()
@@ -87,8 +84,8 @@ def test_a_cell_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two_
     assert len(watcher.lost) <= 2, watcher.lost
     assert all(ending.record for ending in endings)
     assert len(endings) == 2
-    for cell in cells:
-        execute(plan_of(cell), tmp_path / "alone")
+    for trial in trials:
+        execute(plan_of(trial), tmp_path / "alone")
     alone, here = results(tmp_path / "alone"), results(out)
     own = [name for name in alone if name.startswith(lora.run_id)]
     assert own
@@ -120,8 +117,8 @@ def test_the_command_on_a_ray_of_its_own_leaves_the_runs_it_would_leave_without(
         paths = [str(REPOSITORY), env.get("PYTHONPATH", "")]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         said = on_ray()
-        assert "on Ray, 1 CPU and 0 GPU a process" in said
-        assert "finished   2 of 2 cells, 2 of them now" in said
+        assert "on Ray, 1 CPU and 0 GPU per process" in said
+        assert "finished   2 of 2 trials, 2 of them now" in said
         made = results(tmp_path / "ray")
         assert "to do      0" in on_ray()
     assert cli(*given("local"))[0] == 0

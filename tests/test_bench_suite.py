@@ -1,4 +1,4 @@
-"""What a suite says becomes exactly the cells it means; every mistake is named, all at once."""
+"""What a suite says becomes exactly the trials it means; every mistake is named, all at once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from bench_runs import words, write_data
 from conftest import CLI
 
-from cpm_tune.bench.cells import Cell, Report, make_cells
 from cpm_tune.bench.processes import gpus_of, threads_for
-from cpm_tune.bench.schedule import Ending, Queue, run_cells
+from cpm_tune.bench.schedule import Queue, Watcher, run_trials
 from cpm_tune.bench.state import History
 from cpm_tune.bench.suite import make_suite
+from cpm_tune.bench.trials import Report, Trial, make_trials
 from cpm_tune.errors import UserError
 
 SUITE = """
@@ -26,7 +26,7 @@ set: {train: {max_steps: 4, eval_every: 2}, decode.beams: 10}
 grid:
   train.lr: [1e-3, 3e-3]
   delta.lora_r: [4, 8]
-cells:
+trials:
   - match: {task: wantwords}
     set: {train.lr: 5e-3}
   - match: {task: wantwords, delta: prefix}
@@ -41,41 +41,41 @@ def suite_file(folder: Path, text: str) -> Path:
 
 
 def test_grids_overrides_and_controls_give_each_run_once(tmp_path: Path) -> None:
-    cells = make_cells(make_suite(suite_file(tmp_path, SUITE), {}))
-    assert Counter((c.request.task, c.delta, c.control) for c in cells) == {
+    trials = make_trials(make_suite(suite_file(tmp_path, SUITE), {}))
+    assert Counter((c.request.task, c.delta, c.control) for c in trials) == {
         ("ccpm", "none", "zero-shot"): 1,
         ("ccpm", "lora", None): 8,  # 2 seeds, 2 rates, 2 ranks
         ("ccpm", "prefix", None): 4,  # a rank means nothing to prefix
         ("wantwords", "none", "zero-shot"): 1,
         ("wantwords", "lora", None): 4,  # the override has one rate
     }
-    assert len({c.run_id for c in cells}) == len(cells)
-    rates = {c.request.settings["train.lr"] for c in cells if c.request.task == "wantwords"}
+    assert len({c.run_id for c in trials}) == len(trials)
+    rates = {c.request.settings["train.lr"] for c in trials if c.request.task == "wantwords"}
     assert rates == {5e-3}
-    zero = {c.request.task: c.run_id for c in cells if c.control}
-    assert all(c.needs == zero[c.request.task] for c in cells if not c.control)
+    zero = {c.request.task: c.run_id for c in trials if c.control}
+    assert all(c.needs == zero[c.request.task] for c in trials if not c.control)
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     options = {"seeds": "3", "deltas": "lora", "controls": (), "set": {"train.lr": 2e-3}}
-    cells = make_cells(
+    trials = make_trials(
         make_suite(suite_file(tmp_path, SUITE.split("  - match: {task: wantwords, d")[0]), options)
     )
-    assert len(cells) == 4
-    assert {c.request.settings["train.lr"] for c in cells} == {2e-3}
-    assert {c.seed for c in cells} == {3}
+    assert len(trials) == 4
+    assert {c.request.settings["train.lr"] for c in trials} == {2e-3}
+    assert {c.seed for c in trials} == {3}
 
 
 MISTAKES = {
     "tasks: [ccpm]\nseads: [1]": "no key 'seads' in a suite. Did you mean 'seeds'?",
-    "tasks: [ccpm]\ncells: [{match: {tsk: ccpm}}]": "in cells.0.match. Did you mean 'task'?",
-    "tasks: [ccpm]\ncells: [{match: {task: lcqmc}, skip: true}]": "no cell of the suite matches",
+    "tasks: [ccpm]\ntrials: [{match: {tsk: ccpm}}]": "in trials.0.match. Did you mean 'task'?",
+    "tasks: [ccpm]\ntrials: [{match: {task: lcqmc}, skip: true}]": "no trial of the suite matches",
     "tasks: [ccpm]\nset: {train.lrr: 1}": "Did you mean 'train.lr'?",
-    "tasks: [ccpm]\nset: {decode.beams: 3}": "decode.beams has no effect on any cell",
+    "tasks: [ccpm]\nset: {decode.beams: 3}": "decode.beams has no effect on any trial",
     "tasks: [ccpm]\nset: {train.lr: 1}\ngrid: {train.lr: [1, 2]}": "keep one of the two",
     "tasks: [ccmp]": "Did you mean 'ccpm'?",
     "deltas: [lora]": "tasks is missing",
-    "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]": "Did you mean 'match'?",
+    "tasks: [ccpm]\ntrials: [{nomatch: {task: ccpm}}]": "Did you mean 'match'?",
     "tasks: [ccpm]\nseeds: 3-1": "seeds.0 is '3-1', expected a whole number.",
     "tasks: [ccpm]\nnproc: 0": "nproc is 0, expected 1 or more.",
     "tasks: [ccpm]\nset: {run.nproc: 2}": "there is no setting 'run.nproc'",
@@ -95,7 +95,7 @@ def test_a_mistake_is_a_sentence(text: str, cli: CLI, tmp_path: Path) -> None:
 
 
 def test_a_match_written_wrong_is_one_mistake(tmp_path: Path) -> None:
-    text = "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]"
+    text = "tasks: [ccpm]\ntrials: [{nomatch: {task: ccpm}}]"
     with pytest.raises(UserError) as caught:
         make_suite(suite_file(tmp_path, text), {})
     assert len(str(caught.value).splitlines()) == 1
@@ -115,14 +115,14 @@ def test_a_results_folder_that_is_none_is_refused_before_the_plan(cli: CLI, tmp_
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
-    text = "tasks: [ccpm]\nprecision: fp8\nseads: [1]\ncells: [{match: {}, sett: {}}]\nlimit: 0"
+    text = "tasks: [ccpm]\nprecision: fp8\nseads: [1]\ntrials: [{match: {}, sett: {}}]\nlimit: 0"
     with pytest.raises(UserError) as caught:
         make_suite(suite_file(tmp_path, text), {})
     said = str(caught.value)
     for part in ("precision", "'seads'", "'sett'", "limit"):
         assert part in said
     with pytest.raises(UserError) as caught:
-        make_cells(make_suite(None, {"tasks": "ccpm", "deltas": "lorra,prefex"}))
+        make_trials(make_suite(None, {"tasks": "ccpm", "deltas": "lorra,prefex"}))
     assert "'lora'" in str(caught.value)
     assert "'prefix'" in str(caught.value)
 
@@ -131,7 +131,7 @@ def test_the_shipped_suite_is_planned(cli: CLI, tmp_path: Path) -> None:
     shipped = Path(__file__).parent.parent / "suites" / "tiny.yaml"
     code, said, _ = cli("bench", "--suite", shipped, "--out", tmp_path, "--dry-run")
     assert code == 0
-    assert "cells      39: 3 zero-shot, 36 tuning" in said
+    assert "trials     39: 3 zero-shot, 36 tuning" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -153,20 +153,20 @@ def test_the_estimate_is_the_median_of_earlier_runs(
 
 
 class Fake:
-    """An executor whose cells end at once, as `endings` says; it remembers what ran where."""
+    """An executor whose trials end at once, as `endings` says; it remembers what ran where."""
 
-    def __init__(self, slots: int, retries: int, endings: dict[str, list[str]]) -> None:
-        self.slots, self.retries, self.endings = slots, retries, endings
+    def __init__(self, workers: int, retries: int, endings: dict[str, list[str]]) -> None:
+        self.workers, self.retries, self.endings = workers, retries, endings
         self.ran: list[tuple[int, str]] = []
         self.waiting: dict[int, Report] = {}
         self.taken: dict[str, list[int]] = {}
 
-    def start(self, slots: Sequence[int], cell: Cell) -> None:
-        slot = slots[0]
-        self.ran.append((slot, cell.run_id))
-        self.taken[cell.run_id] = list(slots)
-        status = self.endings.get(cell.run_id, ["failed"]).pop(0)
-        self.waiting[slot] = Report(cell.run_id, status, error="as told")  # type: ignore[arg-type]
+    def start(self, workers: Sequence[int], trial: Trial) -> None:
+        worker = workers[0]
+        self.ran.append((worker, trial.run_id))
+        self.taken[trial.run_id] = list(workers)
+        status = self.endings.get(trial.run_id, ["failed"]).pop(0)
+        self.waiting[worker] = Report(trial.run_id, status, error="as told")  # type: ignore[arg-type]
 
     def wait(self, timeout: float) -> dict[int, Report]:
         ended, self.waiting = self.waiting, {}
@@ -175,43 +175,36 @@ class Fake:
     def stop(self) -> None: ...
 
 
-class Silent:
-    def started(self, slot: int, cell: Cell) -> None: ...
-    def ended(self, slot: int | None, ending: Ending) -> None: ...
-    def again(self, slot: int, cell: Cell, why: str) -> None: ...
-    def tick(self) -> None: ...
-
-
-def test_a_lost_cell_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
+def test_a_lost_trial_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
     said = {"tasks": "ccpm", "controls": (), "seeds": "1,2"}
-    first, second = make_cells(make_suite(None, said))
+    first, second = make_trials(make_suite(None, said))
     fake = Fake(1, 2, {first.run_id: ["lost"] * 3, second.run_id: ["lost", "failed"]})
-    endings = run_cells([first, second], fake, tmp_path, Silent())
+    endings = run_trials([first, second], fake, tmp_path, Watcher())
     assert [run_id for _, run_id in fake.ran] == [first.run_id] * 3 + [second.run_id] * 2
-    assert [ending.failure.error for ending in endings if ending.failure] == ["as told"] * 2
+    assert [ending.report.error for ending in endings if ending.record is None] == ["as told"] * 2
 
 
-def test_a_cell_of_several_processes_takes_as_many_slots(tmp_path: Path) -> None:
+def test_a_trial_of_several_processes_takes_as_many_workers(tmp_path: Path) -> None:
     text = "tasks: [ccpm]\ndeltas: [lora, prefix, bitfit, adapter]\ncontrols: []\nnproc: 1\n"
-    text += "cells:\n- {match: {delta: prefix}, nproc: 2}\n- {match: {delta: bitfit}, nproc: 3}\n"
-    cells = make_cells(make_suite(suite_file(tmp_path, text), {}))
-    assert {cell.delta: cell.nproc for cell in cells} == {
+    text += "trials:\n- {match: {delta: prefix}, nproc: 2}\n- {match: {delta: bitfit}, nproc: 3}\n"
+    trials = make_trials(make_suite(suite_file(tmp_path, text), {}))
+    assert {trial.delta: trial.nproc for trial in trials} == {
         **{"lora": 1, "prefix": 2, "bitfit": 3, "adapter": 1}
     }
     fake = Fake(3, 0, {})
-    run_cells(cells, fake, tmp_path / "out", Silent())
-    ran = {name.split(".")[1]: slots for name, slots in fake.taken.items()}
+    run_trials(trials, fake, tmp_path / "out", Watcher())
+    ran = {name.split(".")[1]: workers for name, workers in fake.taken.items()}
     assert ran == {"bitfit": [0, 1, 2], "prefix": [0, 1], "lora": [2], "adapter": [0]}
-    again = make_cells(make_suite(suite_file(tmp_path, text), {"nproc": 1}))
-    assert {cell.nproc for cell in again} == {1}
-    assert {cell.run_id for cell in again} == {cell.run_id for cell in cells}
+    again = make_trials(make_suite(suite_file(tmp_path, text), {"nproc": 1}))
+    assert {trial.nproc for trial in again} == {1}
+    assert {trial.run_id for trial in again} == {trial.run_id for trial in trials}
 
 
-def test_a_cell_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
+def test_a_trial_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
     axes = ("--tasks", "ccpm", "--control", "none", "--out", tmp_path / "o")
     code, said, error = cli("bench", *axes, "--nproc", "2", "--jobs", "1")
     assert code == 2
-    assert "a cell of 2 processes (ccpm lora cpm-ant-tiny seed 1) does not fit" in error
+    assert "a trial of 2 processes (ccpm lora cpm-ant-tiny seed 1) does not fit" in error
     assert not said
     code, said, _ = cli("bench", *axes, "--nproc", "2", "--dry-run")
     assert code == 0
@@ -219,37 +212,39 @@ def test_a_cell_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "gpus", "own"),
+    ("workers", "gpus", "own"),
     [([3], ["0", "1"], "1"), ([2, 3], list("0123"), "2,3"), ([0, 1], ["7"], "7"), ([0], [], None)],
 )
-def test_gpus_go_round_among_the_slots(slots: list[int], gpus: list[str], own: str | None) -> None:
-    assert gpus_of(slots, gpus) == own
+def test_gpus_go_round_among_the_workers(
+    workers: list[int], gpus: list[str], own: str | None
+) -> None:
+    assert gpus_of(workers, gpus) == own
 
 
 def test_neighbours_go_to_one_process_and_a_control_goes_first() -> None:
-    cells = make_cells(make_suite(None, {"tasks": "ccpm,lcqmc", "seeds": "1,2"}))
-    queue = Queue(cells, 2)
-    taken: dict[int, list[Cell]] = {0: [], 1: []}
+    trials = make_trials(make_suite(None, {"tasks": "ccpm,lcqmc", "seeds": "1,2"}))
+    queue = Queue(trials, 2)
+    taken: dict[int, list[Trial]] = {0: [], 1: []}
     while queue:
-        for slot in taken:
-            cell = queue.take(slot)
-            assert cell is not None
-            taken[slot].append(cell)
-        for slot in taken:
-            queue.end(slot)
+        for worker in taken:
+            trial = queue.take(worker)
+            assert trial is not None
+            taken[worker].append(trial)
+        for worker in taken:
+            queue.end(worker)
     for own in taken.values():
-        assert len({cell.request.task for cell in own}) == 1
+        assert len({trial.request.task for trial in own}) == 1
         assert own[0].control == "zero-shot"
 
 
 def test_cores_are_divided_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cpm_tune.bench.processes.cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [threads_for(slots) for slots in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    assert [threads_for(workers) for workers in (1, 2, 3, 16)] == [8, 4, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads_for(2) == 3
 
 
 def test_an_empty_history_knows_nothing(tmp_path: Path) -> None:
-    (cell,) = make_cells(make_suite(None, {"tasks": "ccpm", "controls": ()}))
-    assert History(tmp_path).seconds(cell) is None
+    (trial,) = make_trials(make_suite(None, {"tasks": "ccpm", "controls": ()}))
+    assert History(tmp_path).seconds(trial) is None

@@ -133,12 +133,71 @@ def test_the_two_readmes_have_the_same_commands_and_code() -> None:
     assert blocks(english, "python") == blocks(chinese, "python")
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_to_a_file(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
-    for link in links:
+def test_every_link_leads_to_a_file_and_a_heading_in_it(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
         if not link.startswith("http"):
-            assert (page.parent / link).exists(), link
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readmes() -> None:
+    """Directly, or from a page that is."""
+    for readme in READMES:
+        reached, new = set[Path](), {readme}
+        while new:
+            reached |= new
+            links = {
+                (page.parent / link).resolve()
+                for page in new
+                for link in re.findall(r"\]\(([^)#]+\.md)", page.read_text(encoding="utf-8"))
+                if not link.startswith("http")
+            }
+            new = links - reached
+        assert reached >= {page.resolve() for page in PAGES}
+
+
+@pytest.fixture
+def own_tasks(tmp_path: Path) -> dict[str, Path]:
+    """The task files of docs/data.md, by name, and made-up rows in their form in DIR."""
+    files = {}
+    for block in blocks(REPOSITORY / "docs" / "data.md", "python"):
+        (name,) = re.findall(r'^    name="(\w+)"', block, re.MULTILINE)
+        files[name] = tmp_path / f"{name}.py"
+        files[name].write_text(block, encoding="utf-8")
+        (tmp_path / name).mkdir()
+    for split in ("train", "dev", "test"):
+        months = [f"第{i}个月" for i in range(2, 14)]
+        texts = [{"input": f"{split}：{month}的后一个月是", "target": month} for month in months]
+        write_jsonl(tmp_path / "dialogue" / f"{split}.jsonl", texts)
+        choices = [{**row, "options": ["不知道", row["target"]], "target": 1} for row in texts]
+        write_jsonl(tmp_path / "quiz" / f"{split}.jsonl", choices)
+    return files
+
+
+@pytest.mark.parametrize("name", ["dialogue", "quiz"])
+def test_the_task_files_for_prompts_that_are_written_already(
+    name: str, own_tasks: dict[str, Path], tmp_path: Path, cli: CLI
+) -> None:
+    """The model sees the file's own words and nothing else (docs/data.md)."""
+    words = ["--include", str(own_tasks[name]), "--data", str(tmp_path / name)]
+    code, output, error = cli("show", name, *words, "--rows", "1")
+    assert code == 0, error
+    assert "  dev：第2个月的后一个月是第2个月" + "[是否正确]" * (name == "quiz") + "\n" in output
+    code, output, error = cli(
+        *("--task", name, "--delta", "lora", "--control", "none", "--out", str(tmp_path / "runs")),
+        *(*words, *SMALL),
+    )
+    assert code == 0, error
+    assert re.search(r"test (rouge_l_char_f|accuracy) \d", output)
 
 
 def map_of(page: Path) -> tuple[list[str], dict[str, int]]:

@@ -305,8 +305,8 @@ def test_fp16_leaves_out_steps_that_overflow(planned: Callable[..., Plan], tmp_p
 
 
 def test_the_documented_run_on_the_double(tmp_path: Path) -> None:
-    """docs/distributed.md's command, in processes that are there already."""
-    (line,) = (c for c in commands(REPOSITORY / "docs/distributed.md") if "bmtrain_double" in c)
+    """docs/bmtrain.md's command, in processes that are there already."""
+    (line,) = (c for c in commands(REPOSITORY / "docs/bmtrain.md") if "bmtrain_double" in c)
     words = shlex.split(line)
     assert words[:3] == ["torchrun", "--nproc-per-node", "2"]
     assert words[-2:] == ["--out", "bmtrain-runs"]

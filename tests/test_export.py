@@ -249,7 +249,7 @@ def test_a_run_is_exported_and_comes_back(
     assert theirs(text)["input_ids"] == [theirs.bos_token_id, *ids]
     before = sorted((tmp_path / "peft").iterdir())
     code, _, error = cli("export", run, "--to", "merged", "--out", tmp_path / "peft")
-    assert (code, "is there already" in error) == (2, True)
+    assert (code, "already exists" in error) == (2, True)
     assert sorted((tmp_path / "peft").iterdir()) == before
 
     # Scored by the merged backbone without delta, and by the delta that went through PEFT.

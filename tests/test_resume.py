@@ -239,7 +239,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
             case.run(tmp_path)
     said = str(raised.value)
     assert "No space left" in said
-    assert "Make room and go on with the same command" in said
+    assert "Make room and resume with the same command" in said
     assert "\n" not in said
     assert what_is_left(case.run(tmp_path)) == case.left
 
@@ -269,7 +269,7 @@ def test_the_second_process_says_who_is_at_work(case: Case, tmp_path: Path) -> N
     while not (holder.is_file() and holder.read_text()):
         time.sleep(0.005)
     try:
-        with pytest.raises(UserError, match=rf"at work on this run \(process {child} on "):
+        with pytest.raises(UserError, match=rf"working on this run \(process {child} on "):
             case.run(tmp_path)
     finally:
         os.kill(child, signal.SIGKILL)

@@ -136,7 +136,7 @@ def test_predicting_touches_no_folder_of_the_users_and_takes_no_changed_delta(
     assert (tasks.parent / "predicted.partial" / "notes").read_text() == "mine"
     code, _, error = cli(*words, out)
     assert code == 2
-    assert "is there already" in error
+    assert "already exists" in error
     weights = {name: value + 1 for name, value in load_file(run / "delta.safetensors").items()}
     save_file(weights, run / "delta.safetensors")
     code, _, error = cli(*words, tasks.parent / "other")

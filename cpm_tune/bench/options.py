@@ -9,22 +9,24 @@ from typing import Annotated
 from cpm_tune.common.option import Option
 from cpm_tune.schema.options import BUNDLED, Count, Results, Seed, TrialOptions
 
+TaskList = Annotated[
+    tuple[str, ...], Option("tasks and task groups of `list tasks`", "A,B", commas=True)
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
     """The axes of a suite: its trials are their product."""
 
-    tasks: Annotated[
-        tuple[str, ...], Option("tasks and task groups of `list tasks`", "A,B", commas=True)
-    ] = ()
+    tasks: TaskList
     deltas: Annotated[
         tuple[str, ...], Option("deltas of `list deltas`, or JSON files", "A,B", commas=True)
     ] = ("lora",)
-    seeds: Annotated[tuple[Seed, ...], Option("seeds, such as 1,2 or 1-3", "N,N", commas=True)] = (
-        1,
-    )
+    seeds: Annotated[
+        tuple[Seed, ...], Option("seeds, such as 1,2 or 1-3", "N,N", commas=True, ranges=True)
+    ] = (1,)
     backbones: Annotated[
-        tuple[str, ...], Option("backbones: names or folders", "A,B", commas=True)
+        tuple[str, ...], Option("names or folders of backbones", "A,B", commas=True)
     ] = (BUNDLED,)
 
 

@@ -1,7 +1,7 @@
-"""Imported once by the server that workers are forked from: what a cell needs; runs nothing.
+"""Imports once, in the server that workers are forked from, everything a trial needs.
 
-What libraries say while they are imported is left out: it would run into the table of cells. An
-import that fails is tried again, and told, in the worker that needs it.
+What libraries print while they are imported is dropped: it would disturb the table of trials. An
+import that fails is tried again, and reported, in the worker that needs it.
 """
 
 import os

@@ -2,6 +2,9 @@
 
 They are forked from one server process that has imported everything heavy once, so that another
 worker costs no start-up. A worker whose parent is gone, however it died, ends at once.
+
+The pool of concurrent.futures is not used: it does not report how a killed worker ended, has no
+public way to end a busy one, and chooses itself which worker gets a trial.
 """
 
 from __future__ import annotations
@@ -17,30 +20,13 @@ import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from cpm_tune.bench.cells import Cell, Report
+from cpm_tune.bench.trials import Report, Trial
 from cpm_tune.common.door import load
 
 PRELOADED = "cpm_tune.bench.preload"
 _PATIENCE = 30.0  # seconds that a worker gets to save its state before it is killed
-
-
-class Executor(Protocol):
-    """Where cells run, in `slots` processes at a time."""
-
-    slots: int
-    retries: int  # how often a cell is run again after a process of it was lost
-
-    def start(self, slots: Sequence[int], cell: Cell) -> None:
-        """Begin a cell in free slots, one for each of its processes."""
-
-    def wait(self, timeout: float) -> Mapping[int, Report]:
-        """The first slots of the cells that ended, as soon as there is one, or after `timeout`
-        seconds."""
-
-    def stop(self) -> None:
-        """End everything now; unfinished cells keep what they saved."""
 
 
 def cores() -> int:
@@ -48,61 +34,59 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads_for(slots: int) -> int:
-    """Threads of each of so many processes; OMP_NUM_THREADS, where it is set, is what counts."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdecimal() and int(said) else max(1, cores() // slots)
+def threads_for(workers: int) -> int:
+    """Threads of each of so many workers; OMP_NUM_THREADS overrides it."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else max(1, cores() // workers)
 
 
 class Processes:
-    """`slots` worker processes, started when they are needed, replaced when they die."""
+    """An executor of `workers` processes, started when they are needed, replaced when they die."""
 
-    retries = 0  # a cell that takes its process down would take down the next one
+    retries = 0  # a trial that takes its process down would take down the next one
 
-    def __init__(self, out: Path, slots: int) -> None:
-        self.slots = slots
+    def __init__(self, out: Path, workers: int) -> None:
+        self.workers = workers
         self._out = out.absolute()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOADED])
-        self._workers: dict[int, tuple[Any, Connection]] = {}
-        self._cells: dict[int, Cell] = {}
-        self._threads = threads_for(slots)
+        self._processes: dict[int, tuple[Any, Connection]] = {}
+        self._trials: dict[int, Trial] = {}
+        self._threads = threads_for(workers)
 
-    def start(self, slots: Sequence[int], cell: Cell) -> None:
-        first, *others = slots
-        if first not in self._workers:
-            self._workers[first] = self._spawn()
-        for slot in others:  # their memory is the group's; a worker ends when its pipe closes
-            if slot in self._workers:
-                self._workers.pop(slot)[1].close()
-        self._cells[first] = cell
-        with contextlib.suppress(OSError):  # it died meanwhile: `wait` tells
-            self._workers[first][1].send((cell, slots))
+    def start(self, workers: Sequence[int], trial: Trial) -> None:
+        first, *others = workers
+        if first not in self._processes:
+            self._processes[first] = self._spawn()
+        for worker in others:  # their memory is the group's; a process ends when its pipe closes
+            if worker in self._processes:
+                self._processes.pop(worker)[1].close()
+        self._trials[first] = trial
+        with contextlib.suppress(OSError):  # it died meanwhile: `wait` reports that
+            self._processes[first][1].send((trial, workers))
 
     def _spawn(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        about = (theirs, self._out, Path.cwd(), self._threads, self.slots)
-        process = self._context.Process(target=serve, args=about, daemon=True)
+        arguments = (theirs, self._out, Path.cwd(), self._threads, self.workers)
+        process = self._context.Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
         return process, ours
 
     def wait(self, timeout: float) -> Mapping[int, Report]:
         by_source: dict[Any, int] = {}
-        for slot in self._cells:
-            process, pipe = self._workers[slot]
-            by_source |= {pipe: slot, process.sentinel: slot}
-        ended: dict[int, Report] = {}
-        for source in wait(list(by_source), timeout):
-            slot = by_source[source]
-            if slot not in ended and (report := self._report(slot)) is not None:
-                ended[slot] = report
-        for slot in ended:
-            del self._cells[slot]
+        for worker in self._trials:
+            process, pipe = self._processes[worker]
+            by_source |= {pipe: worker, process.sentinel: worker}
+        ready = {by_source[source] for source in wait(list(by_source), timeout)}
+        reports = {worker: self._report(worker) for worker in ready}
+        ended = {worker: report for worker, report in reports.items() if report is not None}
+        for worker in ended:
+            del self._trials[worker]
         return ended
 
-    def _report(self, slot: int) -> Report | None:
-        process, pipe = self._workers[slot]
+    def _report(self, worker: int) -> Report | None:
+        process, pipe = self._processes[worker]
         with contextlib.suppress(EOFError, OSError):
             if pipe.poll():
                 report: Report = pipe.recv()
@@ -110,15 +94,14 @@ class Processes:
         process.join(5)
         if process.is_alive():
             return None
-        del self._workers[slot]
+        del self._processes[worker]
         pipe.close()
-        return Report(self._cells[slot].run_id, "lost", error=_ending(process.exitcode))
+        return Report(self._trials[worker].run_id, "lost", error=_ending(process.exitcode))
 
     def stop(self) -> None:
-        processes = [process for process, _ in self._workers.values()]
-        for _, pipe in self._workers.values():
+        processes = [process for process, _ in self._processes.values()]
+        for process, pipe in self._processes.values():
             pipe.close()
-        for process in processes:
             process.terminate()
         deadline = time.monotonic() + _PATIENCE
         for process in processes:
@@ -126,43 +109,42 @@ class Processes:
             if process.is_alive():
                 process.kill()
                 process.join()
-        self._workers.clear()
-        self._cells.clear()
+        self._processes.clear()
+        self._trials.clear()
 
     @property
     def pids(self) -> list[int]:
         """The workers' process ids."""
-        return [process.pid for process, _ in self._workers.values()]
+        return [process.pid for process, _ in self._processes.values()]
 
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-code).name
-            why = ": the system does that when memory runs out" if -code == signal.SIGKILL else ""
-            return f"its process was ended by {name}{why}."
+            why = " (the system does that if memory runs out)" if -code == signal.SIGKILL else ""
+            return f"its process was killed by {name}{why}."
     return f"its process ended with exit code {code}."
 
 
-def serve(pipe: Connection, out: Path, directory: Path, threads: int, slots: int) -> None:
-    """Carry out the cells that come through the pipe until it closes, as one of `slots` workers."""
-    # The parent decides; a terminal tells us both. Blocked, since a group sets handlers of its own.
+def serve(pipe: Connection, out: Path, directory: Path, threads: int, workers: int) -> None:
+    """Run the trials that come through the pipe until it closes, as one of `workers` processes."""
+    # The parent decides: a terminal signals us both. Blocked, since a group sets its own handlers.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(directory)
     _end_with_parent()
     with contextlib.suppress(ValueError, OSError):
         faulthandler.enable(sys.stderr)
-
     worker, gpus = load("cpm_tune.bench.worker:Worker")(out, threads), visible_gpus()
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # SIGTERM: its state is saved
         while True:
-            cell, taken = pipe.recv()
-            own = gpus_of(taken, gpus) if slots > 1 else None
-            if own is not None and cell.nproc == 1:  # the same slot, so the same GPU, every time
-                os.environ["CUDA_VISIBLE_DEVICES"] = own
+            trial, taken = pipe.recv()
+            visible = gpus_of(taken, gpus) if workers > 1 else None
+            if visible is not None and trial.nproc == 1:  # the same GPU for a worker, every time
+                os.environ["CUDA_VISIBLE_DEVICES"] = visible
             with contextlib.redirect_stdout(sys.stderr):
-                report = worker.carry_out(cell, own)
+                report = worker.run(trial, visible)
             pipe.send(report)
 
 
@@ -170,17 +152,17 @@ def visible_gpus() -> list[str]:
     """The names of the GPUs that this process may use, without initialising CUDA."""
     import torch
 
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return said.split(",") if said else list(map(str, range(torch.cuda.device_count())))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
 
 
-def gpus_of(slots: Sequence[int], gpus: Sequence[str]) -> str | None:
-    """CUDA_VISIBLE_DEVICES for these slots: the GPUs go round; None where there are none."""
-    return ",".join(dict.fromkeys(gpus[s % len(gpus)] for s in slots)) if gpus else None
+def gpus_of(workers: Sequence[int], gpus: Sequence[str]) -> str | None:
+    """CUDA_VISIBLE_DEVICES for these workers, which get the GPUs round-robin; None without GPUs."""
+    return ",".join(dict.fromkeys(gpus[w % len(gpus)] for w in workers)) if gpus else None
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as the one that asked for it is gone, whatever is going on here."""
+    """End this process, whatever it is doing, as soon as the one that asked for it is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,147 +1,165 @@
-"""Carries out the cells to do: chooses the next one for a free slot, and reports every ending."""
+"""Runs the trials to do: chooses the next one for free workers, and reports how each ends."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cpm_tune.bench.cells import Cell, Report
-from cpm_tune.bench.processes import Executor
-from cpm_tune.bench.state import Failure, clear_failure, state_of, write_failure
+from cpm_tune.bench.state import forget_failure, note_failure, trial_state
+from cpm_tune.bench.trials import Report, Trial
 from cpm_tune.schema.record import RunRecord
 
-_TICK = 0.5  # seconds between two looks at the running cells
+_TICK = 0.5  # seconds between two looks at the running trials
+
+
+class Executor(Protocol):
+    """Where trials run, on `workers` processes at a time."""
+
+    workers: int
+    retries: int  # how often a trial is run again after a process of it was lost
+
+    def start(self, workers: Sequence[int], trial: Trial) -> None:
+        """Begin a trial on free workers, one for each of its processes."""
+
+    def wait(self, timeout: float) -> Mapping[int, Report]:
+        """The reports of trials that ended, by their first worker, as soon as there is one or after
+        `timeout` seconds."""
+
+    def stop(self) -> None:
+        """End everything now; unfinished trials keep what they saved."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """A cell that needs no more work: its record, or why there is none."""
+    """A trial that needs no more work: its worker's report, and its record unless it failed."""
 
-    cell: Cell
-    seconds: float
+    trial: Trial
+    report: Report
     record: RunRecord | None = None
-    failure: Failure | None = None
 
 
-class Watcher(Protocol):
-    """What is told to the user while cells run."""
+class Watcher:
+    """Follows the trials as they run; use it as a context manager. This one prints nothing."""
 
-    def started(self, slot: int, cell: Cell) -> None:
-        """A cell begins."""
+    def started(self, worker: int, trial: Trial) -> None:
+        """A trial begins; `worker` is the first of its workers."""
 
-    def ended(self, slot: int | None, ending: Ending) -> None:
-        """A cell is done or has failed; `slot` is None if it was never begun."""
+    def ended(self, worker: int | None, ending: Ending) -> None:
+        """A trial is done or has failed; `worker` is None if it never began."""
 
-    def again(self, slot: int, cell: Cell, why: str) -> None:
-        """A cell was lost with its process and will be run again."""
+    def again(self, worker: int, trial: Trial, why: str) -> None:
+        """A trial was lost with its process and will be run again."""
 
     def tick(self) -> None:
         """Called twice a second."""
 
+    def __enter__(self) -> None:
+        """Called before the first trial begins."""
+
+    def __exit__(self, *error: object) -> None:
+        """Called after the last one ended, and on an exception."""
+
 
 class Queue:
-    """The cells that wait. A slot is given a neighbour of its last cell where there is one."""
+    """The trials that wait. A worker gets a trial of the same group as its last one if possible."""
 
-    def __init__(self, cells: Sequence[Cell], slots: int) -> None:
-        self._waiting = list(cells)
-        self._last: list[tuple[str, str] | None] = [None] * slots
-        self._running: dict[int, Cell] = {}
+    def __init__(self, trials: Sequence[Trial], workers: int) -> None:
+        self._waiting = list(trials)
+        self._last: list[tuple[str, str] | None] = [None] * workers
+        self._running: dict[int, Trial] = {}
 
     def __bool__(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def take(self, slot: int, room: int = 1) -> Cell | None:
-        """The next cell for a slot, of no more than `room` processes; larger ones first. None if
-        there is none whose control is there by now."""
-        pending = {c.run_id for c in (*self._waiting, *self._running.values())}
-        ready = [c for c in self._waiting if c.needs not in pending and c.nproc <= room]
+    def take(self, worker: int, room: int = 1) -> Trial | None:
+        """The next trial for a worker, of at most `room` processes; larger ones first. None if no
+        waiting trial has its control finished."""
+        pending = {t.run_id for t in (*self._waiting, *self._running.values())}
+        ready = [t for t in self._waiting if t.needs not in pending and t.nproc <= room]
         if not ready:
             return None
-        others = [group for i, group in enumerate(self._last) if i != slot and i in self._running]
+        last = self._last[worker]
+        others = [self._last[other] for other in self._running if other != worker]
 
-        def distance(cell: Cell) -> int:
-            last = self._last[slot]
-            if last == cell.group:
+        def distance(trial: Trial) -> int:
+            if last == trial.group:
                 return 0
-            shares = last is None or last[0] == cell.group[0]
-            return (1 if shares else 3) + (cell.group in others)
+            shares_backbone = last is None or last[0] == trial.group[0]
+            return (1 if shares_backbone else 3) + (trial.group in others)
 
-        chosen = min(ready, key=lambda cell: (-cell.nproc, distance(cell)))  # the first nearest
+        chosen = min(ready, key=lambda trial: (-trial.nproc, distance(trial)))  # the first nearest
         self._waiting.remove(chosen)
-        self._running[slot], self._last[slot] = chosen, chosen.group
+        self._running[worker], self._last[worker] = chosen, chosen.group
         return chosen
 
-    def end(self, slot: int, *, again: bool = False) -> Cell:
-        """The slot is free; `again` puts its cell back to be the next."""
-        cell = self._running.pop(slot)
+    def end(self, worker: int, *, again: bool = False) -> Trial:
+        """Free the worker; `again` makes its trial the next one to be taken."""
+        trial = self._running.pop(worker)
         if again:
-            self._waiting.insert(0, cell)
-        return cell
+            self._waiting.insert(0, trial)
+        return trial
 
-    def drop_dependents(self, run_id: str) -> list[Cell]:
-        """Take out the cells that need this control."""
-        dropped = [cell for cell in self._waiting if cell.needs == run_id]
-        self._waiting = [cell for cell in self._waiting if cell.needs != run_id]
+    def drop_dependents(self, run_id: str) -> list[Trial]:
+        """Remove and return the trials that need this control."""
+        dropped = [trial for trial in self._waiting if trial.needs == run_id]
+        self._waiting = [trial for trial in self._waiting if trial.needs != run_id]
         return dropped
 
 
-def run_cells(
-    cells: Sequence[Cell], executor: Executor, out: Path, watcher: Watcher
+def run_trials(
+    trials: Sequence[Trial], executor: Executor, out: Path, watcher: Watcher
 ) -> list[Ending]:
-    """Run all cells and return how each ended. Failures are noted in the results folder; a cell
-    whose process is lost is run again as often as the executor allows. None may have more processes
-    than the executor has slots.
+    """Run all trials and return how each ended.
 
-    The caller stops the executor, also when this is interrupted.
+    Failures are noted in the results folder. A trial whose process is lost is run again as often as
+    the executor allows. None may have more processes than the executor has workers. The caller
+    stops the executor, also if this is interrupted.
     """
-    queue = Queue(cells, executor.slots)
-    free = set(range(executor.slots))
-    taken: dict[int, Sequence[int]] = {}  # by the first slot of a cell
+    queue = Queue(trials, executor.workers)
+    free = set(range(executor.workers))
+    taken: dict[int, Sequence[int]] = {}  # by the first worker of a trial
     lost: dict[str, int] = {}
     endings: list[Ending] = []
 
-    def end(slot: int | None, ending: Ending) -> None:
+    def end(worker: int | None, trial: Trial, report: Report) -> None:
+        ending = _ending(out, trial, report)
         endings.append(ending)
-        watcher.ended(slot, ending)
-        if ending.failure is not None:
-            for cell in queue.drop_dependents(ending.cell.run_id):
-                why = f"not run, its zero-shot control failed: {ending.failure.error}"
-                end(None, _failed(out, cell, Report(cell.run_id, "failed", error=why)))
+        watcher.ended(worker, ending)
+        if ending.record is None:
+            why = f"not run, its zero-shot control failed: {ending.report.error}"
+            for dependent in queue.drop_dependents(trial.run_id):
+                end(None, dependent, Report(dependent.run_id, "failed", error=why))
 
     while queue:
-        for slot in sorted(free):
-            if slot in free and (cell := queue.take(slot, len(free))) is not None:
-                taken[slot] = [slot, *sorted(free - {slot})[: cell.nproc - 1]]
-                free.difference_update(taken[slot])
-                watcher.started(slot, cell)
-                executor.start(taken[slot], cell)
-        for slot, report in executor.wait(_TICK).items():
-            free.update(taken.pop(slot))
+        for worker in sorted(free):
+            if worker in free and (trial := queue.take(worker, len(free))) is not None:
+                taken[worker] = [worker, *sorted(free - {worker})[: trial.nproc - 1]]
+                free.difference_update(taken[worker])
+                watcher.started(worker, trial)
+                executor.start(taken[worker], trial)
+        for worker, report in executor.wait(_TICK).items():
+            free.update(taken.pop(worker))
             lost[report.run_id] = lost.get(report.run_id, 0) + (report.status == "lost")
             again = report.status == "lost" and lost[report.run_id] <= executor.retries
-            cell = queue.end(slot, again=again)
+            trial = queue.end(worker, again=again)
             if again:
-                watcher.again(slot, cell, report.error)
+                watcher.again(worker, trial, report.error)
             else:
-                end(slot, _ending(out, cell, report))
+                end(worker, trial, report)
         watcher.tick()
     return endings
 
 
-def _ending(out: Path, cell: Cell, report: Report) -> Ending:
-    if report.status != "finished":
-        return _failed(out, cell, report)
-    state, record = state_of(out, cell)
-    if state != "done" or record is None:
-        said = f"finished, but {out / cell.run_id} is not there: is --out shared by all machines?"
-        return _failed(out, cell, Report(cell.run_id, "failed", report.seconds, said))
-    clear_failure(out, cell.run_id)
-    return Ending(cell, report.seconds, record=record)
-
-
-def _failed(out: Path, cell: Cell, report: Report) -> Ending:
-    failure = Failure(cell.run_id, cell.name, report.error, report.detail)
-    write_failure(out, failure)
-    return Ending(cell, report.seconds, failure=failure)
+def _ending(out: Path, trial: Trial, report: Report) -> Ending:
+    """Look up the record of a trial that finished; note why one failed."""
+    if report.status == "finished":
+        _, record = trial_state(out, trial)
+        if record is not None:
+            forget_failure(out, trial.run_id)
+            return Ending(trial, report, record)
+        missing = f"finished, but {out / trial.run_id} is missing: do all machines share --out?"
+        report = Report(trial.run_id, "failed", report.seconds, missing)
+    note_failure(out, trial, report)
+    return Ending(trial, report)

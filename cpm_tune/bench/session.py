@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from cpm_tune.bench import show
-from cpm_tune.bench.cells import make_cells
-from cpm_tune.bench.processes import Executor, Processes
+from cpm_tune.bench.processes import Processes
 from cpm_tune.bench.ray_cluster import RayActors
-from cpm_tune.bench.schedule import run_cells
-from cpm_tune.bench.state import History, Standing, stand
+from cpm_tune.bench.schedule import Executor, run_trials
+from cpm_tune.bench.state import History, SuiteState, suite_state
 from cpm_tune.bench.suite import Suite
+from cpm_tune.bench.trials import make_trials
+from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 
@@ -29,7 +26,7 @@ FINISHED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where Ray runs and what each process of a cell asks it for."""
+    """The address of a Ray cluster, and the resources of each process of a trial on it."""
 
     address: str | None = None
     cpus: int = 1
@@ -45,122 +42,82 @@ def bench(
     only_failed: bool = False,
     quiet: bool = False,
 ) -> int:
-    """Run a suite; return 0 if every cell is finished, 1 if some failed, 130 or 143 if a signal
-    ended it. `jobs` processes at a time here, or with `cluster` on Ray (0: those of the largest
-    cell, or as many as fit).
+    """Run a suite; return 0 if every trial is finished, 1 if some failed.
 
-    Finished cells are not run again. Raises UserError, before anything runs, for every mistake.
+    `jobs` processes run at a time, on this machine or with `cluster` on Ray (0: those of the
+    largest trial, or as many as fit). Finished trials are not run again. Raises UserError, before
+    anything runs, for every mistake, and Interrupted after SIGINT or SIGTERM.
     """
     out = suite.out
-    cells = make_cells(suite)
-    standing, history = stand(out, cells, only_failed), History(out)
-    largest = max((cell.nproc for cell in standing.todo), default=1)
-    if jobs and jobs < largest:
-        (first, *_) = [cell.name for cell in standing.todo if cell.nproc == largest]
+    trials = make_trials(suite)
+    state, history = suite_state(out, trials, only_failed), History(out)
+    largest = max(state.todo, key=lambda trial: trial.nproc, default=None)
+    nproc = 1 if largest is None else largest.nproc
+    if largest is not None and 0 < jobs < nproc:
         raise UserError(
-            f"--jobs {jobs}: a cell of {largest} processes ({first}) does not fit; give --jobs "
-            f"{largest} or more, or a smaller nproc."
+            f"--jobs {jobs}: a trial of {nproc} processes ({largest.name}) does not fit. Give "
+            f"--jobs {nproc} or more, or a smaller nproc."
         )
-    wanted = sum(cell.nproc for cell in standing.todo) or 1
-    slots = min(jobs or largest, wanted)
-    where = f"{slots} {'process' if slots == 1 else 'processes'}"
+    workers = min(jobs or nproc, sum(trial.nproc for trial in state.todo) or 1)
+    where = f"{workers} process" + "es" * (workers > 1)
     if cluster is not None:
-        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU a process"
-    if standing.todo and not dry_run:
+        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU per process"
+    if state.todo and not dry_run:
         _make(out)
     if not quiet or dry_run:
-        print(show.plan_text(standing, history, out, where, slots), flush=True)
+        print(show.plan_text(state, history, out, where, workers), flush=True)
     if dry_run:
-        print(show.cell_list(standing, history))
+        print(show.trial_list(state, history))
         return FINISHED
-    if not standing.todo:
-        return _nothing(standing)
+    if not state.todo:
+        return _nothing(state)
 
     def start() -> Executor:
         if cluster is None:
-            return Processes(out, slots)
+            return Processes(out, workers)
+        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, nproc)
 
-        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, largest)
-
-    return _run(start, standing, history, out, quiet)
+    return _run(start, state, history, out, quiet)
 
 
 def _make(out: Path) -> None:
-    """The results folder, before anything is said: what is wrong with it comes first."""
+    """Make the results folder before the plan is printed: what is wrong with it comes first."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        said = "it is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise UserError(f"--out {out}: cannot be written ({said}); choose another.") from error
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"--out {out}: cannot be written ({why}); choose another.") from error
 
 
-def _nothing(standing: Standing) -> int:
-    """The exit code where there is nothing to do, and why, if not all is done."""
-    left = sum(state != "done" for state in standing.states.values())
-    if left:
-        print(f"no cell failed before; {left} are not finished: run without --only-failed.")
+def _nothing(state: SuiteState) -> int:
+    """The exit code if there is nothing to do, and why, unless every trial is done."""
+    if left := len(state.trials) - state.done:
+        print(f"no trial failed before; {left} are not finished: run without --only-failed.")
     return FAILED if left else FINISHED
 
 
-def _run(start: Callable[[], Executor], standing: Any, history: Any, out: Path, quiet: bool) -> int:
+def _run(
+    start: Callable[[], Executor], state: SuiteState, history: History, out: Path, quiet: bool
+) -> int:
     started = time.monotonic()
     executor: Executor | None = None
     try:
-        with _signals():
+        with Interrupts():
             executor = start()
-            watcher = show.watcher(standing.todo, history, out, executor.slots, quiet)
+            watcher = show.watcher(state.todo, history, out, executor.workers, quiet)
             with watcher:
-                endings = run_cells(standing.todo, executor, out, watcher)
-    except _Signalled as stop:
-        with contextlib.suppress(_Signalled, KeyboardInterrupt):
-            print("stopping; a second interrupt does not wait", file=sys.stderr, flush=True)
-        left = sum(not (out / cell.run_id).is_dir() for cell in standing.todo)
-        _stop(executor)
-        print(
-            f"interrupted; finished runs are kept; {counted(left, 'cell')} left, the same command "
-            "goes on.",
-            file=sys.stderr,
+                endings = run_trials(state.todo, executor, out, watcher)
+    except Interrupted as stop:
+        print("stopping; a second interrupt does not wait", file=sys.stderr, flush=True)
+        left = sum(not (out / trial.run_id).is_dir() for trial in state.todo)
+        kept = (
+            f"finished runs are kept; {counted(left, 'trial')} left, repeat the command to resume"
         )
-        return 128 + stop.number
+        raise Interrupted(stop.number, kept) from stop
     finally:
-        _stop(executor)
-    print(show.end_text(endings, standing, out, time.monotonic() - started), flush=True)
-    return FAILED if any(ending.failure for ending in endings) else FINISHED
-
-
-def _stop(executor: Executor | None) -> None:
-    if executor is not None:
-        executor.stop()
-
-
-class _Signalled(BaseException):
-    """SIGINT or SIGTERM came."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into an exception, once, so that the workers are stopped first."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        for signum in before:
-            signal.signal(signum, before[signum])
-        raise _Signalled(number)
-
-    before: dict[int, Any] = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        for number in before:
-            signal.signal(number, handle)
-    except ValueError:  # not in the main thread: whoever runs it there handles signals
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if executor is not None:
+            executor.stop()
+    print(show.end_text(endings, state, out, time.monotonic() - started), flush=True)
+    return FAILED if any(ending.record is None for ending in endings) else FINISHED

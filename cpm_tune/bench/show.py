@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -11,58 +12,60 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.bench.cells import Cell
-from cpm_tune.bench.schedule import Ending
-from cpm_tune.bench.state import History, Standing
+from cpm_tune.bench.schedule import Ending, Watcher
+from cpm_tune.bench.state import History, SuiteState
+from cpm_tune.bench.trials import Trial
 from cpm_tune.common.folders import LOG, partial_folder
+from cpm_tune.common.sizes import counted
+from cpm_tune.common.texts import table
 from cpm_tune.schema.record import RunRecord
 
-_TAIL = 4096  # bytes of a log that hold its last entries
+_TAIL = 4096  # bytes of a log that contain its last entries
 
 
-def plan_text(standing: Standing, history: History, out: Path, where: str, slots: int) -> str:
-    """The plan in a few lines: cells, done, to do, estimated time."""
-    cells, states = standing.cells, Counter(standing.states.values())
-    kinds = Counter(cell.control or "tuning" for cell in cells)
-    axes: dict[str, Sequence[object]] = {
-        "tasks": list(dict.fromkeys(cell.request.task for cell in cells)),
-        "deltas": list(dict.fromkeys(c.delta for c in cells if c.control != "zero-shot")),
-        "backbones": list(dict.fromkeys(cell.backbone for cell in cells)),
-        "seeds": sorted({cell.seed for cell in cells if cell.control != "zero-shot"}),
+def plan_text(state: SuiteState, history: History, out: Path, where: str, workers: int) -> str:
+    """The plan in a few lines: axes, trials, done, to do, estimated time."""
+    trials, states = state.trials, Counter(state.states.values())
+    kinds = Counter(trial.control or "tuning" for trial in trials)
+    processes = sorted({trial.nproc for trial in trials})
+    before = [f"{states['failed']} failed before"] * (states["failed"] > 0)
+    before += [f"{states['unfinished']} begun before"] * (states["unfinished"] > 0)
+    seconds, unknown = history.remaining(state.todo, workers)
+    estimate = f"about {duration(seconds)}" if seconds else "unknown, no earlier run to go by"
+    if seconds and unknown:
+        estimate += f" and {counted(unknown, 'trial')} of unknown time"
+    lines = {
+        "tasks": _names(trial.request.task for trial in trials),
+        "deltas": _names(trial.delta for trial in trials if trial.control != "zero-shot"),
+        "backbones": _names(trial.backbone for trial in trials),
+        "seeds": _names(sorted({t.seed for t in trials if t.control != "zero-shot"})),
+        "processes": _names(processes) if processes != [1] else "",
+        "trials": f"{len(trials)}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()),
+        "done": str(state.done),
+        "to do": f"{len(state.todo)}" + (f"  ({', '.join(before)})" if before else ""),
+        "estimate": f"{estimate}, {where}" if state.todo else "",
+        "results": str(out),
     }
-    if any(cell.nproc > 1 for cell in cells):
-        axes["processes"] = sorted({cell.nproc for cell in cells})
-    lines = [f"{axis:10} {', '.join(map(str, values))}" for axis, values in axes.items()]
-    said = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    lines.append(f"cells      {len(cells)}: {said}")
-    lines.append(f"done       {states['done']}")
-    before = [f"{states[s]} {s} before" for s in ("failed",) if states[s]]
-    before += [f"{states['unfinished']} begun before"] if states["unfinished"] else []
-    note = f"  ({', '.join(before)})" if before else ""
-    lines.append(f"to do      {len(standing.todo)}{note}")
-    if standing.todo:
-        seconds, unknown = history.remaining(standing.todo, slots)
-        guess = f"about {duration(seconds)}" if seconds else "unknown, no earlier run to go by"
-        if seconds and unknown:
-            guess += f" and {unknown} cells of unknown time"
-        lines.append(f"estimate   {guess}, {where}")
-    lines.append(f"results    {out}")
-    return "\n".join(lines)
+    return "\n".join(f"{name:10} {text}" for name, text in lines.items() if text)
 
 
-def cell_list(standing: Standing, history: History) -> str:
-    """A line for every cell: state, name, estimated time, run id."""
-    lines = []
-    for cell in standing.cells:
-        state, seconds = standing.states[cell.run_id], history.seconds(cell)
-        time_ = "" if state == "done" or seconds is None else duration(seconds)
-        name = cell.name + (f" x{cell.nproc}" if cell.nproc > 1 else "")
-        lines.append(f"{state:11}{name:48} {time_:>9}  {cell.run_id}")
-    return "\n".join(lines)
+def _names(values: Any) -> str:
+    return ", ".join(map(str, dict.fromkeys(values)))
+
+
+def trial_list(state: SuiteState, history: History) -> str:
+    """A table with one line per trial: state, name, estimated time, run id."""
+    rows = []
+    for trial in state.trials:
+        status, seconds = state.states[trial.run_id], history.seconds(trial)
+        estimate = "" if status == "done" or seconds is None else duration(seconds)
+        name = trial.name + (f" x{trial.nproc}" if trial.nproc > 1 else "")
+        rows.append((status, name, estimate, trial.run_id))
+    return table(("state", "trial", "time", "run id"), rows)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that one would say."""
+    """Seconds as people write them: 9.5 s, 80 s, 12 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 5400:
@@ -79,161 +82,134 @@ def score_text(record: RunRecord) -> str:
     return f"{record.ranks_by} {test.value:.4f} [{test.low:.4f}, {test.high:.4f}]"
 
 
-def end_text(endings: Sequence[Ending], standing: Standing, out: Path, seconds: float) -> str:
-    """What was done, and every failure with its sentence."""
-    failures = [ending.failure for ending in endings if ending.failure is not None]
-    done = len(endings) - len(failures)
-    lines = [f"failed     {failure.name}: {failure.error}" for failure in failures]
-    before = sum(state == "done" for state in standing.states.values())
+def end_text(endings: Sequence[Ending], state: SuiteState, out: Path, seconds: float) -> str:
+    """Every failure with its reason, and how many trials are finished."""
+    failed = [ending for ending in endings if ending.record is None]
+    done = len(endings) - len(failed)
+    lines = [f"failed     {ending.trial.name}: {ending.report.error}" for ending in failed]
     lines.append(
-        f"finished   {done + before} of {len(standing.cells)} cells, {done} of them now, in "
-        f"{duration(seconds)}" + (f"; {len(failures)} failed" if failures else "")
+        f"finished   {done + state.done} of {len(state.trials)} trials, {done} of them now, in "
+        f"{duration(seconds)}" + (f"; {len(failed)} failed" if failed else "")
     )
-    if failures:
-        lines.append("again      the same command tries them again; --only-failed nothing else")
+    if failed:
+        lines.append("again      repeat the command to retry them; --only-failed runs nothing else")
     lines.append(f"next       tune.py leaderboard {out}")
     return "\n".join(lines)
 
 
-class Lines:
-    """A plain line for every cell that ends."""
+def _ending_text(ending: Ending) -> str:
+    result = f"failed: {ending.report.error}"
+    if ending.record is not None:
+        result = f"{score_text(ending.record)}, {duration(ending.report.seconds)}"
+    return f"{ending.trial.name}: {result}"
+
+
+class Lines(Watcher):
+    """Prints a plain line for every trial that ends."""
 
     def __init__(self, total: int) -> None:
-        self._total, self._n = total, 0
+        self._total, self._ended = total, 0
 
-    def started(self, slot: int, cell: Cell) -> None:
-        return None
+    def ended(self, worker: int | None, ending: Ending) -> None:
+        self._ended += 1
+        print(f"[{self._ended}/{self._total}] {_ending_text(ending)}", flush=True)
 
-    def ended(self, slot: int | None, ending: Ending) -> None:
-        self._n += 1
-        print(f"[{self._n}/{self._total}] {_ending_text(ending)}", flush=True)
-
-    def again(self, slot: int, cell: Cell, why: str) -> None:
-        print(f"again      {cell.name}: {why}", flush=True)
-
-    def tick(self) -> None:
-        return None
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
+    def again(self, worker: int, trial: Trial, why: str) -> None:
+        print(f"again      {trial.name}: {why}", flush=True)
 
 
-def _ending_text(ending: Ending) -> str:
-    if ending.record is not None:
-        return f"{ending.cell.name}: {score_text(ending.record)}, {duration(ending.seconds)}"
-    assert ending.failure is not None
-    return f"{ending.cell.name}: failed: {ending.failure.error}"
+class Live(Watcher):
+    """Redraws a table of the running trials twice a second, below a line per trial that ended."""
 
-
-class Live:
-    """A table of the running cells, redrawn twice a second, under the lines of those that ended."""
-
-    def __init__(self, cells: Sequence[Cell], history: History, out: Path, slots: int) -> None:
+    def __init__(self, trials: Sequence[Trial], history: History, out: Path, workers: int) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
 
-        self._left = {cell.run_id: cell for cell in cells}
-        self._total, self._failed = len(cells), 0
-        self._settings = any(cell.about for cell in cells)
-        self._history, self._out, self._slots = history, out, slots
-        self._running: dict[int, tuple[Cell, float]] = {}
+        self._left = {trial.run_id: trial for trial in trials}
+        self._total, self._failed = len(trials), 0
+        self._settings = any(trial.about for trial in trials)
+        self._history, self._out, self._workers = history, out, workers
+        self._running: dict[int, tuple[Trial, float]] = {}
         self._started = time.monotonic()
-        self._console = Console(stderr=True)
+        console = Console(stderr=True)
         self._live = RichLive(
-            self._table(), console=self._console, auto_refresh=False, redirect_stdout=False
+            self._table(), console=console, auto_refresh=False, redirect_stdout=False
         )
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> None:
         self._live.start()
-        return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.update(self._table(), refresh=True)
+        self.tick()
         self._live.stop()
 
-    def started(self, slot: int, cell: Cell) -> None:
-        self._running[slot] = (cell, time.monotonic())
+    def started(self, worker: int, trial: Trial) -> None:
+        self._running[worker] = (trial, time.monotonic())
         self.tick()
 
-    def ended(self, slot: int | None, ending: Ending) -> None:
-        if slot is not None:
-            self._running.pop(slot, None)
-        self._left.pop(ending.cell.run_id, None)
-        if ending.record is not None:
-            cell = ending.cell
-            delta = "none" if cell.control == "zero-shot" else cell.delta
-            self._history.add(cell.request.task, delta, ending.seconds)
-        self._failed += ending.failure is not None
-        style = "red" if ending.failure is not None else None
-        self._live.console.print(_ending_text(ending), style=style, markup=False, highlight=False)
+    def ended(self, worker: int | None, ending: Ending) -> None:
+        trial, failed = ending.trial, ending.record is None
+        if worker is not None:
+            self._running.pop(worker, None)
+        self._left.pop(trial.run_id, None)
+        if not failed:
+            self._history.add(trial.request.task, trial.delta, ending.report.seconds)
+        self._failed += failed
+        self._print(_ending_text(ending), "red" if failed else None)
         self.tick()
 
-    def again(self, slot: int, cell: Cell, why: str) -> None:
-        self._running.pop(slot, None)
-        self._live.console.print(f"again: {cell.name}: {why}", markup=False, highlight=False)
+    def again(self, worker: int, trial: Trial, why: str) -> None:
+        self._running.pop(worker, None)
+        self._print(f"again: {trial.name}: {why}", None)
 
     def tick(self) -> None:
         self._live.update(self._table(), refresh=True)
+
+    def _print(self, text: str, style: str | None) -> None:
+        self._live.console.print(text, style=style, markup=False, highlight=False)
 
     def _table(self) -> Any:
         from rich.table import Table
         from rich.text import Text
 
-        ended = self._total - len(self._left)
-        seconds, unknown = self._history.remaining(self._left.values(), self._slots)
+        ended, spent = self._total - len(self._left), time.monotonic() - self._started
+        seconds, unknown = self._history.remaining(self._left.values(), self._workers)
         left = f", about {duration(seconds)} left" if seconds and not unknown else ""
-        table = Table(
-            title=f"{ended} of {self._total} cells, {self._failed} failed, "
-            f"{duration(time.monotonic() - self._started)}{left}",
-            title_justify="left",
-            box=None,
-            padding=(0, 2, 0, 0),
-        )
-        heads = ["#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"]
-        if not self._settings:
-            heads.remove("settings")
-        for column in heads:
-            table.add_column(column, overflow="fold")
-        for slot, (cell, started) in sorted(self._running.items()):
-            step, dev = progress(self._out, cell)
-            delta = "zero-shot" if cell.control == "zero-shot" else cell.delta
-            group = f" x{cell.nproc}" if cell.nproc > 1 else ""
-            random = "random " if cell.control == "random-backbone" else ""
-            spent = duration(time.monotonic() - started)
-            row = [f"{slot + 1}{group}", cell.request.task, delta, random + cell.backbone]
-            row += ["" if cell.control == "zero-shot" else str(cell.seed)]
-            row += [cell.about] * self._settings + [step, dev, spent]
-            table.add_row(*map(Text, row))
-        return table
+        title = f"{ended} of {self._total} trials, {self._failed} failed, {duration(spent)}{left}"
+        live = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        for column in ("#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"):
+            if column != "settings" or self._settings:
+                live.add_column(column, overflow="fold")
+        for worker, (trial, started) in sorted(self._running.items()):
+            zero_shot = trial.control == "zero-shot"
+            random = "random " if trial.control == "random-backbone" else ""
+            row = [f"{worker + 1}" + (f" x{trial.nproc}" if trial.nproc > 1 else "")]
+            row += [trial.request.task, "zero-shot" if zero_shot else trial.delta]
+            row += [random + trial.backbone, "" if zero_shot else str(trial.seed)]
+            row += [trial.about] * self._settings
+            row += [*progress(self._out, trial), duration(time.monotonic() - started)]
+            live.add_row(*map(Text, row))
+        return live
 
 
-def progress(out: Path, cell: Cell) -> tuple[str, str]:
-    """The last step and the last dev score in the log of a running cell, as texts."""
+def progress(out: Path, trial: Trial) -> tuple[str, str]:
+    """The last step and the last dev score in the log of a running trial, as texts."""
     step = dev = ""
-    try:
-        with (partial_folder(out, cell.run_id) / LOG).open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _TAIL))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return step, dev
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            step = str(entry["step"])
-            dev = f"{entry['dev']:.4f}" if "dev" in entry else dev
-        except (ValueError, KeyError, TypeError):
-            continue  # cut off in its beginning or still being written
+    log = partial_folder(out, trial.run_id) / LOG
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+        for line in file.read().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off, or half-written
+                entry = json.loads(line)
+                step = str(entry["step"])
+                dev = f"{entry['dev']:.4f}" if "dev" in entry else dev
     return step, dev
 
 
 def watcher(
-    cells: Sequence[Cell], history: History, out: Path, slots: int, quiet: bool
-) -> Live | Lines:
+    trials: Sequence[Trial], history: History, out: Path, workers: int, quiet: bool
+) -> Watcher:
     """The live table on a terminal, plain lines anywhere else."""
     if sys.stderr.isatty() and not quiet:
-        return Live(cells, history, out, slots)
-    return Lines(len(cells))
+        return Live(trials, history, out, workers)
+    return Lines(len(trials))

@@ -1,7 +1,7 @@
-"""What a results folder says of a suite's cells: done, begun, failed; and how long runs took.
+"""The state of a suite's trials in a results folder, and how long runs there took.
 
-A failed cell leaves a note in `OUT/.bench/failed/RUN_ID.json` until it is finished. Everything is
-written atomically; the folder can be read at any moment.
+A failed trial leaves a note in `OUT/.bench/failed/RUN_ID.json` until it is finished. Every file is
+written atomically, so the folder can be read at any moment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpm_tune.bench.cells import Cell
+from cpm_tune.bench.trials import Report, Trial
 from cpm_tune.common.folders import CHECKPOINT, RECORD, partial_folder
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
@@ -22,60 +22,83 @@ from cpm_tune.errors import UserError
 from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import RunRecord
 
-NOTES = Path(".bench") / "failed"
 State = Literal["done", "failed", "unfinished", "new"]
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why a cell failed: one sentence; `detail` is a traceback or the last words of a process."""
+class SuiteState:
+    """A suite's trials, their states by run id, and the trials to do in the order of work."""
 
-    run_id: str
-    name: str
-    error: str
-    detail: str = ""
+    trials: Sequence[Trial]
+    states: dict[str, State]
+    todo: Sequence[Trial]
 
-
-def write_failure(out: Path, failure: Failure) -> None:
-    """Keep a failure until the cell is finished."""
-    (out / NOTES).mkdir(parents=True, exist_ok=True)
-    text = json.dumps(vars(failure), ensure_ascii=False, indent=1) + "\n"
-    write_atomically(out / NOTES / f"{failure.run_id}.json", text)
+    @property
+    def done(self) -> int:
+        """How many trials were finished before."""
+        return sum(state == "done" for state in self.states.values())
 
 
-def clear_failure(out: Path, run_id: str) -> None:
-    """The cell is finished after all."""
-    (out / NOTES / f"{run_id}.json").unlink(missing_ok=True)
+def suite_state(out: Path, trials: Sequence[Trial], only_failed: bool = False) -> SuiteState:
+    """Look up all trials in the results folder `out`.
+
+    With `only_failed`, the trials to do are those that failed before and the controls they need.
+    """
+    states = {trial.run_id: trial_state(out, trial)[0] for trial in trials}
+    todo = [trial for trial in trials if states[trial.run_id] != "done"]
+    if only_failed:
+        failed = [trial for trial in todo if states[trial.run_id] == "failed"]
+        wanted = {name for trial in failed for name in (trial.run_id, trial.needs)}
+        todo = [trial for trial in todo if trial.run_id in wanted]
+    return SuiteState(trials, states, todo)
 
 
-def state_of(out: Path, cell: Cell) -> tuple[State, RunRecord | None]:
-    """What there is of a cell, and its record if it is done."""
+def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
+    """The state of a trial in the results folder `out`, and its record if it is done."""
     try:
-        record = finished(out, cell.run_id)
-    except UserError:  # damaged: the cell fails with a sentence that names the file
+        record = finished(out, trial.run_id)
+    except UserError:  # damaged: the trial will fail with a sentence that names the file
         record = None
     if record is not None:
         return "done", record
-    if (out / NOTES / f"{cell.run_id}.json").is_file():
+    if _note(out, trial.run_id).is_file():
         return "failed", None
-    partial = partial_folder(out, cell.run_id)
+    partial = partial_folder(out, trial.run_id)
     if not partial.is_dir():
         return "new", None
-    said = _json(partial / RECORD)
-    stopped = (partial / CHECKPOINT).is_file() or said.get("error") == "interrupted"
-    return ("failed" if said.get("status") == "failed" and not stopped else "unfinished"), None
+    begun = _json(partial / RECORD)
+    stopped = (partial / CHECKPOINT).is_file() or begun.get("error") == "interrupted"
+    return ("failed" if begun.get("status") == "failed" and not stopped else "unfinished"), None
+
+
+def note_failure(out: Path, trial: Trial, report: Report) -> None:
+    """Keep the reason of a failure until the trial is finished."""
+    note = _note(out, trial.run_id)
+    note.parent.mkdir(parents=True, exist_ok=True)
+    texts = {"name": trial.name, "error": report.error, "detail": report.detail}
+    text = json.dumps({"run_id": trial.run_id, **texts}, ensure_ascii=False, indent=1)
+    write_atomically(note, text + "\n")
+
+
+def forget_failure(out: Path, run_id: str) -> None:
+    """Remove the note of an earlier failure, if there is one."""
+    _note(out, run_id).unlink(missing_ok=True)
+
+
+def _note(out: Path, run_id: str) -> Path:
+    return out / ".bench" / "failed" / f"{run_id}.json"
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = read_json(path)
+        values = read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 class History:
-    """Seconds that finished runs of a results folder took."""
+    """Seconds that the finished runs of a results folder took."""
 
     def __init__(self, out: Path) -> None:
         self._seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
@@ -94,49 +117,18 @@ class History:
         if delta != "none":
             self._seconds[(task,)].append(seconds)
 
-    def seconds(self, cell: Cell) -> float | None:
+    def seconds(self, trial: Trial) -> float | None:
         """Median time of runs of the same task and delta, else of the same task; None: unknown."""
-        delta = "none" if cell.control == "zero-shot" else cell.delta
-        keys: list[tuple[str, ...]] = [(cell.request.task, delta)]
-        if delta != "none":
-            keys.append((cell.request.task,))
-        for key in keys:
-            if self._seconds.get(key):
-                return statistics.median(self._seconds[key])
-        return None
+        task, delta = trial.request.task, trial.delta
+        keys = [(task, delta)] if delta == "none" else [(task, delta), (task,)]
+        medians = (statistics.median(self._seconds[key]) for key in keys if key in self._seconds)
+        return next(medians, None)
 
-    def remaining(self, cells: Iterable[Cell], slots: int) -> tuple[float, int]:
-        """Seconds for these cells on so many processes, and how many cells are of unknown time."""
-        known = [(self.seconds(cell), cell.nproc) for cell in cells]
-        found = [(seconds, nproc) for seconds, nproc in known if seconds is not None]
-        work = sum(seconds * nproc for seconds, nproc in found)
-        spread = max(work / slots, max((seconds for seconds, _ in found), default=0.0))
-        return spread, len(known) - len(found)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A suite against a results folder; `todo` is in the order of work."""
-
-    cells: Sequence[Cell]
-    states: dict[str, State]
-    records: dict[str, RunRecord]
-    todo: Sequence[Cell]
-
-
-def stand(out: Path, cells: Sequence[Cell], only_failed: bool = False) -> Standing:
-    """Look at the results folder; `only_failed` leaves cells to do that failed before, and the
-    controls these need."""
-    states: dict[str, State] = {}
-    records: dict[str, RunRecord] = {}
-    for cell in cells:
-        state, record = state_of(out, cell)
-        states[cell.run_id] = state
-        if record is not None:
-            records[cell.run_id] = record
-    todo = [cell for cell in cells if states[cell.run_id] != "done"]
-    if only_failed:
-        wanted = {cell.run_id for cell in todo if states[cell.run_id] == "failed"}
-        wanted |= {cell.needs for cell in todo if cell.run_id in wanted and cell.needs}
-        todo = [cell for cell in todo if cell.run_id in wanted]
-    return Standing(cells, states, records, todo)
+    def remaining(self, trials: Iterable[Trial], workers: int) -> tuple[float, int]:
+        """Estimated seconds for these trials on so many workers, and the number of trials whose
+        time is unknown."""
+        times = [(self.seconds(trial), trial.nproc) for trial in trials]
+        known = [(seconds, nproc) for seconds, nproc in times if seconds is not None]
+        work = sum(seconds * nproc for seconds, nproc in known)
+        longest = max((seconds for seconds, _ in known), default=0.0)
+        return max(work / workers, longest), len(times) - len(known)

@@ -16,35 +16,26 @@ from pydantic.dataclasses import dataclass
 
 from cpm_tune.bench.options import SuiteOptions
 from cpm_tune.common.faults import expected
+from cpm_tune.common.option import split_list
 from cpm_tune.common.reading import read_mapping
+from cpm_tune.common.sizes import shortened
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.settings import DELTA_KEYS, KEYS, flat_settings
 from cpm_tune.schema.options import BUNDLED, Control, Count, Limit, Precision, Quantize, Seed
-
-CONTROLS: tuple[Control, ...] = ("zero-shot", "random-backbone")
-_MOST_SEEDS = 1000  # of a range: more is a slip
 
 
 def _listed(value: Any) -> Any:
     """One value, or a text with commas, is a list as well."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return split_list(value)
     return [value] if isinstance(value, int) else value
 
 
 def _seeds(value: Any) -> Any:
-    """A list of seeds; "1-3" means 1, 2 and 3."""
-    listed = _listed(value)
-    if not isinstance(listed, list | tuple):
-        return listed
-    seeds: list[Any] = []
-    for item in listed:
-        first, _, last = str(item).partition("-")
-        if first.isdecimal() and last.isdecimal() and 0 <= int(last) - int(first) < _MOST_SEEDS:
-            seeds += range(int(first), int(last) + 1)
-        else:
-            seeds.append(item)
-    return seeds
+    """A list of seeds, in which "1-3" is 1, 2 and 3."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    split = (split_list(e, ranges=True) if isinstance(e, str) else [e] for e in entries)
+    return [seed for seeds in split for seed in seeds]
 
 
 def _flat(value: Any) -> Any:
@@ -97,3 +88,86 @@ class Suite(SuiteOptions):
     set: Settings = Field(default_factory=dict)
     grid: Grid = Field(default_factory=dict)
     trials: tuple[Override, ...] = ()
+
+
+def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
+    """The suite of a file (or none) with the options over it; `options["set"]` wins over every
+    setting of the file, those of its overrides included.
+
+    Raises UserError with every mistake, a line each.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = read_mapping(path, "--suite", "tasks: [ccpm]")
+        if "cells" in values and "trials" not in values:
+            values["trials"] = values.pop("cells")  # their older name
+        values = _without(values, options)
+        if isinstance(values.get("trials"), list):
+            values["trials"] = [_without(override, options) for override in values["trials"]]
+    values |= {key: value for key, value in options.items() if key != "set"}
+    if settings := options.get("set"):
+        in_file = _flat(values.get("set") or {})
+        values["set"] = {**in_file, **settings} if isinstance(in_file, dict) else in_file
+    where = "bench" if path is None else str(path)
+    try:
+        suite = TypeAdapter(Suite).validate_python(values)
+    except ValidationError as error:
+        raise UserError("\n".join(_sentences(error, where, options))) from error
+    if wrong := [f"{where}: {problem}" for problem in _unknown_settings(suite)]:
+        raise UserError("\n".join(wrong))
+    return suite
+
+
+def _without(scope: Any, options: Mapping[str, Any]) -> Any:
+    """A suite or an override, without what the options set."""
+    if not isinstance(scope, dict):
+        return scope
+    kept = {key: value for key, value in scope.items() if key == "set" or key not in options}
+    for part in ("set", "grid"):
+        flat = _flat(scope.get(part))
+        if isinstance(flat, dict):
+            kept[part] = {k: v for k, v in flat.items() if k not in options.get("set", {})}
+    return kept
+
+
+def _sentences(error: ValidationError, where: str, options: Mapping[str, Any]) -> Iterable[str]:
+    faults = error.errors(include_url=False)
+    foreign = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
+    wrong_keys = {fault["loc"][:-1] for fault in faults if fault["type"] in foreign}
+    for fault in faults:
+        *parents, last = fault["loc"] or ("",)
+        place = ".".join(map(str, fault["loc"]))
+        if fault["type"] in foreign:
+            inside = ".".join(map(str, parents))
+            known = [field.name for field in fields(Suite)]
+            if parents:
+                model = Match if parents[-1] == "match" else Override
+                known = list(model.model_fields)
+            hint = did_you_mean(str(last), known)
+            yield f"{where}: no key '{last}' in {inside or 'a suite'}.{hint}"
+        elif fault["type"] == "missing":
+            if last == "match" and fault["loc"][:-1] in wrong_keys:
+                continue  # the mistake is in the key, which has its own sentence
+            hint = " (--tasks NAME,NAME)" if place == "tasks" else ""
+            yield f"{where}: {place} is missing{hint}."
+        else:
+            axis = place.partition(".")[0]
+            shown = f"--{axis.replace('_', '-')}" if axis in options else f"{where}: {place}"
+            yield f"{shown} is {shortened(repr(fault['input']), 60)}, expected {expected(fault)}."
+
+
+def _unknown_settings(suite: Suite) -> Iterable[str]:
+    """Settings of `set` and `grid` that do not exist, or that are in the wrong one of the two."""
+    known = KEYS | DELTA_KEYS
+    scopes: list[tuple[str, Suite | Override]] = [("", suite)]
+    scopes += [(f"trials.{i}.", override) for i, override in enumerate(suite.trials)]
+    for place, scope in scopes:
+        for part, keys in (("set", scope.set), ("grid", scope.grid)):
+            for key in keys:
+                if key not in known:
+                    yield f"{place}{part}: there is no setting '{key}'.{did_you_mean(key, known)}"
+        for key in scope.grid:
+            if key in scope.set:
+                yield f"{place}grid: '{key}' is in set as well; keep one of the two."
+            if key.startswith("run."):
+                yield f"{place}grid: '{key}' changes no result; put it in set."

@@ -1,94 +1,87 @@
-"""What a worker process does: one cell after another, on one backbone and one reading of the data.
+"""What a worker process does: one trial after another, with one backbone and one reading of data.
 
-Nothing here knows who sends the cells: `Worker.carry_out` is the one place where a cell is run, in
-this process or in a group that it starts.
+Nothing here knows who sends the trials: `Worker.run` is the one place where a trial is run, in this
+process or in a group of processes. As a program, this module is one process of such a group: its
+command line is a results folder and a trial as JSON.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import traceback
 import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import TypeAdapter
+
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shards import stored
-from cpm_tune.bench.cells import Cell, Report, plan_of
-from cpm_tune.bench.member import run_group
+from cpm_tune.bench.trials import Report, Trial, plan_of
 from cpm_tune.data.store import Split
 from cpm_tune.engine import Engine
+from cpm_tune.engine.launch import launch
+from cpm_tune.engine.process import begin, work
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
 from cpm_tune.planning.plan import Plan
-from cpm_tune.runs.execute import Outcome, execute
+from cpm_tune.runs.execute import execute
 from cpm_tune.runs.finished import finished
+
+_TRIAL = TypeAdapter(Trial)
 
 
 class Worker:
-    """Carries out cells in this process, on `threads` threads unless run.threads says otherwise.
-    Holds the last backbone and the last data it read."""
+    """Runs trials in this process, on `threads` threads unless run.threads overrides it.
+
+    Keeps the last backbone that it loaded and the last data that it read.
+    """
 
     def __init__(self, out: Path, threads: int) -> None:
         self._out, self._threads = out, threads
-        self._backbone: tuple[Any, CPMAnt, int] | None = None
+        self._backbone: tuple[Any, CPMAnt, int] | None = None  # with its key and checksum
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
-    def carry_out(self, cell: Cell, gpus: str | None = None) -> Report:
-        """Run a cell (what is finished already is not run again); its errors are in the report.
+    def run(self, trial: Trial, gpus: str | None = None) -> Report:
+        """Run a trial, unless it is finished already; its errors are in the report.
 
-        A cell of several processes has them as children of this one, on the GPUs that `gpus`
-        names as CUDA_VISIBLE_DEVICES does (None: all that this process sees).
+        A trial of several processes has them as children of this one, on the GPUs that `gpus`
+        lists as CUDA_VISIBLE_DEVICES does (None: all that this process sees).
         """
-        import torch
-
         started = time.perf_counter()
         torch.set_num_threads(self._threads)
+        report = Report(trial.run_id, "finished")
         try:
-            if cell.nproc > 1:
-                self._run_group(cell, gpus)
+            if trial.nproc > 1:
+                self._run_group(trial, gpus)
             else:
-                self._run(cell)
+                _run(trial, self._out, self._inputs, self._load)
+                self._check_backbone()
         except ProcessLostError as error:  # of its group
-            return Report(cell.run_id, "lost", time.perf_counter() - started, str(error))
-        except Exception as error:  # the next cells are run, whatever this one met
-            self._backbone = None  # it may carry a delta
-            mine = isinstance(error, UserError)
-            said = str(error) if mine else f"{type(error).__name__}: {error}"
-            return Report(
-                cell.run_id,
-                "failed",
-                time.perf_counter() - started,
-                " ".join(said.split()),
-                "\n".join(getattr(error, "__notes__", ())) if mine else traceback.format_exc(),
-            )
-        return Report(cell.run_id, "finished", time.perf_counter() - started)
+            report = Report(trial.run_id, "lost", error=str(error))
+        except Exception as error:  # the next trials are run, whatever happened in this one
+            self._backbone = None  # it may contain a delta
+            problem = _as_user_error(error)
+            text = " ".join(str(problem).split())
+            detail = "\n".join(getattr(problem, "__notes__", ()))
+            report = Report(trial.run_id, "failed", error=text, detail=detail)
+        return replace(report, seconds=time.perf_counter() - started)
 
-    def _run_group(self, cell: Cell, gpus: str | None) -> None:
-        import torch
-
+    def _run_group(self, trial: Trial, gpus: str | None) -> None:
         self._backbone = self._splits = None  # the group needs the memory
         torch.cuda.empty_cache()
-        plan = plan_of(cell)
-        if finished(self._out, cell.run_id) is None:
-            run_group(cell, self._out, plan.execution.threads or self._threads, gpus)
-
-    def _run(self, cell: Cell) -> None:
-        plan = plan_of(cell)
-        inputs = self._inputs(plan)
-        zero_shot = None
-        if cell.needs is not None:
-            zero_shot = self._execute(plan.zero_shot(), inputs, None)
-        self._execute(plan, inputs, zero_shot)
-
-    def _execute(self, plan: Plan, inputs: Inputs, zero_shot: Outcome | None) -> Outcome:
-        outcome = execute(plan, self._out, inputs, zero_shot=zero_shot, wait=True, load=self._load)
-        if not outcome.reused and self._backbone is not None:
-            _, model, checksum = self._backbone
-            if _checksum(model) != checksum:
-                self._backbone = None
-                raise RuntimeError("the delta left a trace in the shared backbone; this is a bug")
-        return outcome
+        plan = plan_of(trial)
+        if finished(self._out, trial.run_id) is None:
+            environment = {"OMP_NUM_THREADS": str(plan.execution.threads or self._threads)}
+            if gpus is not None:
+                environment["CUDA_VISIBLE_DEVICES"] = gpus
+            argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode()]
+            launch(argv, trial.nproc, module="cpm_tune.bench.worker", environment=environment)
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
@@ -104,6 +97,12 @@ class Worker:
             self._backbone = (key, model, _checksum(model))
         return self._backbone[1]
 
+    def _check_backbone(self) -> None:
+        if self._backbone is not None:
+            _, model, checksum = self._backbone
+            if _checksum(model) != checksum:
+                raise RuntimeError("the delta left a trace in the shared backbone; this is a bug")
+
     def _inputs(self, plan: Plan) -> Inputs:
         key = (plan.spec.task, plan.spec.task_version, plan.spec.data)
         known = self._splits[1] if self._splits is not None and self._splits[0] == key else None
@@ -112,10 +111,31 @@ class Worker:
         return inputs
 
 
+def _run(
+    trial: Trial,
+    out: Path,
+    read: Callable[[Plan], Inputs] = read_inputs,
+    load: Callable[[Plan, Engine], CPMAnt] | None = None,
+) -> None:
+    """Run a trial with its zero-shot control, as this process or as one of its group."""
+    plan = plan_of(trial)
+    inputs, zero_shot = read(plan), None
+    if trial.needs is not None:
+        zero_shot = execute(plan.zero_shot(), out, inputs, wait=True, load=load)
+    execute(plan, out, inputs, zero_shot=zero_shot, wait=True, load=load)
+
+
+def _as_user_error(error: Exception) -> UserError:
+    """The error itself, or for a bug one sentence with the traceback as a note."""
+    if isinstance(error, UserError):
+        return error
+    sentence = UserError(f"{type(error).__name__}: {error}")
+    sentence.add_note(traceback.format_exc())
+    return sentence
+
+
 def _checksum(model: CPMAnt) -> int:
     """CRC-32 of every parameter and of its place in the state dict."""
-    import torch
-
     total = 0
     for name, tensor in model.state_dict().items():
         total = zlib.crc32(name.encode(), total)
@@ -123,3 +143,20 @@ def _checksum(model: CPMAnt) -> int:
             raw = part.cpu().contiguous().flatten().view(torch.uint8)
             total = zlib.crc32(memoryview(raw.numpy()), total)  # type: ignore[arg-type]
     return total
+
+
+def run_in_group(argv: Sequence[str]) -> int:
+    """Run the trial of the command line as one process of its group; errors are raised."""
+    try:
+        _run(_TRIAL.validate_json(argv[1]), Path(argv[0]))
+    except (UserError, ProcessLostError):
+        raise
+    except Exception as error:  # reported, not printed into the table of the others
+        raise _as_user_error(error) from error
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    argv, _ = begin()
+    sys.exit(work(argv, main=False, run=run_in_group))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from cpm_tune.common.option import Declared, declared
+from cpm_tune.common.option import Declared, checked, declared
 from cpm_tune.common.reading import read_mapping
-from cpm_tune.errors import UserError, did_you_mean, readable
+from cpm_tune.errors import UserError, readable
 
 T = TypeVar("T")
 G = TypeVar("G", bound="CommandLine")
@@ -150,18 +150,14 @@ def over_file(options: G, path: Path) -> tuple[G, Mapping[str, Any]]:
     values = read_mapping(path, "--config", "task: lcqmc")
     values = {key.replace("-", "_"): value for key, value in values.items()}
     settings = values.pop("set", None) or {}
-    known = {o.option.name or o.field: o for o in declared(type(options)) if o.option.in_file}
-    chosen, problems = {}, []
+    problems = []
     if not isinstance(settings, Mapping):
         problems.append(f"set is {settings!r}, expected a mapping.")
-    for key, value in values.items():
-        if key not in known:
-            problems.append(f"no option '{key}'.{did_you_mean(key, [*known, 'set'])}")
-        elif value is not None and known[key].field not in options.given:
-            try:
-                chosen[known[key].field] = known[key].check(value)
-            except ValueError as error:
-                problems.append(f"{key} {error}.")
+    try:
+        chosen = checked(type(options), values, file=True)
+    except ValueError as error:
+        problems += str(error).splitlines()
     if problems:
         raise UserError("\n".join(f"--config {path}: {problem}" for problem in problems))
+    chosen = {field: value for field, value in chosen.items() if field not in options.given}
     return replace(options, **chosen), settings

@@ -25,7 +25,7 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
         text = []
         for sequence in describe(example, encoder):
             tokens = " ".join(map(repr, sequence["tokens"]))
-            scored = ", ".join(f"{token!r} after position {i}" for token, i in sequence["targets"])
+            scored = ", ".join(f"{token!r} after position {i}" for i, token in sequence["targets"])
             text.append(f"    {encoder.n_prompt} soft-prompt rows + {tokens}")
             text.append(f"    length {sequence['length']}; scored: {scored}")
         return [*text, f"    truncated: {'yes' if example.truncated else 'no'}"]

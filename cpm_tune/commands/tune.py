@@ -25,6 +25,8 @@ def run(options: Tune) -> int:
         settings = flat_settings(in_file)
     if not options.task:
         raise UserError("--task is missing; `list tasks` prints the names.")
+    if options.rendezvous and options.nnodes == 1:
+        raise UserError("--rendezvous is for several machines; add --nnodes N, or omit it.")
     settings |= options.execution_settings() | parse_settings(options.settings)
     controls = chosen_controls(options.control)
     chosen = {field.name: getattr(options, field.name) for field in fields(RunOptions)}

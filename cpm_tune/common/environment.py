@@ -1,4 +1,4 @@
-"""What a result ran on: package versions, this package's git state, memory."""
+"""The environment of a result: package versions, this package's git state, peak memory."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of what takes part in a result, as far as it is installed."""
-    found = {"cpm-tune": VERSION}
+    """Versions of the installed packages that take part in a result."""
+    versions = {"cpm-tune": VERSION}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_state() -> tuple[str | None, bool | None]:
@@ -46,7 +46,7 @@ def git_state() -> tuple[str | None, bool | None]:
     if not (PACKAGE.parent / ".git").exists():
         return None, None
     try:
-        said = [
+        sha, status = (
             subprocess.run(
                 ["git", "-C", str(PACKAGE.parent), *command],
                 capture_output=True,
@@ -58,20 +58,20 @@ def git_state() -> tuple[str | None, bool | None]:
                 ("rev-parse", "HEAD"),
                 ("status", "--porcelain", "--untracked-files=no"),
             )
-        ]
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None
-    return said[0], bool(said[1])
+    return sha, bool(status)
 
 
 def reset_peak_memory() -> None:
-    """Begin to count peak memory anew, where the system can (CUDA, Linux): a process that carries
-    out several runs would else report the largest of them for all."""
+    """Reset the peak that `peak_memory_bytes` reports, if the system can (CUDA, Linux), so that a
+    process with several runs does not report the largest of them for all."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # glibc: what was freed is an earlier run's
+        ctypes.CDLL(None).malloc_trim(0)  # glibc: return freed memory to the system
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
 
@@ -83,8 +83,8 @@ def peak_memory_bytes() -> int:
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-        if found:
-            return int(found[1]) * 1024
+        peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        if peak:
+            return int(peak[1]) * 1024
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

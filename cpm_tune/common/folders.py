@@ -1,7 +1,7 @@
-"""A run's folder: the names of its files, its lock, and how it comes into being.
+"""A run's folder: the names of its files, its lock, and how it is written and renamed.
 
-A run is made in `RUN_ID.partial` and renamed when it is complete, so a finished folder is complete
-by construction, and a finished run is never harmed by a later one.
+A run is written to `RUN_ID.partial` and renamed at its end, so that a finished folder is always
+complete and a later run never modifies a finished one.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def is_complete(run: Path) -> bool:
 
 @contextlib.contextmanager
 def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[None]:
-    """Hold a run's lock. Raises UserError when `out` cannot be written, or, unless `wait`, when
-    another process is at work on the run (`busy`: what is said of it)."""
+    """Hold a run's lock. Raises UserError if `out` cannot be written, or, unless `wait`, if another
+    process is working on the run (`busy` is the beginning of that sentence)."""
     from filelock import FileLock, Timeout
 
     holder = out / ".locks" / f"{run_id}.holder"
@@ -53,14 +53,14 @@ def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[Non
         lock = FileLock(out / ".locks" / run_id)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
-        busy = busy or f"{out / run_id}: another process is at work on this run"
-        raise UserError(f"{busy}{_said(holder)}.") from error
+        busy = busy or f"{out / run_id}: another process is working on this run"
+        raise UserError(f"{busy}{_holder_text(holder)}.") from error
     except OSError as error:
         raise UserError(
             f"--out {out}: cannot be written ({error.strerror}); choose another."
         ) from error
     try:
-        with contextlib.suppress(OSError):  # only for the sentence above
+        with contextlib.suppress(OSError):  # only for the error above
             holder.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
@@ -68,7 +68,7 @@ def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[Non
         lock.release()
 
 
-def _said(holder: Path) -> str:
+def _holder_text(holder: Path) -> str:
     try:
         return f" ({holder.read_text(encoding='utf-8')})"
     except OSError:
@@ -79,11 +79,11 @@ def _said(holder: Path) -> str:
 def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `place` on success and vanishes otherwise.
 
-    Raises UserError when `place` is there already (unless `overwrite`: then it is replaced at the
-    end) or cannot be written.
+    Raises UserError if `place` exists (unless `overwrite`: then it is replaced at the end), or if
+    it cannot be written.
     """
     if place.exists() and not overwrite:
-        raise UserError(f"{option}{place}: is there already; choose another or remove it.")
+        raise UserError(f"{option}{place} already exists; choose another path or remove it.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(PARTIAL, f"{place.name}.", place.parent))
@@ -91,7 +91,7 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
         raise UserError(f"{option}{place}: cannot be written ({error.strerror}).") from error
     try:
         part.chmod(0o755)
-        with Interrupts():  # SIGTERM too ends in the line that removes it
+        with Interrupts():  # on SIGTERM, too, the partial folder is removed
             yield part
         if place.exists():
             old = part.with_suffix(OLD)
@@ -107,9 +107,9 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
 
 @contextlib.contextmanager
 def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
-    """Yield `RUN_ID.partial`; on success it becomes `RUN_ID`, in place of an older one.
+    """Yield `RUN_ID.partial`; on success it becomes `RUN_ID` and replaces an older one.
 
-    It is empty unless `keep`: then it goes on with what is there. On an exception the partial
+    It is empty unless `keep`: then its files stay, to resume from. On an exception the partial
     folder stays, for its record, log and checkpoint.
     """
     partial = partial_folder(out, run_id)
@@ -121,7 +121,7 @@ def run_folder(out: Path, run_id: str, keep: bool = False) -> Iterator[Path]:
 
 
 def complete(out: Path, run_id: str) -> None:
-    """Put a whole `RUN_ID.partial` in the place of an older run, if there is one."""
+    """Rename a complete `RUN_ID.partial` to `RUN_ID`; an older run goes once that is done."""
     final, partial, old = (out / (run_id + ending) for ending in ("", PARTIAL, OLD))
     if final.exists():
         remove(old)
@@ -132,7 +132,7 @@ def complete(out: Path, run_id: str) -> None:
 
 @contextlib.contextmanager
 def disk_trouble(folder: Path) -> Iterator[None]:
-    """Make one sentence of a full disk or a folder that cannot be written."""
+    """Turn a full disk or a folder that cannot be written into one sentence."""
     from safetensors import SafetensorError
 
     try:
@@ -140,15 +140,15 @@ def disk_trouble(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if isinstance(error, OSError) and error.errno not in _DISK:
             raise
-        said = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"{folder}: cannot be written ({said}); make room and give the same command again, "
-            "what is finished is kept."
+            f"{folder}: cannot be written ({reason}); make room and repeat the command: finished "
+            "runs are kept."
         ) from error
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a whole folder, if it is there."""
+    """Remove a file or a whole folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, put off until a training step is whole: what is saved is consistent."""
+"""Ctrl-C and SIGTERM, deferred to the end of a training step: saved state is consistent."""
 
 from __future__ import annotations
 
@@ -12,75 +12,74 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SAID = b"stopping after this step; once more stops at once, without saving\n"
-_ONE_PRESS = 1.0  # seconds: a launcher passes on the signal that the terminal sent us already
+_STOPPING = b"stopping after this step; press again to stop at once, without saving\n"
+_ONE_PRESS = 1.0  # seconds: a launcher forwards the signal that the terminal has sent us already
 
 
 class Interrupted(KeyboardInterrupt):
     """Stopped by a signal. `exit_code` is the shell's: 130 for Ctrl-C, 143 for SIGTERM."""
 
-    def __init__(self, number: int, said: str = "") -> None:
-        super().__init__(said)
-        self.exit_code = 128 + number
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message)
+        self.number, self.exit_code = number, 128 + number
 
 
 class Interrupts:
-    """A context manager that turns signals into `Interrupted`; while `held`, it only notes them.
+    """A context manager that turns signals into `Interrupted`; inside `deferred` it notes them.
 
-    The first signal while held sets `requested`, and the code that holds is to save and raise
-    `interrupted()`; a second one raises at once. Signals that the process ignores stay ignored (a
-    shell's background jobs ignore Ctrl-C). Outside of the main thread, where Python allows no
-    handlers, it does nothing.
+    The first deferred signal sets `requested`: the caller should save and raise `interrupted()`. A
+    second one raises at once. Ignored signals stay ignored (a shell's background jobs ignore
+    Ctrl-C). Outside the main thread, where Python allows no handlers, this does nothing.
     """
 
     def __init__(self, speak: bool = True) -> None:
-        self._speak, self._number, self._at, self._held = speak, 0, 0.0, False
+        self._speak, self._number, self._at, self._deferring = speak, 0, 0.0, False
         self._before: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
-        """A signal came while held."""
+        """Whether a signal came while signals were deferred."""
         return self._number != 0
 
-    def interrupted(self, said: str = "") -> Interrupted:
-        """What to raise for the signal that came (here, or in another process of the run)."""
-        return Interrupted(self._number or signal.SIGTERM, said)
+    def interrupted(self, message: str = "") -> Interrupted:
+        """The exception for the signal that came (here, or in another process of the run)."""
+        return Interrupted(self._number or signal.SIGTERM, message)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Signals are noted."""
-        before, self._held = self._held, True
+        """Note signals instead of raising."""
+        before, self._deferring = self._deferring, True
         try:
             yield
         finally:
-            self._held = before
+            self._deferring = before
 
     @contextlib.contextmanager
     def released(self) -> Iterator[None]:
-        """Signals raise; one that came before does so now."""
-        before, self._held = self._held, False
+        """Raise on signals again; one that was noted before raises now."""
+        before, self._deferring = self._deferring, False
         try:
             if self.requested:
                 raise self.interrupted()
             yield
         finally:
-            self._held = before
+            self._deferring = before
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self._held:
+        if not self._deferring:
             raise Interrupted(number)
         if not self.requested:
             self._number, self._at = number, now
             if self._speak:
-                os.write(2, _SAID)  # print is not safe in a handler
+                os.write(2, _STOPPING)  # print is not safe in a handler
         elif now - self._at > _ONE_PRESS:
             raise Interrupted(number)
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            heard = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
-            self._before = {n: signal.signal(n, self._handle) for n in heard}
+            handled = [n for n in _SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+            self._before = {n: signal.signal(n, self._handle) for n in handled}
         return self
 
     def __exit__(
@@ -94,6 +93,5 @@ class Interrupts:
 
 
 def interruption(stop: KeyboardInterrupt) -> str:
-    """What is said when a signal ended the command."""
-    said = str(stop) or "finished runs are kept, this one goes on next time"
-    return f"interrupted; {said}."
+    """The line that the command prints after a signal ended it."""
+    return f"interrupted; {str(stop) or 'finished runs are kept, repeat the command to resume'}."

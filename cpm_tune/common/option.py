@@ -14,10 +14,14 @@ import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from cpm_tune.common.sizes import shortened
+from cpm_tune.errors import did_you_mean
+
+MOST_OF_A_RANGE = 1000  # numbers: more is a slip
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Option:
 
     `least` and `most` bound a number, `above` excludes its bound. `default` describes a default
     that the value does not show, such as "the task's first". `positional`: an argument without a
-    name. `commas`: one text with commas instead of repeating the option. `bare`: it may stand
+    name. `commas`: one text with commas instead of repeating the option; with `ranges`, 1-3
+    in it is 1, 2, 3. `bare`: it may stand
     without a value, which is then True. `not_with` names the fields that exclude it. `hidden`
     options are not in the help, `in_file` ones may stand in a --config file. Where an annotation
     has several of these, the last one that sets an attribute wins.
@@ -41,6 +46,7 @@ class Option:
     name: str = ""
     positional: bool = False
     commas: bool = False
+    ranges: bool = False
     bare: bool = False
     not_with: tuple[str, ...] = ()
     hidden: bool = False
@@ -112,7 +118,8 @@ class Declared:
     def parse(self, text: str) -> Any:
         """The value of a text on the command line; raise ValueError with what is wrong with it."""
         if self.many and self.option.commas:
-            return tuple(self._one(part) for part in map(str.strip, text.split(",")) if part)
+            parts = split_list(text, ranges=self.option.ranges)
+            return tuple(self._one(part) for part in parts)
         return self._one(text)
 
     def _one(self, text: str) -> Any:
@@ -132,7 +139,7 @@ class Declared:
         return self._entry(value)
 
     def _entry(self, value: Any) -> Any:
-        types_of: Mapping[type, Any] = {Path: str, float: (int, float)}
+        types_of: Mapping[type, Any] = {Path: (str, PathLike), float: (int, float)}
         fits = isinstance(value, types_of.get(self.kind, self.kind))
         if not fits or (isinstance(value, bool) and self.kind is not bool):
             raise self._wrong(value)
@@ -156,6 +163,19 @@ class Declared:
         return ValueError(f"is {shortened(str(given), 60)}, expected {self.expected}")
 
 
+def split_list(text: str, *, ranges: bool = False) -> list[str]:
+    """The parts of a list with commas; with `ranges`, 1-3 becomes 1, 2 and 3."""
+    parts: list[str] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        first, _, last = part.partition("-")
+        digits = ranges and first.isdecimal() and last.isdecimal()
+        if digits and 0 <= int(last) - int(first) < MOST_OF_A_RANGE:
+            parts += map(str, range(int(first), int(last) + 1))
+        else:
+            parts.append(part)
+    return parts
+
+
 def declared(options: type) -> list[Declared]:
     """The options that a dataclass declares, in the order of its fields."""
     hints = get_type_hints(options, include_extras=True)
@@ -173,6 +193,31 @@ def declared(options: type) -> list[Declared]:
         kind = type(choices[0]) if choices else get_origin(kind) or kind
         result.append(Declared(field.name, kind, choices, many, required, default, found))
     return result
+
+
+def checked(options: type, values: Mapping[str, Any], *, file: bool = False) -> dict[str, Any]:
+    """The values of options given by name, by field; None leaves a default.
+
+    `file`: only the options that a file may give. Raises ValueError with every mistake, a sentence
+    per line.
+    """
+    known = {
+        (option.option.name or option.field) if file else option.field: option
+        for option in declared(options)
+        if option.option.in_file or not file
+    }
+    chosen, problems = {}, []
+    for key, value in values.items():
+        if key not in known:
+            problems.append(f"there is no option '{key}'.{did_you_mean(key, known)}")
+        elif value is not None:
+            try:
+                chosen[known[key].field] = known[key].check(value)
+            except ValueError as error:
+                problems.append(f"{key} {error}.")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return chosen
 
 
 def _unwrapped(hint: Any) -> tuple[Any, Option | None]:

@@ -1,4 +1,4 @@
-"""Where shipped files and the user's cache are, for a checkout and for an installed wheel alike."""
+"""Paths of shipped files and of the user's cache, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def cache_dir(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"the cache folder {folder} cannot be made ({error.strerror}); set XDG_CACHE_HOME to a "
-            "folder you may write."
+            f"the cache folder {folder} cannot be created ({error.strerror}); set XDG_CACHE_HOME "
+            "to a folder you may write."
         ) from error
     return folder
 
@@ -39,10 +39,10 @@ def file_sha256(path: Path) -> str:
 
 
 def input_sha256(path: Path) -> str:
-    """`file_sha256` of an input, read once a process as long as the file does not change: many runs
-    of a suite share the same weights and data."""
-    about = path.stat()
-    return _sha256_of(path.resolve(), about.st_ino, about.st_size, about.st_mtime_ns)
+    """`file_sha256` of an input, computed once per process while the file does not change: the
+    trials of a suite share weights and data."""
+    status = path.stat()
+    return _sha256_of(path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Sizes, numbers and quotations as people write them: 4GB, 512MB, 1.5GiB; 1 text, 2 texts."""
+"""Sizes and counts as people write them: 4GB, 512MB, 1.5GiB; 1 text, 2 texts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ _UNITS = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 def parse_size(text: str, option: str) -> int:
     """Bytes of a size with its unit; UserError naming the option for anything else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B\s*", text, re.IGNORECASE)
+    parsed = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B\s*", text, re.IGNORECASE)
     size = (
-        float(found[1]) * (1024 if found[3] else 1000) ** _UNITS[found[2].upper()] if found else 0
+        float(parsed[1]) * (1024 if parsed[3] else 1000) ** _UNITS[parsed[2].upper()]
+        if parsed
+        else 0
     )
     if size < 1:
         raise UserError(f"{option} is '{text}', expected a size above zero, such as 4GB or 512MB.")
@@ -22,7 +24,7 @@ def parse_size(text: str, option: str) -> int:
 
 
 def checked_size(text: str, option: str) -> str:
-    """The same text, if it is a size."""
+    """Return the text unchanged if it is a size; UserError naming the option if not."""
     parse_size(text, option)
     return text
 
@@ -33,12 +35,12 @@ def counted(n: int, thing: str) -> str:
 
 
 def shortened(text: str, most: int = 40) -> str:
-    """A text as it is quoted in a sentence: its beginning, if it is long."""
+    """A text for quotation in a sentence: its first `most` characters and … if it is longer."""
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def size_text(size: float) -> str:
-    """A size for people, rounded up, in the form that options take: 1.3GB."""
+    """A size for people, rounded up, as options take it: 1.3GB."""
     for unit in ("KB", "MB", "GB"):
         size /= 1000
         if size < 1000 or unit == "GB":

@@ -2,7 +2,7 @@
 
 torch's elastic agent does the work that `torchrun` does: a free port, ranks, and the end of all
 when one ends. Every process runs `cpm_tune.commands.worker` with the command line that was given
-here, or another module (`bench.member`).
+here, or another module (`bench.worker`).
 """
 
 from __future__ import annotations

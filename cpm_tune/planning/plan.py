@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ValidationError
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.common.faults import faults
+from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
@@ -37,7 +38,7 @@ from cpm_tune.tracking.track import check as check_trackers
 class Request(RunOptions):
     """What the user asked for: the options that decide a run, and settings by dotted keys."""
 
-    random_backbone: bool = False
+    random_backbone: Annotated[bool, Option("random weights of the backbone's shape")] = False
     settings: Mapping[str, Any] | None = None
 
 

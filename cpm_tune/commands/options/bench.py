@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cpm_tune.bench.options import SuiteOptions
+from cpm_tune.bench.options import SuiteOptions, TaskList
 from cpm_tune.commands.arguments import CommandLine
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
@@ -38,6 +38,7 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
     interrupted. Repeat the command to resume, whatever stopped it.
     """
 
+    tasks: TaskList = ()
     suite: Annotated[
         Path | None, Option("YAML or JSON file of a suite (docs/bench.md)", "FILE")
     ] = None

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from cpm_tune.commands.arguments import CommandLine
 from cpm_tune.common.option import Option
-from cpm_tune.errors import UserError
 from cpm_tune.schema.options import (
     Controls,
     Count,
@@ -65,7 +64,3 @@ class Tune(CommandLine, ExecutionOptions, RunOptions):
     # Of several tasks, the one that a process of --nproc runs.
     only: Annotated[str | None, Option(hidden=True, in_file=False)] = None
     quiet: Annotated[Quiet, Option("print the result only")] = False
-
-    def __post_init__(self) -> None:
-        if self.rendezvous and self.nnodes == 1:
-            raise UserError("--rendezvous is for several machines; add --nnodes N, or omit it.")

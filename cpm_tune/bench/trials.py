@@ -1,0 +1,247 @@
+"""From a suite to its trials: one run each, planned and checked, in the order of work."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cpm_tune.bench.suite import Override, Suite
+from cpm_tune.delta.config import CONFIGS
+from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.schema.options import Control, TrialOptions
+from cpm_tune.task import Generate
+from cpm_tune.task.registry import expand, load_preset, load_task
+
+_SHARED = {field.name for field in fields(TrialOptions)} | {"nproc"}  # overrides replace them
+_KINDS: tuple[Control | None, ...] = ("zero-shot", None, "random-backbone")  # in the order of work
+_SUITE = -1  # the scope of a suite's own settings, among the indices of its overrides
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a suite.
+
+    `needs` is the run id of its zero-shot control, which has to be finished first; `group` names
+    the backbone and the data, so that one worker gets the trials that share them; `about` lists the
+    settings in which the suite's trials differ; `nproc` is the number of its processes.
+    """
+
+    request: Request
+    control: Control | None
+    run_id: str
+    delta: str
+    backbone: str
+    seed: int
+    group: tuple[str, str]
+    needs: str | None = None
+    about: str = ""
+    nproc: int = 1
+
+    @property
+    def name(self) -> str:
+        """Task, delta, backbone, seed and the settings that distinguish it."""
+        parts = [self.request.task, self.delta, self.backbone, f"seed {self.seed}", self.about]
+        if self.control == "zero-shot":
+            parts[1], parts[3] = "zero-shot", ""
+        if self.control == "random-backbone":
+            parts[2] = f"random {self.backbone}"
+        return " ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a trial ended; "lost" means that its process ended before the trial did.
+
+    `detail` is a traceback or the last output of a process.
+    """
+
+    run_id: str
+    status: Literal["finished", "failed", "lost"]
+    seconds: float = 0.0
+    error: str = ""
+    detail: str = ""
+
+
+def plan_of(trial: Trial) -> Plan:
+    """Plan a trial with its input files as they are now; raise UserError if they have changed."""
+    plan = _controlled(make_plan(trial.request), trial.control)
+    if plan.spec.run_id != trial.run_id:
+        raise UserError(
+            f"{trial.name}: its files changed after the suite was planned (its run id is now "
+            f"{plan.spec.run_id}). Run the command again."
+        )
+    return plan
+
+
+def make_trials(suite: Suite) -> list[Trial]:
+    """Every trial of a suite, each run once, controls included.
+
+    Raises UserError with the mistakes of all trials, one line each.
+    """
+    expansion = _Expansion(suite)
+    for backbone, task, seed, delta in itertools.product(
+        dict.fromkeys(suite.backbones), expansion.tasks, dict.fromkeys(suite.seeds), suite.deltas
+    ):
+        expansion.add(task, delta, backbone, seed)
+    problems = [f"{where}: {problem}" for problem, where in expansion.problems.items()]
+    if problems := problems or list(expansion.without_effect()):
+        raise UserError("\n".join(problems))
+    if not expansion.trials:
+        raise UserError("the suite has no trials: its overrides skip all of them.")
+    return sorted(expansion.trials.values(), key=lambda t: (*t.group, _KINDS.index(t.control)))
+
+
+class _Expansion:
+    """A suite being expanded: its trials by run id, its mistakes by where they occur first, and
+    which of its overrides and settings had an effect."""
+
+    def __init__(self, suite: Suite) -> None:
+        self._suite = suite
+        self.tasks = _expand(suite.tasks, suite)
+        self._matches = [_match(override, suite) for override in suite.trials]
+        self._matched: set[int] = set()
+        self._effective: set[tuple[int, str]] = set()  # (override or _SUITE, setting)
+        self.trials: dict[str, Trial] = {}
+        self.problems: dict[str, str] = {}
+
+    def add(self, task: str, delta: str, backbone: str, seed: int) -> None:
+        """Add the runs of one point of the axes, with their controls."""
+        names = {
+            "task": {task},
+            "delta": {delta, Path(delta).stem},
+            "backbone": {backbone, Path(backbone).name},
+        }
+        overrides = {
+            number: self._suite.trials[number]
+            for number, match in enumerate(self._matches)
+            if all(names[axis] & wanted for axis, wanted in match.items())
+        }
+        self._matched |= overrides.keys()
+        if any(override.skip for override in overrides.values()):
+            return
+        chosen = {name: getattr(self._suite, name) for name in _SHARED}
+        for override in overrides.values():
+            chosen |= override.model_dump(include=_SHARED, exclude_none=True)
+        nproc = chosen.pop("nproc")
+        request = Request(task, delta, backbone, seed, **chosen)
+        where = f"{task}, {delta}, {Path(backbone).name}"
+        with self._noting(where):
+            for settings, about in self._settings(request, overrides):
+                with self._noting(where):
+                    self._add_runs(replace(request, settings=settings), about, nproc)
+
+    @contextlib.contextmanager
+    def _noting(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            for line in str(error).splitlines():
+                self.problems.setdefault(line, where)
+
+    def _settings(
+        self, request: Request, overrides: Mapping[int, Override]
+    ) -> Iterator[tuple[dict[str, Any], str]]:
+        """Each combination of settings, and the part of it that comes from grids, as a text."""
+        applies = _applies(request)
+        values: dict[str, Sequence[Any]] = {}
+        varied: set[str] = set()
+        scopes: dict[int, Suite | Override] = {_SUITE: self._suite, **overrides}
+        for number, scope in scopes.items():
+            given = {key: [value] for key, value in scope.set.items()} | scope.grid
+            given = {key: several for key, several in given.items() if applies(key)}
+            self._effective |= {(number, key) for key in given}
+            values |= given
+            varied = (varied - scope.set.keys()) | scope.grid.keys()
+        for point in itertools.product(*values.values()):
+            settings = dict(zip(values, point, strict=True))
+            about = [f"{k.partition('.')[2]}={v}" for k, v in settings.items() if k in varied]
+            yield settings, " ".join(about)
+
+    def _add_runs(self, request: Request, about: str, nproc: int) -> None:
+        plan, needs = make_plan(request), None
+        for control in _KINDS:
+            if control and (control not in self._suite.controls or plan.spec.recipe is None):
+                continue
+            run = _controlled(plan, control)
+            spec = run.spec
+            weights = f"{spec.backbone.init} {run.folder.path} {spec.weights}"
+            if spec.backbone.init == "random":
+                weights += f" {spec.seed}"
+            trial = Trial(
+                request,
+                control,
+                spec.run_id,
+                run.delta_name,
+                run.folder.name,
+                spec.seed,
+                group=(weights, spec.task),
+                needs=needs if control is None else None,
+                about="" if control == "zero-shot" else about,
+                nproc=nproc,
+            )
+            self.trials.setdefault(spec.run_id, trial)
+            if control == "zero-shot":
+                needs = spec.run_id
+
+    def without_effect(self) -> Iterator[str]:
+        """Overrides and settings without any effect, most likely a slip in a name."""
+        yield from self._unused(_SUITE, self._suite, "")
+        for number, override in enumerate(self._suite.trials):
+            if number not in self._matched:
+                match = override.match.model_dump(exclude_none=True)
+                wanted = ", ".join(f"{k} {'/'.join(v)}" for k, v in match.items()) or "nothing"
+                yield f"trials.{number}: no trial of the suite matches {wanted}."
+            elif not override.skip:
+                yield from self._unused(number, override, f"trials.{number}: ")
+
+    def _unused(self, number: int, scope: Suite | Override, where: str) -> Iterator[str]:
+        for key in (*scope.set, *scope.grid):
+            if (number, key) not in self._effective:
+                yield f"{where}{key} has no effect on any trial: no task or delta there has it."
+
+
+def _controlled(plan: Plan, control: Control | None) -> Plan:
+    if control == "zero-shot":
+        return plan.zero_shot()
+    return plan.on_random_backbone() if control else plan
+
+
+def _expand(names: Iterable[str], suite: Suite) -> list[str]:
+    problems, tasks = [], []
+    for name in names:
+        try:
+            tasks += expand(name, suite.include)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    return list(dict.fromkeys(tasks))
+
+
+def _match(override: Override, suite: Suite) -> Mapping[str, frozenset[str]]:
+    """The names that an override is for, by axis."""
+    names = override.match.model_dump(exclude_none=True)
+    if "task" in names:
+        names["task"] = _expand(names["task"], suite)
+    return {axis: frozenset(several) for axis, several in names.items()}
+
+
+def _applies(request: Request) -> Callable[[str], bool]:
+    """Whether a setting means something for this task and delta: a delta's own settings for that
+    delta, decoding for tasks that generate, training for a delta that is trained."""
+    kind = str(load_preset(request.delta).get("delta_type"))
+    fields = CONFIGS[kind].model_fields if kind in CONFIGS else {}
+    generates = isinstance(load_task(request.task, request.include).answer, Generate)
+
+    def applies(key: str) -> bool:
+        part, _, name = key.partition(".")
+        if part == "delta":
+            return name in fields
+        return {"train": kind != "none", "decode": generates}.get(part, True)
+
+    return applies
