@@ -1,29 +1,44 @@
-"""Writes docs/tasks.md, the protocol of every task, from the registry.
+"""Writes docs/tasks.md and docs/tasks/, the protocol of every task, from the registry.
 
     python scripts/tasks_page.py
 
-The test suite checks that the page is up to date.
+The test suite checks that the pages are up to date.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from cpm_tune.task import Choice, Generate, Options, Rank, Task
 from cpm_tune.task.registry import load_tasks
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "tasks.md"
-
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = Path(__file__).with_suffix(".md")
+
+
+def pages() -> dict[Path, str]:
+    """The text of the overview and of one page per capability, by path."""
+    groups: dict[str, list[Task]] = {}
+    for task in sorted(load_tasks(), key=lambda task: "cuge" not in task.suites):
+        groups.setdefault(task.capability, []).append(task)
+    texts = {DOCS / "tasks.md": _overview(groups)}
+    for capability, tasks in groups.items():
+        cards = "\n\n".join(card(task) for task in tasks)
+        texts[DOCS / "tasks" / _file(capability)] = (
+            f"# Tasks: {capability}\n\n[The rules for every task](../tasks.md#rules-for-every-task)"
+            f" apply here too.\n\n{cards}\n"
+        )
+    return texts
 
 
 def card(task: Task) -> str:
     """A task's section."""
     source = task.source
     sizes = " / ".join("-" if n is None else f"{n:,}" for n in source.sizes)
-    lines = [f"### {task.name}", "", f"{source.title}.", ""]
+    lines = [f"## {task.name}", "", f"{source.title}.", ""]
     lines += [
-        f"- {task.capability}; {task.kind}; suites: {', '.join(task.suites) or '-'}",
+        f"- {task.kind}; task groups: {', '.join(task.suites) or '-'}",
         f"- rows {sizes} (train / dev / test); licence: {source.licence}",
         f"- obtain: {source.obtain}" + (f"; paper: <{source.paper}>" if source.paper else ""),
         f"- metrics: {', '.join(task.metrics)}",
@@ -32,19 +47,33 @@ def card(task: Task) -> str:
     for template in task.templates:
         options = f" (options {' / '.join(template.options)})" if template.options else ""
         ends = ", ".join(template.keep_end)
-        keeps = f"; too long, {ends} loses its beginning" if ends else ""
+        keeps = f"; if it is too long, {ends} loses its beginning" if ends else ""
         text = template.text.replace("\n", "\\n")
         lines.append(f"- template `{template.name}` v{template.version}: `{text}`{options}{keeps}")
     if task.recipe:
         lines.append(f"- recipe: {', '.join(f'{k}={v}' for k, v in task.recipe.items())}")
     if task.published:
-        figures = ", ".join(f"{row} {score}" for row, score in task.published.items())
-        lines.append(f"- published (quoted): {figures}; {task.published_source}")
+        scores = "; ".join(f"{row}: {score}" for row, score in task.published.items())
+        lines.append(f"- published results: {scores} ({task.published_source})")
     if task.submission:
         lines.append(f"- submission: `{task.submission.file}`")
     if task.protocol:
-        lines += ["", " ".join(task.protocol.split())]
+        lines += ["", task.protocol]
     return "\n".join(lines)
+
+
+def _overview(groups: Mapping[str, list[Task]]) -> str:
+    lines = ["| capability | task | kind | in CUGE | metric that ranks |", "|---|---|---|---|---|"]
+    for capability, tasks in groups.items():
+        for task in tasks:
+            link = f"[{task.name}](tasks/{_file(capability)}#{task.name})"
+            cuge = "yes" if "cuge" in task.suites else "no"
+            lines.append(f"| {capability} | {link} | {task.kind} | {cuge} | {task.metrics[0]} |")
+    return HEAD.read_text(encoding="utf-8") + "\n## All tasks\n\n" + "\n".join(lines) + "\n"
+
+
+def _file(capability: str) -> str:
+    return capability.replace(" ", "-") + ".md"
 
 
 def _answer(task: Task) -> str:
@@ -57,19 +86,11 @@ def _answer(task: Task) -> str:
         return "an order of the row's documents"
     assert isinstance(answer, Generate)
     read = ", read by a parser" if answer.parse else ""
-    return f"a text of at most {answer.max_new_tokens} tokens, beam {answer.beams}{read}"
-
-
-def page() -> str:
-    """The whole page."""
-    tasks = load_tasks()
-    parts = [HEAD.read_text(encoding="utf-8")]
-    for suite, title in (("cuge", "CUGE"), ("", "Outside CUGE")):
-        members = [t for t in tasks if ("cuge" in t.suites) == (suite == "cuge")]
-        parts.append(f"## {title}\n")
-        parts += [card(task) + "\n" for task in members]
-    return "\n".join(parts)
+    beams = f"beam search with {answer.beams}" if answer.beams > 1 else "greedy"
+    return f"a generated text of at most {answer.max_new_tokens} tokens, {beams}{read}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    (DOCS / "tasks").mkdir(exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")

@@ -67,12 +67,12 @@ TASK = Task(
     published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",
     protocol=(
         "A row is a list of features, written as 名：值，名：值, and the advertisement. CUGE's "
-        "report scores BLEU and Distinct, the README in its archive ROUGE (F1, precision, recall): "
-        "both are given. BLEU is CPM-2's (characters, nltk's method 3), which the published "
-        "figures use; their Distinct (70.22 full, 72.02 prompt, per cent) does not say whether it "
-        "counts 3 or 4 characters, so both are here, counted over every n-gram. ROUGE-L over "
-        "characters is our reading of ROUGE. Prompt and recipe are this project's: none has been "
-        "published for CPM-Ant."
+        "report scores BLEU and Distinct, and the README in its archive scores ROUGE (F1, "
+        "precision, recall), so both are computed. BLEU is CPM-2's (characters, nltk's method 3), "
+        "as in the published results. Their Distinct (70.22 full, 72.02 prompt, per cent) does "
+        "not state whether it counts 3 or 4 characters, so both are computed, over every n-gram. "
+        "ROUGE-L over characters is this project's reading of ROUGE. Prompt and recipe are this "
+        "project's too; none have been published for CPM-Ant."
     ),
     submission=Submission("EReviews.jsonl", fill),
 )

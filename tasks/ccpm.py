@@ -46,11 +46,12 @@ TASK = Task(
     },
     published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
     protocol=(
-        "A row is a translation and four lines. By default each line stands after the translation "
-        "in turn and the one with the highest logit of 是 is chosen; template cpm-2 lists the "
-        "lines and chooses the most probable of 一, 二, 三, 四. CUGE's report names F1 for this "
-        "dataset, its own eval.py computes accuracy: accuracy it is. CPM-2 reads the numeral from "
-        "a decoder; here 答案： stands before it, since prompt and answer are one text."
+        "A row is a translation and four lines of verse. By default, each line is placed after "
+        "the translation, and the line with the highest logit of 是 is chosen. Template cpm-2 "
+        "lists the lines and chooses the most probable of 一, 二, 三, 四. CUGE's report names F1 "
+        "for this dataset, but its own eval.py computes accuracy, and so does this task. CPM-2 "
+        "reads the numeral from a decoder; here it comes after 答案：, since prompt and answer "
+        "are one text."
     ),
     submission=Submission("CCPM.jsonl", fill),
 )

@@ -70,10 +70,10 @@ TASK = Task(
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
     protocol=(
         "A row is a product: its attributes (written as 名：值；名：值), its description, and its "
-        "references. The first reference is learned; predictions are compared with all of them, "
-        "the best F1 counts. Scored by ROUGE-1, -2 and -L (F1) over the words of jieba, as CUGE "
-        "says; which of the three ranks is not stated, ROUGE-L was chosen. Prompt and recipe are "
-        "this project's: none has been published for CPM-Ant."
+        "references. The run learns the first reference. Predictions are compared with all of "
+        "them, and the best F1 counts. The metrics are ROUGE-1, -2 and -L (F1) over the words of "
+        "jieba, as in CUGE. CUGE does not state which of the three ranks; this project chose "
+        "ROUGE-L. Prompt and recipe are this project's too; none have been published for CPM-Ant."
     ),
     submission=Submission("CEPSUM.jsonl", fill),
 )

@@ -151,11 +151,12 @@ TASK = Task(
     },
     published_source="CPM: A Large-scale Generative Chinese Pre-trained Language Model (2020)",
     protocol=(
-        "One row a blank, in the layouts of the competition and CLUE (answers in a file beside), "
-        "of FewCLUE and of the paper. Each candidate is put into its blank in turn and the highest "
-        "logit of 是 decides; other blanks of the same passage are shown as ____. Blanks that "
-        "share their candidates are answered one by one, so a candidate may be chosen twice. A "
-        "passage that is too long loses what is farthest from the blank. Accuracy is over blanks; "
-        "layouts differ in the number of candidates (7 or 10), so their scores do not compare."
+        "There is one row per blank. The files of the competition and CLUE (with answers in a "
+        "separate file), of FewCLUE and of the paper are read. Each candidate is placed in its "
+        "blank, and the highest logit of 是 decides; other blanks of the same passage are shown "
+        "as ____. Blanks that share their candidates are answered one by one, so a candidate may "
+        "be chosen twice. A passage that is too long loses the text farthest from the blank. "
+        "Accuracy is over blanks. The editions differ in the number of candidates (7 or 10), so "
+        "their scores are not comparable."
     ),
 )

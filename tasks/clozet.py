@@ -67,9 +67,10 @@ TASK = Task(
     recipe={"lr": 5e-3, "batch_size": 16, "max_length": 512, "epochs": 20},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 15},
     protocol=(
-        "Each plot is put into the gap in turn, and the story with the higher logit of 是 at its "
-        "end decides. A story that is too long loses characters at both ends, farthest from the "
-        "gap. No ancestor published a prompt or a recipe for this dataset; both are our own."
+        "Each plot is placed in the gap, and the story with the higher logit of 是 at its end is "
+        "chosen. A story that is too long loses characters at both ends, farthest from the gap. "
+        "No earlier work published a prompt or a recipe for CPM models on this dataset; both are "
+        "this project's."
     ),
     submission=Submission("ClozeT.jsonl", fill),
 )

@@ -136,16 +136,16 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 1024, "batch_size": 16, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 384, "max_new_tokens": 160},
     protocol=(
-        "The entities are generated as 类型：实体 separated by ；, in the order they begin in the "
-        "text, the longer of two with the same beginning first, so that nested entities follow "
-        "the one they stand in; 无 where there is none. A mention is taken to stand at its first "
-        "occurrence, not yet listed with this type, from where the mention before it begins (else "
-        "at its first one not yet listed). Where that is wrong, because an earlier occurrence is "
-        "no entity, the mention carries its number among all its occurrences: （第2处）. Writing "
-        "and reading share this rule, so every official row comes back as it was. Mentions that "
-        "are not in the text are left out; an answer with no item of this form is unread. Spans "
-        "have the official inclusive ends; micro F1 wants start, end and type exact. No recipe is "
-        "published for CPM-Ant."
+        "The entities are generated as 类型：实体 separated by ；, in the order in which they "
+        "begin in the text. Of two with the same beginning the longer comes first, so nested "
+        "entities follow the one that contains them. 无 stands for no entities. A mention is "
+        "mapped to its first unused occurrence at or after the previous mention, or else to its "
+        "first unused occurrence (unused: not yet listed with this type). If that would be wrong, "
+        "because an earlier occurrence is not an entity, the mention carries its number among all "
+        "its occurrences: （第2处）. Generating and parsing share this rule, so every official "
+        "row survives a round trip. Mentions that are not in the text are dropped; an answer "
+        "without any item of this form is unparsed. Spans have the official inclusive ends. Micro "
+        "F1 requires exact start, end and type. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("CMeEE.jsonl", fill),
 )

@@ -110,14 +110,14 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 320, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 256},
     protocol=(
-        "The relation's Chinese name is generated from the sentence, the head and the tail; 未知 "
-        "stands for no relation (label 0, N/A in CUGE's files, unknown in the original ones, NA "
-        "here). A text that is none of the 44 names is unread and counts like no relation. "
+        "The Chinese name of the relation is generated from the sentence, the head and the tail. "
+        "未知 stands for no relation (label 0; N/A in CUGE's files, unknown in the original ones, "
+        "NA here). A text that is none of the 44 names is unparsed and counts as no relation. "
         "Precision, recall and F1 are micro averages over the relations other than NA, as CUGE "
-        "asks. A row's number and its name have to agree, in the original numbering from 0 to 43. "
-        "About one official row in ten repeats head, tail and sentence with another relation; each "
-        "is a row of its own, as in the files. CUGE prints 7.5k training rows, its file has 13.5k. "
-        "No recipe is published for CPM-Ant."
+        "asks. A row's number and its name must agree, in the original numbering from 0 to 43. "
+        "About one official row in ten repeats head, tail and sentence with another relation; "
+        "each is a separate row, as in the files. CUGE's report gives 7.5k training rows, but its "
+        "file has 13.5k. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("FinRE.jsonl", fill),
 )

@@ -75,12 +75,12 @@ TASK = Task(
     recipe={"lr": 1e-3, "batch_size": 6, "max_length": 1024, "epochs": 20},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "max_length": 384, "epochs": 10},
     protocol=(
-        "Accuracy of the chosen option, GCRC's first subtask; the evidence subtask is the task "
-        "gcrc_evidence, the error types are not predicted. Each option stands after passage and "
-        "question in turn and the highest logit of 是 decides, also where the question asks for "
-        "the statement that is wrong. A passage that is too long loses its end; an empty option "
-        "is scored like any other. Title, evidences and error types are not shown. No ancestor "
-        "published a recipe; C3's is the default."
+        "The metric is the accuracy of the chosen option, GCRC's first subtask. The evidence "
+        "subtask is the task gcrc_evidence; error types are not predicted. Each option is placed "
+        "after passage and question, and the highest logit of 是 decides, even if the question "
+        "asks for the wrong statement. A passage that is too long loses its end. An empty option "
+        "is scored like any other. Title, evidence and error types are not shown. No earlier work "
+        "published a recipe; the default is C3's."
     ),
     submission=Submission("GCRC.json", fill, document),
 )

@@ -73,12 +73,13 @@ TASK = Task(
     recipe={"lr": 1e-3, "batch_size": 6, "max_length": 1024, "epochs": 20},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "max_length": 384, "max_new_tokens": 32},
     protocol=(
-        "One row an option: its evidence sentences, joined, are written out and compared as bags "
-        "of characters, the mean over options (an option without evidence is right when nothing "
-        "is written). The organisers drop punctuation before they compare, char_f1 only "
-        "whitespace. Systems of the shared task point at sentences of the passage; here they are "
-        "generated, greedily, with at most decode.max_new_tokens tokens, so long evidence is cut. "
-        "Not one of CUGE's 21 datasets; it has no place in the index."
+        "There is one row per option. The model generates the option's evidence sentences, "
+        "joined, which are compared as bags of characters; the score is the mean over options. "
+        "(An option without evidence is right if nothing is generated.) The organisers remove "
+        "punctuation before they compare; char_f1 removes only whitespace. Systems of the shared "
+        "task point at sentences of the passage. Here the sentences are generated greedily, with "
+        "at most decode.max_new_tokens tokens, so long evidence is cut. This is not one of CUGE's "
+        "21 datasets and does not enter the index."
     ),
     # Lines of records; the organisers' file is {"data": [...]} around them.
     submission=Submission("GCRC.json", fill, document),

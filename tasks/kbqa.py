@@ -85,13 +85,13 @@ TASK = Task(
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 128, "epochs": 20, "dev_rows": 1_000},
     sample_recipe={"lr": 6e-2, "batch_size": 16, "epochs": 15},
     protocol=(
-        "Closed book: the question alone is shown, neither the triple nor a knowledge base, so "
-        "scores are far below those of systems that query NLPCC's. The answer is what is written, "
-        "compared whole, without normalising (the files are in lower case); an answer that lists "
-        "several things with | is one text. Answers longer than decode.max_new_tokens or with "
-        "characters the vocabulary lacks cannot be right: with CPM-Ant's own, 24 and 167 of 1,748 "
-        "answers of NLPCC 2016 (it has no full-width brackets). The official data has no dev "
-        "split; the user makes one from train."
+        "Closed book: only the question is shown, neither the triple nor a knowledge base, so "
+        "scores are far below those of systems that query NLPCC's. The answer is the whole "
+        "generated text, compared without normalising (the files are in lower case). An answer "
+        "that lists several things with | is one text. Answers that are longer than "
+        "decode.max_new_tokens, or that have characters outside the vocabulary, cannot be right: "
+        "with CPM-Ant's own vocabulary, 24 and 167 of 1,748 answers of NLPCC 2016 (it has no "
+        "full-width brackets). The official data has no dev split; make one from train."
     ),
     submission=Submission("KBQA.txt", fill),
 )

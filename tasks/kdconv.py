@@ -114,14 +114,14 @@ TASK = Task(
     },
     published_source="CUGE lite board",
     protocol=(
-        "Every message but a dialogue's first is a row (messages that a test split keeps back, if "
-        "there are any). It is prompted with all messages before it, one a line, and with the "
-        "triples annotated on that very message, the gold knowledge; the dataset's own memory "
-        "models see the triples of the whole dialogue and learn to pick these, so ours is the "
-        "easier setting. A history that is too long loses its beginning. Scored by BLEU-1 to -4 "
-        "and Distinct-1 to -4 over characters, the three domains together; a run says which domain "
-        "was not there. The board does not say which BLEU it shows; CPM-2's scorer computes "
-        "bleu_4_cpm2."
+        "Every message of a dialogue except the first is a row (apart from messages that a test "
+        "split withholds, if any). Its prompt has all earlier messages, one per line, and the "
+        "triples annotated on that very message, the gold knowledge. The dataset's own memory "
+        "models see the triples of the whole dialogue and learn to choose among them, so the "
+        "setting here is easier. A history that is too long loses its beginning. The metrics are "
+        "BLEU-1 to -4 and Distinct-1 to -4 over characters, for the three domains together; a run "
+        "lists missing domains. CUGE's board does not state which BLEU it shows; CPM-2's scorer "
+        "computes bleu_4_cpm2."
     ),
     submission=Submission("KdConv.jsonl", fill, read=read_replies),
 )

@@ -34,9 +34,9 @@ TASK = Task(
         "warmup": 20,
     },
     protocol=(
-        "A row is two questions and whether they ask the same thing. By default 是 is scored "
-        "behind the pair with 不同 and with 相同; template cpm-2 writes 矛盾 or 相似, as CPM-2 "
-        "does. LCQMC is no part of CUGE; accuracy is its paper's and CPM-2's measure."
+        "A row is two questions and whether they ask the same thing. By default, 是 is scored "
+        "after the pair with 不同 and with 相同. Template cpm-2 generates 矛盾 or 相似, as CPM-2 "
+        "does. LCQMC is not part of CUGE; its paper and CPM-2 measure accuracy."
     ),
     published={"CPM-2, full": 89.16, "CPM-2, prompt": 88.36, "mT5-XXL, full": 88.32},
     published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",

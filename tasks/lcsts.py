@@ -41,11 +41,11 @@ TASK = Task(
     },
     published_source="CUGE lite board; prompt tuning: CPM-2 report (2021)",
     protocol=(
-        "A row is a text and its summary, as they stand in the files. The summary is written after "
-        "the text and the words 摘要：; the wording is this project's, since CPM-Ant's own input "
-        "files are not public. CUGE says ROUGE-L over characters: rouge_l_char_f is its F1. The "
-        "published figures come from CPM-2's scorer, which weighs recall more (beta 1.2): compare "
-        "them with rouge_l_cpm2, in per cent."
+        "A row is a text and its summary, unchanged from the files. The summary is generated "
+        "after the text and the words 摘要：. This wording is this project's, since CPM-Ant's own "
+        "input files are not public. CUGE asks for ROUGE-L over characters; rouge_l_char_f is its "
+        "F1. The published results come from CPM-2's scorer, which weights recall more (beta "
+        "1.2): compare them with rouge_l_cpm2, in per cent."
     ),
     submission=Submission("LCSTS.jsonl", fill),
 )

@@ -75,13 +75,13 @@ TASK = Task(
     },
     published_source="CUGE lite board; prompt tuning: CPM-2 report (2021)",
     protocol=(
-        "The equation is learned and written without x=; a row counts as right if it comes out at "
-        "the file's answer, or at the file's equation where there is no answer. What is not "
-        "arithmetic (digits, . + - * / ^ % and brackets) is counted as unparsed and wrong. CPM-2 "
-        "compares with the value of the gold equation by Python's eval, which cannot work out "
-        "mixed numbers, [ ] and ^; here both sides are worked out exactly. Two of 1,000 known rows "
-        "cannot be right: the equation of one holds a unit (80千米/小时), and the answer of the "
-        "other is not what its equation comes out at."
+        "The model learns and generates the equation without x=. A row is right if the equation's "
+        "value is the file's answer or, if the file has no answer, the value of the file's "
+        "equation. Anything that is not arithmetic (digits, . + - * / ^ % and brackets) is "
+        "counted as unparsed and wrong. CPM-2 evaluates the gold equation with Python's eval, "
+        "which cannot compute mixed numbers, [ ] and ^; here both sides are computed exactly. Two "
+        "of 1,000 known rows cannot be right: one equation contains a unit (80千米/小时), and one "
+        "answer is not the value of its equation."
     ),
     submission=Submission("Math23K.jsonl", fill),
 )

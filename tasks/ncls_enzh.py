@@ -34,9 +34,9 @@ TASK = Task(
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
     protocol=(
         "A row is an English document (field document, or text as in LCSTS) and its Chinese "
-        "summary. A document that is too long loses its end. CUGE says ROUGE; it is taken over "
-        "characters, as for LCSTS, and ROUGE-L ranks. Prompt and recipe are this project's: none "
-        "has been published for CPM-Ant, whose vocabulary has little English."
+        "summary. A document that is too long loses its end. CUGE asks for ROUGE; it is computed "
+        "over characters, as for LCSTS, and ROUGE-L ranks. Prompt and recipe are this project's; "
+        "none have been published for CPM-Ant, whose vocabulary has little English."
     ),
     submission=Submission("NCLSEnZh.jsonl", fill),
 )

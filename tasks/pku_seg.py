@@ -138,16 +138,17 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 512, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 256, "max_new_tokens": 128},
     protocol=(
-        "A line is words separated by whitespace; it is prompted sentence by sentence (cut after "
-        "。！？； and closing marks, never inside a word), which leaves word F1 over the corpus as "
-        "it is. The words are generated with single spaces between them. Where the text written "
-        "without spaces is not the source, the two are aligned (difflib): a boundary is put behind "
-        "the source character of the written character before it, else before that of the one "
-        "after it, else dropped; with less than half of the source's characters aligned the answer "
-        "is unread. Whitespace inside a sentence is no part of it, as in the bakeoff's scorer. "
-        "CUGE's 60.7k sentences are a division of its own, not published as a rule: from the "
-        "bakeoff's files every tenth line of the training file is the dev split. No recipe is "
-        "published for CPM-Ant; beams would cost much and change little in a copy with spaces."
+        "A line is words separated by whitespace. It is prompted sentence by sentence (cut after "
+        "。！？； and closing marks, never inside a word), which does not change word F1 over the "
+        "corpus. The model generates the words with single spaces between them. If the generated "
+        "text without spaces is not the source, the two are aligned (difflib). A boundary then "
+        "goes after the source character aligned with the generated character before it, else "
+        "before the one aligned with the character after it; otherwise it is dropped. If less "
+        "than half of the source's characters are aligned, the answer is unparsed. Whitespace "
+        "inside a sentence is ignored, as in the bakeoff's scorer. CUGE's 60.7k sentences are its "
+        "own division, whose rule is not published; with the bakeoff's files, every tenth line of "
+        "the training file goes to the dev split. No recipe has been published for CPM-Ant. Beam "
+        "search would cost much and change little in a copy with spaces."
     ),
     submission=Submission("PKUSEG.txt", fill, read=read_line),
 )

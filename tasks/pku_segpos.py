@@ -146,14 +146,15 @@ TASK = Task(
     sample_recipe={"lr": 2e-2, "max_length": 320, "max_new_tokens": 192},
     protocol=(
         "A record is prompted sentence by sentence (cut after 。！？； and closing marks, never "
-        "inside a word), which leaves span F1 over the corpus as it is. The words are generated "
-        "as word/tag with single spaces between them and scored as spans (first character, last "
-        "character, tag). Where the text written without tags and spaces is not the source, the "
-        "two are aligned (difflib): a word reaches from the place of its first to that of its last "
-        "character, or, where one of them has no place, to the word beside it if that has one, and "
-        "is left out otherwise; with less than half of the source's characters aligned the answer "
-        "is unread. Any tag is accepted as written. An empty span_list counts as no answers. No "
-        "recipe is published for CPM-Ant."
+        "inside a word), which does not change span F1 over the corpus. The model generates the "
+        "words as word/tag with single spaces between them; they are scored as spans (first "
+        "character, last character, tag). If the generated text without tags and spaces is not "
+        "the source, the two are aligned (difflib). A word then extends from the place of its "
+        "first character to that of its last. If one of them has no place, the word extends to "
+        "the neighbouring word if that has one, and is dropped otherwise. If less than half of "
+        "the source's characters are aligned, the answer is unparsed. Any tag is accepted as "
+        "generated. An empty span_list means no answers. No recipe has been published for "
+        "CPM-Ant."
     ),
     submission=Submission("PKUSEGPOS.jsonline", fill, read=read_spans),
 )

@@ -78,13 +78,13 @@ TASK = Task(
     },
     published_source="CUGE lite leaderboard: nDCG, its cut-off k is not stated",
     protocol=(
-        "Train and dev are pairs of a clicked and another title, graded 1 and 0; a test query has "
-        "its titles, graded by a field relevance of each where the file has it (the official test "
-        "file has none). Titles are ranked by the logit of 是, trained by cross-entropy within the "
-        "pair; template cpm-2 has CPM-2's words with this scoring. CUGE ranks by nDCG@k and "
-        "states no k: nDCG at 1, 3, 5 and 10 are reported, 10 ranks because it sees most of a "
-        "result page, and published figures stand beside it with that caveat. Over a pair nDCG@10 "
-        "is 1 or 0.63, so dev and test are on different scales."
+        "Train and dev are pairs of a clicked and another title, with grades 1 and 0. A test "
+        "query has several titles, graded by their field relevance if the file has it (the "
+        "official test file does not). Titles are ranked by the logit of 是, trained by "
+        "cross-entropy within the pair; template cpm-2 combines CPM-2's words with this scoring. "
+        "CUGE ranks by nDCG@k without stating k. nDCG at 1, 3, 5 and 10 are reported; 10 ranks, "
+        "because it covers most of a result page, and published results are shown with that "
+        "caveat. Over a pair nDCG@10 is 1 or 0.63, so dev and test are on different scales."
     ),
     submission=Submission("Sogou-Log.jsonl", fill, read=read_order),
 )

@@ -89,11 +89,11 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 256, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 192},
     protocol=(
-        "Every utterance is a row: the utterances before it in the same dialogue, in the file's "
-        "order, are its context, whose beginning is dropped where it is too long. The two answers "
-        "are scored by the logit of 是 (CPM-Ant's protocol). F1 is that of label 1, humorous; CUGE "
-        "says F1 without naming the class. Utterances of one dialogue have to stand together in "
-        "the file. No recipe is published for CPM-Ant."
+        "Every utterance is a row. The earlier utterances of the same dialogue, in the order of "
+        "the file, are its context, which loses its beginning if it is too long. The logit of 是 "
+        "scores the two answers (CPM-Ant's protocol). F1 is that of label 1, humorous; CUGE asks "
+        "for F1 without naming the class. The utterances of a dialogue must be consecutive in the "
+        "file. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("SPR.csv", fill, document),
 )

@@ -102,12 +102,13 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 128, "batch_size": 64, "epochs": 10, "eval_every": 200},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20, "eval_every": 50},
     protocol=(
-        "The files separate words or characters by spaces; they are joined, a space stays only "
-        "between two words of Latin letters or digits of which one has more than one. A post with "
-        "several responses is a training row for each; in dev and test it is one row whose "
-        "references are all of them, wherever they stand in the file. Scored by BLEU-4 and "
-        "Distinct over characters; perplexity is that of the first response, per token of the "
-        "backbone's vocabulary, so it compares only runs on one vocabulary. STC is not a part of "
-        "CUGE; prompt cpm-2 is CPM-1's and CPM-2's wording, the recipe is this project's."
+        "The files separate words or characters by spaces. They are joined; a space stays only "
+        "between two words of Latin letters or digits, at least one of which has several "
+        "characters. A post with several responses is one training row per response. In dev and "
+        "test it is one row with all responses as references, wherever they are in the file. The "
+        "metrics are BLEU-4 and Distinct over characters. Perplexity is that of the first "
+        "response per token of the backbone's vocabulary, so it is comparable only between runs "
+        "with one vocabulary. STC is not part of CUGE. Prompt cpm-2 is the wording of CPM-1 and "
+        "CPM-2; the recipe is this project's."
     ),
 )

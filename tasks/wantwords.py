@@ -52,12 +52,12 @@ TASK = Task(
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 20, "dev_rows": 1_000},
     sample_recipe={"lr": 6e-2, "batch_size": 16, "epochs": 15},
     protocol=(
-        "The word is written by beam search, and the finished beams are its candidates; published "
-        "systems rank a closed vocabulary instead. With the default 10 beams accuracy_at_100 "
-        "equals accuracy_at_10 and a word outside them has rank 1001 in median_rank: --set "
-        "decode.beams=100 --set decode.n_best=100 gives the official measures. Rows are "
+        "Beam search generates the word, and the finished beams are its candidates; published "
+        "systems rank a closed vocabulary instead. With the default 10 beams, accuracy_at_100 "
+        "equals accuracy_at_10, and a word outside them has rank 1001 in median_rank. For the "
+        "official measures, pass --set decode.beams=100 --set decode.n_best=100. Rows are "
         '{"definition", "word"}, or {"word", "definitions"} as in the files of the model\'s '
-        "project, whose empty definitions are passed over as its code does."
+        "project, whose empty definitions are skipped as its code does."
     ),
     submission=Submission("WantWords.jsonl", fill, read=read_words),
 )

@@ -88,12 +88,13 @@ TASK = Task(
     },
     published_source="CUGE lite board; prompt tuning: CPM-2 report (2021)",
     protocol=(
-        "English is given, Chinese is written. CUGE's files call the Chinese side source and the "
-        "English one target; the direction follows from the name (En-Zh), from the scorer (BLEU "
-        "with sacrebleu's Chinese tokeniser) and from CPM-2's released code, which reads target "
-        "and writes source: the published figures are of this direction. A row with an empty side "
-        "is an error. Prompt and recipe are this project's (one epoch, as CPM-2's full "
-        "fine-tuning): none has been published for CPM-Ant, whose vocabulary has little English."
+        "The task translates English to Chinese. CUGE's files call the Chinese side source and "
+        "the English one target. The direction follows from the name (En-Zh), from the scorer "
+        "(BLEU with sacrebleu's Chinese tokeniser) and from CPM-2's released code, which reads "
+        "target and generates source. The published results are of this direction. A row with an "
+        "empty side is an error. Prompt and recipe are this project's (one epoch, as in CPM-2's "
+        "full fine-tuning); none have been published for CPM-Ant, whose vocabulary has little "
+        "English."
     ),
     submission=Submission("WMT20EnZh.jsonl", fill),
 )

@@ -45,11 +45,12 @@ TASK = Task(
     recipe=PKU_SEG.recipe,
     sample_recipe=PKU_SEG.sample_recipe,
     protocol=(
-        "Read, prompted, parsed and scored as pku_seg: sentence by sentence, words generated with "
-        "single spaces between them, put back onto the source by alignment where characters "
-        "differ. The shared task also reports a weighted F1 (rare boundaries count more); CUGE "
-        "asks for the plain word F1, which is given here. Ideographic spaces in the official "
-        "files separate words like any other whitespace and are not part of the text."
+        "This task is read, prompted, parsed and scored like pku_seg: sentence by sentence, with "
+        "words generated with single spaces between them, and aligned with the source if "
+        "characters differ. The shared task also reports a weighted F1 (rare boundaries count "
+        "more). CUGE asks for the plain word F1, which is computed here. Ideographic spaces in "
+        "the official files separate words like any other whitespace and are not part of the "
+        "text."
     ),
     submission=Submission(
         "WordSegWeibo.txt", PKU_SEG.submission.fill, read=PKU_SEG.submission.read

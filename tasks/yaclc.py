@@ -73,14 +73,14 @@ TASK = Task(
     recipe={"lr": 5e-3, "max_length": 320, "batch_size": 32, "epochs": 20, "patience": 10},
     sample_recipe={"lr": 2e-2, "max_length": 192, "max_new_tokens": 64},
     protocol=(
-        "The corrected sentence is generated and compared with the source as character edits "
-        "(start, end, replacement). Gold are the edits of every different grammatical correction "
-        "(is_grammatical 1); fluency corrections (0) are left out, and a sentence with none but "
-        "these counts as right as it is. A prediction is scored against the correction it agrees "
-        "with best. The text to learn is the correction most annotators gave, then the one of the "
-        "fewest edits. The corpus' own scorer, M2 on words of the segmenter THULAC, is neither "
-        "in CUGE's files nor reproduced: scores by characters are not comparable with it. No "
-        "recipe is published for CPM-Ant."
+        "The model generates the corrected sentence, which is compared with the source as "
+        "character edits (start, end, replacement). The gold edits are those of every different "
+        "grammatical correction (is_grammatical 1). Fluency corrections (0) are ignored, and a "
+        "sentence that has only those counts as right unchanged. A prediction is scored against "
+        "the correction that it agrees with best. The text to learn is the correction that most "
+        "annotators gave, then the one with the fewest edits. The corpus' own scorer, M2 on words "
+        "of the segmenter THULAC, is neither in CUGE's files nor reproduced here, so scores by "
+        "characters are not comparable with it. No recipe has been published for CPM-Ant."
     ),
     submission=Submission("YACLC.jsonl", fill),
 )

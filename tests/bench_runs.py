@@ -34,31 +34,31 @@ def write_data(folder: Path) -> Path:
 
 def words(out: Path, data: Path, backbone: Path, *more: object, **settings: object) -> list[str]:
     """The command line of a tiny suite; `settings` are those of training."""
-    said = ["bench", "--data", data, "--backbones", backbone, "--out", out, *more]
-    own = {f"train.{key}": value for key, value in settings.items()}
-    for key, value in {**SETTINGS, **own}.items():
-        said += ["--set", f"{key}={value}"]
-    return list(map(str, said))
+    line = ["bench", "--data", data, "--backbones", backbone, "--out", out, *more]
+    training = {f"train.{key}": value for key, value in settings.items()}
+    for key, value in {**SETTINGS, **training}.items():
+        line += ["--set", f"{key}={value}"]
+    return list(map(str, line))
 
 
 def results(out: Path) -> dict[str, Any]:
     """Every file of every finished run that is the same whenever it is made."""
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for run in sorted(p for p in out.iterdir() if not p.name.startswith(".")):
         record = json.loads((run / "run.json").read_text())
         for part, names in TIMINGS.items():
             for name in names:
                 if record[part] is not None:
                     del record[part][name]
-        found[f"{run.name}/run.json"] = record
+        files[f"{run.name}/run.json"] = record
         for file in (*run.glob("predictions.*"), *run.glob("delta.*")):
-            found[f"{run.name}/{file.name}"] = file.read_bytes()
+            files[f"{run.name}/{file.name}"] = file.read_bytes()
         if (run / "log.jsonl").exists():
             lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-            found[f"{run.name}/log.jsonl"] = [
+            files[f"{run.name}/log.jsonl"] = [
                 {key: value for key, value in line.items() if key != "time"} for line in lines
             ]
-    return found
+    return files
 
 
 def command(arguments: list[str], server: str) -> None:

@@ -40,9 +40,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trials_of(data: Path, backbone: Path, **more: object) -> list[Trial]:
-    said = {"tasks": "lcqmc,ccpm", "deltas": "lora,full", "data": data, "set": SETTINGS}
-    said |= {"backbones": [str(backbone)], "controls": ["zero-shot", "random-backbone"]}
-    return make_trials(make_suite(None, {**said, **more}))
+    options: dict[str, object] = {
+        "tasks": "lcqmc,ccpm",
+        "deltas": "lora,full",
+        "data": data,
+        "set": SETTINGS,
+    }
+    options |= {"backbones": [str(backbone)], "controls": ["zero-shot", "random-backbone"]}
+    return make_trials(make_suite(None, {**options, **more}))
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +65,19 @@ def test_a_suite_gives_the_bytes_of_its_runs_made_one_by_one(
     cli: CLI, alone: Path, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
     """One process and one backbone for all of them, with LoRA, full tuning and controls between."""
-    code, said, error = cli(*words(tmp_path, data, small_backbone, *AXES))
-    assert code == 0, said + error
-    assert "trials     10: 2 zero-shot, 4 tuning, 4 random-backbone" in said
-    assert "to do      10" in said
-    assert "estimate   unknown" in said
-    assert "[10/10]" in said
+    code, output, error = cli(*words(tmp_path, data, small_backbone, *AXES))
+    assert code == 0, output + error
+    assert "trials     10: 2 zero-shot, 4 tuning, 4 random-backbone" in output
+    assert "to do      10" in output
+    assert "estimate   unknown" in output
+    assert "[10/10]" in output
     assert results(tmp_path) == results(alone)
     assert not list(tmp_path.glob("*.partial"))
 
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/run.json")}
-    code, said, _ = cli(*words(tmp_path, data, small_backbone, *AXES))
+    code, output, _ = cli(*words(tmp_path, data, small_backbone, *AXES))
     assert code == 0
-    assert "done       10\nto do      0" in said
+    assert "done       10\nto do      0" in output
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/run.json")} == before
 
 
@@ -147,9 +152,9 @@ def test_a_worker_that_is_killed_fails_its_trial_and_no_other(
 
     axes = ("--tasks", "lcqmc", "--seeds", "1,2,3", "--control", "none")
     line = words(tmp_path, data, small_backbone, *axes, max_steps=30)
-    code, said, _ = cli(*line, "--only-failed")
+    code, output, _ = cli(*line, "--only-failed")
     assert code == 0
-    assert "to do      1  (1 failed before)" in said
+    assert "to do      1  (1 failed before)" in output
     assert not note.exists()
     assert len(list(tmp_path.glob("lcqmc.*/run.json"))) == 2
 
@@ -162,25 +167,25 @@ def test_a_failed_trial_is_named_the_others_go_on_and_it_runs_once_mended(
     whole = broken.read_text()
     broken.write_text(whole.replace('"answer": 1', '"answer": 9', 1))
     line = words(out, data, small_backbone, "--tasks", "ccpm,lcqmc", "--jobs", "2")
-    code, said, _ = cli(*line)
+    code, output, _ = cli(*line)
     assert code == 1
-    assert "failed     ccpm zero-shot small" in said
-    assert f"{broken}:2" in said
-    assert "not run, its zero-shot control failed" in said
-    assert "finished   2 of 4 trials" in said
+    assert "failed     ccpm zero-shot small" in output
+    assert f"{broken}:2" in output
+    assert "not run, its zero-shot control failed" in output
+    assert "finished   2 of 4 trials" in output
     assert {p.parent.name.split(".")[0] for p in out.glob("*/run.json")} == {"lcqmc"}
 
-    code, said, _ = cli(*line, "--dry-run")
+    code, output, _ = cli(*line, "--dry-run")
     assert code == 0
-    assert said.count("failed  ccpm") == 2
+    assert output.count("failed  ccpm") == 2
     broken.write_text(whole)
-    code, said, _ = cli(*line, "--only-failed")  # another test file: other runs, none failed
+    code, output, _ = cli(*line, "--only-failed")  # another test file: other runs, none failed
     assert code == 1
-    assert "to do      0" in said
-    assert "no trial failed before; 2 are not finished: run without --only-failed." in said
-    code, said, _ = cli(*line)
+    assert "to do      0" in output
+    assert "no trial failed before; 2 are not finished: run without --only-failed." in output
+    code, output, _ = cli(*line)
     assert code == 0
-    assert "finished   4 of 4 trials, 2 of them now" in said
+    assert "finished   4 of 4 trials, 2 of them now" in output
 
 
 class KillsARank(Watcher):
@@ -221,9 +226,9 @@ def test_a_trial_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
     assert not any(Path(f"/proc/{pid}").exists() for pid in watcher.group)
 
     axes = ("--tasks", "lcqmc", "--control", "none", "--nproc", "2")
-    code, said, _ = cli(*words(out, data, small_backbone, *axes))
+    code, output, _ = cli(*words(out, data, small_backbone, *axes))
     assert code == 0
-    assert "processes  2" in said
+    assert "processes  2" in output
     (trial,) = trials
     one = execute(plan_of(trial), tmp_path / "one").folder
     record, lines = read_run(out / trial.run_id)

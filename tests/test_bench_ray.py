@@ -87,9 +87,9 @@ def test_a_trial_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two
     for trial in trials:
         execute(plan_of(trial), tmp_path / "alone")
     alone, here = results(tmp_path / "alone"), results(out)
-    own = [name for name in alone if name.startswith(lora.run_id)]
-    assert own
-    assert {name: here[name] for name in own} == {name: alone[name] for name in own}
+    of_lora = [name for name in alone if name.startswith(lora.run_id)]
+    assert of_lora
+    assert {name: here[name] for name in of_lora} == {name: alone[name] for name in of_lora}
     assert_same(read_run(tmp_path / "alone" / bitfit.run_id), read_run(out / bitfit.run_id))
     assert here[f"{bitfit.run_id}/run.json"]["environment"]["world_size"] == 2
 
@@ -99,9 +99,9 @@ def test_the_command_on_a_ray_of_its_own_leaves_the_runs_it_would_leave_without(
     small_backbone: Path, tmp_path: Path, cli: CLI
 ) -> None:
     def given(out: str, *more: str) -> list[str]:
-        said = words(tmp_path / out, write_data(tmp_path / "data"), small_backbone)
-        said += ["--tasks", "lcqmc", "--deltas", "lora,bitfit", "--control", "none"]
-        return [*said, "--set", "run.threads=1", *more]
+        line = words(tmp_path / out, write_data(tmp_path / "data"), small_backbone)
+        line += ["--tasks", "lcqmc", "--deltas", "lora,bitfit", "--control", "none"]
+        return [*line, "--set", "run.threads=1", *more]
 
     def on_ray() -> str:
         code = [sys.executable, str(REPOSITORY / "tune.py"), *given("ray", "--executor", "ray")]
@@ -111,14 +111,14 @@ def test_the_command_on_a_ray_of_its_own_leaves_the_runs_it_would_leave_without(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as own:  # sockets need short paths
-        env = {**os.environ, "HOME": own, "RAY_TMPDIR": own}
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as home:  # sockets need short paths
+        env = {**os.environ, "HOME": home, "RAY_TMPDIR": home}
         env = {k: v for k, v in env.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_MODE")}
         paths = [str(REPOSITORY), env.get("PYTHONPATH", "")]
         env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        said = on_ray()
-        assert "on Ray, 1 CPU and 0 GPU per process" in said
-        assert "finished   2 of 2 trials, 2 of them now" in said
+        output = on_ray()
+        assert "on Ray, 1 CPU and 0 GPU per process" in output
+        assert "finished   2 of 2 trials, 2 of them now" in output
         made = results(tmp_path / "ray")
         assert "to do      0" in on_ray()
     assert cli(*given("local"))[0] == 0
@@ -132,9 +132,9 @@ def test_an_address_where_nothing_listens_is_refused_at_once(
     with socket.socket() as taken:  # bound, but it does not listen
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        said = words(tmp_path / "out", write_data(tmp_path / "data"), small_backbone)
-        said += ["--tasks", "lcqmc", "--executor", "ray", "--ray-address", address]
-        code, _, error = cli(*said)
+        line = words(tmp_path / "out", write_data(tmp_path / "data"), small_backbone)
+        line += ["--tasks", "lcqmc", "--executor", "ray", "--ray-address", address]
+        code, _, error = cli(*line)
     assert code == 2
     assert error.startswith(f"error: --ray-address {address}: no Ray cluster can be used there (")
     assert not list((tmp_path / "out").iterdir())

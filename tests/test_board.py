@@ -13,7 +13,7 @@ from scipy import stats
 
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.board import SCHEMA, Board, json_schema
+from cpm_tune.leaderboard.board import SCHEMA, Board, as_json, json_schema
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.leaderboard.indices import (
     BASELINE,
@@ -24,8 +24,7 @@ from cpm_tune.leaderboard.indices import (
     ratio_of_sums,
 )
 from cpm_tune.leaderboard.published import baseline, read_published
-from cpm_tune.leaderboard.results import Found, Results
-from cpm_tune.leaderboard.tables import as_json
+from cpm_tune.leaderboard.results import Entry, Results
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.task.registry import load_tasks
 
@@ -33,7 +32,7 @@ from cpm_tune.task.registry import load_tasks
 def board(
     *records: RunRecord, repeats: tuple[RunRecord, ...] = (), published: bool = False
 ) -> Board:
-    runs, again = (tuple(Found(r, Path()) for r in some) for some in (records, repeats))
+    runs, again = (tuple(Entry(r, Path()) for r in some) for some in (records, repeats))
     return make_board(Results(runs, again, ()), published=published)
 
 
@@ -244,5 +243,5 @@ def test_a_task_without_a_task_file_is_named_and_stays_in() -> None:
 
 def test_a_faulty_published_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"schema_version": 1}', encoding="utf-8")
-    with pytest.raises(UserError, match=r"x\.json: not published figures: 'source'"):
+    with pytest.raises(UserError, match=r"x\.json: not published results: 'source'"):
         read_published(tmp_path)

@@ -17,12 +17,16 @@ from conftest import CLI
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
+from cpm_tune.leaderboard.export import export
 from cpm_tune.leaderboard.figures import Point, pareto_front
+from cpm_tune.leaderboard.formats import FORMATS, by_ending
 from cpm_tune.leaderboard.results import read_folder
-from cpm_tune.leaderboard.tables import as_csv, as_markdown
+from cpm_tune.leaderboard.tables_csv import as_csv, as_csv_wide
 from cpm_tune.leaderboard.tables_latex import as_latex, escape
+from cpm_tune.leaderboard.tables_md import as_markdown
 
 NASTY = "=<b>x</b> & |_%$#~^\\{}"
 
@@ -54,7 +58,7 @@ def test_a_long_csv_has_a_line_for_every_score(board: Board) -> None:
 
 
 def test_a_wide_csv_has_a_line_for_every_row_and_no_formula(board: Board) -> None:
-    lines = list(csv.DictReader(io.StringIO(as_csv(board, wide=True))))
+    lines = list(csv.DictReader(io.StringIO(as_csv_wide(board))))
     assert len(lines) == len(board.rows) + len(board.quoted)
     assert {line["origin"] for line in lines} == {"measured", "quoted"}
     assert any(line["backbone"] == f"'{NASTY}" for line in lines)
@@ -67,7 +71,7 @@ def test_markdown_tables_are_whole_and_mark_best_and_quoted(board: Board) -> Non
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
         assert len(widths) == 1, table
     assert "<b>" not in text.replace("\\<b\\>", "")
-    measured, quoted = text.split("## Quoted rows", 1)
+    measured, quoted = text.split("## Published results", 1)
     assert "not measured here" in quoted
     assert "91.60" not in measured
     best = max(row.cells["ccpm"].mean for row in board.rows)
@@ -122,6 +126,17 @@ def test_the_command_writes_each_format_by_the_files_ending(
     code, said, _ = cli("leaderboard", folder, "--published")
     assert code == 0
     assert said.index("ccpm v1: accuracy") < said.index("quoted from publications")
+
+
+def test_every_format_has_a_renderer_and_every_ending_a_format(folder: Path) -> None:
+    for name, format_ in FORMATS.items():
+        text, left_out = export(folder, name)
+        assert "lora" in text
+        assert "broken" in left_out[0]
+        assert all(by_ending(Path("x" + ending)) == name for ending in format_.endings)
+    assert by_ending(None) == by_ending(Path("x")) == "text"
+    with pytest.raises(UserError, match=r"no format has the ending '\.doc'.*--format"):
+        by_ending(Path("x.doc"))
 
 
 def test_the_same_results_give_the_same_bytes(folder: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from browser import Page, chromium
 
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.html import as_html, page_data, right, thinned
+from cpm_tune.leaderboard.html import as_html, is_right, page_data, thinned
 from cpm_tune.leaderboard.results import Results, read_folder
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -253,10 +253,13 @@ def test_a_long_curve_keeps_its_ends() -> None:
         ("accuracy_at_1", ["甲", "乙"], "乙", False),
         ("accuracy_at_10", ["甲", "乙"], "乙", True),
         ("exact_match", "甲", ["乙", "甲"], True),
+        ("exact_match", 5, ["乙", "甲"], None),
+        ("relation_f1", "母", "母", True),
+        ("no_such_metric", 1, 1, None),
         ("rouge_l_char_f", "甲", "甲", None),
     ],
 )
 def test_right_or_wrong_only_where_the_metric_says_so(
     metric: str, prediction: object, target: object, expected: bool | None
 ) -> None:
-    assert right(metric, prediction, target) is expected
+    assert is_right(metric, prediction, target) is expected

@@ -127,7 +127,7 @@ def test_data_that_is_gone_or_another_is_one_note_and_the_page_still_comes(
         assert said.count("\n") == 2, "one for each data, not for each run"
         where = data / "ccpm" / "test.jsonl"
         note = "note: ccpm: examples are shown without texts:"
-        assert f"{note} {where} is not there any more; see --data DIR." in said
+        assert f"{note} {where} no longer exists; give --data DIR." in said
         assert examples(found, "ccpm") == [None] * 8
         assert all(example for example in examples(found, "math23k"))
         found, said = page_of(cli, place, "--texts", "--data", str(moved))

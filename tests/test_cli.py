@@ -102,7 +102,10 @@ MISTAKES = {
     "a preset without weights": (["--backbone", "cpm-ant-10b"], "weights are not shipped"),
     "a negative seed": (["--seed", "-1"], "--seed is -1"),
     "a limit of zero": (["--limit", "0"], "--limit is 0"),
-    "a wrong precision": (["--precision", "fp8"], "--precision is 'fp8', expected fp32, bf16 or fp16"),
+    "a wrong precision": (
+        ["--precision", "fp8"],
+        "expected fp32, bf16 or fp16",
+    ),
     "an unknown option": (["--taks", "x"], "unrecognized arguments"),
     "a wrong device": (["--set", "run.device=gpux"], "run.device is 'gpux'"),
     "a device that is not there": (["--set", "run.device=cuda"], "no CUDA device"),

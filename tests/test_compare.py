@@ -149,7 +149,7 @@ def test_rows_that_are_not_one_are_told_apart(cli: CLI, tmp_path: Path) -> None:
     words = ("leaderboard", "compare", "adapter", "--results", tmp_path)
     code, _, error = cli(*words, "lora")
     assert code == 2
-    assert "'lora on b' is several settings, of train.lr" in error
+    assert "'lora on b' has runs of several settings, which differ in train.lr" in error
     assert cli(*words, "lora@train.lr=0.5")[0] == 0
     for wrong, said in (
         ("lora@train.lr=3", "no such run"),
@@ -180,7 +180,7 @@ def test_a_system_and_a_run_with_another_template_are_compared_and_noted(
     assert one["test"] == "McNemar, exact"
     run(tmp_path / "r", 0.8), run(tmp_path / "r", 0.7, "adapter", template="cpm-2")
     notes = line(cli, "lora", "adapter", "--results", tmp_path / "r")["notes"]
-    assert any("other templates (cpm-2, cpm-ant)" in note for note in notes)
+    assert any("different templates (cpm-2, cpm-ant)" in note for note in notes)
 
 
 # --- verify and rescore ---

@@ -248,8 +248,11 @@ def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     assert set(re.findall(r"\w+", decoding)) >= set(Decoding.model_fields)
 
 
-def test_the_tasks_page_is_that_of_the_task_files() -> None:
+def test_the_pages_of_tasks_are_those_of_the_task_files() -> None:
     import tasks_page
 
-    page = (REPOSITORY / "docs" / "tasks.md").read_text(encoding="utf-8")
-    assert page == tasks_page.page(), "run python scripts/tasks_page.py"
+    pages = tasks_page.pages()
+    assert set(pages) == {tasks_page.DOCS / "tasks.md", *(tasks_page.DOCS / "tasks").iterdir()}
+    for path, text in pages.items():
+        written = path.read_text(encoding="utf-8")
+        assert written == text, "run python scripts/tasks_page.py"

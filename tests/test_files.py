@@ -145,7 +145,7 @@ def test_an_empty_split_is_an_error(tmp_path: Path, content: str) -> None:
 def test_half_a_surrogate_pair_is_a_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "dev.jsonl"
     path.write_text(GOOD + "\n" + GOOD.replace("猫", "\\ud83d", 1) + "\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r":2: 'sentence1' holds half a surrogate pair"):
+    with pytest.raises(UserError, match=r":2: 'sentence1' contains half a surrogate pair"):
         read_split(LCQMC, split_file(path))
     assert len(read_split(LCQMC, split_file(path), skip_bad_rows=True)) == 1
 

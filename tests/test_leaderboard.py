@@ -1,15 +1,18 @@
-"""The leaderboard: what is averaged, what is kept apart, what is left out and said so."""
+"""The terminal's tables: what is averaged, what is kept apart, what is left out and reported."""
 
 from __future__ import annotations
 
+import re
 import statistics
 from pathlib import Path
 
 import pytest
 from test_record import SHA, record, spec
 
+from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.export import export
-from cpm_tune.leaderboard.table import make_tables, read_results
+from cpm_tune.leaderboard.results import Entry, Results, read_folder
+from cpm_tune.leaderboard.tables_text import as_text
 from cpm_tune.schema.record import RunRecord, write_record
 from cpm_tune.schema.spec import BackboneSpec, DataSpec, Recipe
 
@@ -21,36 +24,64 @@ def store(folder: Path, *records: RunRecord) -> None:
         write_record(place, one)
 
 
+def tables(*records: RunRecord) -> list[list[dict[str, str]]]:
+    """The rows of each printed table, by heading."""
+    runs = tuple(Entry(one, Path()) for one in records)
+    parsed = []
+    for text in as_text(make_board(Results(runs, (), ()))).split("\n\n"):
+        lines = [re.split(r" {2,}", line) for line in text.splitlines() if line[0] != " "]
+        parsed.append([dict(zip(lines[1], line, strict=True)) for line in lines[2:]])
+    return parsed
+
+
 def test_seeds_of_one_setting_are_averaged_with_their_standard_deviation() -> None:
     values = [0.70, 0.74, 0.81]
-    (table,) = make_tables([record(v, of=spec(seed=s)) for s, v in enumerate(values)])
-    (row,) = table.rows
-    assert row.n_seeds == 3
-    assert row.mean == pytest.approx(statistics.fmean(values))
-    assert row.std == pytest.approx(statistics.stdev(values))
-    assert row.low is None
+    ((row,),) = tables(*(record(v, of=spec(seed=s)) for s, v in enumerate(values)))
+    assert row["seeds"] == "3"
+    assert row["score"] == f"{statistics.fmean(values):.4f}"
+    assert row["± / 95%"] == f"± {statistics.stdev(values):.4f}"
 
 
 def test_a_single_seed_shows_its_interval() -> None:
-    (table,) = make_tables([record(0.7)])
-    row = table.rows[0]
-    assert (row.n_seeds, row.std) == (1, None)
-    assert (row.low, row.high) == (pytest.approx(0.66), pytest.approx(0.74))
+    ((row,),) = tables(record(0.7))
+    assert (row["seeds"], row["± / 95%"]) == ("1", "[0.6600, 0.7400]")
+
+
+def test_a_row_shows_what_was_trained_how_fast_and_with_how_much_memory() -> None:
+    one = record(0.7)
+    ((row,),) = tables(one)
+    assert row["trained"] == f"{one.delta.n_trainable:,}"
+    assert one.training is None
+    assert row["samples/s"] == "-"
 
 
 def test_rows_are_ordered_best_first_and_by_setting() -> None:
     other = spec(recipe=Recipe(lr=1e-4))
     third = spec(backbone=BackboneSpec(sha256="b" * 64))
-    (table,) = make_tables([record(0.6), record(0.9, of=other), record(0.7, of=third)])
-    assert [row.mean for row in table.rows] == [0.9, 0.7, 0.6]
+    (rows,) = tables(record(0.6), record(0.9, of=other), record(0.7, of=third))
+    assert [row["score"] for row in rows] == ["0.9000", "0.7000", "0.6000"]
 
 
 def test_what_differs_between_rows_is_in_their_settings() -> None:
     wider = spec(delta={"delta_type": "lora", "lora_r": 16})
     random = spec(backbone=BackboneSpec(sha256=SHA, init="random"))
-    (table,) = make_tables([record(0.6), record(0.9, of=wider), record(0.7, of=random)])
-    assert ["lora_r=16" in row.settings for row in table.rows] == [True, False, False]
-    assert [row.backbone for row in table.rows] == ["b", "b (random control)", "b"]
+    (rows,) = tables(record(0.6), record(0.9, of=wider), record(0.7, of=random))
+    assert ["lora_r=16" in row["settings"] for row in rows] == [True, False, False]
+    assert [row["backbone"] for row in rows] == ["b", "b (random control)", "b"]
+
+
+def test_an_int8_backbone_has_a_row_of_its_own() -> None:
+    quantized = spec(backbone=BackboneSpec(sha256=SHA, quantize="int8"))
+    (rows,) = tables(record(0.6), record(0.9, of=quantized))
+    assert ["precision=fp32+int8" in row["settings"] for row in rows] == [True, False]
+
+
+def test_settings_that_differ_between_deltas_are_shown() -> None:
+    longer = spec(delta={"delta_type": "adapter"}, recipe=Recipe(epochs=99))
+    adapter = record(0.9, of=longer, delta={**record().delta.model_dump(), "name": "adapter"})
+    (rows,) = tables(record(0.6), adapter)
+    assert ["epochs=99" in row["settings"] for row in rows] == [True, False]
+    assert all("lr=" in row["settings"] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +97,10 @@ def test_what_differs_between_rows_is_in_their_settings() -> None:
     ],
 )
 def test_runs_that_are_not_comparable_are_in_tables_of_their_own(other: object) -> None:
-    assert len(make_tables([record(), record(of=other)])) == 2  # type: ignore[arg-type]
+    assert len(tables(record(), record(of=other))) == 2  # type: ignore[arg-type]
 
 
-def test_what_keeps_tables_apart_is_said(tmp_path: Path) -> None:
+def test_what_keeps_tables_apart_is_printed(tmp_path: Path) -> None:
     limited = spec(data=DataSpec(train=SHA, dev=SHA, test=SHA, limit=10, sample=True))
     store(tmp_path, record(), record(of=limited))
     text, warnings = export(tmp_path, "text")
@@ -90,12 +121,12 @@ def test_corrupt_foreign_failed_and_unfinished_files_are_named_and_left_out(tmp_
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "run.json.part").write_text('{"schema', encoding="utf-8")
     (tmp_path / "notes.json").write_text("[]", encoding="utf-8")
-    records, warnings = read_results(tmp_path)
-    assert len(records) == 1
+    results = read_folder(tmp_path)
+    assert len(results.runs) == 1
     said = ("corrupt", "foreign", "empty", "x.partial: failed", "no memory", "half", "notes.json")
     for name in said:
-        assert any(name in warning for warning in warnings), name
-    assert len(warnings) == 6
+        assert any(name in warning for warning in results.left_out), name
+    assert len(results.left_out) == 6
 
 
 def test_links_are_followed_once_and_a_link_to_nothing_is_named(tmp_path: Path) -> None:
@@ -106,8 +137,7 @@ def test_links_are_followed_once_and_a_link_to_nothing_is_named(tmp_path: Path) 
     (tmp_path / "elsewhere" / "ccpm.y").mkdir(parents=True)
     (tmp_path / "elsewhere" / "ccpm.y" / "run.json").write_text("")
     (results / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    _, left_out = read_results(results)
-    assert [line.split(":")[0] for line in left_out] == [
+    assert [line.split(":")[0] for line in read_folder(results).left_out] == [
         str(run / "run.json"),
         str(results / "more" / "ccpm.y" / "run.json"),
     ]
@@ -116,9 +146,9 @@ def test_links_are_followed_once_and_a_link_to_nothing_is_named(tmp_path: Path) 
 def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:
     store(tmp_path / "a", record())
     store(tmp_path / "b", record())
-    records, warnings = read_results(tmp_path)
-    assert len(records) == 1
-    assert "there twice" in warnings[0]
+    results = read_folder(tmp_path)
+    assert len(results.runs) == 1
+    assert "counted once" in results.left_out[0]
 
 
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:

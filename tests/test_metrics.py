@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import statistics
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.errors import UserError
-from cpm_tune.metrics import Metric, get_metric, metric_names
+from cpm_tune.metrics import KINDS, Metric, get_metric, metric_names
 
 CHARACTERS = "天地玄黄宇宙洪荒a1，"
 TEXT = st.text(CHARACTERS, max_size=12)
@@ -138,6 +139,41 @@ def test_signatures_name_metric_interval_and_scale_and_differ() -> None:
         if metric.name != "accuracy":
             assert f"|{'0' if metric.higher_is_better else '1'}.." in metric.signature
         assert get_metric(metric.name) is metric
+
+
+def test_the_scale_is_the_one_of_the_signature() -> None:
+    for metric in METRICS:
+        assert (metric.scale == "0..100") == (metric.name in BLEU)
+        assert (metric.scale == "own") == (not metric.higher_is_better)
+        assert metric.points == (100 if metric.scale == "0..1" else 1)
+        if metric.scale != "own" and metric.name != "accuracy":
+            assert f"|{metric.scale}|" in metric.signature
+
+
+def test_a_metric_that_judges_examples_says_which_are_right(metric: Metric) -> None:
+    prediction, target = IDENTICAL[metric.prediction]
+    judges = metric.parts([prediction], [target]).form == "right"
+    if metric.right is None:
+        assert not judges
+        return
+    assert metric.right(prediction, target) is True
+    assert metric.right(None, target) is False
+    if judges:
+        examples = [(prediction, target), (None, target), (prediction, target)]
+        predictions, targets = zip(*examples, strict=True)
+        assert metric.score(predictions, targets).value == pytest.approx(2 / 3)
+
+
+def test_every_kind_is_some_metrics_and_checks_what_a_file_holds() -> None:
+    assert set(KINDS) == {metric.prediction for metric in METRICS} == set(IDENTICAL)
+    for name, kind in KINDS.items():
+        prediction, target = IDENTICAL[name]
+        read = json.loads(json.dumps("1" if name == "label" else prediction))
+        assert kind.expected({"no": "prediction"}, target)
+        assert kind.likelihood or kind.expected(read, target) == ""
+        if kind.from_gold is not None and name != "ranking":
+            gold = json.loads(json.dumps(target))
+            assert json.loads(json.dumps(prediction)) in kind.from_gold(gold)
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -14,13 +14,13 @@ from conftest import REAL_DATA
 from cpm_tune.backbone.config import PRESETS
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.files import checked_rows, gold
+from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Generate
+from cpm_tune.task.answers import gold, parsed
 from cpm_tune.task.registry import load_task
-from cpm_tune.tuning.predict import parsed
 
 pytestmark = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real data is not here")
 

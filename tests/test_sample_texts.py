@@ -16,10 +16,10 @@ from texts_cases import MODULES, NAMES, TASKS, load, read
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import shipped
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.files import gold
 from cpm_tune.data.splits import find_splits, is_sample, sample_folder
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import SPLITS, Row
+from cpm_tune.task.answers import gold
 
 SAMPLE = shipped("tasks") / "sample"
 SIZES = {"train": 600, "dev": 150, "test": 200}

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from words_cases import NAMES, SAMPLE, SIZES, TASKS, parsed
 
-from cpm_tune.data.files import checked_rows, gold
+from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import find_splits
 from cpm_tune.metrics import get_metric
 from cpm_tune.task import Choice, Row
+from cpm_tune.task.answers import gold
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.task import BadRow, Generate, Row, Task
+from cpm_tune.task.answers import parsed
 from cpm_tune.task.registry import load_task, load_tasks
-from cpm_tune.tuning.predict import parsed
 
 TASKS = {task.name: task for task in load_tasks()}
 PARSING = [name for name, task in TASKS.items() if getattr(task.answer, "parse", None)]
@@ -196,7 +196,7 @@ def test_half_a_surrogate_pair_in_an_array_is_a_bad_row(tmp_path: Path, cut: str
     good = '{"text": "天气\\ud83d\\ude00很好，\\\\ud83d 是字。", "summary": "晴"}'
     bad = good.replace("晴", cut)
     (tmp_path / "dev.json").write_text(f"[{good},\n{bad},\n{good}]", encoding="utf-8")
-    with pytest.raises(UserError, match=r"dev.json: item 2: 'summary' holds half a surrogate"):
+    with pytest.raises(UserError, match=r"dev.json: item 2: 'summary' contains half a surrogate"):
         read(TASKS["lcsts"], tmp_path, "dev")
     skipped: list[str] = []
     kept = read(TASKS["lcsts"], tmp_path, "dev", skipped)
@@ -242,7 +242,7 @@ def test_answers_that_belong_beside_a_file_are_asked_for(tmp_path: Path) -> None
     with pytest.raises(UserError) as caught:
         read(TASKS["chid"], tmp_path, "train")
     assert "no field 'answer'" in str(caught.value)
-    assert "train_answer.json, which is not beside this file" in str(caught.value)
+    assert "train_answer.json, which is missing from this file's folder" in str(caught.value)
     (tmp_path / "train_answer.json").write_text('{"#idiom000007#": 1}', encoding="utf-8")
     with pytest.raises(UserError, match=r"#idiom000001# is not in train_answer\.json"):
         read(TASKS["chid"], tmp_path, "train")

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from texts_cases import LAYOUTS, MODULES, TASKS, WRONG, put, read
 
-from cpm_tune.data.files import checked_rows, gold, official_records, rows_of
+from cpm_tune.data.files import checked_rows, official_records, rows_of
 from cpm_tune.data.splits import find_splits
 from cpm_tune.errors import UserError
 from cpm_tune.task import Row, Task
+from cpm_tune.task.answers import gold
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

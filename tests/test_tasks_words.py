@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from words_cases import NAMES, SAMPLE, TASKS, VALID, WRITTEN, lines, parsed, read
 
-from cpm_tune.data.files import gold, rows_of
+from cpm_tune.data.files import rows_of
 from cpm_tune.data.splits import find_splits
 from cpm_tune.errors import UserError
+from cpm_tune.task.answers import gold
 
 
 @pytest.mark.parametrize("name", NAMES)

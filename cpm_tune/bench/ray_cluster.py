@@ -80,12 +80,9 @@ class RayActors:
         import ray
 
         first = workers[0]
-        for worker in workers:
-            if worker in self._actors and (worker, self._actors[worker].nproc) != (
-                first,
-                trial.nproc,
-            ):
-                self._end(worker)
+        actor = self._actors.get(first)
+        if actor is not None and actor.nproc != trial.nproc:
+            self._end(first)
         if first not in self._actors:
             remote = ray.remote(_Remote).options(
                 num_cpus=self._cpus * trial.nproc,

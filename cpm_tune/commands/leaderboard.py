@@ -6,7 +6,8 @@ import sys
 
 from cpm_tune.commands.options.leaderboard import Leaderboard
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.export import by_ending, export, write
+from cpm_tune.leaderboard.export import export, write
+from cpm_tune.leaderboard.formats import by_ending
 
 
 def run(options: Leaderboard) -> int:

@@ -11,11 +11,12 @@ from cpm_tune.commands.list_ import sizes
 from cpm_tune.commands.options.look import Show
 from cpm_tune.common.door import load
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.files import checked_rows, gold
+from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import find_splits
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import data_folder, find_template
 from cpm_tune.task import Choice, Generate, Row, Task, Template
+from cpm_tune.task.answers import gold
 from cpm_tune.task.registry import load_task
 
 

@@ -29,7 +29,8 @@ class Option:
     """What is known of an option beside its type and default.
 
     `least` and `most` bound a number, `above` excludes its bound. `default` describes a default
-    that the value does not show, such as "the task's first". `positional`: an argument without a
+    that the value does not show, such as "the task's first". `choices` are
+    the values, if they are no Literal. `positional`: an argument without a
     name. `commas`: one text with commas instead of repeating the option; with `ranges`, 1-3
     in it is 1, 2, 3. `bare`: it may stand
     without a value, which is then True. `not_with` names the fields that exclude it. `hidden`
@@ -43,6 +44,7 @@ class Option:
     most: float | None = None
     above: float | None = None
     default: str = ""
+    choices: tuple[str, ...] = ()
     name: str = ""
     positional: bool = False
     commas: bool = False
@@ -187,7 +189,7 @@ def declared(options: type) -> list[Declared]:
         many = get_origin(kind) is tuple
         if many:
             kind, _ = _unwrapped(get_args(kind)[0])
-        choices: tuple[Any, ...] = get_args(kind) if get_origin(kind) is Literal else ()
+        choices = get_args(kind) if get_origin(kind) is Literal else found.choices
         required = field.default is MISSING and field.default_factory is MISSING
         default = None if required else field.default
         kind = type(choices[0]) if choices else get_origin(kind) or kind

@@ -96,8 +96,8 @@ class Encoder:
             )
         return ids
 
-    def said(self) -> list[Any]:
-        """What decides, with a row, how it is encoded."""
+    def fingerprint(self) -> list[Any]:
+        """Return, as JSON values, all that decides besides a row how it is encoded."""
         template = self.template
         return [
             [template.name, template.version, template.sha256, self.scores_in_prompt],

@@ -1,10 +1,10 @@
 """Rows as an encoder encodes them, each encoded once: kept in the user's cache between runs.
 
-A file holds the rows of one split for one use, in the order of the rows: what was encoded so far,
-which may be a part of them. It is written beside and renamed, and read record by record, each with
-a checksum; a record or a file that is not right is as good as absent. Files are read, not mapped
-into memory: one that somebody cuts short must not end the process. What is encoded in this process
-goes to a nameless file first, so memory holds 16 bytes a row and a killed process leaves nothing.
+A file has the rows of one split for one use, in the order of the rows: all those encoded so far. It
+is written atomically and read record by record, each with a checksum; a damaged record or file
+counts as absent. Files are read, not mapped into memory: one that somebody cuts short must not end
+the process. What this process encodes goes to a nameless file first, so memory has 16 bytes per row
+and a killed process leaves nothing.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[R
 def encoded_at(
     rows: RowDataset, numbers: Sequence[int], encoder: Encoder, use: Use
 ) -> list[Example]:
-    """The examples of rows by number, in that order. Rows are read where there are none yet."""
+    """Return the examples of rows by number, in that order; encode those that are not cached."""
     return _examples(rows, numbers, encoder, use, None)
 
 
 def keep_encoded(encoder: Encoder) -> None:
-    """Leave in the cache what this encoder encoded; what is whole was left there before."""
+    """Write what this encoder encoded to the cache; complete splits were written before."""
     for store in encoder.stores.values():
         store.publish()
 
@@ -68,19 +68,18 @@ def _encode(encoder: Encoder, row: Row, use: Use) -> Example:
 def _examples(
     rows: RowDataset, numbers: Sequence[int], encoder: Encoder, use: Use, read: list[Row] | None
 ) -> list[Example]:
-    if rows.source is None:
-        own = rows.at(numbers) if read is None else read
-        return [_encode(encoder, row, use) for row in own]
-    store = encoder.stores.get((rows.source.key, use))
+    if rows.origin is None:
+        return [_encode(encoder, row, use) for row in read or rows.at(numbers)]
+    store = encoder.stores.get((rows.origin.key, use))
     if store is None:
         path = cache_dir("encoded") / f"{_key(rows, encoder, use)}.bin"
-        store = encoder.stores[rows.source.key, use] = EncodedCache(path, rows.source.n)
-    places = [rows.source.start + rows.source.step * number for number in numbers]
+        store = encoder.stores[rows.origin.key, use] = EncodedCache(path, rows.origin.n)
+    places = [rows.origin.place(number) for number in numbers]
     known = {place: example for place in places if (example := store.get(place)) is not None}
     absent = [k for k, place in enumerate(places) if place not in known]
     if absent:
-        own = rows.at([numbers[k] for k in absent]) if read is None else [read[k] for k in absent]
-        for k, row in zip(absent, own, strict=True):
+        uncached = [read[k] for k in absent] if read else rows.at([numbers[k] for k in absent])
+        for k, row in zip(absent, uncached, strict=True):
             example = known[places[k]] = _encode(encoder, row, use)
             store.put(places[k], example)
         if store.whole:
@@ -96,6 +95,6 @@ def _code() -> list[str]:
 
 
 def _key(rows: RowDataset, encoder: Encoder, use: Use) -> str:
-    assert rows.source is not None
-    said = [use, rows.source.key, rows.source.n, encoder.said(), _code()]
-    return hashlib.sha256(as_json(said).encode()).hexdigest()
+    assert rows.origin is not None
+    parts = [use, rows.origin.key, rows.origin.n, encoder.fingerprint(), _code()]
+    return hashlib.sha256(as_json(parts).encode()).hexdigest()

@@ -1,100 +1,107 @@
-"""Encoded rows on disk: a file of records with an index, whole or absent, each record checked."""
+"""Encoded rows on disk: a file of records with an index, whole or absent, each record checked.
+
+A file has a header that repeats its name, the records, the index, and the index's own checksum. Not
+Arrow's format: it has no checksums, and reads batches of rows, where training wants single ones.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import tempfile
 import zlib
-from array import array
-from itertools import chain
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from pydantic_core import from_json, to_json
 
 from cpm_tune.data.example import Example, Target
 from cpm_tune.data.example import Sequence as Encoded
 
-_FORMAT = b"cpm-tune encoded 1\n"
-_INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: not encoded yet
-_END = struct.Struct("<qI")  # rows, CRC-32 of the index that stands before this
+_FORMAT = b"cpm-tune encoded 2\n"
+_INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: no such record
+_END = struct.Struct("<qI")  # rows, CRC-32 of the index before it
 
 
 def to_bytes(example: Example) -> bytes:
-    """An example as int32: head, sequences, candidates' sizes, targets, ids; then its id."""
-    sequences, candidates = example.sequences, example.candidates
-    values = array("i", (example.gold, example.truncated, len(sequences), len(candidates)))
-    for sequence in sequences:
-        values.extend((len(sequence.ids), sequence.n_context))
-    values.extend(map(len, candidates))
-    for target in chain.from_iterable(candidates):
-        values.extend((target.sequence, target.position, target.token))
-    for sequence in sequences:
-        values.extend(sequence.ids)
-    return struct.pack("<I", len(values)) + values.tobytes() + example.id.encode()
+    """Return an example as JSON without field names."""
+    sequences = [(sequence.ids, sequence.n_context) for sequence in example.sequences]
+    candidates = [
+        [(target.sequence, target.position, target.token) for target in candidate]
+        for candidate in example.candidates
+    ]
+    return to_json((example.id, sequences, candidates, example.gold, example.truncated))
 
 
 def from_bytes(raw: bytes) -> Example:
-    """What `to_bytes` was given."""
-    end = 4 + 4 * int.from_bytes(raw[:4], "little")
-    values = memoryview(raw)[4:end].cast("i").tolist()
-    gold, truncated, n_sequences, n_candidates = values[:4]
-    sizes = 4 + 2 * n_sequences
-    at = sizes + n_candidates
-    candidates = []
-    for size in values[sizes:at]:
-        candidates.append(tuple(Target(*values[k : k + 3]) for k in range(at, at + 3 * size, 3)))
-        at += 3 * size
-    sequences = []
-    for k in range(4, sizes, 2):
-        sequences.append(Encoded(tuple(values[at : at + values[k]]), values[k + 1]))
-        at += values[k]
-    return Example(raw[end:].decode(), tuple(sequences), tuple(candidates), gold, bool(truncated))
+    """Return the example that `to_bytes` was given."""
+    id_, sequences, candidates, gold, truncated = from_json(raw, cache_strings="none")
+    return Example(
+        id_,
+        tuple(Encoded(tuple(ids), n_context) for ids, n_context in sequences),
+        tuple(tuple(Target(*target) for target in candidate) for candidate in candidates),
+        gold,
+        truncated,
+    )
 
 
-class _File:
-    """Records in an open file, and where each is."""
+class _Records:
+    """Up to `n` records by number, in a file without buffer; without a file there are none."""
 
-    def __init__(self, file: IO[bytes], index: np.ndarray) -> None:
-        self.file, self.index, self.lost = file, index, 0
+    def __init__(
+        self, n: int, file: IO[bytes] | None = None, index: np.ndarray | None = None
+    ) -> None:
+        self.file, self.end, self.damaged = file, 0, False
+        self.index = np.zeros(n, _INDEX) if index is None else index
+        self.n = int(np.count_nonzero(self.index["size"]))
 
     def __del__(self) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
-    def record(self, place: int) -> bytes | None:
-        at, size, crc = self.index[place].item()
-        if not size:
+    def get(self, number: int) -> bytes | None:
+        """Return a record; None if it is absent, or no longer what was written."""
+        at, size, crc = self.index[number].item()
+        if not size or self.file is None:
             return None
         with contextlib.suppress(OSError):
             raw = os.pread(self.file.fileno(), size, at)
             if len(raw) == size and zlib.crc32(raw) == crc:
                 return raw
-        self.index["size"][place] = 0
-        self.lost += 1
+        self.index["size"][number] = 0
+        self.n, self.damaged = self.n - 1, True
         return None
 
-    @property
-    def n(self) -> int:
-        return int(np.count_nonzero(self.index["size"]))
+    def append(self, number: int, record: bytes) -> None:
+        """Write a record at the end; raise OSError if it cannot be written whole."""
+        at = self.write(record)
+        self.n += not self.index["size"][number]
+        self.index[number] = (at, len(record), zlib.crc32(record))
+
+    def write(self, raw: bytes) -> int:
+        """Write at the end and return where that was; raise OSError if it is not all written."""
+        assert self.file is not None
+        if os.pwrite(self.file.fileno(), raw, self.end) < len(raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.end += len(raw)
+        return self.end - len(raw)
 
 
-def _open(path: Path, n: int) -> _File | None:
-    """The records of a file, or None where it is not a whole one of `n` rows of this key."""
-    try:
-        file = path.open("rb")
-    except OSError:
-        return None
-    with contextlib.suppress(OSError, ValueError, struct.error):
+def _open(path: Path, n: int) -> _Records:
+    """Return the records of a file, none if it is not a whole file of `n` rows with this name."""
+    with contextlib.suppress(OSError, struct.error), contextlib.ExitStack() as opened:
+        file = opened.enter_context(path.open("rb", buffering=0))
         head, tail = _head(path), n * _INDEX.itemsize + _END.size
-        if file.read(len(head)) == head:
-            file.seek(-tail, os.SEEK_END)
-            raw = file.read(tail)
-            if _END.unpack(raw[-_END.size :]) == (n, zlib.crc32(raw[: -_END.size])):
-                return _File(file, np.frombuffer(raw[: -_END.size], _INDEX).copy())
-    file.close()
-    return None
+        size = os.fstat(file.fileno()).st_size
+        raw = os.pread(file.fileno(), tail, max(0, size - tail))
+        index, end = raw[: -_END.size], raw[-_END.size :]
+        if file.read(len(head)) == head and _END.unpack(end) == (n, zlib.crc32(index)):
+            opened.pop_all()
+            return _Records(n, file, np.frombuffer(index, _INDEX).copy())
+    return _Records(n)
 
 
 def _head(path: Path) -> bytes:
@@ -102,84 +109,56 @@ def _head(path: Path) -> bytes:
 
 
 class EncodedCache:
-    """The examples of a split: in the file `path` if there is one, and those put since.
+    """The examples of a split: those in the file `path`, if there is one, and those put since.
 
-    Whatever the disk refuses, it is as if nothing was kept.
+    A disk that is full or fails raises nothing: rows are then just not cached.
     """
 
     def __init__(self, path: Path, n: int) -> None:
         self._path, self._n = path, n
-        self._old = _open(path, n)
-        self._new: _File | None = None
-        self._end = 0
-        self._missing = n - (self._old.n if self._old else 0)
+        self._old, self._new = _open(path, n), _Records(n)
 
     @property
     def whole(self) -> bool:
         """Whether every row is there."""
-        return self._missing + self._lost <= 0
+        return self._old.n + self._new.n >= self._n
 
-    @property
-    def _lost(self) -> int:
-        return sum(source.lost for source in (self._new, self._old) if source is not None)
-
-    def get(self, place: int) -> Example | None:
-        """A row's example, or None where it has to be encoded."""
-        raw = self._record(place)
+    def get(self, number: int) -> Example | None:
+        """Return a row's example, or None if it has to be encoded."""
+        raw = self._record(number)
         return None if raw is None else from_bytes(raw)
 
-    def _record(self, place: int) -> bytes | None:
-        for source in (self._new, self._old):
-            raw = source.record(place) if source is not None else None
-            if raw is not None:
-                return raw
-        return None
+    def _record(self, number: int) -> bytes | None:
+        return self._new.get(number) or self._old.get(number)
 
-    def put(self, place: int, example: Example) -> None:
-        """Keep a row's example until `publish`."""
-        raw = to_bytes(example)
+    def put(self, number: int, example: Example) -> None:
+        """Keep a row's example, in a nameless file until `publish`."""
         with contextlib.suppress(OSError):
-            if self._new is None:
-                file = tempfile.TemporaryFile(dir=self._path.parent, buffering=0)  # noqa: SIM115
-                self._new = _File(file, np.zeros(self._n, _INDEX))
-            if os.pwrite(self._new.file.fileno(), raw, self._end) == len(raw):
-                self._new.index[place] = (self._end, len(raw), zlib.crc32(raw))
-                self._end += len(raw)
-                self._missing -= 1
+            if self._new.file is None:
+                self._new.file = tempfile.TemporaryFile(dir=self._path.parent, buffering=0)  # noqa: SIM115
+            self._new.append(number, to_bytes(example))
 
     def publish(self) -> None:
-        """Write all that is known into the cache file, with what others wrote there meanwhile,
-        unless it is little more than is there: a file is not written again for a few rows."""
-        if self._new is None:
-            return
-        there = _open(self._path, self._n)
-        known = self._new.index["size"] > 0
-        added = int(np.count_nonzero(known & (there.index["size"] == 0) if there else known))
-        whole = self._n - (there.n if there else 0) <= added
-        few = there is not None and added * 8 < there.n and not whole
-        if not self._lost and (added == 0 or few):
-            return
-        with contextlib.suppress(OSError):
-            descriptor, name = tempfile.mkstemp(".part", dir=self._path.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    self._write(file, there)
-                os.replace(name, self._path)
-            except BaseException:
-                Path(name).unlink()
-                raise
-            self._old, self._new, self._end = _open(self._path, self._n), None, 0
-            self._missing = self._n - (self._old.n if self._old else 0)
+        """Write all known rows to the cache file, with those that others wrote there meanwhile.
 
-    def _write(self, file: IO[bytes], there: _File | None) -> None:
-        index = np.zeros(self._n, _INDEX)
-        at = file.write(_head(self._path))
-        for place in range(self._n):
-            raw = self._record(place)
-            if raw is None and there is not None:
-                raw = there.record(place)
-            if raw is not None:
-                index[place] = (at, len(raw), zlib.crc32(raw))
-                at += file.write(raw)
-        file.write(index.tobytes())
-        file.write(_END.pack(self._n, zlib.crc32(index.tobytes())))
+        A file is not written again for a few more rows, unless it is damaged or they complete it.
+        """
+        there = _open(self._path, self._n)
+        added = np.count_nonzero((self._new.index["size"] > 0) & (there.index["size"] == 0))
+        few = added * 8 < there.n and added + there.n < self._n
+        if not (self._old.damaged or self._new.damaged) and (not added or few):
+            return
+        with (
+            contextlib.suppress(OSError),
+            tempfile.TemporaryDirectory(dir=self._path.parent) as scratch,
+        ):
+            part = Path(scratch) / self._path.name
+            merged = _Records(self._n, part.open("wb", buffering=0))
+            merged.write(_head(self._path))
+            for number in range(self._n):
+                if record := self._record(number) or there.get(number):
+                    merged.append(number, record)
+            index = merged.index.tobytes()
+            merged.write(index + _END.pack(self._n, zlib.crc32(index)))
+            os.replace(part, self._path)
+            self._old, self._new = _open(self._path, self._n), _Records(self._n)

@@ -34,31 +34,31 @@ def records_with_rows(
     check = row_checker(task, file)
     number = 0
     for where, record in official_records(task, file):
-        own = record.get("id") if isinstance(record, dict) else None
-        found, kept = list(rows_of(task, where, record)), []
-        for nth, row in enumerate(found):
+        official = record.get("id") if isinstance(record, dict) else None
+        rows, kept = list(rows_of(task, where, record)), []
+        for nth, row in enumerate(rows):
             try:
                 if isinstance(row, BadRow):
                     raise UserError(row.message)
                 if not isinstance(row, dict):
                     raise UserError(f"{where}: rows() of task {task.name} gave no dict.")
-                standing = number if own is None else own if len(found) == 1 else f"{own}-{nth}"
-                name = str(row.get("id", standing))
+                default = official if len(rows) == 1 else f"{official}-{nth}"
+                name = str(row.get("id", number if official is None else default))
                 checked = {"id": name if _is_utf8(name) else str(number), **check(where, row)}
             except UserError as error:
                 if bad is None:
                     raise UserError(
-                        f"{error} Mend it, or drop it with --skip-bad-rows (tune, bench)."
+                        f"{error} Fix it, or drop it with --skip-bad-rows (tune, bench)."
                     ) from None
                 bad.append(str(error))
             else:
                 kept.append(checked)
             number += 1
-        yield record, kept, len(found) - len(kept)
+        yield record, kept, len(rows) - len(kept)
 
 
 def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
-    """The records of a split's files as the reader gives them, with their places."""
+    """The records of a split's files as the reader returns them, with their places."""
     if task.files.read is not None:
         where = str(file.path)
         try:
@@ -68,7 +68,8 @@ def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
             raise
         except Exception as error:  # a task file's own code
             raise UserError(
-                f"{where}: read() of task {task.name} failed here or behind it: {_said_by(error)}."
+                f"{where}: read() of task {task.name} failed here or after it: "
+                f"{type(error).__name__}: {error}."
             ) from error
         return
     optional = task.hidden if file.split == "test" else ()
@@ -88,67 +89,53 @@ def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
     if task.files.rows is None:
         if isinstance(record, dict):
             return [{task.files.aliases.get(key, key): value for key, value in record.items()}]
-        said = f"expected one JSON object a line, found {type(record).__name__}"
-        return [BadRow(f"{where}: {said}.")]
+        kind = type(record).__name__
+        return [BadRow(f"{where}: expected one JSON object per line, found {kind}.")]
     try:
         return list(task.files.rows(record))
     except KeyError as error:
-        said = f"no field {error}"
+        fault = f"no field {error}"
     except ValueError as error:
-        said = str(error)
+        fault = str(error)
     except (TypeError, IndexError, AttributeError) as error:
-        said = f"not of the official form ({error}); `show {task.name}` prints records that are"
+        fault = f"not of the official form ({error}); `show {task.name}` prints records that are"
     except Exception as error:  # a task file's own code
-        said = f"rows() failed: {_said_by(error)}"
-    return [BadRow(f"{where}: {said} (task {task.name}).")]
-
-
-def _said_by(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+        fault = f"rows() failed: {type(error).__name__}: {error}"
+    return [BadRow(f"{where}: {fault} (task {task.name}).")]
 
 
 def row_checker(task: Task, file: SplitFile) -> Callable[[str, Row], Row]:
-    """A function that returns a row's columns and target, or raises UserError."""
-    files, answer, split = task.files, task.answer, file.split
-    structures, texts, hidden = set(files.structures), set(files.texts), set(task.hidden)
-    unanswered = split == "test"
+    """Return a function that returns a row's columns and target, or raises UserError."""
+    files, answer, hidden = task.files, task.answer, set(task.hidden)
 
     def check(where: str, row: Row) -> Row:
         checked: Row = {}
         answered = row.get(answer.column) is not None
         for name in files.columns:
             value = row.get(name)
-            if value is None and not (unanswered and not answered and name in hidden):
-                lacks = ", ".join(companions(task, file)) if name in hidden else ""
-                beside = f"; it may be in {lacks}, which is not beside this file" if lacks else ""
-                official = [said for said, own in files.aliases.items() if own == name]
-                known = " or ".join(f"'{said}'" for said in (*official, *[name] * (not files.rows)))
-                raise UserError(
-                    f"{where}: no field {known or repr(name)} (task {task.name}){beside}."
-                )
-            if name == answer.column:
-                continue
-            if value is None or name in structures:
-                if value is not None and not _is_utf8(as_json(value)):
-                    raise UserError(f"{where}: '{name}' holds half a surrogate pair (a cut emoji).")
+            if value is None and (file.split != "test" or answered or name not in hidden):
+                raise UserError(f"{where}: {_absent(task, file, name)}.")
+            if name != answer.column:
                 checked[name] = value
-            elif name in texts:
-                if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-                    said = f"{where}: '{name}' is {_short(value)}, expected a list of texts"
-                    raise UserError(f"{said} (task {task.name}).")
-                for text in value:
-                    _check_text(task, where, name, text)
-                checked[name] = value
-            else:
-                _check_text(task, where, name, value)
-                checked[name] = value
+                if value is not None:
+                    _check_value(task, where, name, value)
         if isinstance(answer, Options | Rank):
             _check_options(task, where, len(checked[answer.options]))
         value = row.get(answer.column)
-        checked["target"] = None if value is None else _target(task, where, value, checked, split)
-        return checked
+        target = None if value is None else _target(task, where, value, checked, file.split)
+        return {**checked, "target": target}
 
     return check
+
+
+def _absent(task: Task, file: SplitFile, name: str) -> str:
+    """What a row lacks, under the names that the official files have for it."""
+    files = task.files
+    official = [alias for alias, column in files.aliases.items() if column == name]
+    known = " or ".join(f"'{n}'" for n in (*official, *[name] * (not files.rows)))
+    lacks = ", ".join(companions(task, file)) if name in task.hidden else ""
+    beside = f"; it may be in {lacks}, which is missing from this file's folder" if lacks else ""
+    return f"no field {known or repr(name)} (task {task.name}){beside}"
 
 
 def _check_options(task: Task, where: str, n: int) -> None:
@@ -162,11 +149,19 @@ def _check_options(task: Task, where: str, n: int) -> None:
         raise UserError(f"{where}: no documents, expected one or more (task {task.name}).")
 
 
-def _check_text(task: Task, where: str, name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: '{name}' is {_short(value)}, expected text (task {task.name}).")
-    if not _is_utf8(value):
-        raise UserError(f"{where}: '{name}' holds half a surrogate pair (a cut emoji).")
+def _check_value(task: Task, where: str, name: str, value: Any) -> None:
+    """Raise UserError if a column's value is of the wrong kind, or cannot be written as UTF-8."""
+    if name in task.files.structures and name != task.answer.column:
+        texts = [as_json(value)]
+    else:
+        texts = value if name in task.files.texts else [value]
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            expected = "a list of texts" if name in task.files.texts else "text"
+            raise UserError(
+                f"{where}: '{name}' is {_short(value)}, expected {expected} (task {task.name})."
+            )
+    if not all(map(_is_utf8, texts)):
+        raise UserError(f"{where}: '{name}' contains half a surrogate pair (a cut emoji).")
 
 
 def _is_utf8(text: str) -> bool:
@@ -178,8 +173,8 @@ def _is_utf8(text: str) -> bool:
 
 
 def _short(value: object) -> str:
-    said = repr(value)
-    return said if len(said) <= 60 else said[:57] + "..."
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
@@ -200,51 +195,22 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
         )
         if not numbers or len(value) != n:
             raise UserError(
-                f"{name} is {_short(value)}, expected {n} numbers from 0, one a document "
+                f"{name} is {_short(value)}, expected {n} numbers from 0, one per document "
                 f"({task.name})."
             )
         if split == "train" and (n < 2 or min(value) == max(value)):
             raise UserError(f"{name}: training needs a better and a worse document ({task.name}).")
         return [float(v) for v in value]
-    _check_text(task, where, answer.column, value)
+    _check_value(task, where, answer.column, value)
     return value
 
 
 def _label(answer: Choice, where: str, value: object, task: str) -> int:
-    labels = answer.labels
-    said = None if isinstance(value, bool | float) else str(value).strip()
-    for index, label in enumerate(labels):
-        if said == str(label):
-            return index
-    expected = " or ".join(map(str, labels)) if len(labels) < 6 else f"one of {len(labels)} labels"
+    labels = list(map(str, answer.labels))
+    if not isinstance(value, bool | float) and str(value).strip() in labels:
+        return labels.index(str(value).strip())
+    expected = " or ".join(labels) if len(labels) < 6 else f"one of {len(labels)} labels"
     raise UserError(f"{where} is {_short(value)}, expected {expected} (task {task}).")
-
-
-def gold(task: Task, row: Row) -> Any:
-    """What metrics compare a prediction with: a label, an option's number, grades, gold's value."""
-    answer, target = task.answer, row["target"]
-    if target is None:
-        return None
-    if isinstance(answer, Choice):
-        return answer.labels[target]
-    hidden = getattr(answer, "gold", "")
-    return row[hidden] if hidden and hidden != answer.column else target
-
-
-def parsed(task: Task, text: str, row: Row) -> Any:
-    """What the task's parser reads in a text; None where it cannot."""
-    parse = getattr(task.answer, "parse", None)
-    if parse is None:
-        return text
-    try:
-        return parse(text, row)
-    except ValueError:
-        return None
-    except Exception as error:  # a task file's own code
-        raise UserError(
-            f"parse() of task {task.name} failed on the text {text[:40]!r}: "
-            f"{type(error).__name__}: {error}."
-        ) from error
 
 
 def as_json(value: Any) -> str:

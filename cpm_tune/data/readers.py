@@ -1,7 +1,7 @@
-"""Readers of the layouts that official files come in: records with the place they stand at.
+"""Readers of the formats of official files: records, each with its place in the file.
 
-Every reader yields (place, record or BadRow), the place being "file:line" or "file: item n". A file
-that cannot be read on from some point raises UserError. Memory does not grow with the file.
+Every reader yields (place, record or BadRow), the place being "file:line" or "file: item n". If a
+file cannot be read beyond some point, that is a UserError. Memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def records(
     aliases: Mapping[str, str],
     optional: tuple[str, ...] = (),
 ) -> Records:
-    """The records of a file, by its ending and its first character: one JSON object a line, one
+    """The records of a file, by its ending and its first character: one JSON object per line, one
     JSON array, or a table with or without header. `optional` columns of a table may be missing."""
     if path.suffix in TABLES:
         return table(path, columns, aliases, optional)
@@ -50,21 +50,21 @@ def lines(path: Path) -> Records:
 
 
 def decoded(raw_lines: Iterable[bytes], name: str) -> Records:
-    """The same of a stream that is called `name`."""
+    """The lines of a stream of bytes, as `lines` gives them; `name` stands for the path."""
     for number, raw in enumerate(raw_lines, start=1):
         where = f"{name}:{number}"
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:
             packed = number == 1 and raw.startswith(_GZIP)
-            mend = "it is gzip-compressed; unpack it" if packed else "convert the file to UTF-8"
-            yield where, BadRow(f"{where}: not UTF-8 text; {mend}.")
+            fix = "it is gzip-compressed; unpack it" if packed else "convert the file to UTF-8"
+            yield where, BadRow(f"{where}: not UTF-8 text; {fix}.")
         else:
             yield where, text.rstrip("\r\n")
 
 
 def json_lines(path: Path) -> Records:
-    """One JSON value a line; blank lines are passed over."""
+    """One JSON value per line; blank lines are skipped."""
     for where, text in lines(path):
         if isinstance(text, BadRow):
             yield where, text
@@ -72,9 +72,8 @@ def json_lines(path: Path) -> Records:
             try:
                 value = json.loads(text)
             except (ValueError, RecursionError) as error:
-                said = str(error).split(":")[0]
-                message = f"{where}: not a whole JSON object on one line ({said})."
-                yield where, BadRow(message)
+                reason = str(error).split(":")[0]
+                yield where, BadRow(f"{where}: not a whole JSON object on one line ({reason}).")
             else:
                 yield where, value
 
@@ -82,27 +81,38 @@ def json_lines(path: Path) -> Records:
 def json_items(path: Path, key: str = "") -> Records:
     """The items of an array in a JSON document, one after the other.
 
-    The array is the document itself, or what the document's object has under `key`.
+    The array is the document itself, or the value of `key` in the document's object.
     """
     import ijson
+    from ijson.common import ObjectBuilder
 
     # The fast backend replaces half a surrogate pair by another character; the slow one keeps it.
     backend = ijson.get_backend("python") if _has_surrogate_escapes(path) else ijson
-    number = 0
+    item = f"{key}.item" if key else "item"
+    number, depth, inside, exists, builder = 0, 0, False, False, ObjectBuilder()
     with path.open("rb") as file:
         try:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
-            events = backend.basic_parse(file, use_float=True)
-            found = _Array(key)
-            for number, value in enumerate(found.items(events), start=1):
-                yield f"{path}: item {number}", value
+            for prefix, event, value in backend.parse(file, use_float=True):
+                depth += event.startswith("start_") - event.startswith("end_")
+                if depth > DEEPEST:
+                    raise ValueError(f"nested more than {DEEPEST} deep")
+                if prefix == key and event in ("start_array", "end_array"):
+                    inside = event == "start_array" and depth == (2 if key else 1)
+                    exists |= inside
+                elif inside:
+                    builder.event(event, value)
+                    if prefix == item and event not in ("start_map", "start_array", "map_key"):
+                        number += 1
+                        yield f"{path}: item {number}", builder.value
+                        builder = ObjectBuilder()
         except (ijson.JSONError, ValueError) as error:
-            said = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise UserError(
-                f"{path}: not a whole JSON document after item {number} ({said})."
+                f"{path}: not a whole JSON document after item {number} ({reason})."
             ) from error
-    if not found.there:
+    if not exists:
         form = f'an object with an array "{key}"' if key else "an array"
         raise UserError(f"{path}: expected {form}, found none.")
 
@@ -116,40 +126,6 @@ def _has_surrogate_escapes(path: Path) -> bool:
                 return True
             tail = block[-2:]
     return False
-
-
-class _Array:
-    """The wanted array of a JSON document; `there` once it has begun."""
-
-    def __init__(self, key: str) -> None:
-        self._key, self.there = key, False
-
-    def items(self, events: Iterator[tuple[str, Any]]) -> Iterator[Any]:
-        """The array's items, built from ijson's events."""
-        from ijson.common import ObjectBuilder
-
-        level = 2 if self._key else 1  # how deep inside the array is
-        depth, inside, wanted, builder = 0, False, False, None
-        for event, value in events:
-            closes = event in ("end_map", "end_array")
-            depth -= closes
-            if depth < level and closes:
-                inside = False
-            if inside:
-                if builder is None:
-                    builder = ObjectBuilder()
-                builder.event(event, value)
-                if depth == level and not event.startswith("start_"):
-                    yield builder.value
-                    builder = None
-            elif event == "map_key" and depth == 1:
-                wanted = value == self._key
-            elif event == "start_array" and depth == level - 1:
-                inside = not self._key or wanted
-                self.there |= inside
-            depth += event.startswith("start_")
-            if depth > DEEPEST:
-                raise ValueError(f"nested more than {DEEPEST} deep")
 
 
 def table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -24,24 +25,34 @@ _CHUNK = 2_000
 
 
 @dataclass(frozen=True)
-class Source:
-    """Which rows of a file these are: number `k` is row `start + k * step` of `n`. `key` stands for
-    the file's content and how it was read."""
+class RowOrigin:
+    """Which rows of a cached split a RowDataset has: row `k` is row `place(k)` of its `n`.
+
+    `key` stands for the files' content and how they were read.
+    """
 
     key: str
     n: int
     start: int = 0
     step: int = 1
 
+    def place(self, number: int) -> int:
+        """Return a row's number in the whole split."""
+        return self.start + number * self.step
+
+    def share(self, number: int, of: int) -> RowOrigin:
+        """Return every `of`-th row, from row `number` on."""
+        return replace(self, start=self.place(number), step=of * self.step)
+
 
 class RowDataset:
     """Rows on disk, read when asked for. A list of dicts in all but memory."""
 
     def __init__(
-        self, dataset: Any, structures: Sequence[str], source: Source | None = None
+        self, dataset: Any, structures: Sequence[str], origin: RowOrigin | None = None
     ) -> None:
         self._dataset, self._structures = dataset, tuple(structures)
-        self.source = source
+        self.origin = origin
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -70,16 +81,15 @@ class RowDataset:
         """Every `of`-th row, from row `number` on."""
         if of == 1:
             return self
-        at = self.source
-        if at is not None:
-            at = replace(at, start=at.start + number * at.step, step=of * at.step)
-        return RowDataset(self._dataset.select(range(number, len(self), of)), self._structures, at)
+        origin = None if self.origin is None else self.origin.share(number, of)
+        chosen = self._dataset.select(range(number, len(self), of))
+        return RowDataset(chosen, self._structures, origin)
 
     def first(self, n: int | None) -> RowDataset:
         """The first `n` rows (None: all)."""
         if n is None or n >= len(self):
             return self
-        return RowDataset(self._dataset.select(range(n)), self._structures, self.source)
+        return RowDataset(self._dataset.select(range(n)), self._structures, self.origin)
 
 
 @dataclass(frozen=True)
@@ -103,39 +113,37 @@ def read_split(
     Raises UserError for the first bad row, or for a split without rows. With `skip_bad_rows`, bad
     rows are dropped and counted.
     """
+    key = [READER_VERSION, file.sha256, [p.suffix for p in file.paths], file.split, limit]
+    key += [skip_bad_rows, task.name, task.version, _reading(task)]
+    stored = cache_dir("data") / f"{hashlib.sha256(as_json(key).encode()).hexdigest()[:32]}.arrow"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged
+        return _stored_split(task, file, stored)  # pyarrow.ArrowInvalid is a ValueError
+    _store(task, file, limit, skip_bad_rows, stored)
+    return _stored_split(task, file, stored)
+
+
+def _stored_split(task: Task, file: SplitFile, stored: Path) -> Split:
     from datasets import Dataset
 
-    key = [READER_VERSION, file.sha256, [p.suffix for p in file.paths], file.split, limit]
-    key += [skip_bad_rows, task.name, task.version, _said(task)]
-    stored = cache_dir("data") / f"{hashlib.sha256(as_json(key).encode()).hexdigest()[:32]}.arrow"
-    counted = stored.with_suffix(".json")
-    for attempt in (1, 2):  # a damaged cache file is made again
-        if attempt == 2 or not stored.is_file() or not counted.is_file():
-            _store(task, file, limit, skip_bad_rows, stored, counted)
-        try:
-            dataset = Dataset.from_file(str(stored))
-            rows = RowDataset(dataset, _structures(task), Source(stored.stem, len(dataset)))
-            about = json.loads(counted.read_text())
-            return Split(file, rows, int(about["skipped"]), bool(about["labelled"]))
-        except (OSError, ValueError, KeyError, TypeError):  # pyarrow.ArrowInvalid is a ValueError
-            if attempt == 2:
-                raise
-    raise AssertionError
+    about = json.loads(stored.with_suffix(".json").read_text())
+    dataset = Dataset.from_file(str(stored))
+    rows = RowDataset(dataset, _structures(task), RowOrigin(stored.stem, len(dataset)))
+    return Split(file, rows, int(about["skipped"]), bool(about["labelled"]))
 
 
-def _said(task: Task) -> list[Any]:
-    """What decides how files become rows: the layout, and the source of the functions in it."""
+def _reading(task: Task) -> list[Any]:
+    """What decides how files become rows: their format, and the source of the functions in it."""
     files = task.files
     answer = {k: v for k, v in vars(task.answer).items() if not callable(v)}
-    said: list[Any] = [task.answer_kind, sorted(answer.items()), sorted(files.aliases.items())]
-    said += [files.columns, files.texts, files.structures]
+    parts: list[Any] = [task.answer_kind, sorted(answer.items()), sorted(files.aliases.items())]
+    parts += [files.columns, files.texts, files.structures]
     for function in (files.rows, files.read):
         try:
             source = None if function is None else inspect.getsourcefile(function)
-            said.append(file_sha256(Path(source)) if source else None)
+            parts.append(file_sha256(Path(source)) if source else None)
         except TypeError:  # a callable without a source file: never taken from the cache
-            said.append(os.urandom(8).hex())
-    return said
+            parts.append(os.urandom(8).hex())
+    return parts
 
 
 def _structures(task: Task) -> list[str]:
@@ -155,10 +163,8 @@ def _schema(task: Task) -> Any:
     return pa.schema(fields)
 
 
-def _store(
-    task: Task, file: SplitFile, limit: int | None, skip: bool, stored: Path, counted: Path
-) -> None:
-    """Write checked rows to an Arrow file, complete or not at all."""
+def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: Path) -> None:
+    """Write checked rows to an Arrow file and what was counted to a JSON file, both atomically."""
     import pyarrow as pa
 
     schema, structures = _schema(task), _structures(task)
@@ -189,5 +195,5 @@ def _store(
             )
         about = Path(scratch) / "about.json"
         about.write_text(as_json({"skipped": len(bad or ()), "labelled": answered > 0}))
-        os.replace(about, counted)
+        os.replace(about, stored.with_suffix(".json"))
         os.replace(part, stored)

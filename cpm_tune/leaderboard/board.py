@@ -7,6 +7,7 @@ JSON Schema that ships with the package.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,8 +24,10 @@ class Column(_Part):
     """Runs of one dataset that may be compared: same task version, template, data and metric.
 
     `unit` is "points" where 1.0 is shown as 100, else "own". `official` is False for sample data,
-    limits, skipped bad rows and splits of another size: such a column is in no index. `apart` says
-    what tells it from other columns of its dataset. `majority`: the constant control.
+    limits, skipped bad rows and splits of another size: such a column is in no index. `apart` lists
+    what tells it from other columns of its dataset. `majority` is the score of the most frequent
+    answer. A column of outside systems or of published results alone has no template and no dev
+    split.
     """
 
     id: str
@@ -37,11 +40,11 @@ class Column(_Part):
     signature: str
     higher_is_better: bool
     unit: Literal["points", "own"]
-    template: str
-    template_version: int
-    dev_sha256: str | None
-    test_sha256: str | None
-    n: int
+    template: str = ""
+    template_version: int = 0
+    dev_sha256: str | None = None
+    test_sha256: str | None = None
+    n: int = 0
     official: bool
     notes: list[str] = []
     apart: list[str] = []
@@ -50,7 +53,7 @@ class Column(_Part):
 
 class Scaling(_Part):
     """Training speed with a number of processes; `efficiency` is speed / (processes x the speed of
-    one process), None where no run had one process."""
+    one process), None if no run had one process."""
 
     world_size: int
     samples_per_second: float
@@ -65,11 +68,11 @@ class Cost(_Part):
     (mean over seeds; of a row: the sum over its datasets). All None for an outside system.
     """
 
-    n_trainable: int | None
-    bytes: int | None
-    samples_per_second: float | None
-    seconds: float | None
-    peak_memory_bytes: int | None
+    n_trainable: int | None = None
+    bytes: int | None = None
+    samples_per_second: float | None = None
+    seconds: float | None = None
+    peak_memory_bytes: int | None = None
     scaling: list[Scaling] = []
 
 
@@ -109,9 +112,9 @@ class Index(_Part):
     missing: list[str] = []
 
 
-class Row(_Part):
+class MeasuredRow(_Part):
     """A backbone and a delta (and the settings that tell it from other rows of the two), or a
-    system outside this package: then `backbone` is its name and `delta` says so."""
+    outside system: then `backbone` is its name and `delta` is "outside system"."""
 
     id: str
     backbone: str
@@ -121,12 +124,12 @@ class Row(_Part):
     settings: dict[str, str]
     cells: dict[str, Cell]
     coverage: int
-    indices: dict[str, Index]
+    indices: dict[str, Index] = {}
     cost: Cost
 
 
-class QuotedScore(_Part):
-    """A published figure: `metric` is this project's metric nearest to what was published."""
+class PublishedScore(_Part):
+    """A published score: `metric` is this project's metric nearest to the `printed` one."""
 
     value: float
     metric: str
@@ -135,14 +138,14 @@ class QuotedScore(_Part):
     note: str = ""
 
 
-class QuotedRow(_Part):
-    """A row of published figures: quoted, never measured here."""
+class PublishedRow(_Part):
+    """Published results of a model: quoted, never measured here."""
 
     id: str
     name: str
     setting: str
-    cells: dict[str, QuotedScore]
-    indices: dict[str, Index]
+    cells: dict[str, PublishedScore] = {}
+    indices: dict[str, Index] = {}
 
 
 class IndexRule(_Part):
@@ -155,12 +158,13 @@ class IndexRule(_Part):
 
 
 class Board(_Part):
-    """The leaderboard of a results folder. `left_out`: a sentence for each file that is not in."""
+    """The leaderboard of a results folder. `quoted` are the published results; `left_out` has one
+    sentence per file that is not in."""
 
     schema_version: Literal[1] = 1
     columns: list[Column]
-    rows: list[Row]
-    quoted: list[QuotedRow] = []
+    rows: list[MeasuredRow]
+    quoted: list[PublishedRow] = []
     sources: dict[str, str] = {}
     indices: dict[str, IndexRule] = {}
     n_runs: Annotated[int, Field(ge=0)] = 0
@@ -169,6 +173,24 @@ class Board(_Part):
     def column(self, name: str) -> Column:
         """The column of that id."""
         return next(column for column in self.columns if column.id == name)
+
+    def official_columns(self) -> dict[str, Column]:
+        """The first official column of each dataset: of most runs, as columns are ordered."""
+        columns: dict[str, Column] = {}
+        for column in self.columns:
+            if column.official:
+                columns.setdefault(column.task, column)
+        return columns
+
+    def columns_of(self, rows: Iterable[MeasuredRow | PublishedRow]) -> list[Column]:
+        """The columns in which one of these rows has a score."""
+        ids = {name for row in rows for name in row.cells}
+        return [column for column in self.columns if column.id in ids]
+
+
+def as_json(board: Board) -> str:
+    """The board itself; its JSON Schema is board.schema.json in the package."""
+    return board.model_dump_json(indent=1)
 
 
 def json_schema() -> dict[str, Any]:

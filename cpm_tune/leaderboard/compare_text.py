@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from cpm_tune.common.texts import table
-from cpm_tune.leaderboard.compare import HOLM, LEVEL, Line, Report, matrix
+from cpm_tune.leaderboard.compare import HOLM, LEVEL, Comparison, Report, matrix
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -17,16 +17,16 @@ def render(report: Report, style: str, with_matrix: bool) -> str:
     if style == "json":
         return _json(report)
     md = style == "md"
-    names = [f"{_letter(i)}  {name}" for i, name in enumerate(report.sides)]
+    names = [f"{_letter(i)}  {name}" for i, name in enumerate(report.systems)]
     blocks = ["\n".join(f"- {name}" if md else name for name in names)]
     if with_matrix:
         blocks.append(_matrix(report, md))
     else:
-        blocks.append(_lines(report, md))
+        blocks.append(_comparisons(report, md))
         blocks.append("\n".join(_totals(report)))
-    said = [*_methods(report), *(f"note: {note}" for note in report.notes)]
-    said += [f"not compared: {apart}" for apart in report.not_compared]
-    blocks.append("\n".join(f"- {line}" if md else line for line in said))
+    notes = [*_methods(report), *(f"note: {note}" for note in report.notes)]
+    notes += [f"not compared: {reason}" for reason in report.not_compared]
+    blocks.append("\n".join(f"- {note}" if md else note for note in notes))
     return "\n\n".join(blocks)
 
 
@@ -47,28 +47,28 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]], md: bool) -> str
     return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in row) + " |" for row in lines)
 
 
-def _lines(report: Report, md: bool) -> str:
-    two = len(report.sides) == 2
+def _comparisons(report: Report, md: bool) -> str:
+    two = len(report.systems) == 2
     scores = ("A", "B", "A - B") if two else ("pair", "first", "second", "difference")
     header = ("dataset", "metric", "n", *scores, "95% interval", "p", "Holm p", "verdict", "test")
     rows = []
-    for line in report.lines:
-        found = line.found
-        pair = () if two else (f"{_letter(line.a)} - {_letter(line.b)}",)
-        bounds = "-" if found.low is None else f"[{found.low:+.4f}, {found.high:+.4f}]"
+    for c in report.comparisons:
+        result = c.result
+        pair = () if two else (f"{_letter(c.a)} - {_letter(c.b)}",)
+        bounds = "-" if result.low is None else f"[{result.low:+.4f}, {result.high:+.4f}]"
         rows.append(
             (
-                *(line.task, line.metric + ("" if line.higher_is_better else " (less is better)")),
-                str(found.n),
+                *(c.task, c.metric + ("" if c.higher_is_better else " (less is better)")),
+                str(result.n),
                 *pair,
-                _score(found.a, found.a_std),
-                _score(found.b, found.b_std),
-                f"{found.difference:+.4f}",
+                _score(result.a, result.a_std),
+                _score(result.b, result.b_std),
+                f"{result.difference:+.4f}",
                 bounds,
-                _p(found.p),
-                _p(line.p_holm),
-                line.verdict,
-                found.test.split(",")[0] if "McNemar" not in found.test else found.test,
+                _p(result.p),
+                _p(c.p_holm),
+                c.verdict,
+                result.test.split(",")[0] if "McNemar" not in result.test else result.test,
             )
         )
     return _grid(header, rows, md)
@@ -79,19 +79,19 @@ def _score(value: float, std: float | None) -> str:
 
 
 def _totals(report: Report) -> list[str]:
-    said = []
+    totals = []
     for i, row in enumerate(matrix(report)):
         for j, cell in enumerate(row):
             if cell is not None and i < j:
                 won, tied, lost = cell
-                said.append(
+                totals.append(
                     f"{_letter(i)} against {_letter(j)}: {won} won, {tied} tied, {lost} lost"
                 )
-    return said
+    return totals
 
 
 def _matrix(report: Report, md: bool) -> str:
-    letters = [_letter(i) for i in range(len(report.sides))]
+    letters = [_letter(i) for i in range(len(report.systems))]
     rows = [
         [letters[i], *("-" if cell is None else "/".join(map(str, cell)) for cell in row)]
         for i, row in enumerate(matrix(report))
@@ -102,9 +102,10 @@ def _matrix(report: Report, md: bool) -> str:
 
 def _methods(report: Report) -> list[str]:
     """The names of what was computed."""
-    intervals = dict.fromkeys(line.found.interval for line in report.lines if line.found.interval)
-    tests = dict.fromkeys(line.found.test for line in report.lines)
-    n = len(report.lines)
+    results = [comparison.result for comparison in report.comparisons]
+    intervals = dict.fromkeys(result.interval for result in results if result.interval)
+    tests = dict.fromkeys(result.test for result in results)
+    n = len(results)
     return [
         *(f"interval: {name}" for name in intervals),
         *(f"test: {name}" for name in tests),
@@ -114,18 +115,18 @@ def _methods(report: Report) -> list[str]:
 
 
 def _json(report: Report) -> str:
-    def one(line: Line) -> dict[str, object]:
-        own = {k: v for k, v in asdict(line).items() if k != "found"}
-        return {**own, **asdict(line.found)}
+    def one(comparison: Comparison) -> dict[str, object]:
+        about = {k: v for k, v in asdict(comparison).items() if k != "result"}
+        return {**about, **asdict(comparison.result)}
 
     return json.dumps(
         {
-            "rows": report.sides,
-            "comparisons": [one(line) for line in report.lines],
+            "rows": report.systems,
+            "comparisons": [one(comparison) for comparison in report.comparisons],
             "matrix": matrix(report),
             "level": LEVEL,
             "holm": HOLM,
-            "split": report.options.split,
+            "split": report.method.split,
             "notes": report.notes,
             "not_compared": report.not_compared,
         },

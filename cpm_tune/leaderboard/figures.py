@@ -1,4 +1,4 @@
-"""What the figures show, as numbers: capability means, the Pareto front, learning curves."""
+"""The numbers of the figures: capability means, the Pareto front, learning curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpm_tune.leaderboard.board import Board, Column, QuotedRow, Row
+from cpm_tune.leaderboard.board import Board, Column, MeasuredRow, PublishedRow
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.schema.record import CurvePoint, RunRecord
 
@@ -31,13 +31,12 @@ class Curve:
 
 
 def primary(board: Board) -> list[Column]:
-    """One column a dataset, the first that was measured: what means are taken over."""
-    measured = {name for row in board.rows for name in row.cells}
-    found: dict[str, Column] = {}
-    for column in board.columns:
-        if column.id in measured and column.higher_is_better:
-            found.setdefault(column.task, column)
-    return list(found.values())
+    """One column per dataset, the first measured one: means are taken over these."""
+    first: dict[str, Column] = {}
+    for column in board.columns_of(board.rows):
+        if column.higher_is_better:
+            first.setdefault(column.task, column)
+    return list(first.values())
 
 
 def hierarchy_mean(scores: Mapping[str, float], columns: Sequence[Column]) -> float | None:
@@ -51,19 +50,19 @@ def hierarchy_mean(scores: Mapping[str, float], columns: Sequence[Column]) -> fl
     return statistics.fmean(map(statistics.fmean, kinds))
 
 
-def scores(row: Row | QuotedRow) -> dict[str, float]:
+def scores(row: MeasuredRow | PublishedRow) -> dict[str, float]:
     """A row's scores by column."""
-    if isinstance(row, QuotedRow):
-        return {name: figure.value for name, figure in row.cells.items()}
+    if isinstance(row, PublishedRow):
+        return {name: score.value for name, score in row.cells.items()}
     return {name: cell.mean for name, cell in row.cells.items()}
 
 
-def capability_means(board: Board, row: Row | QuotedRow) -> list[float | None]:
-    """A row's mean in each of the seven capabilities; None where a dataset is missing."""
-    columns = primary(board)
-    said = scores(row)
+def capability_means(board: Board, row: MeasuredRow | PublishedRow) -> list[float | None]:
+    """A row's mean in each of the seven capabilities; None if a dataset is missing."""
+    columns, by_column = primary(board), scores(row)
     return [
-        hierarchy_mean(said, [c for c in columns if c.capability == name]) for name in CAPABILITIES
+        hierarchy_mean(by_column, [c for c in columns if c.capability == name])
+        for name in CAPABILITIES
     ]
 
 
@@ -73,12 +72,12 @@ def points(board: Board, cost: str) -> list[Point]:
     `cost` is a field of Cost, such as n_trainable.
     """
     columns = primary(board)
-    found = []
+    plotted = []
     for row in board.rows:
         value, quality = getattr(row.cost, cost), hierarchy_mean(scores(row), columns)
         if value is not None and quality is not None:
-            found.append(Point(row.id, float(value), quality))
-    return found
+            plotted.append(Point(row.id, float(value), quality))
+    return plotted
 
 
 def pareto_front(points: Iterable[Point], more_is_better: bool = False) -> list[Point]:
@@ -93,11 +92,11 @@ def pareto_front(points: Iterable[Point], more_is_better: bool = False) -> list[
 
 
 def curves(
-    board: Board, column: Column, rows: Sequence[Row], records: Mapping[str, RunRecord]
+    column: Column, rows: Sequence[MeasuredRow], records: Mapping[str, RunRecord]
 ) -> list[Curve]:
-    """The learning curves of rows in a column, a curve a seed, dev scores in the column's unit."""
+    """The learning curves of rows in a column, one per seed, dev scores in the column's unit."""
     scale = 100 if column.unit == "points" else 1
-    found = []
+    drawn = []
     for row in rows:
         for run in row.cells[column.id].runs if column.id in row.cells else ():
             training = records[run.run_id].training
@@ -105,5 +104,5 @@ def curves(
                 scaled = tuple(
                     point.model_copy(update={"dev": scale * point.dev}) for point in training.curve
                 )
-                found.append(Curve(row.id, run.seed, scaled))
-    return found
+                drawn.append(Curve(row.id, run.seed, scaled))
+    return drawn

@@ -1,7 +1,7 @@
 """A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON.
 
-What records say reaches the page as text only: in the JSON every `<` is escaped, and the scripts
-set it by textContent. The page's own policy lets no script run but the one with the right hash.
+Texts of records reach the page as text only: in the JSON every `<` is escaped, and the scripts set
+it by textContent. The page's own policy lets no script run but the one with the right hash.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any
 
 from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board
-from cpm_tune.leaderboard.results import Found, Results, System
+from cpm_tune.leaderboard.results import AnyEntry, Results
 from cpm_tune.leaderboard.texts import Texts
-from cpm_tune.metrics.equations import right as comes_out
+from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, RunRecord
+from cpm_tune.systems.predictions import FOREIGN
 
 PAGE = Path(__file__).with_name("page")
 SCRIPTS = ("base.js", "text.js", "values.js", "table.js", "figures.js", "cell.js", "main.js")
@@ -34,10 +36,10 @@ POINTS = 60  # of a learning curve
 def as_html(
     board: Board, results: Results, per_run: int = PER_RUN, texts: Texts | None = None
 ) -> str:
-    """The page. Of each run at most `per_run` predictions are embedded, fewer where all runs
-    together would have more than IN_ALL, and beside them the texts of their examples, if given."""
-    said = page_data(board, results, per_run, texts)
-    data = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+    """The page. At most `per_run` predictions of each run are embedded, fewer if all runs together
+    would have more than IN_ALL, and with them the texts of their examples, if given."""
+    embedded = page_data(board, results, per_run, texts)
+    data = json.dumps(embedded, ensure_ascii=False, separators=(",", ":"))
     script = "(() => {\n'use strict';\n" + "".join(map(_part, SCRIPTS)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
@@ -47,49 +49,49 @@ def as_html(
         "@@DATA@@": data.replace("<", "\\u003c").replace("\u2028", "\\u2028"),
     }
     page = _part("page.html")
-    made = []
+    pieces = []
     for mark, text in sorted(parts.items(), key=lambda pair: page.index(pair[0])):
         before, _, page = page.partition(mark)
-        made += [before, text]
-    return "".join((*made, page))
+        pieces += [before, text]
+    return "".join((*pieces, page))
 
 
 def _part(name: str) -> str:
     return (PAGE / name).read_text(encoding="utf-8")
 
 
-def told(
+def embedded_runs(
     board: Board, results: Results, per_run: int = PER_RUN
-) -> tuple[list[Found | System], int]:
+) -> tuple[list[AnyEntry], int]:
     """The runs and systems whose predictions are embedded, and how many of each."""
     shown = {run.run_id for row in board.rows for cell in row.cells.values() for run in cell.runs}
-    runs = [found for found in results.runs if found.record.run_id in shown]
-    found: list[Found | System] = [*runs, *results.systems]
-    return found, min(per_run, IN_ALL // max(1, len(found)))
+    runs = [run for run in results.runs if run.record.run_id in shown]
+    embedded: list[AnyEntry] = [*runs, *results.systems]
+    return embedded, min(per_run, IN_ALL // max(1, len(embedded)))
 
 
 def page_data(
     board: Board, results: Results, per_run: int = PER_RUN, texts: Texts | None = None
 ) -> dict[str, Any]:
-    """What the page is given: the board, each run's learning curve and first test predictions, and
-    the texts of their examples.
+    """The page's data: the board, each run's learning curve and first test predictions, and the
+    texts of their examples.
 
-    Settings of cells are many and equal, so cells hold the number of theirs in `settings`.
+    Many cells have equal settings, so cells have the number of theirs in `settings`.
     """
-    said = board.model_dump(mode="json", exclude={"columns": {"__all__": {"suites"}}})
+    dumped = board.model_dump(mode="json", exclude={"columns": {"__all__": {"suites"}}})
     settings: dict[str, int] = {}
-    for row in said["rows"]:
+    for row in dumped["rows"]:
         for cell in row["cells"].values():
             key = json.dumps(cell["settings"], sort_keys=True)
             cell["settings"] = settings.setdefault(key, len(settings))
             _shorten(cell)
-    of, per_run = told(board, results, per_run)
+    runs, per_run = embedded_runs(board, results, per_run)
     texts = Texts() if texts is None else texts
     return {
-        "board": said,
+        "board": dumped,
         "settings": [json.loads(key) for key in settings],
-        "curves": {f.record.run_id: c for f in of if (c := _curve(f.record))},
-        "predictions": {f.record.run_id: list(_predictions(f, per_run, texts)) for f in of},
+        "curves": {run.record.run_id: c for run in runs if (c := _curve(run.record))},
+        "predictions": {r.record.run_id: list(_predictions(r, per_run, texts)) for r in runs},
         "texts": {"sets": texts.sets, "of": texts.of},
     }
 
@@ -123,12 +125,12 @@ def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
     return [points[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
-def _predictions(found: Found | System, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
-    """The first predictions of a run's test file; lines that cannot be read are passed over. `row`
-    is the number of the example in the run's texts. None, and a note, if the file is not the one
-    that the record has."""
+def _predictions(run: AnyEntry, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
+    """The first predictions of a run's test file; unreadable lines are skipped. `row` is the number
+    of the example in the run's texts. None, and a note, if the file is not the one that the record
+    has."""
     name = predictions_file("test")
-    path, wanted = found.folder / name, found.record.predictions.get(name)
+    path, wanted = run.folder / name, run.record.predictions.get(name)
     try:
         if wanted is not None and file_sha256(path) != wanted:
             texts.notes.append(f"{path}: not shown, its sha256 is not the record's.")
@@ -136,54 +138,49 @@ def _predictions(found: Found | System, most: int, texts: Texts) -> Iterator[dic
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(islice(file, most)):
                 try:
-                    said = json.loads(line)
+                    values = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(said, dict) and "id" in said:
-                    made = _prediction(said, found.record.ranks_by)
-                    row = texts.row(found.record.run_id, number, made["id"])
-                    yield made if row is None else {**made, "row": row}
+                if isinstance(values, dict) and "id" in values:
+                    shown = _prediction(values, run.record.ranks_by)
+                    row = texts.row(run.record.run_id, number, shown["id"])
+                    yield shown if row is None else {**shown, "row": row}
     except (OSError, UnicodeDecodeError) as error:
         if wanted is not None:
             texts.notes.append(f"{path}: not shown ({error}).")
 
 
-def _prediction(said: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    prediction, target = said.get("prediction"), said.get("target")
-    made = {
-        "id": str(said["id"]),
+def _prediction(line: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    prediction, target = line.get("prediction"), line.get("target")
+    shown = {
+        "id": str(line["id"]),
         "prediction": _bounded(prediction),
         "target": _bounded(target),
-        "right": right(metric, prediction, target),
+        "right": is_right(metric, prediction, target),
     }
-    scores = said.get("scores")
+    scores = line.get("scores")
     if isinstance(scores, list) and all(isinstance(s, int | float) for s in scores):
-        made["scores"] = [round(s, 4) for s in scores[:OPTIONS]]
-    if prediction is None and isinstance(said.get("text"), str):
-        made["text"] = said["text"][:TEXT]
-    return made
+        shown["scores"] = [round(s, 4) for s in scores[:OPTIONS]]
+    if prediction is None and isinstance(line.get("text"), str):
+        shown["text"] = line["text"][:TEXT]
+    return shown
 
 
 def _bounded(value: Any) -> Any:
     """A value of a prediction, its text cut to a bounded length."""
     if isinstance(value, str):
         return value if len(value) <= TEXT else value[:TEXT] + "…"
-    said = json.dumps(value, ensure_ascii=False)
-    return value if len(said) <= TEXT else said[:TEXT] + "…"
+    text = json.dumps(value, ensure_ascii=False)
+    return value if len(text) <= TEXT else text[:TEXT] + "…"
 
 
-def right(metric: str, prediction: Any, target: Any) -> bool | None:
-    """Whether a prediction is right, where the ranking metric says right or wrong of an example;
-    None where it grades (overlap, BLEU) or counts parts (spans, edits)."""
+def is_right(metric: str, prediction: Any, target: Any) -> bool | None:
+    """Whether a prediction is right by the ranking metric; None if it does not judge single
+    examples, or this prediction is not of its kind. No prediction is wrong by any metric."""
     if prediction is None:
         return False
-    if metric == "equation_accuracy":
-        return comes_out(prediction, target) if isinstance(prediction, str) else None
-    if metric == "exact_match" and isinstance(target, list):
-        return prediction in target
-    if metric.startswith("accuracy_at_") and isinstance(prediction, list):
-        golds = target if isinstance(target, list) else [target]
-        return any(p in golds for p in prediction[: int(metric.rsplit("_", 1)[1])])
-    if metric in ("accuracy", "exact_match", "f1", "macro_f1", "relation_f1"):
-        return bool(prediction == target)
-    return None
+    try:
+        right = get_metric(metric).right
+        return None if right is None else bool(right(prediction, target))
+    except (UserError, *FOREIGN):  # a metric of another version, or another system's file
+        return None

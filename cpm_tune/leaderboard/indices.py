@@ -8,6 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from cpm_tune.leaderboard.board import Board, Column, Index, IndexRule, MeasuredRow
+from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.published import baseline, read_published
+
 BASELINE = "mT5-small"
 LITE = "cuge-lite"
 
@@ -28,7 +32,7 @@ RULES = {
 
 
 class Place(NamedTuple):
-    """Where a dataset stands in CUGE's hierarchy."""
+    """A dataset's place in CUGE's hierarchy."""
 
     capability: str
     kind: str
@@ -61,5 +65,53 @@ def ratio_of_sums(scores: Mapping[str, float], baseline: Mapping[str, float]) ->
 
 
 def missing(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
-    """The datasets of `baseline` without a score; all of them where there is no baseline."""
+    """The datasets of `baseline` without a score."""
     return [dataset for dataset in baseline if dataset not in scores]
+
+
+def add_indices(board: Board, hierarchy: Hierarchy) -> None:
+    """Give every row both indices over CUGE lite, against the published baseline.
+
+    A row's score is that of the metric nearest to the published one, in the official column.
+    """
+    base = baseline(read_published(), BASELINE)
+    columns = {task: c for task, c in board.official_columns().items() if task in base}
+    weights = {task: printed.value for task, printed in base.items()}
+    places = {task: Place(*hierarchy.dataset(task)[:2]) for task in base}
+
+    def indices(scores: Mapping[str, float]) -> dict[str, Index]:
+        absent = missing(scores, weights)
+        values = normalised_mean(scores, weights, places), ratio_of_sums(scores, weights)
+        return {
+            name: Index(value=value, missing=absent)
+            for name, value in zip((NORMALISED_MEAN, RATIO_OF_SUMS), values, strict=True)
+        }
+
+    for name, (title, rule) in RULES.items():
+        board.indices[name] = IndexRule(
+            title=title,
+            rule=rule,
+            columns={task: columns[task].id if task in columns else None for task in base},
+            baseline=f"{BASELINE} ({LITE} board, quoted)",
+        )
+    for row in board.rows:
+        row.indices = indices(
+            {
+                task: score
+                for task, column in columns.items()
+                if (score := _measured(row, column, base[task].metric)) is not None
+            }
+        )
+    for published in board.quoted:
+        cells = published.cells
+        published.indices = indices(
+            {task: cells[c.id].value for task, c in columns.items() if c.id in cells}
+        )
+
+
+def _measured(row: MeasuredRow, column: Column, metric: str) -> float | None:
+    """A row's mean in a column, of that metric."""
+    cell = row.cells.get(column.id)
+    if cell is None:
+        return None
+    return cell.mean if column.metric == metric else cell.others.get(metric)

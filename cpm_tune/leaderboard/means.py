@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
+from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Cell, Cost, Run
+from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, ScoreRecord
 
 
@@ -17,7 +19,7 @@ def cell_of(
     settings: Mapping[str, str] | None = None,
 ) -> Cell:
     """The cell of runs, or of predictions of one system, that differ in their seeds alone."""
-    scale = points(records[0].test)
+    scale = points(records[0].ranks_by)
     values = [scale * record.test.value for record in records]
     scores = [record.scores["test"] for record in records]
     low, high, method = interval(values, [record.test for record in records], scale)
@@ -38,7 +40,7 @@ def cell_of(
             for record, value in zip(records, values, strict=True)
         ],
         others={
-            name: mean(points(score[name]) * score[name].value for score in scores)
+            name: mean(points(name) * score[name].value for score in scores)
             for name in sorted(set.intersection(*map(set, scores)) - {records[0].ranks_by})
         },
         notes=sorted(set(notes)),
@@ -47,25 +49,28 @@ def cell_of(
     )
 
 
-def points(score: ScoreRecord) -> int:
-    """100 for scores between 0 and 1, which are shown in points; 1 for those with a unit of their
-    own (BLEU is in points already; perplexity and ranks are none)."""
-    return 1 if "0..100" in score.signature or not score.higher_is_better else 100
+@cache
+def points(metric: str) -> int:
+    """The factor from a metric's recorded values to the board's: 100 for fractions, which are shown
+    in points; 1 for BLEU, perplexity and ranks, and for a metric unknown to this version."""
+    try:
+        return get_metric(metric).points
+    except UserError:
+        return 1
 
 
 def interval(
     values: Sequence[float], scores: Sequence[ScoreRecord], scale: float
 ) -> tuple[float, float, str]:
     """A 95% interval and its method: Student's t over seeds, cut to what a score can be, or one
-    run's own interval. Seeds with one and the same score show no variance, which is no certainty:
-    their interval is what their own ones cover."""
+    run's own interval. Equal scores are not certainty: then the interval spans the runs' own."""
     n, middle = len(values), mean(values)
     if min(values) == max(values):
         method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
-        said = method.removeprefix("95% interval: ") or "as recorded"
+        method = method.removeprefix("95% interval: ") or "as recorded"
         low, high = min(score.low for score in scores), max(score.high for score in scores)
         who = "one run" if n == 1 else f"the same score in {n} seeds, so of the runs"
-        return scale * low, scale * high, f"{who}: {said}"
+        return scale * low, scale * high, f"{who}: {method}"
     half = _t(n - 1) * stdev(values) / n**0.5
     low, high = middle - half, middle + half
     if scale == 100:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.board import Board, QuotedRow, Row
+from cpm_tune.leaderboard.board import Board, MeasuredRow, PublishedRow
 from cpm_tune.leaderboard.figures import capability_means, curves, pareto_front, points, primary
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.leaderboard.results import Results
@@ -16,6 +16,7 @@ from cpm_tune.leaderboard.results import Results
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+AnyRow = MeasuredRow | PublishedRow
 COLOURS = (
     *("#0b6e8f", "#c2571a", "#3e7d3a", "#8a4a9e"),
     *("#b3324f", "#7b6a12", "#3f57b0", "#5c6670"),
@@ -37,24 +38,25 @@ COSTS = {
 def draw(
     board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
 ) -> list[Path]:
-    """Draw radar, cost and quality, and a figure of learning curves a column; return the files.
+    """Draw radar, cost and quality, and the learning curves of each column; return the files.
 
     `rows` names the rows of radar and curves (the first four if none are named, at most eight).
+    Raises UserError for an unknown row, without matplotlib, or if `out` cannot be written.
     """
     chosen = _chosen(board, rows)
     _set_up()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror}).") from error
-    records = {found.record.run_id: found.record for found in results.runs}
+        raise UserError(f"--out {out}: cannot be created ({error.strerror}).") from error
+    records = {run.record.run_id: run.record for run in results.runs}
     figures = {
         "radar": _radar(board, chosen),
         f"cost-quality.{cost}": _scatter(board, chosen, cost),
     }
-    measured = [row for row in chosen if isinstance(row, Row)]
+    measured = [row for row in chosen if isinstance(row, MeasuredRow)]
     for column in board.columns:
-        lines = curves(board, column, measured, records)
+        lines = curves(column, measured, records)
         if lines:
             name = column.id.replace("#", "-")
             figures[f"curves.{name}"] = _curves(lines, chosen, f"{column.id}: dev {column.metric}")
@@ -68,7 +70,7 @@ def draw(
     return written
 
 
-def _chosen(board: Board, names: Sequence[str]) -> list[Row | QuotedRow]:
+def _chosen(board: Board, names: Sequence[str]) -> list[AnyRow]:
     known = {row.id: row for row in _all(board)}
     for name in names:
         if name not in known:
@@ -79,7 +81,7 @@ def _chosen(board: Board, names: Sequence[str]) -> list[Row | QuotedRow]:
     return [known[name] for name in names] or list(board.rows[:4])
 
 
-def _all(board: Board) -> list[Row | QuotedRow]:
+def _all(board: Board) -> list[AnyRow]:
     return [*board.rows, *board.quoted]
 
 
@@ -110,7 +112,7 @@ def _set_up() -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that matplotlib prints as it stands: a $ would begin a formula."""
+    """A name that matplotlib prints unchanged: a $ would begin a formula."""
     return name.replace("$", r"\$")
 
 
@@ -121,11 +123,11 @@ def _new(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     return figure, figure.add_subplot(**axes)
 
 
-def _label(row: Row | QuotedRow) -> str:
+def _label(row: AnyRow) -> str:
     return _plain(row.id)
 
 
-def _radar(board: Board, rows: Sequence[Row | QuotedRow]) -> Figure | None:
+def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
     """Each axis ends at the best row of the board, as on the page."""
     everyone = [capability_means(board, row) for row in _all(board)]
     tops = [max((means[i] or 0 for means in everyone), default=0) or 1.0 for i in range(7)]
@@ -139,7 +141,7 @@ def _radar(board: Board, rows: Sequence[Row | QuotedRow]) -> Figure | None:
     angles = [2 * math.pi * i / 7 for i in range(7)]
     for i, row, means in drawn:
         shares = [math.nan if v is None else v / top for v, top in zip(means, tops, strict=True)]
-        style = "--" if isinstance(row, QuotedRow) else "-"
+        style = "--" if isinstance(row, PublishedRow) else "-"
         ring = [*angles, angles[0]], [*shares, shares[0]]
         axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_label(row))
         if None not in means:
@@ -166,13 +168,13 @@ def _wrapped(name: str) -> str:
     return "\n".join(textwrap.wrap(name, 18))
 
 
-def _scatter(board: Board, rows: Sequence[Row | QuotedRow], cost: str) -> Figure | None:
-    found = points(board, cost)
-    if not found:
+def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
+    plotted = points(board, cost)
+    if not plotted:
         return None
     title, more = COSTS[cost]
     figure, axes = _new(8, 5)
-    front = pareto_front(found, more)
+    front = pareto_front(plotted, more)
     chosen = {row.id: COLOURS[i] for i, row in enumerate(rows)}
     axes.step(
         [p.cost for p in front],
@@ -183,7 +185,7 @@ def _scatter(board: Board, rows: Sequence[Row | QuotedRow], cost: str) -> Figure
         label="Pareto front",
     )
     others = False
-    for point in found:
+    for point in plotted:
         colour = chosen.get(point.name)
         label = _plain(point.name) if colour else None if others else "other rows"
         others = others or not colour
@@ -191,10 +193,10 @@ def _scatter(board: Board, rows: Sequence[Row | QuotedRow], cost: str) -> Figure
         axes.scatter(
             point.cost, point.quality, s=size, color=colour or "#9a9fa8", label=label, zorder=3
         )
-    smallest = min((p.cost for p in found if p.cost > 0), default=1.0)
+    smallest = min((p.cost for p in plotted if p.cost > 0), default=1.0)
     axes.set_xscale(
-        "symlog" if any(p.cost == 0 for p in found) else "log",
-        **({"linthresh": smallest} if any(p.cost == 0 for p in found) else {}),
+        "symlog" if any(p.cost == 0 for p in plotted) else "log",
+        **({"linthresh": smallest} if any(p.cost == 0 for p in plotted) else {}),
     )
     axes.set_xlabel(title)
     datasets = len(primary(board))
@@ -203,7 +205,7 @@ def _scatter(board: Board, rows: Sequence[Row | QuotedRow], cost: str) -> Figure
     return figure
 
 
-def _curves(lines: Sequence[Any], rows: Sequence[Row | QuotedRow], title: str) -> Figure:
+def _curves(lines: Sequence[Any], rows: Sequence[AnyRow], title: str) -> Figure:
     figure, axes = _new(8, 4.5)
     colours = {row.id: COLOURS[i] for i, row in enumerate(rows)}
     labelled: set[str] = set()

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpm_tune.common.folders import RECORD, is_complete, predictions_file, run_lock
-from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.folders import RECORD, predictions_file, run_lock
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.verify import differing
 from cpm_tune.schema.record import (
@@ -20,12 +19,8 @@ from cpm_tune.schema.record import (
     read_any_record,
     write_record,
 )
-from cpm_tune.schema.walk import record_files
-from cpm_tune.systems.predictions import (
-    from_predictions,
-    read_predictions,
-    score_predictions,
-)
+from cpm_tune.schema.walk import iter_records
+from cpm_tune.systems.predictions import from_predictions, recorded_predictions, score_predictions
 
 
 @dataclass(frozen=True)
@@ -53,29 +48,23 @@ def rescore_results(folder: Path, *, write: bool = False) -> Rescored:
     """Recompute the metrics of every finished record below a folder.
 
     With `write`, records get the new scores, each atomically, and keep the old ones in
-    `earlier_scores`; zero-shot and random-backbone controls follow the runs that they quote.
-    A run whose predictions are not those of its record is a fault and stays as it is.
+    `earlier_scores`; zero-shot and random-backbone controls follow the runs that they are. A run
+    whose predictions are not those of its record is a fault and stays as it is. Raises UserError if
+    there is no folder.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such results folder.")
     changes: list[Change] = []
     faults: list[str] = []
     notes: list[str] = []
     updated: dict[Path, AnyRecord] = {}
-    for path in record_files(folder, faults):
-        if not is_complete(path.parent):
-            continue
+    for place, record in iter_records(folder, faults):
         try:
-            record = read_any_record(path)
-            if record.status != "finished":
-                continue
-            found = list(_changes(path.parent, record))
+            of_run = list(_changes(place, record))
         except UserError as error:
             faults.append(str(error))
             continue
-        changes += found
-        notes += _left_out(record, found)
-        updated[path.parent] = _with(record, found)
+        changes += of_run
+        notes += _not_rescored(record, of_run)
+        updated[place] = _with(record, of_run)
     if write:
         _write(updated)
     return Rescored(tuple(changes), tuple(faults), tuple(dict.fromkeys(notes)), len(updated))
@@ -83,42 +72,40 @@ def rescore_results(folder: Path, *, write: bool = False) -> Rescored:
 
 def _changes(folder: Path, record: AnyRecord) -> Iterator[Change]:
     for split, scores in record.scores.items():
-        path = folder / predictions_file(split)
-        found = read_predictions(path)
-        if file_sha256(path) != record.predictions.get(path.name):
-            raise UserError(f"{path}: not the predictions of its record; the file was changed.")
-        if split in record.data and record.data[split].n != len(found):
+        predictions = recorded_predictions(folder, record, split)
+        if split in record.data and record.data[split].n != len(predictions):
             raise UserError(
-                f"{path}: {len(found):,} rows, the record says {record.data[split].n:,}."
+                f"{folder / predictions_file(split)}: {len(predictions):,} rows, the record says "
+                f"{record.data[split].n:,}."
             )
         for name, before in scores.items():
             try:
                 if not from_predictions(name):
                     continue
-                now = score_predictions(name, found)
+                now = score_predictions(name, predictions)
             except UserError as error:
                 raise UserError(f"{folder}: {split} {name}: {error}") from error
             if differing(before, now):
                 yield Change(record.run_id, split, name, before, now)
 
 
-def _left_out(record: AnyRecord, found: list[Change]) -> Iterator[str]:
+def _not_rescored(record: AnyRecord, changes: list[Change]) -> Iterator[str]:
     names = {name for scores in record.scores.values() for name in scores}
     fixed = sorted(name for name in names if not from_predictions(name))
     if fixed:
         yield f"{', '.join(fixed)} cannot be computed from predictions and stays as it is"
-    ranked = any((c.split, c.metric) == ("test", record.ranks_by) for c in found)
+    ranked = any((c.split, c.metric) == ("test", record.ranks_by) for c in changes)
     if ranked and isinstance(record, RunRecord) and "majority" in record.controls:
-        yield "the majority control needs the data and stays as it is; --overwrite makes it anew"
+        yield "the majority control needs the data and stays as it is; rerun with --overwrite"
 
 
-def _with(record: AnyRecord, found: list[Change]) -> AnyRecord:
-    if not found:
+def _with(record: AnyRecord, changes: list[Change]) -> AnyRecord:
+    if not changes:
         return record
-    scores = {split: dict(own) for split, own in record.scores.items()}
+    scores = {split: dict(by_metric) for split, by_metric in record.scores.items()}
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     earlier = list(record.earlier_scores)
-    for change in found:
+    for change in changes:
         scores[change.split][change.metric] = change.now
         earlier.append(
             EarlierScore(
@@ -129,7 +116,7 @@ def _with(record: AnyRecord, found: list[Change]) -> AnyRecord:
 
 
 def _write(updated: dict[Path, AnyRecord]) -> None:
-    """Write what changed; a control that quotes a run of this folder says what that run says."""
+    """Write what changed; a control that is a run of this folder gets that run's new score."""
     tests = {
         record.run_id: record.test
         for record in updated.values()
@@ -137,7 +124,7 @@ def _write(updated: dict[Path, AnyRecord]) -> None:
     }
     for folder, record in updated.items():
         if isinstance(record, RunRecord):
-            controls = {name: _control(own, tests) for name, own in record.controls.items()}
+            controls = {name: _control(each, tests) for name, each in record.controls.items()}
             record = record.model_copy(update={"controls": controls})
         with run_lock(folder.parent, record.run_id, wait=True):
             if record != read_any_record(folder / RECORD):

@@ -1,4 +1,4 @@
-"""Reads a results folder: every record below it, and a sentence for every file left out."""
+"""Reads a results folder: every record below it, and one sentence per file left out."""
 
 from __future__ import annotations
 
@@ -7,94 +7,87 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from cpm_tune.common.folders import RECORD, is_complete
 from cpm_tune.errors import UserError
-from cpm_tune.schema.record import RunRecord, SystemRecord, read_any_record
-from cpm_tune.schema.walk import record_files
+from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord
+from cpm_tune.schema.walk import iter_records
+
+R = TypeVar("R", RunRecord, SystemRecord, AnyRecord)
 
 
 @dataclass(frozen=True)
-class Found:
-    """One finished run with a test score, and its folder."""
+class Entry(Generic[R]):
+    """A finished run, or an outside system's scored predictions, with its folder."""
 
-    record: RunRecord
+    record: R
     folder: Path
 
 
-@dataclass(frozen=True)
-class System:
-    """The scored predictions of a system outside this package, on a test split."""
-
-    record: SystemRecord
-    folder: Path
+AnyEntry = Entry[RunRecord] | Entry[SystemRecord]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a results folder holds. `repeats` are runs of `runs` that are there again (in another
-    folder, perhaps with another number of processes): their scores do not count twice."""
+    """The finished runs and systems of a results folder that have a test score. `repeats` are runs
+    of `runs` in another folder, perhaps with another number of processes: their scores do not count
+    twice."""
 
-    runs: tuple[Found, ...]
-    repeats: tuple[Found, ...]
+    runs: tuple[Entry[RunRecord], ...]
+    repeats: tuple[Entry[RunRecord], ...]
     left_out: tuple[str, ...]
-    systems: tuple[System, ...] = ()
+    systems: tuple[Entry[SystemRecord], ...] = ()
 
 
 def read_folder(folder: Path) -> Results:
     """Read a results folder; UserError if there is none."""
     if not folder.is_dir():
-        said = "a file, expected a results folder" if folder.exists() else ""
-        said = said or "there is no such results folder; run `tune.py --task …` first"
-        raise UserError(f"{folder}: {said}.")
+        if folder.exists():
+            raise UserError(f"{folder}: a file, expected a results folder.")
+        raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
     with without_collection():
         return _read(folder)
 
 
 def _read(folder: Path) -> Results:
-    runs: dict[str, Found] = {}
-    systems: dict[str, System] = {}
-    repeats: list[Found] = []
+    runs: dict[str, Entry[RunRecord]] = {}
+    systems: dict[str, Entry[SystemRecord]] = {}
+    repeats: list[Entry[RunRecord]] = []
     left_out: list[str] = []
-    for path in record_files(folder, left_out):
-        try:
-            record = read_any_record(path)
-        except UserError as error:
-            left_out.append(str(error))
-            continue
+    for place, record in iter_records(folder, left_out, finished=False):
+        path = place / RECORD
         if isinstance(record, SystemRecord):
             if record.split != "test":
-                left_out.append(f"{path.parent.name}: scored on {record.split}, not on test")
+                left_out.append(f"{place.name}: scored on {record.split}, not on test")
             elif record.run_id in systems:
-                left_out.append(f"{path}: the same predictions are there twice; one is counted.")
+                left_out.append(f"{path}: the same predictions as in another folder; counted once.")
             else:
-                systems[record.run_id] = System(record, path.parent)
-            continue
-        found = Found(record, path.parent)
-        if reason := _unusable(found):
+                systems[record.run_id] = Entry(record, place)
+        elif reason := _unusable(record, place):
             left_out.append(reason)
         elif record.run_id in runs:
-            repeats.append(found)
-            left_out.append(f"{path}: the same run is there twice; one is counted.")
+            repeats.append(Entry(record, place))
+            left_out.append(f"{path}: the same run as in another folder; counted once.")
         else:
-            runs[record.run_id] = found
+            runs[record.run_id] = Entry(record, place)
     left_out += _foreign(folder)
     return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
 
 
-def _unusable(found: Found) -> str:
-    record, name = found.record, found.folder.name
-    if record.status != "finished" or not is_complete(found.folder):
-        said = f": {record.error}" if record.error else ""
+def _unusable(record: RunRecord, folder: Path) -> str:
+    name = folder.name
+    if record.status != "finished" or not is_complete(folder):
+        error = f": {record.error}" if record.error else ""
         status = "unfinished" if record.status == "running" else record.status
-        return f"{name}: {status}, not in the table{said}"
+        return f"{name}: {status}, not in the table{error}"
     if not record.labelled:
         return f"{name}: its test split has no answers, so no score"
     return ""
 
 
 def _foreign(folder: Path) -> Iterator[str]:
-    """JSON files that lie in the results folder itself."""
+    """JSON files in the results folder itself."""
     for path in sorted(folder.glob("*.json")):
         if path.name == RECORD:
             yield f"{path}: the record of one run; give the folder above {folder}."

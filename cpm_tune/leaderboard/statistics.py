@@ -1,13 +1,13 @@
-"""Is one row better than another? Tests and intervals on the same examples.
+"""Is one system better than another? Tests and intervals on the same examples.
 
 Approximate randomisation: Noreen (1989); paired bootstrap: Efron and Tibshirani (1993), for corpus
 metrics Koehn (EMNLP 2004); McNemar (1947), with continuity correction (Edwards 1948) from 25
 discordant pairs; Holm (1979). Nothing here depends on anything but its arguments and the seed.
 
-A side is one list of predictions per seed. Where the metric is a mean of examples' scores, a side
+A system has one list of predictions per seed. If the metric is a mean of examples' scores, a system
 counts with each example's mean over its seeds. Otherwise the metric is computed for each seed and
-averaged, every seed with the same examples drawn or exchanged. Either way the sample is that of the
-examples: the result speaks of other examples, not of other seeds.
+averaged, every seed with the same examples drawn or exchanged. Either way the results reflect the
+sampling of examples, not of seeds.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ TESTS = ("auto", "permutation", "mcnemar")
 _CELLS = 2_000_000
 _EQUAL = 1e-12  # a rearranged sum differs from the sum by less
 
-Side = Sequence[Sequence[Any]]
+PerSeed = Sequence[Sequence[Any]]  # a list of predictions for each seed
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two sides on the same examples. Values are means over seeds, `difference` is a - b with its
+    """Two systems on the same examples. Values are means over seeds, `difference` is a - b with its
     95% interval, `p` is two-sided."""
 
     n: int
@@ -57,8 +57,8 @@ class Difference:
 
 def compare(
     metric: Metric,
-    a: Side,
-    b: Side,
+    a: PerSeed,
+    b: PerSeed,
     targets: Sequence[Any],
     *,
     test: str = "auto",
@@ -66,32 +66,34 @@ def compare(
     seed: int = SEED,
     with_interval: bool = True,
 ) -> Difference:
-    """Compare two sides, each a list of predictions per seed, in the order of the targets.
+    """Compare two systems, each a list of predictions per seed, in the order of the targets.
 
-    `test` is one of TESTS; auto is McNemar's for one seed a side and a metric that is right or
-    wrong, approximate randomisation otherwise. Raises ValueError where McNemar's does not apply.
+    `test` is one of TESTS; auto is McNemar's for one seed per system and a metric that is right or
+    wrong, approximate randomisation otherwise. Raises ValueError if McNemar's does not apply.
     """
     n = len(targets)
-    each = [[metric.parts(predictions, targets) for predictions in side] for side in (a, b)]
-    values = [[_whole(parts) for parts in side] for side in each]
+    each = [[metric.parts(predictions, targets) for predictions in seeds] for seeds in (a, b)]
+    values = [[_whole(parts) for parts in seeds] for seeds in each]
     form = each[0][0].form
     binary = form == "right" and len(a) == len(b) == 1
     if test == "mcnemar" and not binary:
-        raise ValueError("McNemar's test wants one seed a side and a metric that is right or wrong")
+        raise ValueError(
+            "McNemar's test needs one seed per row and a metric that is right or wrong"
+        )
     pairs = _pairs(metric, a, b, each, targets)
     if not pairs[0].smooth:
         resamples = min(resamples, COARSE)
     if binary and test != "permutation":
-        p, said = mcnemar(*_discordant(each))
+        p, name = mcnemar(*_discordant(each))
     else:
-        p, said = randomisation(pairs, n, resamples, seed)
+        p, name = randomisation(pairs, n, resamples, seed)
     low = high = None
     method = ""
-    means = [statistics.fmean(side) for side in values]
+    means = [statistics.fmean(seeds) for seeds in values]
     difference = means[0] - means[1]
     if with_interval:
         low, high, method = _interval(pairs, n, difference, resamples, seed)
-    spread = [statistics.stdev(side) if len(side) > 1 else None for side in values]
+    spread = [statistics.stdev(seeds) if len(seeds) > 1 else None for seeds in values]
     return Difference(
         n=n,
         seeds=(len(a), len(b)),
@@ -104,14 +106,14 @@ def compare(
         high=high,
         interval=method,
         p=p,
-        test=said,
+        test=name,
         form=form,
     )
 
 
 def mcnemar(only_a: int, only_b: int) -> tuple[float, str]:
-    """The two-sided p of McNemar's test and its name, from the numbers of examples that one side
-    alone has right."""
+    """The two-sided p of McNemar's test and its name, from the numbers of examples that one
+    system alone has right."""
     from scipy.stats import binomtest, chi2
 
     discordant = only_a + only_b
@@ -156,7 +158,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: float, p: float, higher_is_better: bool, level: float = 0.05) -> str:
-    """win, tie or loss of the first side: a tie unless the (adjusted) p is below the level."""
+    """win, tie or loss of the first system: a tie unless the (adjusted) p is below the level."""
     if p >= level or difference == 0:
         return "tie"
     return "win" if (difference > 0) == higher_is_better else "loss"
@@ -169,18 +171,18 @@ def _whole(parts: Parts) -> float:
 
 
 def _pairs(
-    metric: Metric, a: Side, b: Side, each: Sequence[Sequence[Parts]], targets: Sequence[Any]
+    metric: Metric, a: PerSeed, b: PerSeed, each: Sequence[Sequence[Parts]], targets: Sequence[Any]
 ) -> list[Parts]:
     """The examples of a, then those of b: once with means over seeds, or for each pair of seeds,
-    every seed of either side equally often."""
+    every seed of either system equally often."""
     import numpy as np
 
     if each[0][0].form != "corpus":
-        sides = [
-            np.mean([p.statistics[:, 0] for p in side if isinstance(p, Sums)], axis=0)
-            for side in each
+        means = [
+            np.mean([p.statistics[:, 0] for p in seeds if isinstance(p, Sums)], axis=0)
+            for seeds in each
         ]
-        scores = np.concatenate(sides)
+        scores = np.concatenate(means)
         return [Sums(np.stack([scores, np.ones_like(scores)], axis=1), share, "mean")]
     both = list(targets) * 2
     return [
@@ -190,7 +192,7 @@ def _pairs(
 
 
 def _discordant(each: Sequence[Sequence[Parts]]) -> tuple[int, int]:
-    first, second = (side[0].statistics[:, 0] for side in each if isinstance(side[0], Sums))
+    first, second = (seeds[0].statistics[:, 0] for seeds in each if isinstance(seeds[0], Sums))
     return int((first > second).sum()), int((second > first).sum())
 
 
@@ -200,8 +202,8 @@ def _differences(pairs: Sequence[Parts], exchanged: Array) -> Array:
 
     kept = 1 - exchanged
     first, second = np.hstack([kept, exchanged]), np.hstack([exchanged, kept])
-    found: Array = np.mean([pair.values(first) - pair.values(second) for pair in pairs], axis=0)
-    return found
+    differences: Array = np.mean([p.values(first) - p.values(second) for p in pairs], axis=0)
+    return differences
 
 
 def _all_masks(n: int) -> Iterator[Array]:
@@ -228,22 +230,22 @@ def _blocks(n: int, resamples: int) -> Iterator[int]:
 def _interval(
     pairs: Sequence[Parts], n: int, difference: float, resamples: int, seed: int
 ) -> tuple[float, float, str]:
-    """The 95% interval of the difference, which it holds, and the method's name."""
+    """The 95% interval of the difference, which it contains, and the method's name."""
     import numpy as np
 
-    def apart(weights: Array) -> Array:
+    def differences(weights: Array) -> Array:
         none = np.zeros_like(weights)
         first, second = np.hstack([weights, none]), np.hstack([none, weights])
-        found: Array = np.mean([pair.values(first) - pair.values(second) for pair in pairs], axis=0)
-        return found
+        result: Array = np.mean([p.values(first) - p.values(second) for p in pairs], axis=0)
+        return result
 
     if pairs[0].smooth:
-        found = np.concatenate([apart(w) for w in _drawn(n, resamples, seed)])
-        low, high = (float(q) for q in np.quantile(found, (0.025, 0.975)))
+        resampled = np.concatenate([differences(w) for w in _drawn(n, resamples, seed)])
+        low, high = (float(q) for q in np.quantile(resampled, (0.025, 0.975)))
         method = f"paired percentile bootstrap over examples, {resamples:,} resamples, seed {seed}"
     else:
-        found = np.concatenate([apart(w) for w in _leaving_one_out(n)])
-        half = 1.959963984540054 * float(np.sqrt((n - 1) * found.var()))
+        resampled = np.concatenate([differences(w) for w in _leaving_one_out(n)])
+        half = 1.959963984540054 * float(np.sqrt((n - 1) * resampled.var()))
         low, high = difference - half, difference + half
         method = "normal, variance by the paired delete-one jackknife over examples"
     return min(low, difference), max(high, difference), method

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cpm_tune.leaderboard.board import Board, Column, Row
-from cpm_tune.leaderboard.tables import QUOTED, best_of, costs, number
+from cpm_tune.leaderboard.board import Board, Column, MeasuredRow
+from cpm_tune.leaderboard.tables import (
+    PUBLISHED,
+    best_of,
+    costs,
+    indices,
+    number,
+    published_scores,
+)
 
 WIDTH = 7
 _ESCAPES = {
@@ -33,14 +40,14 @@ TAIL = r"\end{document}"
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
+    """Text that LaTeX prints unchanged."""
     return "".join(_ESCAPES.get(char, char) for char in " ".join(text.split()))
 
 
 def as_latex(board: Board) -> str:
-    """Scores of measured rows, their indices and costs, and quoted rows, a table each."""
+    """Scores of measured rows, their indices and costs, and published results, in that order."""
     parts = []
-    measured = [c for c in board.columns if any(c.id in row.cells for row in board.rows)]
+    measured = board.columns_of(board.rows)
     for start in range(0, len(measured), WIDTH):
         part = measured[start : start + WIDTH]
         rows = [
@@ -56,36 +63,33 @@ def as_latex(board: Board) -> str:
             [
                 escape(row.id),
                 f"{row.coverage}",
-                *(number(row.indices[name].value, 1) for name in board.indices),
+                *indices(board, row),
                 *map(escape, costs(row).values()),
             ]
             for row in board.rows
         ]
         parts.append(_tabular("Indices and cost.", [header], rows))
-    quoted = [c for c in board.columns if any(c.id in row.cells for row in board.quoted)]
-    for start in range(0, len(quoted), WIDTH):
-        part = quoted[start : start + WIDTH]
+    published = board.columns_of(board.quoted)
+    for start in range(0, len(published), WIDTH):
+        part = published[start : start + WIDTH]
         rows = [
-            [
-                escape(f"{row.name}, {row.setting}"),
-                *(number(row.cells[c.id].value) if c.id in row.cells else "" for c in part),
-            ]
+            [escape(f"{row.name}, {row.setting}"), *published_scores(row, part)]
             for row in board.quoted
             if any(c.id in row.cells for c in part)
         ]
-        parts.append(_table(f"Published scores, {QUOTED}.", part, rows))
+        parts.append(_table(f"Published results, {PUBLISHED}.", part, rows))
     text = "\n\n".join(parts) or "No finished runs."
     chinese = any("\u4e00" <= char <= "\u9fff" for char in text)
     return HEAD.replace("%CTEX%\n", "\\usepackage{ctex}\n" if chinese else "") + text + "\n" + TAIL
 
 
-def _cell(board: Board, row: Row, column: Column) -> str:
+def _cell(board: Board, row: MeasuredRow, column: Column) -> str:
     cell = row.cells.get(column.id)
     if cell is None:
         return ""
-    said = number(cell.mean)
-    said = rf"\textbf{{{said}}}" if cell.mean == best_of(board, column) else said
-    return said if cell.std is None else rf"{said} {{\scriptsize $\pm$ {number(cell.std)}}}"
+    text = number(cell.mean)
+    text = rf"\textbf{{{text}}}" if cell.mean == best_of(board, column) else text
+    return text if cell.std is None else rf"{text} {{\scriptsize $\pm$ {number(cell.std)}}}"
 
 
 def _table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:

@@ -1,8 +1,8 @@
-"""The texts behind embedded predictions: the rows that runs were tested on, read back.
+"""The texts of embedded predictions' examples: the rows that runs were tested on, read back.
 
-A record says which test file it had (path and fingerprint) and with which template; predictions
-stand in the order of that file. Runs on the same rows share one set of texts. Nothing is shown that
-is not of the very file; what cannot be read back is a note, never an error.
+A record names its test file (path and fingerprint) and its template; predictions are in the order
+of that file. Runs on the same rows share one set of texts. Texts are shown only if the file has the
+recorded fingerprint; if it cannot be read back, a note says why, and it is never an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.results import Found, System
+from cpm_tune.leaderboard.results import AnyEntry
 from cpm_tune.planning.plan import data_folder
 from cpm_tune.schema.record import AnyRecord, RunRecord
 from cpm_tune.schema.spec import RunSpec
@@ -26,15 +26,15 @@ from cpm_tune.task.registry import load_task
 Which = Literal["all", "sample", "none"]
 EXAMPLES = 2_000  # of all sets together
 FIELD = 300  # characters of a field
-PROMPT = 1_500  # of all that stands before the answer
+PROMPT = 1_500  # of all that is before the answer
 OPTIONS = 40  # of an example
 OPTION_TEXTS = 800  # characters of an example's options together
 
 
 @dataclass
 class Texts:
-    """`sets` are what the page is given, `of` maps a run to the number of its set; `ids` holds the
-    ids of a set's rows. `notes` grow where a run's predictions are not of its rows."""
+    """`sets` are for the page, `of` maps a run to the number of its set, `ids` has the ids of each
+    set's rows. A note is added if a run's predictions are not of its rows."""
 
     sets: list[dict[str, Any]] = field(default_factory=list)
     of: dict[str, int] = field(default_factory=dict)
@@ -42,34 +42,39 @@ class Texts:
     notes: list[str] = field(default_factory=list)
 
     def row(self, run_id: str, number: int, name: str) -> int | None:
-        """The row of a run's prediction `number` with the id `name`; None where there is none."""
+        """The row of a run's prediction `number` with the id `name`; None if there is none."""
         ids = self.ids[self.of[run_id]] if run_id in self.of else []
         if number >= len(ids):
             return None
         if ids[number] == name:
             return number
-        said = f"{run_id}: examples whose ids are not those of the data are shown without texts."
-        if said not in self.notes:
-            self.notes.append(said)
+        self.note(
+            f"{run_id}: examples whose ids are not those of the data are shown without texts."
+        )
         return None
+
+    def note(self, note: str) -> None:
+        """Add a note, once."""
+        if note not in self.notes:
+            self.notes.append(note)
 
 
 def read_texts(
-    told: Sequence[Found | System],
+    runs: Sequence[AnyEntry],
     per_run: int,
     which: Which,
     data: Path | None = None,
     include: Sequence[Path] = (),
 ) -> Texts:
-    """The texts of the first `per_run` test rows of each run, fewer where all sets together would
-    have more than EXAMPLES.
+    """The texts of the first `per_run` test rows of each run, fewer if all sets together would have
+    more than EXAMPLES.
 
     `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or holds a
     folder for each task) with data that is no longer where a record says.
     """
     texts = Texts()
     groups: dict[tuple[Any, ...], list[AnyRecord]] = {}
-    for record in (found.record for found in told):
+    for record in (run.record for run in runs):
         if which == "all" or (which == "sample" and record.spec.data.sample):
             groups.setdefault(_key(record), []).append(record)
     most = min(per_run, EXAMPLES // max(1, len(groups)))
@@ -83,8 +88,7 @@ def read_texts(
             bad: list[str] | None = [] if first.spec.data.skip_bad_rows else None
             rows = list(islice(checked_rows(task, file, bad), most))
         except (UserError, OSError, UnicodeDecodeError) as error:
-            said = f"{first.spec.task}: examples are shown without texts: {error}"
-            texts.notes += [said] if said not in texts.notes else []
+            texts.note(f"{first.spec.task}: examples are shown without texts: {error}")
             continue
         texts.of |= {record.run_id: len(texts.sets) for record in records}
         texts.sets.append(_set(task, _template(task, first), rows))
@@ -100,19 +104,19 @@ def _key(record: AnyRecord) -> tuple[Any, ...]:
 
 
 def _template(task: Task, record: AnyRecord) -> Template | None:
-    """The template of a run, if it is still the same; a system outside has none."""
+    """The template of a run, if it is still the same; an outside system has none."""
     if not isinstance(record, RunRecord):
         return None
-    found = task.template(record.spec.template)
-    return found if found and found.sha256 == record.spec.template_sha256 else None
+    now = task.template(record.spec.template)
+    return now if now and now.sha256 == record.spec.template_sha256 else None
 
 
 def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Which) -> SplitFile:
-    """The test split that these records had, wherever one of them found it; UserError if it is not
-    there, or another one is."""
+    """The test split of these records, wherever one of them had it. UserError if it is not there or
+    has another fingerprint."""
     wanted = records[0].spec.data
     paths = dict.fromkeys(r.data["test"].path for r in records if "test" in r.data)
-    said = next(iter(paths), "the test file")
+    path = next(iter(paths), "the test file")
     places = [sample_folder(task)] if wanted.sample else []
     if data is not None:
         places.append(data_folder(task, data))
@@ -121,18 +125,17 @@ def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Wh
     other = None
     for place in places:
         try:
-            found = find_splits(task, place, ("test",))["test"]
+            split = find_splits(task, place, ("test",))["test"]
         except UserError:
             continue
-        if found.sha256 == wanted.test:
-            return found
-        other = other or found
+        if split.sha256 == wanted.test:
+            return split
+        other = other or split
     if other is not None:
         raise UserError(f"{other.path} is not the file that was tested on; its sha256 differs.")
-    where = said if data is None else f"{said} of the records is not in --data {data}"
-    raise UserError(
-        f"{where}." if data is not None else f"{where} is not there any more; see --data DIR."
-    )
+    if data is not None:
+        raise UserError(f"{path} of the records is not in --data {data}.")
+    raise UserError(f"{path} no longer exists; give --data DIR.")
 
 
 def _folders(task: Task, path: str) -> Iterator[Path]:
@@ -147,7 +150,7 @@ def _folders(task: Task, path: str) -> Iterator[Path]:
 
 
 def _set(task: Task, template: Template | None, rows: Sequence[Row]) -> dict[str, Any]:
-    """What the page is told of the rows; `slot` says what stands between `text` and `after`."""
+    """The rows as the page shows them; `slot` names what is between `text` and `after`."""
     made: dict[str, Any] = {"rows": [_example(task, template, row) for row in rows]}
     if template is not None:
         made["slot"] = "option" if template.scores_in_prompt else "answer"
@@ -159,7 +162,7 @@ def _set(task: Task, template: Template | None, rows: Sequence[Row]) -> dict[str
 
 def _example(task: Task, template: Template | None, row: Row) -> dict[str, Any]:
     answer = task.answer
-    own = answer.options if isinstance(answer, Options | Rank) else None
+    column = answer.options if isinstance(answer, Options | Rank) else None
     if template is None:
         parts = [f"{name}: {_field(row[name], joined=True)}" for name in task.shown]
         made = {"text": _cut("\n".join(parts), PROMPT)}
@@ -169,11 +172,11 @@ def _example(task: Task, template: Template | None, row: Row) -> dict[str, Any]:
         made = {"text": _cut(before, PROMPT)}
         if after:
             made["after"] = _cut(after, FIELD)
-    return made if own is None else {**made, "options": _options(row[own])}
+    return made if column is None else {**made, "options": _options(row[column])}
 
 
 def _field(value: Any, end: bool = False, joined: bool = False) -> Any:
-    """A field of a row within its bound, as the template will have it."""
+    """A field of a row, shortened, as the template takes it."""
     if isinstance(value, str):
         return _cut(value, FIELD, end)
     texts = _options(value)

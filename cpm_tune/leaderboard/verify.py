@@ -1,4 +1,4 @@
-"""Does a results folder say the truth? Schema, hashes, names, and scores against predictions."""
+"""Checks the records of a results folder: schema, hashes, names, scores against predictions."""
 
 from __future__ import annotations
 
@@ -6,36 +6,23 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpm_tune.common.folders import DELTA, is_complete, predictions_file
+from cpm_tune.common.folders import DELTA, predictions_file
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
-from cpm_tune.schema.record import AnyRecord, RunRecord, ScoreRecord, read_any_record
-from cpm_tune.schema.walk import record_files
-from cpm_tune.systems.predictions import (
-    from_predictions,
-    read_predictions,
-    score_predictions,
-)
+from cpm_tune.schema.record import AnyRecord, RunRecord, ScoreRecord
+from cpm_tune.schema.walk import iter_records
+from cpm_tune.systems.predictions import from_predictions, read_predictions, score_predictions
 
 TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise
 
 
 def verify_results(folder: Path) -> tuple[int, list[str]]:
-    """The number of finished records below a folder, and a sentence for each fault."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such results folder.")
+    """The number of finished records below a folder, and one sentence per fault. Raises UserError
+    if there is no folder."""
     n, faults = 0, list[str]()
-    for path in record_files(folder, faults):
-        if not is_complete(path.parent):
-            continue
+    for place, record in iter_records(folder, faults):
         n += 1
-        try:
-            record = read_any_record(path)
-        except UserError as error:
-            faults.append(str(error))
-            continue
-        if record.status == "finished":
-            faults += [f"{path.parent}: {fault}" for fault in _faults(path.parent, record)]
+        faults += [f"{place}: {fault}" for fault in _faults(place, record)]
     return n, faults
 
 
@@ -78,19 +65,21 @@ def _score_faults(
     if missing:
         yield f"{split} has no {', '.join(missing)}, which the spec names."
     try:
-        found = read_predictions(folder / predictions_file(split))
+        predictions = read_predictions(folder / predictions_file(split))
     except UserError as error:
         yield str(error)
         return
-    held = record.data.get(split)
-    if held is None or held.n != len(found):
-        said = "no rows" if held is None else f"{held.n:,} rows"
-        yield f"the record says {said} in {split}, {predictions_file(split)} has {len(found):,}."
+    n = record.data[split].n if split in record.data else 0
+    if n != len(predictions):
+        yield (
+            f"the record says {f'{n:,}' if n else 'no'} rows in {split}, "
+            f"{predictions_file(split)} has {len(predictions):,}."
+        )
     for name, score in scores.items():
         try:
             if not from_predictions(name):
                 continue
-            now = score_predictions(name, found)
+            now = score_predictions(name, predictions)
         except UserError as error:
             yield f"{split} {name}: {error}"
             continue

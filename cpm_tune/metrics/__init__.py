@@ -17,8 +17,9 @@ from cpm_tune.metrics import (
     spans,
 )
 from cpm_tune.metrics.base import Metric, Score
+from cpm_tune.metrics.kinds import KINDS, Kind
 
-__all__ = ["Metric", "Score", "get_metric", "metric_names"]
+__all__ = ["KINDS", "Kind", "Metric", "Score", "get_metric", "metric_names"]
 
 _MODULES = (labels, spans, overlap, bleu, diversity, edits, ranking, equations, likelihood)
 

@@ -6,19 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cpm_tune.metrics.kinds import KINDS, Kind
 from cpm_tune.metrics.parts import Parts
 
-Kind = Literal[
-    "label",  # a label, whole number or text; the target likewise
-    "text",  # a str; the target is a str or a list of reference strs
-    "spans",  # a list of (start, end, type); the target likewise
-    "words",  # a list of words; the target likewise
-    "edits",  # a list of (start, end, replacement); the target is one such list per annotator
-    "ranking",  # a list of scores; the target is the list of relevance grades in the same order
-    "ranks",  # a list of texts, best first; the target is the right text or a list of right ones
-    "equation",  # an equation's text; the target is the answer or {"answer": the answer}
-    "nll",  # (summed negative log-likelihood in nats, number of tokens); the target is not read
-]
+# What values can be: a fraction, which tables show as points of 100; points already; or a number in
+# a unit of the metric's own, without a common bound.
+Scale = Literal["0..1", "0..100", "own"]
 
 
 @dataclass(frozen=True)
@@ -35,18 +28,32 @@ class Score:
 class Metric:
     """A named metric. `score(predictions, targets)`; `higher_is_better` gives its direction.
 
-    `prediction` says what one prediction is, and with it what one target is (see `Kind`). A
-    prediction of None could not be parsed: it scores as wrong or empty. `score` raises ValueError
-    if there are no examples, or not as many predictions as targets. `parts` gives the value on any
-    weighting of the examples, which is what comparing two systems needs; it raises as `score` does.
+    `scale` bounds its values. `prediction` names the kind of its predictions, and with it of its
+    targets (see `KINDS`). A prediction of None could not be parsed: it scores as wrong or empty.
+    `score` raises ValueError if there are no examples, or not as many predictions as targets.
+    `parts` gives the value on any weighting of the examples, which is what comparing two systems
+    needs; it raises as `score` does. `right(prediction, target)` says whether one example is right;
+    it is None where the metric grades examples or judges only all of them together.
     """
 
     name: str
     signature: str
     higher_is_better: bool
-    prediction: Kind
+    scale: Scale
+    prediction: str
     score: Callable[[Sequence[Any], Sequence[Any]], Score]
     parts: Callable[[Sequence[Any], Sequence[Any]], Parts]
+    right: Callable[[Any, Any], bool] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What one prediction is."""
+        return KINDS[self.prediction]
+
+    @property
+    def points(self) -> int:
+        """The factor from a value to what tables show: fractions are shown as points of 100."""
+        return 100 if self.scale == "0..1" else 1
 
 
 def pairs(predictions: Sequence[Any], targets: Sequence[Any]) -> list[tuple[Any, Any]]:

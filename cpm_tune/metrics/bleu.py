@@ -26,15 +26,15 @@ def metrics() -> Iterator[Metric]:
     variants = [("zh", "zh", 4), ("13a", "13a", 4), *((f"{n}", "char", n) for n in range(1, 5))]
     for suffix, tokenize, order in variants:
         name = f"bleu_{suffix}"
-        own = (
+        theirs = (
             f"nrefs:var|case:mixed|eff:no|tok:{tokenize}|smooth:exp|version:{version('sacrebleu')}"
         )
-        signature = f"{name}|sacrebleu|{own}|n-grams up to {order}|0..100|{BOOTSTRAP}"
+        signature = f"{name}|sacrebleu|{theirs}|n-grams up to {order}|0..100|{BOOTSTRAP}"
         parts = partial(_sacrebleu, tokenize, order)
-        yield Metric(name, signature, True, "text", bootstrapped(parts), parts)
+        yield Metric(name, signature, True, "0..100", "text", bootstrapped(parts), parts)
     nltk = f"nltk {version('nltk')}|corpus_bleu|weights 1/4|smoothing method3"
     signature = f"bleu_4_cpm2|{nltk}|characters, spaces count|0..100|{BOOTSTRAP}"
-    yield Metric("bleu_4_cpm2", signature, True, "text", bootstrapped(_cpm2), _cpm2)
+    yield Metric("bleu_4_cpm2", signature, True, "0..100", "text", bootstrapped(_cpm2), _cpm2)
 
 
 def _sacrebleu(

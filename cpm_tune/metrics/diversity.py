@@ -31,7 +31,7 @@ def metrics() -> Iterator[Metric]:
 
 def _metric(name: str, signature: str, n: int, cpm2: bool) -> Metric:
     score, parts = partial(_distinct, n, cpm2), partial(_parts, n, cpm2)
-    return Metric(name, f"{signature}|0..1|{JACKKNIFE}", True, "text", score, parts)
+    return Metric(name, f"{signature}|0..1|{JACKKNIFE}", True, "0..1", "text", score, parts)
 
 
 def _distinct(n: int, cpm2: bool, predictions: Sequence[Any], targets: Sequence[Any]) -> Score:

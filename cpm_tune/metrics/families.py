@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.metrics.base import Kind, Metric, Score, pairs
+from cpm_tune.metrics.base import Metric, Score, pairs
 from cpm_tune.metrics.intervals import BOOTSTRAP, WILSON, bootstrap, wilson
 from cpm_tune.metrics.parts import Sums, share
 
@@ -19,27 +19,34 @@ if TYPE_CHECKING:
 OWN = "cpm-tune v1"  # raised when one of our own implementations changes what it returns
 
 
-def proportion(name: str, kind: Kind, says: str, right: Callable[[Any, Any], bool]) -> Metric:
+def proportion(name: str, kind: str, says: str, right: Callable[[Any, Any], bool]) -> Metric:
     """The share of examples that are right."""
 
     def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
         return wilson(sum(right(p, t) for p, t in pairs(predictions, targets)), len(targets))
 
+    signature = f"{name}|{says}|0..1|{WILSON}"
+    return Metric(name, signature, True, "0..1", kind, score, rights(right), right)
+
+
+def rights(right: Callable[[Any, Any], bool]) -> Callable[[Sequence[Any], Sequence[Any]], Sums]:
+    """The `parts` of a share of right examples."""
+
     def parts(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
         rows = [(right(p, t), 1) for p, t in pairs(predictions, targets)]
         return Sums(rows, share, "right")
 
-    return Metric(name, f"{name}|{says}|0..1|{WILSON}", True, kind, score, parts)
+    return parts
 
 
-def mean(name: str, kind: Kind, says: str, one: Callable[[Any, Any], float]) -> Metric:
+def mean(name: str, kind: str, says: str, one: Callable[[Any, Any], float]) -> Metric:
     """The mean of the examples' scores, each in 0..1."""
 
     def parts(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
         return Sums([(one(p, t), 1) for p, t in pairs(predictions, targets)], share, "mean")
 
     signature = f"{name}|{says}|mean over examples|0..1|{BOOTSTRAP}"
-    return Metric(name, signature, True, kind, bootstrapped(parts), parts)
+    return Metric(name, signature, True, "0..1", kind, bootstrapped(parts), parts)
 
 
 def bootstrapped(parts: Callable[..., Sums]) -> Callable[[Sequence[Any], Sequence[Any]], Score]:
@@ -55,7 +62,12 @@ Counts = tuple[int, int, int]
 
 
 def micro(
-    prefix: str, kind: Kind, says: str, count: Callable[[Any, Any], Counts], beta: float = 1
+    prefix: str,
+    kind: str,
+    says: str,
+    count: Callable[[Any, Any], Counts],
+    beta: float = 1,
+    right: Callable[[Any, Any], bool] | None = None,
 ) -> Iterator[Metric]:
     """F-beta, precision and recall of summed counts.
 
@@ -70,8 +82,10 @@ def micro(
     for measure in _MEASURES:
         name = f"{prefix}f{beta:g}" if measure == "f" else prefix + measure
         signature = f"{name}|{says}|micro|{rule}|0..1|{BOOTSTRAP}"
-        own = partial(parts, measure)
-        yield Metric(name, signature, True, kind, bootstrapped(own), own)
+        its_parts = partial(parts, measure)
+        yield Metric(
+            *(name, signature, True, "0..1", kind), bootstrapped(its_parts), its_parts, right
+        )
 
 
 def _f(sums: Array, beta: float) -> Array:

@@ -7,9 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from cpm_tune.metrics.base import Metric, Score, pairs
-from cpm_tune.metrics.families import OWN, Counts, micro
+from cpm_tune.metrics.families import OWN, Counts, micro, rights
 from cpm_tune.metrics.intervals import WILSON, wilson
-from cpm_tune.metrics.parts import Sums, share
 
 NO_RELATION = ("0", "NA", "unknown")  # FinRE: label 0, described as "unknown"
 
@@ -17,10 +16,10 @@ NO_RELATION = ("0", "NA", "unknown")  # FinRE: label 0, described as "unknown"
 def metrics() -> Iterator[Metric]:
     """Yield the metrics of labels."""
     signature = f"accuracy|scikit-learn {version('scikit-learn')}|{WILSON}"
-    yield Metric("accuracy", signature, True, "label", _accuracy, _right)
-    yield from micro("", "label", f"{OWN}|binary, positive label 1", _binary)
+    yield Metric("accuracy", signature, True, "0..1", "label", _accuracy, rights(_same), _same)
+    yield from micro("", "label", f"{OWN}|binary, positive label 1", _binary, right=_same)
     says = f"{OWN}|all relations but {' / '.join(NO_RELATION)}"
-    yield from micro("relation_", "label", says, _relation)
+    yield from micro("relation_", "label", says, _relation, right=_same)
 
 
 def _key(label: Any) -> str | None:
@@ -40,17 +39,16 @@ def _accuracy(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
     return wilson(int(right), len(both))
 
 
-def _right(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
-    both = [(_key(p), _key(t)) for p, t in pairs(predictions, targets)]
-    return Sums([(p is not None and p == t, 1) for p, t in both], share, "right")
+def _same(prediction: Any, target: Any) -> bool:
+    return prediction is not None and _key(prediction) == _key(target)
 
 
 def _binary(prediction: Any, target: Any) -> Counts:
-    said, true = _key(prediction) == "1", _key(target) == "1"
-    return said and true, said, true
+    predicted, positive = _key(prediction) == "1", _key(target) == "1"
+    return predicted and positive, predicted, positive
 
 
 def _relation(prediction: Any, target: Any) -> Counts:
-    said, true = _key(prediction), _key(target)
-    predicted = said is not None and said not in NO_RELATION
-    return predicted and said == true, predicted, true not in NO_RELATION
+    relation, gold = _key(prediction), _key(target)
+    predicted = relation is not None and relation not in NO_RELATION
+    return predicted and relation == gold, predicted, gold not in NO_RELATION

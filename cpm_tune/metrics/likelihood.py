@@ -24,7 +24,8 @@ def metrics() -> Iterator[Metric]:
         f"perplexity|{OWN}|per token of the model's tokenizer, micro over examples|no likelihood "
         f"or probability 0: {LARGEST:.3g}|1..{LARGEST:.3g}|{BOOTSTRAP}"
     )
-    yield Metric("perplexity", signature, False, "nll", bootstrapped(_perplexity), _perplexity)
+    score = bootstrapped(_perplexity)
+    yield Metric("perplexity", signature, False, "own", "nll", score, _perplexity)
 
 
 def _perplexity(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:

@@ -32,7 +32,7 @@ def metrics() -> Iterator[Metric]:
     signature = (
         f"median_rank|{OWN}|ranks from 1, beyond 1000 or absent: {ABSENT}|1..{ABSENT}|{BOOTSTRAP}"
     )
-    yield Metric("median_rank", signature, False, "ranks", _median_rank, _median_parts)
+    yield Metric("median_rank", signature, False, "own", "ranks", _median_rank, _median_parts)
 
 
 def _ordinals(scores: Sequence[float], grades: Sequence[float]) -> list[int]:

@@ -9,7 +9,6 @@ from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.insert import insert
@@ -20,6 +19,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Plan
 from cpm_tune.task import SPLITS, Generate, Options
+from cpm_tune.task.answers import gold, parsed
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,11 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     """A parser has to read the right text as gold, at least once in the first rows of dev."""
 
     task = plan.task
-    kind = get_metric(task.metrics[0]).prediction
-    if not isinstance(task.answer, Generate) or kind not in ("label", "spans", "words", "edits"):
+    kind = get_metric(task.metrics[0]).kind
+    if not isinstance(task.answer, Generate) or kind.from_gold is None:
         return
     for row in (rows := dev.rows.first(50)):
-        wanted, read = gold(task, row), parsed(task, row["target"], row)
-        if read == wanted or (kind == "edits" and read in wanted):
+        if parsed(task, row["target"], row) in kind.from_gold(gold(task, row)):
             return
     first = rows.at([0])[0]
     raise UserError(

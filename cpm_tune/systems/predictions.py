@@ -1,4 +1,4 @@
-"""A run's predictions files: read, checked, scored. Nothing here needs the data or a model."""
+"""A run's predictions files: read, checked, scored. Neither data nor a model is needed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.folders import predictions_file
+from cpm_tune.common.paths import file_sha256
 from cpm_tune.data.readers import json_lines
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
-from cpm_tune.schema.record import ScoreRecord
+from cpm_tune.schema.record import AnyRecord, ScoreRecord
 from cpm_tune.task import BadRow
+
+# What a metric raises on predictions that are not of its kind.
+FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,19 @@ def read_predictions(path: Path) -> Predictions:
             raise UserError(f"{where}: expected an object with id, prediction and target.")
         lines.append((str(line["id"]), line["prediction"], line["target"]))
     if not lines:
-        raise UserError(f"{path}: holds no predictions.")
+        raise UserError(f"{path}: the file has no predictions.")
     ids, predictions, targets = zip(*lines, strict=True)
     return Predictions(ids, predictions, targets)
+
+
+def recorded_predictions(folder: Path, record: AnyRecord, split: str) -> Predictions:
+    """Read a split's predictions from a run's folder; raise UserError if the file is not the one
+    that the record was written with."""
+    path = folder / predictions_file(split)
+    predictions = read_predictions(path)
+    if file_sha256(path) != record.predictions.get(path.name):
+        raise UserError(f"{path}: not the predictions of its record; the file was changed.")
+    return predictions
 
 
 def predictions_text(ids: Sequence[str], predictions: Sequence[Any], targets: Sequence[Any]) -> str:
@@ -56,17 +71,18 @@ def predictions_text(ids: Sequence[str], predictions: Sequence[Any], targets: Se
 
 def from_predictions(name: str) -> bool:
     """Whether a metric can be computed from predictions (a likelihood cannot)."""
-    return get_metric(name).prediction != "nll"
+    return not get_metric(name).kind.likelihood
 
 
-def score_predictions(name: str, found: Predictions) -> ScoreRecord:
-    """A metric on predictions; raise UserError where they are not what the metric takes."""
+def score_predictions(name: str, split: Predictions) -> ScoreRecord:
+    """A metric on predictions; raise UserError if they are not what the metric takes."""
     metric = get_metric(name)
     try:
-        score = metric.score(found.predictions, found.targets)
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        score = metric.score(split.predictions, split.targets)
+    except FOREIGN as error:
         raise UserError(
-            f"the predictions are not what {name} takes, {metric.prediction} ({error})."
+            f"the predictions are not what {name} takes: each has to be {metric.kind.prediction}, "
+            f"its target {metric.kind.target} ({error})."
         ) from error
     return ScoreRecord(
         **vars(score), signature=metric.signature, higher_is_better=metric.higher_is_better

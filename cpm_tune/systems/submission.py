@@ -15,9 +15,7 @@ from typing import Any
 
 from cpm_tune.data.files import (
     checked_rows,
-    gold,
     official_records,
-    parsed,
     records_with_rows,
     row_checker,
     rows_of,
@@ -27,6 +25,7 @@ from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.task import BadRow, Choice, Options, Row, Task
+from cpm_tune.task.answers import gold, parsed
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ def read_answers(task: Task, path: Path, data: SplitFile) -> tuple[list[Answer],
     if not path.is_file():
         said = "a folder, expected a file" if path.is_dir() else "there is no such file"
         raise UserError(f"--predictions {path}: {said}.")
-    kind = get_metric(task.metrics[0]).prediction
-    if kind == "nll":
+    if get_metric(task.metrics[0]).kind.likelihood:
         raise UserError(f"task {task.name} ranks by a likelihood, which predictions do not hold.")
     own = _is_own(path)
     answers = list((_by_id if own else _beside)(task, path, data))
@@ -113,7 +111,7 @@ def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[Answer]:
 
 def _misshapen(task: Task, row: Row, value: Any) -> str:
     """What was expected where a prediction has not the form that the task's metrics take."""
-    answer, kind = task.answer, get_metric(task.metrics[0]).prediction
+    answer = task.answer
     if value is None:
         return ""
     if isinstance(answer, Choice):
@@ -124,23 +122,7 @@ def _misshapen(task: Task, row: Row, value: Any) -> str:
         return (
             "" if type(value) is int and 0 <= value <= last else f"an option's number, 0 to {last}"
         )
-    if kind == "ranking":
-        n = len(row["target"] or ())
-        right = isinstance(value, list) and len(value) == n and all(map(_is_number, value))
-        return "" if right else f"{n} numbers, one a document"
-    if kind in ("spans", "edits"):
-        right = isinstance(value, list) and all(
-            isinstance(v, list) and [type(x) for x in v] == [int, int, str] for v in value
-        )
-        return "" if right else "a list of [start, end, text]"
-    if kind in ("words", "ranks"):
-        right = isinstance(value, list) and all(isinstance(v, str) for v in value)
-        return "" if right else "a list of texts"
-    return "" if isinstance(value, str) else "a text"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return get_metric(task.metrics[0]).kind.expected(value, row["target"])
 
 
 # --- the organisers' form ---
@@ -212,10 +194,8 @@ def _prediction(task: Task, where: str, given: Row | BadRow, row: Row, check: An
     answer, target = gold(task, theirs), theirs["target"]
     if target is None or isinstance(task.answer, Choice | Options):
         return answer
-    kind = get_metric(task.metrics[0]).prediction
-    if kind == "edits":  # of the corrections handed in, the first
-        return answer[0]
-    return answer if kind in ("label", "spans", "words") else parsed(task, target, row)
+    from_gold = get_metric(task.metrics[0]).kind.from_gold
+    return parsed(task, target, row) if from_gold is None else from_gold(answer)[0]
 
 
 def _same_number(path: Path, n: int, data: SplitFile, expected: int, what: str) -> None:

@@ -11,8 +11,9 @@ from cpm_tune.common.paths import shipped
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
+from cpm_tune.metrics.kinds import Answer
 from cpm_tune.schema.spec import Decoding, Encoding, Recipe
-from cpm_tune.task import Generate, Rank, Task
+from cpm_tune.task import Choice, Options, Rank, Task
 
 
 def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
@@ -60,16 +61,17 @@ def _import_task(path: Path) -> Task:
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{path}: expected a variable TASK of type cpm_tune.task.Task.")
-    for metric in task.metrics:
+    for name in task.metrics:
         try:
-            kind = get_metric(metric).prediction
+            metric = get_metric(name)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        if kind not in _metric_kinds(task) or (kind == "nll" and metric == task.metrics[0]):
+        kind, ranks = metric.kind, name == task.metrics[0]
+        if not kind.answers & _answers(task) or (kind.likelihood and ranks):
             raise UserError(
-                f"{path}: metric '{metric}' compares {kind}, which does not fit the answer kind "
-                f"{type(task.answer).__name__}{' here' if kind in _PARSED else ''}; see "
-                "CONTRIBUTING.md."
+                f"{path}: metric '{name}' compares {metric.prediction}, which does not fit the "
+                f"answer kind {type(task.answer).__name__}"
+                f"{' here' if 'parsed' in kind.answers else ''}; see CONTRIBUTING.md."
             )
     known = {*Recipe.model_fields, *Encoding.model_fields, *Decoding.model_fields} - {"seed"}
     for key in (*task.recipe, *task.sample_recipe):
@@ -80,19 +82,18 @@ def _import_task(path: Path) -> Task:
     return task
 
 
-_PARSED = ("label", "spans", "words", "edits")
-
-
-def _metric_kinds(task: Task) -> set[str]:
-    """What metrics of a task may compare: what its predictions are."""
+def _answers(task: Task) -> set[Answer]:
+    """What a task's answers are, for the metrics that may compare them."""
     answer = task.answer
-    if isinstance(answer, Rank):
-        return {"ranking"}
-    if not isinstance(answer, Generate):
+    if isinstance(answer, Choice):
         return {"label"}
+    if isinstance(answer, Options):
+        return {"option"}
+    if isinstance(answer, Rank):
+        return {"scores"}
     if answer.n_best > 1:
-        return {"ranks", "nll"}
-    return {"text", "equation", "nll", *(_PARSED if answer.parse else ())}
+        return {"texts"}
+    return {"text", "parsed"} if answer.parse else {"text"}
 
 
 def expand(names: str, include: Sequence[Path] = ()) -> list[str]:

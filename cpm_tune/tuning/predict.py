@@ -19,7 +19,6 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
 from cpm_tune.data.example import Example, Ids
-from cpm_tune.data.files import gold, parsed
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.decode import Hypothesis, generate
 from cpm_tune.engine import Engine
@@ -27,6 +26,7 @@ from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding
 from cpm_tune.task import Choice, Generate, Rank, Row, Task
+from cpm_tune.task.answers import gold, parsed
 
 _WRITTEN_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 

@@ -14,7 +14,7 @@ from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.sizes import counted
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.encoded import keep_encoded
-from cpm_tune.data.files import gold, parsed, records_with_rows
+from cpm_tune.data.files import records_with_rows
 from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import Score, get_metric
@@ -22,6 +22,7 @@ from cpm_tune.planning.inputs import Inputs
 from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.record import ControlRecord, ScoreRecord
 from cpm_tune.task import BadRow, Choice, Generate, Options, Rank, Row, Task
+from cpm_tune.task.answers import gold, parsed
 from cpm_tune.tuning.predict import Prediction, answer_losses, predict
 
 _COUNTED = 200_000  # rows looked at for the most frequent answer
@@ -134,7 +135,7 @@ def _score(
 ) -> Score | None:
     """The metric, in the main process."""
     metric, engine = get_metric(name), inputs.engine
-    if metric.prediction == "nll":  # what the backbone gives to the right text, not what it writes
+    if metric.kind.likelihood:  # what the backbone gives to the right text, not what it writes
         rows, tokens = data.rows.share(engine.rank, engine.world_size), plan.execution.micro_tokens
         with engine.join(model):
             own = list(answer_losses(model, rows, inputs.encoder, engine, tokens))

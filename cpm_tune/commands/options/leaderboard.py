@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.formats import FORMATS
 from cpm_tune.schema.options import Include, Natural, Results, ResultsArgument, Seed
 
 Published = Annotated[bool, Option("add published results, marked as such")]
@@ -31,9 +32,10 @@ class Leaderboard:
 
     results: ResultsArgument = Path("results")
     format: Annotated[
-        Literal["text", "md", "csv", "csv-wide", "latex", "json", "html"] | None,
+        str | None,
         Option(
             "csv has one line per score, csv-wide one per row, html is one page that works offline",
+            choices=tuple(FORMATS),
             default="by the ending of --out, else text",
         ),
     ] = None

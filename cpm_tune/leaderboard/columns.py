@@ -1,0 +1,110 @@
+"""Columns of a board: what they hold, what tells them from others of their dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Sequence
+
+from cpm_tune.common.sizes import counted
+from cpm_tune.leaderboard.board import Column
+from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.means import points
+from cpm_tune.schema.record import AnyRecord, RunRecord
+
+
+def comparable_key(record: RunRecord) -> str:
+    """Everything that must be equal for runs to be in one column."""
+    spec = record.spec
+    data = spec.data
+    return json.dumps(
+        [
+            spec.task,
+            spec.task_version,
+            spec.template_sha256,
+            record.ranks_by,
+            record.test.signature,
+            *(data.dev, data.test, data.limit, data.skip_bad_rows, data.sample),
+        ]
+    )
+
+
+def questions(record: AnyRecord) -> Hashable:
+    """What must be equal for an outside system to be in one column with a run: neither template nor
+    dev split, of which it has none."""
+    spec, data = record.spec, record.spec.data
+    asked = (spec.task, spec.task_version, data.test, data.limit, data.skip_bad_rows)
+    return (*asked, record.ranks_by, record.test.signature)
+
+
+def data_notes(record: AnyRecord) -> list[str]:
+    """What makes a record's data differ from the official data."""
+    data = record.spec.data
+    notes = ["sample data, not comparable with real results"] if data.sample else []
+    notes += [f"limited to {counted(data.limit, 'row')} a split"] if data.limit else []
+    return notes + (["bad rows skipped"] if data.skip_bad_rows else [])
+
+
+def split_notes(record: AnyRecord, splits: tuple[str, ...]) -> list[str]:
+    """What a record's note says of splits that do not have their official size."""
+    parts = record.note.split("; ")
+    return [part for part in parts if "officially" in part and part.startswith(splits)]
+
+
+def next_id(columns: Iterable[Column], task: str) -> str:
+    """The id of a dataset's next column: "ccpm", then "ccpm#2"."""
+    number = 1 + sum(column.task == task for column in columns)
+    return task if number == 1 else f"{task}#{number}"
+
+
+def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> Column:
+    """The column of runs that may be compared, or of outside systems' answers to the same
+    questions."""
+    record = records[0]
+    spec, score = record.spec, record.test
+    sizes = {note for each in records for note in split_notes(each, ("dev ", "test "))}
+    notes = [*data_notes(record), *sorted(sizes)]
+    column = Column(
+        id=name,
+        task=spec.task,
+        version=spec.task_version,
+        **hierarchy.dataset(spec.task)._asdict(),
+        metric=record.ranks_by,
+        signature=score.signature,
+        higher_is_better=score.higher_is_better,
+        unit="points" if points(record.ranks_by) == 100 else "own",
+        template="-",
+        test_sha256=spec.data.test,
+        n=score.n,
+        official=not notes,
+        notes=notes,
+    )
+    if isinstance(record, RunRecord):
+        majority = record.controls.get("majority")
+        column.template, column.template_version = (
+            record.spec.template,
+            record.spec.template_version,
+        )
+        column.dev_sha256 = spec.data.dev
+        column.majority = points(record.ranks_by) * majority.value if majority else None
+    return column
+
+
+def state_what_differs(columns: Sequence[Column]) -> None:
+    """Fill `apart` of every column: what tells it from other columns of its dataset."""
+    for column in columns:
+        traits = _traits(column)
+        others = [_traits(c) for c in columns if c.task == column.task and c is not column]
+        column.apart = [
+            trait for i, trait in enumerate(traits) if any(other[i] != trait for other in others)
+        ]
+
+
+def _traits(column: Column) -> list[str]:
+    """What may tell columns of a dataset apart, in words; in the same order for every column."""
+    return [
+        f"task version {column.version}",
+        f"template {column.template} v{column.template_version}",
+        f"dev {(column.dev_sha256 or '-')[:8]}, test {(column.test_sha256 or '-')[:8]}",
+        "; ".join(column.notes) or "all rows of the given files",
+        f"metric {column.signature}",
+    ]

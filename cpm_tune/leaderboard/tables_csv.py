@@ -1,0 +1,86 @@
+"""A Board as CSV: long, one line per score with interval and cost, or wide, one line per row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from cpm_tune.leaderboard.board import Board, Column, Cost
+
+_COSTS = ("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes")
+LONG = (
+    *("origin", "row", "backbone", "control", "delta", "settings"),
+    *("capability", "kind", "task", "column", "metric", "official"),
+    *("mean", "std", "low", "high", "interval", "seeds", *_COSTS, "source"),
+)
+
+
+def as_csv(board: Board) -> str:
+    """One line per score."""
+    return _text(_long(board))
+
+
+def as_csv_wide(board: Board) -> str:
+    """One line per row."""
+    return _text(_wide(board))
+
+
+def _text(lines: Iterable[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for line in lines:
+        writer.writerow([_inert(value) if isinstance(value, str) else value for value in line])
+    return out.getvalue().rstrip("\n")
+
+
+def _inert(text: str) -> str:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _costs(cost: Cost) -> list[object]:
+    return [getattr(cost, name) for name in _COSTS]
+
+
+def _long(board: Board) -> Iterable[Sequence[object]]:
+    yield LONG
+    for row in board.rows:
+        settings = " ".join(f"{k}={v}" for k, v in row.settings.items())
+        for column in board.columns_of([row]):
+            cell = row.cells[column.id]
+            yield (
+                *("measured", row.id, row.backbone, row.control, row.delta, settings),
+                *_place(column, column.metric, column.official),
+                *(cell.mean, cell.std, cell.low, cell.high, cell.interval, len(cell.runs)),
+                *(*_costs(cell.cost), ""),
+            )
+    for published in board.quoted:
+        for column in board.columns_of([published]):
+            score = published.cells[column.id]
+            source = "; ".join(filter(None, (board.sources[score.source], score.note)))
+            yield (
+                *("quoted", published.id, published.name, "", published.setting, ""),
+                *_place(column, score.printed, official=True),
+                *(score.value, *[None] * 10, source),
+            )
+
+
+def _place(column: Column, metric: str, official: bool) -> tuple[str, ...]:
+    place = column.capability, column.kind, column.task, column.id
+    return (*place, metric, "yes" if official else "no")
+
+
+def _wide(board: Board) -> Iterable[Sequence[object]]:
+    names = [column.id for column in board.columns]
+    yield (*("origin", "row", "backbone", "delta", "coverage", *board.indices, *names, *_COSTS),)
+    for row in board.rows:
+        means = [row.cells[n].mean if n in row.cells else None for n in names]
+        indices = [row.indices[name].value for name in board.indices]
+        head = ("measured", row.id, row.backbone, row.delta, row.coverage)
+        yield (*head, *indices, *means, *_costs(row.cost))
+    for published in board.quoted:
+        values = [published.cells[n].value if n in published.cells else None for n in names]
+        indices = [published.indices[name].value for name in board.indices]
+        head = ("quoted", published.id, published.name, published.setting, len(published.cells))
+        yield (*head, *indices, *values, *_costs(Cost()))

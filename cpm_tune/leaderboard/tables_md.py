@@ -1,0 +1,125 @@
+"""A Board as Markdown. Measured rows and published results are never in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from cpm_tune.common.sizes import counted
+from cpm_tune.leaderboard.board import Board, Column, MeasuredRow
+from cpm_tune.leaderboard.tables import (
+    PUBLISHED,
+    best_of,
+    costs,
+    indices,
+    number,
+    published_scores,
+)
+
+
+def as_markdown(board: Board) -> str:
+    """One table per capability, then cost, published results, the columns, what was left out."""
+    lines = ["# Leaderboard", ""]
+    lines += [
+        f"{counted(board.n_runs, 'run')}, {counted(len(board.rows), 'row')}. Scores are means over "
+        "seeds ± standard deviation, in the unit of their metric; the best of a column is bold. "
+        "Blank: no run.",
+        "",
+    ]
+    columns = board.columns_of(board.rows)
+    for capability, members in groupby(columns, key=lambda c: c.capability):
+        group = list(members)
+        lines += [f"## {capability}", ""]
+        lines += _md_table(
+            ["row", *(f"{c.id}, {c.metric}" for c in group)],
+            [
+                [row.id, *(_md_cell(board, row, c) for c in group)]
+                for row in board.rows
+                if any(c.id in row.cells for c in group)
+            ],
+        )
+    lines += _md_overall(board) + _md_published(board) + _md_columns(board)
+    if board.left_out:
+        lines += ["## Left out", "", *(f"- {_md(reason)}" for reason in board.left_out), ""]
+    return "\n".join(lines).rstrip()
+
+
+def _md(text: str) -> str:
+    for char in "\\|<>*_`[]":
+        text = text.replace(char, "\\" + char)
+    return " ".join(text.split())
+
+
+def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(map(_md, header)) + " |"]
+    lines.append("|---|" + "---:|" * (len(header) - 1))
+    lines += ["| " + " | ".join((_md(row[0]), *row[1:])) + " |" for row in rows]
+    return [*lines, ""]
+
+
+def _md_cell(board: Board, row: MeasuredRow, column: Column) -> str:
+    cell = row.cells.get(column.id)
+    if cell is None:
+        return ""
+    spread = "" if cell.std is None else f" ± {number(cell.std)}"
+    text = f"{number(cell.mean)}{spread} [{number(cell.low)}, {number(cell.high)}]"
+    return f"**{text}**" if cell.mean == best_of(board, column) else text
+
+
+def _md_overall(board: Board) -> list[str]:
+    if not board.rows:
+        return []
+    lines = ["## Indices and cost", ""]
+    rules = board.indices.values()
+    lines += [f"- {rule.title}: {rule.rule} Baseline: {rule.baseline}." for rule in rules]
+    header = ["row", "datasets", *(r.title for r in rules), *costs(board.rows[0])]
+    rows = [
+        [
+            row.id,
+            f"{row.coverage}",
+            *indices(board, row),
+            *costs(row).values(),
+        ]
+        for row in board.rows
+    ]
+    return [*lines, "", *_md_table(header, rows)]
+
+
+def _md_published(board: Board) -> list[str]:
+    if not board.quoted:
+        return []
+    columns = board.columns_of(board.quoted)
+    header = ["row", *(r.title for r in board.indices.values()), *(c.task for c in columns)]
+    rows = [
+        [
+            f"{row.name}, {row.setting}",
+            *indices(board, row),
+            *published_scores(row, columns),
+        ]
+        for row in board.quoted
+    ]
+    lines = [f"## Published results ({PUBLISHED})", "", *_md_table(header, rows)]
+    return [*lines, *(f"- {_md(source)}" for source in board.sources.values()), ""]
+
+
+def _md_columns(board: Board) -> list[str]:
+    header = (
+        "column",
+        "metric",
+        "template",
+        "test rows",
+        "notes",
+        "differs from its other columns in",
+    )
+    rows = [
+        (
+            c.id,
+            _md(c.metric),
+            _md(f"{c.template} v{c.template_version}") if c.template else "",
+            f"{c.n:,}" if c.n else "",
+            _md("; ".join(c.notes)),
+            _md("; ".join(c.apart)),
+        )
+        for c in board.columns
+    ]
+    return ["## Columns", "", *_md_table(header, rows)]

@@ -1,0 +1,119 @@
+"""What predictions are: the table of kinds, one entry each, that every other room reads.
+
+A metric names the kind of its predictions (`Metric.prediction`). Whether a task may use the metric,
+how a submitted answer becomes a prediction, and what is checked of predictions read from a file all
+follow from the kind's entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# What a task's answer gives: one of its labels, the number of one of the row's options, a score for
+# each of the row's documents, the text that was generated, what the task's parser reads in it, or
+# several generated texts, best first.
+Answer = Literal["label", "option", "scores", "text", "parsed", "texts"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of prediction.
+
+    `prediction` and `target` say what one of each is. `answers` are the answers of tasks that give
+    such predictions. `expected(prediction, gold)` checks a prediction that was read from a JSON
+    file: it returns "" or what was expected instead. `from_gold(gold)` lists the predictions that a
+    gold answer stands for, the first one first; it is None where a gold answer is not of a
+    prediction's form (a text's references), and a prediction is read from the target text instead.
+    `likelihood` marks what comes from the model's probabilities and not from its predictions.
+    """
+
+    prediction: str
+    target: str
+    answers: frozenset[Answer]
+    expected: Callable[[Any, Any], str]
+    from_gold: Callable[[Any], Sequence[Any]] | None = None
+    likelihood: bool = False
+
+
+def _text(prediction: Any, gold: Any) -> str:
+    return "" if isinstance(prediction, str) else "a text"
+
+
+def _texts(prediction: Any, gold: Any) -> str:
+    fits = isinstance(prediction, list) and all(isinstance(text, str) for text in prediction)
+    return "" if fits else "a list of texts"
+
+
+def _spans(prediction: Any, gold: Any) -> str:
+    fits = isinstance(prediction, list) and all(
+        isinstance(span, list) and [type(part) for part in span] == [int, int, str]
+        for span in prediction
+    )
+    return "" if fits else "a list of [start, end, text]"
+
+
+def _scores(prediction: Any, gold: Any) -> str:
+    n = len(gold or ())
+    fits = isinstance(prediction, list) and len(prediction) == n and all(map(_number, prediction))
+    return "" if fits else f"{n} numbers, one per document"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _nothing(prediction: Any, gold: Any) -> str:
+    return "nothing: likelihoods are not read from files"
+
+
+def _one(gold: Any) -> Sequence[Any]:
+    return [gold]
+
+
+def _kind(prediction: str, target: str, *answers: Answer, **more: Any) -> Kind:
+    return Kind(prediction, target, frozenset(answers), **more)
+
+
+KINDS: Mapping[str, Kind] = {
+    "label": _kind(
+        "a label, whole number or text",
+        "a label",
+        *("label", "option", "parsed"),
+        expected=_text,
+        from_gold=_one,
+    ),
+    "text": _kind("a text", "a text or a list of reference texts", "text", expected=_text),
+    "spans": _kind(
+        "a list of [start, end, type]", "such a list", "parsed", expected=_spans, from_gold=_one
+    ),
+    "words": _kind("a list of words", "such a list", "parsed", expected=_texts, from_gold=_one),
+    "edits": _kind(
+        "a list of [start, end, replacement]",
+        "one such list per annotator",
+        "parsed",
+        expected=_spans,
+        from_gold=list,
+    ),
+    "ranking": _kind(
+        "a list of scores, one per document",
+        "the documents' grades in the same order",
+        "scores",
+        expected=_scores,
+        from_gold=_one,
+    ),
+    "ranks": _kind(
+        "a list of texts, best first", "the right text or several", "texts", expected=_texts
+    ),
+    "equation": _kind(
+        "an equation's text", 'the answer, or {"answer": the answer}', "text", expected=_text
+    ),
+    "nll": _kind(
+        "(summed negative log-likelihood in nats, number of tokens)",
+        "not read",
+        *("text", "texts"),
+        expected=_nothing,
+        likelihood=True,
+    ),
+}
