@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 
 class UserError(Exception):
     """A mistake in input or settings. The message: what, where, what was expected, what to do."""
@@ -19,8 +21,10 @@ class ProcessLostError(Exception):
 
 
 def readable(message: str) -> str:
-    """A message whose words of more than 260 characters are cut to 60."""
-    return re.sub(r"(\S{60})\S{200,}", r"\1…", message)
+    """A message on one line: control characters are escaped, words of more than 260 characters are
+    cut to 60."""
+    message = re.sub(r"(\S{60})\S{200,}", r"\1…", message)
+    return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], message)
 
 
 # Names that other programs have for our settings.

@@ -191,9 +191,7 @@ def test_a_full_disk_is_one_sentence(
     monkeypatch.setattr("cpm_tune.commands.generate._put_out", full)
     code, _, error = cli("generate", "--backbone", folder, "今天")
     assert code == 1
-    assert (
-        error == "error: the output cannot be written (No space left on device); free some space.\n"
-    )
+    assert error == "error: the output cannot be written (No space left on device); make room.\n"
 
 
 def test_what_is_left_out_is_shown_without_control_characters(

@@ -221,13 +221,13 @@ def test_a_vocabulary_that_is_not_there_is_a_sentence_without_error_numbers(tmp_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--max-perplexity", 5), "go together"),
+        (("--max-perplexity", 5), "need each other"),
         (("--max-perplexity", 0, "--under", "cpm-ant-tiny"), "above 0"),
         (("--max-perplexity", 5, "--under", "nowhere"), "there is no such folder"),
         (("--sensitive-words", "nowhere"), "not a readable word list"),
         (("--set", "weight=0"), "weight must be > 0"),
         (("--set", "weight"), "expected KEY=VALUE"),
-        (("--set", "weight=1", "--set", "weight=2"), "weight is 1 already; give it once"),
+        (("--set", "weight=1", "--set", "weight=2"), "weight is already 1; give it once"),
         (("--sources", "nowhere.json"), "either text files or --sources"),
         (("nowhere.txt",), "not there"),
     ],
@@ -300,7 +300,7 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(
     arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
     code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
     assert (code, error.count("\n")) == (128 + number, 1)
-    assert "nothing was kept, the same command starts anew" in error
+    assert "nothing was kept; repeat the command to start again" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -339,5 +339,5 @@ def test_an_interrupted_vocabulary_leaves_nothing_and_says_so(tmp_path, jsonl, c
     path, out = jsonl("a", [random_text(1)]), tmp_path / "v.txt"
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", out)
     assert (code, error.count("\n")) == (130, 1)
-    assert "the same command starts anew" in error
+    assert "repeat the command to start again" in error
     assert not out.exists()

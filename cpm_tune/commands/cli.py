@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             raise
         print(
-            "\n".join(f"error: {readable(line)}" for line in str(error).splitlines()),
+            "\n".join(f"error: {readable(line)}" for line in str(error).split("\n")),
             file=sys.stderr,
         )
         return 2
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(readable(message), file=sys.stderr)
             return 2
         where = f"{error.filename}: " if error.filename else "the output "
-        message = f"error: {where}cannot be written ({error.strerror}); free some space."
+        message = f"error: {where}cannot be written ({error.strerror}); make room."
         print(message, file=sys.stderr)
         return 1
 

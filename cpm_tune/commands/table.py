@@ -32,6 +32,7 @@ class Command:
 
 
 _NOTHING = "nothing was written"
+_AGAIN = "nothing was kept; repeat the command to start again"
 TUNE = Command(Tune, "tune:run")
 # A command's name may have two words; its first word alone may be a command as well.
 COMMANDS = {
@@ -52,7 +53,7 @@ COMMANDS = {
     "convert": Command(Convert, "convert:run", _NOTHING),
     "prune": Command(Prune, "prune:run", _NOTHING),
     "pretrain": Command(Pretrain, ""),
-    "pretrain vocab": Command(Vocab, "pretrain:vocab", _NOTHING),
-    "pretrain prepare": Command(Prepare, "pretrain:prepare", _NOTHING),
-    "pretrain run": Command(Run, "pretrain:run", _NOTHING),
+    "pretrain vocab": Command(Vocab, "pretrain:vocab", _AGAIN),
+    "pretrain prepare": Command(Prepare, "pretrain:prepare", _AGAIN),
+    "pretrain run": Command(Run, "pretrain:run", _AGAIN),
 }

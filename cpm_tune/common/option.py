@@ -188,7 +188,8 @@ def declared(options: type) -> list[Declared]:
             continue
         many = get_origin(kind) is tuple
         if many:
-            kind, _ = _unwrapped(get_args(kind)[0])
+            kind, of_one = _unwrapped(get_args(kind)[0])
+            found = found if of_one is None else found.over(of_one)
         choices = get_args(kind) if get_origin(kind) is Literal else found.choices
         required = field.default is MISSING and field.default_factory is MISSING
         default = None if required else field.default
@@ -237,4 +238,4 @@ def _unwrapped(hint: Any) -> tuple[Any, Option | None]:
 
 
 def _digits(bound: float) -> str:
-    return f"{bound:.0f}" if bound == int(bound) and bound < 2**64 else f"{bound:g}"
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from cpm_tune.common.faults import faults
 from cpm_tune.common.reading import parse_yaml
 from cpm_tune.delta.config import CONFIGS
-from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.errors import UserError, did_you_mean, readable
 from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
 M = TypeVar("M", bound=BaseModel)
@@ -44,14 +44,14 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
         key, sign, text = item.partition("=")
         key = key.strip()
         if not sign or not key:
-            problems.append(f"--set {item}: expected key=value, such as train.lr=1e-3.")
+            problems.append(f"--set {readable(item)}: expected key=value, such as train.lr=1e-3.")
             continue
         try:
             value = parse_yaml(text)
         except ValueError as error:
             value = text
             if key not in _TEXTS:
-                problems.append(f"--set {item}: the value is not valid YAML ({error}).")
+                problems.append(f"--set {readable(item)}: the value is not valid YAML ({error}).")
         settings[key] = text if key in _TEXTS and not isinstance(value, str) else value
     if problems:
         raise UserError("\n".join(problems))
