@@ -28,7 +28,7 @@ import torch
 from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.layouts import shapes
+from cpm_tune.backbone.formats import shapes
 from cpm_tune.backbone.writers import Target, write_safetensors
 from cpm_tune.engine.device import DTYPES
 
@@ -94,7 +94,7 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
     for number, to in enumerate(("reference", "hf", "native")):
         out = scratch / f"{number}-{to}"
         peak, seconds = measured([str(TUNE), "convert", str(source), str(out), "--to", to])
-        print(f"{open_folder(source).layout:10} {to:10} {peak:8.0f} {bound:10.0f} {seconds:9.1f}")
+        print(f"{open_folder(source).format:10} {to:10} {peak:8.0f} {bound:10.0f} {seconds:9.1f}")
         if source != folder:
             shutil.rmtree(source)
         source = out

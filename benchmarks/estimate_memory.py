@@ -104,7 +104,7 @@ def measure(backbone: str, setting: str) -> dict[str, float]:
         reset_peak_memory()
         execute(plan, out, inputs)
         measured = resident("VmHWM") - before
-    found = estimate(work_of(plan))
+    found = estimate(work_of(plan, inputs.skeleton))
     return {"measured": measured, "estimated": found.peak, "parameters": found.backbone}
 
 

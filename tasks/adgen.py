@@ -24,12 +24,12 @@ def rows(record: Any) -> Iterator[Row]:
         if not whole or not all(isinstance(part, str) for part in pair):
             raise ValueError(f"the feature {str(pair)[:60]} is not a name and a value")
     if not pairs:
-        raise ValueError("there are no features")
+        raise ValueError("the list of features is empty")
     yield {"features": "，".join(f"{name}：{value}" for name, value in pairs), "text": text}
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the advertisement that was written."""
+    """The official record with the generated advertisement."""
     return {**record, "summary" if "content" in record else "desc": predictions[0] or ""}
 
 
@@ -44,7 +44,7 @@ TASK = Task(
         "Hierarchical Variational Model",
         paper="https://aclanthology.org/D19-1321",
         licence="not stated",
-        obtain="cuge.baai.ac.cn hands out E-Reviews as train.jsonl, valid.jsonl and "
+        obtain="cuge.baai.ac.cn provides E-Reviews as train.jsonl, valid.jsonl and "
         "test_public.jsonl; AdvertiseGen is train.json and dev.json",
         sizes=(115_000, 1_000, 3_000),
     ),

@@ -9,13 +9,13 @@ from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Templat
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
-    """Records are arrays themselves: items of one array, or a line each in a .jsonl file."""
+    """Records are arrays: the items of one array, or one per line of a .jsonl file."""
     for path in paths:
         yield from json_lines(path) if path.suffix == ".jsonl" else json_items(path)
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """A row for each question of [[line, ...], [question, ...], id]."""
+    """One row per question of [[line, ...], [question, ...], id]."""
     if not isinstance(record, list) or len(record) != 3:
         raise ValueError("expected an array of lines, questions and id")
     lines, questions, name = record
@@ -37,8 +37,8 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def _short(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 40 else said[:37] + "..."
+    short = repr(value)
+    return short if len(short) <= 40 else short[:37] + "..."
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:

@@ -28,19 +28,19 @@ def attributes(table: Any) -> str:
     """The attributes as "name：value；name：value"; a value may be a list."""
     if not isinstance(table, dict):
         raise TypeError(f"'table' is {type(table).__name__}, expected an object")
-    said = []
+    parts = []
     for name, value in table.items():
         values = value if isinstance(value, list) else [value]
         if not values or not all(
             isinstance(v, str | int | float) and not isinstance(v, bool) for v in values
         ):
             raise ValueError(f"the table's '{name}' is {value!r}, expected text or a list of texts")
-        said.append(f"{name}：{'、'.join(map(str, values))}")
-    return "；".join(said)
+        parts.append(f"{name}：{'、'.join(map(str, values))}")
+    return "；".join(parts)
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the recommendation that was written as its only target."""
+    """The official record with the generated recommendation as its only target."""
     return {**record, "targets": [predictions[0] or ""]}
 
 
@@ -54,7 +54,7 @@ TASK = Task(
         title="CEPSUM: Aspect-Aware Multimodal Summarization for Chinese E-Commerce Products",
         paper="https://ojs.aaai.org/index.php/AAAI/article/view/6332",
         licence="not stated",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(434_000, 5_000, 5_000),
     ),
     files=Files(

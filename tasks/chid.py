@@ -11,15 +11,15 @@ from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow, Files, Options, Row, Source, Task, Template
 
 BLANK = re.compile(r"#idiom\d*#")
-SHOWN = "____"  # what stands for the other blanks of a passage
+SHOWN = "____"  # how the other blanks of a passage are shown
 NUMERALS = ("一", "二", "三", "四", "五", "六", "七", "八", "九", "十")
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
-    """Records, one a line or in an array; the competition's answers, if their file lies beside,
-    are put into them as "answers"."""
-    content, *beside = paths
-    answers = _answers(beside[0]) if beside else {}
+    """Records, one per line or in an array. The competition's answers, if their file is given, are
+    added to them as "answers"."""
+    content, *separate = paths
+    answers = _answers(separate[0]) if separate else {}
     for where, record in (
         json_items(content) if starts_with(content) == "[" else json_lines(content)
     ):
@@ -27,8 +27,8 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
             tags = BLANK.findall(str(record.get("content")))
             absent = [tag for tag in tags if tag not in answers]
             if absent:
-                said = f"{where}: {absent[0]} is not in {beside[0].name} (task chid)."
-                yield where, BadRow(said)
+                fault = f"{where}: {absent[0]} is not in {separate[0].name} (task chid)."
+                yield where, BadRow(fault)
                 continue
             record = {**record, "answers": {tag: answers[tag] for tag in tags}}
         yield where, record
@@ -45,13 +45,13 @@ def _answers(path: Path) -> dict[str, int]:
         return {str(tag): int(number) for tag, number in pairs}
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f'{path}: not answers of the form {{"#idiom000378#": 0}} (.json) or '
-            f"#idiom000378#,0 a line (.csv): {error}."
+            f'{path}: expected answers of the form {{"#idiom000378#": 0}} (.json) or '
+            f"#idiom000378#,0, one per line (.csv): {error}."
         ) from error
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """A row for each blank; the passage stands before and after it."""
+    """One row per blank, with the passage before and after it."""
     content = record["content"]
     passages = [content] if isinstance(content, str) else content
     if not isinstance(passages, list) or not all(isinstance(text, str) for text in passages):
@@ -63,7 +63,7 @@ def rows(record: Any) -> Iterator[Row]:
         raise ValueError(f"{len(blanks)} blanks, but one answer")
     for number, (text, blank) in enumerate(blanks):
         candidates = record["candidates"]
-        if candidates and isinstance(candidates[0], list):  # the paper's layout: of each blank
+        if candidates and isinstance(candidates[0], list):  # the paper's files: one list per blank
             candidates = candidates[number]
         row = {
             "before": BLANK.sub(SHOWN, text[: blank.start()]),
@@ -76,7 +76,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def _right(record: Any, number: int, tag: str, candidates: Any) -> Any:
-    """The number of the right candidate in the record's layout; None where it is withheld."""
+    """The number of the right candidate in the record's form; None if it is withheld."""
     if "answers" in record:
         return record["answers"][tag]
     if "groundTruth" in record:

@@ -27,7 +27,7 @@ Span = tuple[int, int, str]  # first and last character, type
 
 
 def rows(record: Any) -> list[Row]:
-    """The text with its entities in the order they are written; without `entities` no answers."""
+    """The text with its entities in generation order; no answers if `entities` is missing."""
     text, entities = record["text"], record.get("entities")
     if entities is None:
         return [{"text": text}]
@@ -37,7 +37,9 @@ def rows(record: Any) -> list[Row]:
     for number, entity in enumerate(entities, start=1):
         first, last, code = entity["start_idx"], entity["end_idx"], entity["type"]
         if code not in TYPES:
-            raise ValueError(f"entity {number}: the type '{code}' is none of {', '.join(TYPES)}")
+            raise ValueError(
+                f"entity {number}: the type is '{code}', expected one of {', '.join(TYPES)}"
+            )
         if not 0 <= first <= last < len(text):
             raise ValueError(f"entity {number}: {first} to {last} is not within the text")
         if entity.get("entity", text[first : last + 1]) != text[first : last + 1]:
@@ -48,7 +50,7 @@ def rows(record: Any) -> list[Row]:
 
 
 def _list(text: str, spans: Sequence[Span]) -> str:
-    """type：mention；type：mention, with the occurrence where it is not the one expected."""
+    """type：mention；type：mention, numbered if the occurrence is not the expected one."""
     items, before = [], list[Span]()
     for span in spans:
         first, last, code = span
@@ -66,8 +68,8 @@ def _occurrences(text: str, mention: str) -> list[int]:
 
 
 def _expected(text: str, mention: str, code: str, before: Sequence[Span]) -> int | None:
-    """Where a mention without a number stands: its first free occurrence from where the mention
-    listed before it begins, else its first free occurrence."""
+    """Where a mention without a number is: its first unused occurrence at or after the previous
+    mention, else its first unused occurrence."""
     taken: Collection[Span] = set(before)
     last = len(mention) - 1
     free = [a for a in _occurrences(text, mention) if (a, a + last, code) not in taken]
@@ -76,21 +78,21 @@ def _expected(text: str, mention: str, code: str, before: Sequence[Span]) -> int
 
 
 def parse(text: str, row: Row) -> list[list[Any]] | None:
-    """The listed mentions as spans; those that do not stand in the text are left out."""
+    """The listed mentions as spans, without those that are not in the text."""
     if text.strip() == NOTHING:
         return []
     items = [match for item in _BETWEEN.split(text.lstrip()) if (match := _ITEM.fullmatch(item))]
     if not items:
         return None
-    found: list[Span] = []
+    spans: list[Span] = []
     for item in items:
         mention, code = item["mention"], CODES[item["type"]]
-        at = _expected(row["text"], mention, code, found)
+        at = _expected(row["text"], mention, code, spans)
         if item["n"]:
             at = dict(enumerate(_occurrences(row["text"], mention), start=1)).get(int(item["n"]))
-        if at is not None and (span := (at, at + len(mention) - 1, code)) not in found:
-            found.append(span)
-    return [list(span) for span in found]
+        if at is not None and (span := (at, at + len(mention) - 1, code)) not in spans:
+            spans.append(span)
+    return [list(span) for span in spans]
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:

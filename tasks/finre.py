@@ -31,8 +31,8 @@ def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Any]]:
             elif len(cells) == 4:
                 yield where, dict(zip(("head", "tail", "label_desc", "text"), cells, strict=True))
             elif line.strip():
-                said = f"{len(cells)} columns, expected 4 (head, tail, relation, sentence)"
-                yield where, BadRow(f"{where}: {said}.")
+                fault = f"{len(cells)} columns, expected 4 (head, tail, relation, sentence)"
+                yield where, BadRow(f"{where}: {fault}.")
 
 
 def rows(record: Any) -> list[Row]:
@@ -44,7 +44,7 @@ def rows(record: Any) -> list[Row]:
 
 
 def _relation(number: Any, name: Any) -> str | None:
-    """The relation by its official number, its name, or both, which have to agree."""
+    """The relation by its official number, its name, or both, which must agree."""
     if number is not None and (
         isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(RELATIONS)
     ):
@@ -53,7 +53,7 @@ def _relation(number: Any, name: Any) -> str | None:
         return None if number is None else RELATIONS[number]
     relation = NONE if name in NONE_OFFICIAL else name
     if relation not in RELATIONS:
-        raise ValueError(f"'{name}' is none of the {len(RELATIONS)} relations")
+        raise ValueError(f"'{name}' is not one of the {len(RELATIONS)} relations")
     if number is not None and RELATIONS[number] != relation:
         raise ValueError(
             f"label {number} is {RELATIONS[number]}, but label_desc says '{name}', which is "
@@ -73,12 +73,12 @@ def _written(relation: str) -> str:
 
 def parse(text: str, row: Row) -> str | None:
     """The relation of that name, or None."""
-    said = text.strip().rstrip("。")
-    return next((relation for relation in RELATIONS if _written(relation) == said), None)
+    name = text.strip().rstrip("。")
+    return next((relation for relation in RELATIONS if _written(relation) == name), None)
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
-    """The record with the predicted relation (none where it could not be read)."""
+    """The record with the predicted relation (none if the text is unparsed)."""
     number = RELATIONS.index(predictions[0] or NONE)
     return {**record, "label": number, "label_desc": RELATIONS[number] if number else "N/A"}
 

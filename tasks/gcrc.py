@@ -11,7 +11,7 @@ LETTERS = "ABCD"
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
-    """The items of {"data": [...]}; of a bare array or of lines just as well."""
+    """The items of {"data": [...]}; also of a bare array or of lines."""
     for path in paths:
         if path.suffix == ".jsonl":
             yield from json_lines(path)

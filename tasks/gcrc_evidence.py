@@ -15,8 +15,8 @@ read_gcrc, document = GCRC.files.read, GCRC.submission.document
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
-    """As for gcrc. Most training questions have no evidences: such records have no rows, except
-    in a test split, whose answers are withheld."""
+    """As for gcrc. Most training questions have no evidence; such records have no rows, except in a
+    test split, whose answers are withheld."""
     for where, record in read_gcrc(paths, split):
         if split == "test" and isinstance(record, dict) and not record.get("evidences"):
             record = {**record, "evidences": None}
@@ -24,15 +24,15 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """A row for each option of a record with evidences."""
+    """One row per option of a record with evidence."""
     options, evidences = record["options"], record["evidences"]
     if evidences == []:
         return
     if evidences is not None and len(evidences) != len(options):
-        raise ValueError(f"{len(evidences)} evidences for {len(options)} options")
-    for number, found in enumerate(evidences or ()):
-        if not isinstance(found, list):
-            raise TypeError(f"evidence {number + 1} is {type(found).__name__}, expected a list")
+        raise ValueError(f"{len(evidences)} lists of evidence for {len(options)} options")
+    for number, evidence in enumerate(evidences or ()):
+        if not isinstance(evidence, list):
+            raise TypeError(f"evidence {number + 1} is {type(evidence).__name__}, expected a list")
     for number, option in enumerate(options):
         yield {
             "id": f"{record['id']}-{number}",
@@ -44,7 +44,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
-    """The official record with the written evidence of each option."""
+    """The official record with the generated evidence of each option."""
     return {**record, "evidences": [[text] if text else [] for text in predictions]}
 
 

@@ -23,12 +23,12 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
             if isinstance(text, BadRow):
                 yield where, text
             elif tagged is None and text.strip("= \t"):
-                said = "expected <question id=1>, <triple id=1>, <answer id=1> or a rule of ="
-                yield where, BadRow(f"{where}: {said} (task kbqa).")
+                fault = "expected <question id=1>, <triple id=1>, <answer id=1> or a rule of ="
+                yield where, BadRow(f"{where}: {fault} (task kbqa).")
             elif tagged is not None and item and tagged[1] != "question":
                 if tagged[2] != item["id"]:
-                    said = f"{tagged[1]} {tagged[2]} stands under question {item['id']}"
-                    yield where, BadRow(f"{where}: {said} (task kbqa).")
+                    fault = f"{tagged[1]} {tagged[2]} comes after question {item['id']}"
+                    yield where, BadRow(f"{where}: {fault} (task kbqa).")
                 item[tagged[1]] = tagged[3].strip()
             elif tagged is not None or text:
                 if item:
@@ -49,7 +49,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
-    """The item in the official text form with the answer written; an unread one is empty."""
+    """The item in the official text form with the generated answer; an unparsed one is empty."""
     tagged = {**record, "answer": " ".join((predictions[0] or "").split())}
     names = [name for name in ("question", "triple", "answer") if name in tagged]
     return "\n".join([*(f"<{n} id={record['id']}>\t{tagged[n]}" for n in names), RULE])

@@ -1,5 +1,5 @@
-"""KdConv: the next message of a dialogue about films, music or travel, with the knowledge it is to
-use. (Zhou et al., ACL 2020)"""
+"""KdConv: the next message of a dialogue about films, music or travel, from the knowledge given
+for it. (Zhou et al., ACL 2020)"""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DOMAINS = ("film", "music", "travel")
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """One row for every message to write, with what was said before and the message's triples."""
+    """One row per message to generate, with the earlier messages and the message's triples."""
     messages = record["messages"]
     if not isinstance(messages, list) or len(messages) < 2:
         raise ValueError("'messages' is not a list of at least two")
     for number in to_write(messages):
-        before = [message["message"] for message in messages[:number] if said(message)]
+        before = [message["message"] for message in messages[:number] if has_text(message)]
         yield {
             "history": "\n".join(before),
             "knowledge": knowledge(messages[number]),
@@ -26,18 +26,18 @@ def rows(record: Any) -> Iterator[Row]:
         }
 
 
-def said(message: dict[str, Any]) -> bool:
-    """Whether the message has its text; a test split may keep it back."""
+def has_text(message: dict[str, Any]) -> bool:
+    """Whether the message has its text; a test split may withhold it."""
     return message.get("message") is not None
 
 
 def to_write(messages: list[dict[str, Any]]) -> list[int]:
-    """The messages that are rows: those kept back, or all but the first."""
+    """The messages that are rows: the withheld ones, or all but the first."""
     if not all(isinstance(message, dict) for message in messages):
         raise TypeError("a message is not an object")
-    if not said(messages[0]):
+    if not has_text(messages[0]):
         raise ValueError("the first message has no text")
-    hidden = [number for number, message in enumerate(messages) if number and not said(message)]
+    hidden = [number for number, message in enumerate(messages) if number and not has_text(message)]
     return hidden or list(range(1, len(messages)))
 
 
@@ -52,7 +52,7 @@ def knowledge(message: dict[str, Any]) -> str:
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official dialogue with the messages that were written."""
+    """The official dialogue with the generated messages."""
     messages = [dict(message) for message in record["messages"]]
     for number, text in zip(to_write(messages), predictions, strict=True):
         messages[number]["message"] = text or ""
@@ -60,13 +60,15 @@ def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str,
 
 
 def read_replies(record: Any, official: Any, rows: Sequence[Row]) -> list[str | None]:
-    """The messages handed in for a dialogue; the history they follow is the official one."""
+    """The submitted messages of a dialogue, whose history is the official one."""
     messages, ours = record["messages"], official["messages"]
-    for given, own in zip(messages, ours, strict=True):
-        if knowledge(given) != knowledge(own):
-            raise ValueError("the dialogue's triples are others")
+    for given, official_message in zip(messages, ours, strict=True):
+        if knowledge(given) != knowledge(official_message):
+            raise ValueError("the dialogue's triples differ from the official ones")
     if messages[0]["message"] != ours[0]["message"]:
-        raise ValueError(f"the dialogue begins otherwise: {str(messages[0]['message'])[:40]!r}")
+        raise ValueError(
+            f"the dialogue begins with another message: {str(messages[0]['message'])[:40]!r}"
+        )
     return [messages[number].get("message") for number in to_write(ours)]
 
 
@@ -82,7 +84,7 @@ TASK = Task(
         paper="https://aclanthology.org/2020.acl-main.635",
         licence="Apache-2.0",
         obtain="github.com/thu-coai/KdConv, folder data (film, music and travel side by side); "
-        "cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        "cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(62_900, 9_000, 9_100),
     ),
     files=Files(

@@ -34,13 +34,13 @@ def without_x(equation: str) -> str:
 
 
 def parse(text: str, row: Row) -> str | None:
-    """The equation that was written, in ASCII without blanks; None if it is not arithmetic."""
-    found = "".join(without_x(text.translate(WIDE)).split())
-    return found if EQUATION.fullmatch(found) else None
+    """The generated equation, in ASCII without blanks; None if it is not arithmetic."""
+    equation = "".join(without_x(text.translate(WIDE)).split())
+    return equation if EQUATION.fullmatch(equation) else None
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the equation that was written."""
+    """The official record with the generated equation."""
     return {**record, "equation": f"x={predictions[0] or ''}"}
 
 
@@ -54,7 +54,7 @@ TASK = Task(
         title="Math23K: Deep Neural Solver for Math Word Problems",
         paper="https://aclanthology.org/D17-1088",
         licence="not stated",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(21_000, 1_000, 1_000),
     ),
     files=Files(columns=("problem", "equation", "answer"), structures=("answer",), rows=rows),

@@ -16,9 +16,9 @@ LOOKED_AT = 200  # lines of a test file that tell whether it is segmented
 
 
 def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Any]]:
-    """A sentence a line, UTF-8: {"words": [...]}, or {"text": ...} in a test file without answers.
+    """One sentence per line: {"words": [...]}, or {"text": ...} in a test file without answers.
 
-    A test file has no answers if fewer than half of its first lines hold a space between words.
+    A test file has no answers if fewer than half of its first lines have a space between words.
     """
     for path in paths:
         raw = split == "test" and _is_raw(path)
@@ -33,13 +33,13 @@ def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_raw(path: Path) -> bool:
-    said = (line for _, line in lines(path) if isinstance(line, str) and line.strip())
-    segmented = [len(line.split()) > 1 for line in islice(said, LOOKED_AT)]
+    texts = (line for _, line in lines(path) if isinstance(line, str) and line.strip())
+    segmented = [len(line.split()) > 1 for line in islice(texts, LOOKED_AT)]
     return 2 * sum(segmented) < len(segmented)
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """A row for each sentence of a line; whitespace is no part of its text."""
+    """One row per sentence of a line; whitespace is not part of its text."""
     words = record.get("words")
     for units in _sentences(words or "".join(record.get("text", "").split())):
         row = {"text": "".join(units), "words": None, "segmented": None}
@@ -62,7 +62,7 @@ def _sentences(units: Sequence[str]) -> Iterator[list[str]]:
 
 
 def parse(text: str, row: Row) -> list[str] | None:
-    """The row's text in words: as written, or with the written boundaries that can be placed."""
+    """The row's text in words: as generated, or with those boundaries that can be placed."""
     written, source = text.split(), row["text"]
     if "".join(written) == source:
         return written
@@ -81,25 +81,25 @@ def parse(text: str, row: Row) -> list[str] | None:
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> str:
-    """The line, its words separated by two spaces; a sentence that could not be read is one."""
+    """The line, its words separated by two spaces; an unparsed sentence is one word."""
     sentences = [row["text"] for row in rows(record)]
-    found = [words or [text] for words, text in zip(predictions, sentences, strict=True)]
-    return "  ".join(word for words in found for word in words)
+    segmented = [words or [text] for words, text in zip(predictions, sentences, strict=True)]
+    return "  ".join(word for words in segmented for word in words)
 
 
 def read_line(record: Any, official: Any, rows: Sequence[Row]) -> list[list[str]]:
-    """The words of a line, sentence by sentence; one that runs over a sentence's end is cut."""
+    """The words of a line, sentence by sentence; a word that crosses a sentence's end is cut."""
     words = record.get("words") or ["".join(record.get("text", "").split())]
     if "".join(words) != "".join(row["text"] for row in rows):
-        raise ValueError("without its spaces the line is another one")
+        raise ValueError("the line without spaces differs from the official one")
     ends = set(accumulate(map(len, words)))
-    found, start = [], 0
+    segmented, start = [], 0
     for row in rows:
         stop = start + len(row["text"])
         cuts = sorted({0, len(row["text"])} | {end - start for end in ends if start < end < stop})
-        found.append([row["text"][a:b] for a, b in pairwise(cuts)])
+        segmented.append([row["text"][a:b] for a, b in pairwise(cuts)])
         start = stop
-    return found
+    return segmented
 
 
 TASK = Task(

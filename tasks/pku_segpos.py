@@ -16,13 +16,16 @@ Span = tuple[int, int, str]  # first and last character, tag
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """A row for each sentence of a record; without spans (or with none) it has no answers."""
+    """One row per sentence of a record; without spans (or with none) it has no answers."""
     text, spans = "".join(record["tokens"]), _spans(record)
     for start, end in _sentences(text, spans):
-        own = [(a - start, b - start, tag) for a, b, tag in spans if start <= a < end]
+        inside = [(a - start, b - start, tag) for a, b, tag in spans if start <= a < end]
         row: Row = {"text": text[start:end]}
         if spans:
-            row |= {"spans": [list(span) for span in own], "tagged": _tagged(text[start:end], own)}
+            row |= {
+                "spans": [list(span) for span in inside],
+                "tagged": _tagged(text[start:end], inside),
+            }
         yield row
 
 
@@ -30,7 +33,7 @@ def _spans(record: Any) -> list[Span]:
     """The official spans in characters, in order."""
     tokens = record["tokens"]
     starts = [0, *accumulate(map(len, tokens))]
-    found: list[Span] = []
+    spans: list[Span] = []
     for number, span in enumerate(record.get("span_list") or (), start=1):
         first, last = span["start"], span["end"]
         if not isinstance(span["type"], str):
@@ -39,12 +42,12 @@ def _spans(record: Any) -> list[Span]:
             )
         if not 0 <= first <= last < len(tokens):
             raise ValueError(f"span {number}, {first} to {last}, is not within the tokens")
-        found.append((starts[first], starts[last + 1] - 1, span["type"]))
-    found.sort()
-    for before, after in pairwise(found):
+        spans.append((starts[first], starts[last + 1] - 1, span["type"]))
+    spans.sort()
+    for before, after in pairwise(spans):
         if after[0] <= before[1]:
             raise ValueError(f"two spans overlap at character {after[0]}")
-    return found
+    return spans
 
 
 def _sentences(text: str, spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
@@ -57,7 +60,7 @@ def _sentences(text: str, spans: Sequence[Span]) -> Iterator[tuple[int, int]]:
 
 
 def _tagged(text: str, spans: Sequence[Span]) -> str:
-    """word/tag with single spaces between; a stretch without a tag stands as it is."""
+    """word/tag with single spaces between; text without a tag is unchanged."""
     parts, at = [], 0
     for first, last, tag in spans:
         word = "".join(text[first : last + 1].split())
@@ -67,7 +70,7 @@ def _tagged(text: str, spans: Sequence[Span]) -> str:
 
 
 def parse(text: str, row: Row) -> list[list[Any]] | None:
-    """The spans in the source of the written words; where one cannot be placed it is left out."""
+    """The spans of the generated words in the source, without those that cannot be placed."""
     kept = [i for i, character in enumerate(row["text"]) if not character.isspace()]
     source = "".join(row["text"].split())
     written, words = "", []
@@ -82,13 +85,13 @@ def parse(text: str, row: Row) -> list[list[Any]] | None:
     if not words or not at or 2 * len(at) < len(source):
         return None
     at |= {-1: -1, len(written): len(source)}
-    found = []
+    spans = []
     for start, end, tag in words:
         first = at[start] if start in at else at.get(start - 1, len(source)) + 1
         last = at[end - 1] if end - 1 in at else at.get(end, 0) - 1
         if first <= last:
-            found.append([kept[first], kept[last], tag])
-    return found
+            spans.append([kept[first], kept[last], tag])
+    return spans
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
@@ -96,23 +99,23 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
     text, spans = "".join(record["tokens"]), _spans(record)
     starts = list(accumulate(map(len, record["tokens"]), initial=0))
     sentences = _sentences(text, spans)
-    found = [
+    entries = [
         {
             "start": bisect_right(starts, offset + first) - 1,
             "end": bisect_right(starts, offset + last) - 1,
             "type": tag,
         }
-        for (offset, _), said in zip(sentences, predictions, strict=True)
-        for first, last, tag in said or ()
+        for (offset, _), sentence in zip(sentences, predictions, strict=True)
+        for first, last, tag in sentence or ()
     ]
-    return {**record, "span_list": found}
+    return {**record, "span_list": entries}
 
 
 def read_spans(record: Any, official: Any, rows: Sequence[Row]) -> list[list[list[Any]]]:
-    """The spans handed in for each of the official record's sentences, in characters."""
+    """The submitted spans of each of the official record's sentences, in characters."""
     text = "".join(official["tokens"])
     if "".join(record["tokens"]) != text:
-        raise ValueError("the tokens are others")
+        raise ValueError("the tokens differ from the official ones")
     spans = _spans(record)
     return [
         [[first - start, last - start, tag] for first, last, tag in spans if start <= first < end]

@@ -32,13 +32,13 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
 
 
 def read_order(record: Any, official: Any, rows: Sequence[Row]) -> list[list[float]]:
-    """Scores of the documents from the order in which they were handed in."""
+    """Scores of the documents from their order in the submission."""
     if record["query_id"] != official["query_id"]:
         raise ValueError(f"query_id is {record['query_id']}, expected {official['query_id']}")
     names = [document.get("sogou_id", document["title"]) for document in official["doc"]]
     order = [document.get("sogou_id", document["title"]) for document in record["doc"]]
     if sorted(order) != sorted(names):
-        raise ValueError("the documents are not those of the query")
+        raise ValueError("the documents differ from those of the official query")
     places = {name: [at for at, other in enumerate(order) if other == name] for name in names}
     return [[float(len(names) - places[name].pop(0)) for name in names]]
 

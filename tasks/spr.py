@@ -13,30 +13,30 @@ COLUMNS = ("ID", "Dialogue_id", "Utterance_id", "Speaker", "Sentence")  # and La
 
 
 def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Row | BadRow]]:
-    """A row an utterance, with those before it in the same dialogue as its context."""
+    """One row per utterance, with the earlier ones of the same dialogue as its context."""
     for path in paths:
-        dialogue, said = None, list[str]()
+        dialogue, context = None, list[str]()
         for where, record in records(path, COLUMNS, {}):
             fault = _fault(record)
             if fault is not None:
                 yield where, fault if isinstance(fault, BadRow) else BadRow(f"{where}: {fault}.")
                 continue
             if record["Dialogue_id"] != dialogue:
-                dialogue, said = record["Dialogue_id"], []
+                dialogue, context = record["Dialogue_id"], []
             speaker, sentence = str(record["Speaker"]).strip(), str(record["Sentence"]).strip()
             label = record.get("Label")
             yield (
                 where,
                 {
                     "id": record["ID"],
-                    "context": "".join(said),
+                    "context": "".join(context),
                     "speaker": speaker,
                     "sentence": sentence,
                     "label": None if label == "" else label,
                     "official": record,
                 },
             )
-            said.append(f"{speaker}：{sentence} ")
+            context.append(f"{speaker}：{sentence} ")
 
 
 def _fault(record: Any) -> BadRow | str | None:

@@ -16,8 +16,8 @@ ARRAYS = {"train": "train", "dev": "valid", "test": "test"}
 def read(paths: tuple[Path, ...], split: str) -> Records:
     """Items [post, response, …] of a split's array.
 
-    Training has an item for every response, dev and test one for every post with all of its
-    responses; those two are small enough to be held in memory.
+    Training has one item per response; dev and test have one per post with all of its responses,
+    and are small enough to fit in memory.
     """
     items = json_items(paths[0], ARRAYS[split])
     if split == "train":
@@ -35,7 +35,7 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 
 def each_response(item: Any) -> list[Any]:
-    """[post, a, b] as [post, a] and [post, b]; anything else as it is."""
+    """[post, a, b] as [post, a] and [post, b]; anything else unchanged."""
     if not isinstance(item, list) or len(item) < 3:
         return [item]
     return [[item[0], response] for response in item[1:]]

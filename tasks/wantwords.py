@@ -19,15 +19,15 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
-    """The official record with the words found, the best first."""
+    """The official record with the generated words, best first."""
     return {**record, "word": predictions[0] if predictions else ""}  # an empty definition
 
 
 def read_words(record: Any, official: Any, rows: Sequence[Row]) -> list[list[str]]:
-    """The words handed in for a definition, the best first; a single one is a list of one."""
+    """The submitted words of a definition, best first; a single one is a list of one."""
     key = "definitions" if "definitions" in official else "definition"
     if record[key] != official[key]:
-        raise ValueError("the definition is another one")
+        raise ValueError("the definition differs from the official one")
     words = [record["word"]] if isinstance(record["word"], str) else record["word"]
     return [words] * len(rows)
 

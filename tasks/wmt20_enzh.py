@@ -28,7 +28,7 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
         if one is None or other is None:
             short, long = paths if one is None else reversed(paths)
             raise UserError(
-                f"{short}: ends before {long.name}, expected as many lines; give the two files of "
+                f"{short}: ends before {long.name}, expected as many lines. Use the two files of "
                 "one download."
             )
         where, english = one
@@ -37,7 +37,7 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """One sentence: CUGE calls the Chinese side source although it is the one to write."""
+    """One sentence: CUGE calls the Chinese side source although it is the one to generate."""
     english, chinese = record["target"], record.get("source")
     for name, text in (("English", english), ("Chinese", chinese)):
         if isinstance(text, str) and not text.strip():
@@ -46,7 +46,7 @@ def rows(record: Any) -> Iterator[Row]:
 
 
 def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str, Any]:
-    """The official record with the Chinese that was written."""
+    """The official record with the generated Chinese."""
     return {**record, "source": predictions[0] or ""}
 
 
@@ -59,8 +59,8 @@ TASK = Task(
     source=Source(
         title="Findings of the 2020 Conference on Machine Translation (news, English-Chinese)",
         paper="https://aclanthology.org/2020.wmt-1.1",
-        licence="research use; every corpus in it has terms of its own",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl; parallel "
+        licence="research use; every corpus in it has its own terms",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl; parallel "
         "text is train.en with train.zh and so on",
         sizes=(21_000_000, 4_000, 4_000),
     ),

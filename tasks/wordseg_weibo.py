@@ -3,7 +3,7 @@
 from cpm_tune.task import Files, Source, Submission, Task
 from cpm_tune.task.registry import load_task
 
-PKU_SEG = load_task("pku_seg")  # the same task and layout on other text
+PKU_SEG = load_task("pku_seg")  # the same task and files, with other text
 assert PKU_SEG.submission is not None
 
 TASK = Task(

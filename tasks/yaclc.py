@@ -7,7 +7,7 @@ from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Templa
 
 
 def rows(record: Any) -> list[Row]:
-    """The sentence with the grammatical corrections it was given; none of them: it is right."""
+    """The sentence with its grammatical corrections; without any it is right."""
     from cpm_tune.metrics.edits import edits
 
     text, annotations = record["sentence_text"].strip(), record.get("sentence_annos")
@@ -19,8 +19,8 @@ def rows(record: Any) -> list[Row]:
         raise TypeError(f"'sentence_annos' is {type(annotations).__name__}, expected a list")
     for number, annotation in enumerate(annotations, start=1):
         if annotation.get("is_grammatical", 1) not in (0, 1):
-            said = annotation["is_grammatical"]
-            raise ValueError(f"correction {number}: is_grammatical is {said!r}, expected 0 or 1")
+            value = annotation["is_grammatical"]
+            raise ValueError(f"correction {number}: is_grammatical is {value!r}, expected 0 or 1")
     given = [a for a in annotations if a.get("is_grammatical", 1)]
     ranked = sorted(given, key=lambda a: (-a.get("annotator_count", 1), a.get("edits_count", 0)))
     corrections = list(dict.fromkeys(a["correction"].strip() for a in ranked)) or [text]
@@ -31,7 +31,7 @@ def rows(record: Any) -> list[Row]:
 
 
 def parse(text: str, row: Row) -> list[list[Any]] | None:
-    """The edits that make the sentence what was written."""
+    """The edits that turn the sentence into the generated text."""
     from cpm_tune.metrics.edits import edits
 
     written = text.strip()

@@ -274,7 +274,7 @@ def change_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) 
 
 def in_file(folder: Path, name: str) -> str:
     """Return a tensor's name as the folder's layout spells it."""
-    return f"cpmant.{name}" if open_folder(folder).layout == "hf" else name
+    return f"cpmant.{name}" if open_folder(folder).format == "hf" else name
 
 
 every_layout = pytest.mark.parametrize(

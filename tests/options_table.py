@@ -305,7 +305,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("gcrc", {**EXAM, "answer": "AB"}, "answer is 'AB', expected A, B, C or D"),
     ("gcrc", {**EXAM, "answer": 1}, "answer is 1, expected A, B, C or D"),
     ("gcrc", EXAM, "no field 'answer'"),
-    ("gcrc_evidence", {**EXAM, "evidences": [["甲"]]}, "1 evidences for 4 options"),
+    ("gcrc_evidence", {**EXAM, "evidences": [["甲"]]}, "1 lists of evidence for 4 options"),
     ("gcrc_evidence", EXAM, "no field 'evidences'"),
     ("chid", {"content": "没有空", "candidates": IDIOMS, "answer": 0}, "no blank such as #idiom#"),
     ("chid", {"content": "#idiom#" * 2, "candidates": IDIOMS, "answer": 0}, "2 blanks, but one"),

@@ -293,7 +293,7 @@ def test_a_reference_checkpoint_gives_the_hidden_states_of_the_hugging_face_layo
     oracle, backbone, tmp_path
 ):
     folder = open_folder(write_reference(tmp_path, oracle))
-    assert folder.layout == "reference"
+    assert folder.format == "reference"
     model = load_weights(folder, torch.float32).eval()
     ids, segment, context = random_rows(18, batch=2, length=30)
     with torch.no_grad():

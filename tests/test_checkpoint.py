@@ -41,7 +41,7 @@ def test_a_native_folder_gives_back_exactly_what_was_saved(tmp_path, trained):
     model = random_backbone(CONFIG, 1, torch.float32)
     save_native(tmp_path / "deep" / "mine", model, VOCABULARY_TEXT, trained=trained)
     folder = open_folder(tmp_path / "deep" / "mine")
-    assert (folder.layout, folder.name, folder.trained) == ("native", "mine", trained)
+    assert (folder.format, folder.name, folder.trained) == ("native", "mine", trained)
     assert folder.config == CONFIG
     assert len(folder.tokenizer()) == VOCAB
     assert_same_weights(load_weights(folder, torch.float32), model.state_dict())
@@ -58,7 +58,7 @@ def test_a_native_folder_keeps_a_compressed_shape(tmp_path):
 
 
 def test_hugging_faces_single_file_loads_exactly(oracle, hugging_face):
-    assert open_folder(hugging_face).layout == "hf"
+    assert open_folder(hugging_face).format == "hf"
     assert open_folder(hugging_face).config == CONFIG
     assert_same_weights(load(hugging_face), expected_state(oracle))
 
@@ -82,7 +82,7 @@ def test_hugging_faces_pytorch_files_load_exactly(oracle, hugging_face, shards):
 
 def test_the_references_file_loads_folded(oracle, reference):
     folder = open_folder(reference)
-    assert (folder.layout, folder.config, folder.trained) == ("reference", CONFIG, True)
+    assert (folder.format, folder.config, folder.trained) == ("reference", CONFIG, True)
     assert folder.vocabulary.name == "ant.txt"
     assert_same_weights(load(reference), expected_state(oracle), tolerance=1e-6)
 
@@ -129,7 +129,7 @@ def test_saving_over_a_folder_is_refused_and_leaves_it_as_it_was(native, same):
     before = open_folder(native).sha256()
     model = load(native) if same else random_backbone(CONFIG, 2, torch.float32)
     message = complaint(native, lambda: save_native(native, model, VOCABULARY_TEXT, trained=True))
-    assert "is there already" in message
+    assert "already exists" in message
     assert open_folder(native).sha256() == before
     assert list(native.parent.iterdir()) == [native]  # nothing is left beside it
 
@@ -139,7 +139,7 @@ def test_saving_over_a_file_is_refused_and_leaves_it_as_it_was(tmp_path):
     file.write_text("mine", encoding="utf-8")
     model = random_backbone(CONFIG, 1, torch.float32)
     message = complaint(file, lambda: save_native(file, model, VOCABULARY_TEXT, trained=True))
-    assert "is there already" in message
+    assert "already exists" in message
     assert file.read_text(encoding="utf-8") == "mine"
 
 

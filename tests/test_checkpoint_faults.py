@@ -225,12 +225,12 @@ def test_a_head_that_is_not_the_token_embedding_is_refused(hugging_face):
 def test_a_tensor_under_both_spellings_of_its_name_is_refused(hugging_face):
     change_weights(hugging_face, lambda state: state.update({NORM: torch.ones(DIM)}))
     message = complaint(hugging_face, lambda: load(hugging_face))
-    assert f"tensor {NORM} is there twice" in message
+    assert f"tensor {NORM} occurs twice" in message
 
 
 def test_a_tensor_in_two_files_is_refused(native):
     shutil.copy(native / "model.safetensors", native / "older.safetensors")
-    assert "is there twice" in complaint(native, lambda: load(native))
+    assert "occurs twice" in complaint(native, lambda: load(native))
 
 
 pickled_or_not = pytest.mark.parametrize("folder", ["hugging_face", "reference"], indirect=True)
@@ -328,7 +328,7 @@ def evil_bytes(kind, marker, state):
 @pytest.mark.parametrize("kind", ["zip", "legacy", "bare pickle"])
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_malicious_pickle_is_refused_and_never_run(folder, oracle, tmp_path, kind):
-    if open_folder(folder).layout == "hf":
+    if open_folder(folder).format == "hf":
         (folder / "model.safetensors").unlink()
         file, state = folder / "pytorch_model.bin", oracle.state_dict()
     else:

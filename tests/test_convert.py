@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from transformers import CpmAntForCausalLM
 
 from cpm_tune.backbone import convert as module
-from cpm_tune.backbone import layouts
+from cpm_tune.backbone import formats
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
@@ -47,7 +47,7 @@ HALVES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of the tests are cut into parts, too: 700 values are no multiple of any row."""
-    for place in (layouts, module):
+    for place in (formats, module):
         monkeypatch.setattr(place, "CHUNK", 700)
 
 
@@ -80,8 +80,8 @@ def to(folder: Path, layout: str, out: Path, **how: object) -> Path:
 def test_a_layout_becomes_another_and_gives_the_same_backbone(folder, to, tmp_path):
     convert(open_folder(folder), tmp_path / "new", to)
     new = open_folder(tmp_path / "new")
-    assert (new.layout, new.config, len(new.tokenizer())) == (to, CONFIG, VOCAB)
-    tolerance = 0.0 if "reference" not in (to, open_folder(folder).layout) else 1e-6
+    assert (new.format, new.config, len(new.tokenizer())) == (to, CONFIG, VOCAB)
+    tolerance = 0.0 if "reference" not in (to, open_folder(folder).format) else 1e-6
     assert_same_weights(load(new.path), load(folder).state_dict(), tolerance)
     assert not list(tmp_path.glob("*.partial"))
 
@@ -90,7 +90,7 @@ def test_a_layout_becomes_another_and_gives_the_same_backbone(folder, to, tmp_pa
 @every_target
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_round_trip_gives_the_same_bits(folder, to, dtype, tmp_path):
-    own = open_folder(folder).layout
+    own = open_folder(folder).format
     start, there, back = tmp_path / "start", tmp_path / "there", tmp_path / "back"
     convert(open_folder(folder), start, own, dtype=HALVES[dtype])
     change_weights(start, lambda state: [value.mul_(1.1) for value in state.values()])
@@ -138,7 +138,7 @@ def test_transformers_reads_what_was_written_and_agrees(folder, oracle, tmp_path
         model = load(folder).eval()
         ours = model.logits(model(ids, segment, context))
         torch.testing.assert_close(ours, oracle_logits(theirs, hidden), rtol=1e-4, atol=1e-4)
-        if open_folder(folder).layout == "hf":
+        if open_folder(folder).format == "hf":
             before = oracle_logits(oracle, oracle_hidden(oracle, ids, segment, context))
             again = load(to(made, "reference", tmp_path / "again")).eval()
             logits = again.logits(again(ids, segment, context))
@@ -266,19 +266,19 @@ def test_the_command_replaces_only_a_backbone_and_only_when_told_to(native, tmp_
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("keep")
     words = ("convert", native, tmp_path / "mine", "--to", "hf")
-    for more, said in (((), "is there already"), (("--overwrite",), "not a backbone folder")):
+    for more, said in (((), "already exists"), (("--overwrite",), "not a backbone folder")):
         code, _, error = cli(*words, *more)
         assert (code, said in error) == (2, True)
     assert (tmp_path / "mine" / "note").read_text() == "keep"
     for place, said in (
-        (native / "inner", "lies inside"),
+        (native / "inner", "is inside"),
         (tmp_path / "mine" / "note" / "x", "note is a file"),
     ):
         code, _, error = cli("convert", native, place, "--to", "hf")
         assert (code, said in error, error.count("\n")) == (2, True, 1)
     before = stored(native)
     assert cli("convert", native, native, "--to", "hf", "--overwrite")[0] == 0
-    assert open_folder(native).layout == "hf"
+    assert open_folder(native).format == "hf"
     assert torch.equal(stored(native)["lm_head.weight"], before["input_embedding.weight"])
     assert not list(tmp_path.glob("*.old"))
 
@@ -308,7 +308,7 @@ def test_a_hub_name_is_downloaded_when_given_as_one(hugging_face, monkeypatch):
         return str(hugging_face)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
-    assert open_folder(resolve("hub:openbmb/cpm-ant-10b@main")).layout == "hf"
+    assert open_folder(resolve("hub:openbmb/cpm-ant-10b@main")).format == "hf"
     assert asked == [("openbmb/cpm-ant-10b", "main", ("*.json", "*.txt", "*.safetensors"))]
     torch.save(load_file(hugging_face / "model.safetensors"), hugging_face / "pytorch_model.bin")
     (hugging_face / "model.safetensors").unlink()

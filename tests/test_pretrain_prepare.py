@@ -197,7 +197,7 @@ def test_text_that_cannot_be_used_is_one_sentence(tmp_path, vocabulary, cli, con
     ("entries", "message"),
     [
         ("天\n地\n", "special entry '<d>' is missing"),
-        ("<d>\n</d>\n<s>\n</s>\n<pad>\n<unk>\n天\n天\n", "entry '天' is there twice"),
+        ("<d>\n</d>\n<s>\n</s>\n<pad>\n<unk>\n天\n天\n", "entry '天' occurs twice"),
         ("", "special entry"),
     ],
     ids=["no specials", "twice", "empty"],

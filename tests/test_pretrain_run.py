@@ -73,7 +73,7 @@ def test_the_written_backbone_is_trained_half_precision_and_loads(corpus, tmp_pa
     model = run(corpus, tmp_path / "out")
     folder = open_folder(tmp_path / "out/backbone")
     assert folder.trained
-    assert folder.layout == "native"
+    assert folder.format == "native"
     assert len(folder.tokenizer()) == corpus.about["vocab_size"]
     loaded = load_weights(folder, torch.float32)
     for name, value in model.state_dict().items():

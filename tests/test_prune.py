@@ -100,7 +100,7 @@ def test_the_written_backbone_is_the_one_that_was_measured(folder, text, tmp_pat
     code, said, error = cli("prune", folder, tmp_path / "small", *words)
     assert code == 0, error
     small = open_folder(tmp_path / "small")
-    assert small.layout == to
+    assert small.format == to
     gone = [
         (layer, kind)
         for layer, (own, before) in enumerate(zip(small.config.mask_modules, MASKS, strict=True))

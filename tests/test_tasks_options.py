@@ -50,7 +50,7 @@ def test_a_wrong_record_is_one_sentence_with_its_place(
     ("text", "said"),
     [
         ("<question id=1>\t鱼？\n鱼在水里\n", ":2: expected <question id=1>"),
-        ("<question id=1>\t鱼？\n<answer id=2>\t水\n", ":2: answer 2 stands under question 1"),
+        ("<question id=1>\t鱼？\n<answer id=2>\t水\n", ":2: answer 2 comes after question 1"),
         ("=====\n<answer id=1>\t水\n", ":2: no field 'question'"),
         ("<question id=1>\t鱼？\n=====\n", ":1: no field 'answer'"),
         (b"<question id=1>\t\xff\n", ":1: not UTF-8"),
@@ -67,7 +67,7 @@ def test_a_wrong_line_of_kbqa_is_named(tmp_path: Path, text: str | bytes, said: 
 def test_wrong_answers_of_chid_are_named(tmp_path: Path, text: str) -> None:
     put(tmp_path / "dev.json", [SHARED])
     put(tmp_path / "dev_answer.json", text)
-    with pytest.raises(UserError, match=r"dev_answer\.json: not answers of the form"):
+    with pytest.raises(UserError, match=r"dev_answer\.json: expected answers of the form"):
         read("chid", tmp_path, "dev")
 
 

@@ -190,7 +190,7 @@ def test_a_missing_special_entry_is_refused(special):
 
 @pytest.mark.parametrize("entry", ["今天", "<s>", "</_>", "a"])
 def test_an_entry_that_is_there_twice_is_refused(entry):
-    with pytest.raises(ValueError, match=f"'{entry}' is there twice"):
+    with pytest.raises(ValueError, match=f"'{entry}' occurs twice"):
         Tokenizer((*SMALL, entry))
 
 

@@ -241,7 +241,12 @@ WRONG: dict[str, tuple[str, dict[str, str], str, str]] = {
         ":2",
         "('红色',) is not a name and a value",
     ),
-    "no feature": ("adgen", {"dev.jsonl": lines({"feature": [], "desc": ""})}, ":1", "no features"),
+    "no feature": (
+        "adgen",
+        {"dev.jsonl": lines({"feature": [], "desc": ""})},
+        ":1",
+        "list of features is empty",
+    ),
     "one message": (
         "kdconv",
         {"music/dev.json": json.dumps([DIALOGUE, {"messages": [{"message": "甲"}]}])},

@@ -1,4 +1,4 @@
-"""Reads a backbone's weights from a folder of any layout, draws random ones, writes our own layout.
+"""Reads a backbone's weights from a folder of any format, draws random ones, writes native folders.
 
 All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype.
 """
@@ -6,23 +6,22 @@ All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, i
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.layouts import folded, pieces
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.formats import folded, pieces
+from cpm_tune.backbone.model import CPMAnt, skeleton
 from cpm_tune.backbone.shards import fill
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-
-Materialise = Callable[["CPMAnt"], bool]  # gives a model without values memory, if it keeps parts
+Materialise = Callable[[CPMAnt], bool]  # gives a model without values memory, if it keeps parts
 
 
 def load_weights(
@@ -31,62 +30,48 @@ def load_weights(
     """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
 
     If `materialise` is given and true, it has made the model's parameters, of which every process
-    may hold a part: tensors are then read from the (memory-mapped) files one at a time and only
+    may have a part: tensors are then read from the (memory-mapped) files one at a time and only
     that part is kept. Raises UserError with what is missing, unexpected or of another shape.
     """
-    import torch
-
-    model, state = _empty(folder.config, dtype), dict[str, torch.Tensor]()
-    laid_out = materialise is not None and materialise(model)
-    parts = dict(model.named_parameters()) if laid_out else {}
+    model, state = skeleton(folder.config).to(dtype), dict[str, torch.Tensor]()
+    in_parts = materialise is not None and materialise(model)
+    parameters = dict(model.named_parameters()) if in_parts else {}
     for name, piece in pieces(folder).items():
         whole = folded(piece.values(), piece.divisor)
-        state[name] = fill(parts[name], whole) if laid_out else whole.to(dtype)
+        state[name] = fill(parameters[name], whole) if in_parts else whole.to(dtype)
         check_finite(folder.path, name, state[name])
-    if not laid_out:
+    if not in_parts:
         model.load_state_dict(state, strict=True, assign=True)
     return model
 
 
 def check_finite(path: Path, name: str, values: torch.Tensor) -> None:
-    """Raise UserError if a weight has values that are no numbers."""
+    """Raise UserError if a weight contains NaN or infinity."""
     if not is_finite(values):
         raise UserError(f"{path}: tensor {name} is not finite in {values.dtype}.")
 
 
 def is_finite(values: torch.Tensor) -> bool:
-    """Whether all values are numbers."""
+    """Whether no value is NaN or infinite."""
     ends = values.aminmax() if values.numel() else ()  # 50 times as fast as isfinite in bf16
     return all(bool(end.isfinite()) for end in ends)
-
-
-def _empty(config: CPMAntConfig, dtype: torch.dtype) -> CPMAnt:
-    """A model without values."""
-    import torch
-
-    with torch.device("meta"):
-        return CPMAnt(config).to(dtype)
 
 
 def random_backbone(
     config: CPMAntConfig, seed: int, dtype: torch.dtype, materialise: Materialise | None = None
 ) -> CPMAnt:
     """Return a backbone of that shape with random weights: the control for a trained one."""
-    model = _empty(config, dtype)
+    model = skeleton(config).to(dtype)
     if materialise is None or not materialise(model):
         model.to_empty(device="cpu")
     return model.init_weights(seed)
 
 
 def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
-    """Write a folder in our own layout: config.json, vocab.txt, model.safetensors (folded).
+    """Write a native folder, atomically: config.json, vocab.txt, model.safetensors (folded).
 
-    Written beside and renamed, so that the folder is either complete or absent. Raises UserError
-    if something is there already (but for an empty folder), or nothing can be written there.
+    Raises UserError if `path` exists (unless it is an empty folder), or cannot be written.
     """
-    import os
-    import tempfile
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,12 +85,11 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
         except OSError as error:
             if not path.exists():
                 raise
-            raise UserError(f"{path}: is there already; give another folder.") from error
+            raise UserError(f"{path} already exists; choose another folder.") from error
 
 
 def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
-    """Write the files of our own layout into an empty folder."""
-
+    """Write the files of a native backbone into an empty folder."""
     config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")

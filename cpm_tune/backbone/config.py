@@ -1,6 +1,6 @@
 """CPM-Ant's configuration, the published sizes as presets, and both spellings of its JSON.
 
-The key names are those of the reference's config files; Hugging Face's spellings are accepted.
+The keys are those of the original config files; Hugging Face's spellings are accepted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cpm_tune.common.reading import read_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 
-_HUGGING_FACE = {
+HUGGING_FACE = {
     "hidden_size": "dim_model",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
@@ -70,7 +70,7 @@ class CPMAntConfig:
         object.__setattr__(self, "mask_modules", tuple((bool(a), bool(f)) for a, f in masks))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the config as JSON values, reference spelling."""
+        """Return the config as JSON values, in the original spelling."""
         values = asdict(self)
         values["mask_modules"] = [list(pair) for pair in self.mask_modules]
         return values
@@ -79,10 +79,9 @@ class CPMAntConfig:
     def from_dict(cls, values: dict[str, Any]) -> CPMAntConfig:
         """Read either spelling; unrelated keys are ignored. Raises ValueError for bad values."""
         known = {f.name for f in fields(cls)}
-        values = {_HUGGING_FACE.get(key, key): value for key, value in values.items()}
-        taken = {
-            k: v for k, v in values.items() if k in known and (v is not None or k != "mask_modules")
-        }
+        values = {HUGGING_FACE.get(key, key): value for key, value in values.items()}
+        unset = "mask_modules" if values.get("mask_modules") is None else ""
+        taken = {k: v for k, v in values.items() if k in known and k != unset}
         missing = {"vocab_size", "dim_model", "num_layers"} - taken.keys()
         if missing:
             raise ValueError(f"'{min(missing)}' is missing")
@@ -90,10 +89,15 @@ class CPMAntConfig:
             taken["mask_modules"] = tuple(tuple(pair) for pair in taken["mask_modules"])
         return cls(**taken)
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether a sub-block is absent."""
+        return any(map(any, self.mask_modules))
+
     @classmethod
     def keys(cls) -> set[str]:
         """The keys of a config file, in both spellings."""
-        return {f.name for f in fields(cls)} | _HUGGING_FACE.keys()
+        return {f.name for f in fields(cls)} | HUGGING_FACE.keys()
 
     @classmethod
     def from_file(cls, path: Path) -> CPMAntConfig:

@@ -1,4 +1,4 @@
-"""Opens a backbone folder: our own, the reference's (.pt) or Hugging Face's, whichever it is.
+"""Opens a backbone folder of any checkpoint format: native, the original (.pt), or Hugging Face's.
 
 Reads config and vocabulary, no weight; imports no torch.
 """
@@ -24,11 +24,11 @@ _VOCABULARIES = ("vocab.txt", "ant.txt")
 class BackboneFolder:
     """What is in a backbone folder, before any weight is read.
 
-    `layout` is native, reference or hf; `weights` are the files that hold tensors.
+    `format` is native, reference (the original one) or hf; `weights` are the files of tensors.
     """
 
     path: Path
-    layout: str
+    format: str
     config: CPMAntConfig
     weights: tuple[Path, ...]
     vocabulary: Path
@@ -60,7 +60,7 @@ class BackboneFolder:
 
 
 def open_folder(path: Path) -> BackboneFolder:
-    """Recognise a backbone folder; raise UserError saying what is missing."""
+    """Recognise a backbone folder; raise UserError with what is missing."""
     if not path.is_dir():
         raise UserError(f"backbone {path}: there is no such folder.")
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
@@ -80,22 +80,21 @@ def open_folder(path: Path) -> BackboneFolder:
     else:
         raise UserError(f"{path}: no CPM-Ant config (a .json file with dim_model or hidden_size).")
     if raw.get("format") == "cpm-tune":
-        layout, patterns = "native", ["*.safetensors"]
+        form, patterns = "native", ["*.safetensors"]
     elif raw.get("model_type") == "cpmant":
-        layout, patterns = "hf", ["*.safetensors", "pytorch_model*.bin"]
+        form, patterns = "hf", ["*.safetensors", "pytorch_model*.bin"]
     else:
-        layout, patterns = "reference", ["*.pt", "*.bin"]
-    found = ([f for f in sorted(path.glob(pattern)) if f.is_file()] for pattern in patterns)
-    weights = next(filter(None, found), [])
-    if layout == "hf":
+        form, patterns = "reference", ["*.pt", "*.bin"]
+    files = ([f for f in sorted(path.glob(pattern)) if f.is_file()] for pattern in patterns)
+    weights = next(filter(None, files), [])
+    if form == "hf":
         shard_index(path, weights)
     if not weights:
-        raise UserError(f"{path}: no weights ({' or '.join(patterns)}) beside {file.name}.")
-    if layout == "reference" and len(weights) > 1:
+        raise UserError(f"{path}: no weights ({' or '.join(patterns)}) next to {file.name}.")
+    if form == "reference" and len(weights) > 1:
         names = ", ".join(p.name for p in weights)
         raise UserError(
             f"{path}: several checkpoints ({names}); keep the one to use in the folder."
         )
-    config = CPMAntConfig.from_file(file)
-    trained = bool(raw.get("trained", True))
-    return BackboneFolder(path, layout, config, tuple(weights), vocabulary, trained)
+    config, trained = CPMAntConfig.from_file(file), bool(raw.get("trained", True))
+    return BackboneFolder(path, form, config, tuple(weights), vocabulary, trained)

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.config import HUGGING_FACE, CPMAntConfig
+from cpm_tune.backbone.formats import HEAD, hugging_face_parts
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.saved import write_tensors
+from cpm_tune.errors import UserError
 
 _TOKENS = {
     "bos_token": "<s>",
@@ -24,20 +26,27 @@ _TOKENS = {
 }
 
 
+def check_whole(config: CPMAntConfig, instead: str) -> None:
+    """Raise UserError for a shape that transformers has no class for; `instead` are options."""
+    if config.is_pruned:
+        raise UserError(
+            "transformers' CpmAnt has every sub-block, but this backbone lacks some "
+            f"(mask_modules); use {instead}."
+        )
+
+
 def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
     """Write config.json, model.safetensors, vocab.txt and tokenizer_config.json to a folder.
 
     The backbone must have all sub-blocks (no mask_modules). Weights keep their dtype.
     """
-    state: dict[str, torch.Tensor] = {}
-    for name, value in model.state_dict().items():
-        if name not in ("input_embedding.weight", "prompt_embedding.weight"):
-            state[f"cpmant.{name}"] = value.contiguous()
-    token, prompt = model.input_embedding.weight, model.prompt_embedding.weight
-    state["cpmant.input_embedding.weight"] = torch.cat((token, prompt)).detach()
-    state["lm_head.weight"] = token.detach().clone()
+    weights = model.state_dict()
+    state = {
+        name: torch.cat([weights[part] for part in parts]) if len(parts) > 1 else weights[parts[0]]
+        for name, parts in hugging_face_parts(weights).items()
+    }
     write_tensors(folder / "model.safetensors", state, {"format": "pt"})
-    _write(folder / "config.json", hugging_face_config(model.config, token.dtype))
+    _write(folder / "config.json", hugging_face_config(model.config, state[HEAD].dtype))
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     write_tokenizer(folder)
 
@@ -49,13 +58,9 @@ def write_tokenizer(folder: Path) -> None:
 
 def hugging_face_config(config: CPMAntConfig, dtype: torch.dtype) -> dict[str, Any]:
     """The values of config.json for weights of this dtype."""
-    renamed = {
-        "dim_model": "hidden_size",
-        "num_layers": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-    }
+    spelling = {ours: theirs for theirs, ours in HUGGING_FACE.items()}
     shape = config.to_dict().items()
-    kept = {renamed.get(k, k): v for k, v in shape if k != "mask_modules"}
+    kept = {spelling.get(k, k): v for k, v in shape if k != "mask_modules"}
     return {
         "architectures": ["CpmAntForCausalLM"],
         "model_type": "cpmant",

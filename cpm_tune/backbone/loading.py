@@ -1,17 +1,14 @@
-"""A backbone as it is to be held: read or drawn, all of it in memory or a part, in 8 bits."""
+"""Opens a backbone: read or drawn at random, all of it in memory or a part, in 8 bits or not."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
 from cpm_tune.backbone.checkpoint import Materialise, load_weights, random_backbone
 from cpm_tune.backbone.folder import BackboneFolder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.streamed import open_streamed
-
-if TYPE_CHECKING:
-    import torch
 
 
 def open_backbone(
@@ -30,7 +27,6 @@ def open_backbone(
     "int8": its linear weights in 8 bits. `materialise`: see `load_weights`. The caller refuses what
     does not go together (`cpm_tune.planning.placement`).
     """
-
     if random_seed is not None:
         model = random_backbone(folder.config, random_seed, dtype, materialise)
     elif limit is not None:

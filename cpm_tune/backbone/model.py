@@ -1,8 +1,8 @@
-"""CPM-Ant as one plain torch module, with the reference's state-dict names.
+"""CPM-Ant as one plain torch module, with the original state-dict names.
 
-Weights are held folded: the reference divides by sqrt(fan-in) at run time, here (and in Hugging
-Face's layout) that factor is already in the weight, so that y = W x. A delta that adds to a
-module's output, as OpenDelta's LoRA does, sees the same input and output either way. Reference
+Weights are folded: the original code divides by sqrt(fan-in) at run time, here (and in Hugging
+Face's format) that factor is already in the weight, so that y = W x. A delta that adds to a
+module's output, as OpenDelta's LoRA does, sees the same input and output either way. Original
 checkpoints are folded once, when they are loaded (`cpm_tune.backbone.checkpoint`).
 """
 
@@ -41,21 +41,21 @@ class Linear(nn.Linear):
 
 
 class KVCache:
-    """One layer's keys and values, allocated once and written in place.
+    """One layer's keys and values at up to `capacity` positions, allocated once, filled in order.
 
-    The first `append` decides batch, heads, dtype and device. Slots fill up in order.
+    The first `append` decides batch, heads, dtype and device.
     """
 
-    def __init__(self, slots: int) -> None:
-        self.slots, self.filled = slots, 0
-        self._both: Tensor | None = None  # keys and values: (2, batch, heads, slots, dim_head)
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.filled = capacity, 0
+        self._both: Tensor | None = None  # keys and values: (2, batch, heads, capacity, dim_head)
 
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add (batch, heads, new, dim_head) each; return views of all that was added so far."""
         start, self.filled = self.filled, self.filled + key.shape[2]
         if self._both is None:
             batch, heads, _, dim_head = key.shape
-            self._both = key.new_empty(2, batch, heads, self.slots, dim_head)
+            self._both = key.new_empty(2, batch, heads, self.capacity, dim_head)
         self._both[0, :, :, start : self.filled] = key
         self._both[1, :, :, start : self.filled] = value
         return self._both[0, :, :, : self.filled], self._both[1, :, :, : self.filled]
@@ -64,8 +64,7 @@ class KVCache:
         """Row i becomes what row `rows[i]` was, the rest goes. Rows that stay are not copied."""
         if self._both is None:
             return
-        there = torch.arange(len(rows), device=rows.device)
-        moved = (rows != there).nonzero()[:, 0]
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
         used = self._both[:, :, :, : self.filled]
         used[:, moved] = used[:, rows[moved]]
         self._both = self._both[:, : len(rows)]
@@ -297,10 +296,10 @@ class CPMAnt(nn.Module):
         ids, segment: (batch, length) int64. context: bool, what all positions see (default: all).
         span: int64, keeps packed examples apart (default: one span per row); -1 is padding.
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
-        caches: one a layer, for decoding: keys and values are added to them. With caches that hold
-        something, `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
-        lengths: of sequences that lie end to end and fill the batch's one row (instead of span and
-        length): the same by a faster way. targets: int64 (targets,), positions of every row whose
+        caches: one per layer, for decoding: keys and values are added to them. If they contain any,
+        `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
+        lengths: of packed sequences that fill the batch's one row (instead of span and length): the
+        same by a faster way. targets: int64 (targets,), positions of every row whose
         hidden states alone are returned, (batch, targets, dim_model), and are computed at the end.
         """
         if lengths is not None:
@@ -318,7 +317,7 @@ class CPMAnt(nn.Module):
     def _span_bias(
         self, ids: Tensor, segment: Tensor, context: Tensor | None, lengths: Sequence[int]
     ) -> SpanBias:
-        """The bias of sequences end to end; those with equal segments share the longest's.
+        """The bias of packed sequences; those with equal segments share the longest's.
 
         The order that makes this cheap: the longest first, equal ones side by side.
         """
@@ -328,15 +327,15 @@ class CPMAnt(nn.Module):
         groups = []
         for start, n, length in runs(lengths):
             cut = slice(start, start + n * length)
-            own = segment[0, cut].view(n, length)
-            if not known or bool((own == own[:1]).all()):
-                own = own[:1]
-            if whole is not None and (not known or torch.equal(own, whole[0][:, :length])):
+            segments = segment[0, cut].view(n, length)
+            if not known or bool((segments == segments[:1]).all()):
+                segments = segments[:1]
+            if whole is not None and (not known or torch.equal(segments, whole[0][:, :length])):
                 bias = whole[1][:, :, :length, :length]
             else:
-                bias = self.position_bias(own)
-                if whole is None and len(own) == 1:
-                    whole = own, bias
+                bias = self.position_bias(segments)
+                if whole is None and len(segments) == 1:
+                    whole = segments, bias
             if not plain or (known and "hidden_pairs" in vars(self)):
                 allowed = self._allowed(
                     ids[0, cut].view(n, length),
@@ -373,7 +372,7 @@ class CPMAnt(nn.Module):
         return allowed if hidden is None else allowed & ~hidden
 
     def hidden_pairs(self, ids: Tensor) -> Tensor | None:
-        """(query, key) pairs that a delta hides, bool (batch, length, length); by itself none."""
+        """(query, key) pairs that a delta hides, bool (batch, length, length); None: no pair."""
         return None
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -401,3 +400,9 @@ class CPMAnt(nn.Module):
                 std /= depth
             fill(weight, torch.randn(shape, generator=generator).mul_(std))
         return self
+
+
+def skeleton(config: CPMAntConfig) -> CPMAnt:
+    """A backbone of that shape without values, on the meta device."""
+    with torch.device("meta"):
+        return CPMAnt(config)

@@ -1,13 +1,12 @@
 """What rounding takes from weights when their scaling changes in one dtype, kept for the way back.
 
 A weight that is divided by sqrt(fan-in) and rounded cannot always be multiplied back to the same
-bits (two neighbours may have become one). Beside a converted checkpoint `scaling.npz` holds, for
-every block of CHUNK values, the difference of the original's bits from what multiplying back gives:
-two bits a value, since it is nearly always 0, +1 or -1, and a list of the others (small fp16 values
-that became subnormal); the list alone, where that is shorter. Blocks without a difference are left
-out. So a fan-in of 4096, whose square root is a power of two, costs next to nothing. Each block
-names the CRC-32 of the converted values, so that it is never applied to weights that have changed
-since.
+bits (two neighbours may have become one). In a converted checkpoint `scaling.npz` has, for every
+block of CHUNK values, the difference of the original's bits from what multiplying back gives: two
+bits per value, since it is nearly always 0, +1 or -1, and a list of the others (small fp16 values
+that became subnormal); only the list if that is shorter. Blocks without a difference are left out.
+So a fan-in of 4096, whose square root is a power of two, costs next to nothing. Each block has the
+CRC-32 of the converted values, so that it is never applied to weights that have changed since.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _LISTED = 4 + 8  # bytes of a place in the block and the difference there
 _CODES = np.array([0, 1, -1, 0], dtype=np.int64)  # the fourth: in the list
 
 
-class Remainder:
+class RoundingResidual:
     """Reads the scaling.npz of one folder, if there is one, and writes another's, if needed."""
 
     def __init__(self, source: Path, target: Path) -> None:
@@ -47,7 +46,7 @@ class Remainder:
                 raise self._unreadable(error) from error
 
     def close(self) -> None:
-        """Finish what was written."""
+        """Close both files; the new one is then complete."""
         for file in (self._file, self._out):
             if file is not None:
                 file.close()
@@ -70,8 +69,8 @@ class Remainder:
             raise self._unreadable(error) from error
         if checksum != zlib.crc32(as_bytes(stored)):
             raise UserError(
-                f"{self.source}: belongs to other weights than those beside it ({block}); remove "
-                "it, and the conversion is exact but for rounding."
+                f"{self.source}: belongs to other weights than those in its folder ({block}); "
+                "remove it, and the conversion is exact except for rounding."
             )
         bits = back.view(_BITS[back.element_size()])
         bits += torch.from_numpy(difference).to(bits.dtype)
@@ -100,7 +99,7 @@ class Remainder:
 
     def _unreadable(self, error: Exception) -> UserError:
         return UserError(
-            f"{self.source}: not readable ({error}); remove it, and the conversion is exact but "
+            f"{self.source}: not readable ({error}); remove it, and the conversion is exact except "
             "for rounding."
         )
 

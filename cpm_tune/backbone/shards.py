@@ -7,8 +7,6 @@ gives whole values is for all processes to call together.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -67,39 +65,3 @@ def whole(parameter: Tensor, values: Tensor | None = None) -> Tensor:
     if dist.is_initialized():  # every value is in one process, the others add no bits to it
         dist.all_reduce(flat.view({2: torch.int16, 4: torch.int32}[flat.element_size()]))
     return flat.view(shape)
-
-
-def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's state with the values of all processes, of every parameter."""
-    saved = optimizer.state_dict()
-    given: dict[int, dict[str, Any]] = saved["state"]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if not given or not any(hasattr(p, "_original_shape") for p in parameters):
-        return saved
-    known = next(iter(given.values()))  # a parameter of which nothing is here has no state here
-    nothing = {k: v if _is_step(v) else v.new_zeros(0) for k, v in known.items()}
-    state = {
-        number: {
-            name: value if _is_step(value) else whole(parameter, value)
-            for name, value in given.get(number, nothing).items()
-        }
-        for number, parameter in enumerate(parameters)
-    }
-    return {**saved, "state": state}
-
-
-def load_whole_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Take up what `whole_state` gave, in any number of processes."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state = {
-        number: {
-            name: value if _is_step(value) else own_part(parameters[number], value).clone()
-            for name, value in values.items()
-        }
-        for number, values in saved["state"].items()
-    }
-    optimizer.load_state_dict({**saved, "state": state})
-
-
-def _is_step(value: Any) -> bool:
-    return not isinstance(value, Tensor) or value.dim() == 0

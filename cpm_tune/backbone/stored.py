@@ -1,7 +1,7 @@
-"""Tensors as they lie in checkpoint files: found by name, read whole or in parts.
+"""Tensors in checkpoint files: found by name, read whole or in parts.
 
-A part is copied from the file into memory of the caller's, so that what is resident is what was
-asked for and no more. Pickled files are only ever read with torch's weights_only loader.
+A part is copied from the file into the caller's memory: only what was asked for is resident.
+Pickled files are only ever read with torch's weights_only loader.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ def _safetensors(path: Path) -> Iterator[Stored]:
             size = int.from_bytes(raw.read(8), "little")
             header = json.loads(raw.read(size))
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint ({_line(error)}); get it again."
-        ) from error
+        raise _broken(path, error) from error
     for name in names:
         about = header[name]
         if about["dtype"] not in _DTYPES:
@@ -128,7 +126,9 @@ def _safetensors(path: Path) -> Iterator[Stored]:
 
 
 def _broken(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a readable checkpoint ({_line(error)}); get it again.")
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = line.split(". ")[0][:160]
+    return UserError(f"{path}: not a readable checkpoint ({reason}); get it again.")
 
 
 def _not_floating(path: Path, name: str, kind: str) -> UserError:
@@ -159,14 +159,7 @@ def _load_pickled(path: Path) -> tuple[object, bool]:
             "tensors (refused)."
         ) from error
     except Exception as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint ({_line(error)}); get it again."
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return said.split(". ")[0][:160]
+        raise _broken(path, error) from error
 
 
 def _forget(part: Tensor) -> None:

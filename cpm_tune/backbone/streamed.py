@@ -1,7 +1,7 @@
 """A backbone that is larger than the memory it may use: its layers are read while others compute.
 
 Embeddings and as many layers as fit stay in memory. The others, evenly spread among them, share two
-slots of memory: while a layer computes in one, a thread reads the next layer into the other. What
+buffers: while a layer computes in one, a thread reads the next layer into the other. What
 is computed is what the whole backbone computes, bit for bit. On CUDA the thread reads into pinned
 memory and copies from there on a stream of its own. Nothing here can be trained: a backward pass
 would need layers that are gone.
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.checkpoint import check_finite, load_weights
 from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.layouts import Piece, pieces
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.formats import Piece, pieces
+from cpm_tune.backbone.model import CPMAnt, skeleton
 from cpm_tune.common.sizes import size_text
 from cpm_tune.errors import UserError
 
-SLOTS = 2
-_ALIGNMENT = 64  # of a weight within a slot
+N_BUFFERS = 2
+_ALIGNMENT = 64  # of a weight within a buffer
 _LAYERS = "encoder.layers."
 
 
@@ -44,10 +44,9 @@ def open_streamed(
     """
     if limit is None:
         return load_weights(folder, dtype)
-    found = pieces(folder)
     layers: list[dict[str, Piece]] = [{} for _ in range(folder.config.num_layers)]
     fixed: dict[str, Piece] = {}
-    for name, piece in found.items():
+    for name, piece in pieces(folder).items():
         if name.startswith(_LAYERS):
             layers[int(name.removeprefix(_LAYERS).partition(".")[0])][name] = piece
         else:
@@ -56,7 +55,7 @@ def open_streamed(
     base, largest = _size(fixed, dtype), max(sizes)
     if base + sum(sizes) <= limit:
         return load_weights(folder, dtype)
-    least = base + SLOTS * largest
+    least = base + N_BUFFERS * largest
     if limit < least:
         raise UserError(
             f"--memory-limit is {size_text(limit)}, but {folder.name} in {_named(dtype)} needs "
@@ -69,7 +68,7 @@ def open_streamed(
 def _chosen(sizes: Sequence[int], resident: int) -> list[int]:
     """Numbers of the layers that come and go, spread evenly; empty ones do not."""
     real = [number for number, size in enumerate(sizes) if size]
-    n = max(len(real) - resident, SLOTS)
+    n = max(len(real) - resident, N_BUFFERS)
     return [real[k * len(real) // n] for k in range(n)]
 
 
@@ -81,9 +80,10 @@ def _build(
     layers: Sequence[dict[str, Piece]],
     streamed: Sequence[int],
 ) -> CPMAnt:
-    with torch.device("meta"):
-        model = CPMAnt(folder.config)
-    slots = [_Slot(max(_size(layers[n], dtype) for n in streamed), device) for _ in range(SLOTS)]
+    model = skeleton(folder.config)
+    buffers = [
+        _Buffer(max(_size(layers[n], dtype) for n in streamed), device) for _ in range(N_BUFFERS)
+    ]
     state: dict[str, Tensor] = {}
     for number, weights in enumerate([*layers, fixed]):
         if number not in streamed:
@@ -92,10 +92,10 @@ def _build(
             state |= {name: values.to(device) for name, values in stays.items()}
     contents = [layers[number] for number in streamed]
     for place, layer in enumerate(contents):
-        state |= _views(slots[place % SLOTS].memory, layer, dtype)
+        state |= _views(buffers[place % N_BUFFERS].memory, layer, dtype)
     model.load_state_dict(state, strict=True, assign=True)
     model.streamed = True
-    stream = _Stream(folder, dtype, slots, contents)
+    stream = _Stream(folder, dtype, buffers, contents)
     for place, number in enumerate(streamed):
         stream.attach(model.encoder.layers[number], place)
     return model
@@ -106,21 +106,21 @@ def _size(layer: Mapping[str, Piece], dtype: torch.dtype) -> int:
 
 
 def _places(layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, tuple[int, int]]:
-    """Where a layer's weights lie in a slot, one behind the other.
+    """Where a layer's weights are in a buffer: the first byte of each, and the one after its last.
 
     Each begins as far from a cache line's start as `load_weights` has it: a matrix product may
     round differently for another alignment.
     """
-    found, end = {}, 0
+    places, end = {}, 0
     for name, piece in layer.items():
         begin = end + (piece.phase(dtype, _ALIGNMENT) - end) % _ALIGNMENT
         end = begin + piece.numel * dtype.itemsize
-        found[name] = begin, end
-    return found
+        places[name] = begin, end
+    return places
 
 
 def _views(memory: Tensor, layer: Mapping[str, Piece], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors for a layer's weights in a slot's memory, or in its image."""
+    """Tensors for a layer's weights in a buffer's memory, or in its image."""
     return {
         name: memory[begin:end].view(dtype).view(layer[name].shape)
         for name, (begin, end) in _places(layer, dtype).items()
@@ -141,7 +141,7 @@ def _memory(size: int, device: torch.device) -> Tensor:
     return torch.empty(size, dtype=torch.uint8, device=device)
 
 
-class _Slot:
+class _Buffer:
     """Memory for one layer. On CUDA `staging` is its pinned image on the host, `copied` when the
     copy from there is done, `free` when the layer in it has computed."""
 
@@ -160,28 +160,28 @@ def _event() -> torch.cuda.Event:
 
 
 class _Stream:
-    """Brings the layers that come and go into their slots, in turn: the first follows the last.
+    """Brings the layers that come and go into their buffers, in turn: the first follows the last.
 
-    `place` is a layer's number among them; it belongs in slot `place` modulo SLOTS.
+    `place` is a layer's number among them; it belongs in buffer `place` modulo N_BUFFERS.
     """
 
     def __init__(
         self,
         folder: BackboneFolder,
         dtype: torch.dtype,
-        slots: Sequence[_Slot],
+        buffers: Sequence[_Buffer],
         contents: Sequence[dict[str, Piece]],
     ) -> None:
-        self.folder, self.dtype, self.slots, self.contents = folder, dtype, slots, contents
+        self.folder, self.dtype, self.buffers, self.contents = folder, dtype, buffers, contents
         self._seen = [False] * len(contents)
         self._thread = ThreadPoolExecutor(1, "layers")
         self._copies: torch.cuda.Stream | None = None
-        if slots[0].cuda:
-            device = slots[0].memory.device
+        if buffers[0].cuda:
+            device = buffers[0].memory.device
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def attach(self, layer: nn.Module, place: int) -> None:
-        """Have a layer's weights ready before it computes, and its slot free behind it."""
+        """Have a layer's weights ready before it computes, and its buffer free afterwards."""
 
         def before(module: nn.Module, given: tuple[Any, ...]) -> None:
             if torch.is_grad_enabled() and given[0].requires_grad:
@@ -191,47 +191,47 @@ class _Stream:
                 )
             self._ready(place)
 
-        def behind(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+        def after(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
             self._done(place)
 
         layer.register_forward_pre_hook(before)
-        layer.register_forward_hook(behind, always_call=True)
+        layer.register_forward_hook(after, always_call=True)
 
     def _ready(self, place: int) -> None:
-        slot = self._want(place)
-        assert slot.loading is not None
-        slot.loading[1].result()
+        buffer = self._want(place)
+        assert buffer.loading is not None
+        buffer.loading[1].result()
         if self._copies is not None:
-            torch.cuda.current_stream().wait_event(slot.copied)
+            torch.cuda.current_stream().wait_event(buffer.copied)
         following = (place + 1) % len(self.contents)
-        if following % SLOTS != place % SLOTS:
+        if following % N_BUFFERS != place % N_BUFFERS:
             self._want(following)
 
     def _done(self, place: int) -> None:
-        slot = self.slots[place % SLOTS]
+        buffer = self.buffers[place % N_BUFFERS]
         if self._copies is not None:
-            slot.free.record()
+            buffer.free.record()
         following = (place + 1) % len(self.contents)
-        if following % SLOTS == place % SLOTS:  # an odd number of layers: last and first share
+        if following % N_BUFFERS == place % N_BUFFERS:  # odd in number: last and first share
             self._want(following)
 
-    def _want(self, place: int) -> _Slot:
+    def _want(self, place: int) -> _Buffer:
         """Begin to read a layer, unless it is there or on its way. One thread: in this order."""
-        slot = self.slots[place % SLOTS]
-        if slot.loading is None or slot.loading[0] != place or _failed(slot.loading[1]):
-            slot.loading = place, self._thread.submit(self._load, place, slot)
-        return slot
+        buffer = self.buffers[place % N_BUFFERS]
+        if buffer.loading is None or buffer.loading[0] != place or _failed(buffer.loading[1]):
+            buffer.loading = place, self._thread.submit(self._load, place, buffer)
+        return buffer
 
-    def _load(self, place: int, slot: _Slot) -> None:
+    def _load(self, place: int, buffer: _Buffer) -> None:
         if self._copies is None:
-            self._fill(place, slot.memory)
+            self._fill(place, buffer.memory)
             return
-        slot.copied.synchronize()  # the copy before has left the pinned memory
-        self._fill(place, slot.staging)
+        buffer.copied.synchronize()  # the copy before has left the pinned memory
+        self._fill(place, buffer.staging)
         with torch.cuda.stream(self._copies):
-            self._copies.wait_event(slot.free)
-            slot.memory.copy_(slot.staging, non_blocking=True)
-            slot.copied.record()
+            self._copies.wait_event(buffer.free)
+            buffer.memory.copy_(buffer.staging, non_blocking=True)
+            buffer.copied.record()
 
     def _fill(self, place: int, memory: Tensor) -> None:
         layer = self.contents[place]

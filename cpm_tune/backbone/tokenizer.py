@@ -18,16 +18,16 @@ MAX_WORD = 200
 class Tokenizer:
     """Text to ids and back, after the vocabulary file of a backbone.
 
-    One entry a line, its id the line's number (blank lines do not count); `</_>` stands for a space
-    and `</n>` for a newline.
+    One entry per line, its id the line's number (blank lines do not count); `</_>` stands for a
+    space and `</n>` for a newline.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
-        """Raises ValueError if a special entry is missing or an entry is there twice."""
+        """Raises ValueError if a special entry is missing or an entry occurs twice."""
         ids: dict[str, int] = {}
         for entry in filter(None, (line.strip() for line in entries)):
             if entry in ids:
-                raise ValueError(f"entry '{entry}' is there twice")
+                raise ValueError(f"entry '{entry}' occurs twice")
             ids[entry] = len(ids)
         missing = [special for special in SPECIALS if special not in ids]
         if missing:
@@ -52,7 +52,7 @@ class Tokenizer:
         except OSError as error:
             raise UserError(
                 f"{path}: no vocabulary can be read there ({error.strerror}); expected a text file "
-                "with one entry a line."
+                "with one entry per line."
             ) from error
         except ValueError as error:
             raise UserError(f"{path}: not a CPM-Ant vocabulary: {error}.") from error
@@ -96,17 +96,17 @@ class Tokenizer:
         """What `encode` makes <unk> of, in order: characters, and how too long words begin."""
         if self.unk not in self.encode(text):
             return []
-        found = []
+        unknown = []
         for word in self._jieba.cut(text, cut_all=False):
             if len(word) > MAX_WORD:
-                found.append(f"{word[:10]}…")
+                unknown.append(f"{word[:10]}…")
                 continue
             start = 0
             for index in self._pieces(word):
                 if index == self.unk:
-                    found.append(word[start])
+                    unknown.append(word[start])
                 start += 1 if index == self.unk else len(self.entries[index])
-        return found
+        return unknown
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; inverts `encode` for text within the vocabulary.

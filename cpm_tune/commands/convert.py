@@ -21,7 +21,7 @@ def run(options: Convert) -> int:
         max_shard=parse_size(options.max_shard_size, "--max-shard-size"),
         overwrite=options.overwrite,
     )
-    print(f"read       {folder.path}  ({folder.layout})")
+    print(f"read       {folder.path}  ({folder.format})")
     for path in sorted(options.out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
     return 0

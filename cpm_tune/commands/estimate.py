@@ -13,6 +13,7 @@ from cpm_tune.delta.config import parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.memory.estimate import Memory, Work, estimate
 from cpm_tune.planning.placement import check_placement
+from cpm_tune.planning.skeleton import make_skeleton
 from cpm_tune.schema.spec import Execution
 from cpm_tune.task.registry import load_preset
 
@@ -31,8 +32,7 @@ def run(options: Estimate) -> int:
     delta = parse_config(load_preset(options.delta), f"delta {options.delta}")
     check_placement(execution, delta, options.precision, options.quantize)
     work = Work(
-        config=_shape(options.backbone),
-        delta=delta,
+        skeleton=make_skeleton(_shape(options.backbone), delta),
         batch_size=options.batch_size,
         length=options.length,
         sequences=options.sequences,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.convert import check_free, check_whole, convert
+from cpm_tune.backbone.convert import check_free, convert
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.hugging_face import check_whole
 from cpm_tune.backbone.streamed import open_streamed
 from cpm_tune.commands.options.backbone import Prune
 from cpm_tune.common.sizes import counted, parse_size
@@ -24,7 +25,8 @@ def run(options: Prune) -> int:
     prune.check_keep(folder.config, keep)
     check_free(options.out, options.overwrite, folder.path)
     if options.to == "hf":
-        check_whole(prune.without(folder.config, prune.at_random(folder.config, keep, 0)))
+        pruned = prune.without(folder.config, prune.at_random(folder.config, keep, 0))
+        check_whole(pruned, "--to native or --to reference")
     sample = prune.read_sample(
         options.text, folder.tokenizer(), folder.config, options.pieces, options.seed
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from cpm_tune.backbone.hugging_face import check_whole
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.delta.config import (
@@ -30,6 +31,7 @@ from cpm_tune.delta.stored import read_stored
 from cpm_tune.errors import UserError
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+INSTEAD = "--to merged or --to opendelta"  # of formats that need every sub-block
 _PREFIX = "base_model.model."
 _PLAIN: dict[str, Any] = {  # what else PEFT's LoRA can be, and what it is here
     "bias": "none",
@@ -55,7 +57,7 @@ def write_peft(
 
     Raises UserError for any other method, or a backbone that transformers has no class for.
     """
-    check_hugging_face(backbone)
+    check_whole(backbone.config, INSTEAD)
     if not isinstance(config, LoraConfig):
         raise UserError(
             f"PEFT cannot express {config.delta_type} on CpmAnt, only lora; {_way_out(config)}."
@@ -172,15 +174,6 @@ def _way_out(config: DeltaConfig) -> str:
     if isinstance(config, FullConfig):
         return "use --to hf"
     return "no other library here can: use it with this one, by predict and load_delta"
-
-
-def check_hugging_face(backbone: CPMAnt) -> None:
-    """Raise UserError for a backbone that transformers has no class for."""
-    if any(flag for pair in backbone.config.mask_modules for flag in pair):
-        raise UserError(
-            "transformers' CpmAnt has every sub-block, this backbone lacks some (mask_modules); "
-            "use --to merged or --to opendelta."
-        )
 
 
 def _endings(backbone: CPMAnt, config: ModuleConfig) -> list[str]:

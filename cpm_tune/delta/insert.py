@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.model import CPMAnt, skeleton
 from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.door import load
@@ -138,8 +138,7 @@ def held_with(backbone: CPMAnt) -> str:
 
 def like(backbone: CPMAnt) -> CPMAnt:
     """A backbone of the same shape without values or delta: what does not fit it, does not fit."""
-    with torch.device("meta"):
-        made = CPMAnt(backbone.config)
+    made = skeleton(backbone.config)
     made.streamed, made.quantized = backbone.streamed, backbone.quantized
     return made
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpm_tune.backbone.checkpoint import write_native
-from cpm_tune.backbone.hugging_face import save_hugging_face
+from cpm_tune.backbone.hugging_face import check_whole, save_hugging_face
 from cpm_tune.common.folders import new_folder
-from cpm_tune.delta.foreign import check_hugging_face, write_opendelta, write_peft
+from cpm_tune.delta.foreign import INSTEAD, write_opendelta, write_peft
 from cpm_tune.delta.insert import load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.delta.saved import check_delta
@@ -42,7 +42,7 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
             write(part, model, delta.config, delta.state())
         else:
             if to == "hf":
-                check_hugging_face(model)
+                check_whole(model.config, INSTEAD)
             if delta is not None:
                 found = merge(delta)
                 print(

@@ -1,15 +1,15 @@
-"""Where each weight of CPM-Ant lies in a folder of any layout, and how it is scaled there.
+"""The checkpoint formats: where each weight of CPM-Ant is in a folder, and how it is scaled there.
 
-Native and Hugging Face's weights are folded, the reference's are not (`cpm_tune.backbone.model`).
-Hugging Face's token embedding holds the soft prompts behind the tokens, and its head is a copy of
-the tokens.
+Native and Hugging Face's weights are folded, those of the original format (reference) are not, see
+`cpm_tune.backbone.model`. Hugging Face's token embedding has the soft prompts after the tokens, and
+its head is a copy of the tokens.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,27 +18,34 @@ from torch import Tensor
 
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.model import skeleton
 from cpm_tune.backbone.shard_index import shard_index
 from cpm_tune.backbone.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
 
-LAYOUTS = ("reference", "hf", "native")
 TOKENS, PROMPTS, HEAD = "input_embedding.weight", "prompt_embedding.weight", "lm_head.weight"
 CHUNK = 2**20  # values that are in memory at a time
 
 
 def shapes(config: CPMAntConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a backbone's weights, in the order of its state dict."""
-
-    with torch.device("meta"):
-        model = CPMAnt(config)
-    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    state = skeleton(config).state_dict()
+    return {name: tuple(weight.shape) for name, weight in state.items()}
 
 
-def divisor(name: str, shape: Sequence[int], layout: str, config: CPMAntConfig) -> float:
-    """What a layout's weights have to be divided by to be folded."""
-    if layout != "reference" or len(shape) != 2:
+def hugging_face_parts(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The tensors of Hugging Face's format: for each, which of our weights it has, in order."""
+    parts = {
+        f"cpmant.{name}": (name, PROMPTS) if name == TOKENS else (name,)
+        for name in names
+        if name != PROMPTS
+    }
+    return {**parts, HEAD: (TOKENS,)}
+
+
+def divisor(name: str, shape: Sequence[int], form: str, config: CPMAntConfig) -> float:
+    """By what a checkpoint format's weights have to be divided to be folded."""
+    if form != "reference" or len(shape) != 2:
         return 1.0
     if name.endswith(("_embedding.weight", HEAD)):
         return math.sqrt(config.dim_model)
@@ -86,8 +93,8 @@ class Piece:
             yield begin, part
 
     def phase(self, dtype: torch.dtype, alignment: int) -> int:
-        """Where `load_weights` has the weight in memory, modulo an alignment: 0 where it is made
-        anew, as in the file where it is mapped."""
+        """Where `load_weights` has the weight in memory, modulo an alignment: as in the file if it
+        is mapped, otherwise 0."""
         stored = self.stored
         if self.divisor != 1 or dtype != stored.dtype:
             return 0
@@ -109,36 +116,33 @@ def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[s
     Reads no values but those of an lm_head. Raises UserError for broken files and with what is
     missing, unexpected or of another shape.
     """
-    found: dict[str, Piece] = {}
-    own, layout = folder.config, folder.layout
+    weights: dict[str, Piece] = {}
     tensors = list(stored_tensors(folder.weights))
-    if layout == "hf" and (index := shard_index(folder.path, folder.weights)) is not None:
+    if folder.format == "hf" and (index := shard_index(folder.path, folder.weights)) is not None:
         index.check_tensors({stored.name for stored in tensors})
     for stored in tensors:
-        for name, start, shape in _parts(stored, layout, own):
-            if name in found:
-                raise UserError(
-                    f"{folder.path}: tensor {name} is there twice; keep one checkpoint."
-                )
-            found[name] = Piece(stored, start, shape, divisor(name, shape, layout, own))
-    head, expected = found.pop(HEAD, None), shapes(own)
-    check_fit(folder.path, {name: piece.shape for name, piece in found.items()}, expected)
-    if head is not None and not _equal(head, found[TOKENS]):
+        for name, start, shape in _parts(stored, folder):
+            if name in weights:
+                raise UserError(f"{folder.path}: tensor {name} occurs twice; keep one checkpoint.")
+            by = divisor(name, shape, folder.format, folder.config)
+            weights[name] = Piece(stored, start, shape, by)
+    head, expected = weights.pop(HEAD, None), shapes(folder.config)
+    check_fit(folder.path, {name: piece.shape for name, piece in weights.items()}, expected)
+    if head is not None and not _equal(head, weights[TOKENS]):
         raise UserError(
             f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
             "to it; this checkpoint was tuned with an untied head and cannot be used."
         )
-    return {name: found[name] for name in shapes(config or own)}
+    return {name: weights[name] for name in (shapes(config) if config else expected)}
 
 
-def _parts(
-    stored: Stored, layout: str, config: CPMAntConfig
-) -> Iterator[tuple[str, int, tuple[int, ...]]]:
-    name, shape, vocab = stored.name, stored.shape, config.vocab_size
-    if layout == "hf":
+def _parts(stored: Stored, folder: BackboneFolder) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    """The weights of a stored tensor: name, flat index of the first value, shape."""
+    name, shape = stored.name, stored.shape
+    if folder.format == "hf":
         name = name.removeprefix("cpmant.")
         if name == TOKENS and len(shape) == 2:
-            tokens = min(vocab, shape[0])
+            tokens = min(folder.config.vocab_size, shape[0])
             yield name, 0, (tokens, shape[1])
             yield PROMPTS, tokens * shape[1], (shape[0] - tokens, shape[1])
             return
@@ -155,7 +159,7 @@ def check_fit(
 ) -> None:
     """Raise UserError with the difference of two sets of names and shapes, if there is one.
 
-    Names that differ in the number of the layer alone are told as one, with the layers' range.
+    Names that differ only in the number of the layer are listed as one, with the layers' range.
     """
     wrong = [(f"missing {name}", "") for name in expected if name not in found]
     wrong += [(f"unexpected {name}", "") for name in found if name not in expected]
@@ -171,20 +175,20 @@ def check_fit(
         layer = re.search(r"(?<=\blayers\.)\d+", name)
         key = (re.sub(r"(?<=\blayers\.)\d+", "*", name), about)
         groups.setdefault(key, []).extend([int(layer[0])] if layer else [])
-    said = [name.replace("*", _ranges(layers)) + about for (name, about), layers in groups.items()]
-    more = f" and {len(said) - 8} more" if len(said) > 8 else ""
+    lines = [name.replace("*", _ranges(layers)) + about for (name, about), layers in groups.items()]
+    more = f" and {len(lines) - 8} more" if len(lines) > 8 else ""
     raise UserError(
-        f"{where}: the checkpoint does not fit its config: {'; '.join(said[:8])}{more}."
+        f"{where}: the checkpoint does not fit its config: {'; '.join(lines[:8])}{more}."
     )
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """[0, 1, 2, 5] -> "[0-2,5]"; a number alone stands as it is."""
+    """[0, 1, 2, 5] -> "[0-2,5]"; [3] -> "3"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][1] + 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    said = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-    return said if len(numbers) == 1 else f"[{said}]"
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return text if len(numbers) == 1 else f"[{text}]"
