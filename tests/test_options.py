@@ -25,7 +25,7 @@ from cpm_tune.common.option import Option, checked, declared
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.plan import Request
 from cpm_tune.planning.settings import DELTA_KEYS, KEYS, flat_settings, parse_settings
-from cpm_tune.pretrain.options import Request as PretrainRequest
+from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.train import Intervals, Settings
 from cpm_tune.runs.export import FORMATS
 from cpm_tune.schema.options import Precision, RunOptions, TrialOptions

@@ -7,13 +7,14 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.commands.arguments import make_parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
-from cpm_tune.common.interrupt import interruption
+from cpm_tune.common.interrupt import Interrupts, interruption
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
 from cpm_tune.version import VERSION
 
@@ -76,12 +77,8 @@ def run(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     options: Any = parse(command.options, parser, argv)
     module, _, function = command.body.partition(":")
-    try:
+    with Interrupts(message=command.stopped) if command.stopped else nullcontext():
         code: int = load(f"cpm_tune.commands.{module}:{function}")(options)
-    except KeyboardInterrupt as stop:
-        if command.stopped and not str(stop):
-            stop.args = (command.stopped,)
-        raise
     return code
 
 

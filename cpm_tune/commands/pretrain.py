@@ -12,10 +12,10 @@ from cpm_tune.commands.options.pretrain import Prepare, Run, SourceOptions, Voca
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import perplexity_under
 from cpm_tune.pretrain.filters import WordList
-from cpm_tune.pretrain.options import Request
+from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.prepare import prepare as prepare_corpus
-from cpm_tune.pretrain.sources import Source, read_sources, sources_of_files
-from cpm_tune.pretrain.start import CHECKPOINT, start
+from cpm_tune.pretrain.sources import TextSource, read_sources, sources_of_files
+from cpm_tune.pretrain.start import start
 from cpm_tune.pretrain.vocabulary import build_vocabulary, cover_text, new_file, write
 
 
@@ -53,19 +53,14 @@ def prepare(options: Prepare) -> int:
 
 def run(options: Run) -> int:
     """Train on a corpus folder."""
-    chosen = {field.name: getattr(options, field.name) for field in fields(Request)}
+    chosen = {field.name: getattr(options, field.name) for field in fields(PretrainRequest)}
     pairs = _pairs(options.weight, "--weight")
     chosen["weights"] = {name: _weight(name, text) for name, text in pairs.items()}
-    try:
-        start(Request(**chosen), report=_report)
-    except KeyboardInterrupt as stop:
-        if (options.out / CHECKPOINT).is_file():
-            stop.args = ("the last checkpoint is kept; continue with --resume",)
-        raise
+    start(PretrainRequest(**chosen), report=_report)
     return 0
 
 
-def _sources(options: SourceOptions) -> list[Source]:
+def _sources(options: SourceOptions) -> list[TextSource]:
     settings = _pairs(options.settings, "--set")
     if options.sources:
         return read_sources(options.sources, settings)

@@ -13,6 +13,7 @@ from cpm_tune.commands.options.look import Doctor, Estimate, List, Show
 from cpm_tune.commands.options.pretrain import Prepare, Pretrain, Run, Vocab
 from cpm_tune.commands.options.runs import Export, Predict, Rescore, Score
 from cpm_tune.commands.options.tune import Tune
+from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,6 @@ class Command:
         return text.removesuffix(".")
 
 
-_NOTHING = "nothing was written"
-_AGAIN = "nothing was kept; repeat the command to start again"
 TUNE = Command(Tune, "tune:run")
 # A command's name may have two words; its first word alone may be a command as well.
 COMMANDS = {
@@ -50,10 +49,10 @@ COMMANDS = {
     "leaderboard verify": Command(Verify, "verify:run"),
     "leaderboard plot": Command(Plot, "plot:run"),
     "export": Command(Export, "export:run"),
-    "convert": Command(Convert, "convert:run", _NOTHING),
-    "prune": Command(Prune, "prune:run", _NOTHING),
+    "convert": Command(Convert, "convert:run", NOTHING_WRITTEN),
+    "prune": Command(Prune, "prune:run", NOTHING_WRITTEN),
     "pretrain": Command(Pretrain, ""),
-    "pretrain vocab": Command(Vocab, "pretrain:vocab", _AGAIN),
-    "pretrain prepare": Command(Prepare, "pretrain:prepare", _AGAIN),
-    "pretrain run": Command(Run, "pretrain:run", _AGAIN),
+    "pretrain vocab": Command(Vocab, "pretrain:vocab", NOTHING_WRITTEN),
+    "pretrain prepare": Command(Prepare, "pretrain:prepare", NOTHING_WRITTEN),
+    "pretrain run": Command(Run, "pretrain:run", NOTHING_WRITTEN),  # until it has started
 }

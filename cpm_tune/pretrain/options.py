@@ -16,7 +16,7 @@ Minutes = Annotated[float, Option(metavar="X", least=0)]
 
 
 @dataclass(frozen=True)
-class Request:
+class PretrainRequest:
     """Options of `pretrain run`; None leaves the default of `Settings` or `Intervals`."""
 
     out: Annotated[Path, Option("folder of the run", "DIR")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain.options import Positive, Request
+from cpm_tune.pretrain.options import Positive, PretrainRequest
 from cpm_tune.schema.options import BackboneName, Count, Natural
 
 
@@ -86,7 +86,7 @@ class Prepare(SourceOptions):
 
 
 @dataclass(frozen=True)
-class Run(Request):
+class Run(PretrainRequest):
     """Train on a prepared corpus; write log.jsonl, checkpoint.pt and the folder backbone.
 
     examples:
