@@ -131,8 +131,8 @@ class MeasuredRow(Part):
 
 
 class PublishedScore(Part):
-    """A published test score, 0..100. `metric` is this project's metric nearest to the `printed` one,
-    `source` is the stem of the score's file."""
+    """A published test score, 0..100. `metric` is this project's metric nearest to the `printed`
+    one, `source` is the stem of the score's file."""
 
     value: float
     metric: str
