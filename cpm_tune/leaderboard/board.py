@@ -78,7 +78,7 @@ class Cost(Part):
     scaling: list[Scaling] = []
 
 
-class Run(Part):
+class SeedRun(Part):
     """One seed of a cell. `low` and `high` are the record's own 95% interval."""
 
     run_id: str
@@ -100,7 +100,7 @@ class Cell(Part):
     low: float
     high: float
     interval: str
-    runs: list[Run]
+    runs: list[SeedRun]
     others: dict[str, float] = {}
     settings: dict[str, str] = {}
     notes: list[str] = []
