@@ -60,7 +60,6 @@ class Report:
     `detail` is a traceback or the last output of a process.
     """
 
-    run_id: str
     status: Literal["finished", "failed", "lost"]
     seconds: float = 0.0
     error: str = ""
