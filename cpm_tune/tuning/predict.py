@@ -20,7 +20,7 @@ from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
 from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.pack import Batch, micro_batches, pack
-from cpm_tune.decode import Hypothesis, generate
+from cpm_tune.decode import Hypothesis, Request, generate
 from cpm_tune.engine import Engine
 from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
@@ -226,20 +226,17 @@ def _generated(
     tokens: int,
     decoding: Decoding,
 ) -> list[list[Hypothesis]] | None:
-    """Texts behind prefixes, or None where memory gave out and half the tokens may be tried."""
-
+    """Continuations of prefixes, or None if memory ran out and half the tokens may be tried."""
+    request = Request(
+        decoding,
+        segment=encoder.encoding.segment,
+        n_prompt=encoder.n_prompt,
+        stop=frozenset({encoder.tokenizer.eos}),
+        banned=frozenset(encoder.tokenizer.never_written),
+    )
     try:
         with _evaluating(model), engine.autocast():
-            return generate(
-                model,
-                prefixes,
-                decoding,
-                stop=(encoder.tokenizer.eos,),
-                banned=encoder.tokenizer.never_written,
-                segment=encoder.encoding.segment,
-                n_prompt=encoder.n_prompt,
-                micro_tokens=tokens,
-            )
+            return generate(model, prefixes, request, micro_tokens=tokens)
     except (RuntimeError, MemoryError) as error:
         if not engine.splits_on_oom or tokens <= 1 or not is_out_of_memory(error):
             raise
