@@ -2,8 +2,8 @@
 
 Run by hand, on a quiet machine: `python benchmarks/generation.py`. All do the same work on the same
 random weights, prefixes and number of new tokens (no text ends early); the best beams' scores are
-compared. "One at a time" does what the reference's inference script does: every text alone, its
-beams as rows of their own, keys and values copied where beams change parents.
+compared. "One at a time" does what the original inference script does: every text alone, its
+beams as separate rows, keys and values copied if beams change parents.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python benchmarks/prune.py --text texts.jsonl --keep 3,3 2,2
 
-For each size (attention and feed-forward sub-blocks that remain) prints the loss on text that was
+For each size (attention and feed-forward sub-layers that remain) prints the loss on text that was
 neither measured nor tuned on: of the whole backbone, pruned by importance, pruned at random
 (several seeds), and both with a LoRA on all linear layers, tuned on the measured half by the
 pre-training objective.
@@ -25,7 +25,7 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.pretrain import prune
-from cpm_tune.pretrain.objective import Rows, TargetLosses
+from cpm_tune.pretrain.objective import PackedRows, TargetLosses
 
 LORA = LoraConfig(
     modified_modules=("project_q", "project_k", "project_v", "attention_out", "w_0", "w_1", "w_out")
@@ -49,7 +49,7 @@ def recovered(model: CPMAnt, sample: prune.Sample, steps: int, lr: float, seed: 
     return loss
 
 
-def row(name: str, model: CPMAnt, report: Sequence[Rows], *more: float) -> str:
+def row(name: str, model: CPMAnt, report: Sequence[PackedRows], *more: float) -> str:
     """A line of the table."""
     return f"{name:24} {prune.mean_loss(model, report):8.4f}" + "".join(f" {x:12.4f}" for x in more)
 

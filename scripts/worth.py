@@ -47,12 +47,12 @@ from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate
 from cpm_tune.pretrain.objective import (
     GENERATION,
-    Layout,
     PieceMask,
+    RowFormat,
     TargetLosses,
     build_rows,
 )
-from cpm_tune.pretrain.store import Corpus, Split
+from cpm_tune.pretrain.store import Corpus, CorpusSplit
 
 SHORTEST, WIDTH = 8, 256
 MEASURES = ("loss", "seen", "four", "form")
@@ -62,8 +62,8 @@ _PROBES = {probe.name: probe for probe in PROBES}
 
 def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
     """Per source and objective, and for verse and modern text together (by tokens)."""
-    layout = Layout.of(model.config, tokenizer, WIDTH)
-    heldout = HeldOut(corpus, corpus.sources, tokenizer, layout, SHORTEST)
+    row_format = RowFormat.of(model.config, tokenizer, WIDTH)
+    heldout = HeldOut(corpus, corpus.sources, tokenizer, row_format, SHORTEST)
     losses = heldout.losses(model, batch=16, bf16=False)
     groups: dict[str, Any] = {}
     for label, names in (("verse", VERSE), ("modern", MODERN)):
@@ -95,7 +95,7 @@ def seen_before(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, dict[str, flo
     return result
 
 
-def _lines(split: Split, newline: int) -> Iterator[bytes]:
+def _lines(split: CorpusSplit, newline: int) -> Iterator[bytes]:
     for number in range(len(split)):
         tokens = np.asarray(split.document(number), dtype=np.int32)
         for line in np.split(tokens, np.flatnonzero(tokens == newline)):
@@ -164,7 +164,7 @@ def _log_p(
     items: Sequence[tuple[str, str]], model: CPMAnt, tokenizer: Tokenizer
 ) -> NDArray[np.float64]:
     """log p(line and its full stop | text before), by the generation objective: (items,)."""
-    layout = Layout.of(model.config, tokenizer, 48 + model.config.prompt_length)
+    row_format = RowFormat.of(model.config, tokenizer, 48 + model.config.prompt_length)
     losses = TargetLosses(model, bf16=False, compiled=False)
     result = []
     for start in range(0, len(items), 64):
@@ -174,7 +174,7 @@ def _log_p(
             piece = np.array([*head, *ids], dtype=np.int64)
             masked = np.arange(len(piece) + 2) > len(head)
             rows.append((len(rows), [(piece, PieceMask(GENERATION, masked))]))
-        built = build_rows(rows, layout)
+        built = build_rows(rows, row_format)
         nats = losses(built).double().numpy() * (built.token != tokenizer.eos).numpy()
         result.append(-np.bincount(built.source, nats, len(rows)))
     return np.concatenate(result)

@@ -44,7 +44,7 @@ TASK = Task(
         "Hierarchical Variational Model",
         paper="https://aclanthology.org/D19-1321",
         licence="not stated",
-        obtain="cuge.baai.ac.cn hands out E-Reviews as train.jsonl, valid.jsonl and "
+        obtain="cuge.baai.ac.cn provides E-Reviews as train.jsonl, valid.jsonl and "
         "test_public.jsonl; AdvertiseGen is train.json and dev.json",
         sizes=(115_000, 1_000, 3_000),
     ),

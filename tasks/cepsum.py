@@ -54,7 +54,7 @@ TASK = Task(
         title="CEPSUM: Aspect-Aware Multimodal Summarization for Chinese E-Commerce Products",
         paper="https://ojs.aaai.org/index.php/AAAI/article/view/6332",
         licence="not stated",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(434_000, 5_000, 5_000),
     ),
     files=Files(

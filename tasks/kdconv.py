@@ -84,7 +84,7 @@ TASK = Task(
         paper="https://aclanthology.org/2020.acl-main.635",
         licence="Apache-2.0",
         obtain="github.com/thu-coai/KdConv, folder data (film, music and travel side by side); "
-        "cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        "cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(62_900, 9_000, 9_100),
     ),
     files=Files(

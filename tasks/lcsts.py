@@ -23,7 +23,7 @@ TASK = Task(
         title="LCSTS: A Large Scale Chinese Short Text Summarization Dataset",
         paper="https://aclanthology.org/D15-1229",
         licence="research use, on application",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(2_401_000, 9_000, 700),
     ),
     files=Files(columns=("text", "summary")),

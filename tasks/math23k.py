@@ -54,7 +54,7 @@ TASK = Task(
         title="Math23K: Deep Neural Solver for Math Word Problems",
         paper="https://aclanthology.org/D17-1088",
         licence="not stated",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(21_000, 1_000, 1_000),
     ),
     files=Files(columns=("problem", "equation", "answer"), structures=("answer",), rows=rows),

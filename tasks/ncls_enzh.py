@@ -23,7 +23,7 @@ TASK = Task(
         title="NCLS: Neural Cross-Lingual Summarization (EN2ZHSUM)",
         paper="https://aclanthology.org/D19-1302",
         licence="research use",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl",
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(365_000, 3_000, 3_000),
     ),
     files=Files(columns=("document", "summary"), aliases={"text": "document"}),

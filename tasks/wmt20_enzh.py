@@ -60,7 +60,7 @@ TASK = Task(
         title="Findings of the 2020 Conference on Machine Translation (news, English-Chinese)",
         paper="https://aclanthology.org/2020.wmt-1.1",
         licence="research use; every corpus in it has its own terms",
-        obtain="cuge.baai.ac.cn hands out train.jsonl, valid.jsonl and test_public.jsonl; parallel "
+        obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl; parallel "
         "text is train.en with train.zh and so on",
         sizes=(21_000_000, 4_000, 4_000),
     ),

@@ -11,7 +11,7 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.pretrain import train as training
 from cpm_tune.pretrain.prepare import prepare
-from cpm_tune.pretrain.sources import Source
+from cpm_tune.pretrain.sources import TextSource
 from cpm_tune.pretrain.train import Intervals, Settings, train
 from cpm_tune.pretrain.vocabulary import build_vocabulary
 
@@ -71,7 +71,7 @@ def make_corpus(folder, names=("verse", "other")):
     for first, name in enumerate(names):
         poems = [f"{1000 * first + i}\n" + poem(1000 * first + i) for i in range(60)]
         path = write_documents(folder / f"{name}.jsonl", poems)
-        sources.append(Source(name, (path,), heldout=0.2))
+        sources.append(TextSource(name, (path,), heldout=0.2))
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(build_vocabulary(sources, 180)) + "\n")
     return prepare(sources, vocabulary, folder / "prepared")
@@ -110,11 +110,11 @@ def train_losses(out):
 
 def interrupt_in(step, monkeypatch):
     """Press Ctrl-C in the middle of a step."""
-    original = training.Data.batch
+    original = training.TrainingBatches.batch
 
     def batch(self, number):
         if number == step:
             signal.raise_signal(signal.SIGINT)
         return original(self, number)
 
-    monkeypatch.setattr(training.Data, "batch", batch)
+    monkeypatch.setattr(training.TrainingBatches, "batch", batch)

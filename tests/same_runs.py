@@ -45,13 +45,13 @@ def assert_same(one: Run, several: Run) -> None:
 
 def stop_in_step_3(rank: int) -> None:
     """In a child process: the second of several gets SIGTERM in its third step."""
-    import cpm_tune.tuning.train as training
+    from cpm_tune.schema.spec import Recipe
 
-    real = training.learning_rate
+    real = Recipe.learning_rate
 
     def learning_rate(recipe: Any, step: int, total: int) -> float:
         if step == 3 and rank == 1:
             signal.raise_signal(signal.SIGTERM)
         return real(recipe, step, total)
 
-    training.learning_rate = learning_rate
+    Recipe.learning_rate = learning_rate  # type: ignore[method-assign]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cpm_tune.data.batches import global_batches, total_steps
 from cpm_tune.data.store import RowDataset
+from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.spec import Recipe
-from cpm_tune.tuning.lr_schedule import learning_rate
 
 SIZES = {"n_rows": st.integers(1, 50), "size": st.integers(1, 60), "epochs": st.integers(1, 4)}
 WARM_UPS = [1, 7, 50]
@@ -80,7 +80,7 @@ def test_rows_come_back_in_the_order_asked_for() -> None:
 
 def rates(schedule: str, warmup: int, total: int, lr: float = 0.02) -> list[float]:
     recipe = Recipe(schedule=schedule, warmup=warmup, lr=lr)  # type: ignore[arg-type]
-    return [learning_rate(recipe, step, total) for step in range(1, total + 1)]
+    return [recipe.learning_rate(step, total) for step in range(1, total + 1)]
 
 
 @pytest.mark.parametrize("warmup", WARM_UPS)
@@ -120,7 +120,7 @@ def test_after_the_warm_up_constant_stays_linear_falls_evenly_and_cosine_as_half
     )
 
 
-@pytest.mark.parametrize("schedule", ["noam", "linear", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_rate_is_proportional_to_lr(schedule: str) -> None:
     single, double = (rates(schedule, 7, 40, lr) for lr in (0.01, 0.02))
     assert double == pytest.approx([2 * rate for rate in single])
@@ -136,4 +136,4 @@ def test_a_training_no_longer_than_its_warm_up_only_warms_up(schedule: str, tota
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_step_past_the_end_has_rate_zero_not_a_negative_one(schedule: str) -> None:
     recipe = Recipe(schedule=schedule, warmup=5)  # type: ignore[arg-type]
-    assert [learning_rate(recipe, step, 20) for step in (21, 30, 40)] == [0, 0, 0]
+    assert [recipe.learning_rate(step, 20) for step in (21, 30, 40)] == [0, 0, 0]

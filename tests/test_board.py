@@ -14,12 +14,11 @@ from scipy import stats
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import SCHEMA, Board, as_json, json_schema
-from cpm_tune.leaderboard.hierarchy import CAPABILITIES
+from cpm_tune.leaderboard.hierarchy import CAPABILITIES, Dataset
 from cpm_tune.leaderboard.indices import (
     BASELINE,
     NORMALISED_MEAN,
     RATIO_OF_SUMS,
-    Place,
     normalised_mean,
     ratio_of_sums,
 )
@@ -132,7 +131,7 @@ def test_the_published_indices_follow_from_the_published_scores() -> None:
     """The report's rule gives 124.3 / 183.3 / 194.0, the board's 117 / 152 / 157, as printed."""
     published = read_published()
     base = {task: figure.value for task, figure in baseline(published, BASELINE).items()}
-    places = {t.name: Place(t.capability, t.kind) for t in load_tasks()}
+    places = {t.name: Dataset(t.capability, t.kind) for t in load_tasks()}
     found = {}
     for row in published["cuge-lite-board"].rows:
         scores = {task: figure.value for task, figure in row.scores.items()}
@@ -145,10 +144,10 @@ def test_the_published_indices_follow_from_the_published_scores() -> None:
 
 def test_the_normalised_mean_weighs_capabilities_equally() -> None:
     places = {
-        "a": Place("x", "k"),
-        "b": Place("x", "k"),
-        "c": Place("x", "l"),
-        "d": Place("y", "m"),
+        "a": Dataset("x", "k"),
+        "b": Dataset("x", "k"),
+        "c": Dataset("x", "l"),
+        "d": Dataset("y", "m"),
     }
     base = dict.fromkeys(places, 1.0)
     scores = {"a": 1.0, "b": 3.0, "c": 4.0, "d": 10.0}

@@ -20,6 +20,7 @@ from cpm_tune.delta.config import LoraConfig, NoneConfig
 from cpm_tune.memory import meter
 from cpm_tune.memory.estimate import Work, estimate
 from cpm_tune.memory.meter import Meter, measure_step
+from cpm_tune.planning.skeleton import make_skeleton
 from cpm_tune.schema.spec import Execution
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,13 +54,12 @@ def test_ten_billion_on_eight_gpus(cli: CLI) -> None:
 
 def test_levels_of_zero_and_the_other_ways_differ_as_they_should() -> None:
     shape = CPMAntConfig(dim_model=256, dim_ff=640, num_layers=24, num_heads=4, dim_head=64)
+    skeleton = make_skeleton(shape, LoraConfig())
 
     def peak(**changes: object) -> int:
         how = Execution().model_copy(update=changes)
         nproc = 8 if changes else 1
-        return estimate(
-            Work(shape, LoraConfig(), nproc, 64, nproc=nproc, execution=how, gpu=True)
-        ).peak
+        return estimate(Work(skeleton, nproc, 64, nproc=nproc, execution=how, gpu=True)).peak
 
     whole, zero_2 = peak(), peak(engine="bmtrain", zero=2)
     zero_3, shard, offload = peak(engine="bmtrain"), peak(shard=True), peak(offload=True)
@@ -72,11 +72,11 @@ def test_levels_of_zero_and_the_other_ways_differ_as_they_should() -> None:
 def test_shallow_backbones_continued_give_what_the_deep_one_gives(
     name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(num_layers=13)
+    skeleton = make_skeleton(small_config(num_layers=13), DELTAS[name])
     how = 4, 64, 2, "fp32", checkpointing
-    continued = measure_step(config, DELTAS[name], *how)
-    monkeypatch.setattr(meter, "_alike", lambda model, trained: False)
-    measured = measure_step(config, DELTAS[name], *how)
+    continued = measure_step(skeleton, *how)
+    monkeypatch.setattr(meter, "_alike", lambda skeleton: False)
+    measured = measure_step(skeleton, *how)
     for key, value in vars(measured).items():
         assert getattr(continued, key) == pytest.approx(value, rel=0.03)
 
@@ -98,7 +98,7 @@ def test_the_meter_counts_storages_once_while_they_live() -> None:
 def test_int8_weights_take_what_is_said() -> None:
     model = quantize_int8(random_backbone(small_config(), 1, torch.float32))
     held = sum(part.nbytes for p in model.parameters() for part in stored(p))
-    found = estimate(Work(small_config(), NoneConfig(), 8, 64, quantize="int8"))
+    found = estimate(Work(make_skeleton(small_config(), NoneConfig()), 8, 64, quantize="int8"))
     assert found.weights == held
     assert (found.trained, found.gradients, found.optimizer) == (0, 0, 0)
 

@@ -21,8 +21,8 @@ from cpm_tune.decode.blanks import parse_blanks
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.objective import (
     INFILLING,
-    Layout,
     PieceMask,
+    RowFormat,
     TargetLosses,
     build_rows,
 )
@@ -35,8 +35,8 @@ Text = tuple[tuple[int, ...], tuple[int, ...]]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def layout(vocab: int, width: int) -> Layout:
-    return Layout(vocab, N_PROMPT, BOS, EOS, 0, width)
+def layout(vocab: int, width: int) -> RowFormat:
+    return RowFormat(vocab, N_PROMPT, BOS, EOS, 0, width)
 
 
 def text(pieces: Sequence[Sequence[int]], lengths: Sequence[int], vocab: int) -> Text:

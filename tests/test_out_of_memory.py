@@ -98,9 +98,8 @@ def test_without_the_option_or_with_single_examples_the_run_ends_with_what_would
     with pytest.raises(UserError) as error:
         execute(planned(), tmp_path / "a")
     said = re.fullmatch(
-        r"out of memory of this machine \([\d.]+ GiB were free, about (\d+) MiB are needed in each "
-        r"process\); with --set run\.micro_tokens=(\d+) it would be about (\d+) MiB, and the same "
-        r"result\.",
+        r"out of memory on this machine \([\d.]+ GiB were free, each process needs about (\d+) "
+        r"MiB\); --set run\.micro_tokens=(\d+) needs about (\d+) MiB, with the same result\.",
         str(error.value),
     )
     assert said is not None, error.value
@@ -157,7 +156,7 @@ def test_a_limit_of_the_system_is_met_with_a_sentence(
 
     assert ended(in_child(run)) == 0
     said = (tmp_path / "said").read_text()
-    assert said.startswith("out of memory of this machine")
+    assert said.startswith("out of memory on this machine")
     assert "run.micro_tokens" in said
 
 

@@ -27,11 +27,11 @@ from cpm_tune.task import Choice, Row, Template
 from cpm_tune.task.registry import load_task
 from cpm_tune.tuning.predict import (
     Prediction,
+    Predictor,
     candidate_scores,
     loss_count,
     loss_sum,
     option_table,
-    predict,
 )
 
 LCQMC = load_task("lcqmc")
@@ -76,7 +76,7 @@ def choose(
     """Predictions whose labels are the options' numbers."""
     answer = Choice(tuple(range(len(encoder.template.options))))
     task = replace(LCQMC, templates=(encoder.template,), answer=answer)
-    return predict(model, rows, task, encoder, CPU, micro_tokens, None)
+    return Predictor(model, task, encoder, CPU, micro_tokens).predict(rows)
 
 
 ENCODERS = {name: make_encoder(template) for name, template in TEMPLATES.items()}

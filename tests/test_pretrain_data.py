@@ -12,7 +12,7 @@ from cpm_tune.pretrain.dedup import SeenParagraphs, paragraph_hashes
 from cpm_tune.pretrain.filters import Rules, WordList, clean, reason_to_drop
 from cpm_tune.pretrain.prepare import FastEncoder
 from cpm_tune.pretrain.sources import (
-    Source,
+    TextSource,
     check_files,
     documents,
     read_sources,
@@ -93,8 +93,8 @@ def test_lines_with_little_chinese_are_left_out():
 
 def test_sensitive_words_of_any_length_are_found():
     words = WordList(["敏感", "很长的敏感词", ""])
-    assert words.found_in("这里有敏感内容")
-    assert not words.found_in("这里没有，敏 感")
+    assert words.occur_in("这里有敏感内容")
+    assert not words.occur_in("这里没有，敏 感")
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_sensitive_words_of_any_length_are_found():
 def test_text_files_hold_documents_between_blank_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("一\n二\n\n\n三\n", encoding="utf-8")
-    assert [d.text for d in documents(Source("a", (path,)))] == ["一\n二", "三"]
+    assert [d.text for d in documents(TextSource("a", (path,)))] == ["一\n二", "三"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_wrong_input_is_one_sentence_with_its_place(tmp_path, name, content, mes
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        list(documents(Source("x", (path,))))
+        list(documents(TextSource("x", (path,))))
     assert "\n" not in str(caught.value)
 
 
@@ -132,7 +132,7 @@ def test_wrong_input_is_one_sentence_with_its_place(tmp_path, name, content, mes
 def test_files_are_checked_before_the_work(tmp_path, name, message):
     (tmp_path / "a.txt").write_text("天")
     with pytest.raises(UserError, match=message):
-        check_files([Source("a", (tmp_path / "a.txt",)), Source("b", (tmp_path / name,))])
+        check_files([TextSource("a", (tmp_path / "a.txt",)), TextSource("b", (tmp_path / name,))])
 
 
 def test_an_endless_line_is_refused_without_being_read_whole(tmp_path, monkeypatch):
@@ -140,21 +140,23 @@ def test_an_endless_line_is_refused_without_being_read_whole(tmp_path, monkeypat
     path = tmp_path / "long.txt"
     path.write_text("好\n" + "长" * 100, encoding="utf-8")
     with pytest.raises(UserError, match=r"long.txt:2: a line of more than 50 bytes"):
-        list(documents(Source("a", (path,))))
+        list(documents(TextSource("a", (path,))))
 
 
 def test_the_same_text_is_read_however_its_lines_end(tmp_path):
     plain, windows = tmp_path / "plain.txt", tmp_path / "windows.txt"
     plain.write_bytes("一\n二\n\n三\n".encode())
     windows.write_bytes("\ufeff一\r\n二\r\n\r\n三\r\n".encode())
-    plain_texts, texts = ([d.text for d in documents(Source("a", (p,)))] for p in (plain, windows))
+    plain_texts, texts = (
+        [d.text for d in documents(TextSource("a", (p,)))] for p in (plain, windows)
+    )
     assert texts == plain_texts == ["一\n二", "三"]
 
 
 def test_half_a_surrogate_pair_counts_as_a_lost_character(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"id": "\ud800", "text": random_text(1) + "\ud800"}))
-    (document,) = documents(Source("a", (path,)))
+    (document,) = documents(TextSource("a", (path,)))
     document.text.encode()
     document.id.encode()
     assert reason_to_drop(document.text, Rules()) == "control characters"
@@ -183,17 +185,17 @@ def test_sources_settings_are_overridden_for_all_or_one(tmp_path):
         ('{"a": {"files": ["a.txt"]}}', {"min_hann": "1"}, "Did you mean 'min_han'"),
         ('{"a": {"files": ["a.txt"]}}', {"b.min_han": "1"}, "no such source"),
         ('{"a": {"files": ["a.txt"]}}', {"weight": "nan"}, "weight is 'nan', expected a finite"),
-        ('{"a": {"files": ["a.txt"]}}', {"weight": "0"}, "weight must be > 0"),
-        ('{"a": {"files": ["a.txt"]}}', {"weight": "1e308"}, r"at most 1e\+09"),
-        ('{"a": {"files": ["a.txt"], "weight": 1e10}}', {}, r"at most 1e\+09"),
+        ('{"a": {"files": ["a.txt"]}}', {"weight": "0"}, "weight is '0', expected more than 0"),
+        ('{"a": {"files": ["a.txt"]}}', {"weight": "1e308"}, "expected at most 1000000000"),
+        ('{"a": {"files": ["a.txt"], "weight": 1e10}}', {}, "expected at most 1000000000"),
         ('{"a": {"files": ["a.txt"], "weight": 1' + "0" * 400 + "}}", {}, "weight is 1000"),
-        ('{"a": {"files": ["a.txt"]}}', {"heldout": "1"}, "heldout in"),
+        ('{"a": {"files": ["a.txt"]}}', {"heldout": "1"}, "heldout is '1', expected less than 1"),
         (
             '{"a": {"files": ["a.txt"]}}',
             {"min_han": "much"},
             "min_han is 'much', expected a number",
         ),
-        ('{"a": {"files": ["a.txt"]}}', {"min_han": "5"}, "expected a number from 0 to 1"),
+        ('{"a": {"files": ["a.txt"]}}', {"min_han": "5"}, "min_han is '5', expected at most 1"),
         ('{"a": {"files": ["a.txt"], "weight": null}}', {}, "weight is None, expected"),
         ('{"../a": {"files": ["a.txt"]}}', {}, "cannot name a source"),
         ('{"": {"files": ["a.txt"]}}', {}, "cannot name a source"),
@@ -223,7 +225,7 @@ def test_two_files_that_would_make_one_source_are_refused(tmp_path):
 
 
 def test_the_vocabulary_has_specials_prompt_characters_and_everyday_characters(jsonl):
-    source = Source("a", (jsonl("a", [random_text(0) + "𠀀罕"]),))
+    source = TextSource("a", (jsonl("a", [random_text(0) + "𠀀罕"]),))
     entries = build_vocabulary([source], 4200, cover=cover_text([]))
     tokenizer = Tokenizer(entries)
     assert set(SPECIALS) <= set(entries)
@@ -234,11 +236,11 @@ def test_the_vocabulary_has_specials_prompt_characters_and_everyday_characters(j
 
 def test_a_vocabulary_too_small_for_what_is_required_is_an_error(jsonl):
     with pytest.raises(UserError, match="--size 100"):
-        build_vocabulary([Source("a", (jsonl("a", ["字"]),))], 100)
+        build_vocabulary([TextSource("a", (jsonl("a", ["字"]),))], 100)
 
 
 def test_words_and_pieces_become_entries(jsonl):
-    source = Source("a", (jsonl("a", ["打开文件，打开窗口，LibreOffice LibreOffice the"] * 3),))
+    source = TextSource("a", (jsonl("a", ["打开文件，打开窗口，LibreOffice LibreOffice the"] * 3),))
     entries = build_vocabulary([source], 300, words=2, pieces=20)
     assert "打开" in entries
     assert "LibreOffice" in entries

@@ -1,7 +1,6 @@
 """`pretrain run` where something is wrong: one clear sentence, exit code 2, nothing lost."""
 
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -15,9 +14,9 @@ from pretrain_runs import events, make_corpus, train_losses, write_config
 
 from cpm_tune.backbone.checkpoint import load_weights
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.common.folders import run_lock
 from cpm_tune.pretrain import objective
 from cpm_tune.pretrain import train as training
-from cpm_tune.pretrain.folder import new_folder
 
 SMALL = ("--rows", 2, "--width", 64, "--shortest", 8, "--precision", "fp32", "--log-steps", 1)
 
@@ -110,7 +109,7 @@ def test_a_disk_without_room_for_a_first_checkpoint_is_one_sentence(full_disk, w
     fill()
     code, _, error = cli(*words, "--out", folder / "out", "--steps", 1)
     make_room()
-    assert (code, "there is none before" in error, error.count("\n")) == (2, True, 1)
+    assert (code, "it would be the first" in error, error.count("\n")) == (2, True, 1)
     assert cli(*words, "--out", folder / "out", "--steps", 1)[0] == 0
 
 
@@ -159,7 +158,7 @@ def test_a_learning_rate_that_breaks_the_weights_never_becomes_a_checkpoint(word
     code, _, error = cli(*words, "--out", out, "--steps", 1, *BREAKING)
     assert (code, error.count("\n")) == (2, 1)
     assert "step 1: a weight is not finite" in error
-    assert "no checkpoint is there yet" in error
+    assert "there is no checkpoint yet" in error
     assert not (out / "checkpoint.pt").exists()
     assert cli(*words, "--out", out, "--steps", 1)[0] == 0  # the folder may be used again
 
@@ -180,9 +179,9 @@ def test_a_learning_rate_that_breaks_the_weights_never_becomes_a_checkpoint(word
         (("--steps", 1, "--lr", 1e45), "at most 1e30"),
         (("--steps", 1, "--last-lr", 2), "--last-lr: '2', expected a number from 0 to 1"),
         (("--steps", 1, "--rows", 0), "--rows: '0'"),
-        (("--steps", 1, "--width", 3), "--width 3: a row must hold more than its soft prompt"),
+        (("--steps", 1, "--width", 3), "--width 3: a row must contain more than its soft prompt"),
         (("--steps", 1, "--width", 1_000_000), "more than the"),
-        (("--steps", 1, "--shortest", 5000), "has room for 60 tokens beside the soft prompt"),
+        (("--steps", 1, "--shortest", 5000), "has room for 60 tokens besides the soft prompt"),
         (("--steps", 1, "--seed", -1), "--seed: '-1'"),
         (("--steps", 1, "--log-steps", 0), "--log-steps: '0'"),
         (("--steps", 1, "--weight", "verse=much"), "--weight: 'much'"),
@@ -254,7 +253,7 @@ def test_a_folder_with_other_files_is_not_touched(words, tmp_path, cli, name):
     mine.write_text("{}")
     code, _, error = cli(*words, "--out", tmp_path / "mine", "--steps", 1)
     assert (code, error.count("\n")) == (2, 1)
-    assert "there are other files in it" in error or "not that of a `pretrain run`" in error
+    assert "contains other files" in error or "not that of a `pretrain run`" in error
     assert mine.read_text() == "{}"
     assert not (tmp_path / "mine/.locks").exists()
 
@@ -272,9 +271,9 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(words, tmp_path, cli, plac
 
 
 def test_two_runs_in_one_folder_are_refused(words, tmp_path, cli):
-    with new_folder(tmp_path / "out", re.compile("")):
+    with run_lock(tmp_path / "out", "pretrain", wait=False):
         code, _, error = cli(*words, "--out", tmp_path / "out", "--steps", 1)
-    assert (code, "another process is at work" in error) == (2, True)
+    assert (code, "another process is working" in error) == (2, True)
 
 
 @pytest.mark.slow
@@ -282,14 +281,13 @@ def test_a_kill_while_the_backbone_is_replaced_loses_none(words, tmp_path):
     """Wherever the kill falls between checkpoint and rename, one exported folder is whole."""
     killer = (
         "import os, sys\n"
-        "from pathlib import Path\n"
         "import cpm_tune.commands.cli\n"
-        "real, left = Path.rename, [int(sys.argv.pop(1))]\n"
-        "def rename(self, target):\n"
-        "    left[0] -= 1\n"
+        "real, left = os.replace, [int(sys.argv.pop(1))]\n"
+        "def replace(old, new):\n"
+        "    left[0] -= os.path.basename(new) in ('backbone', 'backbone.old')\n"
         "    if not left[0]: os._exit(9)\n"
-        "    return real(self, target)\n"
-        "Path.rename = rename\n"
+        "    return real(old, new)\n"
+        "os.replace = replace\n"
         "sys.exit(cpm_tune.commands.cli.main(sys.argv[1:]))\n"
     )
     out = tmp_path / "out"
@@ -297,7 +295,7 @@ def test_a_kill_while_the_backbone_is_replaced_loses_none(words, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", killer, "3", *command], cwd=REPOSITORY, capture_output=True
     )
-    assert done.returncode == 9  # in the second export, the old one moved aside
+    assert done.returncode == 9  # in the second export, when the old one has been moved aside
     whole = [p for p in out.iterdir() if p.is_dir() and (p / "model.safetensors").is_file()]
     assert whole
     for folder in whole:

@@ -11,14 +11,14 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.pretrain.objective import (
     GENERATION,
     INFILLING,
-    Layout,
     PieceMask,
+    RowFormat,
     TargetLosses,
     build_rows,
     draw_mask,
 )
 from cpm_tune.pretrain.order import RowOrder, cut_and_pack
-from cpm_tune.pretrain.store import Split
+from cpm_tune.pretrain.store import CorpusSplit
 
 VOCAB, PROMPT, WIDTH = 50, 3, 48
 CONFIG = CPMAntConfig(
@@ -34,7 +34,7 @@ CONFIG = CPMAntConfig(
     prompt_length=PROMPT,
     segment_types=3,
 )
-LAYOUT = Layout(VOCAB, PROMPT, bos=2, eos=3, pad=0, width=WIDTH)
+LAYOUT = RowFormat(VOCAB, PROMPT, bos=2, eos=3, pad=0, width=WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_the_loss_falls_on_masked_tokens_only(model):
 
 def split_of(lengths):
     offsets = np.cumsum([0, *lengths])
-    return Split(np.arange(offsets[-1]), offsets.astype(np.int64))
+    return CorpusSplit(np.arange(offsets[-1]), offsets.astype(np.int64))
 
 
 @settings(deadline=None, max_examples=60)

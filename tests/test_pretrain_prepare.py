@@ -20,14 +20,14 @@ from pretrain_runs import (
 )
 
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.folders import new_folder
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain import prepare as preparation
 from cpm_tune.pretrain.evaluate import perplexity_under
 from cpm_tune.pretrain.filters import WordList
-from cpm_tune.pretrain.folder import old_folder
 from cpm_tune.pretrain.prepare import is_heldout, prepare
-from cpm_tune.pretrain.sources import Source
+from cpm_tune.pretrain.sources import TextSource
 from cpm_tune.pretrain.store import Corpus
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -44,7 +44,7 @@ def about(folder):
 def test_preparation_counts_every_stage_and_splits_by_document(tmp_path, jsonl, vocabulary):
     texts = [random_text(seed) for seed in range(200)]
     texts += [texts[0], "短", "English only, nothing else here at all", texts[1] + "坏词"]
-    source = Source("a", (jsonl("a", texts),), weight=2.0, heldout=0.2)
+    source = TextSource("a", (jsonl("a", texts),), weight=2.0, heldout=0.2)
     corpus = prepare([source], vocabulary, tmp_path / "out", words=WordList(["坏词"]))
     counted = corpus.about["sources"]["a"]
     assert {stage: n for stage, n in counted["removed"].items() if n} == {
@@ -71,7 +71,7 @@ def test_exactly_seven_tenths_seen_is_kept(tmp_path, jsonl, vocabulary):
     first = lines[:90]
     kept, dropped = first[:63] + lines[100:127], first[:64] + lines[130:156]
     path = jsonl("a", ["\n".join(part) for part in (first, kept, dropped)])
-    corpus = prepare([Source("a", (path,), heldout=0)], vocabulary, tmp_path / "out")
+    corpus = prepare([TextSource("a", (path,), heldout=0)], vocabulary, tmp_path / "out")
     counted = corpus.about["sources"]["a"]
     assert (counted["train"]["documents"], counted["removed"]["seen before"]) == (2, 1)
     assert corpus.about["distinct_paragraphs"] == len(set(first + kept))
@@ -79,7 +79,7 @@ def test_exactly_seven_tenths_seen_is_kept(tmp_path, jsonl, vocabulary):
 
 def test_unknown_characters_are_removed_and_counted(tmp_path, jsonl, vocabulary):
     text = random_text(0)
-    source = Source("a", (jsonl("a", [text + "龘龘"]),), heldout=0)
+    source = TextSource("a", (jsonl("a", [text + "龘龘"]),), heldout=0)
     corpus = prepare([source], vocabulary, tmp_path / "out")
     assert corpus.about["sources"]["a"]["unknown_tokens_removed"] == 2
     tokens = corpus.split("a", "train").tokens
@@ -168,8 +168,8 @@ def test_a_source_with_nothing_left_is_an_error_that_counts(tmp_path, jsonl, voc
     with pytest.raises(
         UserError, match=r"too short 2 \(min_chars is 16\)\. Loosen its rules with --set"
     ):
-        prepare([Source("a", (jsonl("a", ["短", "小"]),))], vocabulary, tmp_path / "out")
-    unknown = Source("b", (jsonl("b", ["龘" * 20, "麤" * 20]),), heldout=0)
+        prepare([TextSource("a", (jsonl("a", ["短", "小"]),))], vocabulary, tmp_path / "out")
+    unknown = TextSource("b", (jsonl("b", ["龘" * 20, "麤" * 20]),), heldout=0)
     unknown = replace(unknown, rules=filters.Rules(max_repetition=1))
     with pytest.raises(UserError, match="no known character 2"):
         prepare([unknown], vocabulary, tmp_path / "out")
@@ -225,7 +225,7 @@ def test_a_vocabulary_that_is_not_there_is_a_sentence_without_error_numbers(tmp_
         (("--max-perplexity", 0, "--under", "cpm-ant-tiny"), "above 0"),
         (("--max-perplexity", 5, "--under", "nowhere"), "there is no such folder"),
         (("--sensitive-words", "nowhere"), "not a readable word list"),
-        (("--set", "weight=0"), "weight must be > 0"),
+        (("--set", "weight=0"), "weight is '0', expected more than 0"),
         (("--set", "weight"), "expected KEY=VALUE"),
         (("--set", "weight=1", "--set", "weight=2"), "weight is 1 already; give it once"),
         (("--sources", "nowhere.json"), "either text files or --sources"),
@@ -241,24 +241,24 @@ def test_a_wrong_option_is_one_sentence(tmp_path, jsonl, vocabulary, cli, words,
     assert not (tmp_path / "out/corpus.json").exists()
 
 
-def test_only_a_new_folder_or_an_interrupted_one_is_written(tmp_path, jsonl, vocabulary, cli):
+def test_only_a_new_folder_or_an_empty_one_is_written(tmp_path, jsonl, vocabulary, cli):
     good, bad = jsonl("a", [random_text(1)]), jsonl("b", ["短"])
     arguments = ("--vocab", vocabulary, "--set", "heldout=0", "--out")
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "vocab.txt").write_text("precious")
     code, _, error = cli("pretrain", "prepare", good, *arguments, mine)
-    assert (code, "other files in it (vocab.txt)" in error) == (2, True)
+    assert (code, "mine already exists and contains vocab.txt; choose" in error) == (2, True)
     assert (mine / "vocab.txt").read_text() == "precious"
     out = tmp_path / "out"
     assert cli("pretrain", "prepare", good, bad, *arguments, out)[0] == 2
-    with old_folder(out):
+    with new_folder(out):
         code, _, error = cli("pretrain", "prepare", good, *arguments, out)
-    assert (code, "another process is at work" in error) == (2, True)
+    assert (code, "another process is working" in error) == (2, True)
     assert cli("pretrain", "prepare", good, *arguments, out)[0] == 0
     assert not list(out.glob("b.*"))
     code, _, error = cli("pretrain", "prepare", good, *arguments, out)
-    assert (code, "already" in error) == (2, True)
+    assert (code, "out already exists and contains a." in error) == (2, True)
 
 
 def listing(folder):
@@ -266,7 +266,7 @@ def listing(folder):
 
 
 @pytest.mark.parametrize("content", [b"", bytes(range(256))], ids=["empty", "binary"])
-@pytest.mark.parametrize("state", ["absent", "empty", "locked before", "killed before"])
+@pytest.mark.parametrize("state", ["absent", "empty", "killed before", "killed in an empty one"])
 def test_a_bad_file_among_good_ones_leaves_nothing(
     tmp_path, jsonl, vocabulary, cli, content, state
 ):
@@ -274,18 +274,17 @@ def test_a_bad_file_among_good_ones_leaves_nothing(
     bad.write_bytes(content)
     out = tmp_path / "new/out"
     if state != "absent":
-        out.mkdir(parents=True)
-    if state == "locked before":
-        (out / ".locks").mkdir()
+        out.parent.mkdir()
+    if state in ("empty", "killed in an empty one"):
+        out.mkdir()
     before = listing(tmp_path)
-    if state == "killed before":
-        (out / "a.train.tokens.npy").write_bytes(b"half")
+    if state.startswith("killed"):
+        part = out / ".cpm-tune.partial" if out.is_dir() else tmp_path / "new/out.cpm-tune.partial"
+        part.mkdir()
+        (part / "a.train.tokens.npy").write_bytes(b"half")
     arguments = ("--vocab", vocabulary, "--set", "heldout=0", "--out", out)
     assert cli("pretrain", "prepare", good, bad, *arguments)[0] == 2
-    after = listing(tmp_path)
-    if state == "locked before":
-        after = [name for name in after if ".locks/" not in name]
-    assert after == before
+    assert listing(tmp_path) == before
     assert cli("pretrain", "prepare", good, *arguments)[0] == 0
 
 
@@ -300,14 +299,14 @@ def test_an_interrupted_preparation_leaves_nothing_and_says_so(
     arguments = ("--vocab", vocabulary, "--out", tmp_path / "out")
     code, _, error = cli("pretrain", "prepare", jsonl("a", [random_text(1)]), *arguments)
     assert (code, error.count("\n")) == (128 + number, 1)
-    assert "nothing was kept, the same command starts anew" in error
+    assert "nothing was written, repeat the command to start again" in error
     assert not (tmp_path / "out").exists()
 
 
 def test_a_vocabulary_is_never_written_over_a_file(tmp_path, jsonl, cli):
     path = jsonl("a", [random_text(1)])
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path)
-    assert (code, "is there already" in error, error.count("\n")) == (2, True, 1)
+    assert (code, "already exists" in error, error.count("\n")) == (2, True, 1)
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", path / "v.txt")
     assert (code, "cannot be written" in error, error.count("\n")) == (2, True, 1)
     assert cli("pretrain", "vocab", path, "--size", 4000, "--out", tmp_path / "x/v.txt")[0] == 0
@@ -339,5 +338,5 @@ def test_an_interrupted_vocabulary_leaves_nothing_and_says_so(tmp_path, jsonl, c
     path, out = jsonl("a", [random_text(1)]), tmp_path / "v.txt"
     code, _, error = cli("pretrain", "vocab", path, "--size", 4000, "--out", out)
     assert (code, error.count("\n")) == (130, 1)
-    assert "the same command starts anew" in error
+    assert "repeat the command to start again" in error
     assert not out.exists()

@@ -1,6 +1,7 @@
 """`--resume`: the losses of an uninterrupted run, and what it refuses to go on with."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from pretrain_runs import (
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain.folder import old_folder
 from cpm_tune.pretrain.train import Intervals, train
 
 EVERY_THIRD = Intervals(log_steps=3, checkpoint_minutes=1e9, heldout_minutes=1e9)
@@ -105,16 +106,16 @@ def test_a_run_by_seconds_keeps_its_training_time_in_the_checkpoint(corpus, tmp_
 def test_a_finished_run_is_left_alone_and_a_new_length_is_remembered(start, cli, monkeypatch):
     before = (start / "log.jsonl").read_text()
     code, said, _ = cli("pretrain", "run", "--out", start, "--resume")
-    assert (code, "finished at step 3 already" in said) == (0, True)
+    assert (code, "already finished at step 3" in said) == (0, True)
     assert (start / "log.jsonl").read_text() == before
     with monkeypatch.context() as patch:
         interrupt_in(4, patch)
         code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 6)
-    assert (code, "go on with --resume" in error) == (130, True)
+    assert (code, "is saved, continue with --resume" in error) == (130, True)
     assert cli("pretrain", "run", "--out", start, "--resume")[0] == 0
     assert [row[0] for row in train_losses(start)] == [1, 2, 3, 4, 5, 6]
     code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 2)
-    assert (code, "at step 6 already" in error) == (2, True)
+    assert (code, "already at step 6" in error) == (2, True)
 
 
 def test_resuming_works_from_another_folder(corpus, tmp_path, cli, monkeypatch):
@@ -135,7 +136,7 @@ def test_a_corpus_that_was_moved_is_given_with_corpus(tmp_path, cli):
     corpus.path.rename(tmp_path / "moved")
     code, _, error = cli("pretrain", "run", *out, "--resume", "--steps", 2)
     assert (code, error.count("\n")) == (2, 1)
-    assert "give with --corpus where the run's corpus is now" in error
+    assert "If the run's corpus was moved, give its folder with --corpus" in error
     moved = ("--corpus", tmp_path / "moved")
     assert cli("pretrain", "run", *out, "--resume", "--steps", 2, *moved)[0] == 0
     assert cli("pretrain", "run", *out, "--resume", "--steps", 3)[0] == 0  # it is remembered
@@ -208,13 +209,30 @@ def test_folders_without_a_run_are_refused(tmp_path, cli):
             (tmp_path / name / "run.json").write_text(json.dumps(content))
         code, _, error = cli("pretrain", "run", "--out", tmp_path / name, "--resume")
         assert (code, error.count("\n")) == (2, 1)
-        assert ("no run to resume" in error) or ("not that of a `pretrain run`" in error)
+        assert ("there is no run to resume" in error) or ("not that of a `pretrain run`" in error)
 
 
 def test_a_folder_where_another_process_is_at_work_is_refused(start, cli):
-    with old_folder(start):
+    with run_lock(start, "pretrain", wait=False):
         code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
-    assert (code, "another process is at work" in error) == (2, True)
+    assert (code, "another process is working" in error) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "folder with one more file"])
+def test_what_the_run_did_not_write_is_never_replaced(start, cli, kind):
+    mine = start / "backbone"
+    if kind != "folder with one more file":
+        shutil.rmtree(mine)
+    if kind == "file":
+        mine.write_text("mine")
+    else:
+        mine.mkdir(exist_ok=True)
+        (mine / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in start.rglob("*") if path.is_file()}
+    code, _, error = cli("pretrain", "run", "--out", start, "--resume", "--steps", 5)
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"{mine} contains files that `pretrain run` did not write" in error
+    assert {path: path.read_bytes() for path in before} == before
 
 
 # --- interrupted --------------------------------------------------------------------------------
@@ -239,7 +257,7 @@ def test_a_signal_from_outside_saves_and_the_run_goes_on(corpus, tmp_path, cli, 
     child.send_signal(number)
     _, error = child.communicate(timeout=60)
     assert child.returncode == 128 + number
-    assert error.splitlines()[-1].endswith("go on with --resume.")
+    assert error.splitlines()[-1].endswith("is saved, continue with --resume.")
     assert "Traceback" not in error
     step = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["step"]
     load_weights(open_folder(out / "backbone"), torch.float32)

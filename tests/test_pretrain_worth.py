@@ -15,7 +15,7 @@ from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.prepare import prepare
-from cpm_tune.pretrain.sources import Source
+from cpm_tune.pretrain.sources import TextSource
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 import probes
@@ -271,7 +271,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_measured(measured, tmp_
 def test_a_corpus_with_nothing_held_out_has_nothing_to_measure(measured, corpus, tmp_path):
     path = tmp_path / "tang.txt"
     path.write_text("天地玄黄宇宙洪荒日月盈昃辰宿列张")
-    one = prepare([Source("tang", (path,), heldout=0)], corpus.vocabulary, tmp_path / "one")
+    one = prepare([TextSource("tang", (path,), heldout=0)], corpus.vocabulary, tmp_path / "one")
     with pytest.raises(UserError, match="no document is held out"):
         measured("--only", "seen", corpus=one.path)
 

@@ -183,16 +183,16 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
     plan, one = planned("lora"), alone("lora")
 
     def die_in_step_6(rank: int) -> None:
-        import cpm_tune.tuning.train as training
+        from cpm_tune.schema.spec import Recipe
 
-        real = training.learning_rate
+        real = Recipe.learning_rate
 
         def learning_rate(recipe: Any, step: int, total: int) -> float:
             if step == 6 and rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(recipe, step, total)
 
-        training.learning_rate = learning_rate  # in a child
+        Recipe.learning_rate = learning_rate  # type: ignore[method-assign]  # in a child
 
     first, second = (ended(child) for child in start(plan, tmp_path, 2, die_in_step_6))
     assert (first, second) == (ProcessLostError.exit_code, -signal.SIGKILL)
@@ -233,13 +233,14 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
     from cpm_tune.delta.config import NoneConfig
     from cpm_tune.engine import make_engine
     from cpm_tune.memory.estimate import Work, estimate
+    from cpm_tune.planning.skeleton import make_skeleton
     from cpm_tune.schema.spec import Execution
 
     folder = open_folder(request.getfixturevalue(layout))
     whole = dict(load_weights(folder, torch.float32).named_parameters())
 
     how = Execution(device="cpu", shard=True)
-    work = Work(folder.config, NoneConfig(), 8, 64, nproc=2, execution=how)
+    work = Work(make_skeleton(folder.config, NoneConfig()), 8, 64, nproc=2, execution=how)
     expected_bytes = estimate(work).weights
 
     def check(rank: int) -> None:

@@ -184,7 +184,7 @@ def test_a_signal_saves_the_step_and_exits_as_shells_expect(
     assert 2 <= saved["step"] <= 4
     record = read_record(partial / "run.json")
     assert record.status == "failed"
-    assert "interrupted" in str(record.error) or "goes on next time" in str(record.error)
+    assert "interrupted" in str(record.error) or "repeat the command to resume" in str(record.error)
     assert what_is_left(rare.run(tmp_path)) == case.left
 
 
@@ -280,7 +280,7 @@ def test_the_second_process_says_who_is_at_work(case: Case, tmp_path: Path) -> N
 def test_the_command_line_goes_on_by_default(
     case: Case, cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cpm_tune.tuning.train as training
+    from cpm_tune.schema.spec import Recipe
 
     data = case.plan.splits["train"].path.parent
     words = ["--task", "lcqmc", "--data", data, "--backbone", case.plan.folder.path]
@@ -288,17 +288,17 @@ def test_the_command_line_goes_on_by_default(
     for key, value in SETTINGS.items():
         words += ["--set", f"{key}={value}"]
     made = iter([signal.SIGTERM])
-    real = training.learning_rate
+    real = Recipe.learning_rate
 
     def learning_rate(recipe: Any, step: int, total: int) -> float:
         if step == 3 and (number := next(made, None)):
             signal.raise_signal(number)
         return real(recipe, step, total)
 
-    monkeypatch.setattr(training, "learning_rate", learning_rate)
+    monkeypatch.setattr(Recipe, "learning_rate", learning_rate)
     code, _, said = cli(*words)
     assert code == 143
-    assert "kept at step" in said
+    assert "saved at step" in said
     code, said, _ = cli(*words)
     assert code == 0
     assert "resume     " in said

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import CLI, REPOSITORY, rows, small_config, vocabulary, write_jsonl
 
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.runs.execute import execute
@@ -303,10 +302,10 @@ def test_a_frozen_weight_that_moved_fails_the_run(
 
     real = cpm_tune.runs.execute.train
 
-    def careless(model: CPMAnt, *rest: Any, **named: Any) -> Any:
-        found = real(model, *rest, **named)
+    def careless(training: Any, *rest: Any) -> Any:
+        found = real(training, *rest)
         with torch.no_grad():
-            model.input_embedding.weight[3, 0] += 1e-3
+            training.model.input_embedding.weight[3, 0] += 1e-3
         return found
 
     monkeypatch.setattr(cpm_tune.runs.execute, "train", careless)
@@ -363,7 +362,7 @@ def test_two_processes_do_not_share_a_run_folder(
     with FileLock(tmp_path / ".locks" / plan.spec.run_id):
         code, _, said = tune(cli, data, small_backbone, tmp_path, "--control", "none")
     assert code == 2
-    assert "another process is at work" in said
+    assert "another process is working" in said
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_examples(

@@ -15,11 +15,10 @@ from cpm_tune.data.store import read_split
 from cpm_tune.leaderboard.verify import verify_results
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import SCHEMA, SystemRecord, read_any_record
-from cpm_tune.systems.submission import read_answers
+from cpm_tune.systems.submission import read_answers, write_submission
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task
 from cpm_tune.task.answers import gold, parsed
 from cpm_tune.task.registry import load_task, load_tasks
-from cpm_tune.tuning.score import write_submission
 
 SUBMITTED = [task for task in load_tasks() if task.submission is not None]
 

@@ -117,7 +117,7 @@ def test_a_limited_submission_says_what_it_lacks(
     words = ("predict", run, "--data", data, "--include", tasks, "--out", out, "--submission")
     code, said, _ = cli(*words, "--limit", 2)
     assert code == 0
-    assert "OFFICIAL.jsonl: 1 record behind the limit left out" in said
+    assert "OFFICIAL.jsonl: 1 record after the limit left out" in said
     assert len((out / "OFFICIAL.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
@@ -155,7 +155,7 @@ def test_predicting_touches_no_folder_of_the_users_and_takes_no_changed_delta(
         ("write", "parse=parse", 'parse="parse"', "answer.parse must be a function"),
         ("pick", '("accuracy",)', '("rouge_l_char_f",)', "does not fit"),
         ("rank", '("ndcg_3", "mrr")', '("accuracy",)', "does not fit"),
-        ("write", "return text.split() or None", "return [text + '。']", "none of the right texts"),
+        ("write", "return text.split() or None", "return [text + '。']", "none of the gold texts"),
         ("write", "return text.split() or None", "return 1 / 0", "parse() of task write failed"),
         ("write", "yield row\n", "yield 5\n", "rows() of task write gave no dict"),
         ("write", "yield row\n", "yield 1 / 0\n", "rows() failed: ZeroDivisionError"),

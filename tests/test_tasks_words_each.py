@@ -17,7 +17,7 @@ from cpm_tune.data.splits import find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
-from cpm_tune.tuning.score import write_submission
+from cpm_tune.systems.submission import write_submission
 
 # Segmentation
 

@@ -9,7 +9,8 @@ from bench_runs import SETTINGS, write_data
 from conftest import CLI
 
 from cpm_tune.schema.record import RunRecord, read_record
-from cpm_tune.tracking import track
+from cpm_tune.tracking import sinks
+from cpm_tune.tracking.sink import Entry, RunInfo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,10 +63,12 @@ def test_wandb_keeps_an_offline_run_in_the_folder(
 class Broken:
     """A service that is lost after the first step."""
 
-    def __init__(self, *about: object) -> None:
+    package = "json"
+
+    def __init__(self, run: RunInfo) -> None:
         self.n = 0
 
-    def log(self, step: int, values: object) -> None:
+    def log(self, entry: Entry) -> None:
         self.n += 1
         if self.n > 1:
             raise ConnectionError("the service is gone")
@@ -77,7 +80,7 @@ class Broken:
 def test_a_service_that_is_lost_does_not_cost_the_run(
     cli: CLI, small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "TRACKERS", {"mlflow": ("json", Broken)})
+    monkeypatch.setitem(sinks.SINKS, "mlflow", Broken)
     _, record = tuned(cli, small_backbone, tmp_path, "--track", "mlflow")
     assert record.status == "finished"
 
@@ -85,7 +88,7 @@ def test_a_service_that_is_lost_does_not_cost_the_run(
 def test_a_tracker_that_is_not_installed_or_unknown_is_one_sentence(
     cli: CLI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "TRACKERS", {"wandb": ("no_such_package", Broken)})
+    monkeypatch.setattr(sinks.WandB, "package", "no_such_package")
     code, _, error = cli("--task", "lcqmc", "--track", "wandb")
     assert code == 2
     assert "pip install 'cpm-tune[wandb]'" in error

@@ -6,8 +6,6 @@ All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, i
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from cpm_tune.backbone.folder import BackboneFolder
 from cpm_tune.backbone.formats import folded, pieces
 from cpm_tune.backbone.model import CPMAnt, skeleton
 from cpm_tune.backbone.shards import fill
+from cpm_tune.common.folders import new_folder
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.errors import UserError
 
@@ -72,20 +71,8 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
 
     Raises UserError if `path` exists (unless it is an empty folder), or cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}).") from error
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        staged = Path(scratch) / "backbone"
-        staged.mkdir()
-        write_native(staged, model, vocabulary, trained=trained)
-        try:
-            os.replace(staged, path)
-        except OSError as error:
-            if not path.exists():
-                raise
-            raise UserError(f"{path} already exists; choose another folder.") from error
+    with new_folder(path, "") as part:
+        write_native(part, model, vocabulary, trained=trained)
 
 
 def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:

@@ -65,8 +65,8 @@ class RayActors:
         self._actors: dict[int, _Actor] = {}
         self._lost_early: dict[int, int] = {}  # actors lost in a row before they began, by worker
         self._running: dict[Any, tuple[int, Trial]] = {}  # by the reference to the report
-        self._connected = _connect(address)
-        rooms = _rooms(cpus, gpus)
+        self._ray, self._connected = _connect(address)
+        rooms = self._rooms()
         if (most := max(rooms, default=0)) < largest:
             self.stop()
             raise UserError(
@@ -76,15 +76,22 @@ class RayActors:
             )
         self.workers = min(workers or sum(rooms), sum(rooms))
 
-    def start(self, workers: Sequence[int], trial: Trial) -> None:
-        import ray
+    def _rooms(self) -> list[int]:
+        """How many processes each machine of the cluster has room for."""
+        asked = {"CPU": self._cpus, "GPU": self._gpus}
+        return [
+            min(int(node["Resources"].get(name, 0)) // n for name, n in asked.items() if n)
+            for node in self._ray.nodes()
+            if node["Alive"]
+        ]
 
+    def start(self, workers: Sequence[int], trial: Trial) -> None:
         first = workers[0]
         actor = self._actors.get(first)
         if actor is not None and actor.nproc != trial.nproc:
             self._end(first)
         if first not in self._actors:
-            remote = ray.remote(_Remote).options(
+            remote = self._ray.remote(_Remote).options(
                 num_cpus=self._cpus * trial.nproc,
                 num_gpus=self._gpus * trial.nproc,
                 max_restarts=0,
@@ -95,24 +102,20 @@ class RayActors:
         self._running[self._actors[first].handle.run.remote(trial)] = (first, trial)
 
     def _end(self, worker: int) -> _Actor:
-        import ray
-
         actor = self._actors.pop(worker)
-        ray.kill(actor.handle)
+        self._ray.kill(actor.handle)
         return actor
 
     def wait(self, timeout: float) -> Mapping[int, Report]:
-        import ray
-
         for idle in self._actors.keys() - {worker for worker, _ in self._running.values()}:
             self._end(idle)  # another may need its CPUs
         ended: dict[int, Report] = {}
-        for reference in ray.wait(list(self._running), num_returns=1, timeout=timeout)[0]:
+        for reference in self._ray.wait(list(self._running), num_returns=1, timeout=timeout)[0]:
             worker, trial = self._running.pop(reference)
             try:
-                ended[worker] = ray.get(reference)
+                ended[worker] = self._ray.get(reference)
                 self._lost_early.pop(worker, None)
-            except ray.exceptions.RayError as error:  # its process or its machine is gone
+            except self._ray.exceptions.RayError as error:  # its process or its machine is gone
                 if self._never_began(worker, self._end(worker)):
                     self.start([worker], trial)
                 else:
@@ -123,34 +126,30 @@ class RayActors:
     def _never_began(self, worker: int, actor: _Actor) -> bool:
         """Whether the actor was sent to a machine whose death was not known yet. That does not
         count as a loss of the trial, unless it happens again and again."""
-        import ray
-
         try:
-            ray.get(actor.ready, timeout=0)
-        except ray.exceptions.RayError:
+            self._ray.get(actor.ready, timeout=0)
+        except self._ray.exceptions.RayError:
             self._lost_early[worker] = self._lost_early.get(worker, 0) + 1
             return self._lost_early[worker] <= _PLACEMENTS
         return False
 
     def stop(self) -> None:
-        import ray
-
         for worker in list(self._actors):
             self._end(worker)
         self._running.clear()
         if self._connected:
-            ray.shutdown()
+            self._ray.shutdown()
 
 
-def _connect(address: str | None) -> bool:
-    """Connect to Ray; return False if this process is connected already."""
+def _connect(address: str | None) -> tuple[Any, bool]:
+    """Connect to a cluster; return Ray's module, and False if it was connected already."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("--executor ray: Ray is not installed; run: pip install 'cpm-tune[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     import ray
 
     if ray.is_initialized():
-        return False
+        return ray, False
     where = address or os.environ.get("RAY_ADDRESS")
     try:
         _knock(where)
@@ -162,7 +161,7 @@ def _connect(address: str | None) -> bool:
             "`ray status` shows whether it runs; if it asks for a token, set RAY_AUTH_MODE=token "
             "here."
         ) from error
-    return True
+    return ray, True
 
 
 def _knock(address: str | None) -> None:
@@ -170,15 +169,3 @@ def _knock(address: str | None) -> None:
     parts = re.fullmatch(r"(?:ray://)?\[?([^/\]]+?)\]?:(\d+)", address or "")
     if parts is not None and int(parts[2]) < 2**16:
         socket.create_connection((parts[1], int(parts[2])), timeout=10).close()
-
-
-def _rooms(cpus: int, gpus: int) -> list[int]:
-    """How many processes of so many CPUs and GPUs each machine of the cluster has room for."""
-    import ray
-
-    asked = {"CPU": cpus, "GPU": gpus}
-    return [
-        min(int(node["Resources"].get(name, 0)) // n for name, n in asked.items() if n)
-        for node in ray.nodes()
-        if node["Alive"]
-    ]

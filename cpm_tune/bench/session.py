@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,8 +83,7 @@ def _make(out: Path) -> None:
     """Make the results folder before the plan is printed: what is wrong with it comes first."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not os.access(out, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"--out {out}: cannot be written ({why}); choose another.") from error

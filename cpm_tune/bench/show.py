@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ def plan_text(state: SuiteState, history: History, out: Path, where: str, worker
     trials, states = state.trials, Counter(state.states.values())
     kinds = Counter(trial.control or "tuning" for trial in trials)
     processes = sorted({trial.nproc for trial in trials})
-    before = [f"{states['failed']} failed before"] * (states["failed"] > 0)
-    before += [f"{states['unfinished']} begun before"] * (states["unfinished"] > 0)
+    before = {"failed before": states["failed"], "begun before": states["unfinished"]}
+    note = ", ".join(f"{n} {what}" for what, n in before.items() if n)
     seconds, unknown = history.remaining(state.todo, workers)
     estimate = f"about {duration(seconds)}" if seconds else "unknown, no earlier run to go by"
     if seconds and unknown:
@@ -42,14 +42,14 @@ def plan_text(state: SuiteState, history: History, out: Path, where: str, worker
         "processes": _names(processes) if processes != [1] else "",
         "trials": f"{len(trials)}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()),
         "done": str(state.done),
-        "to do": f"{len(state.todo)}" + (f"  ({', '.join(before)})" if before else ""),
+        "to do": f"{len(state.todo)}  ({note})" if note else str(len(state.todo)),
         "estimate": f"{estimate}, {where}" if state.todo else "",
         "results": str(out),
     }
     return "\n".join(f"{name:10} {text}" for name, text in lines.items() if text)
 
 
-def _names(values: Any) -> str:
+def _names(values: Iterable[object]) -> str:
     return ", ".join(map(str, dict.fromkeys(values)))
 
 

@@ -76,6 +76,7 @@ def estimate(argv: Sequence[str], prog: str) -> int:
     from cpm_tune.memory.estimate import Work
     from cpm_tune.memory.estimate import estimate as estimated
     from cpm_tune.planning.placement import placement
+    from cpm_tune.planning.skeleton import make_skeleton
     from cpm_tune.schema.spec import Execution
     from cpm_tune.task.registry import load_preset
 
@@ -93,8 +94,7 @@ def estimate(argv: Sequence[str], prog: str) -> int:
     if problems:
         raise UserError("\n".join(problems))
     work = Work(
-        config=_shape(args.backbone),
-        delta=delta,
+        skeleton=make_skeleton(_shape(args.backbone), delta),
         batch_size=args.batch_size,
         length=args.length,
         sequences=args.sequences,

@@ -6,16 +6,16 @@ import argparse
 import contextlib
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpm_tune.commands.arguments import Parser, make_parser
+from cpm_tune.common.interrupt import NOTHING_WRITTEN, Interrupts
 from cpm_tune.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from cpm_tune.pretrain.sources import Source
+    from cpm_tune.pretrain.sources import TextSource
 
 ABOUT = """\
 Pre-train a CPM-Ant backbone, or go on with one.
@@ -43,7 +43,7 @@ def _add_sources(p: argparse.ArgumentParser) -> None:
     p.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
-def _sources(args: argparse.Namespace) -> list[Source]:
+def _sources(args: argparse.Namespace) -> list[TextSource]:
     from cpm_tune.pretrain.sources import read_sources, sources_of_files
 
     if bool(args.files) == bool(args.sources):
@@ -200,20 +200,15 @@ def _prepare(argv: Sequence[str], prog: str) -> int:
 def _run(argv: Sequence[str], prog: str) -> int:
     p = _run_parser(prog)
     args = p.parse_args(argv)
-    from cpm_tune.pretrain.start import CHECKPOINT, Request, start
+    from cpm_tune.pretrain.start import PretrainRequest, start
 
     given = {k: v for k, v in vars(args).items() if v is not None and k not in ("weight", "debug")}
     pairs = _pairs(args.weight, "--weight")
     try:
         weights = {name: _real(value) for name, value in pairs.items()}
-        start(Request(**given, weights=weights), report=_say)
+        start(PretrainRequest(**given, weights=weights), report=_say)
     except argparse.ArgumentTypeError as error:
         raise UserError(f"--weight: {error}.") from error
-    except KeyboardInterrupt as stop:
-        saved = (args.out / CHECKPOINT).is_file()
-        kept = "the last checkpoint is kept, go on with --resume" if saved else "nothing was saved"
-        print(f"interrupted; {kept}.", file=sys.stderr)
-        return int(getattr(stop, "exit_code", 130))
     return 0
 
 
@@ -278,8 +273,5 @@ def pretrain(argv: Sequence[str], prog: str) -> int:
         return 0 if argv else 2
     if argv[0] not in _PARTS:
         raise UserError(f"pretrain: there is no part '{argv[0]}'.{did_you_mean(argv[0], _PARTS)}")
-    try:
+    with Interrupts(message=NOTHING_WRITTEN):  # once it has started, a run tells its own
         return _PARTS[argv[0]](argv[1:], prog)
-    except KeyboardInterrupt as stop:  # of a run only before it starts
-        print("interrupted; nothing was kept, the same command starts anew.", file=sys.stderr)
-        return int(getattr(stop, "exit_code", 130))

@@ -46,7 +46,7 @@ def _clause(fault: Mapping[str, Any], prefix: str) -> str:
         return before + (message if named else f"expected {expected(fault)}")
     if kind == "missing":
         return f"'{key}' is missing"
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"there is no key '{key}'"
     given = shortened(repr(fault["input"]), 60)
     if kind in ("value_error", "assertion_error"):
@@ -56,7 +56,7 @@ def _clause(fault: Mapping[str, Any], prefix: str) -> str:
 
 def expected(fault: Mapping[str, Any]) -> str:
     """What the value of a fault should have been, as a noun phrase."""
-    kind, about = str(fault["type"]), fault.get("ctx", {})
+    kind, about = str(fault["type"]), _plain(fault.get("ctx", {}))
     bounds = {
         "greater_than": "more than {gt}",
         "greater_than_equal": "{ge} or more",
@@ -76,3 +76,11 @@ def expected(fault: Mapping[str, Any]) -> str:
     known = next((text for start, text in _KINDS.items() if kind.startswith(start)), None)
     message = str(fault["msg"])
     return known or message[0].lower() + message[1:]
+
+
+def _plain(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with whole numbers as whole numbers: pydantic makes 0.0 of a bound of 0."""
+    return {
+        key: int(value) if isinstance(value, float) and value.is_integer() else value
+        for key, value in about.items()
+    }

@@ -11,11 +11,10 @@ import errno
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpm_tune.common.interrupt import Interrupts
+from cpm_tune.common.interrupt import NOTHING_WRITTEN, Interrupts
 from cpm_tune.errors import UserError
 
 RECORD = "run.json"
@@ -24,6 +23,8 @@ LOG, EVENTS = "log.jsonl", "tensorboard"
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
 PARTIAL, OLD = ".partial", ".old"  # endings of a folder in the making, and of one being replaced
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK |= {errno.EISDIR, errno.ENOTDIR}
+_HIDDEN = ".cpm-tune"  # in the names of a new folder's lock and of its parts
 
 
 def predictions_file(split: str) -> str:
@@ -77,32 +78,82 @@ def _holder_text(holder: Path) -> str:
 
 @contextlib.contextmanager
 def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes `place` on success and vanishes otherwise.
+    """Yield an empty folder whose content becomes that of `place` on success, else vanishes.
 
-    Raises UserError if `place` exists (unless `overwrite`: then it is replaced at the end), or if
-    it cannot be written.
+    An empty folder at `place` is filled, not replaced: it may be mounted, or somebody's working
+    directory. Whatever a killed process left is removed first. Raises UserError when `place` has
+    content (unless `overwrite`: then it is replaced at the end), when it cannot be written, and
+    when another process is making it.
     """
-    if place.exists() and not overwrite:
-        raise UserError(f"{option}{place} already exists; choose another path or remove it.")
+    fill = _is_empty(place)
+    stem = place / _HIDDEN if fill else Path(f"{place}{_HIDDEN}")
+    part, old, lock = (stem.with_name(stem.name + ending) for ending in (PARTIAL, OLD, ".lock"))
+    created = [folder for folder in place.parents if not folder.exists()]
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(PARTIAL, f"{place.name}.", place.parent))
-    except OSError as error:
-        raise UserError(f"{option}{place}: cannot be written ({error.strerror}).") from error
-    try:
-        part.chmod(0o755)
-        with Interrupts():  # on SIGTERM, too, the partial folder is removed
-            yield part
-        if place.exists():
-            old = part.with_suffix(OLD)
-            os.replace(place, old)
-            os.replace(part, place)
-            remove(old)
-        else:
-            os.replace(part, place)
+        with _only_process(lock, f"{option}{place}"), Interrupts(message=NOTHING_WRITTEN):
+            if old.exists() and not place.exists():  # killed between the two renames below
+                os.replace(old, place)
+            if place.exists() and not (overwrite or _is_empty(place)):
+                raise UserError(
+                    f"{option}{place} already exists{_contents(place)}; choose another path "
+                    "or remove it."
+                )
+            try:
+                remove(part)
+                part.mkdir()
+                yield part
+                if fill:
+                    for path in sorted(part.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+                        os.replace(path, place / path.name)  # what was written last comes last
+                    part.rmdir()
+                    return
+                if place.exists():
+                    remove(old)
+                    os.replace(place, old)
+                os.replace(part, place)
+                remove(old)
+            except BaseException:
+                remove(part)
+                raise
     except BaseException:
-        remove(part)
+        for folder in created:
+            with contextlib.suppress(OSError):  # not empty, or never made
+                folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def _only_process(lock: Path, place: str) -> Iterator[None]:
+    """Hold a lock file that is removed at the end; UserError if it is held or cannot be made."""
+    from filelock import FileLock, Timeout
+
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        holder = FileLock(lock)
+        holder.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{place}: another process is working there.") from error
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}).") from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        holder.release()
+
+
+def _is_empty(place: Path) -> bool:
+    return os.access(place, os.R_OK) and place.is_dir() and not _names(place)
+
+
+def _contents(place: Path) -> str:
+    readable = os.access(place, os.R_OK) and place.is_dir()
+    return f" and contains {', '.join(_names(place)[:3])}" if readable else ""
+
+
+def _names(place: Path) -> list[str]:
+    """What is in a folder, but for the lock and parts of `new_folder`."""
+    return sorted(path.name for path in place.iterdir() if not path.name.startswith(_HIDDEN))
 
 
 @contextlib.contextmanager
@@ -131,8 +182,10 @@ def complete(out: Path, run_id: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_trouble(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into one sentence."""
+def disk_trouble(
+    place: Path | str, advice: str = "make room and repeat the command: finished runs are kept"
+) -> Iterator[None]:
+    """Turn a full disk or a place that cannot be written into one sentence that ends in advice."""
     from safetensors import SafetensorError
 
     try:
@@ -141,10 +194,7 @@ def disk_trouble(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _DISK:
             raise
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"{folder}: cannot be written ({reason}); make room and repeat the command: finished "
-            "runs are kept."
-        ) from error
+        raise UserError(f"{place}: cannot be written ({reason}); {advice}.") from error
 
 
 def remove(path: Path) -> None:

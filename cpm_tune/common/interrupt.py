@@ -13,6 +13,7 @@ from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STOPPING = b"stopping after this step; press again to stop at once, without saving\n"
+NOTHING_WRITTEN = "nothing was written, repeat the command to start again"
 _ONE_PRESS = 1.0  # seconds: a launcher forwards the signal that the terminal has sent us already
 
 
@@ -30,10 +31,12 @@ class Interrupts:
     The first deferred signal sets `requested`: the caller should save and raise `interrupted()`. A
     second one raises at once. Ignored signals stay ignored (a shell's background jobs ignore
     Ctrl-C). Outside the main thread, where Python allows no handlers, this does nothing.
+    `message`: the text of an `Interrupted` that a signal raises.
     """
 
-    def __init__(self, speak: bool = True) -> None:
-        self._speak, self._number, self._at, self._deferring = speak, 0, 0.0, False
+    def __init__(self, speak: bool = True, message: str = "") -> None:
+        self._speak, self._message = speak, message
+        self._number, self._at, self._deferring = 0, 0.0, False
         self._before: dict[int, Any] = {}
 
     @property
@@ -60,7 +63,7 @@ class Interrupts:
         before, self._deferring = self._deferring, False
         try:
             if self.requested:
-                raise self.interrupted()
+                raise self.interrupted(self._message)
             yield
         finally:
             self._deferring = before
@@ -68,13 +71,13 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if not self._deferring:
-            raise Interrupted(number)
+            raise Interrupted(number, self._message)
         if not self.requested:
             self._number, self._at = number, now
             if self._speak:
                 os.write(2, _STOPPING)  # print is not safe in a handler
         elif now - self._at > _ONE_PRESS:
-            raise Interrupted(number)
+            raise Interrupted(number, self._message)
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,28 @@ MAX_DEPTH = 50
 MAX_NODES = 100_000
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, unique_keys: bool = False) -> Any:
     """Return the value of a JSON file; raise OSError or ValueError for what is wrong with it."""
-    return parse_json(_text(path))
+    return parse_json(_text(path), unique_keys=unique_keys)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text; raise ValueError for what is wrong with it."""
+def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
+    """Return the value of a JSON text; raise ValueError for what is wrong with it.
+
+    That includes, if they are to be unique, two equal keys of one object.
+    """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique if unique_keys else None)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"'{key}' is there twice")
+    return values
 
 
 def read_mapping(path: Path, option: str, example: str) -> dict[str, Any]:

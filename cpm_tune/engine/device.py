@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
 
 from cpm_tune.errors import UserError
 
+T = TypeVar("T")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by precision
 
 
@@ -37,6 +41,17 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     return device
+
+
+def unless_out_of_memory(attempt: Callable[[], T], may_split: bool) -> T | None:
+    """What `attempt` returns; None if it ran out of memory and (`may_split`) a smaller one is to be
+    tried. Whatever else it raises is raised."""
+    try:
+        return attempt()
+    except (RuntimeError, MemoryError) as error:
+        if not may_split or not is_out_of_memory(error):
+            raise
+        return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -88,7 +88,7 @@ def _same_but_seed(record: RunRecord) -> Hashable:
 
 
 def _columns_and_groups(results: Results, hierarchy: Hierarchy) -> tuple[list[Column], list[Group]]:
-    comparable: dict[str, list[Entry[RunRecord]]] = defaultdict(list)
+    comparable: dict[Hashable, list[Entry[RunRecord]]] = defaultdict(list)
     for run in results.runs:
         comparable[comparable_key(run.record)].append(run)
     repeats: dict[Hashable, list[Entry[RunRecord]]] = defaultdict(list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Iterable, Sequence
 
 from cpm_tune.common.sizes import counted
@@ -12,28 +11,18 @@ from cpm_tune.leaderboard.means import points
 from cpm_tune.schema.record import AnyRecord, RunRecord
 
 
-def comparable_key(record: RunRecord) -> str:
-    """Everything that must be equal for runs to be in one column."""
-    spec = record.spec
-    data = spec.data
-    return json.dumps(
-        [
-            spec.task,
-            spec.task_version,
-            spec.template_sha256,
-            record.ranks_by,
-            record.test.signature,
-            *(data.dev, data.test, data.limit, data.skip_bad_rows, data.sample),
-        ]
-    )
-
-
-def questions(record: AnyRecord) -> Hashable:
+def questions(record: AnyRecord) -> tuple[Hashable, ...]:
     """What must be equal for an outside system to be in one column with a run: neither template nor
     dev split, of which it has none."""
     spec, data = record.spec, record.spec.data
     asked = (spec.task, spec.task_version, data.test, data.limit, data.skip_bad_rows)
     return (*asked, record.ranks_by, record.test.signature)
+
+
+def comparable_key(record: RunRecord) -> tuple[Hashable, ...]:
+    """Everything that must be equal for runs to be in one column."""
+    data = record.spec.data
+    return (*questions(record), record.spec.template_sha256, data.dev, data.sample)
 
 
 def data_notes(record: AnyRecord) -> list[str]:

@@ -30,7 +30,7 @@ def export(
     results = read_folder(folder)
     board = make_board(results, include, published)
     if style == "html":
-        examples = read_texts(*embedded_runs(board, results, per_run), texts, data, include)
+        examples = read_texts(*embedded_runs(results, per_run), texts, data, include)
         page = as_html(board, results, per_run, examples)
         return page, [*board.left_out, *examples.notes]
     text: str = load(FORMATS[style].renderer)(board)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cpm_tune.leaderboard.board import Board, Column, MeasuredRow, PublishedRow
-from cpm_tune.leaderboard.hierarchy import CAPABILITIES
+from cpm_tune.leaderboard.hierarchy import CAPABILITIES, Dataset, mean_over_hierarchy
 from cpm_tune.schema.record import CurvePoint, RunRecord
 
 
@@ -40,14 +38,10 @@ def primary(board: Board) -> list[Column]:
 
 
 def hierarchy_mean(scores: Mapping[str, float], columns: Sequence[Column]) -> float | None:
-    """Mean over datasets to kinds, kinds to capabilities, capabilities; None if one is missing."""
+    """The mean over the columns' datasets through the hierarchy; None if one is missing."""
     if not columns or any(column.id not in scores for column in columns):
         return None
-    tree: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for column in columns:
-        tree[column.capability][column.kind].append(scores[column.id])
-    kinds = (map(statistics.fmean, kinds.values()) for kinds in tree.values())
-    return statistics.fmean(map(statistics.fmean, kinds))
+    return mean_over_hierarchy((Dataset(c.capability, c.kind), scores[c.id]) for c in columns)
 
 
 def scores(row: MeasuredRow | PublishedRow) -> dict[str, float]:

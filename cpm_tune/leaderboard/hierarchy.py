@@ -1,8 +1,10 @@
-"""CUGE's hierarchy: the seven capabilities in the report's order, and where a dataset stands."""
+"""CUGE's hierarchy: the seven capabilities in the report's order, a dataset's place, and means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,15 +25,27 @@ UNKNOWN = "not known"
 
 
 class Dataset(NamedTuple):
-    """What a task file says of a dataset's place."""
+    """A dataset's place in CUGE's hierarchy."""
 
     capability: str
     kind: str
-    suites: tuple[str, ...]
+    suites: tuple[str, ...] = ()
+
+
+def mean_over_hierarchy(places: Iterable[tuple[Dataset, float]]) -> float:
+    """The mean of datasets' values: over datasets to kinds, over kinds to capabilities, over
+    capabilities. There has to be one or more."""
+    kinds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for dataset, value in places:
+        kinds[dataset.capability, dataset.kind].append(value)
+    capabilities: dict[str, list[float]] = defaultdict(list)
+    for (capability, _), values in kinds.items():
+        capabilities[capability].append(statistics.fmean(values))
+    return statistics.fmean(map(statistics.fmean, capabilities.values()))
 
 
 class Hierarchy:
-    """Datasets by task name; a task file is read when it is asked for."""
+    """Datasets by task name; a task file is read when it is needed."""
 
     def __init__(self, include: tuple[Path, ...] = ()) -> None:
         self._include = include

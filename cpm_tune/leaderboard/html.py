@@ -60,13 +60,9 @@ def _part(name: str) -> str:
     return (PAGE / name).read_text(encoding="utf-8")
 
 
-def embedded_runs(
-    board: Board, results: Results, per_run: int = PER_RUN
-) -> tuple[list[AnyEntry], int]:
+def embedded_runs(results: Results, per_run: int = PER_RUN) -> tuple[list[AnyEntry], int]:
     """The runs and systems whose predictions are embedded, and how many of each."""
-    shown = {run.run_id for row in board.rows for cell in row.cells.values() for run in cell.runs}
-    runs = [run for run in results.runs if run.record.run_id in shown]
-    embedded: list[AnyEntry] = [*runs, *results.systems]
+    embedded: list[AnyEntry] = [*results.runs, *results.systems]
     return embedded, min(per_run, IN_ALL // max(1, len(embedded)))
 
 
@@ -85,7 +81,7 @@ def page_data(
             key = json.dumps(cell["settings"], sort_keys=True)
             cell["settings"] = settings.setdefault(key, len(settings))
             _shorten(cell)
-    runs, per_run = embedded_runs(board, results, per_run)
+    runs, per_run = embedded_runs(results, per_run)
     texts = Texts() if texts is None else texts
     return {
         "board": dumped,

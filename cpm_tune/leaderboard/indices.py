@@ -1,15 +1,12 @@
-"""CUGE's two indices. The report states one rule, the printed figures follow another; each has
-its name here, and a score that is missing makes the index blank."""
+"""CUGE's two indices. The report states one rule, the printed scores follow another; each has its
+name here. An index is blank if a score is missing."""
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from cpm_tune.leaderboard.board import Board, Column, Index, IndexRule, MeasuredRow
-from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.hierarchy import Dataset, Hierarchy, mean_over_hierarchy
 from cpm_tune.leaderboard.published import baseline, read_published
 
 BASELINE = "mT5-small"
@@ -25,21 +22,14 @@ RULES = {
     ),
     RATIO_OF_SUMS: (
         "CUGE lite, ratio of sums",
-        "100 x sum of scores / sum of baseline scores: the rule that the figures printed on the "
+        "100 x sum of scores / sum of baseline scores: the rule that the scores printed on the "
         "CUGE board follow.",
     ),
 }
 
 
-class Place(NamedTuple):
-    """A dataset's place in CUGE's hierarchy."""
-
-    capability: str
-    kind: str
-
-
 def normalised_mean(
-    scores: Mapping[str, float], baseline: Mapping[str, float], places: Mapping[str, Place]
+    scores: Mapping[str, float], baseline: Mapping[str, float], places: Mapping[str, Dataset]
 ) -> float | None:
     """The report's index, over the datasets of `baseline`; None if a score is missing.
 
@@ -48,13 +38,9 @@ def normalised_mean(
     """
     if missing(scores, baseline):
         return None
-    kinds: dict[Place, list[float]] = defaultdict(list)
-    for dataset, base in baseline.items():
-        kinds[places[dataset]].append(100 * scores[dataset] / base)
-    capabilities: dict[str, list[float]] = defaultdict(list)
-    for place, values in kinds.items():
-        capabilities[place.capability].append(statistics.fmean(values))
-    return statistics.fmean(map(statistics.fmean, capabilities.values()))
+    return mean_over_hierarchy(
+        (places[dataset], 100 * scores[dataset] / base) for dataset, base in baseline.items()
+    )
 
 
 def ratio_of_sums(scores: Mapping[str, float], baseline: Mapping[str, float]) -> float | None:
@@ -77,7 +63,7 @@ def add_indices(board: Board, hierarchy: Hierarchy) -> None:
     base = baseline(read_published(), BASELINE)
     columns = {task: c for task, c in board.official_columns().items() if task in base}
     weights = {task: printed.value for task, printed in base.items()}
-    places = {task: Place(*hierarchy.dataset(task)[:2]) for task in base}
+    places = {task: hierarchy.dataset(task) for task in base}
 
     def indices(scores: Mapping[str, float]) -> dict[str, Index]:
         absent = missing(scores, weights)

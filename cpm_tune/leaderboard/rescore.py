@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpm_tune.common.folders import RECORD, predictions_file, run_lock
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.verify import differing
+from cpm_tune.leaderboard.verify import differing, score_now
 from cpm_tune.schema.record import (
     AnyRecord,
     ControlRecord,
@@ -20,7 +20,7 @@ from cpm_tune.schema.record import (
     write_record,
 )
 from cpm_tune.schema.walk import iter_records
-from cpm_tune.systems.predictions import from_predictions, recorded_predictions, score_predictions
+from cpm_tune.systems.predictions import from_predictions, recorded_predictions
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def _changes(folder: Path, record: AnyRecord) -> Iterator[Change]:
             )
         for name, before in scores.items():
             try:
-                if not from_predictions(name):
-                    continue
-                now = score_predictions(name, predictions)
+                now = score_now(name, before, predictions)
             except UserError as error:
                 raise UserError(f"{folder}: {split} {name}: {error}") from error
             if differing(before, now):

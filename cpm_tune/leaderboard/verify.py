@@ -11,7 +11,12 @@ from cpm_tune.common.paths import file_sha256
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import AnyRecord, RunRecord, ScoreRecord
 from cpm_tune.schema.walk import iter_records
-from cpm_tune.systems.predictions import from_predictions, read_predictions, score_predictions
+from cpm_tune.systems.predictions import (
+    Predictions,
+    from_predictions,
+    read_predictions,
+    score_predictions,
+)
 
 TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise
 
@@ -77,9 +82,7 @@ def _score_faults(
         )
     for name, score in scores.items():
         try:
-            if not from_predictions(name):
-                continue
-            now = score_predictions(name, predictions)
+            now = score_now(name, score, predictions)
         except UserError as error:
             yield f"{split} {name}: {error}"
             continue
@@ -90,8 +93,14 @@ def _score_faults(
             )
 
 
+def score_now(name: str, recorded: ScoreRecord, predictions: Predictions) -> ScoreRecord:
+    """A recorded score as its metric gives it now; itself, if predictions do not give it. Raises
+    UserError if they are not what the metric takes."""
+    return score_predictions(name, predictions) if from_predictions(name) else recorded
+
+
 def differing(score: ScoreRecord, now: ScoreRecord) -> list[str]:
-    """The parts of a score that are not what they are now; rounding is no difference."""
+    """The parts of a score that have another value now; rounding is not a difference."""
     return [
         name
         for name in ("value", "low", "high", "n", "signature", "higher_is_better")

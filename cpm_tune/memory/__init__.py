@@ -1,1 +1,1 @@
-"""How much memory a run needs, and the sentence for a run that has too little."""
+"""How much memory a run needs, and the error of a run that has too little."""

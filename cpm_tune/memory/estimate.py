@@ -10,15 +10,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
-
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.delta.config import DeltaConfig, FullConfig, NoneConfig
-from cpm_tune.delta.insert import insert
+from cpm_tune.delta.config import FullConfig
 from cpm_tune.engine.device import DTYPES
-from cpm_tune.memory.meter import measure_step
+from cpm_tune.memory.meter import layer_of, measure_step
 from cpm_tune.planning.plan import Plan
+from cpm_tune.planning.skeleton import Skeleton
 from cpm_tune.schema.spec import Execution
 from cpm_tune.task import Options
 
@@ -39,8 +35,7 @@ class Work:
     whether there is a device beside the host.
     """
 
-    config: CPMAntConfig
-    delta: DeltaConfig
+    skeleton: Skeleton
     batch_size: int
     length: int
     sequences: int = 1
@@ -101,8 +96,9 @@ class Memory:
 
 def estimate(work: Work) -> Memory:
     """The memory of every process; raises UserError where the delta does not fit the backbone."""
-    layers, rest, deepest, backbone, trained_in_layers, trained = _sizes(work)
-    whole = isinstance(work.delta, FullConfig)
+    layers, rest, deepest, trained_in_layers = _sizes(work)
+    trained = work.skeleton.n_trained
+    whole = isinstance(work.skeleton.delta, FullConfig)
     n = work.nproc if work.divided else 1
     values = trained  # what this process has of what is trained
     if whole and work.bmtrain:
@@ -123,13 +119,11 @@ def estimate(work: Work) -> Memory:
     weights = 0 if whole else held + rest
 
     how = work.length, work.answer_tokens, work.precision
-    step = measure_step(
-        work.config, work.delta, work.examples * work.sequences, *how, work.checkpointing
-    )
+    step = measure_step(work.skeleton, work.examples * work.sequences, *how, work.checkpointing)
     beside = step.peak if values == trained else step.peak_beside + gradients
     tokens = work.execution.micro_tokens
     # evaluation fills its passes, however small a batch is
-    dev = measure_step(work.config, work.delta, max(1, tokens // work.length), *how, training=False)
+    dev = measure_step(work.skeleton, max(1, tokens // work.length), *how, training=False)
     beside = max(beside, dev.peak + _cache(work, tokens))
     # The delta at its best, and what the backbone was, which full fine-tuning puts back.
     copies = _FP32 * trained + (held + rest if whole else 0)
@@ -141,7 +135,7 @@ def estimate(work: Work) -> Memory:
     if not work.divided:
         host = max(host, layers + rest)  # read there, then moved
     return Memory(
-        backbone=backbone,
+        backbone=work.skeleton.n_backbone,
         trained=trained,
         weights=weights,
         gathered=gathered,
@@ -155,7 +149,7 @@ def estimate(work: Work) -> Memory:
     )
 
 
-def work_of(plan: Plan, nproc: int = 1, gpu: bool = False) -> Work:
+def work_of(plan: Plan, skeleton: Skeleton, nproc: int = 1, gpu: bool = False) -> Work:
     """A plan's work if every sequence is as long as it may be."""
     spec, answer = plan.spec, plan.task.answer
     sequences, answer_tokens = 1, 2
@@ -165,8 +159,7 @@ def work_of(plan: Plan, nproc: int = 1, gpu: bool = False) -> Work:
         most = answer.most if isinstance(answer, Options) else _DOCUMENTS
         sequences, answer_tokens = len(plan.template.options) or most, 0
     return Work(
-        config=plan.folder.config,
-        delta=plan.delta,
+        skeleton=skeleton,
         batch_size=spec.recipe.batch_size if spec.recipe else 32,
         length=spec.encoding.max_length,
         sequences=sequences,
@@ -182,7 +175,7 @@ def work_of(plan: Plan, nproc: int = 1, gpu: bool = False) -> Work:
 
 def _cache(work: Work, slots: int) -> int:
     """Bytes of the keys and values that decoding keeps."""
-    config = work.config
+    config = work.skeleton.config
     layers = sum(not no_attention for no_attention, _ in config.mask_modules)
     inner = config.num_heads * config.dim_head
     return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.writes else 0
@@ -190,32 +183,21 @@ def _cache(work: Work, slots: int) -> int:
 
 def _largest(work: Work) -> int:
     """Bytes of the largest weight in fp32: in the file, beside what it is converted to."""
-    return _FP32 * work.config.vocab_size * work.config.dim_model
+    return _FP32 * work.skeleton.config.vocab_size * work.skeleton.config.dim_model
 
 
-def _sizes(work: Work) -> tuple[int, int, int, int, int, int]:
-    """Bytes of all layers' frozen weights, of the other weights and of the largest layer; numbers
-    of the backbone's values, of those trained within layers, and of all trained."""
-    size = DTYPES[work.precision].itemsize
-    with torch.device("meta"):
-        model = CPMAnt(work.config)
-        own = dict(model.named_parameters())
-        delta = insert(model, work.delta, "", 0)
-    within = dict.fromkeys(map(str, range(work.config.num_layers)), 0)
-    for name, parameter in own.items():
-        if name.startswith("encoder.layers."):
-            linear = work.quantize is not None and parameter.dim() == 2
-            # int8 with an fp32 scale and an int8 zero point a row
-            n_bytes = parameter.numel() + 5 * len(parameter) if linear else size * parameter.numel()
-            within[name.split(".")[2]] += n_bytes
-    others = [p.numel() for name, p in own.items() if not name.startswith("encoder.layers.")]
-    trained = {name: p.numel() for name, p in delta.parameters.items()}
-    inside = sum(n for name, n in trained.items() if name.startswith("encoder.layers."))
-    return (
-        sum(within.values()),
-        size * sum(others),
-        max(within.values()),
-        sum(p.numel() for p in own.values()),
-        inside,
-        0 if isinstance(work.delta, NoneConfig) else sum(trained.values()),
-    )
+def _sizes(work: Work) -> tuple[int, int, int, int]:
+    """Bytes of all layers' frozen weights, of the other weights and of the largest layer; number of
+    values trained within layers."""
+    size, skeleton = DTYPES[work.precision].itemsize, work.skeleton
+    layers, rest = [0] * skeleton.config.num_layers, 0
+    for name, shape in skeleton.backbone.items():
+        if (number := layer_of(name)) is None:
+            rest += size * shape.numel()
+        elif work.quantize is not None and len(shape) == 2:
+            # int8 with an fp32 scale and an int8 zero point per row
+            layers[number] += shape.numel() + 5 * shape[0]
+        else:
+            layers[number] += size * shape.numel()
+    inside = [n for name, n in skeleton.trained.items() if layer_of(name) is not None]
+    return sum(layers), rest, max(layers), sum(shape.numel() for shape in inside)

@@ -7,13 +7,12 @@ allocator. What libraries take inside an operator, and fragmentation, are not se
 from __future__ import annotations
 
 import weakref
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -21,11 +20,12 @@ from torch.utils._pytree import tree_leaves
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.pack import Batch
-from cpm_tune.delta.config import DeltaConfig, FullConfig
+from cpm_tune.delta.config import FullConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import SoftPromptLayer
 from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.pytorch import TorchEngine
+from cpm_tune.planning.skeleton import Skeleton
 from cpm_tune.tuning.predict import loss_sum
 
 
@@ -83,8 +83,7 @@ class StepMemory:
 
 
 def measure_step(
-    config: CPMAntConfig,
-    delta: DeltaConfig,
+    skeleton: Skeleton,
     sequences: int,
     length: int,
     answer_tokens: int,
@@ -99,17 +98,20 @@ def measure_step(
     layers are all alike two shallow ones are measured, and continued to its depth.
     """
 
+    config = skeleton.config
+
     def measured(layers: int) -> StepMemory:
-        masks = config.mask_modules[:layers]
-        shape = replace(config, num_layers=layers, mask_modules=masks)
-        model, trained = _fake_on_meta(shape, delta, precision)
+        shape = replace(config, num_layers=layers, mask_modules=config.mask_modules[:layers])
+        with torch.device("meta"):
+            model = CPMAnt(shape).to(DTYPES[precision])
+            trained = list(insert(model, skeleton.delta, "", 0).parameters)
         batch = sequences, length, answer_tokens
         return _measured(model, trained if training else [], batch, precision, checkpointing)
 
     # The most there is lies elsewhere in shallow backbones: with checkpointing it has to outgrow
     # what is beside the layers; with all trained, gradients grow while activations go.
-    few = 10 if isinstance(delta, FullConfig) else 8 if checkpointing else 3
-    if config.num_layers <= few + 2 or not _alike(*_fake_on_meta(config, delta, precision)):
+    few = 10 if isinstance(skeleton.delta, FullConfig) else 8 if checkpointing else 3
+    if config.num_layers <= few + 2 or not _alike(skeleton):
         return measured(config.num_layers)
     small, larger = measured(few), measured(few + 1)
     more = config.num_layers - few
@@ -120,24 +122,19 @@ def measure_step(
     )
 
 
-def _fake_on_meta(
-    config: CPMAntConfig, delta: DeltaConfig, precision: str
-) -> tuple[CPMAnt, list[str]]:
-    """A backbone with its delta, without values, and the names of what is trained."""
-    with torch.device("meta"):
-        model = CPMAnt(config).to(DTYPES[precision])
-        return model, list(insert(model, delta, "", 0).parameters)
+def layer_of(name: str) -> int | None:
+    """The number of the layer that a parameter is in; None if it is in no layer."""
+    inside = name.startswith("encoder.layers.")
+    return int(name.split(".")[2]) if inside else None
 
 
-def _alike(model: CPMAnt, trained: Sequence[str]) -> bool:
+def _alike(skeleton: Skeleton) -> bool:
     """Whether all layers have the same parameters, and the same of them trained."""
-    shapes: dict[str, set[tuple[str, tuple[int, ...], bool]]] = defaultdict(set)
-    for name, parameter in model.named_parameters():
-        if name.startswith("encoder.layers."):
-            number, _, rest = name.removeprefix("encoder.layers.").partition(".")
-            shapes[number].add((rest, tuple(parameter.shape), name in trained))
-    first, *others = shapes.values()
-    return len(shapes) == model.config.num_layers and all(other == first for other in others)
+    layers: list[set[tuple[str, Size, bool]]] = [set() for _ in range(skeleton.config.num_layers)]
+    for name, shape in {**skeleton.backbone, **skeleton.trained}.items():
+        if (number := layer_of(name)) is not None:
+            layers[number].add((name.split(".", 3)[3], shape, name in skeleton.trained))
+    return all(layer == layers[0] for layer in layers)
 
 
 def _measured(

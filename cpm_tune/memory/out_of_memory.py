@@ -1,4 +1,4 @@
-"""What is said when a run does not fit: one sentence with the settings that would."""
+"""The error of a run that does not fit into memory: one sentence with settings that would fit."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cpm_tune.engine import Engine
 from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.errors import UserError
 from cpm_tune.memory.estimate import Work, estimate, work_of
+from cpm_tune.planning.inputs import Inputs
 from cpm_tune.planning.plan import Plan
 
 _SMALLEST = 256  # run.micro_tokens
@@ -21,33 +22,32 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
-def memory_trouble(plan: Plan, engine: Engine) -> Iterator[None]:
-    """Raise UserError where memory gives out, of the device or of the host."""
-
-    free = room(engine)
+def memory_trouble(plan: Plan, inputs: Inputs) -> Iterator[None]:
+    """Raise UserError if memory runs out, of the device or of the host."""
+    free = free_memory(inputs.engine)
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
-        raise UserError(sentence(plan, engine, free)) from None
+        raise UserError(_message(plan, inputs, free)) from None
 
 
-def room(engine: Engine) -> int | None:
-    """Bytes that this process could still take, as far as the system says."""
+def free_memory(engine: Engine) -> int | None:
+    """Bytes that this process can still allocate, as far as the system reports."""
     if engine.device.type == "cuda":
         import torch
 
         return int(torch.cuda.mem_get_info(engine.device)[0])
-    found = [n for n in (_available(), _address_space(), _cgroup()) if n is not None]
-    return min(found, default=None)
+    limits = [n for n in (_available(), _address_space(), _cgroup()) if n is not None]
+    return min(limits, default=None)
 
 
 def _number(path: str, name: str) -> int | None:
     with contextlib.suppress(OSError):
-        known = re.search(rf"^{name}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
-        return 1024 * int(known[1]) if known else None
+        line = re.search(rf"^{name}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
+        return 1024 * int(line[1]) if line else None
     return None
 
 
@@ -67,40 +67,41 @@ def _cgroup() -> int | None:
     return None
 
 
-def sentence(plan: Plan, engine: Engine, free: int | None) -> str:
-    """What to say; `free` were the bytes before the run."""
-    of = "the GPU" if engine.device.type == "cuda" else "this machine"
+def _message(plan: Plan, inputs: Inputs, free: int | None) -> str:
+    """The error; `free` is the number of bytes before the run."""
+    engine = inputs.engine
     try:
-        needed, fits = _fitting(plan, engine, free)
-    except (RuntimeError, MemoryError):  # no room left to look for it
+        needed, fits = _fitting(plan, inputs, free)
+    except (RuntimeError, MemoryError):  # no memory left to look for it
         needed, fits = None, None
-    said = f"out of memory of {of}"
+    message = f"out of memory on {'the GPU' if engine.device.type == 'cuda' else 'this machine'}"
     if free is not None and needed is not None:
-        said += f" ({_size(free)} were free, about {_size(needed)} are needed in each process)"
+        message += f" ({_size(free)} were free, each process needs about {_size(needed)})"
     if fits is None:
         return (
-            f"{said}; lower run.micro_tokens or train.batch_size, add --checkpointing, or divide "
-            "the backbone over more processes (--shard --nproc N)."
+            f"{message}; lower run.micro_tokens or train.batch_size, add --checkpointing, or "
+            "shard the backbone over more processes (--shard --nproc N)."
         )
-    how, then = fits
-    return f"{said}; with {how} it would be about {_size(then)}, and the same result."
+    how, reduced = fits
+    return f"{message}; {how} needs about {_size(reduced)}, with the same result."
 
 
 def _size(n: int) -> str:
     return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"
 
 
-def _fitting(plan: Plan, engine: Engine, free: int | None) -> tuple[int, tuple[str, int] | None]:
-    """The estimate of what was tried; and of the changes that keep the result the least that fits,
-    with its own."""
-
-    work = work_of(plan, engine.world_size, gpu=engine.device.type == "cuda")
+def _fitting(plan: Plan, inputs: Inputs, free: int | None) -> tuple[int, tuple[str, int] | None]:
+    """The estimate of what was tried; and, of the changes that keep the result, the smallest one
+    that fits, with its estimate."""
+    engine = inputs.engine
+    gpu = engine.device.type == "cuda"
+    work = work_of(plan, inputs.skeleton, engine.world_size, gpu)
     needed = estimate(work).peak
     enough = 0.8 * needed if free is None else min(0.9 * free, 0.8 * needed)
     for how, changed in _changes(work):
-        then = estimate(changed).peak
-        if then <= enough:
-            return needed, (how, then)
+        reduced = estimate(changed).peak
+        if reduced <= enough:
+            return needed, (how, reduced)
     return needed, None
 
 
@@ -113,7 +114,7 @@ def _changes(work: Work) -> Iterator[tuple[str, Work]]:
     again = {"micro_tokens": smaller[-1] if smaller else _SMALLEST, "checkpointing": True}
     how = f"--checkpointing --set run.micro_tokens={again['micro_tokens']}"
     yield how, _with(work, **again)
-    if work.bmtrain or work.quantize is not None or work.delta.delta_type == "full":
+    if work.bmtrain or work.quantize is not None or work.skeleton.delta.delta_type == "full":
         return
     for nproc in (2, 4, 8, 16, 32) if not work.execution.shard else ():
         if nproc > work.nproc and work.gpu:

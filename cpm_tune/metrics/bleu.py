@@ -75,13 +75,11 @@ def _cpm2(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
 
     rows = []
     for prediction, target in pairs(predictions, targets):
-        found, golds = (
-            list((prediction or "").strip()),
-            [list(r.strip()) for r in references(target)],
-        )
-        precisions = [modified_precision(golds, found, n) for n in range(1, 5)]
+        predicted = list((prediction or "").strip())
+        golds = [list(r.strip()) for r in references(target)]
+        precisions = [modified_precision(golds, predicted, n) for n in range(1, 5)]
         counts = [part for p in precisions for part in (p.numerator, p.denominator)]
-        rows.append((len(found), closest_ref_length(golds, len(found)), *counts))
+        rows.append((len(predicted), closest_ref_length(golds, len(predicted)), *counts))
     smooth = SmoothingFunction().method3
 
     def one(sums: list[int]) -> float:

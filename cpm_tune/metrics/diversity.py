@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from cpm_tune.metrics.base import Metric, Score, pairs
-from cpm_tune.metrics.families import OWN
+from cpm_tune.metrics.families import OURS
 from cpm_tune.metrics.intervals import JACKKNIFE, jackknife
 from cpm_tune.metrics.parts import Different
 
@@ -21,11 +21,13 @@ def metrics() -> Iterator[Metric]:
     """Yield Distinct-1..4 and the two that CPM-2's scorer prints, without each last n-gram."""
     for n in range(1, 5):
         name = f"distinct_{n}"
-        signature = f"{name}|{OWN}|characters of all predictions, whitespace dropped"
+        signature = f"{name}|{OURS}|characters of all predictions, whitespace dropped"
         yield _metric(name, signature, n, False)
     for n in (3, 4):
         name = f"distinct_{n}_cpm2"
-        signature = f"{name}|{OWN}|characters of all predictions, each one's last {n}-gram left out"
+        signature = (
+            f"{name}|{OURS}|characters of all predictions, each one's last {n}-gram left out"
+        )
         yield _metric(name, signature, n, True)
 
 

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from cpm_tune.metrics.base import Metric
-from cpm_tune.metrics.families import OWN, Counts, micro
+from cpm_tune.metrics.families import OURS, Counts, micro
 
 BETA = 0.5
 
@@ -16,11 +16,11 @@ Edit = tuple[int, int, str]
 
 def metrics() -> Iterator[Metric]:
     """Yield edit F0.5, precision and recall."""
-    says = (
-        f"{OWN}|exact start, end and replacement|per sentence the annotator of the highest F0.5, "
+    definition = (
+        f"{OURS}|exact start, end and replacement|per sentence the annotator of the highest F0.5, "
         "then most hits, then fewest missed"
     )
-    yield from micro("edit_", "edits", says, _against_best, BETA)
+    yield from micro("edit_", "edits", definition, _against_best, BETA)
 
 
 def edits(source: str, corrected: str) -> list[Edit]:

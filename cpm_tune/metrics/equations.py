@@ -1,4 +1,4 @@
-"""Equation accuracy: a generated equation is worked out exactly and compared with the answer.
+"""Equation accuracy: a generated equation is evaluated exactly and compared with the answer.
 
 The evaluator reads arithmetic of whole numbers, decimals, percentages (40%), mixed numbers (3(1/2)
 or 3((1)/(2)), as Math23K writes them), brackets () [] {}, + - * / and powers (^ or **), in ASCII,
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from cpm_tune.metrics.base import Metric
-from cpm_tune.metrics.families import OWN, proportion
+from cpm_tune.metrics.families import OURS, proportion
 
 MAX_LENGTH = 200  # characters; the longest of 1,000 real equations has 41
 MAX_DEPTH = 40  # brackets, signs and powers within one another
@@ -45,24 +45,24 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 def metrics() -> Iterator[Metric]:
     """Yield equation accuracy."""
-    says = (
-        f"{OWN}|equation and answer as exact fractions|right if less than {float(TOLERANCE):g} "
+    definition = (
+        f"{OURS}|equation and answer as exact fractions|right if less than {float(TOLERANCE):g} "
         "from the answer, as GTS; no value: wrong"
     )
-    yield proportion("equation_accuracy", "equation", says, right)
+    yield proportion("equation_accuracy", "equation", definition, right)
 
 
 def right(prediction: str | None, target: Any) -> bool:
-    """Whether an equation comes out at the answer: a text or {"answer": text}.
+    """Whether an equation's value is the answer: a text or {"answer": text}.
 
     Less than 1e-4 apart counts as equal, as in the scorer of GTS (Xie and Sun, IJCAI 2019) and its
     successors: recurring decimals are rounded in the data.
     """
     answer = evaluate(str(target["answer"] if isinstance(target, dict) else target))
-    found = None if prediction is None else evaluate(prediction)
-    if answer is None or found is None:
+    value = None if prediction is None else evaluate(prediction)
+    if answer is None or value is None:
         return False
-    return abs(found - answer) < TOLERANCE
+    return abs(value - answer) < TOLERANCE
 
 
 def evaluate(text: str) -> Fraction | None:

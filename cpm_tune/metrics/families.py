@@ -16,16 +16,16 @@ from cpm_tune.metrics.parts import Sums, share
 if TYPE_CHECKING:
     from cpm_tune.metrics.intervals import Array
 
-OWN = "cpm-tune v1"  # raised when one of our own implementations changes what it returns
+OURS = "cpm-tune v1"  # raised when one of our own implementations changes what it returns
 
 
-def proportion(name: str, kind: str, says: str, right: Callable[[Any, Any], bool]) -> Metric:
+def proportion(name: str, kind: str, definition: str, right: Callable[[Any, Any], bool]) -> Metric:
     """The share of examples that are right."""
 
     def score(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
         return wilson(sum(right(p, t) for p, t in pairs(predictions, targets)), len(targets))
 
-    signature = f"{name}|{says}|0..1|{WILSON}"
+    signature = f"{name}|{definition}|0..1|{WILSON}"
     return Metric(name, signature, True, "0..1", kind, score, rights(right), right)
 
 
@@ -39,13 +39,13 @@ def rights(right: Callable[[Any, Any], bool]) -> Callable[[Sequence[Any], Sequen
     return parts
 
 
-def mean(name: str, kind: str, says: str, one: Callable[[Any, Any], float]) -> Metric:
+def mean(name: str, kind: str, definition: str, one: Callable[[Any, Any], float]) -> Metric:
     """The mean of the examples' scores, each in 0..1."""
 
     def parts(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
         return Sums([(one(p, t), 1) for p, t in pairs(predictions, targets)], share, "mean")
 
-    signature = f"{name}|{says}|mean over examples|0..1|{BOOTSTRAP}"
+    signature = f"{name}|{definition}|mean over examples|0..1|{BOOTSTRAP}"
     return Metric(name, signature, True, "0..1", kind, bootstrapped(parts), parts)
 
 
@@ -64,7 +64,7 @@ Counts = tuple[int, int, int]
 def micro(
     prefix: str,
     kind: str,
-    says: str,
+    definition: str,
     count: Callable[[Any, Any], Counts],
     beta: float = 1,
     right: Callable[[Any, Any], bool] | None = None,
@@ -81,7 +81,7 @@ def micro(
     rule = "0/0 is 0, but 1 if nothing was predicted and nothing was to be found"
     for measure in _MEASURES:
         name = f"{prefix}f{beta:g}" if measure == "f" else prefix + measure
-        signature = f"{name}|{says}|micro|{rule}|0..1|{BOOTSTRAP}"
+        signature = f"{name}|{definition}|micro|{rule}|0..1|{BOOTSTRAP}"
         its_parts = partial(parts, measure)
         yield Metric(
             *(name, signature, True, "0..1", kind), bootstrapped(its_parts), its_parts, right

@@ -14,7 +14,7 @@ from typing import Any, Literal
 # What a task's answer gives: one of its labels, the number of one of the row's options, a score for
 # each of the row's documents, the text that was generated, what the task's parser reads in it, or
 # several generated texts, best first.
-Answer = Literal["label", "option", "scores", "text", "parsed", "texts"]
+AnswerForm = Literal["label", "option", "scores", "text", "parsed", "texts"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Kind:
 
     prediction: str
     target: str
-    answers: frozenset[Answer]
+    answers: frozenset[AnswerForm]
     expected: Callable[[Any, Any], str]
     from_gold: Callable[[Any], Sequence[Any]] | None = None
     likelihood: bool = False
@@ -72,7 +72,7 @@ def _one(gold: Any) -> Sequence[Any]:
     return [gold]
 
 
-def _kind(prediction: str, target: str, *answers: Answer, **more: Any) -> Kind:
+def _kind(prediction: str, target: str, *answers: AnswerForm, **more: Any) -> Kind:
     return Kind(prediction, target, frozenset(answers), **more)
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cpm_tune.metrics.base import Metric, Score, pairs
-from cpm_tune.metrics.families import OWN, Counts, micro, rights
+from cpm_tune.metrics.families import OURS, Counts, micro, rights
 from cpm_tune.metrics.intervals import WILSON, wilson
 
 NO_RELATION = ("0", "NA", "unknown")  # FinRE: label 0, described as "unknown"
@@ -17,9 +17,9 @@ def metrics() -> Iterator[Metric]:
     """Yield the metrics of labels."""
     signature = f"accuracy|scikit-learn {version('scikit-learn')}|{WILSON}"
     yield Metric("accuracy", signature, True, "0..1", "label", _accuracy, rights(_same), _same)
-    yield from micro("", "label", f"{OWN}|binary, positive label 1", _binary, right=_same)
-    says = f"{OWN}|all relations but {' / '.join(NO_RELATION)}"
-    yield from micro("relation_", "label", says, _relation, right=_same)
+    yield from micro("", "label", f"{OURS}|binary, positive label 1", _binary, right=_same)
+    definition = f"{OURS}|all relations but {' / '.join(NO_RELATION)}"
+    yield from micro("relation_", "label", definition, _relation, right=_same)
 
 
 def _key(label: Any) -> str | None:
@@ -34,8 +34,8 @@ def _accuracy(predictions: Sequence[Any], targets: Sequence[Any]) -> Score:
 
     both = [(_key(p), _key(t)) for p, t in pairs(predictions, targets)]
     number = {target: i for i, target in enumerate(dict.fromkeys(target for _, target in both))}
-    found = [-1 if label is None else number.get(label, -1) for label, _ in both]
-    right = accuracy_score([number[target] for _, target in both], found, normalize=False)
+    numbers = [-1 if label is None else number.get(label, -1) for label, _ in both]
+    right = accuracy_score([number[target] for _, target in both], numbers, normalize=False)
     return wilson(int(right), len(both))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.metrics.base import Metric, pairs
-from cpm_tune.metrics.families import OWN, bootstrapped
+from cpm_tune.metrics.families import OURS, bootstrapped
 from cpm_tune.metrics.intervals import BOOTSTRAP
 from cpm_tune.metrics.parts import Sums
 
@@ -21,7 +21,7 @@ LARGEST = sys.float_info.max  # stands for infinity, which JSON does not have
 def metrics() -> Iterator[Metric]:
     """Yield perplexity."""
     signature = (
-        f"perplexity|{OWN}|per token of the model's tokenizer, micro over examples|no likelihood "
+        f"perplexity|{OURS}|per token of the model's tokenizer, micro over examples|no likelihood "
         f"or probability 0: {LARGEST:.3g}|1..{LARGEST:.3g}|{BOOTSTRAP}"
     )
     score = bootstrapped(_perplexity)

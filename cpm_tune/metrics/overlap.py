@@ -10,17 +10,17 @@ from typing import Any
 
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.metrics.base import Metric, references
-from cpm_tune.metrics.families import OWN, mean, proportion
+from cpm_tune.metrics.families import OURS, mean, proportion
 
 UNITS = {"char": "characters, whitespace dropped", "jieba": "words of jieba"}
 
 
 def metrics() -> Iterator[Metric]:
     """Yield exact match, character F1 and the ROUGE variants."""
-    says = f"{OWN}|whitespace at the ends dropped, not normalised otherwise|any reference"
-    yield proportion("exact_match", "text", says, _exact)
-    says = f"{OWN}|bag of characters, whitespace dropped|best reference"
-    yield mean("char_f1", "text", says, _char_f1)
+    definition = f"{OURS}|whitespace at the ends dropped, not normalised otherwise|any reference"
+    yield proportion("exact_match", "text", definition, _exact)
+    definition = f"{OURS}|bag of characters, whitespace dropped|best reference"
+    yield mean("char_f1", "text", definition, _char_f1)
 
     rouge = f"rouge-score {version('rouge-score')}"
     for unit, tokens in UNITS.items():
@@ -28,31 +28,31 @@ def metrics() -> Iterator[Metric]:
             tokens += f" {version('jieba')}, whitespace dropped"
         for kind in "12l":
             for part, measure in (("f", "F1"), ("p", "precision"), ("r", "recall")):
-                says = f"{rouge}|rouge{kind.upper()}|{measure}|{tokens}|reference of best F1"
+                definition = f"{rouge}|rouge{kind.upper()}|{measure}|{tokens}|reference of best F1"
                 if kind == "2":
-                    says += "|fewer than 2 tokens: 0"
+                    definition += "|fewer than 2 tokens: 0"
                 one = partial(_rouge, f"rouge{kind.upper()}", unit, part)
-                yield mean(f"rouge_{kind}_{unit}_{part}", "text", says, one)
-    says = (
+                yield mean(f"rouge_{kind}_{unit}_{part}", "text", definition, one)
+    definition = (
         f"{rouge}|rougeL|F, beta 1.2, as CPM-2|characters, spaces count|"
         "best precision and best recall over references"
     )
-    yield mean("rouge_l_cpm2", "text", says, _rouge_cpm2)
+    yield mean("rouge_l_cpm2", "text", definition, _rouge_cpm2)
 
 
 def _exact(prediction: str | None, target: str | list[str]) -> bool:
-    found = None if prediction is None else prediction.strip()
-    return any(found == reference.strip() for reference in references(target))
+    predicted = None if prediction is None else prediction.strip()
+    return any(predicted == reference.strip() for reference in references(target))
 
 
 def _char_f1(prediction: str | None, target: str | list[str]) -> float:
-    found = Counter("".join((prediction or "").split()))
-    return max(_bag_f1(found, Counter("".join(r.split()))) for r in references(target))
+    predicted = Counter("".join((prediction or "").split()))
+    return max(_bag_f1(predicted, Counter("".join(r.split()))) for r in references(target))
 
 
-def _bag_f1(found: Counter[str], gold: Counter[str]) -> float:
-    size = found.total() + gold.total()
-    return 2 * (found & gold).total() / size if size else 1.0
+def _bag_f1(predicted: Counter[str], gold: Counter[str]) -> float:
+    size = predicted.total() + gold.total()
+    return 2 * (predicted & gold).total() / size if size else 1.0
 
 
 class _Tokenizer:
@@ -82,8 +82,8 @@ def _scorer(kind: str, unit: str) -> Any:
 
 # Precision, recall and F1 are three metrics of one computation, which is slow.
 @lru_cache(maxsize=2**15)
-def _rouge_score(kind: str, unit: str, golds: tuple[str, ...], found: str) -> dict[str, float]:
-    score = _scorer(kind, unit).score_multi(golds, found)[kind]
+def _rouge_score(kind: str, unit: str, golds: tuple[str, ...], predicted: str) -> dict[str, float]:
+    score = _scorer(kind, unit).score_multi(golds, predicted)[kind]
     return {"p": float(score.precision), "r": float(score.recall), "f": float(score.fmeasure)}
 
 
@@ -92,8 +92,8 @@ def _rouge(kind: str, unit: str, part: str, prediction: str | None, target: Any)
 
 
 def _rouge_cpm2(prediction: str | None, target: str | list[str]) -> float:
-    found = (prediction or "").strip()
-    each = [_rouge_score("rougeL", "cpm2", (r.strip(),), found) for r in references(target)]
+    predicted = (prediction or "").strip()
+    each = [_rouge_score("rougeL", "cpm2", (r.strip(),), predicted) for r in references(target)]
     precision, recall = max(s["p"] for s in each), max(s["r"] for s in each)
     if not precision or not recall:
         return 0.0

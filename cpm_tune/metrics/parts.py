@@ -1,4 +1,4 @@
-"""A metric on weighted examples: what resampling and swapping examples have in common.
+"""A metric on weighted examples, as resampling and swapping examples need it.
 
 A weighting says how often each example counts. A metric whose parts are `Sums` depends on the
 examples through sums of their statistics alone; `Median` and `Different` are the exceptions.
@@ -21,8 +21,8 @@ Form = Literal["right", "mean", "corpus"]
 
 
 class Parts(Protocol):
-    """A metric's examples. `smooth` is False where drawing an example twice lowers the value by
-    itself, so that a bootstrap says nothing."""
+    """A metric's examples. `smooth` is False if drawing an example twice lowers the value by
+    itself, so that a bootstrap is not valid."""
 
     form: Form
     smooth: bool
@@ -93,7 +93,7 @@ class Median:
 
 
 class Different:
-    """How many different things the examples hold, over how many they hold in all."""
+    """The number of different things in the examples, over the number of all things in them."""
 
     smooth = False
     form: Form = "corpus"
@@ -102,12 +102,12 @@ class Different:
         import numpy as np
         from scipy.sparse import csr_array
 
-        number = {thing: i for i, thing in enumerate(Counter(t for held in each for t in held))}
-        columns = [number[thing] for held in each for thing in held]
+        number = {thing: i for i, thing in enumerate(Counter(t for things in each for t in things))}
+        columns = [number[thing] for things in each for thing in things]
         starts = np.cumsum([0, *map(len, each)])
         ones = np.ones(len(columns))
         self._holds: Any = csr_array((ones, columns, starts), shape=(len(each), len(number)))
-        self._totals = np.array([float(sum(held.values())) for held in each])
+        self._totals = np.array([float(sum(things.values())) for things in each])
 
     def __len__(self) -> int:
         return len(self._totals)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cpm_tune.metrics.base import Metric, Score, pairs, references
-from cpm_tune.metrics.families import OWN, mean, proportion
+from cpm_tune.metrics.families import OURS, mean, proportion
 from cpm_tune.metrics.intervals import BOOTSTRAP, bootstrap_median
 from cpm_tune.metrics.parts import Median
 
@@ -22,15 +22,15 @@ def metrics() -> Iterator[Metric]:
     """Yield nDCG, MRR, accuracy at k and the median rank."""
     ties = "tied scores: mean over their orders|no relevant document: 0"
     for k in (1, 3, 5, 10):
-        says = f"scikit-learn {version('scikit-learn')} ndcg_score|k {k}, linear gain|{ties}"
-        yield mean(f"ndcg_{k}", "ranking", says, partial(_ndcg, k))
-    yield mean("mrr", "ranking", f"{OWN}|relevant: grade above 0|{ties}", _reciprocal_rank)
+        definition = f"scikit-learn {version('scikit-learn')} ndcg_score|k {k}, linear gain|{ties}"
+        yield mean(f"ndcg_{k}", "ranking", definition, partial(_ndcg, k))
+    yield mean("mrr", "ranking", f"{OURS}|relevant: grade above 0|{ties}", _reciprocal_rank)
 
     for k in (1, 10, 100):
-        says = f"{OWN}|a right text among the first {k}, whitespace at the ends dropped"
-        yield proportion(f"accuracy_at_{k}", "ranks", says, partial(_found_at, k))
+        definition = f"{OURS}|a right text among the first {k}, whitespace at the ends dropped"
+        yield proportion(f"accuracy_at_{k}", "ranks", definition, partial(_found_at, k))
     signature = (
-        f"median_rank|{OWN}|ranks from 1, beyond 1000 or absent: {ABSENT}|1..{ABSENT}|{BOOTSTRAP}"
+        f"median_rank|{OURS}|ranks from 1, beyond 1000 or absent: {ABSENT}|1..{ABSENT}|{BOOTSTRAP}"
     )
     yield Metric("median_rank", signature, False, "own", "ranks", _median_rank, _median_parts)
 

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cpm_tune.metrics.base import Metric
-from cpm_tune.metrics.families import OWN, Counts, micro
+from cpm_tune.metrics.families import OURS, Counts, micro
 
 
 def metrics() -> Iterator[Metric]:
     """Yield the metrics of spans and of words."""
-    says = f"{OWN}|exact start, end and type, each span once"
-    yield from micro("span_", "spans", says, _spans)
-    says = f"{OWN}|words as character spans with their text, as icwb2's score, whitespace dropped"
-    yield from micro("word_", "words", says, _words)
+    definition = f"{OURS}|exact start, end and type, each span once"
+    yield from micro("span_", "spans", definition, _spans)
+    definition = (
+        f"{OURS}|words as character spans with their text, as icwb2's score, whitespace dropped"
+    )
+    yield from micro("word_", "words", definition, _words)
 
 
 def _spans(prediction: Iterable[Sequence[Any]] | None, target: Iterable[Sequence[Any]]) -> Counts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
@@ -11,24 +11,34 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
-from cpm_tune.delta.insert import insert
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.engine import Engine, make_engine
 from cpm_tune.engine.device import DTYPES
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Plan
+from cpm_tune.planning.skeleton import Skeleton, make_skeleton
 from cpm_tune.task import SPLITS, Generate, Options
 from cpm_tune.task.answers import gold, parsed
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A plan's data, encoder and engine. Data and engine serve the plan's controls as well."""
+    """What a plan needs besides weights: all of it is checked."""
 
+    skeleton: Skeleton
     encoder: Encoder
     splits: dict[str, Split]
     engine: Engine
+
+    def of(self, plan: Plan) -> Inputs:
+        """These inputs for the plan they were read for, or for a control of it: the same data and
+        engine, with the skeleton and the encoder of its own delta."""
+        if plan.delta == self.skeleton.delta:
+            return self
+        tokenizer = self.encoder.tokenizer
+        skeleton = make_skeleton(plan.folder.config, plan.delta, tokenizer)
+        return replace(self, skeleton=skeleton, encoder=make_encoder(plan, tokenizer))
 
 
 def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
@@ -36,14 +46,10 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
 
     `known` are the plan's splits, if they have been read already.
     """
-    import torch
-
-    spec = plan.spec
-    with torch.device("meta"):  # names and shapes alone say whether the delta fits
-        tokenizer = plan.folder.tokenizer()
-        insert(CPMAnt(plan.folder.config), plan.delta, spec.backbone.sha256, 0, tokenizer)
+    spec, tokenizer = plan.spec, plan.folder.tokenizer()
+    skeleton = make_skeleton(plan.folder.config, plan.delta, tokenizer)
     engine = make_engine(plan.execution, spec.precision)
-    encoder = encoder_of(plan, tokenizer)
+    encoder = make_encoder(plan, tokenizer)
 
     def read() -> dict[str, Split]:
         return {
@@ -58,11 +64,11 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
     if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
         raise UserError(f"{dev.file.path}: the dev split has no answers.")
     _check_parser(plan, dev)
-    return Inputs(encoder, splits, engine)
+    return Inputs(skeleton, encoder, splits, engine)
 
 
 def _check_parser(plan: Plan, dev: Split) -> None:
-    """A parser has to read the right text as gold, at least once in the first rows of dev."""
+    """Raise UserError unless the parser reads a gold text as gold in the first rows of dev."""
 
     task = plan.task
     kind = get_metric(task.metrics[0]).kind
@@ -73,15 +79,15 @@ def _check_parser(plan: Plan, dev: Split) -> None:
             return
     first = rows.at([0])[0]
     raise UserError(
-        f"task {task.name}: parse() reads none of the right texts of dev as its gold; the first, "
+        f"task {task.name}: parse() reads none of the gold texts of dev as expected; the first, "
         f"{first['target'][:40]!r}, as {parsed(task, first['target'], first)!r}, expected "
         f"{gold(task, first)!r}."
     )
 
 
 def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
-    """A plan's backbone in its precision: its weights, or random ones for the control. Of some
-    engines' backbones every process holds a part only."""
+    """A plan's backbone in its precision: its weights, or random ones for the control. With some
+    engines every process has only a part of it."""
 
     spec = plan.spec
     return open_backbone(
@@ -95,7 +101,7 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     )
 
 
-def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
+def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
     """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
 
     spec, soft = plan.spec, None
@@ -113,10 +119,10 @@ def encoder_of(plan: Plan, tokenizer: Tokenizer) -> Encoder:
 
 
 def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:
-    """How many options stand in one sequence, each with soft tokens of its own before it.
+    """How many options one sequence lists, each after soft tokens of its own.
 
-    One for `{option}` templates. Raises UserError if there should be tokens before options, but
-    the template shows none.
+    One for `{option}` templates. Raises UserError if options should follow soft tokens, but the
+    template lists none.
     """
     answer, template = plan.task.answer, plan.template
     if template.scores_in_prompt or not delta.option_token_num:
@@ -130,7 +136,7 @@ def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:
 
 
 def unofficial(plan: Plan, inputs: Inputs) -> list[str]:
-    """What is said of splits whose size is not the official one."""
+    """One note per split whose size is not the official one."""
     if plan.spec.data.limit or plan.spec.data.sample:
         return []
     official = dict(zip(SPLITS, plan.task.source.sizes, strict=True))

@@ -30,7 +30,7 @@ from cpm_tune.schema.spec import (
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
-from cpm_tune.tracking.track import check as check_trackers
+from cpm_tune.tracking.sinks import check as check_services
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def make_plan(request: Request) -> Plan:
             decoding = attempt(_decoding, task.answer, settings, defaults)
     execution = attempt(_settings, Execution, "run", settings, {})
     if execution is not None:
-        attempt(check_trackers, execution.track)
+        attempt(check_services, execution.track)
         problems += placement(execution, delta, request.precision, request.quantize)
         if execution.memory_limit and (trains or request.random_backbone):
             problems.append(

@@ -19,8 +19,8 @@ from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.pretrain.objective import (
     GENERATION,
     OBJECTIVES,
-    Layout,
     PieceMask,
+    RowFormat,
     TargetLosses,
     build_rows,
     draw_mask,
@@ -76,15 +76,19 @@ class HeldOut:
         corpus: Corpus,
         names: Sequence[str],
         tokenizer: Tokenizer,
-        layout: Layout,
+        row_format: RowFormat,
         shortest: int,
     ) -> None:
-        self.layout = layout
+        self.row_format = row_format
         self.characters = character_lengths(tokenizer)
         self.unigram = {name: unigram_nats(corpus, name, tokenizer.eos) for name in names}
         self.pieces: dict[str, Pieces] = {
             name: cut_and_pack(
-                corpus.split(name, "heldout"), layout.width, layout.prompt_length, shortest, 0
+                corpus.split(name, "heldout"),
+                row_format.width,
+                row_format.prompt_length,
+                shortest,
+                0,
             )
             for name in names
         }
@@ -116,7 +120,7 @@ class HeldOut:
                     chosen = range(start, min(start + batch, total))
                     built = build_rows(
                         [(source, self._masked(source, pieces, n, objective)) for n in chosen],
-                        self.layout,
+                        self.row_format,
                     )
                     token = built.token.numpy()
                     sums.nats += float(losses(built).double().sum())
@@ -144,7 +148,7 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
     folder = open_folder(path)
     tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
     width = 256 + model.config.prompt_length
-    layout = Layout.of(model.config, tokenizer, width)
+    row_format = RowFormat.of(model.config, tokenizer, width)
     characters = character_lengths(tokenizer)
     losses = TargetLosses(model, bf16=False, compiled=False)
 
@@ -156,7 +160,7 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
             masked = np.ones(len(ids) + 2, dtype=bool)
             masked[:1] = False
             rows.append((number, [(ids.astype(np.int64), PieceMask(GENERATION, masked))]))
-        built = build_rows(rows, layout)
+        built = build_rows(rows, row_format)
         nats = np.bincount(built.source, losses(built).numpy(), len(texts))
         lengths = np.bincount(built.source, characters[built.token.numpy()], len(texts))
         return [float(value) for value in np.exp(nats / lengths)]
@@ -176,7 +180,7 @@ def generate(
     seed: int = 0,
 ) -> list[str]:
     """Sample `n` continuations of `prefix` by the generation objective; without the prefix."""
-    prompt = Layout.of(model.config, tokenizer, 0).prompt(GENERATION).tolist()
+    prompt = RowFormat.of(model.config, tokenizer, 0).prompt(GENERATION).tolist()
     request = decode.Request(
         Decoding(
             max_new_tokens=length, sample=True, temperature=temperature, top_k=top_k, seed=seed

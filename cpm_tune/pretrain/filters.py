@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from cpm_tune.errors import UserError
 
@@ -15,6 +18,8 @@ NGRAM = 5
 LOST = "\ufffd"
 _MISSING = LOST + "\u25a1\u25a0"  # decoding errors, and boxes that stand for lost characters
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,18 @@ class Rules:
     min_chars, max_chars: length. min_han: share of Chinese characters among letters and digits of
     the document; min_line_han: the same for each line, whose other lines are left out first.
     max_repetition: share of 5-character sequences that the document has had before.
-    max_control: share of control, private-use and lost characters.
+    max_control: share of control, private-use and lost characters. Raises pydantic's
+    ValidationError for a value that is out of range or not a number.
     """
 
-    min_chars: float = 16
-    max_chars: float = 1_000_000
-    min_han: float = 0.5
-    min_line_han: float = 0.0
-    max_repetition: float = 0.6
-    max_control: float = 0.0
+    min_chars: Number = 16
+    max_chars: Number = 1_000_000
+    min_han: Share = 0.5
+    min_line_han: Share = 0.0
+    max_repetition: Share = 0.6
+    max_control: Share = 0.0
 
 
-SHARES = ("min_han", "min_line_han", "max_repetition", "max_control")  # the rules from 0 to 1
 REASONS = {  # why a document is dropped, and by which rule
     "too short": "min_chars",
     "too long": "max_chars",
@@ -99,7 +104,7 @@ def reason_to_drop(text: str, rules: Rules) -> str | None:
 
 
 class WordList:
-    """A user's list of words, one a line; a document with any of them is dropped."""
+    """A user's list of words, one per line; a document with any of them is dropped."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self.words = {word.strip() for word in words} - {""}
@@ -113,10 +118,10 @@ class WordList:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a readable word list ({error}).") from error
         if not result.words:
-            raise UserError(f"{path}: no words in it, expected one a line.")
+            raise UserError(f"{path}: no words in it, expected one per line.")
         return result
 
-    def found_in(self, text: str) -> bool:
+    def occur_in(self, text: str) -> bool:
         """Whether any word occurs; time is text length times the number of word lengths."""
         return any(
             text[i : i + n] in self.words for n in self.lengths for i in range(len(text) - n + 1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cpm_tune.common.folders import disk_trouble
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.errors import UserError
-from cpm_tune.pretrain.objective import OBJECTIVES, Rows
+from cpm_tune.pretrain.objective import OBJECTIVES, PackedRows
+
+MAKE_ROOM = "make room and continue with --resume"
 
 
 class _Progress(Protocol):
@@ -25,10 +26,10 @@ class _Progress(Protocol):
 
 
 class Log:
-    """Appends events to a file and tells them to the user.
+    """Appends events to a file and reports them to the user.
 
-    With `keep_until`, an existing log goes on from that step: later events are dropped, and
-    `last_event` names the last that is kept.
+    With `keep_until`, an existing log continues from that step: later events are dropped, and
+    `last_event` names the last one kept.
     """
 
     def __init__(
@@ -40,18 +41,8 @@ class Log:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step(line) <= keep_until]
         self.last_event = json.loads(kept[-1]).get("event") if kept else None
-        with self._writing():
+        with disk_trouble(path, MAKE_ROOM):
             write_atomically(path, "".join(line + "\n" for line in kept))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); make room and go on with "
-                "--resume."
-            ) from error
 
     def write(self, event: str, progress: _Progress, **values: Any) -> None:
         """Append one event."""
@@ -62,7 +53,7 @@ class Log:
             "tokens": progress.tokens,
             **_rounded(values),
         }
-        with self._writing(), self.path.open("a", encoding="utf-8") as file:
+        with disk_trouble(self.path, MAKE_ROOM), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if text := _line(event, row):
             self.report(text)
@@ -83,7 +74,10 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-class Running:
+_SUMS = ("norm", "seconds", "steps", "tokens")
+
+
+class RunningMeans:
     """Mean losses per objective and source since the last flush."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -98,24 +92,21 @@ class Running:
 
     def state(self) -> dict[str, Any]:
         """The sums, for a checkpoint."""
-        return {
-            "nats": torch.from_numpy(self.nats),
-            "count": torch.from_numpy(self.count),
-            **{name: getattr(self, name) for name in ("norm", "seconds", "steps", "tokens")},
-        }
+        arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("nats", "count")}
+        return arrays | {name: getattr(self, name) for name in _SUMS}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from saved sums."""
+        """Continue from saved sums."""
         self.nats, self.count = state["nats"].numpy(), state["count"].numpy()
-        self.norm, self.seconds = state["norm"], state["seconds"]
-        self.steps, self.tokens = state["steps"], state["tokens"]
+        for name in _SUMS:
+            setattr(self, name, state[name])
 
-    def add(self, losses: Tensor, batch: Rows, norm: float, seconds: float) -> None:
+    def add(self, losses: Tensor, batch: PackedRows, norm: float, seconds: float) -> None:
         """Count a step; losses (targets,). A step with 0 seconds does not count for the speed."""
-        cell = batch.objective * len(self.names) + batch.source
+        place = batch.objective * len(self.names) + batch.source
         size = self.nats.size
-        self.nats += np.bincount(cell, losses.double().numpy(), size).reshape(self.nats.shape)
-        self.count += np.bincount(cell, minlength=size).reshape(self.nats.shape)
+        self.nats += np.bincount(place, losses.double().numpy(), size).reshape(self.nats.shape)
+        self.count += np.bincount(place, minlength=size).reshape(self.nats.shape)
         self.norm += norm
         self.seconds += seconds
         self.tokens += batch.n_tokens if seconds else 0

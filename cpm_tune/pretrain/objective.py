@@ -1,6 +1,6 @@
 """CPM-Ant's pre-training objective: text infilling and generation, half and half.
 
-A piece is `<s>` tokens `</s>` behind its soft prompt. The number of masked tokens is uniform from 1
+A piece is its soft prompt, `<s>`, tokens, `</s>`. The number of masked tokens is uniform from 1
 to all but the first. Infilling (prompt type 1, segment 1) masks random positions, generation
 (prompt type 2, segment 2) the tail. Masked tokens are no context; the hidden state before each of
 them predicts it. Loss is on masked tokens only.
@@ -29,8 +29,8 @@ TARGET_BLOCK = 512  # targets are padded to a multiple of it: few shapes for the
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What a row needs to know of backbone and vocabulary."""
+class RowFormat:
+    """What rows take from backbone and vocabulary, and their width in tokens."""
 
     vocab_size: int
     prompt_length: int
@@ -40,7 +40,7 @@ class Layout:
     width: int
 
     @classmethod
-    def of(cls, config: CPMAntConfig, tokenizer: Tokenizer, width: int) -> Layout:
+    def of(cls, config: CPMAntConfig, tokenizer: Tokenizer, width: int) -> RowFormat:
         """Take it from config and tokenizer; UserError if the config has too few types."""
         if config.prompt_types < 3 or config.segment_types < 3:
             raise UserError(
@@ -86,8 +86,8 @@ def draw_mask(
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A batch. ids, segment, span: int64 (rows, width); context: bool (rows, width).
+class PackedRows:
+    """A batch of rows of pieces. ids, segment, span: int64 (rows, width); context: bool.
 
     index: int64 (targets,), flat position whose hidden state predicts `token`: int64 (targets,).
     objective, source: int64 (targets,), what each target counts for. `n_tokens`: without padding.
@@ -105,11 +105,11 @@ class Rows:
 
 
 def build_rows(
-    rows: Sequence[tuple[int, Sequence[tuple[NDArray[np.int64], PieceMask]]]], layout: Layout
-) -> Rows:
-    """Lay out rows of (source, [(piece ids without frame, mask)])."""
-    shape = (len(rows), layout.width)
-    ids = np.full(shape, layout.pad, dtype=np.int64)
+    rows: Sequence[tuple[int, Sequence[tuple[NDArray[np.int64], PieceMask]]]], row_format: RowFormat
+) -> PackedRows:
+    """Make a batch of rows of (source, [(ids of a piece without <s> and </s>, mask)])."""
+    shape = (len(rows), row_format.width)
+    ids = np.full(shape, row_format.pad, dtype=np.int64)
     segment = np.full(shape, PROMPT_SEGMENT, dtype=np.int64)
     span = np.full(shape, PADDING_SPAN, dtype=np.int64)
     context = np.zeros(shape, dtype=bool)
@@ -119,25 +119,21 @@ def build_rows(
     for r, (origin, pieces) in enumerate(rows):
         start = 0
         for number, (piece, mask) in enumerate(pieces):
-            text = start + layout.prompt_length
+            text = start + row_format.prompt_length
             end = text + len(piece) + 2
-            ids[r, start:text] = layout.prompt(mask.objective)
-            ids[r, text], ids[r, text + 1 : end - 1], ids[r, end - 1] = (
-                layout.bos,
-                piece,
-                layout.eos,
-            )
+            ids[r, start:text] = row_format.prompt(mask.objective)
+            ids[r, text:end] = np.concatenate(([row_format.bos], piece, [row_format.eos]))
             segment[r, text:end] = mask.objective + 1
             span[r, start:end] = number
             context[r, start:text] = True
             context[r, text:end] = ~mask.masked
-            found = np.flatnonzero(mask.masked) - 1 + text + r * layout.width
-            index.append(found)
-            objective.append(np.full(len(found), mask.objective))
-            source.append(np.full(len(found), origin))
+            before = np.flatnonzero(mask.masked) - 1 + text + r * row_format.width
+            index.append(before)
+            objective.append(np.full(len(before), mask.objective))
+            source.append(np.full(len(before), origin))
             start = end
     flat = np.concatenate(index)
-    return Rows(
+    return PackedRows(
         ids=torch.from_numpy(ids),
         segment=torch.from_numpy(segment),
         span=torch.from_numpy(span),
@@ -180,9 +176,9 @@ def _explained(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class TargetLosses:
-    """Nats of every target of a batch: (targets,) fp32, in bf16 autocast or compiled if wanted.
+    """Nats of every target of a batch: (targets,) fp32, in bf16 autocast or compiled if asked for.
 
-    `fresh` says whether the last call had to be compiled.
+    `fresh`: the last call had to be compiled.
     """
 
     def __init__(self, model: CPMAnt, *, bf16: bool, compiled: bool) -> None:
@@ -193,7 +189,7 @@ class TargetLosses:
         if compiled:
             self._call = _explained(torch.compile(_losses, dynamic=False))
 
-    def __call__(self, rows: Rows) -> Tensor:
+    def __call__(self, rows: PackedRows) -> Tensor:
         """The targets are padded to a multiple of TARGET_BLOCK for the call."""
         n = len(rows.index)
         padding = -n % TARGET_BLOCK

@@ -3,7 +3,7 @@
 Documents are cut into pieces, the pieces of a source packed into rows once. Row number g of the
 training belongs to one source; sources take turns by a low-discrepancy sequence that follows their
 weights at every scale. Each source goes through its rows in a new order every epoch. Nothing has to
-be replayed or stored to go on from any row.
+be replayed or stored to continue from any row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain.store import Corpus, Split
+from cpm_tune.pretrain.store import Corpus, CorpusSplit
 
 GOLDEN = 0.6180339887498949
 FRAME = 2  # <s> and </s>
@@ -30,7 +30,7 @@ class Pieces:
     begin, length: int64 (pieces,), into the split's tokens. `dropped`: tokens of too short pieces.
     """
 
-    split: Split
+    split: CorpusSplit
     begin: NDArray[np.int64]
     length: NDArray[np.int64]
     order: NDArray[np.int64]
@@ -51,7 +51,9 @@ class Pieces:
         ]
 
 
-def cut_and_pack(split: Split, width: int, prompt_length: int, shortest: int, seed: int) -> Pieces:
+def cut_and_pack(
+    split: CorpusSplit, width: int, prompt_length: int, shortest: int, seed: int
+) -> Pieces:
     """Cut documents evenly into pieces that fit a row of `width`, and pack them into rows.
 
     A piece has at most width - prompt_length - 2 tokens; those under `shortest` are left out.
@@ -119,8 +121,10 @@ class RowOrder:
         """Sources of a block's rows, and how many rows of its source each has before it."""
         if self._block is None or self._block[0] != block:
             while len(self._counts) <= block:
-                own = np.bincount(self._sources(len(self._counts) - 1), minlength=len(self.n_rows))
-                self._counts.append(self._counts[-1] + own)
+                last = self._sources(len(self._counts) - 1)
+                self._counts.append(
+                    self._counts[-1] + np.bincount(last, minlength=len(self.n_rows))
+                )
             sources = self._sources(block)
             before = np.empty(_BLOCK, dtype=np.int64)
             for source in range(len(self.n_rows)):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -21,28 +20,27 @@ from typing import Any
 import numpy as np
 
 from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
-from cpm_tune.common.interrupt import Interrupts
-from cpm_tune.common.writing import write_atomically
+from cpm_tune.common.folders import disk_trouble, new_folder
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
 from cpm_tune.pretrain.filters import REASONS
-from cpm_tune.pretrain.folder import new_folder
-from cpm_tune.pretrain.sources import Document, Source, check_files, documents
+from cpm_tune.pretrain.sources import Document, TextSource, check_files, documents
 from cpm_tune.pretrain.store import (
     DESCRIPTION,
     FORMAT,
+    SPLITS,
     VERSION,
     VOCABULARY,
     Corpus,
+    GrowingArray,
     SplitWriter,
 )
 
 DUPLICATE = "seen before"
-LEFTOVERS = re.compile(r".+\.((train|heldout)\.(tokens|offsets)|unigram)\.npy|corpus\.json\.part")
-_MADE = re.compile(f"{LEFTOVERS.pattern}|{re.escape(VOCABULARY)}|{re.escape(DESCRIPTION)}")
-HANDFUL = 10  # documents of which it needs no word if none is held out
+HANDFUL = 10  # a source of at most so many documents is not reported if none is held out
 CHUNK = 64  # documents judged at a time
+REPORT_SECONDS = 60
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -79,7 +77,7 @@ def is_heldout(source: str, identity: str, share: float) -> bool:
 
 
 def prepare(
-    sources: Sequence[Source],
+    sources: Sequence[TextSource],
     vocabulary: Path,
     out: Path,
     *,
@@ -91,64 +89,58 @@ def prepare(
     """Write a prepared corpus to `out` and return it.
 
     Sources are de-duplicated in the order given (an earlier source keeps what two share).
-    `perplexities` maps texts to their perplexities per character under some backbone. Raises
-    UserError for unreadable input, if nothing is left of a source, and if `out` cannot be written
-    or has anything in it but the files of a killed preparation, which are made anew. On an error or
-    Ctrl-C nothing is left in `out`.
+    `perplexities` maps texts to their perplexities per character under some backbone. `out` must be
+    new or empty; it is complete or, after an error or a signal, as it was before. Raises UserError
+    for unreadable input, if nothing is left of a source, and if `out` cannot be written.
     """
-    if (out / DESCRIPTION).exists():
-        raise UserError(f"{out}: a prepared corpus is there already; choose another folder.")
     check_files(sources)
     tokenizer = Tokenizer.from_file(vocabulary)
-    written = vocabulary.read_bytes()
+    vocabulary_bytes = vocabulary.read_bytes()
     seen = SeenParagraphs()
     about: dict[str, Any] = {}
-    try:
-        with Interrupts(), new_folder(out, LEFTOVERS, _MADE):  # SIGTERM, too, ends in clearing up
-            for source in sources:
-                counts: Counter[str] = Counter()
-                kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
-                about[source.name] = _write(
-                    source, _told(kept, source, counts, report), counts, tokenizer, out
-                )
-                report(_line(source.name, about[source.name]))
-                if source.heldout and not about[source.name]["heldout"]["documents"]:
-                    _note_nothing_held_out(source, about[source.name], report)
-            (out / VOCABULARY).write_bytes(written)
-            description = {
-                "format": FORMAT,
-                "version": VERSION,
-                "vocab_size": len(tokenizer),
-                "vocab_sha256": hashlib.sha256(written).hexdigest(),
-                "duplicate_share": float(SHARE),
-                "distinct_paragraphs": len(seen),
-                "max_perplexity": max_perplexity if perplexities else None,
-                "sensitive_words": len(words.words) if words else 0,
-                "sources": about,
-            }
-            write_atomically(out / DESCRIPTION, json.dumps(description, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be written ({error.strerror}); make room, or choose another."
-        ) from error
+    with disk_trouble(f"--out {out}", "make room, or choose another path"), new_folder(out) as part:
+        for source in sources:
+            counts: Counter[str] = Counter()
+            kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
+            about[source.name] = _write(
+                source, _reported(kept, source, counts, report), counts, tokenizer, part
+            )
+            report(_line(source.name, about[source.name]))
+            if source.heldout and not about[source.name]["heldout"]["documents"]:
+                _note_nothing_held_out(source, about[source.name], report)
+        description = {
+            "format": FORMAT,
+            "version": VERSION,
+            "vocab_size": len(tokenizer),
+            "vocab_sha256": hashlib.sha256(vocabulary_bytes).hexdigest(),
+            "duplicate_share": float(SHARE),
+            "distinct_paragraphs": len(seen),
+            "max_perplexity": max_perplexity if perplexities else None,
+            "sensitive_words": len(words.words) if words else 0,
+            "sources": about,
+        }
+        (part / VOCABULARY).write_bytes(vocabulary_bytes)
+        (part / DESCRIPTION).write_text(
+            json.dumps(description, indent=1) + "\n", encoding="utf-8", newline="\n"
+        )
     return Corpus.open(out)
 
 
 def _write(
-    source: Source,
+    source: TextSource,
     kept: Iterable[Document],
     counts: Counter[str],
     tokenizer: Tokenizer,
     out: Path,
 ) -> dict[str, Any]:
-    """Tokenise the documents of a source into its files; return what corpus.json says of it."""
+    """Tokenise the documents of a source into its files; return its entry of corpus.json."""
     encoder = FastEncoder(tokenizer)
     unigram = np.zeros(len(tokenizer), dtype=np.int64)
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(SplitWriter(out, source.name, split, dtype))
-            for split in ("train", "heldout")
+            split: stack.enter_context(closing(SplitWriter(out, source.name, split, dtype)))
+            for split in SPLITS
         }
         for document in kept:
             ids = encoder.encode(document.text)
@@ -156,43 +148,42 @@ def _write(
             counts["unknown tokens removed"] += len(ids) - len(known)
             if not known:
                 continue
-            held = is_heldout(source.name, document.id, source.heldout)
-            writers["heldout" if held else "train"].add(known)
-            if not held:
+            heldout = is_heldout(source.name, document.id, source.heldout)
+            writers["heldout" if heldout else "train"].add(known)
+            if not heldout:
                 unigram += np.bincount(known, minlength=len(tokenizer))
     if writers["train"].documents == 0:
-        n_held = writers["heldout"].documents
-        unknown = counts["kept"] - n_held
-        removed = [
-            _removed(counts, source.rules),
-            f"no known character {unknown:,}" * bool(unknown),
-        ]
+        n_heldout = writers["heldout"].documents
+        removed = _removed(counts, source.rules)
+        if unknown := counts["kept"] - n_heldout:
+            removed.append(f"no known character {unknown:,}")
         raise UserError(
             f"source '{source.name}': no training document is left of {counts['documents']:,}; "
-            f"held out: {n_held:,}; removed: {', '.join(filter(None, removed)) or 'none'}. Loosen "
-            "its rules with --set; in a text file, blank lines separate documents."
+            f"held out: {n_heldout:,}; removed: {', '.join(removed) or 'none'}. Loosen its rules "
+            "with --set. In a text file, blank lines separate documents."
         )
-    np.save(out / f"{source.name}.unigram.npy", unigram)
+    with closing(GrowingArray(out / f"{source.name}.unigram.npy", np.int64)) as array:
+        array.append(unigram)
     return _about(source, counts, writers)
 
 
-def _told(
+def _reported(
     kept: Iterable[Document],
-    source: Source,
+    source: TextSource,
     counts: Counter[str],
     report: Callable[[str], None],
 ) -> Iterator[Document]:
-    """The same documents; says every minute how far the source is."""
-    told = time.monotonic()
+    """The same documents; reports every minute how many have been read."""
+    last = time.monotonic()
     for document in kept:
-        if time.monotonic() - told > 60:
-            told = time.monotonic()
+        if time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
             report(f"{source.name}: {counts['documents']:,} documents so far")
         yield document
 
 
 def _kept(
-    source: Source,
+    source: TextSource,
     counts: Counter[str],
     seen: SeenParagraphs,
     words: filters.WordList | None,
@@ -213,14 +204,14 @@ def _kept(
 
 
 def _filtered(
-    source: Source, counts: Counter[str], words: filters.WordList | None
+    source: TextSource, counts: Counter[str], words: filters.WordList | None
 ) -> Iterator[Document]:
     for document in documents(source):
         counts["documents"] += 1
         counts["characters"] += len(document.text)
         text = filters.clean(document.text, source.rules)
         reason = filters.reason_to_drop(text, source.rules)
-        if reason is None and words is not None and words.found_in(text):
+        if reason is None and words is not None and words.occur_in(text):
             reason = filters.SENSITIVE
         if reason is None:
             yield Document(document.id, text)
@@ -244,7 +235,9 @@ def _fluent(
 _STAGES = (*REASONS, filters.SENSITIVE, filters.PERPLEXITY, DUPLICATE)
 
 
-def _about(source: Source, counts: Counter[str], writers: dict[str, SplitWriter]) -> dict[str, Any]:
+def _about(
+    source: TextSource, counts: Counter[str], writers: dict[str, SplitWriter]
+) -> dict[str, Any]:
     return {
         "weight": source.weight,
         "heldout_share": source.heldout,
@@ -265,22 +258,22 @@ def _about(source: Source, counts: Counter[str], writers: dict[str, SplitWriter]
 
 
 def _note_nothing_held_out(
-    source: Source, about: dict[str, Any], report: Callable[[str], None]
+    source: TextSource, about: dict[str, Any], report: Callable[[str], None]
 ) -> None:
     if (n := about["train"]["documents"]) > HANDFUL:
         report(
             f"note: source '{source.name}': heldout is {source.heldout:g}, but none of its {n:,} "
-            "documents is held out, so its loss cannot be measured; their ids decide: they must "
-            "differ, or heldout be greater."
+            "documents is held out, so its loss cannot be measured. Document ids decide the split: "
+            "give each document its own id, or a greater heldout."
         )
 
 
-def _removed(counts: Counter[str], rules: filters.Rules) -> str:
-    """What each stage removed, with the rule that did and its limit."""
+def _removed(counts: Counter[str], rules: filters.Rules) -> list[str]:
+    """How many documents each stage removed, with the rule and its limit."""
     limits = {stage: f" ({rule} is {getattr(rules, rule):g})" for stage, rule in REASONS.items()}
-    return ", ".join(
+    return [
         f"{stage} {counts[stage]:,}{limits.get(stage, '')}" for stage in _STAGES if counts[stage]
-    )
+    ]
 
 
 def _line(name: str, about: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain.objective import Layout, Rows, TargetLosses, build_rows, draw_mask
-from cpm_tune.pretrain.sources import Source, check_files, documents
+from cpm_tune.pretrain.objective import PackedRows, RowFormat, TargetLosses, build_rows, draw_mask
+from cpm_tune.pretrain.sources import TextSource, check_files, documents
 
 KINDS = ("self_att", "ffn")  # in the order of mask_modules
 LONGEST, SHORTEST, BATCH = 128, 8, 16  # tokens of a piece, pieces of a batch
@@ -36,8 +36,8 @@ SubBlock = tuple[int, str]  # layer, kind
 class Sample:
     """Batches of text with their masks: to measure importance on, and to report losses on."""
 
-    measure: list[Rows]
-    report: list[Rows]
+    measure: list[PackedRows]
+    report: list[PackedRows]
 
 
 def read_sample(
@@ -48,9 +48,9 @@ def read_sample(
 
     Raises UserError for a file that cannot be read or has fewer than two usable documents.
     """
-    source = Source(path.stem, (path,))
+    source = TextSource(path.stem, (path,))
     check_files([source])
-    layout, generator = Layout.of(config, tokenizer, 0), np.random.default_rng(seed)
+    row_format, generator = RowFormat.of(config, tokenizer, 0), np.random.default_rng(seed)
     texts = [document.text for document in islice(documents(source), MOST)]
     halves: list[list[NDArray[np.int64]]] = [[], []]
     for number in generator.permutation(len(texts)):
@@ -65,23 +65,25 @@ def read_sample(
             f"{path}: expected two documents or more of at least {SHORTEST} known tokens, blank "
             "lines between them (or .jsonl with text)."
         )
-    return Sample(*(list(_batches(half[: max(1, n // 2)], layout, generator)) for half in halves))
+    return Sample(
+        *(list(_batches(half[: max(1, n // 2)], row_format, generator)) for half in halves)
+    )
 
 
 def _batches(
-    pieces: Sequence[NDArray[np.int64]], layout: Layout, generator: np.random.Generator
-) -> Iterator[Rows]:
+    pieces: Sequence[NDArray[np.int64]], row_format: RowFormat, generator: np.random.Generator
+) -> Iterator[PackedRows]:
     """Pieces of like length together, a row each; both objectives in turn."""
     masked = [(p, draw_mask(generator, len(p) + 2, n % 2)) for n, p in enumerate(pieces)]
     masked.sort(key=lambda pair: len(pair[0]))
     for start in range(0, len(masked), BATCH):
         batch = masked[start : start + BATCH]
-        width = layout.prompt_length + 2 + len(batch[-1][0])
-        yield build_rows([(0, [pair]) for pair in batch], replace(layout, width=width))
+        width = row_format.prompt_length + 2 + len(batch[-1][0])
+        yield build_rows([(0, [pair]) for pair in batch], replace(row_format, width=width))
 
 
 @torch.inference_mode()
-def mean_loss(model: CPMAnt, batches: Sequence[Rows]) -> float:
+def mean_loss(model: CPMAnt, batches: Sequence[PackedRows]) -> float:
     """Nats per masked token."""
     losses = TargetLosses(model, bf16=False, compiled=False)
     device = model.input_embedding.weight.device
@@ -92,7 +94,7 @@ def mean_loss(model: CPMAnt, batches: Sequence[Rows]) -> float:
     return total / n
 
 
-def _to(rows: Rows, device: torch.device) -> Rows:
+def _to(rows: PackedRows, device: torch.device) -> PackedRows:
     names = ("ids", "segment", "span", "context", "index", "token")
     return replace(rows, **{name: getattr(rows, name).to(device) for name in names})
 
@@ -119,29 +121,28 @@ def present(config: CPMAntConfig) -> dict[str, list[SubBlock]]:
     }
 
 
-def importance(model: CPMAnt, batches: Sequence[Rows]) -> dict[SubBlock, float]:
+def importance(model: CPMAnt, batches: Sequence[PackedRows]) -> dict[SubBlock, float]:
     """How much the mean loss grows when each sub-block alone is skipped."""
-    whole, found = mean_loss(model, batches), {}
-    for blocks in present(model.config).values():
-        for block in blocks:
-            with skipped(model, [block]):
-                found[block] = mean_loss(model, batches) - whole
-    return found
+    whole, growth = mean_loss(model, batches), {}
+    for block in chain.from_iterable(present(model.config).values()):
+        with skipped(model, [block]):
+            growth[block] = mean_loss(model, batches) - whole
+    return growth
 
 
 def least(scores: Mapping[SubBlock, float], keep: Mapping[str, int]) -> list[SubBlock]:
     """The sub-blocks to leave out so that `keep` of each kind remain; of equal ones the later."""
     out: list[SubBlock] = []
     for kind, n in keep.items():
-        own = sorted((b for b in scores if b[1] == kind), key=lambda b: (scores[b], -b[0]))
-        out += own[: len(own) - n]
+        of_kind = sorted((b for b in scores if b[1] == kind), key=lambda b: (scores[b], -b[0]))
+        out += of_kind[: len(of_kind) - n]
     return sorted(out)
 
 
 def at_random(config: CPMAntConfig, keep: Mapping[str, int], seed: int) -> list[SubBlock]:
     """As many sub-blocks as `least` gives, drawn at random: the control."""
     generator = np.random.default_rng(seed)
-    blocks = (block for own in present(config).values() for block in own)
+    blocks = chain.from_iterable(present(config).values())
     return least({block: generator.random() for block in blocks}, keep)
 
 

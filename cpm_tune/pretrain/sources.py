@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from cpm_tune.common.faults import faults
+from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.pretrain.filters import LOST, SHARES, Rules
+from cpm_tune.pretrain.filters import LOST, Rules
 
 MAX_DOCUMENT = 10_000_000
 MAX_WEIGHT = 1e9  # weights are shares; sums of far greater ones are not finite
+Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False)]
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NAME = re.compile(r"(?![\s.])[^/\\=:\x00-\x1f\x7f\ud800-\udfff]+(?<![\s.])")
 _LONGEST_NAME = 200  # bytes; file names have 255
@@ -29,21 +34,21 @@ class Document(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """A named group of files with one weight, one split and one set of rules.
 
     `weight` is its share of the training rows (normalised over all sources). `heldout` is the share
-    of documents kept from training.
+    of documents kept from training. Raises pydantic's ValidationError for a number out of range.
     """
 
     name: str
     files: tuple[Path, ...]
-    weight: float = 1.0
-    heldout: float = 0.01
+    weight: Weight = 1.0
+    heldout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.01
     rules: Rules = field(default_factory=Rules)
 
 
-def sources_of_files(paths: Sequence[Path], settings: Mapping[str, str]) -> list[Source]:
+def sources_of_files(paths: Sequence[Path], settings: Mapping[str, str]) -> list[TextSource]:
     """A source per file, named after its stem. `settings` as for `read_sources`."""
     names = [path.stem for path in paths]
     for number, name in enumerate(names):
@@ -59,16 +64,15 @@ def sources_of_files(paths: Sequence[Path], settings: Mapping[str, str]) -> list
     ]
 
 
-def read_sources(path: Path, settings: Mapping[str, str]) -> list[Source]:
+def read_sources(path: Path, settings: Mapping[str, str]) -> list[TextSource]:
     """Read a sources file: {"sources": {NAME: {"files": [...], "weight": ..., RULE: ...}}}.
 
     Files are relative to the sources file. `settings` are overrides, RULE=VALUE for all sources or
     NAME.RULE=VALUE for one.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        listed = json.loads(text, object_pairs_hook=_without_repeats)["sources"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        listed = read_json(path, unique_keys=True)["sources"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f'{path}: not a sources file ({error}); expected {{"sources": {{NAME: {{"files": '
             "[...]}}}."
@@ -84,14 +88,6 @@ def read_sources(path: Path, settings: Mapping[str, str]) -> list[Source]:
         result.append(_source(name, [path.parent / file for file in files], values, str(path)))
     if not result:
         raise UserError(f"{path}: no sources in it.")
-    return result
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"'{next(k for k in keys if keys.count(k) > 1)}' is there twice")
     return result
 
 
@@ -113,48 +109,28 @@ def _settings_of(name: str, settings: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _source(name: str, files: list[Path], values: dict[str, Any], where: str) -> Source:
+def _source(name: str, files: list[Path], values: dict[str, Any], where: str) -> TextSource:
     if not _NAME.fullmatch(name) or len(name.encode()) > _LONGEST_NAME:
         raise UserError(
             f"{where}: '{name}' cannot name a source: at most {_LONGEST_NAME} bytes of UTF-8, "
             "without . or white space at the ends, and without / \\ = : and control characters."
         )
-    own = {"weight", "heldout"}
-    known = own | {f.name for f in fields(Rules)}
+    rules = {rule.name for rule in fields(Rules)}
+    known = {"weight", "heldout"} | rules
     for key in values:
         if key not in known:
             raise UserError(
-                f"{where}: source '{name}': no setting '{key}'.{did_you_mean(key, known)}"
+                f"{where}: source '{name}': there is no setting '{key}'.{did_you_mean(key, known)}"
             )
-    numbers = {}
-    for key, value in values.items():
-        number = _number(value)
-        most = 1 if key in SHARES else math.inf
-        if not (math.isfinite(number) and 0 <= number <= most):
-            expected = "a number from 0 to 1" if key in SHARES else "a finite number from 0 on"
-            raise UserError(f"{where}: source '{name}': {key} is {value!r}, expected {expected}.")
-        numbers[key] = number
-    rules = Rules(**{key: value for key, value in numbers.items() if key not in own})
-    source = Source(
-        name, tuple(files), numbers.get("weight", 1.0), numbers.get("heldout", 0.01), rules
-    )
-    if not (0 < source.weight <= MAX_WEIGHT and source.heldout < 1):
-        raise UserError(
-            f"{where}: source '{name}': weight must be > 0 and at most {MAX_WEIGHT:g}, heldout in "
-            "[0, 1)."
-        )
-    return source
-
-
-def _number(value: Any) -> float:
-    """The number that a setting is or spells; NaN if it is none."""
     try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+        limits = Rules(**{key: value for key, value in values.items() if key in rules})
+        settings = {key: value for key, value in values.items() if key not in rules}
+        return TextSource(name, tuple(files), rules=limits, **settings)
+    except ValidationError as error:
+        raise UserError(f"{where}: source '{name}': {'; '.join(faults(error))}.") from error
 
 
-def check_files(sources: Iterable[Source]) -> None:
+def check_files(sources: Iterable[TextSource]) -> None:
     """Raise UserError for a file that is not there, before hours are spent on those before it."""
     for source in sources:
         for file in source.files:
@@ -166,7 +142,7 @@ def check_files(sources: Iterable[Source]) -> None:
                 )
 
 
-def documents(source: Source) -> Iterator[Document]:
+def documents(source: TextSource) -> Iterator[Document]:
     """Yield a source's documents in file order.
 
     .jsonl: an object with "text" (and, if there is one, "id") a line. Anything else is UTF-8 text
@@ -174,12 +150,12 @@ def documents(source: Source) -> Iterator[Document]:
     or empty files.
     """
     for path in source.files:
-        found = False
         read = _jsonl if path.suffix in (".jsonl", ".json") else _text
+        empty = True
         for document in read(path):
-            found = True
+            empty = False
             yield document
-        if not found:
+        if empty:
             raise UserError(f"{path}: there is no text in it; remove it from the sources.")
 
 

@@ -1,36 +1,40 @@
-"""From what the user asked for to a checked run: weights, vocabulary, corpus and settings agree."""
+"""From the options of `pretrain run` to a checked run: weights, vocabulary, corpus and settings."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
-import re
-import signal
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.faults import faults
+from cpm_tune.common.folders import CHECKPOINT, LOG, RECORD, disk_trouble, remove, run_lock
+from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.pretrain.folder import new_folder, old_folder
 from cpm_tune.pretrain.optimise import largest_rate
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.pretrain.train import Intervals, Settings, train
 
-FILE, CHECKPOINT = "run.json", "checkpoint.pt"
 
-
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PretrainRequest:
     """Options of `pretrain run`; None leaves the default of `Settings` or `Intervals`."""
 
     out: Path
@@ -58,82 +62,125 @@ class Request:
     heldout_minutes: float | None = None
 
 
-_OWN = (
-    *("rows", "width", "shortest", "lr", "last_lr", "warmup", "optimiser", "weight_decay", "seed"),
-)
-_INTERVALS = ("log_steps", "checkpoint_minutes", "heldout_minutes")
+_NAMES = {option.name for option in fields(PretrainRequest)}
+_SETTINGS = [f.name for f in fields(Settings) if f.name in _NAMES - {"weights", "steps", "seconds"}]
+_INTERVALS = [f.name for f in fields(Intervals) if f.name in _NAMES]
 _PATHS = ("corpus", "config", "backbone")
-_LEFTOVERS = re.compile(r"(run\.json|log\.jsonl)(\.part)?|checkpoint\.pt\.part")
 
 
-def start(request: Request, report: Callable[[str], None]) -> None:
-    """Check everything, then train. Raises UserError for whatever does not fit."""
+def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
+    """Check everything, then train.
+
+    Raises UserError for whatever does not fit, and Interrupted for Ctrl-C and SIGTERM.
+    """
     out, request = request.out, _with_whole_paths(request)
-    if request.resume:
-        request = _of_before(request)
-    elif (out / CHECKPOINT).exists():
-        raise UserError(f"{out}: a run is there already; use --resume, or another --out.")
-    leftovers = re.compile(r"run\.json\.part")
-    if not request.resume and (out / FILE).exists():
-        _read(out)  # raises unless it is ours: an attempt that came to no checkpoint
-        leftovers = _LEFTOVERS
-    if request.corpus is None:
-        raise UserError("--corpus is missing: a folder made by `pretrain prepare`.")
-    if (request.config is None) == (request.backbone is None):
-        raise UserError("give either --config (random weights) or --backbone (its weights).")
-    if not (request.steps or request.seconds):
-        raise UserError("give the length of the run: --steps or --seconds.")
-    if request.resume and not request.corpus.exists():
-        raise UserError(
-            f"{request.corpus}: there is no such folder; give with --corpus where the run's corpus "
-            "is now."
-        )
-    corpus = Corpus.open(request.corpus)
-    config = _config(request, corpus)
-    weights = _weights(request, corpus)
-
-    import torch
-
-    if request.threads:
-        torch.set_num_threads(request.threads)
-    given = {key: getattr(request, key) for key in _OWN if getattr(request, key) is not None}
-    settings = Settings(
-        weights=weights,
-        steps=request.steps or 0,
-        seconds=request.seconds or 0.0,
-        bf16=request.precision != "fp32",
-        compiled=not request.no_compile,
-        **given,
-    )
-    _check(settings.width, settings.rows, settings.shortest, config)
-    if request.backbone is not None and not request.resume:
-        model = load_weights(open_folder(request.backbone), torch.float32)
-    else:
-        model = random_backbone(config, settings.seed, torch.float32)
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    intervals = {k: getattr(request, k) for k in _INTERVALS if getattr(request, k) is not None}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with old_folder(out) if request.resume else new_folder(out, leftovers):
-            report(_about(model, settings, corpus))
-            train(
-                model,
-                Tokenizer.from_file(corpus.vocabulary),
-                corpus,
-                settings,
-                out,
-                intervals=Intervals(**intervals),
-                resume=request.resume,
-                begin=lambda: _write(request),
-                report=report,
+    with _interruptible(out), contextlib.ExitStack() as stack:
+        if request.resume:
+            request = _of_before(request)
+        else:
+            _leftovers(out)
+        if request.corpus is None:
+            raise UserError("--corpus is missing: a folder made by `pretrain prepare`.")
+        if (request.config is None) == (request.backbone is None):
+            raise UserError("give either --config (random weights) or --backbone (its weights).")
+        if not (request.steps or request.seconds):
+            raise UserError("give the length of the run: --steps or --seconds.")
+        if request.resume and not request.corpus.exists():
+            raise UserError(
+                f"{request.corpus} does not exist. If the run's corpus was moved, give its folder "
+                "with --corpus."
             )
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        corpus = Corpus.open(request.corpus)
+        config = _config(request, corpus)
+        if request.threads:
+            torch.set_num_threads(request.threads)
+        settings = Settings(
+            weights=_weights(request, corpus),
+            steps=request.steps or 0,
+            seconds=request.seconds or 0.0,
+            bf16=request.precision != "fp32",
+            compiled=not request.no_compile,
+            **_given(request, _SETTINGS),
+        )
+        _check(settings.width, settings.rows, settings.shortest, config)
+        if request.backbone is not None and not request.resume:
+            model = load_weights(open_folder(request.backbone), torch.float32)
+        else:
+            model = random_backbone(config, settings.seed, torch.float32)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+
+        def lock() -> None:
+            busy = f"{out}: another process is working in this folder"
+            stack.enter_context(run_lock(out, "pretrain", wait=False, busy=busy))
+
+        def begin() -> None:
+            if not request.resume:
+                lock()
+                for path in _leftovers(out):
+                    remove(path)
+            _write(request)
+
+        if request.resume:
+            lock()
+        report(_about(model, settings, corpus))
+        train(
+            model,
+            Tokenizer.from_file(corpus.vocabulary),
+            corpus,
+            settings,
+            out,
+            intervals=Intervals(**_given(request, _INTERVALS)),
+            resume=request.resume,
+            begin=begin,
+            report=report,
+        )
     report(f"backbone   {out}/backbone")
 
 
-def _with_whole_paths(request: Request) -> Request:
+@contextlib.contextmanager
+def _interruptible(out: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise Interrupted, whose text is what they leave in the folder."""
+    with Interrupts():
+        try:
+            yield
+        except Interrupted as stop:
+            if not str(stop):
+                saved = (out / CHECKPOINT).is_file()
+                stop.args = (
+                    "the last checkpoint is kept, continue with --resume"
+                    if saved
+                    else "nothing was saved",
+                )
+            raise
+
+
+def _leftovers(out: Path) -> list[Path]:
+    """The files of an attempt that came to no checkpoint; UserError if anything else is there."""
+    if (out / CHECKPOINT).exists():
+        raise UserError(
+            f"{out} already contains a run. Continue it with --resume, or choose another --out."
+        )
+    names = {f"{RECORD}.part"}
+    if (out / RECORD).exists():
+        _read(out)  # raises unless it is ours
+        names |= {RECORD, LOG, f"{LOG}.part", f"{CHECKPOINT}.part"}
+    with disk_trouble(f"--out {out}", "choose another path"):
+        paths = [p for p in out.iterdir() if p.name != ".locks"] if out.is_dir() else []
+    if foreign := sorted(path.name for path in paths if path.name not in names):
+        raise UserError(
+            f"--out {out} contains other files ({', '.join(foreign[:3])}). Choose a new or an "
+            "empty folder."
+        )
+    return paths
+
+
+def _given(request: PretrainRequest, names: list[str]) -> dict[str, Any]:
+    """The options of these names that are not left at their defaults."""
+    return {name: value for name in names if (value := getattr(request, name)) is not None}
+
+
+def _with_whole_paths(request: PretrainRequest) -> PretrainRequest:
     """The same request, independent of the current folder."""
     given = {key: getattr(request, key) for key in _PATHS}
     if request.backbone is not None:
@@ -141,54 +188,42 @@ def _with_whole_paths(request: Request) -> Request:
     return replace(request, **{key: path and path.resolve() for key, path in given.items()})
 
 
-def _write(request: Request) -> None:
-    values = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(request).items()}
-    text = json.dumps({**values, "resume": False}, indent=1) + "\n"
-    try:
-        write_atomically(request.out / FILE, text)
-    except OSError as error:
-        raise UserError(f"--out {request.out}: cannot be written ({error.strerror}).") from error
+def _write(request: PretrainRequest) -> None:
+    text = json.dumps({**asdict(request), "resume": False}, indent=1, default=str) + "\n"
+    with disk_trouble(f"--out {request.out}", "make room, or choose another path"):
+        write_atomically(request.out / RECORD, text)
 
 
-def _read(out: Path) -> Request:
+def _read(out: Path) -> PretrainRequest:
     """The request of the run in a folder."""
-    from pydantic import TypeAdapter, ValidationError
-
     try:
-        values: dict[str, Any] = read_json(out / FILE)
-        Request(**values)  # no key that is not ours
-        return _with_whole_paths(TypeAdapter(Request).validate_python(values))
+        return _with_whole_paths(PretrainRequest(**read_json(out / RECORD)))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{out}: no run to resume.") from error
+        raise UserError(f"{out}: there is no run to resume.") from error
     except (OSError, ValueError, TypeError) as error:
-        why: object = error
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError(f"{out / FILE}: not that of a `pretrain run` ({why}).") from error
+        fault = faults(error)[0] if isinstance(error, ValidationError) else error
+        raise UserError(f"{out / RECORD}: not that of a `pretrain run` ({fault}).") from error
 
 
-def _of_before(request: Request) -> Request:
+def _of_before(request: PretrainRequest) -> PretrainRequest:
     """The request that the run was started with; only its length and reporting may change."""
     before = _read(request.out)
-    fixed = (*_OWN, "precision", "config", "backbone")
+    fixed = (*_SETTINGS, "precision", "config", "backbone")
     changed = [key for key in fixed if getattr(request, key) not in (None, getattr(before, key))]
     changed += ["no_compile"] * (request.no_compile > before.no_compile)
     changed += ["weight"] * (request.weights not in ({}, before.weights))
     if changed:
         raise UserError(
-            f"--{changed[0].replace('_', '-')} cannot change with --resume; start another run with "
-            "--backbone to go on from these weights."
+            f"--{changed[0].replace('_', '-')} cannot change with --resume. To continue from these "
+            "weights with other settings, start another run with --backbone."
         )
-    new = {k: getattr(request, k) for k in (*_INTERVALS, "threads", "corpus")}
     if request.steps or request.seconds:
-        new |= {"steps": request.steps, "seconds": request.seconds}
-        before = replace(before, steps=None, seconds=None)
-    kept = {key: value for key, value in new.items() if value is not None}
-    return replace(before, **kept, resume=True, out=request.out)
+        before = replace(before, steps=request.steps, seconds=request.seconds)
+    new = _given(request, [*_INTERVALS, "threads", "corpus"])
+    return replace(before, **new, resume=True, out=request.out)
 
 
-def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
+def _config(request: PretrainRequest, corpus: Corpus) -> CPMAntConfig:
     """The model's config, checked against the corpus's vocabulary."""
     if request.backbone is not None:
         folder = open_folder(request.backbone)
@@ -213,28 +248,31 @@ def _config(request: Request, corpus: Corpus) -> CPMAntConfig:
 def _check(width: int, rows: int, shortest: int, config: CPMAntConfig) -> None:
     if width < config.prompt_length + 4:
         raise UserError(
-            f"--width {width}: a row must hold more than its soft prompt ({config.prompt_length})."
+            f"--width {width}: a row must contain more than its soft prompt "
+            f"({config.prompt_length})."
         )
     if (room := width - config.prompt_length - 2) < shortest:
         raise UserError(
-            f"--width {width}: a row has room for {room} tokens beside the soft prompt "
-            f"({config.prompt_length}) and the marks, but pieces have at least --shortest "
-            f"{shortest}; widen rows, or lower --shortest."
+            f"--width {width}: a row has room for {room} tokens besides the soft prompt "
+            f"({config.prompt_length}), <s> and </s>, but pieces have at least --shortest "
+            f"{shortest}. Give a greater --width or a smaller --shortest."
         )
     bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if bias > memory:
         raise UserError(
             f"--rows {rows} --width {width}: attention alone takes {bias / 1e9:,.0f} GB, more than "
-            f"the {memory / 1e9:,.0f} GB of this machine; give less."
+            f"the {memory / 1e9:,.0f} GB of this machine. Give fewer rows or a smaller width."
         )
 
 
-def _weights(request: Request, corpus: Corpus) -> dict[str, float]:
+def _weights(request: PretrainRequest, corpus: Corpus) -> dict[str, float]:
     weights = corpus.weights()
     for name, value in request.weights.items():
         if name not in weights:
-            raise UserError(f"--weight {name}: no such source.{did_you_mean(name, weights)}")
+            raise UserError(
+                f"--weight {name}: there is no such source.{did_you_mean(name, weights)}"
+            )
         if not 0 <= value <= MAX_WEIGHT:
             raise UserError(f"--weight {name}={value:g}: expected 0 to {MAX_WEIGHT:g}.")
         weights[name] = value
@@ -244,7 +282,7 @@ def _weights(request: Request, corpus: Corpus) -> dict[str, float]:
     return weights
 
 
-def _about(model: Any, settings: Any, corpus: Corpus) -> str:
+def _about(model: CPMAnt, settings: Settings, corpus: Corpus) -> str:
     n = sum(parameter.numel() for parameter in model.parameters())
     length = f"{settings.steps:,} steps" if settings.steps else f"{settings.seconds:,.0f} seconds"
     note = ""
@@ -252,8 +290,8 @@ def _about(model: Any, settings: Any, corpus: Corpus) -> str:
         rate = largest_rate(settings.lr, settings.last_lr, settings.steps, settings.warmup)
         if rate < 0.9 * settings.lr:
             note = (
-                f"\nnote: with a warm-up of {settings.warmup:,} steps the learning rate reaches "
-                f"{rate:.2g} at most; for the peak give a smaller --warmup."
+                f"\nnote: with a warm-up of {settings.warmup:,} steps the learning rate reaches at "
+                f"most {rate:.2g}. To reach the peak, give a smaller --warmup."
             )
     return (
         f"model      {n:,} parameters\n"

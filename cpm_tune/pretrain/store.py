@@ -8,22 +8,47 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from pydantic import BaseModel, Field, ValidationError
 
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.common.faults import faults
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain.sources import MAX_WEIGHT
+from cpm_tune.pretrain.sources import Weight
 
 FORMAT = "cpm-tune corpus"
 VERSION = 1
 DESCRIPTION, VOCABULARY = "corpus.json", "vocab.txt"
 SPLITS = ("train", "heldout")
+Count = Annotated[int, Field(ge=0)]
+
+
+class SplitDescription(BaseModel, strict=True):
+    """What a corpus's description says of one split of a source."""
+
+    documents: Count
+    tokens: Count
+
+
+class SourceDescription(BaseModel, strict=True):
+    """What a corpus's description says of a source."""
+
+    weight: Weight
+    train: SplitDescription
+    heldout: SplitDescription
+
+
+class Description(BaseModel, strict=True):
+    """The part of corpus.json that is read; the rest is for people."""
+
+    vocab_size: Count
+    vocab_sha256: str
+    sources: Annotated[dict[str, SourceDescription], Field(min_length=1)]
 
 
 class GrowingArray:
@@ -43,7 +68,7 @@ class GrowingArray:
         return len(header.getvalue())
 
     def append(self, values: Sequence[int] | NDArray[Any]) -> None:
-        """Write values behind the others."""
+        """Write values after the others."""
         array = np.asarray(values, dtype=self.dtype)
         self._file.write(array.tobytes())
         self.sha256.update(array.tobytes())
@@ -75,15 +100,8 @@ class SplitWriter:
         """Documents so far."""
         return self.offsets.length - 1
 
-    def __enter__(self) -> SplitWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish both files."""
         try:
             self.tokens.close()
         finally:
@@ -91,7 +109,7 @@ class SplitWriter:
 
 
 @dataclass(frozen=True)
-class Split:
+class CorpusSplit:
     """Memory-mapped ids of a split; document i is tokens[offsets[i]:offsets[i + 1]]."""
 
     tokens: NDArray[Any]
@@ -124,21 +142,23 @@ class Corpus:
                 f"{path}: not a prepared corpus ({DESCRIPTION}: {why}); make one with `pretrain "
                 "prepare`."
             ) from error
-        if not isinstance(about, dict) or (about.get("format"), about.get("version")) != (
-            FORMAT,
-            VERSION,
-        ):
+        version = {"format": FORMAT, "version": VERSION}
+        if not (isinstance(about, dict) and version.items() <= about.items()):
             raise UserError(f"{file}: not a corpus of this version; run `pretrain prepare` again.")
-        if fault := _fault(about):
-            raise UserError(f"{file}: damaged: {fault}; run `pretrain prepare` again.")
+        try:
+            Description.model_validate(about)
+        except ValidationError as error:
+            raise UserError(
+                f"{file}: damaged: {faults(error)[0]}; run `pretrain prepare` again."
+            ) from error
         corpus = cls(path, about)
         try:
-            own = file_sha256(corpus.vocabulary)
+            sha256 = file_sha256(corpus.vocabulary)
         except OSError as error:
             raise UserError(
                 f"{corpus.vocabulary}: not readable ({error.strerror}); prepare again."
             ) from error
-        if own != about["vocab_sha256"]:
+        if sha256 != about["vocab_sha256"]:
             raise UserError(
                 f"{corpus.vocabulary}: not the vocabulary that {path} was prepared with; put that "
                 "one back, or run `pretrain prepare` again."
@@ -172,7 +192,7 @@ class Corpus:
         """The sources' weights as they were prepared."""
         return {name: entry["weight"] for name, entry in self.about["sources"].items()}
 
-    def split(self, source: str, split: str) -> Split:
+    def split(self, source: str, split: str) -> CorpusSplit:
         """Map one split of a source into memory; UserError if its files are not those described.
 
         All tokens are read once for it.
@@ -203,7 +223,7 @@ class Corpus:
                 f"{stem}.tokens.npy: not the tokens that {DESCRIPTION} describes (another "
                 "SHA-256); prepare again."
             )
-        return Split(tokens, offsets)
+        return CorpusSplit(tokens, offsets)
 
     def _load(self, file: str, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
         try:
@@ -227,28 +247,3 @@ class Corpus:
     def sha256(self) -> str:
         """Fingerprint of the description, which holds counts and hashes of all that matters."""
         return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
-
-
-def _fault(about: dict[str, Any]) -> str | None:
-    """What a description lacks of what is read from it, or None."""
-    if not (_count(about.get("vocab_size")) and isinstance(about.get("vocab_sha256"), str)):
-        return "it needs vocab_size and vocab_sha256"
-    sources = about.get("sources")
-    if not (isinstance(sources, dict) and sources):
-        return "it needs an object 'sources' with at least one"
-    for name, entry in sources.items():
-        entry = entry if isinstance(entry, dict) else {}
-        weight: Any = entry.get("weight")
-        if type(weight) not in (int, float) or not 0 < weight <= MAX_WEIGHT:
-            return f"source '{name}' needs a weight above 0, at most {MAX_WEIGHT:g}"
-        for split in SPLITS:
-            part = entry.get(split)
-            if not isinstance(part, dict) or not all(
-                _count(part.get(key)) for key in ("documents", "tokens")
-            ):
-                return f"source '{name}' needs the numbers of documents and tokens of '{split}'"
-    return None
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and value >= 0

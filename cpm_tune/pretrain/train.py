@@ -18,22 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
-from cpm_tune.backbone.checkpoint import save_native
+from cpm_tune.backbone.checkpoint import write_native
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.common.folders import remove
+from cpm_tune.common.folders import CHECKPOINT, LOG, complete, disk_trouble, partial_folder, remove
 from cpm_tune.common.interrupt import Interrupts
+from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain import checkpoint
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
-from cpm_tune.pretrain.log import Log, Running
-from cpm_tune.pretrain.objective import Layout, Rows, TargetLosses, build_rows, draw_mask
+from cpm_tune.pretrain.log import MAKE_ROOM, Log, RunningMeans
+from cpm_tune.pretrain.objective import PackedRows, RowFormat, TargetLosses, build_rows, draw_mask
 from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
 from cpm_tune.pretrain.order import RowOrder, load_rows
 from cpm_tune.pretrain.store import Corpus
 
+BACKBONE = "backbone"  # the folder with the weights so far
 SAMPLE_PREFIXES = ("《春日》李白\n", "却说曹操", "要打开文件，", "该命令用于", "Save As\n")
 
 
@@ -85,19 +85,19 @@ class Progress:
     tokens: int = 0
 
 
-class Data:
+class TrainingBatches:
     """Batches of the training split by step number."""
 
-    def __init__(self, corpus: Corpus, settings: Settings, layout: Layout) -> None:
-        self.settings, self.layout = settings, layout
+    def __init__(self, corpus: Corpus, settings: Settings, row_format: RowFormat) -> None:
+        self.settings, self.row_format = settings, row_format
         self.names = list(settings.weights)
         self.pieces = list(
             load_rows(
                 corpus,
                 "train",
                 settings.weights,
-                layout.width,
-                layout.prompt_length,
+                row_format.width,
+                row_format.prompt_length,
                 settings.shortest,
                 settings.seed,
             ).values()
@@ -108,7 +108,7 @@ class Data:
             settings.seed,
         )
 
-    def batch(self, step: int) -> Rows:
+    def batch(self, step: int) -> PackedRows:
         """The batch of a step (from 1): rows by the order, masks by (seed, step)."""
         generator = np.random.default_rng([self.settings.seed, 4, step])
         rows = []
@@ -116,7 +116,7 @@ class Data:
             source, row = self.order.at(number)
             pieces = self.pieces[source].row(row)
             rows.append((source, [(p, draw_mask(generator, len(p) + 2)) for p in pieces]))
-        return build_rows(rows, self.layout)
+        return build_rows(rows, self.row_format)
 
 
 def train(
@@ -134,36 +134,37 @@ def train(
     """Train `model` in place; write log.jsonl, checkpoint.pt and the folder backbone to `out`.
 
     `begin` is called when everything has been read and checked. Ctrl-C and SIGTERM save after the
-    step that they come in, then raise Interrupted. Raises UserError when the loss or a weight
-    is not finite (naming the step, the sources of the batch and the last good checkpoint), when a
-    checkpoint cannot be written, or does not belong to this run.
+    current step, then raise Interrupted. Raises UserError when the loss or a weight is not finite
+    (naming the step, the sources of the batch and the last good checkpoint), when a checkpoint or
+    the backbone cannot be written, and when a checkpoint does not belong to this run.
     """
     intervals = intervals or Intervals()
-    layout = Layout.of(model.config, tokenizer, settings.width)
+    row_format = RowFormat.of(model.config, tokenizer, settings.width)
     fingerprint = {
         "config": _sha256(model.config.to_dict()),
         "corpus": corpus.sha256(),
         "settings": settings.sha256(),
     }
-    data = Data(corpus, settings, layout)
-    heldout = HeldOut(corpus, data.names, tokenizer, layout, settings.shortest)
+    data = TrainingBatches(corpus, settings, row_format)
+    heldout = HeldOut(corpus, data.names, tokenizer, row_format, settings.shortest)
     optimisers = make_optimisers(model, settings.optimiser, settings.weight_decay)
-    progress, file = Progress(), out / checkpoint.FILE
-    running = Running(data.names)
+    progress, file, backbone = Progress(), out / CHECKPOINT, out / BACKBONE
+    running = RunningMeans(data.names)
     if resume:
-        state = checkpoint.load(file, fingerprint)
+        check_replaceable(backbone)
+        state = _read_checkpoint(file, fingerprint)
         model.load_state_dict(state["model"])
-        for optimiser, own in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(own)
+        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
         progress = Progress(**state["progress"])
         if state.get("running"):
             running.load_state(state["running"])
         if settings.steps and progress.step > settings.steps:
-            raise UserError(f"--steps {settings.steps}: {out} is at step {progress.step} already.")
+            raise UserError(f"--steps {settings.steps}: {out} is already at step {progress.step}.")
     begin()
-    log = Log(out / "log.jsonl", keep_until=progress.step if resume else None, report=report)
+    log = Log(out / LOG, keep_until=progress.step if resume else None, report=report)
     if log.last_event == "end" and _done(settings, progress):
-        report(f"finished at step {progress.step} already; give a greater --steps or --seconds")
+        report(f"already finished at step {progress.step}; give a greater --steps or --seconds")
         return progress
     log.write(
         "resume" if resume else "start",
@@ -176,20 +177,27 @@ def train(
     def save() -> None:
         if not all(bool(p.isfinite().all()) for p in model.parameters()):
             raise UserError(_not_finite(progress.step, "a weight is not finite", batch, data, file))
-        checkpoint.save(file, model, optimisers, asdict(progress), fingerprint, running.state())
-        export(model, tokenizer, out / "backbone")
+        state = {
+            "progress": asdict(progress),
+            FINGERPRINT: fingerprint,
+            "running": running.state(),
+            "model": model.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+        }
+        write_state(file, state, progress.step, "--resume")
+        export(model, tokenizer, backbone)
 
     def judge(event: str, rows: int | None) -> None:
         model.eval()
-        if found := heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows):
-            log.write(event, progress, mean=weighted_mean(found, settings.weights), sources=found)
+        if means := heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows):
+            log.write(event, progress, mean=weighted_mean(means, settings.weights), sources=means)
         for prefix in SAMPLE_PREFIXES:
             text = generate(model, tokenizer, prefix, seed=progress.step)[0]
             log.write("sample", progress, prefix=prefix, text=text)
         model.train()
 
     model.train()
-    saved = judged = time.monotonic()
+    saved_at = judged_at = time.monotonic()
     with Interrupts() as stop, stop.deferred():
         while not (_done(settings, progress) or stop.requested):
             began = time.perf_counter()
@@ -216,16 +224,15 @@ def train(
             running.add(each.detach(), batch, norm, 0.0 if losses.fresh else took)
             if step % intervals.log_steps == 0 or _done(settings, progress):
                 log.write("train", progress, lr=lr, **running.flush())
-            if time.monotonic() - judged >= 60 * intervals.heldout_minutes:
+            if time.monotonic() - judged_at >= 60 * intervals.heldout_minutes:
                 judge("heldout", intervals.heldout_rows)
-                judged = time.monotonic()
-            if time.monotonic() - saved >= 60 * intervals.checkpoint_minutes:
+                judged_at = time.monotonic()
+            if time.monotonic() - saved_at >= 60 * intervals.checkpoint_minutes:
                 save()
-                saved = time.monotonic()
+                saved_at = time.monotonic()
         save()
     if stop.requested:
-        report(f"stopped at step {progress.step}; go on with --resume")
-        raise stop.interrupted()
+        raise stop.interrupted(f"step {progress.step} is saved, continue with --resume")
     judge("heldout-all", None)
     epochs = data.order.epochs(progress.step * settings.rows)
     log.write("end", progress, epochs=dict(zip(data.names, epochs, strict=True)))
@@ -235,26 +242,40 @@ def train(
 def export(model: CPMAnt, tokenizer: Tokenizer, path: Path) -> None:
     """Write the weights in fp16 as a backbone folder, in place of an older one.
 
-    Raises UserError if it cannot be written; the older one then stays.
+    Raises UserError if it cannot be written, or if what is there is not such a folder; it then
+    stays.
     """
+    check_replaceable(path)
     half = CPMAnt(model.config)
     half.load_state_dict(model.state_dict())
-    part, old = (path.with_name(path.name + ending) for ending in (".part", ".old"))
+    part = partial_folder(path.parent, path.name)
     written = {" ": "</_>", "\n": "</n>"}
     entries = [tokenizer.entries[i] for i in range(len(tokenizer))]
     vocabulary = "\n".join(written.get(entry, entry) for entry in entries) + "\n"
-    try:
+    with disk_trouble(path, f"{MAKE_ROOM}: the checkpoint next to it is complete"):
         remove(part)
-        save_native(part, half.to(torch.float16), vocabulary, trained=True)
-        if path.exists():
-            remove(old)
-            path.rename(old)
-        part.rename(path)
-        remove(old)
-    except (OSError, SafetensorError) as error:
+        part.mkdir()
+        write_native(part, half.to(torch.float16), vocabulary, trained=True)
+        complete(path.parent, path.name)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise UserError if there is something at `path` that `export` did not write."""
+    names = {"config.json", "model.safetensors", "vocab.txt"}
+    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} <= names):
         raise UserError(
-            f"{path}: cannot be written ({error}); the checkpoint beside it is whole. Make room "
-            "and go on with --resume."
+            f"{path} contains files that `pretrain run` did not write and would replace. Move it "
+            "away, then continue with --resume."
+        )
+
+
+def _read_checkpoint(file: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
+    otherwise = "start another run, with --backbone from the folder backbone next to it"
+    try:
+        return read_state(file, ("progress", "model", "optimisers"), fingerprint, otherwise)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file.parent}: no checkpoint to resume from; start the run again without --resume."
         ) from error
 
 
@@ -273,8 +294,8 @@ def _done(settings: Settings, progress: Progress) -> bool:
     return _share(settings, progress) >= 1
 
 
-def _not_finite(step: int, fault: str, batch: Rows, data: Data, file: Path) -> str:
+def _not_finite(step: int, fault: str, batch: PackedRows, data: TrainingBatches, file: Path) -> str:
     names = ", ".join(data.names[i] for i in np.unique(batch.source))
-    kept = f"the last good checkpoint is {file}" if file.is_file() else "no checkpoint is there yet"
+    kept = f"the last good checkpoint is {file}" if file.is_file() else "there is no checkpoint yet"
     advice = "Lower --lr, or use --precision fp32." if data.settings.bf16 else "Lower --lr."
     return f"step {step}: {fault} (sources of the batch: {names}); {kept}. {advice}"

@@ -1,4 +1,4 @@
-"""Builds a vocabulary from sources of text, in the tokenizer's file format (one entry a line)."""
+"""Builds a vocabulary from sources of text, in the tokenizer's file format (one entry per line)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from cpm_tune.backbone.tokenizer import SPECIALS
+from cpm_tune.common.folders import disk_trouble
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.filters import is_han
-from cpm_tune.pretrain.sources import Source, check_files, documents
+from cpm_tune.pretrain.sources import TextSource, check_files, documents
 
 ANSWER_CHARACTERS = "是否正确[]“”：，。？！、矛盾相似相同不同"  # of CPM-Ant's and CPM-2's prompts
 PUNCTUATION = "，。、；：？！“”‘’「」『』（）《》〈〉【】〔〕…—～·￥％"
@@ -36,7 +37,7 @@ def gb2312_level_1() -> str:
 
 
 def build_vocabulary(
-    sources: Sequence[Source],
+    sources: Sequence[TextSource],
     size: int,
     *,
     words: int = 0,
@@ -55,8 +56,8 @@ def build_vocabulary(
     entries |= dict.fromkeys(c for c in cover if not c.isspace())
     if len(entries) + words + pieces > size:
         raise UserError(
-            f"--size {size}: {len(entries):,} entries are required and {words + pieces:,} are "
-            "asked for as words and pieces; give more, or cover less."
+            f"--size {size}: {len(entries):,} entries are required, and --words and --pieces ask "
+            f"for {words + pieces:,} more. Give a greater --size, or cover less text."
         )
     check_files(sources)
     characters: dict[str, float] = defaultdict(float)
@@ -64,46 +65,48 @@ def build_vocabulary(
     chinese: dict[str, float] = defaultdict(float)
     for source in sources:
         _count(source, characters, latin, chinese if words else None)
-    found_pieces, found_words = _merged_pieces(latin, pieces), _best(_saving(chinese), words)
-    chosen = found_pieces + found_words
+    latin_pieces = _merged_pieces(latin, pieces)
+    chinese_words = _best({word: n * (len(word) - 1) for word, n in chinese.items()}, words)
+    chosen = latin_pieces + chinese_words
     room = size - len(entries) - len(chosen)
-    ranked = [c for c in _best(characters, len(characters)) if c not in entries]
-    ranked = ranked[:room]
+    ranked = [c for c in _best(characters, len(characters)) if c not in entries][:room]
     covered = sum(characters.get(c, 0.0) for c in [*entries, *ranked])
     report(
         f"{len(characters):,} distinct characters; {len(ranked):,} chosen by frequency; "
         f"{covered / max(sum(characters.values()), 1e-9):.4%} of the weighted text is covered"
     )
     result = [*entries, *ranked, *chosen]
-    for option, wanted, n in (
-        ("pieces", pieces, len(found_pieces)),
-        ("words", words, len(found_words)),
+    for option, asked, n in (
+        ("pieces", pieces, len(latin_pieces)),
+        ("words", words, len(chinese_words)),
         ("size", size, len(result)),
     ):
-        if n < wanted:
-            report(f"note: --{option} {wanted:,}: the text has no more than {n:,}.")
+        if n < asked:
+            report(f"note: --{option} {asked:,}: the text has no more than {n:,}.")
     return result
 
 
 def _count(
-    source: Source,
+    source: TextSource,
     characters: dict[str, float],
     latin: dict[str, float],
     chinese: dict[str, float] | None,
 ) -> None:
     """Add a source's relative frequencies, times its weight, to the tables."""
-    own: tuple[Counter[str], Counter[str], Counter[str]] = (Counter(), Counter(), Counter())
+    counters: tuple[Counter[str], Counter[str], Counter[str]] = (Counter(), Counter(), Counter())
     segmenter = make_segmenter() if chinese is not None else None
     total = 0
     for document in documents(source):
-        own[0].update(document.text)
-        own[1].update(_LATIN.findall(document.text))
+        counters[0].update(document.text)
+        counters[1].update(_LATIN.findall(document.text))
         if segmenter is not None:
-            own[2].update(w for w in segmenter.cut(document.text) if len(w) > 1 and is_han(w[0]))
+            counters[2].update(
+                w for w in segmenter.cut(document.text) if len(w) > 1 and is_han(w[0])
+            )
         total += len(document.text)
         if total > MAX_CHARACTERS:
             break
-    for table, counted in zip((characters, latin, chinese), own, strict=True):
+    for table, counted in zip((characters, latin, chinese), counters, strict=True):
         if table is not None:
             for key, n in counted.items():
                 if not key.isspace():
@@ -112,10 +115,9 @@ def _count(
 
 def _merged_pieces(words: Mapping[str, float], n: int) -> list[str]:
     """The first `n` results of byte-pair merging (Sennrich et al., 2016) over Latin words."""
-    frequent = sorted(words, key=lambda word: (-words[word], word))[:_LATIN_WORDS]
-    cuts = {word: list(word) for word in frequent}
-    found: dict[str, None] = {}
-    while len(found) < n:
+    cuts = {word: list(word) for word in _best(words, _LATIN_WORDS)}
+    merged: dict[str, None] = {}
+    while len(merged) < n:
         pairs: dict[tuple[str, str], float] = defaultdict(float)
         for word, cut in cuts.items():
             for pair in pairwise(cut):
@@ -123,23 +125,18 @@ def _merged_pieces(words: Mapping[str, float], n: int) -> list[str]:
         if not pairs:
             break
         left, right = min(pairs, key=lambda pair: (-pairs[pair], pair))
-        found[left + right] = None
+        merged[left + right] = None
         for cut in cuts.values():
             at = 0
             while at < len(cut) - 1:
                 if cut[at] == left and cut[at + 1] == right:
                     cut[at : at + 2] = [left + right]
                 at += 1
-    return list(found)
-
-
-def _saving(words: Mapping[str, float]) -> dict[str, float]:
-    return {word: n * (len(word) - 1) for word, n in words.items()}
+    return list(merged)
 
 
 def _best(scores: Mapping[str, float], n: int) -> list[str]:
-    ranked = sorted(scores, key=lambda word: (-scores[word], word))
-    return ranked[:n]
+    return sorted(scores, key=lambda word: (-scores[word], word))[:n]
 
 
 def cover_text(paths: Iterable[Path]) -> str:
@@ -156,7 +153,7 @@ def cover_text(paths: Iterable[Path]) -> str:
 def new_file(path: Path) -> None:
     """Make sure, before the work, that a vocabulary can be written there; UserError if not."""
     if path.exists():
-        raise UserError(f"--out {path}: is there already; choose another name.")
+        raise UserError(f"--out {path} already exists. Choose another name.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)
@@ -167,7 +164,5 @@ def new_file(path: Path) -> None:
 
 def write(path: Path, entries: Iterable[str]) -> None:
     """Write a vocabulary file; UserError if it cannot be written."""
-    try:
+    with disk_trouble(f"--out {path}", "make room, or choose another path"):
         write_atomically(path, "\n".join(entries) + "\n")
-    except OSError as error:
-        raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error

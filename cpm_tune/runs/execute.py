@@ -8,11 +8,10 @@ import gc
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.backbone.shards import whole_shape
 from cpm_tune.common.environment import (
     git_state,
     package_versions,
@@ -32,13 +31,12 @@ from cpm_tune.common.folders import (
 )
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
-from cpm_tune.data.batches import total_steps
-from cpm_tune.delta.insert import frozen_checksum, insert
+from cpm_tune.data.store import Split
+from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
-from cpm_tune.metrics import get_metric
-from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone, read_inputs, unofficial
+from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs, unofficial
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import (
@@ -53,16 +51,21 @@ from cpm_tune.schema.record import (
     read_record,
     write_record,
 )
-from cpm_tune.tracking.track import Tracking, tracking
-from cpm_tune.tuning.progress import Reporter
+from cpm_tune.tracking.sink import Entry, RunInfo
+from cpm_tune.tracking.sinks import open_sinks
+from cpm_tune.tuning.predict import Predictor, make_predictor
+from cpm_tune.tuning.progress import entries_until, reporter
 from cpm_tune.tuning.resume import Checkpoints
-from cpm_tune.tuning.score import Selection, constant_control, score_split
-from cpm_tune.tuning.train import train
+from cpm_tune.tuning.score import Scored, Selection, constant_control, score_split
+from cpm_tune.tuning.stopping import stop_rule
+from cpm_tune.tuning.train import Training, train
+
+Log = Callable[[Entry], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run's record, its folder, and whether it was there already."""
+    """A run's record, its folder, and whether it had finished before."""
 
     record: RunRecord
     folder: Path
@@ -84,43 +87,42 @@ def execute(
 ) -> Outcome:
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
-    `say` takes what is to be told before the result. `inputs` are the plan's, if they have been
-    read already. `resume`: go on with an unfinished run, instead of starting again. `zero_shot` is
-    the outcome of the same plan without delta, recorded as a control, or returns it: asked when
-    this run is scored and its backbone out of memory. `wait` for a process that is
-    at work on the same run, instead of refusing. Ctrl-C and SIGTERM raise Interrupted, with what is
-    done kept. `load` returns the plan's backbone in place of `load_backbone`, and gets it back
-    without the delta. Raises UserError for what the user can mend; any failure after training
-    began is recorded.
+    `inputs` are those of the plan, or of the plan that this one is a control of, if they have been
+    read. `resume`: continue an unfinished run instead of starting again. `live`: show a progress
+    bar. `zero_shot` is the outcome of the same plan without delta, recorded as a control, or
+    returns it: called when this run is scored and its backbone freed. `wait` for a process that
+    works on the same run, instead of refusing. `say` prints what comes before the result. `load`
+    returns the plan's backbone in place of `load_backbone`, and gets it back without the delta.
 
-    Of several processes all have to call this, the main one reads and writes in `out`, and all get
-    the outcome.
+    Ctrl-C and SIGTERM raise Interrupted, with the work saved. Raises UserError for what the user
+    can fix; any failure after training began is recorded. All processes of a run have to call this;
+    the main one reads and writes in `out`, and all get the outcome.
     """
-    run_id, inputs = plan.spec.run_id, inputs or read_inputs(plan)
-    engine, partial = inputs.engine, partial_folder(out, plan.spec.run_id)
-    with Interrupts(speak=engine.main) as stop, contextlib.ExitStack() as held:
+    run_id, inputs = plan.spec.run_id, (inputs or read_inputs(plan)).of(plan)
+    engine, partial = inputs.engine, partial_folder(out, run_id)
+    with Interrupts(speak=engine.main) as stop, contextlib.ExitStack() as stack:
         if engine.main:
-            held.enter_context(disk_trouble(partial))
-            held.enter_context(run_lock(out, run_id, wait))
-        held.enter_context(memory_trouble(plan, engine))
-        done = engine.broadcast(_there(out, run_id, overwrite, resume) if engine.main else None)
+            stack.enter_context(disk_trouble(partial))
+            stack.enter_context(run_lock(out, run_id, wait))
+        stack.enter_context(memory_trouble(plan, inputs))
+        done = engine.broadcast(_done(out, run_id, overwrite, resume) if engine.main else None)
         if done is not None:
             return done
         prepared = _prepare(plan, inputs, load or load_backbone)
         if engine.main:
-            keep = resume and (partial / CHECKPOINT).is_file()
-            if keep:
+            resumed = resume and (partial / CHECKPOINT).is_file()
+            if resumed:
                 say(f"resume     {partial}  (--no-resume starts again)")
-            held.enter_context(run_folder(out, run_id, keep))
+            stack.enter_context(run_folder(out, run_id, resumed))
             write_record(partial, prepared.record)
-        begun = prepared.record
+        running = prepared.record
         if load is not None:
-            held.callback(prepared.delta.remove)
+            stack.callback(prepared.delta.remove)
         try:
-            wanted = plan.execution.track if engine.main else ()
-            with tracking(wanted, plan.spec, partial) as track:
-                record = _tune_and_score(plan, prepared, partial, live, stop, track)
-                _track_scores(record, track)
+            services = plan.execution.track if engine.main else ()
+            with open_sinks(services, RunInfo(plan.spec, partial, running.ranks_by)) as log:
+                record = _tune_and_score(plan, prepared, partial, live, stop, log)
+                log(_final_scores(record))
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -130,8 +132,8 @@ def execute(
             if engine.main:
                 _finish(partial, record)
         except BaseException as error:
-            said = str(error) or _name(error)
-            failed = begun.model_copy(update={"status": "failed", "error": said})
+            reason = str(error) or _name(error)
+            failed = running.model_copy(update={"status": "failed", "error": reason})
             with contextlib.suppress(OSError):
                 if engine.main:
                     write_record(partial, failed)
@@ -139,13 +141,12 @@ def execute(
     return Outcome(engine.broadcast(record), out / run_id, reused=False)
 
 
-def _there(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | None:
-    """The run that need not be run: finished before, or whole but for its last renaming."""
-    done = finished(out, run_id)
-    if done is not None and not overwrite:
-        remove(partial_folder(out, run_id))
-        return Outcome(done, out / run_id, reused=True)
-    partial = partial_folder(out, run_id)
+def _done(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | None:
+    """The run if it need not be carried out: finished before, or only its last renaming is left."""
+    record, partial = finished(out, run_id), partial_folder(out, run_id)
+    if record is not None and not overwrite:
+        remove(partial)
+        return Outcome(record, out / run_id, reused=True)
     if resume and (partial / RECORD).is_file():
         with contextlib.suppress(UserError):
             record = read_record(partial / RECORD)
@@ -173,24 +174,21 @@ def _tidy(partial: Path) -> None:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """Everything that can be wrong with the input has been read and found right."""
+    """A run whose inputs are read, checked and loaded, and its record so far."""
 
     started: float
-    model: Any
-    delta: Any
+    predictor: Predictor
+    delta: Delta
     inputs: Inputs
     record: RunRecord
 
 
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
-
     reset_peak_memory()
-    started, spec = time.perf_counter(), plan.spec
-    model = load(plan, inputs.engine)
-    n_parameters = sum(whole_shape(p).numel() for p in model.parameters())
+    started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
+    model = load(plan, engine)
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
-    inputs = replace(inputs, encoder=encoder_of(plan, tokenizer))  # a control has another
     notes = [*plan.notes, *unofficial(plan, inputs)]
     record = RunRecord(
         status="running",
@@ -206,26 +204,30 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
             path=str(plan.folder.path),
             sha256=spec.backbone.sha256,
             trained=plan.folder.trained and spec.backbone.init == "checkpoint",
-            n_parameters=n_parameters,
+            n_parameters=inputs.skeleton.n_backbone,
         ),
-        delta=DeltaRecord(
-            name=plan.delta_name, n_trainable=delta.n_trainable, bytes=0, sha256=None
-        ),
+        delta=_delta_record(plan, inputs, None),
     )
-    return _Prepared(started, inputs.engine.prepare(model), delta, inputs, record)
+    predictor = make_predictor(plan, engine.prepare(model), inputs.encoder, engine)
+    return _Prepared(started, predictor, delta, inputs, record)
+
+
+def _delta_record(plan: Plan, inputs: Inputs, weights: Path | None) -> DeltaRecord:
+    """What was trained; its file, once it is saved."""
+    return DeltaRecord(
+        name=plan.delta_name,
+        n_trainable=inputs.skeleton.n_trained,
+        bytes=weights.stat().st_size if weights else 0,
+        sha256=file_sha256(weights) if weights else None,
+    )
 
 
 def _tune_and_score(
-    plan: Plan,
-    prepared: _Prepared,
-    folder: Path,
-    live: bool,
-    stop: Interrupts,
-    track: Tracking,
+    plan: Plan, prepared: _Prepared, folder: Path, live: bool, stop: Interrupts, log: Log
 ) -> RunRecord:
     import torch
 
-    spec, inputs, engine = plan.spec, prepared.inputs, prepared.inputs.engine
+    inputs, predictor, engine = prepared.inputs, prepared.predictor, prepared.inputs.engine
     deterministic = engine.device.type == "cpu"
     before = torch.get_deterministic_debug_mode()
     # What use_deterministic_algorithms does without importing torch's compiler: 60 MB, a second.
@@ -233,54 +235,39 @@ def _tune_and_score(
     # Nothing here reads memory before it is written: filling it costs time and changes nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
-        training, found = None, None
-        if spec.recipe:
-            selection = Selection(plan, prepared.model, inputs)
-            training = _train(plan, prepared, folder, live, selection, stop, track)
-            found = selection.predictions
+        training = predictions = None
+        if plan.spec.recipe is not None:
+            selection = Selection(predictor, inputs.splits["dev"], plan.spec.recipe.dev_rows)
+            training = _train(plan, prepared, folder, live, selection, stop, log)
+            predictions = selection.predictions
         scored = {
-            split: score_split(plan, prepared.model, inputs, split, folder, known)
-            for split, known in (("dev", found), ("test", None))
+            "dev": score_split(predictor, inputs.splits["dev"], folder, predictions),
+            "test": score_split(predictor, inputs.splits["test"], folder),
         }
     finally:
         torch.set_deterministic_debug_mode(before)
+        inputs.encoder.stores.clear()  # a control opens its own
 
     controls = {}
     if inputs.splits["test"].labelled:
-        controls["majority"] = constant_control(plan, inputs)
+        n_best = plan.spec.decoding.n_best if plan.spec.decoding else 1
+        controls["majority"] = constant_control(plan.task, inputs.splits, n_best)
     weights = folder / DELTA
     sha, dirty = git_state()
-    data = {}
-    for name, split in inputs.splits.items():
-        part = scored.get(name)
-        data[name] = SplitRecord(
-            path=", ".join(map(str, split.file.paths)),
-            sha256=split.file.sha256,
-            n=len(split),
-            n_skipped=split.n_skipped,
-            n_truncated=part.n_truncated if part else None,
-            n_unparsed=part.n_unparsed if part else 0,
-            labelled=split.labelled,
-        )
+    files = [path for part in scored.values() for path in part.files]
     return prepared.record.model_copy(
         update={
             "status": "finished",
-            "data": data,
-            "delta": DeltaRecord(
-                name=plan.delta_name,
-                n_trainable=prepared.delta.n_trainable,
-                bytes=weights.stat().st_size if weights.exists() else 0,
-                sha256=file_sha256(weights) if weights.exists() else None,
-            ),
+            "data": {
+                name: _split_record(split, scored.get(name))
+                for name, split in inputs.splits.items()
+            },
+            "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
             "scores": {name: part.scores for name, part in scored.items() if part.scores},
             "controls": controls,
             "warnings": [w for part in scored.values() for w in part.warnings],
             "training": training,
-            "predictions": {
-                str(path.relative_to(folder)): file_sha256(path)
-                for part in scored.values()
-                for path in part.files
-            },
+            "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
             "environment": EnvironmentRecord(
                 packages=package_versions(),
                 python=platform.python_version(),
@@ -299,6 +286,18 @@ def _tune_and_score(
     )
 
 
+def _split_record(split: Split, scored: Scored | None) -> SplitRecord:
+    return SplitRecord(
+        path=", ".join(map(str, split.file.paths)),
+        sha256=split.file.sha256,
+        n=len(split),
+        n_skipped=split.n_skipped,
+        n_truncated=scored.n_truncated if scored else None,
+        n_unparsed=scored.n_unparsed if scored else 0,
+        labelled=split.labelled,
+    )
+
+
 def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
     """The record with this control, where the test split has answers."""
     if not record.labelled:
@@ -310,14 +309,14 @@ def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
     return record.model_copy(update={"controls": {**record.controls, "zero-shot": control}})
 
 
-def _track_scores(record: RunRecord, track: Tracking) -> None:
-    """Send the final scores, named final/SPLIT/METRIC."""
+def _final_scores(record: RunRecord) -> Entry:
+    """The final scores as an entry: final/SPLIT/METRIC."""
     values = {
-        f"final/{s}/{m}": score.value
-        for s, part in record.scores.items()
-        for m, score in part.items()
+        f"final/{split}/{name}": score.value
+        for split, scores in record.scores.items()
+        for name, score in scores.items()
     }
-    track.log(record.training.steps + 1 if record.training else 0, values)
+    return Entry(record.training.steps + 1 if record.training else 0, time.time(), values)
 
 
 def _train(
@@ -327,54 +326,39 @@ def _train(
     live: bool,
     selection: Selection,
     stop: Interrupts,
-    track: Tracking,
+    log: Log,
 ) -> TrainingRecord:
-
     recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None
-    rows = inputs.splits["train"].rows
-    metric = get_metric(plan.task.metrics[0])
-    total = total_steps(len(rows), recipe)
-
-    checksum = frozen_checksum(prepared.model, prepared.delta)
-    keep = Checkpoints(
-        folder,
-        {"spec": plan.spec.sha256},
-        prepared.delta,
+    model, delta, metric = prepared.predictor.model, prepared.delta, selection.metric
+    training = Training(
+        model,
+        delta,
+        inputs.splits["train"].rows,
+        inputs.encoder,
         engine,
-        selection,
-        plan.execution.checkpoint_minutes,
+        recipe,
+        plan.spec.seed,
+        stop_rule(recipe, metric.higher_is_better),
+        plan.execution.micro_tokens,
     )
-    with (
-        Reporter(folder, total, metric.name, live, keep.state, track)
-        if engine.main
-        else contextlib.nullcontext(lambda event: None) as report
-    ):
-        state = train(
-            prepared.model,
-            prepared.delta,
-            rows,
-            inputs.encoder,
-            engine,
-            recipe,
-            plan.spec.seed,
-            total=total,
-            micro_tokens=plan.execution.micro_tokens,
-            evaluate=selection.score,
-            higher_is_better=metric.higher_is_better,
-            report=report,
-            improved=selection.improved,
-            keep=keep,
-            stop=stop,
-        )
+    checksum = frozen_checksum(model, delta)
+    identity, minutes = {"spec": plan.spec.sha256}, plan.execution.checkpoint_minutes
+    checkpoints = Checkpoints(folder, identity, delta, engine, selection, minutes)
+    names = ["log", "tensorboard", *["bar"] * live] if engine.main else []
+    earlier = entries_until(folder, checkpoints.state, metric.name) if engine.main else []
+    run = RunInfo(plan.spec, folder, metric.name, training.total, earlier)
+    with open_sinks(names, run) as log_training:
+        report = reporter(metric.name, log_training, log)
+        state = train(training, selection, checkpoints, report, stop)
     if engine.main:
-        prepared.delta.save(folder, state.best)
-    if frozen_checksum(prepared.model, prepared.delta) != checksum:
+        delta.save(folder, state.best)
+    if frozen_checksum(model, delta) != checksum:
         raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
     return TrainingRecord(
         steps=state.step,
-        best_step=state.best_step,
-        stopped_early=state.stopped_early,
+        best_step=state.curve[training.rule.best(state.scores)].step,
+        stopped_early=training.rule.stops(state.scores),
         skipped_steps=state.n_skipped,
         micro_tokens=state.micro_tokens or None,
         curve=[CurvePoint(step=e.step, loss=e.loss, dev=e.dev) for e in state.curve],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
@@ -20,16 +19,15 @@ from cpm_tune.delta.insert import insert, load_delta
 from cpm_tune.delta.saved import check_delta, read_saved
 from cpm_tune.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.planning.inputs import Inputs, encoder_of, load_backbone
+from cpm_tune.planning.inputs import load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Plan, data_folder, find_template
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
+from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import SPLITS
 from cpm_tune.task.registry import load_task
-from cpm_tune.tuning.score import score_split, write_submission
-
-if TYPE_CHECKING:
-    pass
+from cpm_tune.tuning.predict import make_predictor
+from cpm_tune.tuning.score import score_split
 
 
 def plan_of(
@@ -169,10 +167,9 @@ def predict_run(
         elif spec.recipe is not None:
             check_delta(run, record)
             load_delta(run, model, spec.backbone.sha256)
-        encoder = encoder_of(plan, plan.folder.tokenizer())
-        scored = score_split(
-            plan, engine.prepare(model), Inputs(encoder, {split: rows}, engine), split, part
-        )
+        encoder = make_encoder(plan, plan.folder.tokenizer())
+        predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
+        scored = score_split(predictor, rows, part)
         if submission:
             assert task.submission is not None
             file = part / task.submission.file

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +23,12 @@ from pydantic import (
 )
 
 from cpm_tune.common.sizes import checked_size, counted, parse_size
+from cpm_tune.schema.lr_schedule import SCHEDULES
 
+if TYPE_CHECKING:
+    ScheduleName = str
+else:
+    ScheduleName = Literal[tuple(SCHEDULES)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -50,14 +55,14 @@ class Encoding(Frozen):
 class Recipe(Frozen):
     """Training settings. `batch_size` counts examples per optimiser step over all processes.
 
-    `schedule="noam"` is BMTrain's: lr * min(step / warmup^1.5, step^-0.5), so its peak is
-    lr / sqrt(warmup). The other schedules warm up linearly to lr. `patience` counts evaluations
-    without improvement of the dev metric; 0 never stops early. Evaluations during training use the
-    first `dev_rows` rows of dev (all of them if None).
+    `schedule` is one of `lr_schedule.SCHEDULES`: "noam" is BMTrain's, lr * min(step / warmup^1.5,
+    step^-0.5), so its peak is lr / sqrt(warmup); the others warm up linearly to lr. `patience`
+    counts evaluations without improvement of the dev metric; 0 never stops early. Evaluations
+    during training use the first `dev_rows` rows of dev (all of them if None).
     """
 
     lr: Positive = 1e-3
-    schedule: Literal["noam", "linear", "cosine", "constant"] = "noam"
+    schedule: ScheduleName = "noam"
     warmup: Count = 50
     batch_size: Count = 32
     epochs: Count = 10
@@ -69,6 +74,10 @@ class Recipe(Frozen):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Positive = 10.0
+
+    def learning_rate(self, step: int, total: int) -> float:
+        """The learning rate of a step (from 1) of `total`."""
+        return SCHEDULES[self.schedule](self.lr, step, self.warmup, total)
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")
@@ -267,7 +276,7 @@ class Execution(Frozen):
     zero: Literal[2, 3] = 3
     auto_batch: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
-    track: Annotated[tuple[Literal["wandb", "mlflow"], ...], BeforeValidator(_listed)] = ()
+    track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     memory_limit: Annotated[str | None, AfterValidator(_size)] = None
 
     @property

@@ -1,7 +1,7 @@
-"""Reads predictions that were not made here: a submission file, or a predictions.jsonl.
+"""Submission files: reads predictions that were not made here, and writes a run's own.
 
 A submission is a file in the training format. It is read by the task's own reader, record by record
-beside the data's, and its answers are the predictions.
+next to the data's, and its answers are the predictions. A predictions.jsonl is read as well.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.sizes import counted
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.files import (
     checked_rows,
     official_records,
@@ -22,6 +24,7 @@ from cpm_tune.data.files import (
 )
 from cpm_tune.data.readers import json_lines
 from cpm_tune.data.splits import SplitFile
+from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.task import BadRow, Choice, Options, Row, Task
@@ -209,3 +212,47 @@ def _same_number(path: Path, n: int, data: SplitFile, expected: int, what: str) 
 def _short(value: Any) -> str:
     said = json.dumps(value, ensure_ascii=False)
     return said if len(said) <= 60 else said[:57] + "..."
+
+
+# --- writing one ---
+
+
+def write_submission(task: Task, data: Split, predictions: Sequence[Any], path: Path) -> list[str]:
+    """Write predictions in the form the benchmark's organisers score, record by record.
+
+    Returns one warning per kind of record without a prediction: those with bad rows are written
+    unchanged, those after a limit are left out.
+    """
+    assert task.submission is not None
+    left, records, bad, missing = iter(predictions), list[Any](), 0, 0
+    for record, rows, n_bad in records_with_rows(task, data.file, []):
+        answers = [] if missing else list(islice(left, len(rows)))
+        if len(answers) < len(rows):
+            missing += 1
+        elif isinstance(record, BadRow) or n_bad:
+            bad += 1
+            records += [] if isinstance(record, BadRow) else [record]
+        else:
+            records.append(_filled(task, record, answers))
+    warnings = []
+    if bad:
+        warnings.append(f"{path.name}: no prediction for {counted(bad, 'record')} with bad rows")
+    if missing:
+        warnings.append(f"{path.name}: {counted(missing, 'record')} after the limit left out")
+    if not records:
+        raise UserError(f"{data.file.path}: no complete record has a prediction; raise --limit.")
+    if task.submission.document is not None:
+        records = [task.submission.document(records)]
+    lines = (r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records)
+    write_atomically(path, "".join(line + "\n" for line in lines))
+    return warnings
+
+
+def _filled(task: Task, record: Any, predictions: Sequence[Any]) -> Any:
+    assert task.submission is not None
+    try:
+        return task.submission.fill(record, predictions)
+    except Exception as error:  # a task file's own code
+        raise UserError(
+            f"fill() of task {task.name} failed: {type(error).__name__}: {error}."
+        ) from error

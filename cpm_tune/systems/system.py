@@ -1,4 +1,4 @@
-"""Scores the predictions of a system outside this package into a record of the results folder."""
+"""Scores an outside system's predictions into a record of the results folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from cpm_tune.task.registry import load_task
 
 @dataclass(frozen=True)
 class Scored:
-    """A system's record, its folder, and whether it was there already."""
+    """A system's record, its folder, and whether it already existed."""
 
     record: SystemRecord
     folder: Path
@@ -57,15 +57,16 @@ def score_system(
     include: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> Scored:
-    """Score predictions on a labelled split and leave a record in `out`.
+    """Score predictions on a labelled split and write a record into `out`.
 
-    The same predictions under the same name are not scored again. Raises UserError for what does
-    not fit, and for other predictions under a name and seed that are taken (unless `overwrite`).
+    The same predictions under the same name are not scored again. Raises UserError for predictions
+    that do not fit the data, and for other predictions under a name and seed that are taken (unless
+    `overwrite`).
     """
     known = load_task(task, include)
     file = find_splits(known, data_folder(known, data), (split,))[split]
     answers, form = read_answers(known, predictions, file)
-    found = Predictions(
+    scored = Predictions(
         tuple(answer.id for answer in answers),
         tuple(answer.prediction for answer in answers),
         tuple(answer.target for answer in answers),
@@ -77,12 +78,12 @@ def score_system(
             return Scored(others[same], same, reused=True)
         if others and not overwrite:
             raise UserError(
-                f"{next(iter(others))}: holds other predictions of '{name}' with seed {seed} on "
-                "this data; give --seed N for another run of it, or --overwrite."
+                f"{next(iter(others))}: other predictions of '{name}' with seed {seed} on this "
+                "data are there; give --seed N for another run of it, or --overwrite."
             )
-        record = _record(known, file, found, spec, f"{predictions} ({form})")
+        record = _record(known, file, scored, spec, f"{predictions} ({form})")
         with run_folder(out, spec.run_id) as folder:
-            text = predictions_text(found.ids, found.predictions, found.targets)
+            text = predictions_text(scored.ids, scored.predictions, scored.targets)
             place = folder / predictions_file(split)
             write_atomically(place, text)
             record = record.model_copy(update={"predictions": {place.name: file_sha256(place)}})
@@ -109,45 +110,47 @@ def _spec(task: Task, file: SplitFile, name: str, seed: int, predictions: str) -
         )
     except ValidationError as error:
         raise UserError(
-            f"--name '{name}': expected 1 to 80 characters on one line, without blanks at its ends."
+            f"--name '{name}': expected 1 to 80 characters on one line, without spaces at its ends."
         ) from error
 
 
 def _same_name(out: Path, spec: SystemSpec) -> dict[Path, SystemRecord]:
-    """The records of this name, seed and data that are there."""
-    found = {}
+    """The existing records of this name, seed and data."""
+    records = {}
     for path in sorted(out.glob(f"{spec.task}.*/{RECORD}")):
         try:
             record = read_any_record(path)
-        except UserError:  # whoever reads the results names it
+        except UserError:  # `leaderboard` and `verify` report it
             continue
         if isinstance(record, SystemRecord) and is_complete(path.parent):
             theirs = record.spec.model_copy(update={"predictions_sha256": spec.predictions_sha256})
             if theirs == spec:
-                found[path.parent] = record
-    return found
+                records[path.parent] = record
+    return records
 
 
 def _record(
-    task: Task, file: SplitFile, found: Predictions, spec: SystemSpec, source: str
+    task: Task, file: SplitFile, scored: Predictions, spec: SystemSpec, source: str
 ) -> SystemRecord:
     notes = []
     if spec.data.sample:
         notes.append(f"sample data written for this project: not comparable with real {task.name}")
     official = task.source.sizes[SPLITS.index(file.split)]
-    if not spec.data.sample and official and abs(len(found) - official) > max(50, official / 20):
-        notes.append(f"{file.split} has {len(found):,} rows, officially {official:,}")
-    unread = sum(prediction is None for prediction in found.predictions)
-    warnings = [f"{unread:,} of {len(found):,} rows have no answer that can be read"] * bool(unread)
+    if not spec.data.sample and official and abs(len(scored) - official) > max(50, official / 20):
+        notes.append(f"{file.split} has {len(scored):,} rows, officially {official:,}")
+    unread = sum(prediction is None for prediction in scored.predictions)
+    warnings = []
+    if unread:
+        warnings.append(f"{unread:,} of {len(scored):,} rows have no answer that can be read")
     if spec.predictions_sha256 == file.sha256:
-        warnings.append("the predictions are the data file itself, right answers and all")
+        warnings.append("the predictions are the data file itself with its gold answers")
     skipped = [name for name in task.metrics if name not in spec.metrics]
     if skipped:
         warnings.append(f"{', '.join(skipped)} cannot be computed from predictions")
     split = SplitRecord(
         path=", ".join(map(str, file.paths)),
         sha256=file.sha256,
-        n=len(found),
+        n=len(scored),
         n_skipped=0,
         n_truncated=None,
         n_unparsed=unread,
@@ -162,7 +165,7 @@ def _record(
         split="dev" if file.split == "dev" else "test",
         source=source,
         data={file.split: split},
-        scores={file.split: {name: score_predictions(name, found) for name in spec.metrics}},
+        scores={file.split: {name: score_predictions(name, scored) for name in spec.metrics}},
         warnings=warnings,
         predictions={},
         packages=package_versions(),

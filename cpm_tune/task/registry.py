@@ -11,14 +11,14 @@ from cpm_tune.common.paths import shipped
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.metrics import get_metric
-from cpm_tune.metrics.kinds import Answer
+from cpm_tune.metrics.kinds import AnswerForm
 from cpm_tune.schema.spec import Decoding, Encoding, Recipe
 from cpm_tune.task import Choice, Options, Rank, Task
 
 
 def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
     """Map task name to task file. The name is the file's stem; a name given twice is an error."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for place in (shipped("tasks"), *include):
         if not place.exists():
             raise UserError(f"--include {place}: there is no such file or folder.")
@@ -27,13 +27,13 @@ def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
         for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
             if path.name.startswith("_"):
                 continue
-            if path.stem in found:
+            if path.stem in files:
                 raise UserError(
-                    f"task '{path.stem}' is defined twice, in {found[path.stem]} and {path}; "
+                    f"task '{path.stem}' is defined twice, in {files[path.stem]} and {path}; "
                     "rename one."
                 )
-            found[path.stem] = path
-    return found
+            files[path.stem] = path
+    return files
 
 
 def load_task(name: str, include: Sequence[Path] = ()) -> Task:
@@ -67,7 +67,7 @@ def _import_task(path: Path) -> Task:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         kind, ranks = metric.kind, name == task.metrics[0]
-        if not kind.answers & _answers(task) or (kind.likelihood and ranks):
+        if not kind.answers & _answer_forms(task) or (kind.likelihood and ranks):
             raise UserError(
                 f"{path}: metric '{name}' compares {metric.prediction}, which does not fit the "
                 f"answer kind {type(task.answer).__name__}"
@@ -82,7 +82,7 @@ def _import_task(path: Path) -> Task:
     return task
 
 
-def _answers(task: Task) -> set[Answer]:
+def _answer_forms(task: Task) -> set[AnswerForm]:
     """What a task's answers are, for the metrics that may compare them."""
     answer = task.answer
     if isinstance(answer, Choice):

@@ -1,1 +1,1 @@
-"""Services that follow a run, off unless asked for."""
+"""Where the values of a run in training go: log file, TensorBoard, terminal, tracking services."""

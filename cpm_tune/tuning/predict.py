@@ -1,4 +1,4 @@
-"""What a backbone says to rows: scores of options, orders of documents, texts.
+"""What a backbone predicts for rows: scores of options, orders of documents, texts.
 
 The loss of training and the scores of choosing share one step, `candidate_scores`.
 """
@@ -22,13 +22,14 @@ from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.decode import Hypothesis, Request, generate
 from cpm_tune.engine import Engine
-from cpm_tune.engine.device import is_out_of_memory
+from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.spec import Decoding
-from cpm_tune.task import Choice, Generate, Rank, Row, Task
+from cpm_tune.task import Choice, Rank, Row, Task
 from cpm_tune.task.answers import gold, parsed
 
-_WRITTEN_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
+_DECODED_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
 
 def candidate_scores(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
@@ -78,11 +79,11 @@ def loss_count(batch: Batch, scores_in_prompt: bool) -> int:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the backbone says to one row.
+    """What the backbone predicts for one row.
 
     `prediction` and `gold` have the form that the task's metrics compare: a label, the number of an
     option, documents' scores and grades, or what the parser read in the generated `text` (None
-    where it could not, a list of such with n_best above 1). `scores`: of the options, in order.
+    if it could not, a list of such with n_best above 1). `scores`: of the options, in order.
     """
 
     id: str
@@ -103,20 +104,123 @@ class Prediction:
         return {**line, "prediction": self.prediction, "target": self.gold}
 
 
-def predict(
-    model: CPMAnt,
-    rows: Iterable[Row],
-    task: Task,
-    encoder: Encoder,
-    engine: Engine,
-    micro_tokens: int,
-    decoding: Decoding | None,
-) -> Iterator[Prediction]:
-    """Yield a prediction for each row, in order."""
-    if isinstance(task.answer, Generate):
-        assert decoding is not None
-        return _write(model, rows, task, encoder, engine, micro_tokens, decoding)
-    return _choose(model, rows, task, encoder, engine, micro_tokens)
+@dataclass(frozen=True)
+class Predictor:
+    """A backbone, with its delta, that answers rows of one task.
+
+    `micro_tokens` bounds the tokens of one forward pass; `decoding` is there if the task's answers
+    are generated. Where there are several processes, each asks its own predictor.
+    """
+
+    model: CPMAnt
+    task: Task
+    encoder: Encoder
+    engine: Engine
+    micro_tokens: int
+    decoding: Decoding | None = None
+
+    def predict(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """Yield a prediction for each row, in order."""
+        return self._choose(rows) if self.decoding is None else self._generate(rows, self.decoding)
+
+    def answer_losses(self, rows: Iterable[Row]) -> Iterator[tuple[float, int]]:
+        """Yield (summed negative log-likelihood, tokens) of each row's gold text, end included."""
+        for _, example, scores in self._scored(rows):
+            yield -scores[0], len(example.candidates[0])
+
+    def _choose(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """Predict by the options' scores. The first of equally good options wins."""
+        for row, example, scores in self._scored(rows):
+            best = max(range(len(scores)), key=lambda k: (scores[k], -k))
+            prediction: Any = best
+            if isinstance(self.task.answer, Choice):
+                prediction = self.task.answer.labels[best]
+            elif isinstance(self.task.answer, Rank):
+                prediction = [round(score, 6) for score in scores]
+            target = gold(self.task, row)
+            yield Prediction(example.id, prediction, target, example.truncated, scores)
+
+    def _scored(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Example, tuple[float, ...]]]:
+        """Yield (row, example, its candidates' scores), in order."""
+        rows_read: list[Row] = []
+
+        def examples() -> Iterator[Example]:
+            for row, example in encoded(rows, self.encoder, "score"):
+                rows_read.append(row)
+                yield example
+
+        with _evaluating(self.model):
+            groups = micro_batches(examples(), self.micro_tokens)
+            while (group := next(groups, None)) is not None:
+                table = self._option_scores(group)
+                if table is None:
+                    half = len(group) // 2
+                    groups = chain([group[:half], group[half:]], groups)
+                    continue
+                broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
+                if bool(broken.any()):
+                    raise UserError(
+                        f"the scores of example {group[int(broken.nonzero()[0])].id} are not "
+                        "finite: the backbone's weights are broken, or overflow in this precision; "
+                        "try --precision fp32."
+                    )
+                for example, scores in zip(group, table.tolist(), strict=True):
+                    yield rows_read.pop(0), example, tuple(scores[: len(example.candidates)])
+
+    def _option_scores(self, group: list[Example]) -> Tensor | None:
+        """Scores (examples, options); None if memory ran out and halves of the group may fit."""
+        engine, scores_in_prompt = self.engine, self.encoder.scores_in_prompt
+
+        def score() -> Tensor:
+            batch = pack(group, self.encoder).to(engine.device)
+            with torch.inference_mode(), engine.autocast():
+                return option_table(candidate_scores(self.model, batch, scores_in_prompt), batch)
+
+        return unless_out_of_memory(score, engine.splits_on_oom and len(group) > 1)
+
+    def _generate(self, rows: Iterable[Row], decoding: Decoding) -> Iterator[Prediction]:
+        """Predict by generated text, read by the task's parser."""
+        stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
+        while chunk := list(islice(stream, _DECODED_AT_ONCE)):
+            prefixes = [example.sequences[0].ids for _, example in chunk]
+            while (generated := self._continued(prefixes, decoding, tokens)) is None:
+                tokens //= 2
+            for (row, example), hypotheses in zip(chunk, generated, strict=True):
+                texts = [self.encoder.tokenizer.decode(found.ids) for found in hypotheses]
+                answers = [parsed(self.task, text, row) for text in texts]
+                yield Prediction(
+                    str(row["id"]),
+                    answers if decoding.n_best > 1 else answers[0],
+                    gold(self.task, row),
+                    example.truncated,
+                    text=texts[0],
+                    unparsed=answers[0] is None,
+                )
+
+    def _continued(
+        self, prefixes: list[Ids], decoding: Decoding, tokens: int
+    ) -> list[list[Hypothesis]] | None:
+        """Hypotheses after each prefix; None if memory ran out and half the tokens may fit."""
+        encoder, engine = self.encoder, self.engine
+        request = Request(
+            decoding,
+            segment=encoder.encoding.segment,
+            n_prompt=encoder.n_prompt,
+            stop=frozenset({encoder.tokenizer.eos}),
+            banned=frozenset(encoder.tokenizer.never_written),
+        )
+
+        def decode() -> list[list[Hypothesis]]:
+            with _evaluating(self.model), engine.autocast():
+                return generate(self.model, prefixes, request, micro_tokens=tokens)
+
+        return unless_out_of_memory(decode, engine.splits_on_oom and tokens > 1)
+
+
+def make_predictor(plan: Plan, model: Any, encoder: Encoder, engine: Engine) -> Predictor:
+    """The predictor of a plan with its backbone, prepared by the engine."""
+    tokens, decoding = plan.execution.micro_tokens, plan.spec.decoding
+    return Predictor(model, plan.task, encoder, engine, tokens, decoding)
 
 
 @contextlib.contextmanager
@@ -127,125 +231,3 @@ def _evaluating(model: CPMAnt) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _scored(
-    model: CPMAnt, rows: Iterable[Row], encoder: Encoder, engine: Engine, micro_tokens: int
-) -> Iterator[tuple[Row, Example, tuple[float, ...]]]:
-    """Yield (row, example, its candidates' scores), in order."""
-    seen: list[Row] = []
-
-    def examples() -> Iterator[Example]:
-        for row, example in encoded(rows, encoder, "score"):
-            seen.append(row)
-            yield example
-
-    with _evaluating(model):
-        waiting = micro_batches(examples(), micro_tokens)
-        while (group := next(waiting, None)) is not None:
-            table = _scores(model, group, encoder, engine)
-            if table is None:
-                half = len(group) // 2
-                waiting = chain([group[:half], group[half:]], waiting)
-                continue
-            wrong = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
-            if bool(wrong.any()):
-                named = group[int(wrong.nonzero()[0])].id
-                raise UserError(
-                    f"the scores of example {named} are not finite: the backbone's weights are "
-                    "broken, or overflow in this precision; try --precision fp32."
-                )
-            for example, scores in zip(group, table.tolist(), strict=True):
-                yield seen.pop(0), example, tuple(scores[: len(example.candidates)])
-
-
-def _scores(model: CPMAnt, group: list[Example], encoder: Encoder, engine: Engine) -> Tensor | None:
-    """The table of a group's scores, or None where memory gave out and half of it may be tried."""
-    try:
-        batch = pack(group, encoder).to(engine.device)
-        with torch.inference_mode(), engine.autocast():
-            return option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
-    except (RuntimeError, MemoryError) as error:
-        if not engine.splits_on_oom or len(group) == 1 or not is_out_of_memory(error):
-            raise
-        return None
-
-
-def _choose(
-    model: CPMAnt,
-    rows: Iterable[Row],
-    task: Task,
-    encoder: Encoder,
-    engine: Engine,
-    micro_tokens: int,
-) -> Iterator[Prediction]:
-    """Predictions by options' scores. The first of equally good options wins."""
-    for row, example, scores in _scored(model, rows, encoder, engine, micro_tokens):
-        best = max(range(len(scores)), key=lambda k: (scores[k], -k))
-        prediction: Any = best
-        if isinstance(task.answer, Choice):
-            prediction = task.answer.labels[best]
-        elif isinstance(task.answer, Rank):
-            prediction = [round(score, 6) for score in scores]
-        yield Prediction(example.id, prediction, gold(task, row), example.truncated, scores)
-
-
-def _write(
-    model: CPMAnt,
-    rows: Iterable[Row],
-    task: Task,
-    encoder: Encoder,
-    engine: Engine,
-    micro_tokens: int,
-    decoding: Decoding,
-) -> Iterator[Prediction]:
-    """Predictions by generated text, read by the task's parser."""
-    stream, tokens = encoded(rows, encoder, "prefix"), micro_tokens
-    while chunk := list(islice(stream, _WRITTEN_AT_ONCE)):
-        prefixes = [example.sequences[0].ids for _, example in chunk]
-        while (written := _generated(model, prefixes, encoder, engine, tokens, decoding)) is None:
-            tokens //= 2
-        for (row, example), found in zip(chunk, written, strict=True):
-            texts = [encoder.tokenizer.decode(hypothesis.ids) for hypothesis in found]
-            read = [parsed(task, text, row) for text in texts]
-            yield Prediction(
-                str(row["id"]),
-                read if decoding.n_best > 1 else read[0],
-                gold(task, row),
-                example.truncated,
-                text=texts[0],
-                unparsed=read[0] is None,
-            )
-
-
-def _generated(
-    model: CPMAnt,
-    prefixes: list[Ids],
-    encoder: Encoder,
-    engine: Engine,
-    tokens: int,
-    decoding: Decoding,
-) -> list[list[Hypothesis]] | None:
-    """Continuations of prefixes, or None if memory ran out and half the tokens may be tried."""
-    request = Request(
-        decoding,
-        segment=encoder.encoding.segment,
-        n_prompt=encoder.n_prompt,
-        stop=frozenset({encoder.tokenizer.eos}),
-        banned=frozenset(encoder.tokenizer.never_written),
-    )
-    try:
-        with _evaluating(model), engine.autocast():
-            return generate(model, prefixes, request, micro_tokens=tokens)
-    except (RuntimeError, MemoryError) as error:
-        if not engine.splits_on_oom or tokens <= 1 or not is_out_of_memory(error):
-            raise
-        return None
-
-
-def answer_losses(
-    model: CPMAnt, rows: Iterable[Row], encoder: Encoder, engine: Engine, micro_tokens: int
-) -> Iterator[tuple[float, int]]:
-    """Yield (summed negative log-likelihood, tokens) of each row's text to write, end included."""
-    for _, example, scores in _scored(model, rows, encoder, engine, micro_tokens):
-        yield -scores[0], len(example.candidates[0])

@@ -17,7 +17,7 @@ from cpm_tune.engine import Engine
 from cpm_tune.engine.optimizer_state import load_whole_state, whole_state
 from cpm_tune.tuning.predict import Prediction
 from cpm_tune.tuning.score import Selection
-from cpm_tune.tuning.train import Evaluation, State
+from cpm_tune.tuning.state import Evaluation, State
 
 _VERSION = "1"
 _PARTS = ("state", "best", "delta", "optimizer", "engine", "predictions")
@@ -45,12 +45,13 @@ class Checkpoints:
         self._path, self._fingerprint = folder / CHECKPOINT, {**fingerprint, "format": _VERSION}
         self._delta, self._engine, self._selection = delta, engine, selection
         self._seconds, self._saved_at = 60 * minutes, time.monotonic()
-        self._found = engine.broadcast(self._read() if engine.main else None)
+        self._stored = engine.broadcast(self._read() if engine.main else None)
         self.state = State()
-        if self._found is not None:
-            values = self._found["state"]
+        if self._stored is not None:
+            known = {f.name for f in fields(State)}  # earlier versions kept more
+            values = {k: v for k, v in self._stored["state"].items() if k in known}
             values["curve"] = [Evaluation(**point) for point in values["curve"]]
-            self.state = State(**values, best=self._found["best"])
+            self.state = State(**values, best=self._stored["best"])
         self._saved = (self.state.step, len(self.state.curve))
 
     def _read(self) -> dict[str, Any] | None:
@@ -61,12 +62,12 @@ class Checkpoints:
 
     def restore(self, optimizer: torch.optim.Optimizer) -> State:
         """Set delta, optimiser, engine and kept predictions to what was saved; return the state."""
-        if self._found is not None:
-            self._delta.load_state(self._found["delta"])
-            load_whole_state(optimizer, self._found["optimizer"])
-            self._engine.load_state(self._found["engine"])
-            self._selection.best = [Prediction(**p) for p in self._found["predictions"]]
-            self._found = None
+        if self._stored is not None:
+            self._delta.load_state(self._stored["delta"])
+            load_whole_state(optimizer, self._stored["optimizer"])
+            self._engine.load_state(self._stored["engine"])
+            self._selection.best = [Prediction(**p) for p in self._stored["predictions"]]
+            self._stored = None
         return self.state
 
     def due(self) -> bool:

@@ -64,19 +64,19 @@ function predictionParts(column, cell) {
     place,
   ];
 }
-// The texts of a prediction's example, where the page has them: its row, with the options' texts.
+// The texts of a prediction's example, if the page has them: its row, with the options' texts.
 function exampleOf(set, prediction) {
   if (!set || prediction.row === undefined) return null;
   const row = set.rows[prediction.row];
   return { ...row, options: row.options || set.options || [], labels: set.labels, slot: set.slot };
 }
-// The prompt, with a mark where an option or the answer stands.
+// The prompt, with a mark in the place of an option or the answer.
 function promptNode(example) {
   const slot = example.slot ? el("span", { class: "slot" }, t(example.slot === "option" ? "slotOption" : "slotAnswer")) : null;
   return el("div", { class: "prompt" }, example.text, slot, example.after || null);
 }
-// A table whose rows narrow screens show as blocks: its roles are said, for the blocks lose them, and
-// every cell has its heading.
+// A table whose rows are blocks on narrow screens: blocks lose the roles of a table, so they are set
+// here, and every cell gets its heading.
 function stacking(table, heads) {
   const roles = { table: "table", thead: "rowgroup", tbody: "rowgroup", tr: "row", td: "cell", "thead th": "columnheader", "tbody th": "rowheader" };
   table.setAttribute("role", "table");
@@ -84,7 +84,7 @@ function stacking(table, heads) {
   for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => cell.setAttribute("data-head", heads[i][0]));
   return table;
 }
-// The text that a label, or the number of an option, stands for; null where it stands for itself.
+// The text that a label, or the number of an option, stands for; null if it stands for itself.
 function optionText(example, said) {
   if (!example || !example.options.length) return null;
   const number = example.labels ? example.labels.indexOf(said) : said;

@@ -60,7 +60,7 @@ function head(columns, overall) {
       : sortableHead(`cost:${key}`, t(key), null, i === 0)));
   return el("thead", {}, top, second);
 }
-// A system that is no run of this package is called by its own name.
+// An outside system has no delta: it is called by its own name.
 function outside(row) {
   return row.delta === "outside system";
 }
@@ -135,7 +135,7 @@ function costCell(row, key, start) {
   else if (row.cost && COSTS[key].of(row.cost) !== null) value = COSTS[key].show(COSTS[key].of(row.cost));
   return el("td", { class: `n plain${start ? " start" : ""}` }, value);
 }
-// The first rows are there at once; the others follow in parts, so that a long table opens fast.
+// The first rows are rendered at once and the others later, in parts, so that a long table opens fast.
 const AT_ONCE = 60;
 let appending = 0;
 function appendLater(body, rows, line) {

@@ -1,4 +1,4 @@
-// What is shown: filters, sort, chosen rows; and the values that follow from them.
+// The state of the page: filters, sort, chosen rows; and the values that follow from them.
 const START = { capability: "", dataset: "", backbone: "", delta: "", base: "", search: "" };
 const state = { ...START, intervals: true, cost: true, quoted: true, sort: null, down: true, chosen: [] };
 const COLUMNS = new Map(BOARD.columns.map((c) => [c.id, c]));
@@ -17,7 +17,7 @@ function rowName(row) {
 function average(values) {
   return values.reduce((a, b) => a + b, 0) / values.length;
 }
-// A score in the unit that is shown: as scored, or 100 x score / the base row's.
+// A score in the displayed unit: as scored, or 100 x score / the base row's.
 function shown(cell, id, key = "mean") {
   if (!cell || cell[key] === null || cell[key] === undefined) return null;
   if (!state.base) return cell[key];
@@ -35,7 +35,7 @@ function visibleColumns() {
     (!state.dataset || c.task === state.dataset) &&
     (measuredIn.has(c.id) || state.quoted));
 }
-// One column a dataset (the first that was measured): what means are taken over.
+// One column per dataset (the first measured one): means are taken over these.
 function primary(columns) {
   const seen = new Map();
   for (const column of columns) {
