@@ -236,6 +236,22 @@ def test_the_map_has_the_layers_that_import_linter_checks(page: Path) -> None:
     assert list(rooms.values()) == sorted(rooms.values())
 
 
+def test_the_places_where_things_go_exist_and_have_the_names_given_there() -> None:
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("## Where things go\n")[1].split("\n## ")[0]
+    entries = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(entries) > 20
+    for entry in entries:
+        names = re.findall(r"`([^`]+)`", entry)
+        paths = [name for name in names if re.fullmatch(r"[\w*/-]+/[\w.*-]*", name)]
+        assert all("NAME" in path or list(REPOSITORY.glob(path)) for path in paths), entry
+        modules = [REPOSITORY / path for path in paths if path.startswith("cpm_tune")]
+        text = "".join(m.read_text(encoding="utf-8") for m in modules if m.is_file())
+        for name in names:  # of a table, a class or a function of these modules
+            if text and re.fullmatch(r"[A-Z]\w+|[a-z]+_[a-z]+", name):
+                assert re.search(rf"^(class |def )?{name}\b", text, re.MULTILINE), (name, entry)
+
+
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
