@@ -242,11 +242,11 @@ class Backbone:
         settings.setdefault("length_penalty", 1.0)
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         pairs = zip(given, places, strict=True)
-        holed = [writer.holed(text, place, range(least, most + 1)) for text, place in pairs]
-        ways = sum(len(layouts) for _, layouts, _ in holed)
+        blanked = [writer.blanked(text, place, range(least, most + 1)) for text, place in pairs]
+        ways = sum(len(choices) for _, choices, _ in blanked)
         check_number(num, len(given), ways * num)
         model, engine = self.model, self._engine
-        return writer.fill(model, engine, given, holed, chosen, num, batch_tokens)
+        return writer.fill(model, engine, given, blanked, chosen, num, batch_tokens)
 
     def _writer(self, max_length: int | None) -> Writer:
 
