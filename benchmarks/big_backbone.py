@@ -1,13 +1,14 @@
-"""Peak memory of large backbones: `convert` streaming, and scoring and writing within a limit.
+"""Peak memory of large backbones: streaming `convert`, and scoring and generation within a limit.
 
     python benchmarks/big_backbone.py convert --gigabytes 2
     python benchmarks/big_backbone.py limit --gigabytes 3 --limit 1GB
 
-Writes a random bf16 (or --dtype) checkpoint to a temporary folder. `convert` takes it from layout
-to layout, each time in a process of its own, and prints that process's peak resident memory beside
-the bound: twice the largest tensor plus 500 MB. `limit` scores two rows (twice) and writes some
-tokens, once with the whole backbone and once within the limit, in processes of their own; prints
-peaks and times, and whether all numbers are the same. Then the same with a zero-shot run.
+Writes a random bf16 (or --dtype) checkpoint to a temporary folder. `convert` converts it
+from format to format, each time in a separate process, and prints the peak resident memory of that
+process next to the bound: twice the largest tensor plus 500 MB. `limit` scores two rows (twice) and
+generates some tokens, once with the whole backbone and once within the limit, in separate
+processes. It prints peaks and times, and whether all numbers are the same. Then it repeats this
+with a zero-shot run.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ sys.exit(code)
 
 
 def write_random(folder: Path, gigabytes: float, dtype: torch.dtype) -> CPMAntConfig:
-    """Write a native checkpoint of about that size, 2,048 wide, drawn a tensor at a time."""
+    """Write a native checkpoint of about that size, 2,048 wide, drawn tensor by tensor."""
     layer = 4 * 2048 * 2048 + 3 * 2048 * 5120
     layers = max(2, round((gigabytes * 1e9 / dtype.itemsize - 2048 * VOCABULARY) / layer))
     config = CPMAntConfig(
@@ -104,9 +105,9 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
 
 
 def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> dict[str, Any]:
-    """Score and write with a backbone; return what came out and how long it took."""
+    """Score and generate with a backbone; return the results and the times."""
     from cpm_tune.backbone.streamed import open_streamed
-    from cpm_tune.decode import generate
+    from cpm_tune.decode import Request, generate
     from cpm_tune.schema.spec import Decoding
 
     began = time.perf_counter()
@@ -120,9 +121,9 @@ def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> di
         first = time.perf_counter()
         scores = model.logits(model(ids, segment)[:, -1]).float().log_softmax(-1)
     scored = time.perf_counter()
-    settings = Decoding(max_new_tokens=tokens)
+    request = Request(Decoding(max_new_tokens=tokens), segment=2, n_prompt=1)
     rows = [tuple(row) for row in ids.tolist()]
-    written = generate(model, rows, settings, stop=(), segment=2, n_prompt=1)
+    written = generate(model, rows, request)
     done = time.perf_counter()
     return {
         "result": [
@@ -138,7 +139,7 @@ def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> di
 
 
 def limited(folder: Path, dtype: str, limit: str, tokens: int) -> None:
-    """The same work whole and within the limit, each in a process of its own."""
+    """The same work whole and within the limit, each in a separate process."""
     size = sum(f.stat().st_size for f in folder.iterdir()) / 1e9
     print(f"checkpoint {size:.2f} GB, {dtype}, 2 rows of 24 tokens, {tokens} tokens written")
     print("backbone      peak MB   open s  first s  score s  write s")

@@ -2,7 +2,7 @@
 
 Makes LCSTS-form files in a temporary folder (same seed, same bytes; it needs about twice the size
 on disk) and runs `tune.py --task lcsts --delta lora --set train.max_steps=1` on them with an empty
-cache, in a process of its own. With --read-only only `read_split` is run.
+cache, in a separate process. With --read-only only `read_split` is run.
 
     python benchmarks/big_file.py --gb 2
     python benchmarks/big_file.py --gb 0.3 --read-only

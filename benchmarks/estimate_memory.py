@@ -2,9 +2,9 @@
 
     python benchmarks/estimate_memory.py
 
-Every setting runs in a process of its own: baseline is its resident memory after a run of the
-embedded backbone (everything is imported, pools are warm), measured is by how much its peak in the
-real run (load, train, evaluate, checkpoint) is higher. CPU, one thread.
+Every setting runs in a separate process. The baseline is its resident memory after a run of the
+bundled backbone (everything is imported, pools are warm); measured is how much higher its peak is
+in the real run (load, train, evaluate, checkpoint). CPU, one thread.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 def write_backbone(folder: Path, layers: int) -> None:
-    """A random backbone; the embedded one's vocabulary, made as long as the published ones'."""
+    """A random backbone; the bundled one's vocabulary, made as long as the published ones'."""
     import torch
 
     from cpm_tune.backbone.bundled import FOLDER

@@ -1,7 +1,7 @@
-"""Scoring options by the logit of one word behind each (C3's protocol): ours, plain, transformers.
+"""Scoring options by the logit of one word after each (C3's protocol): ours, plain, transformers.
 
 Run by hand, on a quiet machine: `python benchmarks/options.py`. Questions have a text of 40 to 500
-tokens and four options, each scored in a sequence of its own, as the protocol has it: the text sees
+tokens and four options, each scored in a separate sequence, as the protocol requires: the text sees
 the option, so nothing can be shared. "Plain" pads a question's options and computes all logits.
 """
 
@@ -35,7 +35,7 @@ AT_ONCE = 8  # questions in a padded batch
 
 
 def questions(n: int) -> list[list[Ids]]:
-    """For every question the texts of its four options, each with the question before it."""
+    """The texts of the four options of every question, each after the question."""
     random = np.random.default_rng(0)
     made = []
     for length in random.lognormal(math.log(120), 0.6, n).clip(40, 500):

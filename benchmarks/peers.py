@@ -1,6 +1,6 @@
 """The contestants of the benchmarks: this project, transformers + PEFT, and a plain padded loop.
 
-All have the same random weights, LoRA values and token ids. "Plain" does what the reference's loop
+All have the same random weights, LoRA values and token ids. "Plain" does what the original loop
 does: padded rows, the position bias gathered per pair, attention written out, logits everywhere.
 """
 
@@ -125,7 +125,7 @@ def plain_logits(
     context: Tensor,
     past: list[tuple[Tensor, Tensor]] | None = None,
 ) -> Tensor:
-    """Logits at every position of padded rows (batch, length), as the reference's loop has them.
+    """Logits at every position of padded rows (batch, length), as the original loop has them.
 
     real, context: bool (batch, length). LoRA where `weights` has it. `past`: keys and values of
     every layer, added to; where it holds some, logits are of the positions behind them alone.
@@ -194,14 +194,14 @@ def padded(rows: Sequence[Ids], *, left: bool) -> Tensor:
 
 
 def example(text: Ids) -> Example:
-    """What the encoder makes of a row whose answer is one token behind its text."""
+    """The encoding of a row whose answer is one token after its text."""
     ids = (*prompt_ids(), *text)
     target = Target(0, len(ids) - 1, answer_of(text))
     return Example("", (Encoded(ids, len(ids)),), ((target,),), 0, False)
 
 
 def answer_of(text: Ids) -> int:
-    """The token to predict behind a text."""
+    """The token to predict after a text."""
     return 1 + sum(text) % (CONFIG.vocab_size - 1)
 
 
@@ -213,7 +213,7 @@ def engine_of(dtype: str, threads: int) -> Engine:
 
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
-    """One optimiser step of `cpm_tune.tuning.train` a round; of `batch` / `share` samples."""
+    """One optimiser step of `cpm_tune.tuning.train` per round, of `batch` / `share` samples."""
     from cpm_tune.data.pack import micro_batches, pack
     from cpm_tune.tuning.predict import loss_count, loss_sum
 

@@ -3,10 +3,10 @@
     python benchmarks/pretrain_memory.py --gigabytes 0.3 5
 
 For each size, writes seeded synthetic text to a temporary folder (documents of ten paragraphs of
-forty characters, nearly all distinct, so that the set of hashes is put to work; every twentieth
-document repeats the one before), prepares it in a process of its own and prints that process's
-peak resident memory and speed. On a shared machine, CPU seconds say more than seconds. The default
-vocabulary is the embedded backbone's, which has no Chinese words; with one that has them (--vocab),
+forty characters, nearly all distinct, so that the set of hashes is used; every twentieth
+document repeats the one before), prepares it in a separate process and prints that process's peak
+resident memory and speed. On a shared machine, CPU seconds are more reliable. The default
+vocabulary is the bundled backbone's, which has no Chinese words; with one that has them (--vocab),
 jieba cuts every line and preparation is many times slower.
 """
 
@@ -55,7 +55,7 @@ def write_input(path: Path, size: int) -> None:
 
 
 def prepare(text: Path, vocabulary: Path, out: Path) -> tuple[int, float]:
-    """Prepare a file in a process of its own; return its peak resident bytes and CPU seconds."""
+    """Prepare a file in a separate process; return its peak resident bytes and CPU seconds."""
     command = [sys.executable, "-c", LAUNCHER, sys.executable, str(TUNE), "pretrain", "prepare"]
     command += [str(text), "--vocab", str(vocabulary), "--out", str(out)]
     peak, cpu = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()

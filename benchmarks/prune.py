@@ -2,7 +2,7 @@
 
     python benchmarks/prune.py --text texts.jsonl --keep 3,3 2,2
 
-For each size (attention and feed-forward sub-blocks that remain) prints the loss on text that was
+For each size (attention and feed-forward sub-layers that remain) prints the loss on text that was
 neither measured nor tuned on: of the whole backbone, pruned by importance, pruned at random
 (several seeds), and both with a LoRA on all linear layers, tuned on the measured half by the
 pre-training objective.

@@ -1,7 +1,7 @@
 """Seconds until something happens: --help, list tasks, the demo's first step, encoded pairs.
 
 Run by hand, on a quiet machine: `python benchmarks/startup.py [--pairs lcqmc.jsonl]`. Medians of
-wall clock and CPU time, of processes of their own. The pairs (lines {"sentence1", "sentence2"}, by
+wall clock and CPU time, of separate processes. The pairs (lines {"sentence1", "sentence2"}, by
 default the sample's; repeated if there are fewer) are encoded as training does it, twice.
 """
 

@@ -1,4 +1,4 @@
-"""Times contestants in turns, each in a process of its own, and prints medians and ratios.
+"""Times contestants in turns, each in a separate process, and prints medians and ratios.
 
 A contestant is a function at module level that prepares its work and returns it: work() does one
 round and returns numbers to compare (losses, scores). One process at a time works; its wall-clock,

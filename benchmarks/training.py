@@ -1,4 +1,4 @@
-"""Training: speed, memory and utilisation beside transformers + PEFT and a plain padded loop.
+"""Training: speed, memory and utilisation, next to transformers + PEFT and a plain padded loop.
 
 Run by hand, on a quiet machine: `python benchmarks/training.py [--kind long] [--dtypes fp32 bf16]`.
 d 512, 6 layers, ff 1280, vocabulary 30,720, soft prompt 32, LoRA r 8 on q and v. `--kind lcqmc`:

@@ -27,7 +27,8 @@ from delta_runs import Comparison, best_factor, dev_scores, run_all, sweep
 
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import Request, parse_settings
+from cpm_tune.planning.plan import Request
+from cpm_tune.planning.settings import parse_settings
 from cpm_tune.schema.record import RunRecord, ScoreRecord
 from cpm_tune.task.registry import load_preset, load_task, preset_files
 

@@ -37,7 +37,7 @@ from cpm_tune.task.registry import load_task
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSystem:
     """A system's record, its folder, and whether it already existed."""
 
     record: SystemRecord
@@ -56,7 +56,7 @@ def score_system(
     out: Path = Path("results"),
     include: Sequence[Path] = (),
     overwrite: bool = False,
-) -> Scored:
+) -> ScoredSystem:
     """Score predictions on a labelled split and write a record into `out`.
 
     The same predictions under the same name are not scored again. Raises UserError for predictions
@@ -75,7 +75,7 @@ def score_system(
     with run_lock(out, spec.run_id, wait=True):
         others = _same_name(out, spec)
         if (same := out / spec.run_id) in others and not overwrite:
-            return Scored(others[same], same, reused=True)
+            return ScoredSystem(others[same], same, reused=True)
         if others and not overwrite:
             raise UserError(
                 f"{next(iter(others))}: other predictions of '{name}' with seed {seed} on this "
@@ -91,7 +91,7 @@ def score_system(
         for other in others:
             if other != same:
                 remove(other)
-    return Scored(record, same, reused=False)
+    return ScoredSystem(record, same, reused=False)
 
 
 def _spec(task: Task, file: SplitFile, name: str, seed: int, predictions: str) -> SystemSpec:
