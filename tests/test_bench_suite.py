@@ -166,7 +166,7 @@ class Fake:
         self.ran.append((worker, trial.run_id))
         self.taken[trial.run_id] = list(workers)
         status = self.endings.get(trial.run_id, ["failed"]).pop(0)
-        self.waiting[worker] = Report(trial.run_id, status, error="as told")  # type: ignore[arg-type]
+        self.waiting[worker] = Report(status, error="as told")  # type: ignore[arg-type]
 
     def wait(self, timeout: float) -> dict[int, Report]:
         ended, self.waiting = self.waiting, {}

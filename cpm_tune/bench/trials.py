@@ -59,7 +59,6 @@ class Report:
     `detail` is a traceback or the last output of a process.
     """
 
-    run_id: str
     status: Literal["finished", "failed", "lost"]
     seconds: float = 0.0
     error: str = ""
