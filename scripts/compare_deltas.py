@@ -371,7 +371,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--report", action="store_true", help="run nothing, write what is known")
     p.add_argument("--write", action="store_true", help="put the factors into delta_configs/")
     args = p.parse_args(argv)
-    from cpm_tune.planning.plan import parse_settings
+    from cpm_tune.planning.settings import parse_settings
 
     try:
         common = Request(

@@ -35,12 +35,12 @@ def commands(page: Path) -> list[str]:
 
 
 def tune_commands() -> list[str]:
-    from cpm_tune.commands import generate
-    from cpm_tune.commands.tune import EXAMPLES
+    from cpm_tune.commands.options.generate import Generate
+    from cpm_tune.commands.options.tune import Tune
     from cpm_tune.task.registry import load_preset, preset_files
 
     shown = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
-    examples = EXAMPLES + "\n" + generate.EXAMPLES.format(prog="tune.py")
+    examples = f"{Tune.__doc__}\n{Generate.__doc__}"
     lines = [line.strip() for line in examples.splitlines()]
     shown += [f"python {line}" for line in lines if line.startswith("tune.py")]
     shown += [str(load_preset(name)["about"]["run"]) for name in preset_files()]
