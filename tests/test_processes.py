@@ -361,7 +361,7 @@ def test_the_launcher_names_the_process_that_was_killed(
     assert launcher.returncode == 75
     assert f"(pid {workers[1]}) was killed by SIGKILL" in said
     assert said.count("\n") == 1
-    assert "goes on from the last checkpoint" in said
+    assert "resume from the last checkpoint" in said
 
 
 def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(

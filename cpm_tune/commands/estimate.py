@@ -102,7 +102,7 @@ def estimate(argv: Sequence[str], prog: str) -> int:
         precision=args.precision,
         quantize=args.quantize,
         nproc=args.nproc,
-        writes=args.answer_tokens > 0,
+        generates=args.answer_tokens > 0,
         execution=execution,
         gpu=args.device == "cuda",
     )
@@ -133,9 +133,9 @@ def _text(work: Work, found: Memory) -> str:
         return f"{n / 2**30:.2f} GiB" if n >= 2**30 / 10 else f"{n / 2**20:.1f} MiB"
 
     held = "the whole backbone"
-    if work.divided and not found.weights:
+    if work.sharded and not found.weights:
         held = "none: trained"
-    elif work.divided:
+    elif work.sharded:
         held = f"1/{work.nproc} of the layers, the embeddings"
         if work.execution.offload and not work.bmtrain and work.gpu:
             held = "the embeddings; layers are on the host"
