@@ -107,7 +107,7 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
 def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> dict[str, Any]:
     """Score and generate with a backbone; return the results and the times."""
     from cpm_tune.backbone.streamed import open_streamed
-    from cpm_tune.decode import generate
+    from cpm_tune.decode import Request, generate
     from cpm_tune.schema.spec import Decoding
 
     began = time.perf_counter()
@@ -121,9 +121,9 @@ def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> di
         first = time.perf_counter()
         scores = model.logits(model(ids, segment)[:, -1]).float().log_softmax(-1)
     scored = time.perf_counter()
-    settings = Decoding(max_new_tokens=tokens)
+    request = Request(Decoding(max_new_tokens=tokens), segment=2, n_prompt=1)
     rows = [tuple(row) for row in ids.tolist()]
-    written = generate(model, rows, settings, stop=(), segment=2, n_prompt=1)
+    written = generate(model, rows, request)
     done = time.perf_counter()
     return {
         "result": [

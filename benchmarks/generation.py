@@ -26,7 +26,7 @@ from timing import Work, in_turns, report
 from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import random_backbone
-from cpm_tune.decode import generate
+from cpm_tune.decode import Request, generate
 from cpm_tune.schema.spec import Decoding
 
 NEVER = 0  # to transformers, padding: banned, and the only stop token
@@ -46,18 +46,16 @@ def ours(batch: int, length: int, new: int, beams: int, dtype: str, threads: int
     engine = engine_of(dtype, threads)
     model = engine.prepare(random_backbone(CONFIG, 1, DTYPES[dtype]).eval())
     prefixes = [prompt_ids() + text for text in inputs(batch, length).tolist()]
+    request = Request(
+        Decoding(max_new_tokens=new, beams=beams),
+        segment=SEGMENT,
+        n_prompt=CONFIG.prompt_length,
+        banned=frozenset({NEVER}),
+    )
 
     def work() -> list[float]:
         with engine.autocast():
-            made = generate(
-                model,
-                prefixes,
-                Decoding(max_new_tokens=new, beams=beams),
-                stop=(),
-                banned=(NEVER,),
-                segment=SEGMENT,
-                n_prompt=CONFIG.prompt_length,
-            )
+            made = generate(model, prefixes, request)
         return [best.score for (best,) in made]
 
     return work

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.backbone.bundled import NAME as EMBEDDED
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import RECORD
+from cpm_tune.common.option import checked
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
@@ -27,12 +27,14 @@ from cpm_tune.delta.insert import Delta, insert, like
 from cpm_tune.delta.saved import read_saved
 from cpm_tune.engine import make_engine
 from cpm_tune.engine.device import DTYPES
-from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.errors import UserError
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Request
+from cpm_tune.planning.settings import flat_settings
 from cpm_tune.runs.export import export_run
 from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
 from cpm_tune.runs.session import tune as carry_out
+from cpm_tune.schema.options import BUNDLED, Precision, Quantize
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task.registry import load_preset
@@ -45,12 +47,12 @@ AnyPath = str | PathLike[str]
 
 
 def load_backbone(
-    backbone: AnyPath = EMBEDDED,
+    backbone: AnyPath = BUNDLED,
     *,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
     device: str = "auto",
     memory_limit: str | None = None,
-    quantize: str | None = None,
+    quantize: Quantize | None = None,
 ) -> Backbone:
     """Open a backbone: the embedded one, a folder in any layout (docs/backbone.md), or one of the
     Hugging Face hub, hub:OWNER/NAME.
@@ -76,17 +78,17 @@ class Backbone:
     def __init__(
         self,
         folder: BackboneFolder,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         device: str = "auto",
         *,
         random_seed: int | None = None,
         memory_limit: str | None = None,
-        quantize: str | None = None,
+        quantize: Quantize | None = None,
     ) -> None:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
 
-        if precision not in ("fp32", "bf16", "fp16"):
-            raise UserError(f"precision is '{precision}', expected fp32, bf16 or fp16.")
+        if precision not in DTYPES:
+            raise UserError(f"precision is '{precision}', expected one of {', '.join(DTYPES)}.")
         if memory_limit is not None:
             memory_limit = checked_size(str(memory_limit), "--memory-limit")
         execution = Execution(device=device, memory_limit=memory_limit)
@@ -240,11 +242,11 @@ class Backbone:
         settings.setdefault("length_penalty", 1.0)
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         pairs = zip(given, places, strict=True)
-        holed = [writer.holed(text, place, range(least, most + 1)) for text, place in pairs]
-        ways = sum(len(layouts) for _, layouts, _ in holed)
+        blanked = [writer.blanked(text, place, range(least, most + 1)) for text, place in pairs]
+        ways = sum(len(choices) for _, choices, _ in blanked)
         check_number(num, len(given), ways * num)
         model, engine = self.model, self._engine
-        return writer.fill(model, engine, given, holed, chosen, num, batch_tokens)
+        return writer.fill(model, engine, given, blanked, chosen, num, batch_tokens)
 
     def _writer(self, max_length: int | None) -> Writer:
 
@@ -317,10 +319,10 @@ class Run:
         self,
         where: AnyPath | None = None,
         *,
-        precision: str | None = None,
+        precision: Precision | None = None,
         device: str = "auto",
         memory_limit: str | None = None,
-        quantize: str | None = None,
+        quantize: Quantize | None = None,
     ) -> Backbone:
         """The run's backbone with its delta at work; `where` it is now, if it has moved. In 8 bits
         if it was tuned so, or with `quantize`."""
@@ -357,7 +359,7 @@ def tune(
     task: str,
     delta: str = "lora",
     *,
-    backbone: AnyPath | Backbone = EMBEDDED,
+    backbone: AnyPath | Backbone = BUNDLED,
     data: AnyPath | None = None,
     out: AnyPath = "results",
     controls: Sequence[str] = ("zero-shot",),
@@ -368,19 +370,20 @@ def tune(
     """Tune a delta on a task and score it, unless that run is in `out` already.
 
     settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
-    other fields of `cpm_tune.planning.plan.Request` (seed, template, precision, limit, include).
-    Raises UserError for what can be mended, before anything is trained where possible.
+    other fields of `cpm_tune.planning.plan.Request` (seed, template, precision, quantize, limit,
+    skip_bad_rows, include, random_backbone), with the types and bounds of the command line.
+    Raises UserError for every mistake at once, before anything is trained where possible.
     """
 
     if isinstance(backbone, Backbone):
         backbone = backbone.folder.path
-    known = {field.name for field in fields(Request)} - {"task", "delta", "data", "backbone"}
-    if wrong := [name for name in options if name not in known]:
-        raise UserError(f"there is no option '{wrong[0]}'.{did_you_mean(wrong[0], known)}")
     if not isinstance(settings, Mapping | None):
-        raise UserError('settings is no dict; expected one such as {"train.lr": 1e-3}.')
-    where = None if data is None else Path(data)
-    request = Request(task, delta, backbone=str(backbone), data=where, settings=settings, **options)
+        raise UserError('settings is not a dict, expected one such as {"train.lr": 1e-3}.')
+    options |= {"task": task, "delta": delta, "backbone": str(backbone), "data": data}
+    try:
+        request = Request(**checked(Request, options), settings=flat_settings(settings or {}))
+    except ValueError as error:
+        raise UserError(str(error)) from error
     outcome = carry_out(request, out=Path(out), controls=controls, overwrite=overwrite)
     assert outcome is not None
     return Run(outcome.record, outcome.folder)

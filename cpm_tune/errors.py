@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 
 class UserError(Exception):
     """A mistake in input or settings. The message: what, where, what was expected, what to do."""
@@ -19,15 +21,54 @@ class ProcessLostError(Exception):
 
 
 def readable(message: str) -> str:
-    """A message whose words of more than 260 characters are cut to 60."""
-    return re.sub(r"(\S{60})\S{200,}", r"\1…", message)
+    """A message on one line: control characters are escaped, words of more than 260 characters are
+    cut to 60."""
+    message = re.sub(r"(\S{60})\S{200,}", r"\1…", message)
+    return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], message)
+
+
+# Names that other programs have for our settings.
+_SYNONYMS = {
+    "learning_rate": "lr",
+    "lr_scheduler_type": "schedule",
+    "scheduler": "schedule",
+    "warmup_steps": "warmup",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "train_batch_size": "batch_size",
+    "wd": "weight_decay",
+    "max_grad_norm": "clip",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "eval_steps": "eval_every",
+    "early_stopping_patience": "patience",
+    "max_seq_length": "max_length",
+    "num_beams": "beams",
+    "num_return_sequences": "n_best",
+    "do_sample": "sample",
+    "gradient_checkpointing": "checkpointing",
+    "report_to": "track",
+    "r": "lora_r",
+    "rank": "lora_r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "target_modules": "modified_modules",
+    "num_virtual_tokens": "prefix_token_num",
+    "model": "backbone",
+}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest known name, else a list of all known names."""
+    """Return " Did you mean 'x'?" for the nearest known name, else a list of what exists.
+
+    Nearest is a name that another program has for it, else one with similar letters.
+    """
     names = sorted(known)
-    folded = {known.casefold(): known for known in names}  # LCQMC means lcqmc
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    folded = {known.casefold(): known for known in names}  # LCQMC is as near to lcqmc as can be
+    same = _SYNONYMS.get(name.casefold().rpartition(".")[2].replace("-", "_"))
+    near = [key for key in folded if key.rpartition(".")[2] == same]
+    near = near or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if near:
         return f" Did you mean '{folded[near[0]]}'?"
     return f" Known: {', '.join(names)}." if names else ""

@@ -80,11 +80,15 @@ def random_prefixes(lengths: Sequence[int], seed: int = 0, vocab: int = CONFIG.v
 
 def generate(model: CPMAnt, prefixes: Sequence[Sequence[int]], **settings: Any) -> Any:
     """`decode.generate` with this file's stop tokens, segment and prompt, unless given."""
-    own = {"stop": STOP, "banned": (), "segment": SEGMENT, "n_prompt": N_PROMPT}
-    options = {key: settings.pop(key, value) for key, value in own.items()}
-    if "micro_tokens" in settings:
-        options["micro_tokens"] = settings.pop("micro_tokens")
-    return decode.generate(model, prefixes, Decoding(**settings), **options)
+    micro_tokens = settings.pop("micro_tokens", 8192)
+    return decode.generate(model, prefixes, request(**settings), micro_tokens=micro_tokens)
+
+
+def request(**settings: Any) -> decode.Request:
+    """A request with this file's stop tokens, segment and prompt, unless given."""
+    stop, banned = (frozenset(settings.pop(k, v)) for k, v in (("stop", STOP), ("banned", ())))
+    segment, n_prompt = settings.pop("segment", SEGMENT), settings.pop("n_prompt", N_PROMPT)
+    return decode.Request(Decoding(**settings), segment, n_prompt, stop, banned)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ WRITING: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a number as limit": (lambda b: ct.Backbone(b.folder, memory_limit=4), "--memory-limit is '4'"),  # type: ignore[arg-type]
     "fewer bits": (lambda b: ct.Backbone(b.folder, quantize="int4"), "'int4', expected int8"),
     "an option that is none": (lambda b: ct.tune("lcqmc", limt=3), "Did you mean 'limit'?"),
-    "settings as a list": (lambda b: ct.tune("lcqmc", settings=["x=1"]), "settings is no dict"),  # type: ignore[arg-type]
+    "settings as a list": (lambda b: ct.tune("lcqmc", settings=["x=1"]), "settings is not a dict"),  # type: ignore[arg-type]
     "no such format": (lambda b: export_run(Path("r"), "pefft", Path("o")), "Did you mean 'peft'?"),
     "no such split": (lambda b: predict_run(Path("r"), split="tests"), "Did you mean 'test'?"),
     "fewer than no rows": (lambda b: predict_run(Path("r"), limit=-1), "limit is -1"),

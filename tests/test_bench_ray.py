@@ -59,7 +59,7 @@ def test_a_trial_whose_node_is_killed_is_run_again_on_the_other_after_one_of_two
         None,
         {
             **{"tasks": "lcqmc", "controls": (), "data": data, "set": settings},
-            **{"deltas": "lora,bitfit", "cells": [{"match": {"delta": "bitfit"}, **GROUP}]},
+            **{"deltas": "lora,bitfit", "trials": [{"match": {"delta": "bitfit"}, **GROUP}]},
             "backbones": [str(small_backbone)],
         },
     )

@@ -26,7 +26,7 @@ set: {train: {max_steps: 4, eval_every: 2}, decode.beams: 10}
 grid:
   train.lr: [1e-3, 3e-3]
   delta.lora_r: [4, 8]
-cells:
+trials:
   - match: {task: wantwords}
     set: {train.lr: 5e-3}
   - match: {task: wantwords, delta: prefix}
@@ -68,14 +68,14 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
 
 MISTAKES = {
     "tasks: [ccpm]\nseads: [1]": "no key 'seads' in a suite. Did you mean 'seeds'?",
-    "tasks: [ccpm]\ncells: [{match: {tsk: ccpm}}]": "in cells.0.match. Did you mean 'task'?",
-    "tasks: [ccpm]\ncells: [{match: {task: lcqmc}, skip: true}]": "no trial of the suite matches",
+    "tasks: [ccpm]\ntrials: [{match: {tsk: ccpm}}]": "in trials.0.match. Did you mean 'task'?",
+    "tasks: [ccpm]\ntrials: [{match: {task: lcqmc}, skip: true}]": "no trial of the suite matches",
     "tasks: [ccpm]\nset: {train.lrr: 1}": "Did you mean 'train.lr'?",
     "tasks: [ccpm]\nset: {decode.beams: 3}": "decode.beams has no effect on any trial",
     "tasks: [ccpm]\nset: {train.lr: 1}\ngrid: {train.lr: [1, 2]}": "keep one of the two",
     "tasks: [ccmp]": "Did you mean 'ccpm'?",
     "deltas: [lora]": "tasks is missing",
-    "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]": "Did you mean 'match'?",
+    "tasks: [ccpm]\ntrials: [{nomatch: {task: ccpm}}]": "Did you mean 'match'?",
     "tasks: [ccpm]\nseeds: 3-1": "seeds.0 is '3-1', expected a whole number.",
     "tasks: [ccpm]\nnproc: 0": "nproc is 0, expected 1 or more.",
     "tasks: [ccpm]\nset: {run.nproc: 2}": "there is no setting 'run.nproc'",
@@ -95,7 +95,7 @@ def test_a_mistake_is_a_sentence(text: str, cli: CLI, tmp_path: Path) -> None:
 
 
 def test_a_match_written_wrong_is_one_mistake(tmp_path: Path) -> None:
-    text = "tasks: [ccpm]\ncells: [{nomatch: {task: ccpm}}]"
+    text = "tasks: [ccpm]\ntrials: [{nomatch: {task: ccpm}}]"
     with pytest.raises(UserError) as caught:
         make_suite(suite_file(tmp_path, text), {})
     assert len(str(caught.value).splitlines()) == 1
@@ -115,7 +115,7 @@ def test_a_results_folder_that_is_none_is_refused_before_the_plan(cli: CLI, tmp_
 
 
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
-    text = "tasks: [ccpm]\nprecision: fp8\nseads: [1]\ncells: [{match: {}, sett: {}}]\nlimit: 0"
+    text = "tasks: [ccpm]\nprecision: fp8\nseads: [1]\ntrials: [{match: {}, sett: {}}]\nlimit: 0"
     with pytest.raises(UserError) as caught:
         make_suite(suite_file(tmp_path, text), {})
     said = str(caught.value)
@@ -166,7 +166,7 @@ class Fake:
         self.ran.append((worker, trial.run_id))
         self.taken[trial.run_id] = list(workers)
         status = self.endings.get(trial.run_id, ["failed"]).pop(0)
-        self.waiting[worker] = Report(trial.run_id, status, error="as told")  # type: ignore[arg-type]
+        self.waiting[worker] = Report(status, error="as told")  # type: ignore[arg-type]
 
     def wait(self, timeout: float) -> dict[int, Report]:
         ended, self.waiting = self.waiting, {}
@@ -186,7 +186,7 @@ def test_a_lost_trial_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
 
 def test_a_trial_of_several_processes_takes_as_many_workers(tmp_path: Path) -> None:
     text = "tasks: [ccpm]\ndeltas: [lora, prefix, bitfit, adapter]\ncontrols: []\nnproc: 1\n"
-    text += "cells:\n- {match: {delta: prefix}, nproc: 2}\n- {match: {delta: bitfit}, nproc: 3}\n"
+    text += "trials:\n- {match: {delta: prefix}, nproc: 2}\n- {match: {delta: bitfit}, nproc: 3}\n"
     trials = make_trials(make_suite(suite_file(tmp_path, text), {}))
     assert {trial.delta: trial.nproc for trial in trials} == {
         **{"lora": 1, "prefix": 2, "bitfit": 3, "adapter": 1}

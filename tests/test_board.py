@@ -23,7 +23,7 @@ from cpm_tune.leaderboard.indices import (
     ratio_of_sums,
 )
 from cpm_tune.leaderboard.published import baseline, read_published
-from cpm_tune.leaderboard.results import Entry, Results
+from cpm_tune.leaderboard.results import Results, StoredRecord
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.task.registry import load_tasks
 
@@ -31,7 +31,7 @@ from cpm_tune.task.registry import load_tasks
 def board(
     *records: RunRecord, repeats: tuple[RunRecord, ...] = (), published: bool = False
 ) -> Board:
-    runs, again = (tuple(Entry(r, Path()) for r in some) for some in (records, repeats))
+    runs, again = (tuple(StoredRecord(r, Path()) for r in some) for some in (records, repeats))
     return make_board(Results(runs, again, ()), published=published)
 
 

@@ -215,9 +215,9 @@ def test_texts_of_a_page_are_bounded(place: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--texts", "--out", "board.md"], "--texts goes with the page"),
-        (["--no-texts"], "--texts goes with the page"),
-        (["--data", "x", "--out", "board.html"], "--data goes with --texts"),
+        (["--texts", "--out", "board.md"], "--texts is for the page"),
+        (["--no-texts"], "--texts is for the page"),
+        (["--data", "x", "--out", "board.html"], "--data needs --texts"),
         (["--texts", "--data", "x", "--out", "board.html"], "x: there is no such folder"),
     ],
 )

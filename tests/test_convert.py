@@ -37,6 +37,7 @@ from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.convert import convert
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LAYOUTS = ("reference", "hf", "native")
@@ -293,7 +294,7 @@ def test_a_senseless_size_is_one_sentence(native, tmp_path, cli: CLI, size):
 def test_a_terminated_conversion_leaves_nothing(native, tmp_path, cli: CLI, monkeypatch):
     monkeypatch.setattr(module, "write_safetensors", lambda *_: signal.raise_signal(signal.SIGTERM))
     code, _, error = cli("convert", native, tmp_path / "new", "--to", "native")
-    assert (code, error) == (143, "interrupted; nothing was written.\n")
+    assert (code, error) == (143, f"interrupted; {NOTHING_WRITTEN}.\n")
     assert list(tmp_path.iterdir()) == [native]
 
 

@@ -13,8 +13,6 @@ from backbone_oracle import CONFIG, VOCAB, load, talkative_hugging_face, write_h
 from conftest import small_config, vocabulary
 from decode_oracle import (
     N_PROMPT,
-    SEGMENT,
-    STOP,
     assert_same,
     backbone,
     generate,
@@ -23,6 +21,7 @@ from decode_oracle import (
     make,
     naive_search,
     random_prefixes,
+    request,
 )
 
 from cpm_tune import decode
@@ -238,17 +237,16 @@ def test_texts_equal_those_of_transformers(tmp_path: Path, settings: dict[str, A
 
 @pytest.mark.parametrize("settings", [{}, {"sample": True, "seed": 3, "top_p": 0.95}])
 def test_streamed_tokens_are_the_generated_text(model: CPMAnt, settings: dict[str, Any]) -> None:
-    options: dict[str, Any] = {"stop": STOP, "segment": SEGMENT, "n_prompt": N_PROMPT}
+    wanted = request(max_new_tokens=10, **settings)
     for prefix in random_prefixes(LENGTHS):
-        decoding = Decoding(max_new_tokens=10, **settings)
-        ((whole,),) = decode.generate(model, [prefix], decoding, **options)
-        assert tuple(decode.stream(model, prefix, decoding, **options)) == whole.ids
+        ((whole,),) = decode.generate(model, [prefix], wanted)
+        assert tuple(decode.stream(model, prefix, wanted)) == whole.ids
 
 
 def test_a_stream_that_is_left_puts_the_model_back_to_training() -> None:
     model = backbone(config=replace(CONFIG, dropout_p=0.5)).train()
     (prefix,) = random_prefixes((8,))
-    stream = decode.stream(model, prefix, Decoding(), stop=(), segment=SEGMENT, n_prompt=N_PROMPT)
+    stream = decode.stream(model, prefix, request(stop=()))
     first = next(stream)
     assert not torch.is_inference_mode_enabled()
     stream.close()
@@ -290,4 +288,4 @@ def test_a_call_that_cannot_work_is_refused(model: CPMAnt) -> None:
     with pytest.raises(ValueError, match="tokens are banned"):
         generate(model, random_prefixes((3,)), banned=range(VOCAB))
     with pytest.raises(ValueError, match="only one beam can be streamed"):
-        decode.stream(model, (1,), Decoding(beams=2), stop=(), segment=SEGMENT, n_prompt=0)
+        decode.stream(model, (1,), request(beams=2, n_prompt=0))

@@ -18,7 +18,7 @@ from cpm_tune.delta.config import LoraConfig, NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import parse_settings
+from cpm_tune.planning.settings import parse_settings
 from cpm_tune.task.registry import load_preset
 
 LORA = LoraConfig()
@@ -265,7 +265,7 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if name == 'opendelta' else find(name, *a)
 from cpm_tune.delta.opendelta_import import opendelta
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import parse_settings
+from cpm_tune.planning.settings import parse_settings
 from cpm_tune.task.registry import load_preset
 try:
     opendelta()

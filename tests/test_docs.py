@@ -35,12 +35,12 @@ def commands(page: Path) -> list[str]:
 
 
 def tune_commands() -> list[str]:
-    from cpm_tune.commands import generate
-    from cpm_tune.commands.tune import EXAMPLES
+    from cpm_tune.commands.options.generate import Generate
+    from cpm_tune.commands.options.tune import Tune
     from cpm_tune.task.registry import load_preset, preset_files
 
     shown = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
-    examples = EXAMPLES + "\n" + generate.EXAMPLES.format(prog="tune.py")
+    examples = f"{Tune.__doc__}\n{Generate.__doc__}"
     lines = [line.strip() for line in examples.splitlines()]
     shown += [f"python {line}" for line in lines if line.startswith("tune.py")]
     shown += [str(load_preset(name)["about"]["run"]) for name in preset_files()]
@@ -236,6 +236,34 @@ def test_the_map_has_the_layers_that_import_linter_checks(page: Path) -> None:
     assert list(rooms.values()) == sorted(rooms.values())
 
 
+def test_the_places_where_things_go_exist_and_have_the_names_given_there() -> None:
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("## Where things go\n")[1].split("\n## ")[0]
+    entries = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(entries) > 20
+    for entry in entries:
+        names = re.findall(r"`([^`]+)`", entry)
+        paths = [name for name in names if re.fullmatch(r"[\w*/-]+/[\w.*-]*", name)]
+        assert all("NAME" in path or list(REPOSITORY.glob(path)) for path in paths), entry
+        modules = [REPOSITORY / path for path in paths if path.startswith("cpm_tune")]
+        text = "".join(m.read_text(encoding="utf-8") for m in modules if m.is_file())
+        for name in names:  # of a table, a class or a function of these modules
+            if text and re.fullmatch(r"[A-Z]\w+|[a-z]+_[a-z]+", name):
+                assert re.search(rf"^(class |def )?{name}\b", text, re.MULTILINE), (name, entry)
+
+
+def test_the_files_of_options_in_the_docs_are_accepted(tmp_path: Path, cli: CLI) -> None:
+    (config,) = blocks(REPOSITORY / "docs" / "runs.md", "yaml")
+    (suite,) = blocks(REPOSITORY / "docs" / "bench.md", "yaml")
+    (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
+    words = ["--limit", "12", "--dry-run", "--out", str(tmp_path / "runs")]
+    code, _, error = cli("--config", str(tmp_path / "config.yaml"), *words)
+    assert code == 0, error
+    code, _, error = cli("bench", "--suite", str(tmp_path / "suite.yaml"), "--jobs", "2", *words)
+    assert code == 0, error
+
+
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
@@ -246,6 +274,13 @@ def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     assert named == known
     (decoding,) = (line for line in page.splitlines() if line.startswith("| decode.*"))
     assert set(re.findall(r"\w+", decoding)) >= set(Decoding.model_fields)
+
+
+def test_the_page_of_commands_is_that_of_their_options() -> None:
+    import commands_page
+
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert page == commands_page.page(), "run python scripts/commands_page.py"
 
 
 def test_the_pages_of_tasks_are_those_of_the_task_files() -> None:

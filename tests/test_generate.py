@@ -17,7 +17,7 @@ from conftest import CLI
 
 import cpm_tune as ct
 from cpm_tune.backbone.checkpoint import write_native
-from cpm_tune.decode import generate
+from cpm_tune.decode import Request, generate
 from cpm_tune.delta.foreign import write_peft
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
@@ -89,12 +89,14 @@ def test_what_the_vocabulary_lacks_is_left_out_and_named(backbone: ct.Backbone) 
     ((expected,),) = generate(
         backbone.model,
         [prefix(ids)],
-        Decoding(**options, length_penalty=1, repetition_penalty=1.2, min_new_tokens=1),
-        stop=(VOCABULARY.index("</s>"),),
-        banned=[VOCABULARY.index(s) for s in ("<pad>", "<unk>", "<s>", "<d>", "</d>")],
-        not_first=(VOCABULARY.index("</n>"),),
-        segment=2,
-        n_prompt=PROMPT,
+        Request(
+            Decoding(**options, length_penalty=1, repetition_penalty=1.2, min_new_tokens=1),
+            segment=2,
+            n_prompt=PROMPT,
+            stop=frozenset({VOCABULARY.index("</s>")}),
+            banned=frozenset(map(VOCABULARY.index, ("<pad>", "<unk>", "<s>", "<d>", "</d>"))),
+            not_first=frozenset({VOCABULARY.index("</n>")}),
+        ),
     )
     assert clean.text == backbone.tokenizer.decode(expected.ids)
     assert clean.log_prob == pytest.approx(expected.log_prob, abs=1e-5)
@@ -230,12 +232,14 @@ def test_a_soft_prompt_stands_where_training_has_it(backbone: ct.Backbone) -> No
     expected = generate(
         backbone.model,
         [(*prefix([soft[0], *ids]), *soft[1:])],
-        Decoding(beams=1, repetition_penalty=1.2, min_new_tokens=1),
-        stop=(backbone.tokenizer.eos,),
-        banned=backbone.tokenizer.never_written,
-        not_first=(VOCABULARY.index("</n>"),),
-        segment=2,
-        n_prompt=PROMPT,
+        Request(
+            Decoding(beams=1, repetition_penalty=1.2, min_new_tokens=1),
+            segment=2,
+            n_prompt=PROMPT,
+            stop=frozenset({backbone.tokenizer.eos}),
+            banned=frozenset(backbone.tokenizer.never_written),
+            not_first=frozenset({VOCABULARY.index("</n>")}),
+        ),
     )[0][0]
     assert backbone.generate(TEXTS[0], beams=1)[0].log_prob == pytest.approx(expected.log_prob)
     with pytest.raises(UserError, match="blanks have no such place"):

@@ -21,13 +21,28 @@ MISTAKES = {
     "no memory": (["今天", "--memory-limit", "-1GB"], "--memory-limit is '-1GB'"),
     "beams and temperature": (["今天", "--beams", "4", "--temperature", "0.5"], "beams is 4"),
     "greedy and sampling": (["今天", "--greedy", "--top-k", "5"], "greedy decoding is asked for"),
-    "greedy and beams": (["今天", "--greedy", "--beams", "2"], "--greedy goes with no --beams"),
+    "greedy and beams": (
+        ["今天", "--greedy", "--beams", "2"],
+        "--greedy and --beams exclude",
+    ),
     "no beams": (["今天", "--beams", "0"], "beams is 0"),
-    "negative top-k": (["今天", "--top-k", "-1"], "top_k is -1"),
-    "a probability above 1": (["今天", "--top-p", "1.5"], "top_p is 1.5"),
-    "a temperature past any": (["今天", "--temperature", "1e300"], "temperature is 1e+300"),
-    "a temperature of nothing": (["今天", "--temperature", "1e-320"], "temperature is 1e-320"),
-    "a length penalty past any": (["今天", "--length-penalty", "1000"], "length_penalty is 1000"),
+    "negative top-k": (["今天", "--top-k", "-1"], "--top-k is -1, expected a whole"),
+    "a probability above 1": (
+        ["今天", "--top-p", "1.5"],
+        "--top-p is 1.5, expected",
+    ),
+    "a temperature past any": (
+        ["今天", "--temperature", "1e300"],
+        "--temperature is 1e300",
+    ),
+    "a temperature of nothing": (
+        ["今天", "--temperature", "1e-320"],
+        "--temperature is 1e-320",
+    ),
+    "a length penalty past any": (
+        ["今天", "--length-penalty", "1000"],
+        "--length-penalty is 1000",
+    ),
     "more texts than beams there are": (["今天", "--num", "5000"], "num is 5000, but beam search"),
     "more texts than memory": (["今天", "--sample", "--num", "100001"], "1 prompt that is 100,001"),
     "more fills than memory": (
@@ -37,9 +52,12 @@ MISTAKES = {
     "a blank of any length": (["--infill", "____{1-900}"], "900 choices of lengths for 1 blank,"),
     "a blank of a word": (["--infill", "今____{" + "a" * 900 + "}"], f"'{'a' * 40}…', expected"),
     "a long word": (["今天", "a" * 900], f"unrecognized arguments: {'a' * 60}… (see"),
-    "a long name": (["今天", "--delta-from", "a" * 900], f"error: {'a' * 60}… too long for the"),
-    "no temperature": (["今天", "--temperature", "0"], "temperature is 0.0"),
-    "nothing to write": (["今天", "--max-new-tokens", "0"], "max_new_tokens is 0"),
+    "a long name": (["今天", "--delta-from", "a" * 900], f"error: {'a' * 60}… too long for a"),
+    "no temperature": (
+        ["今天", "--temperature", "0"],
+        "from 0.001 to 1000",
+    ),
+    "nothing to write": (["今天", "--max-new-tokens", "0"], "--max-new-tokens is 0"),
     "a window for nothing": (
         ["今天", "--sample", "--repetition-window", "3"],
         "repetition_window has no effect",

@@ -62,10 +62,14 @@ TEXTS = [
 
 
 def fill(model: CPMAnt, texts: Sequence[Text], **settings: Any) -> Any:
-    options = {key: settings.pop(key) for key in ("banned", "micro_tokens") if key in settings}
-    return decode.infill(
-        model, texts, Decoding(**settings), segment=SEGMENT, n_prompt=N_PROMPT, **options
+    micro_tokens = settings.pop("micro_tokens", 8192)
+    request = decode.Request(
+        Decoding(**{k: v for k, v in settings.items() if k != "banned"}),
+        segment=SEGMENT,
+        n_prompt=N_PROMPT,
+        banned=frozenset(settings.get("banned", ())),
     )
+    return decode.infill(model, texts, request, micro_tokens=micro_tokens)
 
 
 def losses(model: CPMAnt, filled: Sequence[Sequence[int]], holes: Sequence[int]) -> Any:
@@ -198,7 +202,7 @@ def test_blanks_and_their_lengths_are_read() -> None:
     found = parse_blanks("__甲____{2}a_b＿＿{1 - 3}", "here", range(1, 5))
     assert found.pieces == ("", "甲", "a_b", "")
     assert found.lengths == (range(1, 5), range(2, 3), range(1, 4))
-    assert len(list(found.layouts())) == 12
+    assert len(list(found.choices())) == 12
     assert found.filled(("x", "y", "z")) == "x甲ya_bz"
 
 

@@ -11,7 +11,7 @@ from test_record import SHA, record, spec
 
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.export import export
-from cpm_tune.leaderboard.results import Entry, Results, read_folder
+from cpm_tune.leaderboard.results import Results, StoredRecord, read_folder
 from cpm_tune.leaderboard.tables_text import as_text
 from cpm_tune.schema.record import RunRecord, write_record
 from cpm_tune.schema.spec import BackboneSpec, DataSpec, Recipe
@@ -26,7 +26,7 @@ def store(folder: Path, *records: RunRecord) -> None:
 
 def tables(*records: RunRecord) -> list[list[dict[str, str]]]:
     """The rows of each printed table, by heading."""
-    runs = tuple(Entry(one, Path()) for one in records)
+    runs = tuple(StoredRecord(one, Path()) for one in records)
     parsed = []
     for text in as_text(make_board(Results(runs, (), ()))).split("\n\n"):
         lines = [re.split(r" {2,}", line) for line in text.splitlines() if line[0] != " "]

@@ -221,13 +221,13 @@ def test_a_vocabulary_that_is_not_there_is_a_sentence_without_error_numbers(tmp_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--max-perplexity", 5), "go together"),
+        (("--max-perplexity", 5), "need each other"),
         (("--max-perplexity", 0, "--under", "cpm-ant-tiny"), "above 0"),
         (("--max-perplexity", 5, "--under", "nowhere"), "there is no such folder"),
         (("--sensitive-words", "nowhere"), "not a readable word list"),
         (("--set", "weight=0"), "weight is '0', expected more than 0"),
         (("--set", "weight"), "expected KEY=VALUE"),
-        (("--set", "weight=1", "--set", "weight=2"), "weight is 1 already; give it once"),
+        (("--set", "weight=1", "--set", "weight=2"), "weight is already 1; give it once"),
         (("--sources", "nowhere.json"), "either text files or --sources"),
         (("nowhere.txt",), "not there"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import CLI
 from cpm_tune.backbone.checkpoint import random_backbone, save_native
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.common.interrupt import NOTHING_WRITTEN
 from cpm_tune.pretrain.prune import (
     at_random,
     importance,
@@ -156,7 +158,7 @@ def test_an_interruption_says_that_nothing_was_written(
     folder, text, tmp_path, cli: CLI, monkeypatch
 ):
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("cpm_tune.pretrain.prune.importance", stop)
     monkeypatch.setattr("cpm_tune.backbone.convert.pieces", stop)
@@ -164,5 +166,5 @@ def test_an_interruption_says_that_nothing_was_written(
     words = ("--attention-layers", 2, "--ffn-layers", 2, "--text", text)
     for command in (("prune", folder, small, *words), ("convert", folder, small, "--to", "native")):
         code, _, error = cli(*command)
-        assert (code, error) == (130, "interrupted; nothing was written.\n")
+        assert (code, error) == (130, f"interrupted; {NOTHING_WRITTEN}.\n")
         assert not small.exists()

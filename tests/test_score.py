@@ -118,7 +118,7 @@ def test_a_system_leaves_a_record_beside_the_runs(cli: CLI, data: Path, tmp_path
     assert verify_results(out) == (1, [])
     before = (folder / "run.json").read_bytes()
     code, said, _ = cli(*words, "--name", "某系统 <1>")
-    assert "there already" in said
+    assert "already exists" in said
     assert (folder / "run.json").read_bytes() == before
     code, _, error = cli("predict", folder)
     assert code == 2

@@ -19,7 +19,7 @@ from cpm_tune.backbone.convert import convert
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.streamed import open_streamed
-from cpm_tune.decode import generate
+from cpm_tune.decode import Request, generate
 from cpm_tune.delta.config import FullConfig, LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.merge import merge
@@ -72,8 +72,9 @@ def outputs(model: CPMAnt, soft: bool = False) -> tuple[Tensor, list[object]]:
     again = model.logits(model(ids, segment, context))
     assert torch.equal(first, again)
     settings = Decoding(max_new_tokens=4, beams=2)
+    request = Request(settings, segment=2, n_prompt=1, stop=frozenset({3}))
     prefixes = [tuple(row) for row in ids.clamp(max=25).tolist()]
-    return first, generate(model, prefixes, settings, stop=(3,), segment=2, n_prompt=1)
+    return first, generate(model, prefixes, request)
 
 
 @pytest.mark.parametrize("layout", ["native", "reference", "hf"])

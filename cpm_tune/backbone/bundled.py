@@ -11,8 +11,9 @@ from cpm_tune.backbone import hub
 from cpm_tune.backbone.config import PRESETS
 from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import UserError
+from cpm_tune.schema.options import BUNDLED
 
-NAME = "cpm-ant-tiny"
+NAME = BUNDLED
 FOLDER = PACKAGE / "backbone" / NAME
 
 

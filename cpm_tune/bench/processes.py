@@ -96,7 +96,7 @@ class Processes:
             return None
         del self._processes[worker]
         pipe.close()
-        return Report(self._trials[worker].run_id, "lost", error=_ending(process.exitcode))
+        return Report("lost", error=_ending(process.exitcode))
 
     def stop(self) -> None:
         processes = [process for process, _ in self._processes.values()]

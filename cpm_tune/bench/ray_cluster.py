@@ -120,7 +120,7 @@ class RayActors:
                     self.start([worker], trial)
                 else:
                     why = str(error).strip().splitlines()[0]
-                    ended[worker] = Report(trial.run_id, "lost", error=why)
+                    ended[worker] = Report("lost", error=why)
         return ended
 
     def _never_began(self, worker: int, actor: _Actor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,12 +95,13 @@ class Queue:
         self._running[worker], self._last[worker] = chosen, chosen.group
         return chosen
 
-    def end(self, worker: int, *, again: bool = False) -> Trial:
-        """Free the worker; `again` makes its trial the next one to be taken."""
-        trial = self._running.pop(worker)
-        if again:
-            self._waiting.insert(0, trial)
-        return trial
+    def end(self, worker: int) -> Trial:
+        """Free the worker and return its trial."""
+        return self._running.pop(worker)
+
+    def put_back(self, trial: Trial) -> None:
+        """Make a trial the next one to be taken."""
+        self._waiting.insert(0, trial)
 
     def drop_dependents(self, run_id: str) -> list[Trial]:
         """Remove and return the trials that need this control."""
@@ -120,7 +122,7 @@ def run_trials(
     queue = Queue(trials, executor.workers)
     free = set(range(executor.workers))
     taken: dict[int, Sequence[int]] = {}  # by the first worker of a trial
-    lost: dict[str, int] = {}
+    lost: Counter[str] = Counter()
     endings: list[Ending] = []
 
     def end(worker: int | None, trial: Trial, report: Report) -> None:
@@ -130,7 +132,7 @@ def run_trials(
         if ending.record is None:
             why = f"not run, its zero-shot control failed: {ending.report.error}"
             for dependent in queue.drop_dependents(trial.run_id):
-                end(None, dependent, Report(dependent.run_id, "failed", error=why))
+                end(None, dependent, Report("failed", error=why))
 
     while queue:
         for worker in sorted(free):
@@ -141,10 +143,10 @@ def run_trials(
                 executor.start(taken[worker], trial)
         for worker, report in executor.wait(_TICK).items():
             free.update(taken.pop(worker))
-            lost[report.run_id] = lost.get(report.run_id, 0) + (report.status == "lost")
-            again = report.status == "lost" and lost[report.run_id] <= executor.retries
-            trial = queue.end(worker, again=again)
-            if again:
+            trial = queue.end(worker)
+            lost[trial.run_id] += report.status == "lost"
+            if report.status == "lost" and lost[trial.run_id] <= executor.retries:
+                queue.put_back(trial)
                 watcher.again(worker, trial, report.error)
             else:
                 end(worker, trial, report)
@@ -160,6 +162,6 @@ def _ending(out: Path, trial: Trial, report: Report) -> Ending:
             forget_failure(out, trial.run_id)
             return Ending(trial, report, record)
         missing = f"finished, but {out / trial.run_id} is missing: do all machines share --out?"
-        report = Report(trial.run_id, "failed", report.seconds, missing)
+        report = Report("failed", report.seconds, missing)
     note_failure(out, trial, report)
     return Ending(trial, report)

@@ -1,87 +1,51 @@
-"""What a suite says: axes, settings, grids, and overrides for some of its cells.
+"""What a suite says: axes, settings, grids, and overrides for some of its trials.
 
 A suite comes from the options of `bench`, from a YAML or JSON file, or from both (the options win).
-The file is documented in docs/bench.md. All mistakes of a file are in the one UserError raised.
+docs/bench.md documents the file. All mistakes of a file are in the one UserError raised.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
-from cpm_tune.backbone.bundled import NAME as EMBEDDED
+from cpm_tune.bench.options import SuiteOptions
 from cpm_tune.common.faults import expected
+from cpm_tune.common.option import split_list
 from cpm_tune.common.reading import read_mapping
-from cpm_tune.delta.config import CONFIGS
+from cpm_tune.common.sizes import shortened
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
-
-Control = Literal["zero-shot", "random-backbone"]
-CONTROLS: tuple[Control, ...] = ("zero-shot", "random-backbone")
-_MOST_SEEDS = 1000  # of a range: more is a slip
-_PARTS: Mapping[str, Any] = {
-    "train": Recipe,
-    "encode": Encoding,
-    "decode": Decoding,
-    "run": Execution,
-}
+from cpm_tune.planning.settings import DELTA_KEYS, KEYS, flat_settings
+from cpm_tune.schema.options import BUNDLED, Control, Count, Limit, Precision, Quantize, Seed
 
 
 def _listed(value: Any) -> Any:
     """One value, or a text with commas, is a list as well."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        return split_list(value)
     return [value] if isinstance(value, int) else value
 
 
 def _seeds(value: Any) -> Any:
-    """A list of seeds; "1-3" means 1, 2 and 3."""
-    listed = _listed(value)
-    if not isinstance(listed, list | tuple):
-        return listed
-    found: list[Any] = []
-    for item in listed:
-        first, _, last = str(item).partition("-")
-        if first.isdecimal() and last.isdecimal() and 0 <= int(last) - int(first) < _MOST_SEEDS:
-            found += range(int(first), int(last) + 1)
-        else:
-            found.append(item)
-    return found
+    """A list of seeds, in which "1-3" is 1, 2 and 3."""
+    entries = value if isinstance(value, list | tuple) else [value]
+    split = (split_list(e, ranges=True) if isinstance(e, str) else [e] for e in entries)
+    return [seed for seeds in split for seed in seeds]
 
 
-def _flat(settings: Any) -> Any:
-    """{"train": {"lr": 1}} and {"train.lr": 1} both become {"train.lr": 1}."""
-    if not isinstance(settings, dict):
-        return settings
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = value.items() if isinstance(value, dict) else [(None, value)]
-        flat.update({f"{key}.{k}" if k is not None else str(key): _number(v) for k, v in inner})
-    return flat
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as a text: it wants a dot."""
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return value
+def _flat(value: Any) -> Any:
+    return flat_settings(value) if isinstance(value, dict) else value
 
 
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(_listed), Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Settings = Annotated[dict[str, Any], BeforeValidator(_flat)]
-Values = Annotated[list[Any], Field(min_length=1)]
-Grid = Annotated[dict[str, Values], BeforeValidator(_flat)]
-Limit = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1)]
+Grid = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], BeforeValidator(_flat)]
 
 
 class _Part(BaseModel):
@@ -89,7 +53,7 @@ class _Part(BaseModel):
 
 
 class Match(_Part):
-    """Which cells an override is for: those that every given field names. Tasks may be suites."""
+    """Selects trials: those that every given field names. Tasks may be task groups."""
 
     task: Names | None = None
     delta: Names | None = None
@@ -97,38 +61,33 @@ class Match(_Part):
 
 
 class Override(_Part):
-    """What is otherwise for the cells of `match`; later overrides win over earlier ones."""
+    """Changes the trials of `match`; later overrides win over earlier ones."""
 
     match: Match
     skip: bool = False
     template: Name | None = None
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: Precision | None = None
+    quantize: Quantize | None = None
     limit: Limit | None = None
     nproc: Count | None = None
     set: Settings = {}
     grid: Grid = {}
 
 
-class Suite(_Part):
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Suite(SuiteOptions):
     """A benchmark: the product of its axes, with settings, grids and overrides."""
 
     about: str = ""
     tasks: Names
     deltas: Names = ("lora",)
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = (1,)
-    backbones: Names = (EMBEDDED,)
-    template: Name | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    limit: Limit | None = None
-    nproc: Count = 1
-    skip_bad_rows: bool = False
-    data: Path | None = None
-    out: Path = Path("results")
-    controls: Annotated[tuple[Control, ...], BeforeValidator(_listed)] = ("zero-shot",)
+    backbones: Names = (BUNDLED,)
     include: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
-    set: Settings = {}
-    grid: Grid = {}
-    cells: tuple[Override, ...] = ()
+    controls: Annotated[tuple[Control, ...], BeforeValidator(_listed)] = ("zero-shot",)
+    set: Settings = Field(default_factory=dict)
+    grid: Grid = Field(default_factory=dict)
+    trials: tuple[Override, ...] = ()
 
 
 def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
@@ -137,90 +96,78 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
 
     Raises UserError with every mistake, a line each.
     """
-    values = dict(options)
-    where = "bench"
+    values: dict[str, Any] = {}
     if path is not None:
-        where = str(path)
-        values = {**read_mapping(path, "--suite", "tasks: [ccpm]"), **values}
-        said = options.get("set", {})
-        if isinstance(values.get("cells"), list):
-            values["cells"] = [_without(cell, said, options) for cell in values["cells"]]
-        if path is not None and said:
-            values["set"] = {
-                **_as_dict(_flat(read_mapping(path, "--suite", "tasks: [ccpm]").get("set"))),
-                **said,
-            }
-            grid = _flat(values.get("grid"))
-            if isinstance(grid, dict):
-                values["grid"] = {k: v for k, v in grid.items() if k not in said}
+        values = read_mapping(path, "--suite", "tasks: [ccpm]")
+        if "cells" in values and "trials" not in values:
+            values["trials"] = values.pop("cells")  # their older name
+        values = _without(values, options)
+        if isinstance(values.get("trials"), list):
+            values["trials"] = [_without(override, options) for override in values["trials"]]
+    values |= {key: value for key, value in options.items() if key != "set"}
+    if settings := options.get("set"):
+        in_file = _flat(values.get("set") or {})
+        values["set"] = {**in_file, **settings} if isinstance(in_file, dict) else in_file
+    where = "bench" if path is None else str(path)
     try:
-        suite = Suite.model_validate(values)
+        suite = TypeAdapter(Suite).validate_python(values)
     except ValidationError as error:
-        raise UserError("\n".join(_sentences(error, path, options))) from error
-    wrong = [f"{where}: {said}" for said in _unknown_settings(suite)]
-    if wrong:
+        raise UserError("\n".join(_sentences(error, where, options))) from error
+    if wrong := [f"{where}: {problem}" for problem in _unknown_settings(suite)]:
         raise UserError("\n".join(wrong))
     return suite
 
 
-def _as_dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _without(cell: Any, settings: Mapping[str, Any], options: Iterable[str]) -> Any:
-    """An override without what the command line gives."""
-    if not isinstance(cell, dict):
-        return cell
-    kept = {key: value for key, value in cell.items() if key == "set" or key not in options}
+def _without(scope: Any, options: Mapping[str, Any]) -> Any:
+    """A suite or an override, without what the options set."""
+    if not isinstance(scope, dict):
+        return scope
+    kept = {key: value for key, value in scope.items() if key == "set" or key not in options}
     for part in ("set", "grid"):
-        flat = _flat(cell.get(part))
+        flat = _flat(scope.get(part))
         if isinstance(flat, dict):
-            kept[part] = {k: v for k, v in flat.items() if k not in settings}
+            kept[part] = {k: v for k, v in flat.items() if k not in options.get("set", {})}
     return kept
 
 
-def _sentences(
-    error: ValidationError, path: Path | None, options: Mapping[str, Any]
-) -> Iterable[str]:
-    faults = error.errors()
-    foreign = {fault["loc"][:-1] for fault in faults if fault["type"] == "extra_forbidden"}
+def _sentences(error: ValidationError, where: str, options: Mapping[str, Any]) -> Iterable[str]:
+    faults = error.errors(include_url=False)
+    foreign = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
+    wrong_keys = {fault["loc"][:-1] for fault in faults if fault["type"] in foreign}
     for fault in faults:
         *parents, last = fault["loc"] or ("",)
         place = ".".join(map(str, fault["loc"]))
-        where = str(path)
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] in foreign:
             inside = ".".join(map(str, parents))
-            model: type[BaseModel] = Suite
+            known = [field.name for field in fields(Suite)]
             if parents:
                 model = Match if parents[-1] == "match" else Override
-            known = did_you_mean(str(last), model.model_fields)
-            yield f"{where}: no key '{last}' in {inside or 'a suite'}.{known}"
+                known = list(model.model_fields)
+            hint = did_you_mean(str(last), known)
+            yield f"{where}: no key '{last}' in {inside or 'a suite'}.{hint}"
         elif fault["type"] == "missing":
-            if last == "match" and fault["loc"][:-1] in foreign:
-                continue  # written wrong: said above or below
+            if last == "match" and fault["loc"][:-1] in wrong_keys:
+                continue  # the mistake is in the key, which has its own sentence
             hint = " (--tasks NAME,NAME)" if place == "tasks" else ""
             yield f"{where}: {place} is missing{hint}."
         else:
             axis = place.partition(".")[0]
             shown = f"--{axis.replace('_', '-')}" if axis in options else f"{where}: {place}"
-            yield f"{shown} is {fault['input']!r}, expected {expected(fault)}."
+            yield f"{shown} is {shortened(repr(fault['input']), 60)}, expected {expected(fault)}."
 
 
 def _unknown_settings(suite: Suite) -> Iterable[str]:
-    """Keys of `set` and `grid` that exist nowhere, wherever they stand."""
-    deltas = {name for config in CONFIGS.values() for name in config.model_fields}
-    known = {f"delta.{name}" for name in deltas - {"delta_type"}}
-    known |= {f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields}
-    scopes = [("", suite.set, suite.grid)]
-    scopes += [(f"cells.{i}.", cell.set, cell.grid) for i, cell in enumerate(suite.cells)]
-    for place, settings, grid in scopes:
-        for part, keys in (("set", settings), ("grid", grid)):
+    """Settings of `set` and `grid` that do not exist, or that are in the wrong one of the two."""
+    known = KEYS | DELTA_KEYS
+    scopes: list[tuple[str, Suite | Override]] = [("", suite)]
+    scopes += [(f"trials.{i}.", override) for i, override in enumerate(suite.trials)]
+    for place, scope in scopes:
+        for part, keys in (("set", scope.set), ("grid", scope.grid)):
             for key in keys:
                 if key not in known:
                     yield f"{place}{part}: there is no setting '{key}'.{did_you_mean(key, known)}"
-        for key in grid:
-            if key in settings:
+        for key in scope.grid:
+            if key in scope.set:
                 yield f"{place}grid: '{key}' is in set as well; keep one of the two."
-        for key in grid:
             if key.startswith("run."):
                 yield f"{place}grid: '{key}' changes no result; put it in set."

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cpm_tune.bench.suite import Control, Override, Suite
+from cpm_tune.bench.suite import Override, Suite
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.schema.options import Control, TrialOptions
 from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_preset, load_task
 
-_REPLACED = {"template", "precision", "limit", "nproc"}  # by an override, in addition to settings
+_SHARED = {field.name for field in fields(TrialOptions)} | {"nproc"}  # overrides replace them
 _KINDS: tuple[Control | None, ...] = ("zero-shot", None, "random-backbone")  # in the order of work
 _SUITE = -1  # the scope of a suite's own settings, among the indices of its overrides
 
@@ -59,7 +60,6 @@ class Report:
     `detail` is a traceback or the last output of a process.
     """
 
-    run_id: str
     status: Literal["finished", "failed", "lost"]
     seconds: float = 0.0
     error: str = ""
@@ -102,7 +102,7 @@ class _Expansion:
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
         self.tasks = _expand(suite.tasks, suite)
-        self._matches = [_match(override, suite) for override in suite.cells]
+        self._matches = [_match(override, suite) for override in suite.trials]
         self._matched: set[int] = set()
         self._effective: set[tuple[int, str]] = set()  # (override or _SUITE, setting)
         self.trials: dict[str, Trial] = {}
@@ -116,27 +116,18 @@ class _Expansion:
             "backbone": {backbone, Path(backbone).name},
         }
         overrides = {
-            number: self._suite.cells[number]
+            number: self._suite.trials[number]
             for number, match in enumerate(self._matches)
             if all(names[axis] & wanted for axis, wanted in match.items())
         }
         self._matched |= overrides.keys()
         if any(override.skip for override in overrides.values()):
             return
-        replaced = self._suite.model_dump(include=_REPLACED)
+        chosen = {name: getattr(self._suite, name) for name in _SHARED}
         for override in overrides.values():
-            replaced |= override.model_dump(include=_REPLACED, exclude_none=True)
-        nproc = replaced.pop("nproc")
-        request = Request(
-            task,
-            delta,
-            data=self._suite.data,
-            backbone=backbone,
-            seed=seed,
-            skip_bad_rows=self._suite.skip_bad_rows,
-            include=self._suite.include,
-            **replaced,
-        )
+            chosen |= override.model_dump(include=_SHARED, exclude_none=True)
+        nproc = chosen.pop("nproc")
+        request = Request(task, delta, backbone, seed, **chosen)
         where = f"{task}, {delta}, {Path(backbone).name}"
         with self._noting(where):
             for settings, about in self._settings(request, overrides):
@@ -199,13 +190,13 @@ class _Expansion:
     def without_effect(self) -> Iterator[str]:
         """Overrides and settings without any effect, most likely a slip in a name."""
         yield from self._unused(_SUITE, self._suite, "")
-        for number, override in enumerate(self._suite.cells):
+        for number, override in enumerate(self._suite.trials):
             if number not in self._matched:
                 match = override.match.model_dump(exclude_none=True)
                 wanted = ", ".join(f"{k} {'/'.join(v)}" for k, v in match.items()) or "nothing"
-                yield f"cells.{number}: no trial of the suite matches {wanted}."
+                yield f"trials.{number}: no trial of the suite matches {wanted}."
             elif not override.skip:
-                yield from self._unused(number, override, f"cells.{number}: ")
+                yield from self._unused(number, override, f"trials.{number}: ")
 
     def _unused(self, number: int, scope: Suite | Override, where: str) -> Iterator[str]:
         for key in (*scope.set, *scope.grid):

@@ -55,7 +55,7 @@ class Worker:
         """
         started = time.perf_counter()
         torch.set_num_threads(self._threads)
-        report = Report(trial.run_id, "finished")
+        report = Report("finished")
         try:
             if trial.nproc > 1:
                 self._run_group(trial, gpus)
@@ -63,13 +63,13 @@ class Worker:
                 _run(trial, self._out, self._inputs, self._load)
                 self._check_backbone()
         except ProcessLostError as error:  # of its group
-            report = Report(trial.run_id, "lost", error=str(error))
+            report = Report("lost", error=str(error))
         except Exception as error:  # the next trials are run, whatever happened in this one
             self._backbone = None  # it may contain a delta
             problem = _as_user_error(error)
             text = " ".join(str(problem).split())
             detail = "\n".join(getattr(problem, "__notes__", ()))
-            report = Report(trial.run_id, "failed", error=text, detail=detail)
+            report = Report("failed", error=text, detail=detail)
         return replace(report, seconds=time.perf_counter() - started)
 
     def _run_group(self, trial: Trial, gpus: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The command line: finds the command; what goes wrong becomes a sentence and an exit code."""
+"""The command line: finds the command, parses, runs; errors become a line and an exit code."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
-from cpm_tune.commands import COMMANDS
+from cpm_tune.commands.arguments import make_parser, parse
+from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
-from cpm_tune.common.interrupt import interruption
+from cpm_tune.common.interrupt import Interrupts, interruption
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
+from cpm_tune.version import VERSION
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -26,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             raise
         print(
-            "\n".join(f"error: {readable(line)}" for line in str(error).splitlines()),
+            "\n".join(f"error: {readable(line)}" for line in str(error).split("\n")),
             file=sys.stderr,
         )
         return 2
@@ -43,31 +47,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv or error.errno not in (*_FULL, errno.ENAMETOOLONG):
             raise
         if error.errno == errno.ENAMETOOLONG:
-            said = f"error: {error.filename}: too long for the name of a file; give another."
-            print(readable(said), file=sys.stderr)
+            message = f"error: {error.filename}: too long for a file name; give another."
+            print(readable(message), file=sys.stderr)
             return 2
         where = f"{error.filename}: " if error.filename else "the output "
-        print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
+        message = f"error: {where}cannot be written ({error.strerror}); make room."
+        print(message, file=sys.stderr)
         return 1
 
 
 def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit code; what goes wrong is raised."""
-    prog = Path(sys.argv[0]).name
-    prog = "tune.py" if prog in ("tune.py", "__main__.py", "worker.py") else prog
+    program = Path(sys.argv[0]).name
+    program = "tune.py" if program in ("tune.py", "__main__.py", "worker.py") else program
     # Idle threads that spin make every thread wait where others share the cores: 5 to 10 times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese gets escapes, no crash
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if argv and argv[0] in COMMANDS:
-        code: int = load(COMMANDS[argv[0]])(argv[1:], prog)
-        return code
-    if argv and not argv[0].startswith("-"):
-        raise UserError(f"there is no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)}")
-    from cpm_tune.commands.tune import tune, tune_parser
+    name, command = _find(argv)
+    argv = argv[len(name.split()) :]
+    prefix = f"{name} " if name else ""
+    parser = make_parser(command.options, f"{program} {name}".rstrip(), program)
+    if command is TUNE:
+        parser.add_argument("--version", action="version", version=f"cpm-tune {VERSION}")
+    parser.list_commands({key: c.summary for key, c in COMMANDS.items() if key.startswith(prefix)})
+    if not command.body or (command is TUNE and not argv):
+        parser.print_help()
+        return 0 if argv else 2
+    options: Any = parse(command.options, parser, argv)
+    module, _, function = command.body.partition(":")
+    with Interrupts(message=command.stopped) if command.stopped else nullcontext():
+        code: int = load(f"cpm_tune.commands.{module}:{function}")(options)
+    return code
 
-    if not argv:
-        tune_parser(prog).print_help()
-        return 2
-    return tune(argv, prog)
+
+def _find(argv: Sequence[str]) -> tuple[str, Command]:
+    """The command that the first words name, and its name; without one it is tune."""
+    if not argv or argv[0].startswith("-"):
+        return "", TUNE
+    if argv[0] not in COMMANDS:
+        raise UserError(f"there is no command '{argv[0]}'.{did_you_mean(argv[0], COMMANDS)}")
+    name = " ".join(argv[:2])
+    if name in COMMANDS:
+        return name, COMMANDS[name]
+    if not COMMANDS[argv[0]].body and len(argv) > 1 and not argv[1].startswith("-"):
+        parts = [known.split()[1] for known in COMMANDS if known.startswith(f"{argv[0]} ")]
+        raise UserError(f"{argv[0]} has no part '{argv[1]}'.{did_you_mean(argv[1], parts)}")
+    return argv[0], COMMANDS[argv[0]]

@@ -1,4 +1,7 @@
-"""`doctor`: what works on this machine, what does not, and how to mend it."""
+"""The command `doctor`: what works on this machine, what does not, and how to fix it.
+
+Third-party packages are imported by the checks alone: one that is broken is a line of the report.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,24 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.folder import open_folder
+from cpm_tune.commands.options.look import Doctor
+from cpm_tune.common.paths import cache_dir
+from cpm_tune.data.splits import find_splits, sample_folder
+from cpm_tune.delta.opendelta_import import INSTALL, opendelta
+from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
 from cpm_tune.errors import UserError
+from cpm_tune.task.registry import load_tasks
 
-Check = tuple[str, str, str]  # state (ok, warn, FAIL), what, how to mend
+Check = tuple[str, str, str]  # state (ok, warn, FAIL), result, how to fix it
+
+
+def run(options: Doctor) -> int:
+    """Print a line per check; 1 if something needed does not work."""
+    text, ok = report(options.data)
+    print(text)
+    return 0 if ok else 1
 
 
 def report(data: Path | None) -> tuple[str, bool]:
@@ -37,16 +55,16 @@ def report(data: Path | None) -> tuple[str, bool]:
     for name, check in checks:
         try:
             rows.append((name, *check()))
-        except Exception as error:  # a broken install may raise anything; the report goes on
+        except Exception as error:  # a broken install may raise anything
             rows.append((name, "FAIL", f"{type(error).__name__}: {str(error).splitlines()[0]}", ""))
     rows += _data(data)
     lines = []
-    for name, state, what, mend in rows:
+    for name, state, what, fix in rows:
         lines.append(f"{state:4}  {name:13} {what}")
-        if mend:
-            lines.append(f"{'':20}{mend}")
+        if fix:
+            lines.append(f"{'':20}{fix}")
     ok = all(state != "FAIL" for _, state, _, _ in rows)
-    lines.append("\neverything needed works." if ok else "\nmend what says FAIL.")
+    lines.append("\neverything needed works." if ok else "\nfix the checks marked FAIL.")
     return "\n".join(lines), ok
 
 
@@ -55,11 +73,11 @@ def _python() -> Check:
     return state, f"{platform.python_version()} on {platform.system()}", ""
 
 
-def _package(name: str, mend: str) -> Check:
+def _package(name: str, fix: str) -> Check:
     try:
         return "ok", version(name), ""
     except PackageNotFoundError:
-        return "FAIL", "not installed", mend
+        return "FAIL", "not installed", fix
 
 
 def _torch() -> Check:
@@ -84,8 +102,6 @@ def _cuda() -> Check:
 
 
 def _opendelta() -> Check:
-    from cpm_tune.delta.opendelta_import import INSTALL, opendelta
-
     try:
         opendelta()
         return "ok", f"{version('opendelta')} (imports without its web and hub parts)", ""
@@ -94,13 +110,11 @@ def _opendelta() -> Check:
 
 
 def _bmtrain() -> Check:
-    from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
-
-    found = trouble()
-    if found is None:
+    problem = trouble()
+    if problem is None:
         return "ok", version("bmtrain"), ""
-    what, mend = found
-    return ("FAIL" if nccl_conflict() else "warn"), f"optional: {what}", mend
+    what, fix = problem
+    return ("FAIL" if nccl_conflict() else "warn"), f"optional: {what}", fix
 
 
 def _memory() -> Check:
@@ -117,8 +131,6 @@ def _disk() -> Check:
 
 
 def _cache() -> Check:
-    from cpm_tune.common.paths import cache_dir
-
     folder = cache_dir("data")
     if not os.access(folder, os.W_OK):
         return "FAIL", f"{folder} cannot be written", "set XDG_CACHE_HOME to a folder you may write"
@@ -126,28 +138,20 @@ def _cache() -> Check:
 
 
 def _backbone() -> Check:
-    from cpm_tune.backbone.bundled import NAME, resolve
-    from cpm_tune.backbone.folder import open_folder
-
     folder = open_folder(resolve(NAME))
     folder.tokenizer()
-    said = (
-        "pre-trained" if folder.trained else "random weights: runs everything, has learnt nothing"
-    )
-    return "ok", f"{NAME} ({said})", ""
+    state = "pre-trained" if folder.trained else "random weights: runs, but has learnt nothing"
+    return "ok", f"{NAME} ({state})", ""
 
 
 def _data(data: Path | None) -> list[tuple[str, str, str, str]]:
-    from cpm_tune.data.splits import find_splits, sample_folder
-    from cpm_tune.task.registry import load_tasks
-
     rows = []
     for task in load_tasks():
         folder = sample_folder(task) if data is None else data / task.name
         name = "sample data" if data is None else "data"
         try:
-            found = find_splits(task, folder)
-            files = ", ".join(file.path.name for file in found.values())
+            splits = find_splits(task, folder)
+            files = ", ".join(file.path.name for file in splits.values())
             rows.append((name, "ok", f"{task.name}: {files}", ""))
         except UserError as error:
             rows.append((name, "warn", f"{task.name}: {error}", ""))

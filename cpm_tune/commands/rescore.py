@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from cpm_tune.commands.arguments import make_parser
+from cpm_tune.commands.options.runs import Rescore
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.texts import table
+from cpm_tune.leaderboard.rescore import rescore_results
 
 
-def rescore(argv: Sequence[str], prog: str) -> int:
-    """`rescore RESULTS`."""
-    p = make_parser(
-        f"{prog} rescore",
-        "Recompute every metric from the stored predictions, and say what differs.",
-        f"examples:\n  {prog} rescore results\n  {prog} rescore results --write\n\n"
-        "exit code: 0 nothing differs (or was written), 1 scores differ or a run has faults",
-    )
-    p.add_argument("results", metavar="RESULTS", type=Path, nargs="?", default=Path("results"))
-    p.add_argument(
-        "--write", action="store_true", help="put the new scores into the records; old ones stay"
-    )
-    args = p.parse_args(argv)
-    from cpm_tune.common.texts import table
-    from cpm_tune.leaderboard.rescore import rescore_results
-
-    done = rescore_results(args.results, write=args.write)
-    if done.changes:
+def run(options: Rescore) -> int:
+    """Recompute metrics, print the scores that differ."""
+    rescored = rescore_results(options.results, write=options.write)
+    if rescored.changes:
         rows = [
             (
                 *(c.run_id, c.split, c.metric, f"{c.before.value:.4f}", f"{c.now.value:.4f}"),
@@ -38,15 +24,17 @@ def rescore(argv: Sequence[str], prog: str) -> int:
                     if getattr(c.before, name) != getattr(c.now, name)
                 ),
             )
-            for c in done.changes
+            for c in rescored.changes
         ]
         print(table(("run", "split", "metric", "before", "now", "difference", "also"), rows))
-    for note in done.notes:
+    for note in rescored.notes:
         print(f"note: {note}")
-    for fault in done.faults:
+    for fault in rescored.faults:
         print(f"fault: {fault}", file=sys.stderr)
-    written = "written" if args.write else "not written, see --write"
-    n = len(done.changes)
-    said = f"{counted(n, 'score')} differ{'s' * (n == 1)} ({written})" if n else "no score differs"
-    print(f"{counted(done.n, 'run')} rescored, {said}")
-    return 1 if done.faults or (done.changes and not args.write) else 0
+    written = "written" if options.write else "not written, see --write"
+    n = len(rescored.changes)
+    result = (
+        f"{counted(n, 'score')} differ{'s' * (n == 1)} ({written})" if n else "no score differs"
+    )
+    print(f"{counted(rescored.n, 'run')} rescored, {result}")
+    return 1 if rescored.faults or (rescored.changes and not options.write) else 0

@@ -1,19 +1,19 @@
-"""The search over one prefix: which hypotheses live on and which are finished. No tensors.
+"""The search over one prefix: which hypotheses stay live and which are finished. No tensors.
 
 A step extends every live beam by every token and sorts the extensions by their sums of
 log-probabilities; equal ones by earlier beam, then by lower token id. Of the best `beams`, those
-that end with a stop token become finished hypotheses; of the others the best `beams` live on. With
-one beam (greedy, sampling) the first stop token ends the search.
+that end with a stop token become finished hypotheses; of the others the best `beams` stay live.
+With one beam (greedy, sampling) the first stop token ends the search.
 
 A hypothesis' score is that sum / length^length_penalty, the length counting the stop token. After
 `max_new_tokens` steps the live beams count as hypotheses, unfinished, and the `n_best` by score are
-returned; of equal ones the earlier. The search ends sooner only where no live beam can change them.
+returned; of equal ones the earlier. The search ends sooner only if no live beam can change them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -50,19 +50,31 @@ class Beam:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What holds for all prefixes of a call."""
+    """What is the same for all prefixes of a call.
+
+    The first `n_prompt` ids of each are in the soft prompt's segment, the others and all generated
+    ones in `segment`. `stop` tokens end a text; `banned` ones are never generated, `not_first` ones
+    not as the first.
+    """
 
     settings: Decoding
-    stop: frozenset[int]
-    banned: frozenset[int]
     segment: int
     n_prompt: int
+    stop: frozenset[int] = frozenset()
+    banned: frozenset[int] = frozenset()
     not_first: frozenset[int] = frozenset()
 
     @property
-    def slots(self) -> int:
-        """Cache slots of a prefix's generated tokens; the last token is never fed back."""
+    def positions(self) -> int:
+        """Cached positions of a prefix's generated tokens; the last token is never fed back."""
         return self.settings.beams * (self.settings.max_new_tokens - 1)
+
+    def filling(self, n: int) -> Request:
+        """The request for a text with `n` masked positions (0: that continues a prefix)."""
+        if not n:
+            return self
+        exact = {"max_new_tokens": n, "min_new_tokens": 0}
+        return replace(self, settings=self.settings.model_copy(update=exact))
 
 
 class Search:
@@ -73,15 +85,15 @@ class Search:
         prefix: tuple[int, ...],
         occurrence: int,
         request: Request,
-        holes: tuple[int, ...] = (),
+        masked: tuple[int, ...] = (),
     ) -> None:
-        """`occurrence` counts equal prefixes: each draws a sample of its own. `holes` are positions
-        of the prefix that are to be filled, in order; without any the text goes on behind it."""
-        self.prefix, self.request, self.holes = prefix, request, holes
+        """`occurrence` counts equal prefixes: each draws its own sample. `masked` are positions of
+        the prefix that are to be filled, in order; without any the prefix is continued."""
+        self.prefix, self.request, self.masked = prefix, request, masked
         self.beams, self.parents = [Beam()], [0]
         self.ended: list[Hypothesis] = []
         if request.settings.sample:
-            generator = np.random.default_rng([request.settings.seed, occurrence, *prefix, *holes])
+            generator = np.random.default_rng([request.settings.seed, occurrence, *prefix, *masked])
             self.uniform = generator.random(request.settings.max_new_tokens)
 
     def advance(self, extensions: Sequence[Sequence[Extension]]) -> None:
@@ -122,7 +134,7 @@ class Search:
         return reachable <= self.ended[settings.n_best - 1].score
 
     def result(self) -> list[Hypothesis]:
-        """The best hypotheses; fewer than `n_best` only where there are no more texts."""
+        """The best hypotheses; fewer than `n_best` only if there are no more texts."""
         for beam in () if self.decided else self.beams:
             self._end(beam, finished=False)
         return self.ended[: self.request.settings.n_best]

@@ -1,8 +1,8 @@
-"""Texts from texts: prompts as the ids CPM-Ant was pre-trained on, and what is read out of tokens.
+"""Texts from texts: prompts as the ids CPM-Ant was pre-trained on, and texts from generated tokens.
 
-A prompt stands behind the soft prompt of generation (type 2, segment 2) and `<s>`; a text with
-blanks behind that of infilling (type 1, segment 1), ended by `</s>`. What the vocabulary lacks is
-left out, as pre-training leaves it out. The first token is no newline and no end of the text.
+A prompt follows the soft prompt of generation (type 2, segment 2) and `<s>`; a text with blanks
+follows that of infilling (type 1, segment 1) and ends with `</s>`. What the vocabulary lacks is
+left out, as in pre-training. The first token is neither a newline nor the end of the text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.data.encode import head
 from cpm_tune.data.example import Ids
-from cpm_tune.decode import Hypothesis, generate, infill, stream
+from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
 from cpm_tune.decode.blanks import Blanks, parse_blanks
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
 from cpm_tune.delta.slots import slot_places
@@ -32,19 +32,19 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding
 
 INFILLING = Encoding(prompt_type=1, segment=1)
-Holed = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
+Blanked = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
 MOST_TEXTS = 100_000  # of one call; half a GB, where each has 50 tokens
 DRAWING = ("temperature", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text that was written; `str` gives it.
+    """A generated text; `str` returns it.
 
     `prompt` is what it continues, or the text whose blanks it fills, with `fills`; it is the
     `rank`-th text `of` that prompt, both from 0. `log_prob` is what the model gives its `n_tokens`
-    tokens; `score` ranks. `finished`: it ended by itself. `left_out`: what of the prompt the
-    vocabulary lacks.
+    tokens; `score` ranks. `finished`: it ended with a stop token. `left_out`: what of the prompt
+    the vocabulary lacks.
     """
 
     prompt: str
@@ -63,12 +63,12 @@ class Text:
 
 
 def decoding(num: int = 1, **given: Any) -> Decoding:
-    """The settings for `num` texts a prompt: fields of Decoding, with CPM-Ant's own defaults.
+    """The settings for `num` texts per prompt: fields of Decoding, with CPM-Ant's own defaults.
 
     Sampling (temperature 0.9, top_p 0.9) if `sample`, `temperature`, `top_k` or `top_p` is given;
-    greedy with `beams=1`; otherwise beam search with 3 beams and length_penalty 1. Where nothing is
-    drawn repetition_penalty is 1.2, and `seed` is accepted without effect. Raises UserError for
-    what contradicts.
+    greedy with `beams=1`; otherwise beam search with 3 beams and length_penalty 1. If nothing is
+    drawn, repetition_penalty is 1.2, and `seed` is accepted without effect. Raises UserError for
+    conflicting settings.
     """
     given = {name: value for name, value in given.items() if value is not None}
     known = set(Decoding.model_fields) - {"n_best"}
@@ -169,18 +169,18 @@ class Writer:
         return ids, unknown
 
     def prefix(self, prompt: str, where: str, room: int) -> tuple[Ids, tuple[str, ...]]:
-        """The ids before what is written, and what was left out of the prompt; `room` is for
-        what is written. Raises UserError for a prompt that is empty or too long."""
+        """The ids before the continuation, and what was left out of the prompt; `room` is for the
+        continuation. Raises UserError for a prompt that is empty or too long."""
         if not prompt.strip():
-            raise UserError(f"{where}: the prompt is empty; give a text to go on with.")
+            raise UserError(f"{where}: the prompt is empty; give a text to continue.")
         ids, unknown = self._ids(prompt)
         if not ids:
             raise UserError(
                 f"{where}: nothing of '{shortened(prompt, 20)}' is in this backbone's vocabulary."
             )
-        found = (*self.before, *ids, *self.after)
-        self._check_length(where, len(ids), len(found) - len(ids), room)
-        return found, unknown
+        whole = (*self.before, *ids, *self.after)
+        self._check_length(where, len(ids), len(whole) - len(ids), room)
+        return whole, unknown
 
     def _check_length(self, where: str, n: int, others: int, room: int) -> None:
         if n + others + room > self.max_length:
@@ -190,12 +190,12 @@ class Writer:
                 f"{self.max_length:,}: shorten it, write less, or raise max_length."
             )
 
-    def holed(self, text: str, where: str, default: range) -> Holed:
-        """A text's blanks, for each choice of lengths its ids with the positions of the holes, and
-        what was left out."""
+    def blanked(self, text: str, where: str, default: range) -> Blanked:
+        """A text's blanks, for each choice of lengths its ids with the masked positions, and what
+        was left out."""
         if isinstance(self.delta, SoftPromptConfig):
             raise UserError(
-                "a soft prompt stands before what is written, and blanks have no such place; fill "
+                "a soft prompt stands before a continuation, and blanks have no such place; fill "
                 "them without this delta."
             )
         blanks = parse_blanks(text, where, default)
@@ -204,27 +204,26 @@ class Writer:
         n = sum(len(ids) for ids, _ in pieces)
         room = sum(length[-1] for length in blanks.lengths)
         self._check_length(where, n, len(start) + 1, room)
-        layouts = []
-        for lengths in blanks.layouts():
-            ids, holes = [*start, *pieces[0][0]], list[int]()
+        choices = []
+        for lengths in blanks.choices():
+            ids, masked = [*start, *pieces[0][0]], list[int]()
             for length, (piece, _) in zip(lengths, pieces[1:], strict=True):
-                holes += range(len(ids), len(ids) + length)
+                masked += range(len(ids), len(ids) + length)
                 ids += [*[self.tokenizer.pad] * length, *piece]
-            layouts.append(((*ids, self.tokenizer.eos), tuple(holes)))
-        return blanks, layouts, tuple(unknown for _, found in pieces for unknown in found)
+            choices.append(((*ids, self.tokenizer.eos), tuple(masked)))
+        return blanks, choices, tuple(text for _, unknown in pieces for text in unknown)
 
-    def _options(self, encoding: Encoding) -> dict[str, Any]:
-        return {
-            "segment": encoding.segment,
-            "n_prompt": self.config.prompt_length,
-            "banned": self.tokenizer.never_written,
-        }
-
-    def _continuing(self) -> dict[str, Any]:
+    def _request(self, settings: Decoding) -> Request:
+        """The request for continuations."""
         newline = self.tokenizer.ids.get("\n")
-        first = () if newline is None else (newline,)
-        stop = (self.tokenizer.eos,)
-        return {**self._options(self.encoding), "stop": stop, "not_first": first}
+        return Request(
+            settings,
+            segment=self.encoding.segment,
+            n_prompt=self.config.prompt_length,
+            stop=frozenset({self.tokenizer.eos}),
+            banned=frozenset(self.tokenizer.never_written),
+            not_first=frozenset() if newline is None else frozenset({newline}),
+        )
 
     def encode(
         self, prompts: Sequence[str], settings: Decoding, where: Sequence[str]
@@ -246,15 +245,14 @@ class Writer:
         micro_tokens: int,
     ) -> list[Text]:
         """`num` texts for each prompt, the best (or first drawn) first."""
-
         draws = num if settings.sample else 1
         prefixes = [ids for ids, _ in encoded for _ in range(draws)]
-        options = {**self._continuing(), "micro_tokens": micro_tokens}
+        request = self._request(settings)
         with engine.autocast():
-            found = iter(generate(model, prefixes, settings, **options))
+            results = iter(generate(model, prefixes, request, micro_tokens=micro_tokens))
         made = []
         for of, (prompt, (_, left_out)) in enumerate(zip(prompts, encoded, strict=True)):
-            for rank, one in enumerate(h for _ in range(draws) for h in next(found)):
+            for rank, one in enumerate(h for _ in range(draws) for h in next(results)):
                 text, n = self.tokenizer.decode(one.ids), len(one.ids) + one.finished
                 scores = one.log_prob, one.score, n, one.finished
                 made.append(Text(prompt, of, rank, text, *scores, left_out=left_out))
@@ -264,8 +262,7 @@ class Writer:
         self, model: CPMAnt, engine: Engine, prefix: Ids, settings: Decoding
     ) -> Iterator[str]:
         """The pieces of one text, each when it is known."""
-
-        tokens = stream(model, prefix, settings, **self._continuing())
+        tokens = stream(model, prefix, self._request(settings))
         while True:
             with engine.autocast():
                 token = next(tokens, None)
@@ -278,27 +275,31 @@ class Writer:
         model: CPMAnt,
         engine: Engine,
         texts: Sequence[str],
-        holed: Sequence[Holed],
+        blanked: Sequence[Blanked],
         settings: Decoding,
         num: int,
         micro_tokens: int,
     ) -> list[Text]:
         """The `num` best ways to fill the blanks of each text, over all lengths.
 
-        What is drawn: `num` times a fill of each choice of lengths, of which the best stays.
+        If sampling: `num` times one fill for each choice of lengths, of which the best is kept.
         """
-
         draws = num if settings.sample else 1
-        layouts = [each for _, own, _ in holed for each in own for _ in range(draws)]
-        options = {**self._options(INFILLING), "micro_tokens": micro_tokens}
+        choices = [choice for _, every, _ in blanked for choice in every for _ in range(draws)]
+        request = Request(
+            settings,
+            segment=INFILLING.segment,
+            n_prompt=self.config.prompt_length,
+            banned=frozenset(self.tokenizer.never_written),
+        )
         with engine.autocast():
-            found = iter(infill(model, layouts, settings, **options))
+            results = iter(infill(model, choices, request, micro_tokens=micro_tokens))
         made = []
-        for of, (text, (blanks, _, left_out)) in enumerate(zip(texts, holed, strict=True)):
+        for of, (text, (blanks, _, left_out)) in enumerate(zip(texts, blanked, strict=True)):
             rounds: list[list[tuple[Hypothesis, tuple[int, ...]]]] = [[] for _ in range(draws)]
-            for lengths in blanks.layouts():
+            for lengths in blanks.choices():
                 for drawn in rounds:
-                    drawn += [(one, lengths) for one in next(found)]
+                    drawn += [(one, lengths) for one in next(results)]
             ranked = [sorted(drawn, key=lambda pair: -pair[0].score) for drawn in rounds]
             best = ranked[0][:num] if draws == 1 else [each[0] for each in ranked]
             for rank, (one, lengths) in enumerate(best):

@@ -29,14 +29,15 @@ def ranked(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def penalised(logits: Tensor, generated: Tensor, penalty: float) -> Tensor:
     """A copy of logits (..., vocab) in which those of `generated` (..., any) are made smaller."""
-    there = logits.gather(-1, generated)
-    return logits.scatter(-1, generated, torch.where(there < 0, there * penalty, there / penalty))
+    chosen = logits.gather(-1, generated)
+    smaller = torch.where(chosen < 0, chosen * penalty, chosen / penalty)
+    return logits.scatter(-1, generated, smaller)
 
 
 def truncated(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
     """Log-probabilities (rows, vocab), -inf outside of the `top_k` and of the nucleus `top_p`.
 
-    The nucleus (Holtzman et al. 2020) is the fewest most probable tokens that hold `top_p`.
+    The nucleus (Holtzman et al. 2020): the fewest most probable tokens whose sum is `top_p`.
     """
     best, token = ranked(log_p, top_k or log_p.shape[1])
     p = best.double().softmax(1)
@@ -74,7 +75,7 @@ def extensions(
 ) -> list[list[list[Extension]]]:
     """For every search and live beam the tokens that may follow, the best first.
 
-    logits: fp32 (searches, beams, vocab). Raises UserError where they are not finite.
+    logits: fp32 (searches, beams, vocab). Raises UserError if they are not finite.
     """
     settings = request.settings
     log_prob = search = logits.log_softmax(-1)

@@ -279,10 +279,13 @@ def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:
     unknown = [key for key in values if key not in model.model_fields]
     if unknown:
         raise UserError(
-            f"{where}: '{unknown[0]}' is not a setting of {kind}."
-            f"{did_you_mean(unknown[0], model.model_fields)}"
+            "\n".join(
+                f"{where}: '{key}' is not a setting of {kind}."
+                f"{did_you_mean(str(key), model.model_fields)}"
+                for key in unknown
+            )
         )
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {faults(error)[0]}.") from error
+        raise UserError("\n".join(f"{where}: {fault}." for fault in faults(error))) from error

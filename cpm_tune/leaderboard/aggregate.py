@@ -27,15 +27,15 @@ from cpm_tune.leaderboard.indices import add_indices
 from cpm_tune.leaderboard.means import cell_of, mean
 from cpm_tune.leaderboard.outside_systems import add_outside_systems
 from cpm_tune.leaderboard.published import add_published
-from cpm_tune.leaderboard.results import Entry, Results, without_collection
+from cpm_tune.leaderboard.results import Results, StoredRecord, without_collection
 from cpm_tune.leaderboard.settings import differing_settings, settings_of
 from cpm_tune.schema.record import RunRecord
 
-Runs = Sequence[Entry[RunRecord]]
+Runs = Sequence[StoredRecord[RunRecord]]
 
 
 @dataclass(frozen=True)
-class Group:
+class SeedGroup:
     """The seeds of one setting in one column. `family`: backbone, its weights, delta."""
 
     column: str
@@ -87,11 +87,13 @@ def _same_but_seed(record: RunRecord) -> Hashable:
     )
 
 
-def _columns_and_groups(results: Results, hierarchy: Hierarchy) -> tuple[list[Column], list[Group]]:
-    comparable: dict[Hashable, list[Entry[RunRecord]]] = defaultdict(list)
+def _columns_and_groups(
+    results: Results, hierarchy: Hierarchy
+) -> tuple[list[Column], list[SeedGroup]]:
+    comparable: dict[Hashable, list[StoredRecord[RunRecord]]] = defaultdict(list)
     for run in results.runs:
         comparable[comparable_key(run.record)].append(run)
-    repeats: dict[Hashable, list[Entry[RunRecord]]] = defaultdict(list)
+    repeats: dict[Hashable, list[StoredRecord[RunRecord]]] = defaultdict(list)
     for run in results.repeats:
         repeats[_same_but_seed(run.record)].append(run)
     names = _delta_names(run.record for run in results.runs)
@@ -103,7 +105,7 @@ def _columns_and_groups(results: Results, hierarchy: Hierarchy) -> tuple[list[Co
         key=lambda pair: (*hierarchy.order(pair[0].task), not pair[0].official, -len(pair[1]))
     )
     columns: list[Column] = []
-    groups: list[Group] = []
+    groups: list[SeedGroup] = []
     for column, runs in made:
         column.id = next_id(columns, column.task)
         columns.append(column)
@@ -123,8 +125,8 @@ def _delta_names(records: Iterable[RunRecord]) -> dict[str, str]:
 
 def _groups(
     column: str, runs: Runs, repeats: Mapping[Hashable, Runs], names: Mapping[str, str]
-) -> list[Group]:
-    same: dict[Hashable, list[Entry[RunRecord]]] = defaultdict(list)
+) -> list[SeedGroup]:
+    same: dict[Hashable, list[StoredRecord[RunRecord]]] = defaultdict(list)
     for run in runs:
         same[_same_but_seed(run.record)].append(run)
     groups = []
@@ -132,7 +134,7 @@ def _groups(
         spec = seeds[0].record.spec
         delta = names[json.dumps(spec.delta, sort_keys=True)]
         groups.append(
-            Group(
+            SeedGroup(
                 column,
                 (spec.backbone.sha256, spec.backbone.init, delta),
                 settings_of(spec),
@@ -143,15 +145,15 @@ def _groups(
     return groups
 
 
-def _rows(groups: Sequence[Group]) -> list[MeasuredRow]:
-    families: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
+def _rows(groups: Sequence[SeedGroup]) -> list[MeasuredRow]:
+    families: dict[tuple[str, str, str], list[SeedGroup]] = defaultdict(list)
     for group in groups:
         families[group.family].append(group)
     names = _backbone_names(groups)
     rows = []
     for family, members in families.items():
         telling = _differing(members)
-        by_settings: dict[tuple[tuple[str, str], ...], list[Group]] = defaultdict(list)
+        by_settings: dict[tuple[tuple[str, str], ...], list[SeedGroup]] = defaultdict(list)
         for group in members:
             key = tuple((k, group.settings[k]) for k in telling if k in group.settings)
             by_settings[key].append(group)
@@ -159,7 +161,7 @@ def _rows(groups: Sequence[Group]) -> list[MeasuredRow]:
     return rows
 
 
-def _differing(groups: Sequence[Group]) -> list[str]:
+def _differing(groups: Sequence[SeedGroup]) -> list[str]:
     """The settings that differ between groups of the same column."""
     by_column: dict[str, list[Mapping[str, str]]] = defaultdict(list)
     for group in groups:
@@ -167,7 +169,7 @@ def _differing(groups: Sequence[Group]) -> list[str]:
     return sorted(set().union(*map(differing_settings, by_column.values())))
 
 
-def _backbone_names(groups: Sequence[Group]) -> dict[str, str]:
+def _backbone_names(groups: Sequence[SeedGroup]) -> dict[str, str]:
     """A name for each fingerprint; equal names of different backbones carry their fingerprint."""
     names: dict[str, str] = {}
     for group in groups:
@@ -181,7 +183,7 @@ def _backbone_names(groups: Sequence[Group]) -> dict[str, str]:
 def _row(
     family: tuple[str, str, str],
     settings: dict[str, str],
-    groups: Sequence[Group],
+    groups: Sequence[SeedGroup],
     names: Mapping[str, str],
 ) -> MeasuredRow:
     sha, init, delta = family
@@ -205,7 +207,7 @@ def _row(
     )
 
 
-def _cell(group: Group) -> Cell:
+def _cell(group: SeedGroup) -> Cell:
     records = [run.record for run in group.runs]
     notes = (note for r in records for note in (*split_notes(r, ("train ",)), *r.warnings))
     cost = cell_cost(records, [run.record for run in group.repeats])

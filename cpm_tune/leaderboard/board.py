@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field
 SCHEMA = Path(__file__).with_name("board.schema.json")
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A part of a board: no unknown keys, no infinite numbers."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Column(_Part):
+class Column(Part):
     """Runs of one dataset that may be compared: same task version, template, data and metric.
 
     `unit` is "points" where 1.0 is shown as 100, else "own". `official` is False for sample data,
@@ -51,7 +53,7 @@ class Column(_Part):
     majority: float | None = None
 
 
-class Scaling(_Part):
+class Scaling(Part):
     """Training speed with a number of processes; `efficiency` is speed / (processes x the speed of
     one process), None if no run had one process."""
 
@@ -60,7 +62,7 @@ class Scaling(_Part):
     efficiency: float | None
 
 
-class Cost(_Part):
+class Cost(Part):
     """What a cell, or a row over all its cells, costs.
 
     `n_trainable`, `bytes` (of the saved delta) and `peak_memory_bytes` are the largest,
@@ -76,7 +78,7 @@ class Cost(_Part):
     scaling: list[Scaling] = []
 
 
-class Run(_Part):
+class SeedRun(Part):
     """One seed of a cell. `low` and `high` are the record's own 95% interval."""
 
     run_id: str
@@ -86,7 +88,7 @@ class Run(_Part):
     high: float
 
 
-class Cell(_Part):
+class Cell(Part):
     """A row's score in a column: mean over seeds, with a 95% interval whose method is named.
 
     `std` (n - 1 in the denominator) is None for one seed. `others` are the means of the task's
@@ -98,21 +100,21 @@ class Cell(_Part):
     low: float
     high: float
     interval: str
-    runs: list[Run]
+    runs: list[SeedRun]
     others: dict[str, float] = {}
     settings: dict[str, str] = {}
     notes: list[str] = []
     cost: Cost
 
 
-class Index(_Part):
+class Index(Part):
     """An index of a row; blank (None) if any of its datasets is `missing`."""
 
     value: float | None
     missing: list[str] = []
 
 
-class MeasuredRow(_Part):
+class MeasuredRow(Part):
     """A backbone and a delta (and the settings that tell it from other rows of the two), or a
     outside system: then `backbone` is its name and `delta` is "outside system"."""
 
@@ -128,17 +130,18 @@ class MeasuredRow(_Part):
     cost: Cost
 
 
-class PublishedScore(_Part):
-    """A published score: `metric` is this project's metric nearest to the `printed` one."""
+class PublishedScore(Part):
+    """A published test score, 0..100. `metric` is this project's metric nearest to the `printed`
+    one, `source` is the stem of the score's file."""
 
     value: float
     metric: str
     printed: str
-    source: str
+    source: str = ""
     note: str = ""
 
 
-class PublishedRow(_Part):
+class PublishedRow(Part):
     """Published results of a model: quoted, never measured here."""
 
     id: str
@@ -148,7 +151,7 @@ class PublishedRow(_Part):
     indices: dict[str, Index] = {}
 
 
-class IndexRule(_Part):
+class IndexRule(Part):
     """What an index is: its rule in words, its datasets (columns), and the baseline."""
 
     title: str
@@ -157,7 +160,7 @@ class IndexRule(_Part):
     baseline: str
 
 
-class Board(_Part):
+class Board(Part):
     """The leaderboard of a results folder. `quoted` are the published results; `left_out` has one
     sentence per file that is not in."""
 

@@ -21,7 +21,14 @@ from cpm_tune.leaderboard.selection import (
     read_candidates,
     select,
 )
-from cpm_tune.leaderboard.statistics import RESAMPLES, SEED, Difference, compare, holm, verdict
+from cpm_tune.leaderboard.statistics import (
+    RESAMPLES,
+    SEED,
+    ComparisonResult,
+    compare,
+    holm,
+    verdict,
+)
 from cpm_tune.metrics import get_metric
 from cpm_tune.systems.predictions import (
     FOREIGN,
@@ -58,7 +65,7 @@ class Comparison:
     limit: int | None
     metric: str
     higher_is_better: bool
-    result: Difference
+    result: ComparisonResult
     p_holm: float = 1.0
     verdict: str = "tie"
 
@@ -161,7 +168,7 @@ class _Comparing:
 
     def _compare(
         self, key: Key, name: str, seeds: Sequence[Sequence[Candidate]]
-    ) -> Difference | None:
+    ) -> ComparisonResult | None:
         method, metric = self._method, get_metric(name)
         runs = [run for of in seeds for run in of]
         read = {run.folder: self._predictions(run) for run in runs}
@@ -200,7 +207,7 @@ class _Comparing:
         return self._read[place]
 
     def _note(
-        self, key: Key, metric: str, seeds: Sequence[Sequence[Candidate]], result: Difference
+        self, key: Key, metric: str, seeds: Sequence[Sequence[Candidate]], result: ComparisonResult
     ) -> None:
         task, runs = key[0], [run for of in seeds for run in of]
         if runs[0].record.spec.data.sample:

@@ -16,9 +16,10 @@ from typing import Any
 
 from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.reading import parse_json
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board
-from cpm_tune.leaderboard.results import AnyEntry, Results
+from cpm_tune.leaderboard.results import AnyStored, Results
 from cpm_tune.leaderboard.texts import Texts
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, RunRecord
@@ -60,9 +61,9 @@ def _part(name: str) -> str:
     return (PAGE / name).read_text(encoding="utf-8")
 
 
-def embedded_runs(results: Results, per_run: int = PER_RUN) -> tuple[list[AnyEntry], int]:
+def embedded_runs(results: Results, per_run: int = PER_RUN) -> tuple[list[AnyStored], int]:
     """The runs and systems whose predictions are embedded, and how many of each."""
-    embedded: list[AnyEntry] = [*results.runs, *results.systems]
+    embedded: list[AnyStored] = [*results.runs, *results.systems]
     return embedded, min(per_run, IN_ALL // max(1, len(embedded)))
 
 
@@ -121,7 +122,7 @@ def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
     return [points[round(i * (n - 1) / (most - 1))] for i in range(most)]
 
 
-def _predictions(run: AnyEntry, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
+def _predictions(run: AnyStored, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
     """The first predictions of a run's test file; unreadable lines are skipped. `row` is the number
     of the example in the run's texts. None, and a note, if the file is not the one that the record
     has."""
@@ -134,7 +135,7 @@ def _predictions(run: AnyEntry, most: int, texts: Texts) -> Iterator[dict[str, A
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(islice(file, most)):
                 try:
-                    values = json.loads(line)
+                    values = parse_json(line)
                 except ValueError:
                     continue
                 if isinstance(values, dict) and "id" in values:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.board import Cell, Cost, Run
+from cpm_tune.leaderboard.board import Cell, Cost, SeedRun
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, ScoreRecord
 
@@ -30,7 +30,7 @@ def cell_of(
         high=high,
         interval=method,
         runs=[
-            Run(
+            SeedRun(
                 run_id=record.run_id,
                 seed=record.spec.seed,
                 value=value,

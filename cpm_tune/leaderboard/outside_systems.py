@@ -14,14 +14,14 @@ from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, MeasuredRow
 from cpm_tune.leaderboard.columns import column_of, data_notes, next_id, questions
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.means import cell_of
-from cpm_tune.leaderboard.results import Entry
+from cpm_tune.leaderboard.results import StoredRecord
 from cpm_tune.schema.record import SystemRecord
 
 KIND = "outside system"
 
 
 def add_outside_systems(
-    board: Board, systems: Sequence[Entry[SystemRecord]], hierarchy: Hierarchy
+    board: Board, systems: Sequence[StoredRecord[SystemRecord]], hierarchy: Hierarchy
 ) -> None:
     """Add one row per system; its seeds are averaged."""
     named: dict[str, dict[Hashable, list[SystemRecord]]] = defaultdict(lambda: defaultdict(list))

@@ -123,10 +123,6 @@ def _new(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     return figure, figure.add_subplot(**axes)
 
 
-def _label(row: AnyRow) -> str:
-    return _plain(row.id)
-
-
 def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
     """Each axis ends at the best row of the board, as on the page."""
     everyone = [capability_means(board, row) for row in _all(board)]
@@ -143,7 +139,7 @@ def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
         shares = [math.nan if v is None else v / top for v, top in zip(means, tops, strict=True)]
         style = "--" if isinstance(row, PublishedRow) else "-"
         ring = [*angles, angles[0]], [*shares, shares[0]]
-        axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_label(row))
+        axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_plain(row.id))
         if None not in means:
             axes.fill(*ring, color=COLOURS[i], alpha=0.06)
     axes.set_xticks(angles, [_wrapped(name) for name in CAPABILITIES], fontsize=9)

@@ -6,20 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from cpm_tune.common.faults import faults
 from cpm_tune.common.paths import shipped
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.board import Board, Column, PublishedRow, PublishedScore
+from cpm_tune.leaderboard.board import Board, Column, Part, PublishedRow, PublishedScore
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
-
-
-class Publication(_Part):
+class Publication(Part):
     """Where the scores of a file were printed."""
 
     title: str
@@ -27,25 +23,16 @@ class Publication(_Part):
     note: str = ""
 
 
-class PrintedScore(_Part):
-    """A printed test score, 0..100. `metric` is this project's nearest, `printed` the source's."""
-
-    value: float
-    metric: str
-    printed: str
-    note: str = ""
-
-
-class PublishedModel(_Part):
+class PublishedModel(Part):
     """A model and how it was tuned; `scores` by task."""
 
     name: str
     setting: str
     printed_index: float | None = None
-    scores: dict[str, PrintedScore]
+    scores: dict[str, PublishedScore]
 
 
-class PublishedFile(_Part):
+class PublishedFile(Part):
     """One file: one source."""
 
     schema_version: Literal[1]
@@ -72,7 +59,7 @@ def read_published(folder: Path | None = None) -> dict[str, PublishedFile]:
     return files
 
 
-def baseline(published: Mapping[str, PublishedFile], name: str) -> dict[str, PrintedScore]:
+def baseline(published: Mapping[str, PublishedFile], name: str) -> dict[str, PublishedScore]:
     """The scores by task of the named model on the CUGE lite board."""
     models = published["cuge-lite-board"].rows
     return dict(next(model for model in models if model.name == name).scores)
@@ -109,5 +96,5 @@ def add_published(board: Board, hierarchy: Hierarchy) -> None:
             new = PublishedRow(id=f"quoted: {name}, {setting}", name=name, setting=setting)
             row = rows.setdefault((name, setting), new)
             for task, score in model.scores.items():
-                row.cells[columns[task].id] = PublishedScore(source=stem, **score.model_dump())
+                row.cells[columns[task].id] = score.model_copy(update={"source": stem})
     board.quoted = sorted(rows.values(), key=lambda row: (-len(row.cells), row.id))

@@ -18,14 +18,14 @@ R = TypeVar("R", RunRecord, SystemRecord, AnyRecord)
 
 
 @dataclass(frozen=True)
-class Entry(Generic[R]):
+class StoredRecord(Generic[R]):
     """A finished run, or an outside system's scored predictions, with its folder."""
 
     record: R
     folder: Path
 
 
-AnyEntry = Entry[RunRecord] | Entry[SystemRecord]
+AnyStored = StoredRecord[RunRecord] | StoredRecord[SystemRecord]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Results:
     of `runs` in another folder, perhaps with another number of processes: their scores do not count
     twice."""
 
-    runs: tuple[Entry[RunRecord], ...]
-    repeats: tuple[Entry[RunRecord], ...]
+    runs: tuple[StoredRecord[RunRecord], ...]
+    repeats: tuple[StoredRecord[RunRecord], ...]
     left_out: tuple[str, ...]
-    systems: tuple[Entry[SystemRecord], ...] = ()
+    systems: tuple[StoredRecord[SystemRecord], ...] = ()
 
 
 def read_folder(folder: Path) -> Results:
@@ -51,9 +51,9 @@ def read_folder(folder: Path) -> Results:
 
 
 def _read(folder: Path) -> Results:
-    runs: dict[str, Entry[RunRecord]] = {}
-    systems: dict[str, Entry[SystemRecord]] = {}
-    repeats: list[Entry[RunRecord]] = []
+    runs: dict[str, StoredRecord[RunRecord]] = {}
+    systems: dict[str, StoredRecord[SystemRecord]] = {}
+    repeats: list[StoredRecord[RunRecord]] = []
     left_out: list[str] = []
     for place, record in iter_records(folder, left_out, finished=False):
         path = place / RECORD
@@ -63,14 +63,14 @@ def _read(folder: Path) -> Results:
             elif record.run_id in systems:
                 left_out.append(f"{path}: the same predictions as in another folder; counted once.")
             else:
-                systems[record.run_id] = Entry(record, place)
+                systems[record.run_id] = StoredRecord(record, place)
         elif reason := _unusable(record, place):
             left_out.append(reason)
         elif record.run_id in runs:
-            repeats.append(Entry(record, place))
+            repeats.append(StoredRecord(record, place))
             left_out.append(f"{path}: the same run as in another folder; counted once.")
         else:
-            runs[record.run_id] = Entry(record, place)
+            runs[record.run_id] = StoredRecord(record, place)
     left_out += _foreign(folder)
     return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cpm_tune.common.folders import RECORD
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.leaderboard.results import Entry
+from cpm_tune.leaderboard.results import StoredRecord
 from cpm_tune.leaderboard.settings import differing_settings, settings_of
 from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
 from cpm_tune.schema.walk import iter_records
@@ -23,7 +23,7 @@ Key = tuple[str, int, str, int | None, bool]
 
 
 @dataclass(frozen=True)
-class Candidate(Entry[AnyRecord]):
+class Candidate(StoredRecord[AnyRecord]):
     """A finished run, or an outside system's predictions, that may be selected."""
 
     def key(self, split: str) -> Key:

@@ -36,7 +36,7 @@ PerSeed = Sequence[Sequence[Any]]  # a list of predictions for each seed
 
 
 @dataclass(frozen=True)
-class Difference:
+class ComparisonResult:
     """Two systems on the same examples. Values are means over seeds, `difference` is a - b with its
     95% interval, `p` is two-sided."""
 
@@ -65,7 +65,7 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = SEED,
     with_interval: bool = True,
-) -> Difference:
+) -> ComparisonResult:
     """Compare two systems, each a list of predictions per seed, in the order of the targets.
 
     `test` is one of TESTS; auto is McNemar's for one seed per system and a metric that is right or
@@ -94,7 +94,7 @@ def compare(
     if with_interval:
         low, high, method = _interval(pairs, n, difference, resamples, seed)
     spread = [statistics.stdev(seeds) if len(seeds) > 1 else None for seeds in values]
-    return Difference(
+    return ComparisonResult(
         n=n,
         seeds=(len(a), len(b)),
         a=means[0],

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.results import AnyEntry
+from cpm_tune.leaderboard.results import AnyStored
 from cpm_tune.planning.plan import data_folder
 from cpm_tune.schema.record import AnyRecord, RunRecord
 from cpm_tune.schema.spec import RunSpec
@@ -60,7 +60,7 @@ class Texts:
 
 
 def read_texts(
-    runs: Sequence[AnyEntry],
+    runs: Sequence[AnyStored],
     per_run: int,
     which: Which,
     data: Path | None = None,

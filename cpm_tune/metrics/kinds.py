@@ -7,7 +7,7 @@ follow from the kind's entry here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ class Kind:
 
     prediction: str
     target: str
-    answers: frozenset[AnswerForm]
+    answers: Set[AnswerForm]
     expected: Callable[[Any, Any], str]
     from_gold: Callable[[Any], Sequence[Any]] | None = None
     likelihood: bool = False
@@ -72,47 +72,64 @@ def _one(gold: Any) -> Sequence[Any]:
     return [gold]
 
 
-def _kind(prediction: str, target: str, *answers: AnswerForm, **more: Any) -> Kind:
-    return Kind(prediction, target, frozenset(answers), **more)
-
-
 KINDS: Mapping[str, Kind] = {
-    "label": _kind(
-        "a label, whole number or text",
-        "a label",
-        *("label", "option", "parsed"),
+    "label": Kind(
+        prediction="a label, whole number or text",
+        target="a label",
+        answers={"label", "option", "parsed"},
         expected=_text,
         from_gold=_one,
     ),
-    "text": _kind("a text", "a text or a list of reference texts", "text", expected=_text),
-    "spans": _kind(
-        "a list of [start, end, type]", "such a list", "parsed", expected=_spans, from_gold=_one
+    "text": Kind(
+        prediction="a text",
+        target="a text or a list of reference texts",
+        answers={"text"},
+        expected=_text,
     ),
-    "words": _kind("a list of words", "such a list", "parsed", expected=_texts, from_gold=_one),
-    "edits": _kind(
-        "a list of [start, end, replacement]",
-        "one such list per annotator",
-        "parsed",
+    "spans": Kind(
+        prediction="a list of [start, end, type]",
+        target="such a list",
+        answers={"parsed"},
+        expected=_spans,
+        from_gold=_one,
+    ),
+    "words": Kind(
+        prediction="a list of words",
+        target="such a list",
+        answers={"parsed"},
+        expected=_texts,
+        from_gold=_one,
+    ),
+    "edits": Kind(
+        prediction="a list of [start, end, replacement]",
+        target="one such list per annotator",
+        answers={"parsed"},
         expected=_spans,
         from_gold=list,
     ),
-    "ranking": _kind(
-        "a list of scores, one per document",
-        "the documents' grades in the same order",
-        "scores",
+    "ranking": Kind(
+        prediction="a list of scores, one per document",
+        target="the documents' grades in the same order",
+        answers={"scores"},
         expected=_scores,
         from_gold=_one,
     ),
-    "ranks": _kind(
-        "a list of texts, best first", "the right text or several", "texts", expected=_texts
+    "ranks": Kind(
+        prediction="a list of texts, best first",
+        target="the right text or a list of right ones",
+        answers={"texts"},
+        expected=_texts,
     ),
-    "equation": _kind(
-        "an equation's text", 'the answer, or {"answer": the answer}', "text", expected=_text
+    "equation": Kind(
+        prediction="an equation's text",
+        target='the answer, or {"answer": the answer}',
+        answers={"text"},
+        expected=_text,
     ),
-    "nll": _kind(
-        "(summed negative log-likelihood in nats, number of tokens)",
-        "not read",
-        *("text", "texts"),
+    "nll": Kind(
+        prediction="(summed negative log-likelihood in nats, number of tokens)",
+        target="not read",
+        answers={"text", "texts"},
         expected=_nothing,
         likelihood=True,
     ),

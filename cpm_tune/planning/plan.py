@@ -1,24 +1,25 @@
-"""From what the user said to a checked plan of one run. Collects all mistakes; loads no weights."""
+"""From a request to a checked plan of one run. Collects all mistakes; loads no weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from cpm_tune.backbone.bundled import NAME as EMBEDDED
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.common.faults import faults
-from cpm_tune.common.reading import parse_yaml, read_mapping
+from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
+from cpm_tune.planning.settings import KEYS, PARTS, build
+from cpm_tune.schema.options import RunOptions
 from cpm_tune.schema.spec import (
     BackboneSpec,
     DataSpec,
@@ -34,22 +35,11 @@ from cpm_tune.tracking.sinks import check as check_services
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for; the fields are the options of `tune`."""
+class Request(RunOptions):
+    """What the user asked for: the options that decide a run, and settings by dotted keys."""
 
-    task: str
-    delta: str = "lora"
-    template: str | None = None
-    data: Path | None = None
-    backbone: str = EMBEDDED
-    seed: int = 1
-    precision: str = "fp32"
-    quantize: str | None = None
-    limit: int | None = None
-    skip_bad_rows: bool = False
-    random_backbone: bool = False
+    random_backbone: Annotated[bool, Option("random weights of the backbone's shape")] = False
     settings: Mapping[str, Any] | None = None
-    include: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -87,70 +77,6 @@ class Plan:
         return replace(self, spec=spec, notes=tuple(dict.fromkeys(notes)))
 
 
-def parse_settings(items: Sequence[str]) -> dict[str, Any]:
-    """Parse `key=value` strings; values are read as YAML scalars, so 1e-3 and true mean that."""
-    settings: dict[str, Any] = {}
-    for item in items:
-        key, sign, text = item.partition("=")
-        if not sign or not key:
-            raise UserError(f"--set {item}: expected key=value, such as train.lr=1e-3.")
-        try:
-            settings[key.strip()] = parse_yaml(text)
-        except ValueError as error:
-            raise UserError(f"--set {item}: the value is not valid YAML ({error}).") from error
-    return settings
-
-
-class ConfigFile(BaseModel):
-    """What a --config file may say: the options of `tune` by their long names, and `set`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    task: str | None = None
-    delta: str | None = None
-    template: str | None = None
-    data: str | None = None
-    backbone: str | None = None
-    out: str | None = None
-    seed: int | None = None
-    precision: str | None = None
-    quantize: str | None = None
-    limit: int | None = None
-    skip_bad_rows: bool | None = None
-    set: dict[str, Any] | None = None
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file of options; return those it gives. `set` comes out flat.
-
-    Raises UserError for what is wrong with it.
-    """
-    values = read_mapping(path, "--config", "task: lcqmc")
-    values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    unknown = [key for key in values if key not in ConfigFile.model_fields]
-    if unknown:
-        known = did_you_mean(unknown[0], ConfigFile.model_fields)
-        raise UserError(f"--config {path}: no option '{unknown[0]}'.{known}")
-    try:
-        config = ConfigFile.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"--config {path}: {faults(error)[0]}.") from error
-    found = config.model_dump(exclude_none=True)
-    found["set"] = _flat(found.get("set", {}))
-    return found
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{"train": {"lr": 1}} and {"train.lr": 1} both become {"train.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = value if isinstance(value, dict) else None
-        flat.update(
-            {key: value} if nested is None else {f"{key}.{k}": v for k, v in nested.items()}
-        )
-    return flat
-
-
 def make_plan(request: Request) -> Plan:
     """Check a request and return its plan. Every mistake found is in the one UserError raised."""
     problems: list[str] = []
@@ -175,11 +101,11 @@ def make_plan(request: Request) -> Plan:
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
-        encoding = attempt(_settings, Encoding, "encode", settings, defaults)
-        recipe = attempt(_settings, Recipe, "train", settings, defaults) if trains else None
+        encoding = attempt(build, Encoding, "encode", settings, defaults)
+        recipe = attempt(build, Recipe, "train", settings, defaults) if trains else None
         if isinstance(task.answer, Generate):
             decoding = attempt(_decoding, task.answer, settings, defaults)
-    execution = attempt(_settings, Execution, "run", settings, {})
+    execution = attempt(build, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_services, execution.track)
         problems += placement(execution, delta, request.precision, request.quantize)
@@ -195,11 +121,8 @@ def make_plan(request: Request) -> Plan:
             if key.startswith("decode.")
         ]
     for key in settings:
-        if key.partition(".")[0] not in (*_PARTS, "delta"):
-            full = [
-                f"{part}.{name}" for part, model in _PARTS.items() for name in model.model_fields
-            ]
-            problems.append(f"there is no setting '{key}'.{did_you_mean(key, full)}")
+        if key.partition(".")[0] not in (*PARTS, "delta"):
+            problems.append(f"there is no setting '{key}'.{did_you_mean(key, KEYS)}")
         elif key.startswith("train.") and not trains:
             problems.append(
                 f"{key} has no effect with --delta {request.delta}, which trains nothing."
@@ -251,7 +174,7 @@ def make_plan(request: Request) -> Plan:
             precision=request.precision,
         )
     except ValidationError as error:
-        raise UserError(f"{faults(error)[0]}.") from error
+        raise UserError("\n".join(f"{fault}." for fault in faults(error))) from error
     return Plan(
         spec,
         execution,
@@ -290,16 +213,14 @@ def find_template(task: Task, name: str | None) -> Template:
 
 def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:
     """The task's encoding defaults with the user's `encode.*` settings."""
-    encoding: Encoding = _settings(Encoding, "encode", settings, task.recipe)
-    return encoding
+    return build(Encoding, "encode", settings, task.recipe)
 
 
 def _decoding(
     answer: Generate, settings: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> Decoding:
-    own = {name: getattr(answer, name) for name in ("max_new_tokens", "beams", "n_best")}
-    made: Decoding = _settings(Decoding, "decode", settings, {**own, **defaults})
-    return made
+    of_task = {name: getattr(answer, name) for name in ("max_new_tokens", "beams", "n_best")}
+    return build(Decoding, "decode", settings, {**of_task, **defaults})
 
 
 def _delta(name: str, settings: Mapping[str, Any], width: int | None) -> tuple[DeltaConfig, float]:
@@ -311,34 +232,3 @@ def _delta(name: str, settings: Mapping[str, Any], width: int | None) -> tuple[D
             config[setting] = value
     where = f"delta {name}"
     return parse_config(config, where), lr_factor(config, where, width)
-
-
-def _settings(
-    model: Any, part: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> Any:
-    """Build a settings model from defaults that belong to it and the user's `part.*` settings."""
-    values = {key: value for key, value in defaults.items() if key in model.model_fields}
-    for key, value in settings.items():
-        owner, _, name = key.partition(".")
-        if owner == part:
-            if name not in model.model_fields:
-                names = [f"{part}.{field}" for field in model.model_fields]
-                names += [
-                    f"{p}.{f}" for p, m in _PARTS.items() for f in m.model_fields if f == name
-                ]
-                raise UserError(f"there is no setting '{key}'.{did_you_mean(key, names)}")
-            if isinstance(value, bool) and model.model_fields[name].annotation is not bool:
-                raise UserError(f"{key} is {value}, expected a number or a name.")
-            values[name] = value
-    try:
-        return model(**values)
-    except ValidationError as error:
-        raise UserError("\n".join(f"{fault}." for fault in faults(error, f"{part}."))) from error
-
-
-_PARTS: Mapping[str, Any] = {
-    "train": Recipe,
-    "encode": Encoding,
-    "decode": Decoding,
-    "run": Execution,
-}

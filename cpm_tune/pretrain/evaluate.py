@@ -181,15 +181,15 @@ def generate(
 ) -> list[str]:
     """Sample `n` continuations of `prefix` by the generation objective; without the prefix."""
     prompt = RowFormat.of(model.config, tokenizer, 0).prompt(GENERATION).tolist()
-    made = decode.generate(
-        model,
-        [(*prompt, tokenizer.bos, *tokenizer.encode(prefix))] * n,
+    request = decode.Request(
         Decoding(
             max_new_tokens=length, sample=True, temperature=temperature, top_k=top_k, seed=seed
         ),
-        stop=(tokenizer.eos,),
-        banned=(tokenizer.unk, tokenizer.pad, tokenizer.bos),
         segment=GENERATION + 1,
         n_prompt=len(prompt),
+        stop=frozenset({tokenizer.eos}),
+        banned=frozenset({tokenizer.unk, tokenizer.pad, tokenizer.bos}),
     )
+    prefixes = [(*prompt, tokenizer.bos, *tokenizer.encode(prefix))] * n
+    made = decode.generate(model, prefixes, request)
     return [tokenizer.decode(text.ids) for (text,) in made]

@@ -7,7 +7,7 @@ import difflib
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,38 +28,15 @@ from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.pretrain.optimise import largest_rate
+from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.sources import MAX_WEIGHT
 from cpm_tune.pretrain.store import Corpus
 from cpm_tune.pretrain.train import Intervals, Settings, train
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class PretrainRequest:
-    """Options of `pretrain run`; None leaves the default of `Settings` or `Intervals`."""
-
-    out: Path
-    resume: bool = False
-    corpus: Path | None = None
-    config: Path | None = None
-    backbone: Path | None = None
-    steps: int | None = None
-    seconds: float | None = None
-    weights: dict[str, float] = field(default_factory=dict)
-    rows: int | None = None
-    width: int | None = None
-    shortest: int | None = None
-    lr: float | None = None
-    last_lr: float | None = None
-    warmup: int | None = None
-    optimiser: str | None = None
-    weight_decay: float | None = None
-    seed: int | None = None
-    precision: str | None = None
-    no_compile: bool = False
-    threads: int | None = None
-    log_steps: int | None = None
-    checkpoint_minutes: float | None = None
-    heldout_minutes: float | None = None
+class StoredRequest(PretrainRequest):
+    """A request as the folder of its run stores it, with checked types."""
 
 
 _NAMES = {option.name for option in fields(PretrainRequest)}
@@ -197,7 +174,7 @@ def _write(request: PretrainRequest) -> None:
 def _read(out: Path) -> PretrainRequest:
     """The request of the run in a folder."""
     try:
-        return _with_whole_paths(PretrainRequest(**read_json(out / RECORD)))
+        return _with_whole_paths(StoredRequest(**read_json(out / RECORD)))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{out}: there is no run to resume.") from error
     except (OSError, ValueError, TypeError) as error:

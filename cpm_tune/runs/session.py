@@ -30,14 +30,15 @@ def tune(
     dry_run: bool = False,
     quiet: bool = True,
     nproc: int = 1,
+    plan: Plan | None = None,
 ) -> Outcome | None:
     """Run a request and its controls; print what happens. Returns None for a dry run.
 
     Controls: "zero-shot" (the backbone without delta) and "random-backbone" (the same delta on a
     random backbone of the same shape). Each is a run with its own record. `nproc` is the number of
-    processes that a dry run estimates for.
+    processes that a dry run estimates for. `plan` is the request's, if it has been made.
     """
-    plan = make_plan(request)
+    plan = plan or make_plan(request)
     if dry_run:
         print(dry_run_text(plan, out, nproc))
         return None

@@ -24,6 +24,22 @@ from pydantic import (
 
 from cpm_tune.common.sizes import checked_size, counted, parse_size
 from cpm_tune.schema.lr_schedule import SCHEDULES
+from cpm_tune.schema.options import (
+    Beams,
+    Engine,
+    LengthPenalty,
+    MaxNewTokens,
+    MinNewTokens,
+    Precision,
+    Quantize,
+    RepetitionPenalty,
+    RepetitionWindow,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    Zero,
+)
 
 if TYPE_CHECKING:
     ScheduleName = str
@@ -95,18 +111,18 @@ class Decoding(Frozen):
     probability.
     """
 
-    max_new_tokens: Count = 50
-    min_new_tokens: Annotated[int, Field(ge=0)] = 0
-    beams: Annotated[int, Field(ge=1, le=1000)] = 1
+    max_new_tokens: MaxNewTokens = 50
+    min_new_tokens: MinNewTokens = 0
+    beams: Beams = 1
     n_best: Count = 1
-    length_penalty: Annotated[float, Field(ge=0, le=50)] = 0.0  # a power that float64 holds
-    repetition_penalty: Annotated[float, Field(ge=1)] = 1.0
-    repetition_window: Annotated[int, Field(ge=0)] = 0
+    length_penalty: LengthPenalty = 0.0
+    repetition_penalty: RepetitionPenalty = 1.0
+    repetition_window: RepetitionWindow = 0
     sample: bool = False
-    temperature: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
-    top_k: Annotated[int, Field(ge=0)] = 0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    temperature: Temperature = 1.0
+    top_k: TopK = 0
+    top_p: TopP = 1.0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Decoding:
@@ -145,7 +161,7 @@ class BackboneSpec(Frozen):
 
     sha256: str
     init: Literal["checkpoint", "random"] = "checkpoint"
-    quantize: Literal["int8"] | None = None
+    quantize: Quantize | None = None
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -170,8 +186,8 @@ class RunSpec(Frozen):
     encoding: Encoding
     decoding: Decoding | None = None
     recipe: Recipe | None
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: Seed
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _zero_shot_has_no_recipe(self) -> RunSpec:
@@ -210,7 +226,7 @@ class SystemSpec(Frozen):
     metrics: tuple[str, ...]
     data: DataSpec
     predictions_sha256: str
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    seed: Seed = 1
 
     @property
     def sha256(self) -> str:
@@ -266,14 +282,14 @@ class Execution(Frozen):
     as 4GB): the most of the backbone that is in memory at a time; for what does not train.
     """
 
-    engine: Literal["auto", "torch", "bmtrain"] = "auto"
+    engine: Engine = "auto"
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
     micro_tokens: Annotated[int, Field(ge=256)] = 8192
     checkpointing: bool = False
     shard: bool = False
     offload: bool = False
-    zero: Literal[2, 3] = 3
+    zero: Zero = 3
     auto_batch: bool = False
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()

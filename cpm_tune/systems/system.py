@@ -37,7 +37,7 @@ from cpm_tune.task.registry import load_task
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSystem:
     """A system's record, its folder, and whether it already existed."""
 
     record: SystemRecord
@@ -56,7 +56,7 @@ def score_system(
     out: Path = Path("results"),
     include: Sequence[Path] = (),
     overwrite: bool = False,
-) -> Scored:
+) -> ScoredSystem:
     """Score predictions on a labelled split and write a record into `out`.
 
     The same predictions under the same name are not scored again. Raises UserError for predictions
@@ -75,7 +75,7 @@ def score_system(
     with run_lock(out, spec.run_id, wait=True):
         others = _same_name(out, spec)
         if (same := out / spec.run_id) in others and not overwrite:
-            return Scored(others[same], same, reused=True)
+            return ScoredSystem(others[same], same, reused=True)
         if others and not overwrite:
             raise UserError(
                 f"{next(iter(others))}: other predictions of '{name}' with seed {seed} on this "
@@ -91,7 +91,7 @@ def score_system(
         for other in others:
             if other != same:
                 remove(other)
-    return Scored(record, same, reused=False)
+    return ScoredSystem(record, same, reused=False)
 
 
 def _spec(task: Task, file: SplitFile, name: str, seed: int, predictions: str) -> SystemSpec:
@@ -132,12 +132,9 @@ def _same_name(out: Path, spec: SystemSpec) -> dict[Path, SystemRecord]:
 def _record(
     task: Task, file: SplitFile, scored: Predictions, spec: SystemSpec, source: str
 ) -> SystemRecord:
-    notes = []
+    note = task.source.size_note(file.split, len(scored))
     if spec.data.sample:
-        notes.append(f"sample data written for this project: not comparable with real {task.name}")
-    official = task.source.sizes[SPLITS.index(file.split)]
-    if not spec.data.sample and official and abs(len(scored) - official) > max(50, official / 20):
-        notes.append(f"{file.split} has {len(scored):,} rows, officially {official:,}")
+        note = f"sample data written for this project: not comparable with real {task.name}"
     unread = sum(prediction is None for prediction in scored.predictions)
     warnings = []
     if unread:
@@ -160,8 +157,8 @@ def _record(
         spec_sha256=spec.sha256,
         spec=spec,
         ranks_by=task.metrics[0],
-        comparable=not notes,
-        note="; ".join(notes),
+        comparable=not note,
+        note=note,
         split="dev" if file.split == "dev" else "test",
         source=source,
         data={file.split: split},

@@ -20,7 +20,7 @@ from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
 from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.pack import Batch, micro_batches, pack
-from cpm_tune.decode import Hypothesis, generate
+from cpm_tune.decode import Hypothesis, Request, generate
 from cpm_tune.engine import Engine
 from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.errors import UserError
@@ -203,19 +203,17 @@ class Predictor:
     ) -> list[list[Hypothesis]] | None:
         """Hypotheses after each prefix; None if memory ran out and half the tokens may fit."""
         encoder, engine = self.encoder, self.engine
+        request = Request(
+            decoding,
+            segment=encoder.encoding.segment,
+            n_prompt=encoder.n_prompt,
+            stop=frozenset({encoder.tokenizer.eos}),
+            banned=frozenset(encoder.tokenizer.never_written),
+        )
 
         def decode() -> list[list[Hypothesis]]:
             with _evaluating(self.model), engine.autocast():
-                return generate(
-                    self.model,
-                    prefixes,
-                    decoding,
-                    stop=(encoder.tokenizer.eos,),
-                    banned=encoder.tokenizer.never_written,
-                    segment=encoder.encoding.segment,
-                    n_prompt=encoder.n_prompt,
-                    micro_tokens=tokens,
-                )
+                return generate(self.model, prefixes, request, micro_tokens=tokens)
 
         return unless_out_of_memory(decode, engine.splits_on_oom and tokens > 1)
 

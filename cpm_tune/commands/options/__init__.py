@@ -1,0 +1,1 @@
+"""Every command's options, description and examples; light, for answers without delay."""

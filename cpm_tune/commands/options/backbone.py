@@ -1,0 +1,71 @@
+"""Options of the commands that write backbones: convert, prune."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cpm_tune.common.option import Option
+from cpm_tune.schema.options import (
+    BackboneName,
+    Device,
+    MemoryLimit,
+    Overwrite,
+    Precision,
+    Seed,
+)
+
+SourceBackbone = Annotated[BackboneName, Option(metavar="SRC", positional=True)]
+NewFolder = Annotated[Path, Option("new folder", "DST", positional=True)]
+CheckpointFormat = Annotated[Literal["native", "reference", "hf"], Option("checkpoint format")]
+Replace = Annotated[Overwrite, Option("replace a backbone folder at DST")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write a backbone in another checkpoint format: original (.pt), Hugging Face's, or ours.
+
+    At any moment only a part of one tensor is in memory. A round trip gives the same bits, unless
+    --dtype changes them.
+
+    examples:
+      tune.py convert cpm-ant-tiny tiny-hf --to hf
+      tune.py convert tiny-hf tiny-reference --to reference
+      tune.py convert cpm-ant-tiny tiny-bf16 --to native --dtype bf16
+    """
+
+    source: SourceBackbone
+    out: NewFolder
+    to: CheckpointFormat
+    dtype: Annotated[
+        Precision | None, Option("type of the weights", default="each tensor's own")
+    ] = None
+    max_shard_size: Annotated[str, Option("maximum shard size (hf only)", "SIZE")] = "5GB"
+    overwrite: Replace = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """Remove the attention and feed-forward sub-layers that a text needs least.
+
+    Writes a smaller backbone folder (mask_modules). Prints the importance of each sub-layer and the
+    loss, compared with random choices of the same size. Tuning recovers a part
+    (docs/backbone.md).
+
+    examples:
+      tune.py prune cpm-ant-tiny small --attention-layers 3 --ffn-layers 3 --text texts.txt
+    """
+
+    source: SourceBackbone
+    out: NewFolder
+    attention_layers: Annotated[int, Option("attention sub-layers to keep", "N")]
+    ffn_layers: Annotated[int, Option("feed-forward sub-layers to keep", "N")]
+    text: Annotated[Path, Option("documents to measure on: .txt, or .jsonl", "FILE")]
+    to: CheckpointFormat = "native"
+    pieces: Annotated[int, Option("pieces of text to measure on", "N", 2)] = 256
+    seed: Annotated[Seed, Option("seed of pieces, masks and random choices", "N")] = 0
+    precision: Annotated[Literal["fp32", "bf16"], Option("precision of measuring")] = "fp32"
+    device: Device = "auto"
+    memory_limit: MemoryLimit = None
+    overwrite: Replace = False

@@ -1,0 +1,108 @@
+"""Options of the commands that only look: list, show, doctor, estimate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cpm_tune.common.option import Option
+from cpm_tune.errors import UserError
+from cpm_tune.schema.options import (
+    BUNDLED,
+    BackboneName,
+    Data,
+    DeltaName,
+    EngineOptions,
+    Include,
+    Natural,
+    Precision,
+    Quantize,
+    Split,
+    TaskName,
+    TemplateName,
+    Zero,
+)
+
+Size = Annotated[int, Option(metavar="N", least=1, most=2**31 - 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List tasks or deltas.
+
+    examples:
+      tune.py list tasks
+      tune.py list deltas
+    """
+
+    what: Annotated[Literal["tasks", "deltas"], Option("what to list", positional=True)]
+    data: Annotated[Data, Option("look for data here, in one folder per task")] = None
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Print a task's card, and rows as the backbone sees them.
+
+    examples:
+      tune.py show lcqmc
+      tune.py show lcqmc --template cpm-2 --rows 1
+      tune.py show lcqmc --text
+    """
+
+    task: Annotated[TaskName, Option(metavar="TASK", positional=True)]
+    template: TemplateName = None
+    data: Data = None
+    split: Annotated[Split, Option("split to show")] = "dev"
+    rows: Annotated[Natural, Option("number of rows")] = 2
+    backbone: BackboneName = BUNDLED
+    max_length: Annotated[
+        int | None,
+        Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
+    ] = None
+    text: Annotated[bool, Option("print prompts only, without tokens: fast")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Check this machine: what works, what does not, how to fix it."""
+
+    data: Annotated[Path | None, Option("also check the data folders in this folder", "DIR")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(EngineOptions):
+    """Print the memory that tuning needs in each process, by part; no weights are needed.
+
+    examples:
+      tune.py estimate --backbone cpm-ant-10b --delta lora --engine bmtrain --nproc 8
+      tune.py estimate --backbone cpm-ant-10b --delta lora --shard --nproc 8 --checkpointing
+      tune.py estimate --backbone cpm-ant-1b --delta full --precision fp32
+      tune.py estimate --backbone cpm-ant-tiny --device cpu --batch-size 8 --length 128
+    """
+
+    backbone: Annotated[
+        BackboneName, Option("cpm-ant-10b, -7b, -3b, -1b, -300m (shapes only), or a folder")
+    ] = "cpm-ant-10b"
+    delta: DeltaName = "lora"
+    precision: Precision = "bf16"
+    quantize: Quantize | None = None
+    zero: Zero = 3
+    device: Annotated[Literal["cuda", "cpu"], Option("kind of device")] = "cuda"
+    nproc: Annotated[Size, Option("processes on all machines")] = 1
+    batch_size: Annotated[Size, Option("examples per step, over all processes")] = 32
+    length: Annotated[Size, Option("tokens per sequence", least=8)] = 256
+    sequences: Annotated[Size, Option("sequences per example, one for each option")] = 1
+    answer_tokens: Annotated[
+        Size,
+        Option(
+            "answer tokens per example that are trained and generated; 0: options only", least=0
+        ),
+    ] = 0
+    micro_tokens: Annotated[Size, Option("most tokens per forward pass", least=256)] = 8192
+
+    def __post_init__(self) -> None:
+        if self.shard and not self.offload and self.nproc == 1:
+            raise UserError("--shard needs several processes; add --nproc N.")

@@ -1,0 +1,105 @@
+"""Options of `pretrain` and its parts: vocab, prepare, run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cpm_tune.common.option import Option
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain.options import Positive, PretrainRequest
+from cpm_tune.schema.options import BackboneName, Count, Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Pre-train a CPM-Ant backbone, from random weights or another backbone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Where text comes from."""
+
+    files: Annotated[
+        tuple[Path, ...], Option("text or .jsonl file, a source each", "FILE", positional=True)
+    ] = ()
+    sources: Annotated[
+        Path | None, Option("JSON file with named sources, in place of FILE", "FILE")
+    ] = None
+    settings: Annotated[
+        tuple[str, ...],
+        Option(
+            "weight, heldout, or a rule such as min_han=0.3 (defaults: docs/pretraining.md); "
+            "repeatable",
+            "[SOURCE.]KEY=VALUE",
+            name="set",
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.files) == bool(self.sources):
+            raise UserError("give either text files or --sources FILE.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocab(SourceOptions):
+    """Build a vocabulary: required entries, GB 2312 level 1, then the most frequent.
+
+    examples:
+      tune.py pretrain vocab --sources corpus/sources.json --size 6500 --pieces 500 --out vocab.txt
+    """
+
+    size: Annotated[Count, Option("number of entries")] = 6500
+    words: Annotated[Natural, Option("Chinese words among them")] = 0
+    pieces: Annotated[Natural, Option("Latin words and pieces among them")] = 0
+    cover: Annotated[
+        tuple[Path, ...],
+        Option("file whose every character becomes an entry; repeatable", "FILE"),
+    ] = ()
+    out: Annotated[Path, Option("new vocabulary file", "FILE")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(SourceOptions):
+    """Filter, de-duplicate, split by document and tokenise text into a corpus folder.
+
+    examples:
+      tune.py pretrain prepare --sources corpus/sources.json --vocab vocab.txt --out prepared
+    """
+
+    vocab: Annotated[Path, Option("vocabulary of `pretrain vocab`", "FILE")]
+    sensitive_words: Annotated[
+        Path | None, Option("drop documents with a word of this file", "FILE")
+    ] = None
+    max_perplexity: Annotated[
+        Positive | None,
+        Option("drop documents above this perplexity per character (needs --under)"),
+    ] = None
+    under: Annotated[BackboneName | None, Option("backbone that measures perplexity")] = None
+    out: Annotated[Path, Option("new corpus folder", "DIR")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.max_perplexity is None) != (self.under is None):
+            raise UserError("--max-perplexity and --under need each other.")
+
+
+@dataclass(frozen=True)
+class Run(PretrainRequest):
+    """Train on a prepared corpus; write log.jsonl, checkpoint.pt and the folder backbone.
+
+    examples:
+      tune.py pretrain run --corpus prepared --config tiny.json --seconds 4500 --out tiny
+      tune.py pretrain run --corpus prepared --backbone DIR --steps 99 --out on
+      tune.py pretrain run --out tiny --resume
+    """
+
+    weight: Annotated[
+        tuple[str, ...],
+        Option(
+            "share of a source in the rows; 0 omits it; repeatable",
+            "SOURCE=X",
+            default="as prepared",
+        ),
+    ] = ()

@@ -1,0 +1,115 @@
+"""Options of the commands on finished runs and predictions: predict, export, score, rescore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cpm_tune.common.option import Option
+from cpm_tune.schema.options import (
+    BackboneName,
+    Data,
+    Include,
+    Limit,
+    MemoryLimit,
+    Overwrite,
+    Quantize,
+    Results,
+    ResultsArgument,
+    Seed,
+    Split,
+    TaskName,
+)
+
+RunFolder = Annotated[Path, Option("folder of a finished run", "RUN", positional=True)]
+RunBackbone = Annotated[
+    BackboneName | None, Option("where the run's backbone is now", default="where it was")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predict with a finished run: other data, another split, a submission.
+
+    examples:
+      tune.py predict results/RUN --data DIR --submission
+      tune.py predict results/RUN --split dev --out predictions
+      tune.py predict results/RUN --delta-from ADAPTER
+    """
+
+    run: RunFolder
+    data: Data = None
+    split: Annotated[Split, Option("split to predict")] = "test"
+    out: Annotated[
+        Path | None, Option("new folder", "DIR", default="RUN.SPLIT.predictions here")
+    ] = None
+    backbone: RunBackbone = None
+    delta_from: Annotated[
+        Path | None,
+        Option(
+            "use another delta for this backbone: a run's folder, or a LoRA saved by PEFT", "DIR"
+        ),
+    ] = None
+    limit: Limit | None = None
+    memory_limit: MemoryLimit = None
+    quantize: Quantize | None = None
+    submission: Annotated[bool, Option("also write the organisers' submission file")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a finished run's delta for another program.
+
+    peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
+    CpmAntForCausalLM and its tokenizer files, with lora or full merged. merged: the same as a
+    backbone folder for --backbone.
+
+    examples:
+      tune.py export results/RUN --to peft --out adapter
+      tune.py export results/RUN --to hf --out merged
+    """
+
+    run: RunFolder
+    to: Annotated[Literal["opendelta", "peft", "hf", "merged"], Option("format to write")]
+    out: Annotated[Path, Option("new folder", "DIR")]
+    backbone: RunBackbone = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Score any system's predictions into a record next to the runs.
+
+    The predictions are the organisers' submission form (a file in the training format), or lines of
+    {"id": ..., "prediction": ...}.
+
+    examples:
+      tune.py score --task ccpm --predictions CCPM.jsonl --name "My system" --data DIR
+      tune.py score --task ccpm --predictions tasks/sample/ccpm/test.jsonl --name Gold
+    """
+
+    task: TaskName
+    predictions: Annotated[Path, Option("file of predictions", "FILE")]
+    name: Annotated[str, Option("name of the system in tables", "NAME")]
+    data: Data = None
+    split: Annotated[Literal["dev", "test"], Option("split that was predicted")] = "test"
+    seed: Annotated[Seed, Option("number that tells several runs of a system apart", "N")] = 1
+    out: Results = Path("results")
+    overwrite: Annotated[Overwrite, Option("replace predictions of this name and seed")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescore:
+    """Recompute every metric from the stored predictions, and report differences.
+
+    examples:
+      tune.py rescore results
+      tune.py rescore results --write
+
+    exit codes: 0 nothing differs (or new scores were written); 1 scores differ, or a run has faults
+    """
+
+    results: ResultsArgument = Path("results")
+    write: Annotated[bool, Option("write the new scores to the records; the old ones stay")] = False

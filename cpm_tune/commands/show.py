@@ -1,0 +1,79 @@
+"""The command `show`: a task's card, then rows as the backbone sees them."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from cpm_tune.commands.list_ import sizes
+from cpm_tune.commands.options.look import Show
+from cpm_tune.common.door import load
+from cpm_tune.common.sizes import counted
+from cpm_tune.data.files import checked_rows
+from cpm_tune.data.splits import find_splits
+from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import data_folder, find_template
+from cpm_tune.task import Choice, Generate, Row, Task, Template
+from cpm_tune.task.answers import gold
+from cpm_tune.task.registry import load_task
+
+
+def run(options: Show) -> int:
+    """Print a task's card and rows."""
+    task = load_task(options.task, options.include)
+    template = find_template(task, options.template)
+    file = find_splits(task, data_folder(task, options.data), (options.split,))[options.split]
+    rows = list(islice(checked_rows(task, file), options.rows))
+    if not rows and options.rows:
+        raise UserError(f"{file.path}: the {options.split} split has no rows.")
+    sample = " (sample data)" if options.data is None else ""
+    lines = [*_card(task, template), ""]
+    lines.append(f"{file.path.name}{sample}, first {counted(len(rows), 'row')}:")
+    describe: Callable[[Row], list[str]] | None = None
+    if not options.text:
+        describe = load("cpm_tune.commands.show_tokens:describer")(task, template, options)
+    for row in rows:
+        answer = json.dumps(gold(task, row), ensure_ascii=False)
+        lines += ["", f"row {row['id']}: answer {answer}"]
+        lines += ["  " + "".join(template.render(row, o)) for o in _answers(task, template, row)]
+        lines += describe(row) if describe is not None else []
+    print("\n".join(lines))
+    return 0
+
+
+def _card(task: Task, chosen: Template) -> list[str]:
+    lines = [
+        f"{task.name} v{task.version}: {task.source.title}",
+        f"  capability  {task.capability}, {task.kind}; "
+        f"task groups: {', '.join(task.suites) or '-'}",
+        f"  official    {sizes(task)} (train / dev / test); licence: {task.source.licence}",
+        f"  paper       {task.source.paper}",
+        f"  to obtain   {task.source.obtain}",
+        f"  columns     {', '.join(task.files.columns)}",
+        f"  metrics     {', '.join(task.metrics)}",
+        f"  recipe      {', '.join(f'{k}={v}' for k, v in task.recipe.items())}",
+    ]
+    lines += [f"  published   {row}: {score}" for row, score in task.published.items()]
+    for template in task.templates:
+        mark = "*" if template is chosen else " "
+        options = f"  (options {' / '.join(template.options)})" if template.options else ""
+        lines.append(
+            f"{mark} template    {template.name} v{template.version}: {template.text}{options}"
+        )
+    if task.protocol:
+        lines += textwrap.wrap(
+            task.protocol, 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+    return lines
+
+
+def _answers(task: Task, template: Template, row: Row) -> Sequence[str]:
+    """The texts that the template's answer may be."""
+    if isinstance(task.answer, Generate):
+        return (row["target"] or "",)
+    if isinstance(task.answer, Choice) or template.options:
+        return template.options
+    options: Sequence[str] = row[task.answer.options]
+    return options

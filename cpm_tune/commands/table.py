@@ -1,0 +1,58 @@
+"""Every command: its options, and the function that gets them, which is imported when it is run."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from cpm_tune.commands.options.backbone import Convert, Prune
+from cpm_tune.commands.options.bench import Bench
+from cpm_tune.commands.options.generate import Generate
+from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Verify
+from cpm_tune.commands.options.look import Doctor, Estimate, List, Show
+from cpm_tune.commands.options.pretrain import Prepare, Pretrain, Run, Vocab
+from cpm_tune.commands.options.runs import Export, Predict, Rescore, Score
+from cpm_tune.commands.options.tune import Tune
+from cpm_tune.common.interrupt import NOTHING_WRITTEN
+
+
+@dataclass(frozen=True)
+class Command:
+    """`options` is a class of options, `body` "module:function" below this package. `stopped` is
+    what Ctrl-C leaves; by default finished runs stay and unfinished ones can be resumed."""
+
+    options: type
+    body: str
+    stopped: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        text = (inspect.getdoc(self.options) or "").partition("\n\n")[0].replace("\n", " ")
+        return text.removesuffix(".")
+
+
+TUNE = Command(Tune, "tune:run")
+# A command's name may have two words; its first word alone may be a command as well.
+COMMANDS = {
+    "list": Command(List, "list_:run"),
+    "show": Command(Show, "show:run"),
+    "doctor": Command(Doctor, "doctor:run"),
+    "estimate": Command(Estimate, "estimate:run"),
+    "bench": Command(Bench, "bench:run"),
+    "predict": Command(Predict, "predict:run"),
+    "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),
+    "score": Command(Score, "score:run"),
+    "rescore": Command(Rescore, "rescore:run"),
+    "leaderboard": Command(Leaderboard, "leaderboard:run"),
+    "leaderboard compare": Command(Compare, "compare:run"),
+    "leaderboard verify": Command(Verify, "verify:run"),
+    "leaderboard plot": Command(Plot, "plot:run"),
+    "export": Command(Export, "export:run"),
+    "convert": Command(Convert, "convert:run", NOTHING_WRITTEN),
+    "prune": Command(Prune, "prune:run", NOTHING_WRITTEN),
+    "pretrain": Command(Pretrain, ""),
+    "pretrain vocab": Command(Vocab, "pretrain:vocab", NOTHING_WRITTEN),
+    "pretrain prepare": Command(Prepare, "pretrain:prepare", NOTHING_WRITTEN),
+    "pretrain run": Command(Run, "pretrain:run", NOTHING_WRITTEN),  # until it has started
+}
