@@ -101,7 +101,7 @@ def test_a_mistake_is_one_sentence(cli: CLI, folder: Path, mistake: str) -> None
 
 
 FILES = {
-    "an empty file": (b"", "holds no prompts"),
+    "an empty file": (b"", "contains no prompts"),
     "an empty line": ("今天\n\n上海\n".encode(), "prompts.txt:2: the prompt is empty"),
     "another encoding": ("今天\n".encode("gb18030"), "prompts.txt:1: not UTF-8"),
     "no prompt": (b'{"text": "x"}\n', 'prompts.jsonl:1: {"text": "x"} has no text "prompt"'),
