@@ -11,7 +11,7 @@ from cpm_tune.schema.record import RunRecord
 
 
 def cell_cost(records: Sequence[RunRecord], repeats: Sequence[RunRecord]) -> Cost:
-    """The cost of equal runs. `repeats`, the same runs again, count for parallel efficiency only."""
+    """The cost of equal runs. `repeats`, the same runs again, count for the efficiency only."""
     speeds = [r.training.samples_per_second for r in records if r.training]
     places = [r.environment for r in records if r.environment]
     return Cost(
