@@ -231,7 +231,7 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
     from cpm_tune.backbone.folder import open_folder
     from cpm_tune.backbone.shards import own
     from cpm_tune.delta.config import NoneConfig
-    from cpm_tune.engine import make_engine
+    from cpm_tune.engine.engine import make_engine
     from cpm_tune.memory.estimate import Work, estimate
     from cpm_tune.planning.skeleton import make_skeleton
     from cpm_tune.schema.spec import Execution

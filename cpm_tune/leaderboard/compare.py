@@ -38,7 +38,7 @@ from cpm_tune.systems.predictions import (
 )
 
 LEVEL = 0.05
-HOLM = f"Holm over all tests shown; win or loss where the adjusted p is below {LEVEL}, else a tie"
+HOLM = f"Holm over all tests shown; win or loss if the adjusted p is below {LEVEL}, else a tie"
 
 
 @dataclass(frozen=True)

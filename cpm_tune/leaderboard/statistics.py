@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cpm_tune.metrics.parts import Array, Form
 
 RESAMPLES = 10_000
-COARSE = 1_000  # where a value needs all texts anew
+COARSE = 1_000  # resamples if each value is computed from all texts
 SEED = 0
 FEW = 25  # discordant pairs below which McNemar's test is exact
 TESTS = ("auto", "permutation", "mcnemar")
@@ -129,7 +129,7 @@ def randomisation(
 ) -> tuple[float, str]:
     """The two-sided p of approximate randomisation and its name.
 
-    Each of `pairs` holds the n examples of a and then those of b; the statistic is the difference
+    Each of `pairs` has the n examples of a and then those of b; the statistic is the difference
     of the values, averaged over pairs. An example is exchanged in all pairs or in none. With few
     examples all exchanges are made, and the p is exact.
     """

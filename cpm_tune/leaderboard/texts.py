@@ -69,8 +69,8 @@ def read_texts(
     """The texts of the first `per_run` test rows of each run, fewer if all sets together would have
     more than EXAMPLES.
 
-    `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or holds a
-    folder for each task) with data that is no longer where a record says.
+    `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or has a
+    folder for each task) with data that is no longer at the recorded path.
     """
     texts = Texts()
     groups: dict[tuple[Any, ...], list[AnyRecord]] = {}

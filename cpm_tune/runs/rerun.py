@@ -17,7 +17,7 @@ from cpm_tune.data.store import read_split
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.delta.insert import insert, load_delta
 from cpm_tune.delta.saved import check_delta, read_saved
-from cpm_tune.engine import make_engine
+from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement

@@ -21,8 +21,8 @@ from cpm_tune.data.encoded import encoded
 from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.decode import Hypothesis, Request, generate
-from cpm_tune.engine import Engine
 from cpm_tune.engine.device import unless_out_of_memory
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.spec import Decoding
