@@ -236,8 +236,8 @@ class SystemSpec(Frozen):
     @property
     def run_id(self) -> str:
         """Name of the record's folder: readable first, then the hash that identifies it."""
-        said = re.sub(r"[^\w-]+", "-", self.system).strip("-") or "system"
-        return f"{self.task}.{said[:40]}.s{self.seed}.{self.sha256[:12]}"
+        name = re.sub(r"[^\w-]+", "-", self.system).strip("-") or "system"
+        return f"{self.task}.{name[:40]}.s{self.seed}.{self.sha256[:12]}"
 
 
 def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
@@ -257,8 +257,8 @@ def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
 
 
 def _hash(spec: Frozen) -> str:
-    said = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(said.encode()).hexdigest()
+    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _listed(value: Any) -> Any:

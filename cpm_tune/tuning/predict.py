@@ -21,8 +21,8 @@ from cpm_tune.data.encoded import encoded
 from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.decode import Hypothesis, Request, generate
-from cpm_tune.engine import Engine
 from cpm_tune.engine.device import unless_out_of_memory
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.spec import Decoding
@@ -109,7 +109,7 @@ class Predictor:
     """A backbone, with its delta, that answers rows of one task.
 
     `micro_tokens` bounds the tokens of one forward pass; `decoding` is there if the task's answers
-    are generated. Where there are several processes, each asks its own predictor.
+    are generated. With several processes, each has its own predictor.
     """
 
     model: CPMAnt
@@ -181,12 +181,13 @@ class Predictor:
     def _generate(self, rows: Iterable[Row], decoding: Decoding) -> Iterator[Prediction]:
         """Predict by generated text, read by the task's parser."""
         stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
+        decode = self.encoder.tokenizer.decode
         while chunk := list(islice(stream, _DECODED_AT_ONCE)):
             prefixes = [example.sequences[0].ids for _, example in chunk]
             while (generated := self._continued(prefixes, decoding, tokens)) is None:
                 tokens //= 2
             for (row, example), hypotheses in zip(chunk, generated, strict=True):
-                texts = [self.encoder.tokenizer.decode(found.ids) for found in hypotheses]
+                texts = [decode(hypothesis.ids) for hypothesis in hypotheses]
                 answers = [parsed(self.task, text, row) for text in texts]
                 yield Prediction(
                     str(row["id"]),

@@ -13,7 +13,7 @@ import torch
 from cpm_tune.common.folders import CHECKPOINT
 from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.delta.insert import Delta
-from cpm_tune.engine import Engine
+from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.optimizer_state import load_whole_state, whole_state
 from cpm_tune.tuning.predict import Prediction
 from cpm_tune.tuning.score import Selection
