@@ -107,7 +107,8 @@ def test_what_cannot_be_shared_is_refused_and_leaves_the_rest_usable(tmp_path: P
     insert(backbone(), LoraConfig(), "1" * 64, seed=1).save(tmp_path)
     with pytest.raises(UserError, match="tuned on another backbone"):
         deltas.load("b", tmp_path)
-    with deltas.active("a"), pytest.raises(UserError, match="is active on this"), deltas.active(None):
+    active = pytest.raises(UserError, match="is active on this")
+    with deltas.active("a"), active, deltas.active(None):
         pass
     with deltas.active("a") as busy:
         for step in (deltas.close, lambda: deltas.drop("a")):
