@@ -84,7 +84,7 @@ MISTAKES = {
     "an absent delta": (["今天", "--delta-from", "/nowhere"], "there is no such folder"),
     "a folder without a delta": (
         ["今天", "--delta-from", "/usr"],
-        "no delta that can be read, delta.json is missing",
+        "no readable delta, delta.json is missing",
     ),
     "no batch": (["今天", "--batch-tokens", "0"], "--batch-tokens is 0"),
 }
