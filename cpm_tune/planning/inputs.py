@@ -12,8 +12,8 @@ from cpm_tune.data.encode import Encoder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.soft import SoftSlots
-from cpm_tune.engine import Engine, make_engine
 from cpm_tune.engine.device import DTYPES
+from cpm_tune.engine.engine import Engine, make_engine
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Plan
