@@ -22,7 +22,7 @@ SHARED = {name: config for name, config in DELTAS.items() if name != "full"}
 
 @dataclass(frozen=True)
 class Alone:
-    """A delta that was made on a backbone of its own, and what it says there."""
+    """A delta that was made on which shares nothing with the backbone, and what it says there."""
 
     config: DeltaConfig
     state: dict[str, Tensor]
@@ -100,18 +100,18 @@ def test_what_cannot_be_shared_is_refused_and_leaves_the_rest_usable(tmp_path: P
     deltas.add("a", one.config, one.state)
     with pytest.raises(UserError, match="'a' exists already"):
         deltas.add("a", one.config, one.state)
-    with pytest.raises(UserError, match="a backbone of its own"):
+    with pytest.raises(UserError, match="which shares nothing with the backbone"):
         deltas.add("b", DELTAS["full"], {})
     with pytest.raises(UserError, match="does not fit"):
         deltas.add("b", LoraConfig(lora_r=4), one.state)
     insert(backbone(), LoraConfig(), "1" * 64, seed=1).save(tmp_path)
     with pytest.raises(UserError, match="tuned on another backbone"):
         deltas.load("b", tmp_path)
-    with deltas.active("a"), pytest.raises(UserError, match="is active on this"), deltas.active(None):
+    with deltas.active("a"), pytest.raises(UserError, match="is active"), deltas.active(None):
         pass
     with deltas.active("a") as busy:
         for step in (deltas.close, lambda: deltas.drop("a")):
-            with pytest.raises(UserError, match="is active on this"):
+            with pytest.raises(UserError, match="is active"):
                 step()
         assert torch.equal(output(busy, one.config, torch.float32), one.output)
     assert deltas.names == ("a",)
