@@ -3,7 +3,7 @@
 Only the delta has gradients, a few megabytes even on 10B, and they are summed over the processes
 once per step, after accumulation. Data parallelism needs no more than that:
 DistributedDataParallel's buckets and hooks exist to hide the communication of gradients of the
-whole model behind its backward pass, and would communicate in every micro-batch by default.
+whole model during its backward pass, and would communicate in every micro-batch by default.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def together() -> Iterator[None]:
 
 class TorchEngine:
     """Frozen weights in fp32, bf16 or fp16; the delta stays fp32, and autocast casts its small
-    matrices where they meet. fp16 scales the loss and skips steps that overflow."""
+    matrices in each product. fp16 scales the loss and skips steps that overflow."""
 
     name = "torch"
 

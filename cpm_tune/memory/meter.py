@@ -147,7 +147,7 @@ def _measured(
 ) -> StepMemory:
     engine = TorchEngine(torch.device("cpu"), precision, checkpointing=checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
-        _give_storage(model)
+        model.to_empty(device="cpu")  # fake tensors
         parameters = dict(model.named_parameters())
         trained = [parameters[name] for name in names]
         packed = _batch(model.config, *batch)
@@ -171,18 +171,6 @@ def _measured(
             nn.utils.clip_grad_norm_(trained, 1.0, foreach=False)
             optimizer.step()
         return StepMemory(saved, meter.peak - start, meter.peak_without_gradients - start)
-
-
-def _give_storage(model: nn.Module) -> None:
-    """Fake CPU tensors in place of a model's meta ones."""
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                values = torch.empty(parameter.shape, dtype=parameter.dtype)
-                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _batch(config: CPMAntConfig, sequences: int, length: int, answer_tokens: int) -> Batch:

@@ -30,7 +30,7 @@ def memory_trouble(plan: Plan, inputs: Inputs) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        traceback.clear_frames(error.__traceback__)  # they refer to what filled the memory
         raise UserError(_message(plan, inputs, free)) from None
 
 

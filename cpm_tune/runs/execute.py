@@ -299,7 +299,7 @@ def _split_record(split: Split, scored: Scored | None) -> SplitRecord:
 
 
 def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
-    """The record with this control, where the test split has answers."""
+    """The record with this control, if the test split has gold answers."""
     if not record.labelled:
         return record
     test = zero_shot.record.test

@@ -55,13 +55,13 @@ def candidate_scores(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Ten
 
 
 def option_table(scores: Tensor, batch: Batch) -> Tensor:
-    """Candidate scores (candidates,) as (examples, options); -inf where there is no option."""
+    """Candidate scores (candidates,) as (examples, options); -inf for a missing option."""
     table = scores[batch.candidates.clamp(min=0)]
     return table.masked_fill(batch.candidates < 0, float("-inf"))
 
 
 def loss_sum(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
-    """Return the summed loss of a batch, to be divided by `loss_count` over the global batch.
+    """Return the summed loss of a batch, to be divided by the `loss_count` of the global batch.
 
     By option: cross-entropy of the right option (the best document) among the options' logits, per
     example. Otherwise: cross-entropy over the vocabulary, per token of the right answer.
@@ -73,7 +73,7 @@ def loss_sum(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
 
 
 def loss_count(batch: Batch, scores_in_prompt: bool) -> int:
-    """How many terms `loss_sum` adds up."""
+    """The number of terms in `loss_sum`."""
     return len(batch.gold) if scores_in_prompt else len(batch.target_token)
 
 
