@@ -62,8 +62,8 @@ def read_sample(
         half += [np.array(piece, np.int64) for piece in cut if len(piece) >= SHORTEST]
     if not all(halves):
         raise UserError(
-            f"{path}: expected at least two documents of {SHORTEST} or more known tokens, with blank "
-            "lines between them (or .jsonl with text)."
+            f"{path}: expected at least two documents of {SHORTEST} or more known tokens, with "
+            "blank lines between them (or .jsonl with text)."
         )
     return Sample(
         *(list(_batches(half[: max(1, n // 2)], row_format, generator)) for half in halves)
