@@ -25,7 +25,7 @@ from cpm_tune.data.example import Example, Target
 from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
-from cpm_tune.engine import Engine, make_engine
+from cpm_tune.engine.engine import Engine, make_engine
 from cpm_tune.schema.spec import Execution
 
 CONFIG = CPMAntConfig(

@@ -25,8 +25,8 @@ from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding,
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.delta.insert import Delta, insert, like
 from cpm_tune.delta.saved import read_saved
-from cpm_tune.engine import make_engine
 from cpm_tune.engine.device import DTYPES
+from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Request

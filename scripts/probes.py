@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.data.readers import json_lines, lines
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.store import Corpus
+from cpm_tune.task import BadRow
 
 A, B = "sentence1", "sentence2"
 VERSE = ("tang", "song", "ci", "qu")
@@ -84,8 +86,8 @@ def couplets(texts: Texts) -> list[list[tuple[str, str]]]:
     """The couplets of five and seven characters a line of every held-out Tang and Song poem."""
     groups = []
     for text in [*texts["tang"], *texts["song"]]:
-        found = [m.groups() for line in text.split("\n") if (m := _COUPLET.fullmatch(line))]
-        groups.append([(a, b) for a, b in found if len(a) == len(b)])
+        matches = map(_COUPLET.fullmatch, text.split("\n"))
+        groups.append([(m[1], m[2]) for m in matches if m and len(m[1]) == len(m[2])])
     return groups
 
 
@@ -103,10 +105,10 @@ def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
     for number, group in enumerate(groups):
         for _, second in group:
             pool[len(second)].append((number, second))
-    for length, lines in pool.items():
-        own = Counter(number for number, _ in lines)
-        distinct = len({line for _, line in lines})
-        if lines and distinct - max(own.values()) < 4:
+    for length, verses in pool.items():
+        per_poem = Counter(number for number, _ in verses)
+        distinct = len({line for _, line in verses})
+        if verses and distinct - max(per_poem.values()) < 4:
             raise UserError(
                 f"next-line: {distinct} distinct lines of {length} characters in the held-out "
                 "poems are too few for three wrong ones from other poems; hold out more."
@@ -127,18 +129,18 @@ def next_lines(texts: Texts, drawn: random.Random) -> list[list[Row]]:
 
 def pairs(texts: Texts, drawn: random.Random) -> list[list[Row]]:
     """Which Chinese string is the translation? The wrong ones are others of similar length."""
-    found = []
+    strings = []
     for text in [text for name in PAIRS for text in texts[name]]:
-        lines = text.split("\n")
-        for a, b in zip(lines[::2], lines[1::2], strict=False):
+        parts = text.split("\n")
+        for a, b in zip(parts[::2], parts[1::2], strict=False):
             en, zh = (b, a) if re.search("[\u4e00-\u9fff]", a) else (a, b)
             if re.search("[\u4e00-\u9fff]", zh) and len(en) + len(zh) < 100:
-                found.append((en, zh))
-    if found and len({zh for _, zh in found}) < 4:
+                strings.append((en, zh))
+    if strings and len({zh for _, zh in strings}) < 4:
         raise UserError("en-zh: fewer than four distinct held-out Chinese strings; hold out more.")
     result = []
-    for en, zh in found:
-        near = sorted({z for _, z in found if z != zh}, key=lambda z: (abs(len(z) - len(zh)), z))
+    for en, zh in strings:
+        near = sorted({z for _, z in strings if z != zh}, key=lambda z: (abs(len(z) - len(zh)), z))
         result.append([row(en, zh, drawn.sample(near[:12], 3), drawn)])
     return result
 
@@ -209,8 +211,8 @@ def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
         rows: list[Row] = []
         while len(rows) < int(size * scale) and (group := next(stream, None)) is not None:
             rows += group
-        lines = [json.dumps({"id": i, **row}, ensure_ascii=False) for i, row in enumerate(rows)]
-        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        encoded = [json.dumps({"id": i, **row}, ensure_ascii=False) for i, row in enumerate(rows)]
+        (data / f"{split}.jsonl").write_text("\n".join(encoded) + "\n", encoding="utf-8")
     tasks = folder / "tasks"
     tasks.mkdir(exist_ok=True)
     text = TASK.format(name=probe.name, about=probe.about, template=probe.template).lstrip()
@@ -220,28 +222,25 @@ def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
 def write_lcqmc(file: Path, folder: Path) -> None:
     """Split a real LCQMC file into 7,000 / 800 / the rest, in its own order.
 
-    Pairs of training stand there in both orders: whether two questions ask the same does not
-    depend on which comes first.
+    Training has every pair in both orders: whether two questions ask the same does not depend on
+    which comes first.
     """
     try:
-        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        texts = [text for _, text in lines(file) if isinstance(text, BadRow) or text.strip()]
+    except OSError as error:
         raise UserError(f"{file}: not readable ({error}); expected LCQMC's dev.jsonl.") from error
-    if len(lines) < 7801:
-        raise UserError(f"{file}: {len(lines):,} rows, expected LCQMC's dev.jsonl with 8,802.")
+    if bad := [text for text in texts if isinstance(text, BadRow)]:
+        raise UserError(bad[0].message)
+    if len(texts) < 7801:
+        raise UserError(f"{file}: {len(texts):,} rows, expected LCQMC's dev.jsonl with 8,802.")
+    try:
+        rows = [json.loads(text) for text in texts[:7000]]
+        swapped = [{**row, A: row[B], B: row[A]} for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not LCQMC's dev.jsonl ({error!r}).") from error
+    train = [json.dumps(row, ensure_ascii=False) for row in (*rows, *swapped)]
     folder.mkdir(parents=True, exist_ok=True)
-    for split, part in (
-        ("train", lines[:7000]),
-        ("dev", lines[7000:7800]),
-        ("test", lines[7800:8800]),
-    ):
-        if split == "train":
-            try:
-                rows = [json.loads(line) for line in part]
-                swapped = [{**r, A: r[B], B: r[A]} for r in rows]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{file}: not LCQMC's dev.jsonl ({error!r}).") from error
-            part = [json.dumps(r, ensure_ascii=False) for r in (*rows, *swapped)]
+    for split, part in (("train", train), ("dev", texts[7000:7800]), ("test", texts[7800:8800])):
         (folder / f"{split}.jsonl").write_text("\n".join(part) + "\n", encoding="utf-8")
 
 
@@ -250,10 +249,9 @@ def overlap_baseline(folder: Path) -> dict[str, float]:
     on train, and its accuracy on test."""
 
     def scored(split: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        sides = [({*row[A]}, {*row[B]}) for row in rows]
-        overlaps = np.array([len(a & b) / (len(a | b) or 1) for a, b in sides])
+        rows = [row for _, row in json_lines(folder / f"{split}.jsonl")]
+        characters = [({*row[A]}, {*row[B]}) for row in rows]
+        overlaps = np.array([len(a & b) / (len(a | b) or 1) for a, b in characters])
         return overlaps, np.array([int(row["label"]) == 1 for row in rows])
 
     overlaps, same = scored("train")

@@ -1,4 +1,4 @@
-"""Measures what the sample data teaches: LoRA beside everything that has learnt nothing from it.
+"""Measures what the sample data teaches: LoRA next to controls that learn nothing from it.
 
     python scripts/sample_worth.py --out DIR --tasks ccpm,kbqa --seeds 1
 
@@ -42,16 +42,16 @@ def plans(request: Request) -> dict[str, Plan]:
     }
 
 
-def records(request: Request, out: Path) -> dict[str, RunRecord]:
+def finished_runs(request: Request, out: Path) -> dict[str, RunRecord]:
     """Those of a task's runs that are finished."""
-    found = {name: finished(out, plan.spec.run_id) for name, plan in plans(request).items()}
-    return {name: record for name, record in found.items() if record is not None}
+    named = {name: finished(out, plan.spec.run_id) for name, plan in plans(request).items()}
+    return {name: record for name, record in named.items() if record is not None}
 
 
 def line(requests: Sequence[Request], out: Path) -> str | None:
     """A task's row of the table: means over seeds, the interval of the first; None without runs."""
-    every = [records(request, out) for request in requests]
-    done = [found for found in every if "lora" in found]
+    every = [finished_runs(request, out) for request in requests]
+    done = [records for records in every if "lora" in records]
     if not done:
         return None
     task, first = requests[0].task, done[0]["lora"]
@@ -59,16 +59,16 @@ def line(requests: Sequence[Request], out: Path) -> str | None:
     assert training is not None
 
     def mean(name: str) -> str:
-        values = [found[name].test.value for found in done if name in found]
+        values = [records[name].test.value for records in done if name in records]
         return f"{statistics.mean(values):.3f}" if values else "-"
 
     majority = first.controls["majority"].value
-    said = f"{mean('lora')} [{test.low:.3f}, {test.high:.3f}]"
+    lora = f"{mean('lora')} [{test.low:.3f}, {test.high:.3f}]"
     if len(done) > 1:
-        said += f" ({len(done)} seeds)"
+        lora += f" ({len(done)} seeds)"
     return (
         f"| {task} | {first.ranks_by} | {test.n} | {majority:.3f} | {mean('zero-shot')} | "
-        f"{mean('random')} | {said} | {training.steps}, {training.seconds:.0f} |"
+        f"{mean('random')} | {lora} | {training.steps}, {training.seconds:.0f} |"
     )
 
 
@@ -94,7 +94,7 @@ def main() -> None:
             print(f"\n{name}, seed {seed}", flush=True)
             try:
                 tune(request(name, seed), out=args.out, controls=("zero-shot", "random-backbone"))
-            except UserError as error:  # the others are run all the same
+            except UserError as error:  # the others are still run
                 print(f"failed     {error}", flush=True)
     print(HEAD)
     for task in load_tasks():

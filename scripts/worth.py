@@ -2,10 +2,10 @@
 
     python scripts/worth.py --backbone DIR --corpus PREPARED --out DIR
 
-Held-out loss beside a unigram baseline; and beside a random backbone of the same shape: the form of
-generated quatrains, which line follows which, and LoRA probes with one recipe on both frozen. The
-probes' rows are made here from held-out documents of the prepared corpus (nothing of it is kept in
-the repository) and run by tune.py like any task. Finished runs are not run again, so this can be
+Held-out loss next to a unigram baseline; and next to a random backbone of the same shape: the form
+of generated quatrains, which line follows which, and LoRA probes with one recipe on both frozen.
+The probes' rows are made here from held-out documents of the prepared corpus (nothing of it is kept
+in the repository) and run by tune.py like any task. Finished runs are not repeated, so this can be
 interrupted. Results are in OUT/worth.json.
 """
 
@@ -78,7 +78,7 @@ def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[
 
 
 def seen_before(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
-    """Which part of each source's held-out lines, and of their tokens, stands in its training
+    """Which part of each source's held-out lines, and of their tokens, is in its training
     documents as well: the split is by document, and documents quote and repeat each other."""
     (newline,) = tokenizer.encode("\n")
     result = {}
@@ -209,7 +209,7 @@ def begin(out: Path) -> Path:
 
 
 def keep(file: Path, key: str, value: Any) -> None:
-    """Put one result into worth.json, beside what is there (by another process, perhaps)."""
+    """Add one result to worth.json, which another process may have written to as well."""
     known = read_json(file) if file.is_file() else {}
     *path, last = key.split("/")
     place = known
@@ -312,9 +312,9 @@ def main() -> None:
     for seed in args.seeds:
         for name, job in jobs.items():
             run_job(name, job, args.out, backbone.path, seed, common)
-            found = summary(args.out / "results" / name, args.seeds)
-            keep(file, f"probes/{name}", found)
-            print(name, json.dumps(found), flush=True)
+            results = summary(args.out / "results" / name, args.seeds)
+            keep(file, f"probes/{name}", results)
+            print(name, json.dumps(results), flush=True)
 
 
 if __name__ == "__main__":

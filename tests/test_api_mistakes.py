@@ -75,7 +75,7 @@ def test_a_delta_that_was_taken_out_is_not_saved_as_nothing(
     with pytest.raises(ct.UserError, match=r"file: cannot be written \(File exists\)"):
         first.save(tmp_path / "file")
     backbone.insert_delta("bitfit")
-    with pytest.raises(ct.UserError, match="taken out"):
+    with pytest.raises(ct.UserError, match="this delta was removed"):
         first.save(tmp_path / "delta")
     assert not (tmp_path / "delta").exists()
     backbone.remove_delta()

@@ -56,6 +56,13 @@ def test_grids_overrides_and_controls_give_each_run_once(tmp_path: Path) -> None
     assert all(c.needs == zero[c.request.task] for c in trials if not c.control)
 
 
+def test_overrides_may_have_their_older_name(tmp_path: Path) -> None:
+    trials = make_trials(make_suite(suite_file(tmp_path, SUITE), {}))
+    older = SUITE.replace("\ntrials:", "\ncells:")
+    assert older != SUITE
+    assert make_trials(make_suite(suite_file(tmp_path, older), {})) == trials
+
+
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     options = {"seeds": "3", "deltas": "lora", "controls": (), "set": {"train.lr": 2e-3}}
     trials = make_trials(
@@ -87,10 +94,12 @@ MISTAKES = {
 
 @pytest.mark.parametrize("text", MISTAKES)
 def test_a_mistake_is_a_sentence(text: str, cli: CLI, tmp_path: Path) -> None:
-    code, said, error = cli("bench", "--suite", suite_file(tmp_path, text), "--out", tmp_path / "o")
+    code, output, error = cli(
+        "bench", "--suite", suite_file(tmp_path, text), "--out", tmp_path / "o"
+    )
     assert code == 2
     assert MISTAKES[text] in error
-    assert not said
+    assert not output
     assert not (tmp_path / "o").exists()
 
 
@@ -109,8 +118,8 @@ def test_a_range_of_seeds(tmp_path: Path) -> None:
 def test_a_results_folder_that_is_none_is_refused_before_the_plan(cli: CLI, tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.touch()
-    code, said, error = cli("bench", "--tasks", "ccpm", "--out", place)
-    assert (code, said) == (2, "")
+    code, output, error = cli("bench", "--tasks", "ccpm", "--out", place)
+    assert (code, output) == (2, "")
     assert f"--out {place}: cannot be written (it is a file)" in error
 
 
@@ -118,9 +127,9 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     text = "tasks: [ccpm]\nprecision: fp8\nseads: [1]\ntrials: [{match: {}, sett: {}}]\nlimit: 0"
     with pytest.raises(UserError) as caught:
         make_suite(suite_file(tmp_path, text), {})
-    said = str(caught.value)
+    message = str(caught.value)
     for part in ("precision", "'seads'", "'sett'", "limit"):
-        assert part in said
+        assert part in message
     with pytest.raises(UserError) as caught:
         make_trials(make_suite(None, {"tasks": "ccpm", "deltas": "lorra,prefex"}))
     assert "'lora'" in str(caught.value)
@@ -129,9 +138,9 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
 
 def test_the_shipped_suite_is_planned(cli: CLI, tmp_path: Path) -> None:
     shipped = Path(__file__).parent.parent / "suites" / "tiny.yaml"
-    code, said, _ = cli("bench", "--suite", shipped, "--out", tmp_path, "--dry-run")
+    code, output, _ = cli("bench", "--suite", shipped, "--out", tmp_path, "--dry-run")
     assert code == 0
-    assert "trials     39: 3 zero-shot, 36 tuning" in said
+    assert "trials     39: 3 zero-shot, 36 tuning" in output
     assert not list(tmp_path.iterdir())
 
 
@@ -148,8 +157,8 @@ def test_the_estimate_is_the_median_of_earlier_runs(
     (out / "broken" / "run.json").write_text("{")
     data = write_data(tmp_path / "data")
     axes = ("--tasks", "lcqmc", "--deltas", "lora,bitfit", "--control", "none", "--dry-run")
-    _, said, _ = cli(*words(out, data, small_backbone, *axes))
-    assert "estimate   about 50 s" in said  # lora 20, and 30 for any delta of lcqmc
+    _, output, _ = cli(*words(out, data, small_backbone, *axes))
+    assert "estimate   about 50 s" in output  # lora 20, and 30 for any delta of lcqmc
 
 
 class Fake:
@@ -176,8 +185,8 @@ class Fake:
 
 
 def test_a_lost_trial_is_run_again_as_often_as_allowed(tmp_path: Path) -> None:
-    said = {"tasks": "ccpm", "controls": (), "seeds": "1,2"}
-    first, second = make_trials(make_suite(None, said))
+    options = {"tasks": "ccpm", "controls": (), "seeds": "1,2"}
+    first, second = make_trials(make_suite(None, options))
     fake = Fake(1, 2, {first.run_id: ["lost"] * 3, second.run_id: ["lost", "failed"]})
     endings = run_trials([first, second], fake, tmp_path, Watcher())
     assert [run_id for _, run_id in fake.ran] == [first.run_id] * 3 + [second.run_id] * 2
@@ -202,23 +211,23 @@ def test_a_trial_of_several_processes_takes_as_many_workers(tmp_path: Path) -> N
 
 def test_a_trial_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
     axes = ("--tasks", "ccpm", "--control", "none", "--out", tmp_path / "o")
-    code, said, error = cli("bench", *axes, "--nproc", "2", "--jobs", "1")
+    code, output, error = cli("bench", *axes, "--nproc", "2", "--jobs", "1")
     assert code == 2
     assert "a trial of 2 processes (ccpm lora cpm-ant-tiny seed 1) does not fit" in error
-    assert not said
-    code, said, _ = cli("bench", *axes, "--nproc", "2", "--dry-run")
+    assert not output
+    code, output, _ = cli("bench", *axes, "--nproc", "2", "--dry-run")
     assert code == 0
-    assert ", 2 processes\n" in said
+    assert ", 2 processes\n" in output
 
 
 @pytest.mark.parametrize(
-    ("workers", "gpus", "own"),
+    ("workers", "gpus", "visible"),
     [([3], ["0", "1"], "1"), ([2, 3], list("0123"), "2,3"), ([0, 1], ["7"], "7"), ([0], [], None)],
 )
 def test_gpus_go_round_among_the_workers(
-    workers: list[int], gpus: list[str], own: str | None
+    workers: list[int], gpus: list[str], visible: str | None
 ) -> None:
-    assert gpus_of(workers, gpus) == own
+    assert gpus_of(workers, gpus) == visible
 
 
 def test_neighbours_go_to_one_process_and_a_control_goes_first() -> None:
@@ -232,9 +241,9 @@ def test_neighbours_go_to_one_process_and_a_control_goes_first() -> None:
             taken[worker].append(trial)
         for worker in taken:
             queue.end(worker)
-    for own in taken.values():
-        assert len({trial.request.task for trial in own}) == 1
-        assert own[0].control == "zero-shot"
+    for trials_of_worker in taken.values():
+        assert len({trial.request.task for trial in trials_of_worker}) == 1
+        assert trials_of_worker[0].control == "zero-shot"
 
 
 def test_cores_are_divided_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one = made.make_record("ccpm", HOSTILE, HOSTILE, 1)
     hostile = made.store(place, one)
     lines = [{"id": HOSTILE, "scores": [1, 0], "prediction": HOSTILE, "target": HOSTILE}]
-    text = "".join(json.dumps(line) + "\n" for line in lines) + "{half\n"
+    text = "".join(json.dumps(line) + "\n" for line in lines) + "{half\n" + 9_000 * "[" + "\n"
     (hostile / "predictions.test.jsonl").write_text(text, encoding="utf-8")
     (place / HOSTILE.replace("/", "_")).mkdir()
     (place / HOSTILE.replace("/", "_") / "run.json").write_text("{", encoding="utf-8")

@@ -237,11 +237,19 @@ def test_debug_shows_the_traceback(data: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_listings_do_not_import_torch(tmp_path: Path) -> None:
+def test_listings_and_mistakes_do_not_import_torch() -> None:
     code = """
 import sys
 from cpm_tune.commands.cli import main
-for words in (["--help"], ["list", "tasks"], ["list", "deltas"], ["show", "lcqmc", "--text"]):
+for words in (
+    ["--help"],
+    ["list", "tasks"],
+    ["list", "deltas"],
+    ["show", "lcqmc", "--text"],
+    ["--task", "lcqmc", "--delta", "nosuch"],
+    ["bench", "--tasks", "lcqmc", "--deltas", "nosuch"],
+    ["leaderboard", "nowhere"],
+):
     try:
         main(words)
     except SystemExit:

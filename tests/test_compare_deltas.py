@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import compare_deltas as compare
+import delta_runs
 import pytest
 
 from cpm_tune.errors import UserError
@@ -29,9 +30,9 @@ def score(value: float, half: float = 0.1, up: bool = True) -> ScoreRecord:
 
 def test_the_factor_with_the_best_mean_rank_is_chosen() -> None:
     rising = {1.0: [score(0.5), score(9, up=False)], 3.0: [score(0.6), score(8, up=False)]}
-    assert compare.best_factor(rising) == 3.0
-    assert compare.best_factor({3.0: [score(0.5)], 1.0: [score(0.5)]}) == 1.0  # equal: smaller
-    assert compare.best_factor({**rising, 10.0: [None, score(1, up=False)]}) is None
+    assert delta_runs.best_factor(rising) == 3.0
+    assert delta_runs.best_factor({3.0: [score(0.5)], 1.0: [score(0.5)]}) == 1.0  # equal: smaller
+    assert delta_runs.best_factor({**rising, 10.0: [None, score(1, up=False)]}) is None
 
 
 def test_the_interval_holds_test_rows_and_seeds() -> None:
@@ -51,10 +52,10 @@ def test_one_command_sweeps_and_compares_and_runs_nothing_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def launch(request: Request, runs: Path) -> bool:  # here, where all is imported already
-        compare._one(request, runs)
+        delta_runs._one(request, runs)
         return True
 
-    monkeypatch.setattr(compare, "launch", launch)
+    monkeypatch.setattr(delta_runs, "launch", launch)
     out = tmp_path / "out"
     words = ["--out", str(out), "--tasks", "lcqmc", "--data", str(data), "--backbone"]
     words += [str(small_backbone), "--deltas", "bitfit", "--seeds", "1", "2"]
@@ -91,7 +92,7 @@ def test_the_ladder_is_climbed_until_the_best_is_between_two_others(
 ) -> None:
     done: set[float] = set()
 
-    def record(plan: compare.Plan, request: Request) -> SimpleNamespace | None:
+    def record(comparison: delta_runs.Comparison, request: Request) -> SimpleNamespace | None:
         factor = round(request.settings["train.lr"] / 5e-3, 6)  # type: ignore[index]
         if factor not in done:
             return None
@@ -102,20 +103,24 @@ def test_the_ladder_is_climbed_until_the_best_is_between_two_others(
         done.add(round(request.settings["train.lr"] / 5e-3, 6))  # type: ignore[index]
         return True
 
-    monkeypatch.setattr(compare.Plan, "record", record)
-    monkeypatch.setattr(compare, "launch", launch)
-    plan = compare.Plan(("lcqmc",), ("lora",), (1,), None, tmp_path, Request("", data=tmp_path), 5)
-    assert compare.sweep(plan, 1) == 0
-    assert plan.factors_of("lora") == tried
+    monkeypatch.setattr(delta_runs.Comparison, "record", record)
+    monkeypatch.setattr(delta_runs, "launch", launch)
+    comparison = delta_runs.Comparison(
+        ("lcqmc",), ("lora",), (1,), None, tmp_path, Request("", data=tmp_path), 5
+    )
+    assert delta_runs.sweep(comparison, 1) == 0
+    assert comparison.factors_of("lora") == tried
     assert done == set(tried)
-    assert compare.best_factor(compare.dev_scores(plan, "lora")) == min(best, 100.0)
+    assert delta_runs.best_factor(delta_runs.dev_scores(comparison, "lora")) == min(best, 100.0)
 
 
 def test_a_sweep_with_a_failure_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare.Plan, "record", lambda plan, request: None)
-    monkeypatch.setattr(compare, "launch", lambda request, runs: False)
-    plan = compare.Plan(("lcqmc",), ("lora",), (1,), None, tmp_path, Request("", data=tmp_path), 5)
-    assert compare.sweep(plan, 1) == 3
+    monkeypatch.setattr(delta_runs.Comparison, "record", lambda comparison, request: None)
+    monkeypatch.setattr(delta_runs, "launch", lambda request, runs: False)
+    comparison = delta_runs.Comparison(
+        ("lcqmc",), ("lora",), (1,), None, tmp_path, Request("", data=tmp_path), 5
+    )
+    assert delta_runs.sweep(comparison, 1) == 3
 
 
 def test_chosen_factors_go_into_the_presets_and_from_there_into_runs(

@@ -103,6 +103,17 @@ def test_a_round_trip_gives_the_same_bits(folder, to, dtype, tmp_path):
     assert_same_bits(start, tmp_path / "last")
 
 
+def test_a_converted_folder_does_not_depend_on_the_clock(native, tmp_path, monkeypatch):
+    files = []
+    for hours in (0, 5):
+        now = 1_700_000_000 + 3600 * hours
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        convert(open_folder(native), tmp_path / str(hours) / "out", "reference")
+        made = sorted((tmp_path / str(hours) / "out").iterdir())
+        files.append({file.name: file.read_bytes() for file in made})
+    assert files[0] == files[1]
+
+
 def test_small_half_precision_values_come_back_though_they_were_subnormal_between(tmp_path):
     config = CPMAntConfig(**{**REFERENCE_SHAPE, "dim_model": 256})  # divided by 16
     save_native(

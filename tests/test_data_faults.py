@@ -166,7 +166,7 @@ def test_the_first_row_without_an_answer_is_named(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_a_folder_and_a_packed_file_are_told(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "train.jsonl", [{"text_a": "一", "text_b": "二", "label": 1}])
-    with pytest.raises(UserError, match="this is a file, expected the folder it is in"):
+    with pytest.raises(UserError, match="this is a file, expected its folder"):
         find_splits(load_task("lcqmc"), file)
     file.write_bytes(gzip.compress(file.read_bytes()))
     with pytest.raises(UserError, match="gzip-compressed; unpack it"):

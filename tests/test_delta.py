@@ -51,7 +51,7 @@ WRONG = [
     ("parallel_adapter", {"modified_modules": ["w_out", "w_in"]}, "done before .*w_out begins"),
     ("parallel_adapter", {"modified_modules": ["w_in", "w_in"]}, "is 64 wide, .* 128"),
     ("parallel_adapter", {"modified_modules": ["ffn", "ffn"]}, "'ffn' names both"),
-    ("parallel_adapter", {"modified_modules": ["project_q", "w_out"]}, "not lie in the same"),
+    ("parallel_adapter", {"modified_modules": ["project_q", "w_out"]}, "are not in the same"),
     ("parallel_adapter", {"modified_modules": [*PAIR, *PAIR]}, "names a pair twice"),
     ("lora", {"lora_r": 4096}, "delta.lora_r is 4096, but .*project_q is 64 x 64: .* rank 64"),
     ("soft_prompt", {"token_init": "prompt", "init_prompt_type": 4}, "this backbone has 4 prompts"),
@@ -102,7 +102,7 @@ def test_a_damaged_delta_is_refused(tmp_path: Path, damage: str) -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("[]", "delta.json: is no object; expected an object with backbone_sha256, config"),
+        ("[]", "delta.json: is not an object; expected an object with backbone_sha256, config"),
         ('{"backbone_sha256": "x"}', "delta.json: has no 'config'"),
         ('{"backbone_sha256": "x", "config": [1]}', "expected a text and an object"),
         ('{"backbone_sha256": 5, "config": {}}', "expected a text and an object"),
@@ -171,7 +171,7 @@ def test_a_delta_that_was_taken_out_stays_out() -> None:
     first.remove()
     assert set(dict(model.named_parameters())) == names
     assert second.parameters
-    with pytest.raises(UserError, match="taken out; insert it again"):
+    with pytest.raises(UserError, match="was removed; insert it again"):
         merge(first)
 
 

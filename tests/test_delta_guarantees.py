@@ -152,7 +152,7 @@ def test_a_second_delta_on_the_same_backbone_is_refused(name: str) -> None:
     delta = insert(model, DELTAS[name], SHA, seed=1)
     values = state(model)
     for config in (DELTAS[name], NoneConfig()):
-        with pytest.raises(UserError, match="carries a delta already"):
+        with pytest.raises(UserError, match="has a delta already"):
             insert(model, config, SHA, seed=1)
     assert same(state(model), values)
     assert all(p.requires_grad for p in delta.parameters.values())

@@ -252,6 +252,18 @@ def test_the_places_where_things_go_exist_and_have_the_names_given_there() -> No
                 assert re.search(rf"^(class |def )?{name}\b", text, re.MULTILINE), (name, entry)
 
 
+def test_the_files_of_options_in_the_docs_are_accepted(tmp_path: Path, cli: CLI) -> None:
+    (config,) = blocks(REPOSITORY / "docs" / "runs.md", "yaml")
+    (suite,) = blocks(REPOSITORY / "docs" / "bench.md", "yaml")
+    (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
+    (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
+    words = ["--limit", "12", "--dry-run", "--out", str(tmp_path / "runs")]
+    code, _, error = cli("--config", str(tmp_path / "config.yaml"), *words)
+    assert code == 0, error
+    code, _, error = cli("bench", "--suite", str(tmp_path / "suite.yaml"), "--jobs", "2", *words)
+    assert code == 0, error
+
+
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
@@ -262,6 +274,13 @@ def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     assert named == known
     (decoding,) = (line for line in page.splitlines() if line.startswith("| decode.*"))
     assert set(re.findall(r"\w+", decoding)) >= set(Decoding.model_fields)
+
+
+def test_the_page_of_commands_is_that_of_their_options() -> None:
+    import commands_page
+
+    page = (REPOSITORY / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert page == commands_page.page(), "run python scripts/commands_page.py"
 
 
 def test_the_pages_of_tasks_are_those_of_the_task_files() -> None:

@@ -329,8 +329,8 @@ def test_the_documented_run_on_the_double(tmp_path: Path) -> None:
     ("delta", "engine", "precision", "given", "said"),
     [
         ("full", "bmtrain", "bf16", {}, "trained values are fp32"),
-        ("lora", "bmtrain", "fp32", {"run.shard": True}, "always divides"),
-        ("lora", "torch", "fp32", {"run.zero": 2}, "run.zero has no effect"),
+        ("lora", "bmtrain", "fp32", {"run.shard": True}, "always shards"),
+        ("lora", "torch", "fp32", {"run.zero": 2}, "run.zero only has an effect"),
         ("lora", "bmtrain", "fp32", {"run.zero": 1}, "run.zero"),
     ],
 )

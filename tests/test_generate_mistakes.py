@@ -84,7 +84,7 @@ MISTAKES = {
     "an absent delta": (["今天", "--delta-from", "/nowhere"], "there is no such folder"),
     "a folder without a delta": (
         ["今天", "--delta-from", "/usr"],
-        "no delta that can be read, delta.json is missing",
+        "no readable delta, delta.json is missing",
     ),
     "no batch": (["今天", "--batch-tokens", "0"], "--batch-tokens is 0"),
 }
@@ -101,7 +101,7 @@ def test_a_mistake_is_one_sentence(cli: CLI, folder: Path, mistake: str) -> None
 
 
 FILES = {
-    "an empty file": (b"", "holds no prompts"),
+    "an empty file": (b"", "contains no prompts"),
     "an empty line": ("今天\n\n上海\n".encode(), "prompts.txt:2: the prompt is empty"),
     "another encoding": ("今天\n".encode("gb18030"), "prompts.txt:1: not UTF-8"),
     "no prompt": (b'{"text": "x"}\n', 'prompts.jsonl:1: {"text": "x"} has no text "prompt"'),

@@ -163,4 +163,4 @@ def test_a_limit_of_the_system_is_met_with_a_sentence(
 def test_what_does_not_go_with_auto_batch(cli: CLI) -> None:
     code, _, said = cli("--task", "lcqmc", "--auto-batch", "--offload")
     assert code == 2
-    assert "run.auto_batch goes with neither" in said
+    assert "run.auto_batch cannot be combined" in said

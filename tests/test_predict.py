@@ -21,7 +21,7 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.example import Example
 from cpm_tune.data.pack import pack
-from cpm_tune.engine import make_engine
+from cpm_tune.engine.engine import make_engine
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task import Choice, Row, Template
 from cpm_tune.task.registry import load_task

@@ -96,6 +96,24 @@ def test_one_segmentation_is_right_and_all_have_the_same_characters():
         assert "//" not in "".join(row["options"])
 
 
+def test_lcqmc_is_split_at_line_feeds_alone_and_may_have_a_byte_order_mark(tmp_path):
+    rows = [
+        {"sentence1": f"第{n}个\u2028问题\x85", "sentence2": "别的", "label": n % 2}
+        for n in range(8802)
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    file = tmp_path / "dev.jsonl"
+    file.write_bytes(("\ufeff" + "\r\n".join(lines) + "\n").encode())
+    probes.write_lcqmc(file, tmp_path / "out")
+    swapped = [{**r, "sentence1": r["sentence2"], "sentence2": r["sentence1"]} for r in rows[:7000]]
+    parts = {"train": rows[:7000] + swapped, "dev": rows[7000:7800], "test": rows[7800:8800]}
+    for split, expected in parts.items():
+        text = (tmp_path / "out" / f"{split}.jsonl").read_text(encoding="utf-8")
+        assert [json.loads(line) for line in text.strip("\n").split("\n")] == expected
+    # Half of the rows are alike: no threshold on the overlap does better.
+    assert probes.overlap_baseline(tmp_path / "out")["test"] == 0.5
+
+
 def test_the_summary_pairs_rows_and_seeds(tmp_path):
     for init, hits in (("checkpoint", [1, 1, 1, 0]), ("random", [1, 0, 0, 0])):
         for seed in (1, 2):

@@ -231,7 +231,7 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
     from cpm_tune.backbone.folder import open_folder
     from cpm_tune.backbone.shards import own
     from cpm_tune.delta.config import NoneConfig
-    from cpm_tune.engine import make_engine
+    from cpm_tune.engine.engine import make_engine
     from cpm_tune.memory.estimate import Work, estimate
     from cpm_tune.planning.skeleton import make_skeleton
     from cpm_tune.schema.spec import Execution
@@ -361,15 +361,13 @@ def test_the_launcher_names_the_process_that_was_killed(
     assert launcher.returncode == 75
     assert f"(pid {workers[1]}) was killed by SIGKILL" in said
     assert said.count("\n") == 1
-    assert "goes on from the last checkpoint" in said
+    assert "resume from the last checkpoint" in said
 
 
 def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(
     cli: Any, tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every task has processes of its own, which run it alone."""
-    import cpm_tune.engine.launch as launching
-
     words = ["--task", "ccpm,math23k,lcqmc", "--delta", "none", "--limit", "4", "--quiet"]
     words += ["--backbone", str(small_backbone), "--out", str(tmp_path), "--control", "none"]
     words += ["--set", "decode.max_new_tokens=2", "--set", "run.device=cpu"]
@@ -380,7 +378,7 @@ def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(
             raise ProcessLostError("process 1 of 2 was killed by SIGKILL")
         assert cli(*words, *argv[-2:])[0] == 0
 
-    monkeypatch.setattr(launching, "launch", launch)
+    monkeypatch.setattr("cpm_tune.commands.tune.launch", launch)
     code, _, said = cli(*words, "--nproc", "2")
     assert code == 2
     assert "1 of 3 tasks failed: ccpm." in said

@@ -83,7 +83,7 @@ def test_what_does_not_go_with_int8(cli: CLI, monkeypatch: pytest.MonkeyPatch) -
     code, _, said = cli(*words)
     assert code == 2
     assert "full fine-tuning trains it" in said
-    assert "--quantize goes with neither run.shard" in said
+    assert "--quantize cannot be combined with run.shard" in said
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     code, _, said = cli("--task", "lcqmc", "--quantize", "int8")
     assert code == 2
@@ -161,10 +161,11 @@ def test_what_does_not_go_with_8_bits_where_nothing_is_trained(
 ) -> None:
     limit, out = ("--memory-limit", "1GB"), ("--out", tmp_path / "out")
     full, given = runs["full"].folder, ("--backbone", small_backbone)
+    conflict = "--memory-limit cannot be combined with 8-bit weights"
     for words, said in (
-        (("generate", "春", *given, *INT8, *limit), "--memory-limit does not go with 8-bit"),
-        (("generate", "春", "--delta-from", runs["int8"].folder, *limit), "does not go with 8-bit"),
-        (("predict", runs["fp32"].folder, *INT8, *limit, *out), "does not go with 8-bit"),
+        (("generate", "春", *given, *INT8, *limit), conflict),
+        (("generate", "春", "--delta-from", runs["int8"].folder, *limit), conflict),
+        (("predict", runs["fp32"].folder, *INT8, *limit, *out), conflict),
         (("predict", runs["int8"].folder, *limit, *out), "or a run that was tuned with it"),
         (("generate", "春", "--delta-from", full, *INT8), "does not keep; export it"),
         (("predict", full, *INT8, *out), "full fine-tuning trains it"),

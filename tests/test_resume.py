@@ -15,11 +15,13 @@ import pytest
 from conftest import CLI, rows, write_jsonl
 from kills import Moments, ended, in_child
 
+from cpm_tune.common.interrupt import Interrupted
 from cpm_tune.errors import UserError
 from cpm_tune.planning.inputs import Inputs, read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.execute import Outcome, execute
 from cpm_tune.schema.record import read_record
+from cpm_tune.schema.spec import Recipe
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -277,11 +279,33 @@ def test_the_second_process_says_who_is_at_work(case: Case, tmp_path: Path) -> N
     assert case.run(tmp_path).record.status == "finished"  # a dead process holds nothing
 
 
+def test_a_checkpoint_of_an_earlier_version_is_resumed(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It also has what early stopping follows from, next to the curve."""
+    import torch
+
+    real = Recipe.learning_rate
+
+    def learning_rate(recipe: Recipe, step: int, total: int) -> float:
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return real(recipe, step, total)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recipe, "learning_rate", learning_rate)
+        with pytest.raises(Interrupted):
+            case.run(tmp_path)
+    (file,) = tmp_path.glob("*.partial/checkpoint.pt")
+    content = torch.load(file, weights_only=True)
+    content["state"] |= {"best_step": 2, "best_dev": 0.5, "waited": 0, "stopped_early": False}
+    torch.save(content, file)
+    assert what_is_left(case.run(tmp_path)) == case.left
+
+
 def test_the_command_line_goes_on_by_default(
     case: Case, cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cpm_tune.schema.spec import Recipe
-
     data = case.plan.splits["train"].path.parent
     words = ["--task", "lcqmc", "--data", data, "--backbone", case.plan.folder.path]
     words += ["--out", tmp_path, "--control", "none"]

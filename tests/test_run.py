@@ -135,7 +135,7 @@ def test_a_finished_run_is_not_run_again_unless_asked(
     before = record.stat().st_mtime_ns
     code, said, _ = tune(cli, data, small_backbone, tmp_path)
     assert code == 0
-    assert "was there already" in said
+    assert "already exists; --overwrite reruns it" in said
     assert record.stat().st_mtime_ns == before
     assert tune(cli, data, small_backbone, tmp_path, "--overwrite")[0] == 0
     assert record.stat().st_mtime_ns != before
@@ -341,7 +341,7 @@ def test_a_kill_between_the_two_renames_of_overwriting_loses_nothing(
     folder.rename(folder.with_name(folder.name + ".old"))
     code, said, _ = tune(cli, data, small_backbone, tmp_path)
     assert code == 0
-    assert "was there already" in said
+    assert "already exists; --overwrite reruns it" in said
     assert only_run(tmp_path) == folder
 
 

@@ -189,3 +189,18 @@ def test_masks_that_leave_nothing_to_answer_with_are_an_error(
 ) -> None:
     with pytest.raises(UserError, match=said):
         parse_config({"delta_type": "soft_prompt", **changes}, "here")
+
+
+def test_inputs_are_made_once_and_a_control_has_the_encoder_of_its_own_delta(
+    small_backbone: Path,
+) -> None:
+    plan = make_plan(Request("lcqmc", "soft_prompt", backbone=str(small_backbone)))
+    inputs = read_inputs(plan)
+    assert inputs.of(plan) is inputs
+    assert inputs.of(plan.on_random_backbone()) is inputs
+    control = inputs.of(plan.zero_shot())
+    assert (control.splits, control.engine) == (inputs.splits, inputs.engine)
+    assert (inputs.skeleton.n_trained > 0, control.skeleton.n_trained) == (True, 0)
+    row = next(iter(inputs.splits["dev"].rows))
+    lengths = [len(one.encoder.encode(row).sequences[0].ids) for one in (inputs, control)]
+    assert lengths[0] - lengths[1] == load_preset("soft_prompt")["soft_token_num"]

@@ -215,9 +215,9 @@ def test_an_escape_of_a_surrogate_is_seen_wherever_it_stands(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "there", "said"),
     [
-        ("wmt20_enzh", ["train.en", "dev.jsonl"], "Beside train.en train.zh is missing."),
-        ("c3", ["c3-d-train.json"], "Beside c3-d-train.json c3-m-train.json is missing."),
-        ("lcqmc", ["dev.jsonl", "Train.jsonl"], "The folder holds Train.jsonl, dev.jsonl."),
+        ("wmt20_enzh", ["train.en", "dev.jsonl"], "train.zh is missing (needed with train.en)."),
+        ("c3", ["c3-d-train.json"], "c3-m-train.json is missing (needed with c3-d-train.json)."),
+        ("lcqmc", ["dev.jsonl", "Train.jsonl"], "The folder contains Train.jsonl, dev.jsonl."),
         ("kbqa", [], "The folder is empty."),
         ("ccpm", [f"{i}.txt" for i in range(10)], "6.txt, 7.txt and 2 more."),
     ],

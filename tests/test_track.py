@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from bench_runs import SETTINGS, write_data
@@ -58,6 +60,39 @@ def test_wandb_keeps_an_offline_run_in_the_folder(
     written = file.read_bytes()
     for said in (record.run_id, "train/loss", "dev/accuracy", "final/test/accuracy"):
         assert said.encode() in written
+
+
+class Listed:
+    """A service that keeps what it is given."""
+
+    package = "json"
+    entries: ClassVar[list[Entry]] = []
+    ended: ClassVar[list[bool]] = []
+
+    def __init__(self, run: RunInfo) -> None:
+        self.entries.clear()
+
+    def log(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def finish(self, ok: bool) -> None:
+        self.ended.append(ok)
+
+
+def test_a_new_sink_is_one_entry_of_the_registry(
+    cli: CLI, small_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sinks.SINKS, "listed", Listed)
+    run, record = tuned(cli, small_backbone, tmp_path, "--track", "listed")
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    *training, last = Listed.entries
+    assert [entry.line for entry in training] == lines
+    assert [sorted(entry.values) for entry in training if "dev" not in entry.line] == [
+        ["train/grad_norm", "train/loss", "train/lr"]
+    ] * 4
+    assert last.values["final/test/accuracy"] == record.test.value
+    assert Listed.ended == [True]
+    assert record.execution.track == ("listed",)
 
 
 class Broken:

@@ -155,18 +155,18 @@ def _equal(head: Piece, tokens: Piece) -> bool:
 
 
 def check_fit(
-    where: Path, found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]
+    where: Path, given: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]
 ) -> None:
     """Raise UserError with the difference of two sets of names and shapes, if there is one.
 
     Names that differ only in the number of the layer are listed as one, with the layers' range.
     """
-    wrong = [(f"missing {name}", "") for name in expected if name not in found]
-    wrong += [(f"unexpected {name}", "") for name in found if name not in expected]
+    wrong = [(f"missing {name}", "") for name in expected if name not in given]
+    wrong += [(f"unexpected {name}", "") for name in given if name not in expected]
     wrong += [
-        (name, f" has shape {tuple(found[name])}, expected {tuple(shape)}")
+        (name, f" has shape {tuple(given[name])}, expected {tuple(shape)}")
         for name, shape in expected.items()
-        if name in found and tuple(found[name]) != tuple(shape)
+        if name in given and tuple(given[name]) != tuple(shape)
     ]
     if not wrong:
         return

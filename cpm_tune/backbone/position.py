@@ -51,15 +51,15 @@ class PositionBias(nn.Module):
         return torch.where(same, within, between)
 
     def last_row(self, segment: Tensor, index: Tensor) -> Tensor:
-        """The bias of the last position alone, where `index` says where each key is: int64
-        (batch, length), or (1, length) where it is the same for all rows.
+        """The bias of the last position alone. `index` is the position of each key: int64
+        (batch, length), or (1, length) if it is the same for all rows.
 
         segment (batch, length) int64 -> (batch, heads, 1, length).
         """
-        table, own = self.relative_attention_bias, segment[:, -1:]
+        table, last = self.relative_attention_bias, segment[:, -1:]
         within = table[self._bucket(index - index[:, -1:])]
-        between = table[self.buckets + own * self.segments + segment]
-        chosen = torch.where((segment == own)[..., None], within, between)
+        between = table[self.buckets + last * self.segments + segment]
+        chosen = torch.where((segment == last)[..., None], within, between)
         return chosen.transpose(1, 2)[:, :, None]
 
 

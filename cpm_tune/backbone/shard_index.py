@@ -19,14 +19,14 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What an index file says: `shards` by the name of the tensor."""
+    """An index file: `shards` by the name of the tensor."""
 
     path: Path
     shards: dict[str, str]
 
-    def check_tensors(self, found: Collection[str]) -> None:
+    def check_tensors(self, names: Collection[str]) -> None:
         """Raise UserError if a tensor of the index is in no shard."""
-        absent = [name for name in self.shards if name not in found]
+        absent = [name for name in self.shards if name not in names]
         if absent:
             raise UserError(
                 f"{self.path}: tensor {absent[0]} should be in {self.shards[absent[0]]}, but is in "
@@ -35,7 +35,7 @@ class ShardIndex:
 
 
 def shard_index(folder: Path, weights: Sequence[Path]) -> ShardIndex | None:
-    """Read the index that belongs to weight files; None where they have none, or need none.
+    """Read the index that belongs to weight files; None if they have none, or need none.
 
     Raises UserError for an index that cannot be read, or that names a shard which is not among the
     files.
@@ -52,7 +52,7 @@ def shard_index(folder: Path, weights: Sequence[Path]) -> ShardIndex | None:
     try:
         shards = read_json(path)["weight_map"]
         if not all(isinstance(shard, str) for shard in shards.values()):
-            raise TypeError("a shard is no text")
+            raise TypeError("a shard is not a text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: not a readable index, expected weight_map with the shard of each tensor "

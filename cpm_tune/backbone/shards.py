@@ -1,8 +1,8 @@
-"""Parameters of which a process may hold only a part: FSDP2's, divided over their first dimension,
+"""Parameters of which a process may have only a part: FSDP2's, sharded over their first dimension,
 and BMTrain's, a piece of the flat values.
 
-Everything here works the same on parameters that are whole; `stored` also on quantized ones. What
-gives whole values is for all processes to call together.
+Everything here works the same on parameters that are whole; `stored` also on quantized ones. All
+processes have to call together what returns whole values.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ def whole_shape(parameter: Tensor) -> torch.Size:
 def own(parameter: Tensor) -> Tensor:
     """This process's values of a parameter: the same memory, all of it or its part."""
     local = getattr(parameter, "to_local", None)
-    found: Tensor = parameter.detach() if local is None else parameter.detach().to_local()  # type: ignore[attr-defined]
-    return found
+    values: Tensor = parameter.detach() if local is None else parameter.detach().to_local()  # type: ignore[attr-defined]
+    return values
 
 
 def stored(parameter: Tensor) -> list[Tensor]:
-    """The plain tensors that hold this process's values: one, or several of a quantized weight."""
+    """The plain tensors of this process's values: one, or several of a quantized weight."""
     values = own(parameter)
     flatten = getattr(values, "__tensor_flatten__", None)
     return [values] if flatten is None else [getattr(values, name) for name in flatten()[0]]
 
 
 def own_part(parameter: Tensor, whole: Tensor) -> Tensor:
-    """Of a whole tensor the part that this process holds of `parameter`, as a view."""
+    """The part of a whole tensor that this process has of `parameter`, as a view."""
     if hasattr(parameter, "_original_shape"):
         start, end = parameter._start_partition, parameter._end_partition  # type: ignore[attr-defined]
         return whole.flatten()[start or 0 : end]  # None to 0 where this process has nothing
@@ -55,7 +55,7 @@ def fill(parameter: Tensor, whole: Tensor) -> Tensor:
 
 
 def whole(parameter: Tensor, values: Tensor | None = None) -> Tensor:
-    """A copy on the CPU of all processes' values of a parameter, or of `values` divided like it."""
+    """A copy on the CPU of all processes' values of a parameter, or of `values` sharded like it."""
     values = own(parameter) if values is None else values
     if not hasattr(parameter, "_original_shape"):
         return values.detach().to("cpu", copy=True)

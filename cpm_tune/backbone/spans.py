@@ -1,7 +1,7 @@
-"""Attention of sequences that lie end to end in one row, each within itself.
+"""Attention of sequences packed into one row, each within itself.
 
-A dense mask over the row would make every sequence pay for all others. Here sequences of one length
-that lie side by side are one batch to the attention kernel: a view, without padding or copies.
+A dense mask over the row would make every sequence pay for all others. Here adjacent sequences of
+one length are one batch to the attention kernel: a view, without padding or copies.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class Group:
 
 @dataclass(frozen=True)
 class SpanBias:
-    """What stands for the attention bias of a whole row.
+    """The attention bias of a whole row.
 
-    Without `queries` every position is a query. Otherwise queries are some rows only, and `queries`
-    int64 says which of them every sequence has, one group after the other, filled up with repeated
-    ones to equal numbers within a group; `found` int64 says where in that order each row is.
+    Without `queries` every position is a query. Otherwise only some are: `queries`, int64, are the
+    numbers of those of every sequence, one group after the other, filled up with repeated ones to
+    equal numbers within a group; `order`, int64, is the place of each query among them.
     """
 
     groups: tuple[Group, ...]
     queries: Tensor | None = None
-    found: Tensor | None = None
+    order: Tensor | None = None
 
     @property
     def biases(self) -> tuple[Tensor, ...]:
@@ -71,7 +71,7 @@ class SpanBias:
             for group, qkv in zip(self.groups, parts, strict=True)
         ]
         row = torch.cat(mixed)[None]
-        return row if self.found is None else row.index_select(1, self.found)
+        return row if self.order is None else row.index_select(1, self.order)
 
     def at(self, positions: Tensor) -> SpanBias:
         """The same with the queries at `positions` (n,) alone: int64, ascending, not empty."""
@@ -79,14 +79,14 @@ class SpanBias:
         if not has_values(positions):  # shapes alone count
             each = -(-len(positions) // sum(group.n for group in self.groups))
             some = [replace(g, bias=g.bias[:, :, :each].clone()) for g in self.groups]
-            order = positions.new_zeros(each * sum(group.n for group in self.groups))
-            return SpanBias(tuple(some), order, positions)
+            chosen = positions.new_zeros(each * sum(group.n for group in self.groups))
+            return SpanBias(tuple(some), chosen, positions)
         for group in self.groups:
             begins = start + group.length * torch.arange(group.n + 1, device=device)
             edges = torch.searchsorted(positions, begins)  # of each sequence, among the positions
             first, count = edges[:-1, None], edges.diff()[:, None]
-            slot = torch.arange(max(1, int(count.max())), device=device)
-            which = (first + torch.minimum(slot, count - 1).clamp(min=0)).clamp(
+            column = torch.arange(max(1, int(count.max())), device=device)
+            which = (first + torch.minimum(column, count - 1).clamp(min=0)).clamp(
                 max=len(positions) - 1
             )
             inside = (positions[which] - begins[:-1, None]).clamp(0, group.length - 1)
@@ -96,13 +96,13 @@ class SpanBias:
             bias = group.bias.transpose(1, 2)[row, inside].transpose(1, 2)
             groups.append(replace(group, bias=bias))
             queries.append(which.flatten())
-            valid.append((slot < count).flatten())
+            valid.append((column < count).flatten())
             start += group.n * group.length
-        order = torch.cat(queries)
+        chosen = torch.cat(queries)
         real = torch.cat(valid).nonzero()[:, 0]
-        found = torch.empty_like(positions)
-        found[order[real]] = real
-        return SpanBias(tuple(groups), order, found)
+        order = torch.empty_like(positions)
+        order[chosen[real]] = real
+        return SpanBias(tuple(groups), chosen, order)
 
 
 def has_values(tensor: Tensor) -> bool:
@@ -111,10 +111,10 @@ def has_values(tensor: Tensor) -> bool:
 
 
 def runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(start, number, length) of the sequences of one length that lie side by side."""
-    found, start = [], 0
+    """(start, number, length) of each run of adjacent sequences of one length."""
+    each, start = [], 0
     for length, equal in groupby(lengths):
         n = len(list(equal))
-        found.append((start, n, length))
+        each.append((start, n, length))
         start += n * length
-    return found
+    return each

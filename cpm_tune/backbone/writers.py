@@ -1,4 +1,4 @@
-"""Checkpoint files written a part at a time: safetensors, in shards where wanted, and torch's .pt.
+"""Checkpoint files written a part at a time: safetensors, in shards if wanted, and torch's .pt.
 
 A file's tensors are known by name, shape and dtype before their first value is read.
 """
@@ -37,7 +37,7 @@ class Target:
 
 
 def write_safetensors(path: Path, targets: Sequence[Target]) -> None:
-    """Write one file; wider dtypes first, so that every tensor lies aligned."""
+    """Write one file; wider dtypes first, so that every tensor is aligned."""
     ordered = sorted(targets, key=lambda target: -target.dtype.itemsize)
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0
@@ -47,10 +47,10 @@ def write_safetensors(path: Path, targets: Sequence[Target]) -> None:
             "shape": list(target.shape),
             "data_offsets": [place, place := place + target.nbytes],
         }
-    said = json.dumps(header, separators=(",", ":")).encode()
-    said += b" " * (-len(said) % 8)
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
     with path.open("wb") as file:
-        file.write(len(said).to_bytes(8, "little") + said)
+        file.write(len(head).to_bytes(8, "little") + head)
         for target in ordered:
             _write(file, target)
 
@@ -58,7 +58,7 @@ def write_safetensors(path: Path, targets: Sequence[Target]) -> None:
 def write_shards(folder: Path, targets: Sequence[Target], most: int) -> None:
     """Write model.safetensors, or several of at most so many bytes with transformers' index.
 
-    A tensor that is larger than `most` has a file of its own.
+    A tensor larger than `most` gets its own file.
     """
     shards: list[list[Target]] = [[]]
     for target in targets:
@@ -81,8 +81,8 @@ def write_shards(folder: Path, targets: Sequence[Target], most: int) -> None:
 def write_pt(path: Path, targets: Sequence[Target]) -> None:
     """Write what torch.save writes of a dict of these tensors: a zip file of stored records.
 
-    torch makes a sparse file of it without values (memory for them is reserved, never touched);
-    its records are copied, the values written where they belong.
+    torch makes a sparse file of it without values (memory for them is reserved, never touched); its
+    records are copied, and the values are written in their places.
     """
     state = {t.name: torch.empty(t.shape, dtype=t.dtype) for t in targets}
     sparse = path.with_name("archive.pt")  # whose stem torch puts before the records' names
@@ -93,7 +93,8 @@ def write_pt(path: Path, targets: Sequence[Target]) -> None:
         for record in plan.infolist():
             number = record.filename.removeprefix("archive/data/")
             if not number.isdecimal():
-                file.writestr(record.filename, plan.read(record))
+                fixed = zipfile.ZipInfo(record.filename)  # the same bytes at any time
+                file.writestr(fixed, plan.read(record))
                 continue
             with file.open(_aligned(record.filename, file.start_dir), "w", force_zip64=True) as out:
                 _write(out, targets[int(number)])
@@ -101,9 +102,9 @@ def write_pt(path: Path, targets: Sequence[Target]) -> None:
 
 
 def _aligned(name: str, place: int) -> zipfile.ZipInfo:
-    """A record whose header begins at `place` and whose bytes lie as torch lays them, for mmap."""
+    """A record whose header begins at `place` and whose bytes are aligned as torch's are."""
     record = zipfile.ZipInfo(name)
-    begins = place + _HEADER + len(name) + 4  # 4 of the padding's own
+    begins = place + _HEADER + len(name) + 4  # 4 for the padding's header
     padding = -begins % _ALIGNMENT
     record.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
     return record

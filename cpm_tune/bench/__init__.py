@@ -1,1 +1,1 @@
-"""Many runs: a suite becomes cells; cells are skipped, resumed, carried out and reported."""
+"""Many runs: a suite becomes trials, which are skipped, resumed or run, and reported."""

@@ -16,7 +16,7 @@ try:
 
     import cpm_tune.bench.worker
     import cpm_tune.data.store
-    import cpm_tune.engine
+    import cpm_tune.engine.engine
     import cpm_tune.tuning.score
     import cpm_tune.tuning.train  # noqa: F401
     from cpm_tune.common.segmenter import make_segmenter

@@ -24,7 +24,7 @@ from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.shards import stored
 from cpm_tune.bench.trials import Report, Trial, plan_of
 from cpm_tune.data.store import Split
-from cpm_tune.engine import Engine
+from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.launch import launch
 from cpm_tune.engine.process import begin, work
 from cpm_tune.errors import ProcessLostError, UserError

@@ -40,7 +40,7 @@ def run(options: Estimate) -> int:
         precision=options.precision,
         quantize=options.quantize,
         nproc=options.nproc,
-        writes=options.answer_tokens > 0,
+        generates=options.answer_tokens > 0,
         execution=execution,
         gpu=options.device == "cuda",
     )
@@ -64,7 +64,7 @@ def _text(work: Work, memory: Memory) -> str:
 
     if not memory.weights:
         weights = "trained, see delta"
-    elif not work.divided:
+    elif not work.sharded:
         weights = "the whole backbone"
     elif work.execution.offload and not work.bmtrain and work.gpu:
         weights = "the embeddings; layers are in host memory"

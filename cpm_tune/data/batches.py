@@ -27,8 +27,8 @@ def total_steps(n_rows: int, recipe: Recipe) -> int:
 
 
 def global_batches(n_rows: int, recipe: Recipe, seed: int, after: int = 0) -> Iterator[GlobalBatch]:
-    """Yield the rows of every step behind `after`: each epoch a new permutation, its last batch may
-    be smaller."""
+    """Yield the rows of every step after step `after`: each epoch a new permutation, its last batch
+    may be smaller."""
     last = total_steps(n_rows, recipe)
     done = after // math.ceil(n_rows / recipe.batch_size)  # whole epochs
     step = done * math.ceil(n_rows / recipe.batch_size)
@@ -39,5 +39,5 @@ def global_batches(n_rows: int, recipe: Recipe, seed: int, after: int = 0) -> It
             if step > last:
                 return
             if step > after:
-                own = order[start : start + recipe.batch_size]
-                yield GlobalBatch(step, epoch, tuple(own.tolist()))
+                rows = order[start : start + recipe.batch_size]
+                yield GlobalBatch(step, epoch, tuple(rows.tolist()))

@@ -1,9 +1,10 @@
 """Turns a row into sequences for the backbone. The only encoder: training and inference share it.
 
-A sequence is: soft-prompt rows (segment 0), `<s>`, the text. Too long texts are shortened by one
-rule: the longest fields (and options of the row's own) lose characters, at the side the template
-says, until the sequence fits; the template's own words are never cut. A text to write is cut to
-`answer_tokens`, for which room is left in training and in inference alike. What was cut is counted.
+A sequence is: soft-prompt rows (segment 0), `<s>`, the text. Texts that are too long are shortened
+by one rule: the longest fields (and the row's options) lose characters, at the side that the
+template names, until the sequence fits; the template's words are never cut. A text to generate is
+cut to `answer_tokens`, for which room is left in training and in inference. Rows that were cut are
+counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PROMPT_SEGMENT = 0
 def head(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) -> Ids:
     """What every sequence begins with: the soft prompt of its type and `<s>`.
 
-    Raises UserError where the backbone has no such prompt or segment.
+    Raises UserError if the backbone has no such prompt or segment.
     """
     for setting, top in (("prompt_type", "prompt_types"), ("segment", "segment_types")):
         value, limit = getattr(encoding, setting), getattr(config, top)
@@ -52,9 +53,9 @@ class Encoder:
         answer_tokens: int = 0,
         soft: SoftSlots | None = None,
     ) -> None:
-        """`answer_tokens` is the room for a text to write, `soft` a soft prompt's tokens.
+        """`answer_tokens` is the room for a text to generate, `soft` a soft prompt's tokens.
 
-        Raises UserError where template or settings do not fit the vocabulary or the backbone.
+        Raises UserError if template or settings do not fit the vocabulary or the backbone.
         """
         self.template, self.encoding, self.tokenizer = template, encoding, tokenizer
         self.answer, self.scores_in_prompt = task.answer, template.scores_in_prompt
@@ -63,10 +64,9 @@ class Encoder:
         self.head = head(encoding, config, tokenizer)
         self.n_prompt = config.prompt_length
         self._soft, self._before_option = _placed(template, soft)
-        own = task.answer.options if isinstance(task.answer, Options) else None
-        self._listed = (
-            own if soft is not None and soft.options and not self.scores_in_prompt else None
-        )
+        before_each = soft is not None and soft.options and not self.scores_in_prompt
+        listed = isinstance(task.answer, Options) and task.answer.options
+        self._listed = listed if before_each and listed else None
         self._verbalised = {option: self._known(option, "option") for option in template.options}
         yes = (
             self._known(template.yes, "answer word") if self.scores_in_prompt else (tokenizer.unk,)
@@ -74,17 +74,17 @@ class Encoder:
         if len(yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
         self._yes = yes[0]
-        self.stores: dict[tuple[str, str], EncodedCache] = {}  # what was encoded; see encoded.py
+        self.stores: dict[tuple[str, str], EncodedCache] = {}  # see encoded.py
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
-        own = "" if not template.options else max(template.options, key=len)
-        least = self._length(self._ids(empty, (own,), None))
+        longest = max(template.options, key=len, default="")
+        least = self._length(self._ids(empty, (longest,), None))
         if least > encoding.max_length:
             needed = f"template '{template.name}'"
-            needed += f" and {answer_tokens} tokens to write" if self.generates else ""
+            needed += f" and {answer_tokens} tokens to generate" if self.generates else ""
             raise UserError(
                 f"encode.max_length is {encoding.max_length}: the soft prompt and {needed} alone "
-                f"need {least}; give more."
+                f"need {least}; raise it."
             )
 
     def _known(self, text: str, what: str) -> Ids:
@@ -112,16 +112,16 @@ class Encoder:
         if isinstance(self.answer, Choice):
             return self.template.options
         if isinstance(self.answer, Options | Rank):
-            own = tuple(row[self.answer.options])
-            return self.template.options[: len(own)] if self.template.options else own
+            options = tuple(row[self.answer.options])
+            return self.template.options[: len(options)] if self.template.options else options
         return ()
 
     def encode(self, row: Row, *, train: bool = False) -> Example:
         """Encode a row.
 
         With `train`, what carries no loss is left out: a verbaliser's wrong options (CPM-2 trains
-        on the gold answer's tokens), documents as good as the best one. Without it a text to write
-        is encoded all the same if there is one, to be scored.
+        on the gold answer's tokens), documents as good as the best one. Without it a text to
+        generate is encoded, too, if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
         (before, options, after), truncated = self._fit(row, texts)
@@ -167,7 +167,7 @@ class Encoder:
         return ids[: self.answer_tokens], len(ids) > self.answer_tokens
 
     def prefix(self, row: Row) -> tuple[Ids, bool]:
-        """What stands before the text to write, and whether a field was cut."""
+        """The ids before the text to generate, and whether a field was cut."""
         (before, _, _), truncated = self._fit(row, ())
         return before, truncated
 
@@ -176,33 +176,32 @@ class Encoder:
     ) -> tuple[Ids, list[Ids], Ids]:
         """The ids before the option or answer, of each option, and after it."""
         encode = self.tokenizer.encode
-        sides: tuple[list[int], list[int]] = ([*self.head], [])
+        parts: tuple[list[int], list[int]] = ([*self.head], [])
         side, text = 0, ""
         for place, piece in enumerate(self.template.pieces):
             slot = piece.kind in ("option", "answer")
             if slot or place in self._soft:
-                sides[side].extend((*encode(text), *self._soft.get(place, ())))
+                parts[side].extend((*encode(text), *self._soft.get(place, ())))
                 text = ""
             if slot:
-                sides[0].extend(self._before_option[0] if self._before_option else ())
+                parts[0].extend(self._before_option[0] if self._before_option else ())
                 side = 1
             elif piece.kind == "text":
                 text += piece.value
             elif piece.value == self._listed:
-                shown = self.template.listed(row[piece.value], cap)
-                for number, part in enumerate(shown):
-                    sides[side].extend((*encode(text), *self._before_option[number]))
-                    text = part
+                for number, listed in enumerate(self.template.listed(row[piece.value], cap)):
+                    parts[side].extend((*encode(text), *self._before_option[number]))
+                    text = listed
             else:
                 text += self.template.cut(row, piece.value, cap)
-        sides[side].extend((*encode(text), *self._soft.get(len(self.template.pieces), ())))
+        parts[side].extend((*encode(text), *self._soft.get(len(self.template.pieces), ())))
         written = [
             self._verbalised.get(text)
             or tuple(encode(text[:cap]))
             or (() if self.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        return tuple(sides[0]), written, tuple(sides[1])
+        return tuple(parts[0]), written, tuple(parts[1])
 
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts
@@ -226,8 +225,8 @@ class Encoder:
 
 
 def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:
-    """A soft prompt's ids by the piece of the template they stand before, and those before each
-    option. Raises UserError where the template lacks a slot."""
+    """A soft prompt's ids by the piece of the template that they precede, and those before each
+    option. Raises UserError if the template lacks a slot."""
     if soft is None:
         return {}, ()
     places = slot_places([piece.kind for piece in template.pieces])
@@ -245,7 +244,7 @@ def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids],
 
 
 def describe(example: Example, encoder: Encoder) -> list[dict[str, Any]]:
-    """For people: the text tokens and the scored positions of each sequence."""
+    """The text tokens and the scored positions of each sequence, for people to read."""
     rows = []
     for number, sequence in enumerate(example.sequences):
         entries = encoder.tokenizer.entries

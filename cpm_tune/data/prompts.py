@@ -1,4 +1,4 @@
-"""Prompts to write to: lines of text, or one JSON object with `prompt` a line."""
+"""Prompts to continue: lines of text, or one JSON object with `prompt` per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cpm_tune.task import BadRow
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, where it stands ("file:line"), and its id: the row's own, or its line's number."""
+    """A prompt, its place ("file:line"), and its id: the row's `id`, or its line's number."""
 
     text: str
     where: str
@@ -37,11 +37,11 @@ def prompts_from(stream: Iterable[bytes]) -> list[Prompt]:
 
 
 def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
-    found = []
+    prompts = []
     for where, row in rows:
         if isinstance(row, BadRow):
             raise UserError(row.message)
-        text, own = row, int(where.rpartition(":")[2])
+        text, id_ = row, int(where.rpartition(":")[2])
         if not isinstance(row, str):
             text = row.get("prompt") if isinstance(row, dict) else None
             if not isinstance(text, str):
@@ -49,23 +49,23 @@ def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
                     f'{where}: {json.dumps(row, ensure_ascii=False)[:60]} has no text "prompt"; '
                     'expected an object such as {"prompt": "床前明月光，"}.'
                 )
-            own = row.get("id", own)
-            check_characters(json.dumps(own, ensure_ascii=False), f"{where}, id")
+            id_ = row.get("id", id_)
+            check_characters(json.dumps(id_, ensure_ascii=False), f"{where}, id")
         if not text.strip():
             raise UserError(f"{where}: the prompt is empty; give a text, or remove the line.")
         check_characters(text, where)
-        found.append(Prompt(text, where, own))
-    if not found:
-        raise UserError(f"{name}: holds no prompts.")
-    return found
+        prompts.append(Prompt(text, where, id_))
+    if not prompts:
+        raise UserError(f"{name}: contains no prompts.")
+    return prompts
 
 
 def check_characters(text: str, where: str) -> None:
-    """Raise UserError for half of a character, which no UTF-8 file can hold."""
+    """Raise UserError for half a surrogate pair, which no UTF-8 file can contain."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{where}: character {error.start + 1} is half a surrogate pair, no character; remove "
-            "it."
+            f"{where}: character {error.start + 1} is half a surrogate pair, not a character; "
+            "remove it."
         ) from error

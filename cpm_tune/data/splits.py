@@ -33,7 +33,7 @@ def sample_folder(task: Task) -> Path:
 
 
 def is_sample(task: Task, splits: dict[str, SplitFile]) -> bool:
-    """Whether any of these files is one of the task's sample data, wherever it lies."""
+    """Whether any of these files is one of the task's sample data, in whatever folder."""
     folder = sample_folder(task)
     if not folder.is_dir():
         return False
@@ -55,32 +55,32 @@ def find_splits(
     if not folder.is_dir():
         if folder == sample_folder(task):
             raise UserError(f"task {task.name} has no sample data; give its files with --data DIR.")
-        known = "this is a file, expected the folder it is in" if folder.is_file() else ""
-        raise UserError(f"--data {folder}: {known or 'there is no such folder'}.")
-    missing, found = [], {}
+        fault = "this is a file, expected its folder" if folder.is_file() else ""
+        raise UserError(f"--data {folder}: {fault or 'there is no such folder'}.")
+    missing, splits = [], {}
     for split in needed:
         sets = _file_sets(task, folder, split)
         if len(sets) > 1:
             names = " and ".join(str(paths[0].relative_to(folder)) for paths in sets)
             raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
         if sets:
-            found[split] = SplitFile(split, sets[0], _fingerprint(sets[0]))
+            splits[split] = SplitFile(split, sets[0], _fingerprint(sets[0]))
         elif split not in optional or _incomplete(task, folder, split):
             missing.append(split)
     if missing:
         raise UserError(_not_found(task, folder, missing))
-    return found
+    return splits
 
 
 def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
-    """What splits lack whose files are only some of the task's parts."""
-    said = []
+    """One clause per split whose files are only some of the task's parts."""
+    clauses = []
     for name, file in splits.items():
-        there = {path.parent.name for path in file.paths}
-        absent = [part for part in task.files.parts if part not in there]
-        if absent and len(absent) < len(task.files.parts):
-            said.append(f"the {name} split lacks the part {' and '.join(absent)}")
-    return said
+        present = {path.parent.name for path in file.paths}
+        absent = [part for part in task.files.parts if part not in present]
+        if 0 < len(absent) < len(task.files.parts):
+            clauses.append(f"the {name} split lacks the part {' and '.join(absent)}")
+    return clauses
 
 
 def splits_there(task: Task, folder: Path) -> list[str]:
@@ -89,44 +89,48 @@ def splits_there(task: Task, folder: Path) -> list[str]:
 
 
 def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
-    """What is missing, what it may be called, what is there instead."""
+    """What is missing, what it may be called, what the folder contains instead."""
     accepted = [task.files.names[split] for split in missing]
     names = [
-        f"{split} ({' or '.join(map(_said, known))})"
+        f"{split} ({' or '.join(' with '.join(_members(name)) for name in known)})"
         for split, known in zip(missing, accepted, strict=True)
     ]
     stems = any(
         isinstance(n, str) and "*" not in n and not Path(n).suffix for n in sum(accepted, ())
     )
     parts = [part for split in missing for part in _incomplete(task, folder, split)]
-    there = sorted(
+    contents = sorted(
         f"{path.name}/" if path.is_dir() else path.name
         for path in folder.iterdir()
         if not path.name.startswith(".")
     )
-    holds = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    listed = ", ".join(contents[:8])
+    listed += f" and {len(contents) - 8} more" if len(contents) > 8 else ""
     return (
         f"{folder}: no file for {', '.join(names)}"
         f"{'; stems may end in .jsonl, .json, .tsv, .txt or .csv' if stems else ''} "
         f"(task {task.name}). {''.join(f'{part} ' for part in parts)}"
-        f"The folder {f'holds {holds}' if there else 'is empty'}."
+        f"The folder {f'contains {listed}' if contents else 'is empty'}."
     )
 
 
 def _incomplete(task: Task, folder: Path, split: str) -> list[str]:
-    """One sentence for each accepted set of files of which only a part is there."""
-    said = []
+    """One sentence for each accepted set of files of which only some exist."""
+    sentences = []
     for accepted in task.files.names[split]:
-        members = (accepted,) if isinstance(accepted, str) else accepted
-        there = [name for name in members if _matches(task, folder, name)]
-        if there and len(there) < len(members):
-            absent = " and ".join(name for name in members if name not in there)
-            said.append(f"Beside {' and '.join(there)} {absent} is missing.")
-    return said
+        members = _members(accepted)
+        present = [name for name in members if _matches(task, folder, name)]
+        absent = [name for name in members if name not in present]
+        if present and absent:
+            is_are = "is" if len(absent) == 1 else "are"
+            sentences.append(
+                f"{' and '.join(absent)} {is_are} missing (needed with {' and '.join(present)})."
+            )
+    return sentences
 
 
 def companions(task: Task, file: SplitFile) -> list[str]:
-    """Files that official layouts have beside those of a split, and that are not there."""
+    """The files that the official data has together with a split's, and that are missing."""
     absent = []
     for accepted in task.files.names[file.split]:
         members = () if isinstance(accepted, str) else accepted
@@ -136,10 +140,10 @@ def companions(task: Task, file: SplitFile) -> list[str]:
 
 
 def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
-    """The accepted sets of files of a split that are there; one inside another does not count."""
+    """The accepted sets of files of a split that exist; one inside another does not count."""
     sets: list[tuple[Path, ...]] = []
     for accepted in task.files.names[split]:
-        members = (accepted,) if isinstance(accepted, str) else accepted
+        members = _members(accepted)
         matches = [_matches(task, folder, member) for member in members]
         if not all(matches):
             continue
@@ -158,21 +162,19 @@ def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
 
 
 def _matches(task: Task, folder: Path, name: str) -> list[Path]:
-    """The files of that name; of a pattern's those in the task's parts alone, if it has parts."""
+    """The files of that name; of a pattern's only those in the task's parts, if it has parts."""
+    parts = task.files.parts
     if "*" in name:
-        found, parts = (
-            sorted(path for path in folder.glob(name) if path.is_file()),
-            task.files.parts,
-        )
-        return [path for path in found if not parts or path.parent.name in parts]
+        files = sorted(path for path in folder.glob(name) if path.is_file())
+        return [path for path in files if not parts or path.parent.name in parts]
     if Path(name).suffix:
         return [folder / name] if (folder / name).is_file() else []
     endings = (*JSON_ENDINGS, *TABLES)
     return [path for end in endings if (path := folder / f"{name}{end}").is_file()]
 
 
-def _said(accepted: str | tuple[str, ...]) -> str:
-    return accepted if isinstance(accepted, str) else " with ".join(accepted)
+def _members(accepted: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (accepted,) if isinstance(accepted, str) else accepted
 
 
 def _fingerprint(paths: tuple[Path, ...]) -> str:

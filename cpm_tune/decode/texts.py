@@ -27,7 +27,7 @@ from cpm_tune.decode.blanks import Blanks, parse_blanks
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
-from cpm_tune.engine import Engine
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding
 

@@ -1,13 +1,13 @@
 """Delta configurations in OpenDelta's own vocabulary; an unknown key is an error.
 
 One frozen class per `delta_type`. Defaults are the presets of `delta_configs/`; formulas, sizes and
-sources stand in docs/deltas.md.
+sources: docs/deltas.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -58,10 +58,10 @@ class ModuleConfig(Frozen):
         return self
 
 
-def _check_effect(config: Frozen, keys: tuple[str, ...], needs: str, there: bool) -> None:
-    """A setting that changes nothing is a mistake, and would be another run."""
+def _check_effect(config: Frozen, keys: tuple[str, ...], needs: str, met: bool) -> None:
+    """A setting without effect is a mistake, and would give the run another ID."""
     for key in keys:
-        if not there and getattr(config, key) != type(config).model_fields[key].default:
+        if not met and getattr(config, key) != type(config).model_fields[key].default:
             raise ValueError(f"{key} has no effect unless {needs}")
 
 
@@ -184,10 +184,10 @@ class SoftPromptConfig(Frozen):
     """`soft_token_num` trained input embeddings, divided over the `slots` of the template in the
     ratio of `ratio_list`.
 
-    `option_token_num` of them, taken from the first slot, stand before each option. `token_init`:
+    `option_token_num` of them, taken from the first slot, precede each option. `token_init`:
     vocabulary (embeddings of tokens drawn at random), text (those of `init_text`, repeated), prompt
     (the backbone's own prompt of type `init_prompt_type`, repeated), random (uniform within
-    +-`init_range`, at the reference's scale). `prompt_sees_text` and `text_sees_prompt` are
+    +-`init_range`, at the original scale). `prompt_sees_text` and `text_sees_prompt` are
     attention masks: false hides the text from soft tokens, or soft tokens from all others.
     """
 
@@ -233,35 +233,25 @@ DeltaConfig = (
     | SoftPromptConfig
 )
 CONFIGS: dict[str, type[DeltaConfig]] = {
-    "none": NoneConfig,
-    "full": FullConfig,
-    "lora": LoraConfig,
-    "adapter": AdapterConfig,
-    "low_rank_adapter": LowRankAdapterConfig,
-    "parallel_adapter": ParallelAdapterConfig,
-    "compacter": CompacterConfig,
-    "bitfit": BitFitConfig,
-    "prefix": PrefixConfig,
-    "soft_prompt": SoftPromptConfig,
+    model.model_fields["delta_type"].default: model for model in get_args(DeltaConfig)
 }
 
 
-_APART = ("about", "lr_factor", "lr_width")  # of a preset; no part of the method
+_APART = ("about", "lr_factor", "lr_width")  # of a preset, not of the method
 
 
 def lr_factor(values: Mapping[str, Any], where: str, width: int | None = None) -> float:
-    """By how much a raw config multiplies a task's learning rate, which is LoRA's (default: 1).
+    """The factor of a raw config on a task's learning rate, which is LoRA's (default: 1).
 
     `lr_width` is the width of the backbone that the factor was measured on: on one of `width` it is
     divided by their ratio, as Adam's rate for full matrices should be (Yang et al., 2022).
     """
-    found = {}
     for key in ("lr_factor", "lr_width"):
-        value = found[key] = values.get(key, 1)
+        value = values.get(key, 1)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
             raise UserError(f"{where}: {key} is {value!r}, expected a number above 0.")
-    scale = found["lr_width"] / width if width and "lr_width" in values else 1.0
-    return float(found["lr_factor"] * scale)
+    scale = values["lr_width"] / width if width and "lr_width" in values else 1.0
+    return float(values.get("lr_factor", 1) * scale)
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> DeltaConfig:

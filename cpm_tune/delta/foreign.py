@@ -27,7 +27,7 @@ from cpm_tune.delta.config import (
 )
 from cpm_tune.delta.merge import lora_modules
 from cpm_tune.delta.modules import matched_modules
-from cpm_tune.delta.stored import read_stored
+from cpm_tune.delta.stored import read_files
 from cpm_tune.errors import UserError
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -41,7 +41,7 @@ _PLAIN: dict[str, Any] = {  # what else PEFT's LoRA can be, and what it is here
     "modules_to_save": None,
     "fan_in_fan_out": False,
 }
-_NEUTRAL = {  # says where LoRA is, what it was made with, or what only another key puts to use
+_NEUTRAL = {  # where LoRA is, how it was made, or without effect unless another key is set
     *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"),
     *("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping"),
     *("peft_version", "runtime_config", "exclude_modules", "layers_to_transform"),
@@ -91,17 +91,17 @@ def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Ten
     not modules of this backbone.
     """
     keys = ("peft_type", "r", "lora_alpha")
-    values, tensors = read_stored(folder / PEFT_CONFIG, folder / PEFT_WEIGHTS, keys)
+    values, tensors = read_files(folder / PEFT_CONFIG, folder / PEFT_WEIGHTS, keys)
     _check_plain(folder / PEFT_CONFIG, values)
     state: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name, dot, rest = key.removeprefix(_PREFIX).removeprefix("cpmant.").partition(".lora_")
         side = rest.removesuffix(".weight")
         if not dot or side not in ("A", "B") or tensor.dim() != 2:
-            raise UserError(f"{folder / PEFT_WEIGHTS}: {key} is no part of a LoRA.")
+            raise UserError(f"{folder / PEFT_WEIGHTS}: {key} is not part of a LoRA.")
         state[f"{name}.lora.lora_{side}"] = tensor.float()
     if not state:
-        raise UserError(f"{folder / PEFT_WEIGHTS}: holds no tensors, expected a LoRA's.")
+        raise UserError(f"{folder / PEFT_WEIGHTS}: contains no tensors, expected a LoRA's.")
     raw = {
         "delta_type": "lora",
         "modified_modules": lora_modules(state),
@@ -116,18 +116,18 @@ def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Ten
         config = config.model_copy(
             update={"lora_alpha": config.lora_alpha * math.sqrt(config.lora_r)}
         )
-    found = matched_modules(backbone, config)
+    modules = matched_modules(backbone, config)
     if isinstance(targets, list) and all(isinstance(target, str) for target in targets):
         short = config.model_copy(update={"modified_modules": tuple(sorted(targets))})
-        if all(any(("." + n).endswith("." + t) for n in found) for t in targets):
-            config = short if matched_modules(backbone, short) == found else config
+        if all(any(("." + n).endswith("." + t) for n in modules) for t in targets):
+            config = short if matched_modules(backbone, short) == modules else config
     return config, state
 
 
 def _check_plain(file: Path, values: dict[str, Any]) -> None:
     """Raise UserError for anything but a LoRA that adds (alpha / r) B A to the backbone's weights.
 
-    A key that is not known here is refused if it says anything: PEFT's variants grow in number.
+    An unknown key is refused if it has a value: PEFT's variants grow in number.
     """
     if values["peft_type"] != "LORA":
         raise UserError(f"{file}: peft_type is {values['peft_type']!r}, expected LORA.")
@@ -141,7 +141,7 @@ def _check_plain(file: Path, values: dict[str, Any]) -> None:
         plain = _PLAIN.get(key)
         if key not in _NEUTRAL and key != "init_lora_weights" and value and value != plain:
             raise UserError(
-                f"{file}: {key} is {value!r}, which this LoRA has not; expected {plain!r}."
+                f"{file}: {key} is {value!r}, which is not supported here; expected {plain!r}."
             )
 
 
@@ -173,7 +173,7 @@ def _way_out(config: DeltaConfig) -> str:
         return "use --to opendelta"
     if isinstance(config, FullConfig):
         return "use --to hf"
-    return "no other library here can: use it with this one, by predict and load_delta"
+    return "no other library can: use it with predict and load_delta"
 
 
 def _endings(backbone: CPMAnt, config: ModuleConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""Puts a delta into a backbone, freezes the rest; saves, loads and removes the delta.
+"""Inserts a delta into a backbone and freezes the rest; saves, loads and removes the delta.
 
 OpenDelta can fail silently in several ways; each is an error here: no module matched, a named
 module that matches nothing, no trainable parameter, a second delta on the same backbone, a frozen
@@ -28,9 +28,8 @@ from cpm_tune.delta.config import (
     FullConfig,
     NoneConfig,
     SoftPromptConfig,
-    parse_config,
 )
-from cpm_tune.delta.stored import ABOUT, read_about, read_stored
+from cpm_tune.delta.stored import ABOUT, read_delta
 from cpm_tune.errors import UserError
 
 _CARRIES = "_carries_delta"
@@ -70,19 +69,19 @@ class Delta:
             fill(self.parameters[key], tensor)
 
     def remove(self) -> None:
-        """Take the delta out: the backbone is what it was before, bit for bit.
+        """Take the delta out: the backbone is bit-identical to what it was before.
 
-        Its values are gone from the backbone; `state()` or `save` keeps them. Once is enough.
+        Its values are gone then; `state()` or `save` keeps them. A second call does nothing.
         """
         if not self.removed:
             self._undo()
             self.parameters, self.removed = {}, True
 
     def save(self, folder: str | Path, state: dict[str, Tensor] | None = None) -> None:
-        """Write delta.safetensors (the delta alone) and delta.json, each atomically; the folder is
-        made if it is not there. One of several processes can do so alone with the `state`."""
+        """Write delta.safetensors (only the delta) and delta.json, each atomically, to a folder
+        that need not exist. One of several processes can do so alone with the `state`."""
         if self.removed:
-            raise UserError("this delta was taken out, its values are gone; save it before.")
+            raise UserError("this delta was removed, its values are gone; save it before.")
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -97,47 +96,19 @@ class Delta:
         write_atomically(folder / DELTA_CONFIG, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
-def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
-    """A saved delta's config and tensors; raise UserError if it belongs to another backbone."""
-    about, state = read_stored(folder / DELTA_CONFIG, folder / DELTA, ("backbone_sha256", "config"))
-    owner, config = about["backbone_sha256"], about["config"]
-    if not isinstance(owner, str) or not isinstance(config, dict):
-        raise UserError(
-            f"{folder / DELTA_CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; "
-            "expected a text and an object."
-        )
-    written = read_about(folder / DELTA)
-    if written is not None and written != about:
-        raise UserError(
-            f"{folder / DELTA_CONFIG}: not what {DELTA} was saved with; the file was changed."
-        )
-    check_owner(folder, owner, backbone_sha256)
-    return parse_config(config, str(folder / DELTA_CONFIG)), state
-
-
-def check_owner(folder: Path, owner: str, here: str, name: str = "") -> None:
-    """Raise UserError if a delta's backbone (sha256, and its name if it is known) is not this."""
-    if owner != here:
-        which = f"backbone {name}" if name else "another backbone"
-        raise UserError(
-            f"{folder}: this delta was tuned on {which} (sha256 {owner[:12]}…), not on the one "
-            f"here (sha256 {here[:12]}…); give the one it was tuned on with --backbone."
-        )
-
-
 def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
     """Insert a saved delta into its backbone; raise UserError if it belongs to another one."""
     config, state = read_delta(folder, backbone_sha256)
     return insert(backbone, config, backbone_sha256, 0, values=state)
 
 
-def held_with(backbone: CPMAnt) -> str:
-    """What keeps a backbone's weights from being changed, for a reader; empty if nothing does."""
+def fixed_by(backbone: CPMAnt) -> str:
+    """Why a backbone's weights cannot be changed, as words for a message; empty if they can."""
     return "a memory limit" * backbone.streamed or "8-bit weights" * backbone.quantized
 
 
 def like(backbone: CPMAnt) -> CPMAnt:
-    """A backbone of the same shape without values or delta: what does not fit it, does not fit."""
+    """A backbone of the same shape without values or delta, to try a delta on."""
     made = skeleton(backbone.config)
     made.streamed, made.quantized = backbone.streamed, backbone.quantized
     return made
@@ -155,9 +126,9 @@ def insert(
     """Insert a delta, freeze everything else, draw its initial values from `seed`.
 
     With `values` (a saved delta's tensors) it begins with these instead. The values are fp32
-    whatever the backbone's dtype, and those drawn the same on every device. A tokenizer is needed
-    for a soft prompt that begins as a text. Raises UserError where the delta does not fit
-    the backbone, nothing would be trained, or the backbone carries a delta already.
+    whatever the backbone's dtype, and those drawn are the same on every device. A tokenizer is
+    needed for a soft prompt that begins as a text. Raises UserError if the delta does not fit the
+    backbone, nothing would be trained, or the backbone has a delta already.
     """
     delta = _insert(backbone, config, backbone_sha256, seed)
     try:
@@ -165,7 +136,7 @@ def insert(
             delta.load_state(values)
         elif isinstance(config, SoftPromptConfig):
             _initialise(delta, config, seed, tokenizer)
-    except BaseException:  # whatever it is, nothing half-inserted stays
+    except BaseException:  # nothing half-inserted stays
         delta.remove()
         raise
     return delta
@@ -174,13 +145,13 @@ def insert(
 def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: int) -> Delta:
     if _CARRIES in vars(backbone):
         raise UserError(
-            f"this backbone carries a delta already ({vars(backbone)[_CARRIES]}); remove it before "
+            f"this backbone has a delta already ({vars(backbone)[_CARRIES]}); remove it before "
             f"{config.delta_type} is inserted."
         )
-    if isinstance(config, FullConfig) and (how := held_with(backbone)):
+    if isinstance(config, FullConfig) and (how := fixed_by(backbone)):
         raise UserError(
-            f"full fine-tuning has weights of its own, which a backbone with {how} does not keep; "
-            "export it with --to merged and give that as --backbone."
+            f"full fine-tuning has its own weights, which a backbone with {how} does not keep; "
+            "export it with --to merged and pass that as --backbone."
         )
     before = dict(backbone.named_parameters())
     trained_before = {name: parameter.requires_grad for name, parameter in before.items()}
@@ -196,8 +167,8 @@ def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: i
 
     after = dict(backbone.named_parameters())
     moved = [name for name, parameter in before.items() if after.get(name) is not parameter]
-    whole = isinstance(config, FullConfig)
-    trained = {name: p for name, p in after.items() if whole or name not in before}
+    full = isinstance(config, FullConfig)
+    trained = {name: p for name, p in after.items() if full or name not in before}
     if moved or not (trained or isinstance(config, NoneConfig)):
         undo()
         if moved:
@@ -241,7 +212,7 @@ def _keep(backbone: CPMAnt) -> Callable[[], None]:
 def _initialise(
     delta: Delta, config: SoftPromptConfig, seed: int, tokenizer: Tokenizer | None
 ) -> None:
-    """Give a soft prompt its first values, at the reference's scale."""
+    """Give a soft prompt its first values, at the original scale."""
     (table,) = delta.parameters.values()
     backbone, n = delta.backbone, config.soft_token_num
     if config.token_init == "random":

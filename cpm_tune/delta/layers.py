@@ -58,12 +58,12 @@ class PrefixLayer(nn.Module):
     def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`Attention.extend`: key, value (batch, heads, length, dim_head), bias (..., length)."""
         batch, heads, _, dim_head = key.shape
-        own = [
+        prefix = [
             part.to(key.dtype).view(-1, heads, dim_head).transpose(0, 1).expand(batch, -1, -1, -1)
             for part in self.prefix()
         ]
-        key, value = torch.cat([own[0], key], 2), torch.cat([own[1], value], 2)
-        return key, value, self._pad(bias, own[0].shape[2])
+        key, value = torch.cat([prefix[0], key], 2), torch.cat([prefix[1], value], 2)
+        return key, value, self._pad(bias, prefix[0].shape[2])
 
 
 class Reparameterization(nn.Module):
@@ -98,7 +98,7 @@ class ReparameterizedPrefixLayer(PrefixLayer):
 class SoftPromptLayer(nn.Module):
     """Makes `prompt_embedding` longer: rows from `first` on are trained.
 
-    `soft_embeds` (soft_token_num, dim_model) is held at the reference's scale (entries about 1)
+    `soft_embeds` (soft_token_num, dim_model) has the original scale (entries about 1)
     and divided by sqrt(dim_model), so that a learning rate means the same at every width.
     """
 
@@ -123,11 +123,11 @@ class SoftPromptLayer(nn.Module):
     def post_forward(self, output: Tensor) -> Tensor:
         """output (batch, length, dim_model). Raises UserError if nothing could be trained."""
         row = self._index - self.first
-        own = row >= 0
-        if self.training and not own.is_meta and not bool(own.any()):
+        is_soft = row >= 0
+        if self.training and not is_soft.is_meta and not bool(is_soft.any()):
             raise UserError(
                 "the soft prompt is in no sequence of this batch, so it cannot be trained: the "
                 "encoder has to place its tokens in the template's slots."
             )
         soft = F.embedding(row.clamp(min=0), self.soft_embeds) * self.scale
-        return torch.where(own[..., None], soft.to(output.dtype), output)
+        return torch.where(is_soft[..., None], soft.to(output.dtype), output)

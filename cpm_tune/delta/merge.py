@@ -1,4 +1,4 @@
-"""Puts a delta's effect into the backbone's own weights, where the method allows it."""
+"""Merges a delta into the backbone's weights, if the method allows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import FullConfig, LoraConfig, NoneConfig
-from cpm_tune.delta.insert import Delta, held_with
+from cpm_tune.delta.insert import Delta, fixed_by
 from cpm_tune.errors import UserError
 
 TOLERANCE = 1e-3  # relative to the largest hidden state; fp32 products in another order give 1e-6
@@ -25,7 +25,7 @@ class Difference:
 
 @torch.no_grad()
 def merge(delta: Delta) -> Difference:
-    """Merge a delta; the backbone then stands alone, without the delta's modules.
+    """Merge a delta; the backbone then has no modules of the delta.
 
     LoRA: W + (lora_alpha / lora_r) B A. Full fine-tuning is in the weights already. Raises
     UserError for a method that weights cannot express, or if the outputs before and after differ by
@@ -33,15 +33,15 @@ def merge(delta: Delta) -> Difference:
     """
     backbone, config = delta.backbone, delta.config
     if delta.removed:
-        raise UserError("this delta was taken out; insert it again to merge it.")
+        raise UserError("this delta was removed; insert it again to merge it.")
     if isinstance(config, FullConfig | NoneConfig):
         return Difference(0.0, 0.0)
     if not isinstance(config, LoraConfig):
         raise UserError(
-            f"a {config.delta_type} cannot be merged: what it computes is no change of CPM-Ant's "
-            "weights. LoRA and full can; export the others with --to opendelta where it knows them."
+            f"a {config.delta_type} cannot be merged: what it computes is not a change of "
+            "CPM-Ant's weights. LoRA and full can; export others with --to opendelta if possible."
         )
-    if how := held_with(backbone):
+    if how := fixed_by(backbone):
         raise UserError(f"a delta cannot be merged into a backbone with {how}.")
     before, state = _probe(backbone), delta.state()
     delta.remove()
@@ -53,15 +53,15 @@ def merge(delta: Delta) -> Difference:
         weight.copy_(weight.float() + (config.lora_alpha / config.lora_r) * (b @ a))
     after = _probe(backbone)
     largest = float((after - before).abs().max())
-    found = Difference(largest, largest / max(float(before.abs().max()), 1e-12))
-    if not found.relative <= TOLERANCE:
+    difference = Difference(largest, largest / max(float(before.abs().max()), 1e-12))
+    if not difference.relative <= TOLERANCE:
         for name, values in kept.items():
             backbone.get_submodule(name).get_parameter("weight").copy_(values)
         raise UserError(
             f"the merged weights give other outputs: largest difference {largest:.2e}, relative "
-            f"{found.relative:.2e}, allowed {TOLERANCE:g}; use it unmerged."
+            f"{difference.relative:.2e}, allowed {TOLERANCE:g}; use it unmerged."
         )
-    return found
+    return difference
 
 
 def lora_modules(state: dict[str, Tensor]) -> list[str]:
@@ -71,7 +71,7 @@ def lora_modules(state: dict[str, Tensor]) -> list[str]:
 
 
 def _probe(backbone: CPMAnt) -> Tensor:
-    """fp32 hidden states of 8 rows of 32 random tokens behind the backbone's own prompt 0."""
+    """fp32 hidden states of 8 rows of 32 random tokens after the backbone's prompt 0."""
     was_training, shape = backbone.training, backbone.config
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(shape.vocab_size, (8, 32), generator=generator)

@@ -103,12 +103,12 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
     def insert_parallel_module(self, module: nn.Linear, delta_module: Any, **named: Any) -> None:
         """As OpenDelta does, but frozen and low-rank product are one step."""
         super().insert_parallel_module(module, delta_module, **named)
-        beside = module.forward
+        combined = module.forward
 
-        @wraps(beside)  # OpenDelta looks for __wrapped__ when it takes the layer out
+        @wraps(combined)  # OpenDelta looks for __wrapped__ when it takes the layer out
         def forward(x: Tensor) -> Tensor:
             if not is_plain(module.weight):
-                return beside(x)
+                return combined(x)
             down, up = delta_module.lora_A, delta_module.lora_B
             p = self.lora_dropout if delta_module.training else 0.0
             return low_rank_linear(x, module.weight, down, up, delta_module.scaling, p)
@@ -240,7 +240,7 @@ class _Prefix(_Own):
 
 
 class _SoftPrompt(_Own):
-    """OpenDelta's soft prompt stands in front of all input; here its tokens have ids."""
+    """OpenDelta's soft prompt precedes all input; here its tokens have ids and places."""
 
     def place(self, backbone: CPMAnt, config: SoftPromptConfig) -> None:
         table = backbone.prompt_embedding

@@ -1,4 +1,4 @@
-"""Which modules of a backbone a delta modifies. All that can be wired wrongly is refused here.
+"""Which modules of a backbone a delta modifies. Wrong wiring is refused here.
 
 Names are matched by OpenDelta's rule: `modified_modules` are whole endings of a module's name,
 `exclude_modules` are beginnings.
@@ -81,23 +81,23 @@ def matched_modules(backbone: CPMAnt, config: ModuleConfig) -> list[str]:
     for start in config.exclude_modules:
         if not any(name.startswith(start) for name in modules):
             raise UserError(f"delta.exclude_modules: no module's name starts with '{start}'.")
-    found = [
+    matched = [
         name
         for name in modules
         if any(_ends(name, ending) for ending in config.modified_modules)
         and not any(name.startswith(start) for start in config.exclude_modules)
     ]
-    if not found:
+    if not matched:
         raise UserError("delta.exclude_modules leaves no module to modify.")
-    for name in found:
+    for name in matched:
         if not isinstance(modules[name], takes):
             raise UserError(
                 f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, which "
                 f"{kind} cannot modify; it modifies {', '.join(sorted(fitting))}."
             )
     if takes is _ANY and not isinstance(config, ParallelAdapterConfig):
-        _refuse_nested(found)
-    return found
+        _refuse_nested(matched)
+    return matched
 
 
 def _ends(name: str, ending: str) -> bool:
@@ -156,7 +156,7 @@ def matched_pairs(backbone: CPMAnt, config: ParallelAdapterConfig) -> list[tuple
         if starts.keys() != ends.keys():
             raise UserError(
                 f"delta.modified_modules: '{first}' and '{last}' are a pair (input of, output of), "
-                "but do not lie in the same sub-blocks."
+                "but are not in the same sub-blocks."
             )
         for start, end in ((starts[block], ends[block]) for block in starts):
             inside = [n for n in order if n == end or n.startswith(end + ".")]
@@ -179,14 +179,14 @@ def matched_pairs(backbone: CPMAnt, config: ParallelAdapterConfig) -> list[tuple
 
 def _by_block(names: list[str], ending: str) -> dict[str, str]:
     """Sub-block (such as encoder.layers.0.ffn) -> the one module in it with that ending."""
-    found: dict[str, str] = {}
+    by_block: dict[str, str] = {}
     for name in names:
         if _ends(name, ending):
             block = ".".join(name.split(".")[:4])
-            if block in found:
+            if block in by_block:
                 raise UserError(
-                    f"delta.modified_modules: '{ending}' names both {found[block]} and {name}; "
+                    f"delta.modified_modules: '{ending}' names both {by_block[block]} and {name}; "
                     "give a longer ending, such as ffn.ffn."
                 )
-            found[block] = name
-    return found
+            by_block[block] = name
+    return by_block

@@ -1,4 +1,4 @@
-"""Reads a delta that is to be used again: a run's, one saved alone, or a LoRA of PEFT's."""
+"""Reads a delta to use again: of a run, saved alone, or a LoRA of PEFT's."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from cpm_tune.common.folders import DELTA, RECORD
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.delta.config import DeltaConfig
 from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
-from cpm_tune.delta.insert import check_owner, read_delta
+from cpm_tune.delta.stored import check_owner, read_delta
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import RunRecord, finished_record
 
 
 def check_delta(run: Path, record: RunRecord) -> None:
     """Raise UserError if a run's delta is not the one its record names."""
-
     if file_sha256(run / DELTA) != record.delta.sha256:
         raise UserError(f"{run / DELTA}: not the delta of {RECORD}; the file was changed.")
 
@@ -26,12 +25,11 @@ def check_delta(run: Path, record: RunRecord) -> None:
 def read_saved(
     folder: Path, model: CPMAnt, backbone_sha256: str
 ) -> tuple[DeltaConfig, dict[str, Tensor]]:
-    """Read a delta from its folder: a run's, one that was saved alone, or a LoRA of PEFT's.
+    """Read a delta from its folder: of a run, saved alone, or a LoRA of PEFT's.
 
-    `model`, which may be without values, is asked for the names of its modules. Raises UserError if
-    the delta belongs to another backbone, random weights among them.
+    `model`, which may be without values, gives the names of the modules. Raises UserError if the
+    delta belongs to another backbone, which includes random weights.
     """
-
     if (folder / RECORD).is_file():
         record = finished_record(folder)
         if record.spec.backbone.init == "random":

@@ -1,4 +1,4 @@
-"""Many deltas on one backbone: each is a few tensors, and one at a time is at work.
+"""Many deltas on one backbone: each is a few tensors, and one at a time is active.
 
 deltas = Deltas(backbone, folder.sha256())
 deltas.load("ccpm", Path("results/RUN"))
@@ -36,7 +36,7 @@ class Deltas:
         self._backbone, self._sha256 = backbone, backbone_sha256
         self._known: dict[str, tuple[DeltaConfig, dict[str, Tensor]]] = {}
         self._inserted: Delta | None = None
-        self._holds = ""  # whose values the inserted modules have
+        self._active = ""  # the delta whose values the inserted modules have
         self._busy = False
 
     @property
@@ -49,16 +49,15 @@ class Deltas:
 
         Raises UserError if it is broken, changed, or belongs to another backbone.
         """
-
         self.add(name, *read_saved(folder, like(self._backbone), self._sha256))
 
     def add(self, name: str, config: DeltaConfig, state: dict[str, Tensor]) -> None:
-        """Add a delta; it is tried at once. Raises UserError if it does not fit the backbone."""
+        """Add a delta, after trying it. Raises UserError if it does not fit the backbone."""
         if name in self._known:
-            raise UserError(f"there is a delta '{name}' already; give this one another name.")
+            raise UserError(f"a delta '{name}' exists already; choose another name.")
         if isinstance(config, FullConfig):
             raise UserError(
-                f"'{name}' is full fine-tuning: a backbone of its own, nothing to share; export it "
+                f"'{name}' is full fine-tuning, which shares nothing with the backbone; export it "
                 "with --to merged."
             )
         self._known[name] = (config, state)
@@ -78,7 +77,7 @@ class Deltas:
 
     @contextlib.contextmanager
     def active(self, name: str | None) -> Iterator[CPMAnt]:
-        """Yield the backbone with that delta at work; None: without any.
+        """Yield the backbone with that delta active; None: without any.
 
         Raises UserError for an unknown name, or inside another `active`.
         """
@@ -110,15 +109,15 @@ class Deltas:
         for name in groups:
             if name is not None:
                 self._find(name)
-        found: dict[int, R] = {}
+        results: dict[int, R] = {}
         for name, numbers in groups.items():
             with self.active(name) as backbone:
                 made = work(backbone, [examples[number] for number in numbers])
-                found.update(zip(numbers, made, strict=True))
-        return [found[number] for number in range(len(examples))]
+                results.update(zip(numbers, made, strict=True))
+        return [results[number] for number in range(len(examples))]
 
     def close(self) -> None:
-        """Leave the backbone as it was before the first delta, bit for bit.
+        """Leave the backbone bit-identical to what it was before the first delta.
 
         Raises UserError inside `active`.
         """
@@ -127,7 +126,7 @@ class Deltas:
 
     def _check_idle(self) -> None:
         if self._busy:
-            raise UserError("a delta is at work on this backbone already; leave it first.")
+            raise UserError("a delta is active on this backbone already; leave it first.")
 
     def _find(self, name: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
         if name not in self._known:
@@ -139,13 +138,13 @@ class Deltas:
             self._take_out()
         if self._inserted is None:
             self._inserted = insert(self._backbone, config, self._sha256, 0, values=state)
-        elif self._holds != name:
+        elif self._active != name:
             self._inserted.load_state(state)
-        self._holds = name
+        self._active = name
         self._backbone.eval()
         self._backbone.requires_grad_(False)
 
     def _take_out(self) -> None:
         if self._inserted is not None:
             self._inserted.remove()
-            self._inserted, self._holds = None, ""
+            self._inserted, self._active = None, ""

@@ -1,8 +1,8 @@
-"""Which soft-prompt tokens stand where: pure arithmetic, no tensors.
+"""The places of soft-prompt tokens: pure arithmetic, no tensors.
 
 A soft prompt's N tokens are numbered 0 to N - 1 and divided over the named slots of a template in
 proportion to `ratio_list`, as CPM-2 does: slot k ends after floor(N * (share of slots 0 to k))
-tokens. Tokens that stand before the options are the first of the first slot.
+tokens. Tokens before the options are the first of the first slot.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def apportion(n: int, slots: Sequence[str], ratios: Sequence[float]) -> dict[str
             "give each slot one name and one ratio"
         )
     exact = [Fraction(str(ratio)) for ratio in ratios]  # 0.29 means 29/100
-    whole = sum(exact)
-    if whole <= 0:
+    total = sum(exact)
+    if total <= 0:
         raise ValueError("ratio_list gives no slot a token")
-    ends = [int(n * part / whole) for part in accumulate(exact)]
+    ends = [int(n * part / total) for part in accumulate(exact)]
     divided = {
         slot: range(start, end)
         for slot, start, end in zip(slots, [0, *ends[:-1]], ends, strict=True)
@@ -42,12 +42,12 @@ def apportion(n: int, slots: Sequence[str], ratios: Sequence[float]) -> dict[str
 
 
 def slot_places(kinds: Sequence[str]) -> dict[str, int]:
-    """Before which piece of a template each slot stands.
+    """The number of the template's piece that each slot precedes.
 
     `kinds` are the kinds of the template's pieces (text, field, option, answer). Front: before all.
     Middle: before the last field; a template with one field has its middle before its option, or
     else before that field. Back: where the model begins to answer, that is before an answer, or
-    behind everything if options are written into the text. Slots may share a place.
+    after everything if options are put into the text. Slots may share a place.
     """
     fields = [place for place, kind in enumerate(kinds) if kind == "field"]
     places = {"front": 0, "back": len(kinds) - ("answer" in kinds)}

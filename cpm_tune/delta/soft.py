@@ -12,8 +12,8 @@ class SoftSlots:
     """The ids of a soft prompt's tokens, by slot and option.
 
     They follow the backbone's own prompt rows: vocab_size + prompt_types * prompt_length + k.
-    `n_options` is how many options stand in one sequence (one for `{option}` templates, where each
-    option has a sequence of its own). Raises UserError if the first slot cannot give them all
+    `n_options` is the number of options in one sequence (one for `{option}` templates, where each
+    option has its own sequence). Raises UserError if the first slot cannot give them all
     their tokens.
     """
 
@@ -33,12 +33,12 @@ class SoftSlots:
         self._ids = {name: tuple(first + k for k in part) for name, part in divided.items()}
 
     def slot_ids(self, slot: str) -> tuple[int, ...]:
-        """The ids that stand in a slot, in order; empty if its ratio is 0."""
+        """The ids of a slot, in order; empty if its ratio is 0."""
         if slot not in self._ids:
             raise UserError(f"the soft prompt has no slot '{slot}'.{did_you_mean(slot, self._ids)}")
         return self._ids[slot]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The slots that hold tokens."""
+        """The slots with tokens."""
         return tuple(name for name, ids in self._ids.items() if ids)

@@ -1,41 +1,71 @@
-"""Reads a delta's two files, a JSON object beside tensors, whoever wrote them."""
+"""Reads a delta's two files, a JSON object and tensors, whoever wrote them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import is_finite
-from cpm_tune.common.reading import read_json
+from cpm_tune.common.folders import DELTA, DELTA_CONFIG
+from cpm_tune.common.reading import parse_json, read_json
+from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 ABOUT = "cpm_tune"  # the key of our description in a file's header
 
 
-def read_about(weights: Path) -> Any:
-    """What our own file of tensors says about itself; None if another program wrote it."""
+def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[str, Tensor]]:
+    """Return a saved delta's config and tensors.
+
+    Raises UserError for broken files, or if it belongs to another backbone.
+    """
+    about, state = read_files(folder / DELTA_CONFIG, folder / DELTA, ("backbone_sha256", "config"))
+    owner, config = about["backbone_sha256"], about["config"]
+    if not isinstance(owner, str) or not isinstance(config, dict):
+        raise UserError(
+            f"{folder / DELTA_CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; "
+            "expected a text and an object."
+        )
+    header = _header(folder / DELTA)
+    if header is not None and header != about:
+        raise UserError(
+            f"{folder / DELTA_CONFIG}: not what {DELTA} was saved with; the file was changed."
+        )
+    check_owner(folder, owner, backbone_sha256)
+    return parse_config(config, str(folder / DELTA_CONFIG)), state
+
+
+def check_owner(folder: Path, owner: str, here: str, name: str = "") -> None:
+    """Raise UserError if a delta's backbone (sha256, and its name if known) is not `here`."""
+    if owner != here:
+        which = f"backbone {name}" if name else "another backbone"
+        raise UserError(
+            f"{folder}: this delta was tuned on {which} (sha256 {owner[:12]}…), not on the one "
+            f"here (sha256 {here[:12]}…); pass the one it was tuned on as --backbone."
+        )
+
+
+def _header(weights: Path) -> Any:
+    """Our description in the header of a file of tensors; None if another program wrote it."""
     from safetensors import safe_open
 
     with safe_open(weights, framework="pt") as file:
-        said = (file.metadata() or {}).get(ABOUT)
+        about = (file.metadata() or {}).get(ABOUT)
     try:
-        return None if said is None else json.loads(said)
-    except (ValueError, RecursionError) as error:
+        return None if about is None else parse_json(about)
+    except ValueError as error:
         raise UserError(f"{weights}: its header is broken ({error}).") from error
 
 
-def read_stored(
+def read_files(
     config: Path, weights: Path, keys: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the object in `config`, which has all `keys`, and the tensors in `weights` by name.
 
-    Raises UserError for a file that is absent or broken, and for tensors that are not of finite
+    Raises UserError for a missing or broken file, and for tensors that are not of finite
     floating-point numbers.
     """
     from safetensors import SafetensorError
@@ -44,16 +74,16 @@ def read_stored(
     for file in (config, weights):
         if not file.is_file():
             raise UserError(
-                f"{file.parent}: no delta that can be read, {file.name} is missing; give a run's "
-                "folder, a saved delta's, or PEFT's."
+                f"{file.parent}: no readable delta, {file.name} is missing; pass the folder of a "
+                "run, of a saved delta, or of a LoRA of PEFT's."
             )
     try:
         values = read_json(config)
     except (OSError, ValueError) as error:
         raise UserError(f"{config}: cannot be read as JSON ({error}).") from error
     if not isinstance(values, dict) or (absent := [key for key in keys if key not in values]):
-        said = f"has no '{absent[0]}'" if isinstance(values, dict) else "is no object"
-        raise UserError(f"{config}: {said}; expected an object with {', '.join(keys)}.")
+        fault = f"has no '{absent[0]}'" if isinstance(values, dict) else "is not an object"
+        raise UserError(f"{config}: {fault}; expected an object with {', '.join(keys)}.")
     try:
         tensors = load_file(weights)
     except (OSError, ValueError, SafetensorError) as error:
@@ -62,5 +92,5 @@ def read_stored(
         if not tensor.is_floating_point():
             raise UserError(f"{weights}: {name} is {tensor.dtype}, expected floating point.")
         if not is_finite(tensor):
-            raise UserError(f"{weights}: {name} holds NaN or inf; this delta is broken.")
+            raise UserError(f"{weights}: {name} contains NaN or inf; this delta is broken.")
     return values, tensors

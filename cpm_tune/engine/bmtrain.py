@@ -1,15 +1,15 @@
-"""The bmtrain engine: the layers' weights divided over GPUs by BMTrain 1.0.1 (ZeRO-3 or ZeRO-2).
+"""The bmtrain engine: the layers' weights sharded over GPUs by BMTrain 1.0.1 (ZeRO-3 or ZeRO-2).
 
-BMTrain divides what it wraps. It wraps the layers before their values are read and before the delta
-is inserted: no process ever holds more than its share of them, and BMTrain never sees the delta.
-Its own ways are both worse for one. A delta that is wrapped with its layer is divided and gathered
-like it; one that OpenDelta inserts with `backend="bmt"` becomes parameters each of which is
-gathered by itself in every pass and reduced in every backward pass of every micro-batch. Here a
-delta is whole everywhere and its gradients are summed once a step, as in the torch engine, whose
-files and checkpoints are therefore the same. Without that sum the processes would drift apart.
+BMTrain shards what it wraps. It wraps the layers before their values are read and before the delta
+is inserted: no process ever has more than its share of them, and BMTrain never sees the delta. Both
+of BMTrain's ways for a delta are worse. A delta wrapped with its layer is sharded and gathered like
+it; one that OpenDelta inserts with `backend="bmt"` becomes parameters that are each gathered in
+every pass and reduced in every backward pass of every micro-batch. Here a delta is whole in every
+process and its gradients are summed once per step, as in the torch engine, whose files and
+checkpoints are therefore the same. Without that sum the processes would drift apart.
 
-Embeddings, position bias and last norm are whole as well: decoding and scoring use them outside of
-the forward pass.
+Embeddings, position bias and last norm are whole as well: decoding and scoring use them outside the
+forward pass.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ from cpm_tune.schema.spec import Execution
 
 
 def make_bmtrain(execution: Execution, precision: str) -> BMTrainEngine:
-    """Return the engine; raise UserError where it cannot run."""
-    found = trouble()
-    if found is not None:
-        what, mend = found
-        raise UserError(f"--engine bmtrain: {what}; {mend}.")
-    own = join_group("cpu")  # objects and counts go by gloo, tensors by BMTrain's NCCL
-    device = choose_device(execution.device, own.local_rank)
-    _join(own)
+    """Return the engine; raise UserError if it cannot run."""
+    if (problem := trouble()) is not None:
+        raise UserError(f"--engine bmtrain: {problem[0]}; {problem[1]}.")
+    process = join_group("cpu")  # objects and counts go by gloo, tensors by BMTrain's NCCL
+    device = choose_device(execution.device, process.local_rank)
+    _join(process)
     if execution.threads:
         torch.set_num_threads(execution.threads)
     import bmtrain
 
     if bmtrain.init.torch.empty(0, device="cuda").device.type != device.type:
         raise UserError(
-            f"run.device is {device}, but --engine bmtrain runs on CUDA devices; leave it out."
+            f"run.device is {device}, but --engine bmtrain runs on CUDA devices; omit it."
         )
-    return BMTrainEngine(device, precision, own, execution)
+    return BMTrainEngine(device, precision, process, execution)
 
 
-def _join(own: RankInfo) -> None:
+def _join(process: RankInfo) -> None:
     """Let BMTrain join the group of processes that the environment describes."""
     import bmtrain
 
     if bmtrain.init.is_initialized():
         return
     warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
-    local = max(own.local_rank, 0)
-    os.environ.update(RANK=str(own.rank), WORLD_SIZE=str(own.world_size), LOCAL_RANK=str(local))
+    local = max(process.local_rank, 0)
+    os.environ.update(
+        RANK=str(process.rank), WORLD_SIZE=str(process.world_size), LOCAL_RANK=str(local)
+    )
     os.environ.setdefault("LOCAL_WORLD_SIZE", str(local + 1))
-    if own.world_size == 1:
+    if process.world_size == 1:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
-    # It takes a share of the cores for each process: whoever started them has done that.
+    # It divides the cores among the processes, which the launcher has done already.
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
     bmtrain.init.print_dict = lambda *given: None  # ten lines from every process
     bmtrain.init_distributed()
@@ -80,11 +80,11 @@ class BMTrainEngine(ShardedEngine):
     name = "bmtrain"
 
     def __init__(
-        self, device: torch.device, precision: str, own: RankInfo, execution: Execution
+        self, device: torch.device, precision: str, process: RankInfo, execution: Execution
     ) -> None:
         import bmtrain
 
-        super(ShardedEngine, self).__init__(device, precision, own)
+        super(ShardedEngine, self).__init__(device, precision, process)
         self._bmt, self.offload, self.zero = bmtrain, execution.offload, execution.zero
         # Without checkpointing autograd keeps what was gathered: ZeRO-3 would save nothing.
         self.checkpointing = execution.checkpointing or execution.zero == 3
@@ -106,7 +106,7 @@ class BMTrainEngine(ShardedEngine):
             for name, parameter in module._parameters.items():
                 if parameter is None:
                     continue
-                if id(parameter) in inside:  # BMTrain copies the share of a process: of one zero
+                if id(parameter) in inside:  # BMTrain copies a process's share: of one zero
                     values = torch.zeros((), dtype=parameter.dtype).expand(parameter.shape)
                 else:
                     values = torch.empty_like(parameter, device=self.device)
@@ -124,13 +124,13 @@ class BMTrainEngine(ShardedEngine):
     def prepare(self, model: Any) -> Any:
         layers = model.encoder.layers
         if not all(isinstance(layer, self._bmt.Block) for layer in layers):
-            raise UserError("a backbone that was loaded whole cannot be divided; load it anew.")
+            raise UserError("a backbone loaded whole cannot be sharded; load it again.")
         for layer in layers:
             self._train_shares(layer)
 
         def begin(encoder: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            """A block whose input has no gradient would not let go of what its backward pass
-            gathers; one of ZeRO-2 forgets, after passes without gradients, to keep what it has."""
+            """A block whose input has no gradient would not free what its backward pass gathers;
+            one of ZeRO-2 would not keep its weights after passes without gradients."""
             for layer in layers:
                 layer.all_param_no_grad = False
             x, *others = given
@@ -140,7 +140,7 @@ class BMTrainEngine(ShardedEngine):
         return model
 
     def _train_shares(self, layer: Any) -> None:
-        """Full fine-tuning: what was laid out frozen gets gradients, divided like the weights."""
+        """Full fine-tuning: frozen storage gets gradients, sharded like the weights."""
         if not any(info["parameter"].requires_grad for info in layer._param_info):
             return
         for name, storage in layer._storage_params.items():
@@ -161,13 +161,13 @@ class BMTrainEngine(ShardedEngine):
     def clip(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], max_norm: float
     ) -> float:
-        if self._manager.optimizers != [optimizer]:  # the engine serves a run after the other
+        if self._manager.optimizers != [optimizer]:  # one engine serves several runs
             self._manager.optimizers, self._manager.lr_schedulers = [], []
             self._manager.add_optimizer(optimizer)
         whole = [p for p in parameters if not isinstance(p, self._bmt.DistributedParameter)]
         if self.world_size > 1:
             sum_gradients(whole, self._sum)
-        # It adds up the squares of all processes, which is right for shares only.
+        # It sums the squares over all processes, which is right for shards only.
         gradients = [p.grad for p in whole if p.grad is not None]
         times = math.sqrt(self.world_size)
         for gradient in gradients:
@@ -179,7 +179,7 @@ class BMTrainEngine(ShardedEngine):
         return float(norm)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._overflow:  # its own check looks at half-precision gradients only
+        if self._overflow:  # its check covers half-precision gradients only
             self._manager._justify_scale(self._manager.loss_scale / self._manager.loss_scale_factor)
         else:
             self._manager.step()
@@ -203,10 +203,10 @@ class BMTrainEngine(ShardedEngine):
 
 
 def _with_biases(block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Hand a block the tensors within its bias, too, as arguments of their own.
+    """Pass a block the tensors within its bias as separate arguments, too.
 
-    It detaches arguments from the graph and gives them gradients; into others it does not look, and
-    its backward pass would go on through a trained position bias, once for every layer.
+    It detaches tensor arguments from the graph and gives them gradients; through other arguments
+    its backward pass would continue into a trained position bias, once per layer.
     """
     x, bias, cache, rows = (*given, None, None)[:4]
     biases = bias.biases if isinstance(bias, SpanBias) else ()
@@ -214,7 +214,7 @@ def _with_biases(block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _taking_biases(layer: Any) -> Any:
-    """Let a layer take what `_with_biases` adds; returns it."""
+    """Let a layer accept what `_with_biases` adds; returns the layer."""
     forward = layer.forward
 
     def taking(x: Tensor, bias: Any, cache: Any, rows: Any, *biases: Tensor) -> Any:

@@ -17,7 +17,7 @@ _KEPT = ("step", "exp_avg", "exp_avg_sq")  # not its copy of the parameter, whic
 
 
 class AdamWOffload(AdamOffloadOptimizer):  # type: ignore[misc]
-    """Its state can be saved and taken up by torch's AdamW, and the other way round."""
+    """Its saved state can be loaded by torch's AdamW, and vice versa."""
 
     def __init__(
         self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float

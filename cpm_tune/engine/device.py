@@ -16,7 +16,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16} 
 def choose_device(wanted: str, local_rank: int) -> torch.device:
     """The device that `run.device` names; every process of a machine gets its own GPU.
 
-    Raises UserError for a name that is none, or a device that is not there.
+    Raises UserError for an invalid name, or a device that does not exist.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -58,6 +58,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python could not allocate memory, on a device or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    said = str(error).lower()  # of torch's allocator, and of a file that could not be mapped
-    found = "can't allocate memory" in said or "cannot allocate memory" in said
-    return isinstance(error, RuntimeError) and found
+    message = str(error).lower()  # of torch's allocator, or of a file that could not be mapped
+    allocation = "can't allocate memory" in message or "cannot allocate memory" in message
+    return isinstance(error, RuntimeError) and allocation

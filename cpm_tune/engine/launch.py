@@ -1,6 +1,6 @@
-"""Starts the processes of a run on this machine, watches them, and says why one ended.
+"""Starts the processes of a run on this machine, watches them, and reports why one ended.
 
-torch's elastic agent does the work that `torchrun` does: a free port, ranks, and the end of all
+torch's elastic agent does the work of `torchrun`: a free port, ranks, and the end of all processes
 when one ends. Every process runs `cpm_tune.commands.worker` with the command line that was given
 here, or another module (`bench.worker`).
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 USER_ERROR = 2
-_PER_CORE = 4  # processes; with more, memory and the machine go before anything is trained
+_PER_CORE = 4  # processes; more exhaust memory and machine before anything is trained
 # Seconds that processes have to finish their step and save after a signal. After one has died the
 # others have torch's 30 (SubprocessContext closes with its default), then they are killed.
 _GRACE = 120
@@ -44,16 +44,15 @@ def launch(
 ) -> None:
     """Run the command `argv` in `nproc` processes here (and on `nnodes` - 1 other machines).
 
-    `rendezvous` is host:port on one of the machines, the same for all of them; `environment` is
-    what the processes have beside this one's. Raises UserError with a process's own sentence (its
-    traceback, if it told one, is a note of the error), ProcessLostError, or Interrupted for a
-    signal.
+    `rendezvous` is host:port on one of the machines, the same for all of them; `environment` adds
+    to this process's variables. Raises the UserError of a process (with its traceback, if it
+    reported one, as a note), ProcessLostError, or Interrupted for a signal.
     """
     check_number(nproc, os.cpu_count() or 1)
     if nnodes > 1:
         check_rendezvous(nnodes, rendezvous)
-        said = f"waiting for {nnodes} machines at {rendezvous}, ten minutes at most"
-        print(said, file=sys.stderr, flush=True)
+        waiting = f"waiting for {nnodes} machines at {rendezvous}, ten minutes at most"
+        print(waiting, file=sys.stderr, flush=True)
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
@@ -79,48 +78,48 @@ def launch(
             raise Interrupted(int(error.sigval), "all processes have ended") from error
         except RendezvousError as error:
             raise UserError(
-                f"--rendezvous {rendezvous}: the {nnodes} machines did not find each other; give "
-                "the same command on each, with the name and a free port of one of them that all "
-                "can reach."
+                f"--rendezvous {rendezvous}: the {nnodes} machines did not find each other; run "
+                "the same command on each, with the name of one of them and a free port there that "
+                "all can reach."
             ) from error
 
 
 def check_number(nproc: int, cores: int) -> None:
-    """Raise UserError for more processes than a machine with so many cores can bear."""
+    """Raise UserError for more processes than a machine with this number of cores can run."""
     if nproc > _PER_CORE * cores:
         raise UserError(
             f"--nproc {nproc}: this machine has {cores} {'core' if cores == 1 else 'cores'}, "
-            f"expected at most {_PER_CORE} processes a core; give one for each GPU, or on CPUs one "
-            "for some cores."
+            f"expected at most {_PER_CORE} processes per core; use one per GPU, or on CPUs one per "
+            "several cores."
         )
 
 
 def check_rendezvous(nnodes: int, rendezvous: str | None) -> None:
-    """Raise UserError where `--rendezvous` is not the HOST:PORT of a machine that is known here."""
+    """Raise UserError unless `--rendezvous` is HOST:PORT with a host that resolves here."""
     host, _, port = (rendezvous or "").rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 2**16):
         given = f", not '{rendezvous}'" if rendezvous else ""
         raise UserError(
             f"--nnodes {nnodes}: expected --rendezvous HOST:PORT{given}: one of the machines and "
-            "a free port, the same on every machine."
+            "a free port there, the same on every machine."
         )
     try:
         socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise UserError(
-            f"--rendezvous {rendezvous}: this machine knows no host '{host}'; expected the name or "
+            f"--rendezvous {rendezvous}: the host '{host}' is not known here; expected the name or "
             "address of one of the machines."
         ) from error
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Where processes tell their mistakes."""
+    """Where processes report their errors."""
     return tempfile.TemporaryDirectory(prefix="cpm-tune.", ignore_cleanup_errors=True)
 
 
 @contextlib.contextmanager
 def _signals_as_before() -> Iterator[None]:
-    """The agent sets handlers of its own and leaves them."""
+    """Restore the signal handlers, which the agent replaces and leaves replaced."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -134,14 +133,14 @@ def _signals_as_before() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(nproc: int, own: Mapping[str, str]) -> Iterator[None]:
-    """What the processes inherit: this package, wherever it lies, and their share of the cores."""
+def _environment(nproc: int, more: Mapping[str, str]) -> Iterator[None]:
+    """What the processes inherit: this package, wherever it is, and their share of the cores."""
     before = dict(os.environ)
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGE.parent), path)))
-    logging.disable(logging.CRITICAL)  # the agent's: what went wrong is said here
+    logging.disable(logging.CRITICAL)  # the agent's: errors are reported here
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
-    os.environ.update(own)
+    os.environ.update(more)
     try:
         yield
     finally:
@@ -151,7 +150,7 @@ def _environment(nproc: int, own: Mapping[str, str]) -> Iterator[None]:
 
 
 def cause(failures: Mapping[int, ProcessFailure], world_size: int) -> Exception:
-    """What the failure that came first was: the others, and the agent's SIGTERM, follow from it."""
+    """The failure that came first; the others, and the agent's SIGTERM, follow from it."""
 
     def order(rank: int) -> tuple[int, float, int]:
         code = failures[rank].exitcode
@@ -161,17 +160,17 @@ def cause(failures: Mapping[int, ProcessFailure], world_size: int) -> Exception:
     rank = min(failures, key=order)
     failure = failures[rank]
     if failure.exitcode == USER_ERROR:
-        said: Any = failure.message
-        if not isinstance(said, dict):
-            return UserError(said)
-        told = UserError(said["message"])
-        if trace := said.get("extraInfo", {}).get("py_callstack"):
-            told.add_note(trace)
-        return told
+        report: Any = failure.message
+        if not isinstance(report, dict):
+            return UserError(report)
+        error = UserError(report["message"])
+        if trace := report.get("extraInfo", {}).get("py_callstack"):
+            error.add_note(trace)
+        return error
     how = f"ended with exit code {failure.exitcode}"
     if failure.exitcode < 0:
         how = f"was killed by {failure.signal_name()}"
     return ProcessLostError(
-        f"process {rank} of {world_size} (pid {failure.pid}) {how}, so all were ended; the same "
-        "command goes on from the last checkpoint."
+        f"process {rank} of {world_size} (pid {failure.pid}) {how}, so all were ended; repeat "
+        "the command to resume from the last checkpoint."
     )

@@ -1,4 +1,4 @@
-"""What glibc's malloc does with memory that a step on a CPU has freed."""
+"""Sets what glibc's malloc does with memory that a step on a CPU has freed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import ctypes
 
 from torch import nn
 
-# glibc's names and numbers (malloc.h), and values in bytes: what is kept, and its defaults but for
-# the last, which are 1 MiB instead of up to 32.
+# glibc's names and numbers (malloc.h), with values in bytes: one set keeps memory; the other is the
+# default, except for the last value, 1 MiB instead of up to 32.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEEP = {_TRIM_THRESHOLD: 2**28, _TOP_PAD: 2**26, _MMAP_THRESHOLD: 2**25}
 _GIVE_BACK = {_TRIM_THRESHOLD: 2**17, _TOP_PAD: 2**17, _MMAP_THRESHOLD: 2**20}
-_LARGE = 9 * 2**24  # bytes of weights from which on memory matters: 144 MiB
+_LARGE = 9 * 2**24  # bytes of weights from which memory matters: 144 MiB
 
 
 def set_malloc(model: nn.Module) -> None:
-    """Keep freed memory for the next step, up to 256 MiB; with a large or streamed backbone give
-    back every block of 1 MiB and more. Nothing without glibc.
+    """Keep freed memory for the next step, up to 256 MiB; with a large or streamed backbone return
+    every block of 1 MiB or more to the system. Does nothing without glibc.
 
-    What goes back to the system is cleared page by page before it is given out again: up to a
-    tenth of a small backbone's step. But in the heap torch's aligned blocks are hardly ever used
-    again: the second step of a large one would take new memory for the same activations.
+    The system clears returned pages before it hands them out again, up to a tenth of a small
+    backbone's step. But the heap hardly ever reuses torch's aligned blocks: the second step of a
+    large backbone would take new memory for the same activations.
     """
     large = getattr(model, "streamed", False) or sum(p.nbytes for p in model.parameters()) >= _LARGE
     with contextlib.suppress(OSError, AttributeError):

@@ -1,6 +1,6 @@
-"""One process of several, as `launch` starts it: what it was given, and how it ends.
+"""One process of several, as `launch` starts it: its command line and how it ends.
 
-A mistake is told to the launcher, in the form that torch's elastic agent reads.
+A UserError is reported to the launcher in the form that torch's elastic agent reads.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ def work(argv: Sequence[str], main: bool, run: Callable[[Sequence[str]], int]) -
     except UserError as error:
         if "--debug" in argv:
             traceback.print_exc()
-        _tell(error)
+        _report(error)
         return 2
     except KeyboardInterrupt as stop:
         if main:
             print(interruption(stop), file=sys.stderr)
         return int(getattr(stop, "exit_code", 130))
     except ProcessLostError as error:
-        return error.exit_code  # the launcher knows which one
+        return error.exit_code  # the launcher knows which process
 
 
-def _tell(error: UserError) -> None:
+def _report(error: UserError) -> None:
     notes = "\n".join(getattr(error, "__notes__", ()))
     extra = {"timestamp": int(time.time()), **({"py_callstack": notes} if notes else {})}
-    said = {"message": str(error), "extraInfo": extra}
-    file = Path(os.environ["TORCHELASTIC_ERROR_FILE"])
-    file.write_text(json.dumps({"message": said}), encoding="utf-8")
+    content = {"message": {"message": str(error), "extraInfo": extra}}
+    Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(content), encoding="utf-8")
 
 
 def begin() -> tuple[list[str], bool]:
-    """The command line after the launcher's process id, with which this process ends; and whether
-    this is the process that speaks."""
+    """End with the launcher, whose process id comes first on the command line; return the rest of
+    it, and whether this is the process that prints."""
     end_with_parent(int(sys.argv[1]))
     main = rank_info(os.environ).rank == 0
     if not main:

@@ -1,9 +1,9 @@
-"""The torch engine: one process, or several that each hold the whole frozen backbone.
+"""The torch engine: one process, or several that each have the whole frozen backbone.
 
 Only the delta has gradients, a few megabytes even on 10B, and they are summed over the processes
-once a step, after accumulation. That is all of data parallelism that is needed:
+once per step, after accumulation. Data parallelism needs no more than that:
 DistributedDataParallel's buckets and hooks exist to hide the communication of gradients of the
-whole model behind its backward pass, and would communicate in every micro-batch unless told not to.
+whole model during its backward pass, and would communicate in every micro-batch by default.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from cpm_tune.engine.rank import RankInfo, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 
 T = TypeVar("T")
-_TOGETHER = 2**25  # values summed in one message
-_WAIT = datetime.timedelta(hours=6)  # a rank may wait while another writes long texts
+_TOGETHER = 2**25  # values per message
+_WAIT = datetime.timedelta(hours=6)  # a rank may wait while another generates long texts
 _LOWEST_SCALE = 1.0
 
 
 def join_group(device: str) -> RankInfo:
-    """Join the group of processes that the environment describes; return this one's place.
+    """Join the group of processes that the environment describes; return this one's rank.
 
     Raises UserError if it cannot be joined.
     """
-    own = rank_info(os.environ)
-    if own.world_size > 1 and not dist.is_initialized():
+    process = rank_info(os.environ)
+    if process.world_size > 1 and not dist.is_initialized():
         cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
         try:
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                rank=own.rank,
-                world_size=own.world_size,
+                rank=process.rank,
+                world_size=process.world_size,
                 timeout=_WAIT,
             )
         except (ValueError, RuntimeError) as error:
@@ -53,30 +53,30 @@ def join_group(device: str) -> RankInfo:
                 "MASTER_ADDR and MASTER_PORT as torchrun sets them."
             ) from error
         atexit.register(_leave_group)
-    return own
+    return process
 
 
 def _leave_group() -> None:
-    """A process that ends with the group's threads at work would be aborted."""
+    """Without this, a process that ends while the group's threads run is aborted."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Make one sentence of what a collective raises when another process is gone."""
+    """Raise ProcessLostError if a collective fails because another process has ended."""
     try:
         yield
     except RuntimeError as error:
         raise ProcessLostError(
-            "another process of this run has ended; the same command goes on from the last "
+            "another process of this run has ended; repeat the command to resume from the last "
             f"checkpoint ({str(error).splitlines()[0][:160]})."
         ) from error
 
 
 class TorchEngine:
     """Frozen weights in fp32, bf16 or fp16; the delta stays fp32, and autocast casts its small
-    matrices where they meet. fp16 scales the loss and leaves out steps that overflow."""
+    matrices in each product. fp16 scales the loss and skips steps that overflow."""
 
     name = "torch"
 
@@ -84,13 +84,13 @@ class TorchEngine:
         self,
         device: torch.device,
         precision: str,
-        own: RankInfo | None = None,
+        process: RankInfo | None = None,
         checkpointing: bool = False,
         splits_on_oom: bool = False,
     ) -> None:
-        own = own or RankInfo()
+        process = process or RankInfo()
         self.device, self.precision = device, precision
-        self.rank, self.world_size = own.rank, own.world_size
+        self.rank, self.world_size = process.rank, process.world_size
         self.checkpointing, self.splits_on_oom = checkpointing, splits_on_oom
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
@@ -195,7 +195,7 @@ class TorchEngine:
 def sum_gradients(
     parameters: Sequence[Tensor], all_reduce: Callable[[Tensor], object] = dist.all_reduce
 ) -> None:
-    """Sum gradients over all processes; one that has none (no example was its own) adds zero."""
+    """Sum gradients over all processes; one without gradients (it had no example) adds zero."""
     group: list[Tensor] = []
     for number, parameter in enumerate(parameters, start=1):
         if parameter.grad is None:
@@ -206,8 +206,8 @@ def sum_gradients(
             with together():
                 all_reduce(flat)
             parts = torch.split(flat, [gradient.numel() for gradient in group])
-            for gradient, own in zip(group, parts, strict=True):
-                gradient.copy_(own.view_as(gradient))
+            for gradient, part in zip(group, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
             group = []
 
 

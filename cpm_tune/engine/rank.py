@@ -1,4 +1,4 @@
-"""Which process of how many this is, by the environment that torchrun or slurm made."""
+"""Which process of how many this is, from the environment that torchrun or slurm sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cpm_tune.errors import UserError
 
 @dataclass(frozen=True)
 class RankInfo:
-    """`local_rank` counts the processes of this machine; -1 where there is one process only."""
+    """`local_rank` counts the processes of this machine; -1 for a single process."""
 
     rank: int = 0
     world_size: int = 1
@@ -19,8 +19,8 @@ class RankInfo:
 
 
 def rank_info(environment: Mapping[str, str]) -> RankInfo:
-    """The place that torchrun's variables give; without them those of a step of `srun` with
-    several tasks, if MASTER_ADDR and MASTER_PORT are set. Raises UserError for what is no place."""
+    """The rank in torchrun's variables; without them, in those of a step of `srun` with several
+    tasks, if MASTER_ADDR and MASTER_PORT are set. Raises UserError for variables that are wrong."""
 
     def number(name: str, default: str) -> int:
         value = environment.get(name, default)
@@ -45,18 +45,17 @@ def rank_info(environment: Mapping[str, str]) -> RankInfo:
 
 
 def launched() -> bool:
-    """Whether this process is one of several already."""
+    """Whether this process is already one of several."""
     return rank_info(os.environ).world_size > 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Get SIGTERM when the process that started this one, `parent`, is gone, however it ended
-    (Linux)."""
+    """Get SIGTERM when `parent`, the process that started this one, ends in any way (Linux)."""
     import ctypes
     import signal
     import sys
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was gone already
+        if os.getppid() != parent:  # it has already ended
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,13 +1,13 @@
-"""The torch engine with the layers' frozen weights divided over the processes (FSDP2), in device or
-in host memory.
+"""The torch engine with the layers' frozen weights sharded over the processes (FSDP2), in device or
+host memory.
 
-What is divided: the weights of the layers, 97% of 10B. Embeddings, position bias and last norm are
-whole everywhere, because decoding and scoring use them outside of the forward pass. So is the
-delta: a few megabytes, with gradients that `TorchEngine` sums once a step; it is inserted after the
-weights were divided, so that FSDP2 never sees it.
+Sharded are the weights of the layers, 97% of 10B. Embeddings, position bias and last norm are whole
+in every process, because decoding and scoring use them outside the forward pass. So is the delta: a
+few megabytes, with gradients that `TorchEngine` sums once per step; it is inserted after the
+weights are sharded, so FSDP2 never sees it.
 
-A forward pass gathers one layer after the other, so all processes have to make it. `join` keeps
-them together where one has more to do than another.
+A forward pass gathers one layer after the other, so all processes have to take part. `join` keeps
+them together if one has more to do than another.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from cpm_tune.errors import UserError
 
 
 class ShardedEngine(TorchEngine):
-    """`offload` keeps the parts in host memory; each layer is on the device while it is used."""
+    """`offload` keeps the shards in host memory; each layer is on the device while it is used."""
 
     def __init__(
         self,
         device: torch.device,
         precision: str,
-        own: RankInfo,
+        process: RankInfo,
         *,
         checkpointing: bool,
         offload: bool,
     ) -> None:
-        super().__init__(device, precision, own, checkpointing)
+        super().__init__(device, precision, process, checkpointing)
         self.offload = offload
-        if not dist.is_initialized():  # FSDP2 wants a group even of one
+        if not dist.is_initialized():  # FSDP2 needs a group, even of one
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         self._mesh = init_device_mesh(device.type, (self.world_size,))
@@ -72,14 +72,14 @@ class ShardedEngine(TorchEngine):
     def prepare(self, model: Any) -> Any:
         for layer in model.encoder.layers:
             if not hasattr(layer, "unshard"):
-                raise UserError("a backbone that was loaded whole cannot be sharded; load it anew.")
+                raise UserError("a backbone loaded whole cannot be sharded; load it again.")
         self._recompute_layers(model)
         for parameter in model.parameters():  # of the delta
             if not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.to(self.device)
         for layer in model.encoder.layers:
-            # What FSDP2 makes at a layer's first use would, in inference mode, be of no use in
-            # training.
+            # FSDP2 allocates at a layer's first use; tensors made in inference mode could not be
+            # used in training.
             layer.unshard()
             layer.reshard()
         return model
@@ -98,15 +98,15 @@ class ShardedEngine(TorchEngine):
             self._empty_pass(model, backward)
 
     def _any(self, mine: bool) -> bool:
-        """Whether any process makes a forward pass now; all processes ask at the same time."""
+        """Whether any process makes a forward pass now; all processes call this together."""
         (working,) = self.reduce_sums([float(mine)])
         return working > 0
 
     def _empty_pass(self, model: Any, backward: bool) -> None:
-        """Gather what the others gather, for one token that nobody asked for.
+        """Gather what the others gather, with a dummy token whose gradients are zero.
 
-        Its gradients are zero. FSDP2 gathers a layer in the backward pass if the layer's output has
-        gradients, so the input has them if that of a real pass does.
+        FSDP2 gathers a layer in the backward pass if the layer's output has gradients, so the input
+        has them if that of a real pass does.
         """
         shape = model.config
         weight = model.input_embedding.weight

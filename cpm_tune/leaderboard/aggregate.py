@@ -1,8 +1,8 @@
 """From the runs of a results folder to a Board: columns, rows, cells, indices.
 
-A column holds runs that may be compared (comparable_key). A row is a backbone and a delta; where a
-column has runs of the two under more than one setting, the settings that differ there make rows of
-their own. Seeds are averaged only where everything else is equal (_same_but_seed).
+A column has runs that may be compared (comparable_key). A row is a backbone and a delta; if a
+column has runs of the two under several settings, those that differ there make rows of their own.
+Only runs that differ in nothing but the seed are averaged (_same_but_seed).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class Part(BaseModel):
 class Column(Part):
     """Runs of one dataset that may be compared: same task version, template, data and metric.
 
-    `unit` is "points" where 1.0 is shown as 100, else "own". `official` is False for sample data,
+    `unit` is "points" if 1.0 is shown as 100, else "own". `official` is False for sample data,
     limits, skipped bad rows and splits of another size: such a column is in no index. `apart` lists
     what tells it from other columns of its dataset. `majority` is the score of the most frequent
     answer. A column of outside systems or of published results alone has no template and no dev
@@ -92,7 +92,7 @@ class Cell(Part):
     """A row's score in a column: mean over seeds, with a 95% interval whose method is named.
 
     `std` (n - 1 in the denominator) is None for one seed. `others` are the means of the task's
-    other metrics, `notes` what the records warn of.
+    other metrics, `notes` the records' warnings.
     """
 
     mean: float
@@ -152,7 +152,7 @@ class PublishedRow(Part):
 
 
 class IndexRule(Part):
-    """What an index is: its rule in words, its datasets (columns), and the baseline."""
+    """The definition of an index: its rule in words, its datasets (columns), and the baseline."""
 
     title: str
     rule: str

@@ -1,4 +1,4 @@
-"""Columns of a board: what they hold, what tells them from others of their dataset."""
+"""Columns of a board: which runs are in one, and what tells it from others of its dataset."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data_notes(record: AnyRecord) -> list[str]:
 
 
 def split_notes(record: AnyRecord, splits: tuple[str, ...]) -> list[str]:
-    """What a record's note says of splits that do not have their official size."""
+    """The parts of a record's note about splits that do not have their official size."""
     parts = record.note.split("; ")
     return [part for part in parts if "officially" in part and part.startswith(splits)]
 

@@ -38,7 +38,7 @@ from cpm_tune.systems.predictions import (
 )
 
 LEVEL = 0.05
-HOLM = f"Holm over all tests shown; win or loss where the adjusted p is below {LEVEL}, else a tie"
+HOLM = f"Holm over all tests shown; win or loss if the adjusted p is below {LEVEL}, else a tie"
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,16 @@ def compare_rows(
     return _Comparing(systems, method).report(), warnings
 
 
+class _NotComparableError(Exception):
+    """Why two systems are not compared on a dataset."""
+
+
 class _Comparing:
     """Reads each file once, however many pairs need it."""
 
     def __init__(self, systems: Sequence[System], method: Method) -> None:
         self._systems, self._method = systems, method
-        self._read: dict[tuple[Path, str], Predictions] = {}
+        self._read: dict[Path, Predictions] = {}
         self._notes: list[str] = []
         self._not_compared: list[str] = []
 
@@ -143,43 +147,24 @@ class _Comparing:
                 reason = f"only {names[0 if keys[0] else 1]} has it"
             self._not_compared.append(f"{task}: {reason}")
         for key in shared:
-            seeds = [system.seeds(key, split) for system in pair]
-            if (name := self._metric(key, [run for runs in seeds for run in runs])) is None:
-                continue
-            if (result := self._compare(key, name, seeds)) is not None:
-                better = get_metric(name).higher_is_better
-                yield Comparison(a, b, *key[:4], name, better, result)
+            try:
+                yield self._compare(a, b, key)
+            except _NotComparableError as reason:
+                self._not_compared.append(f"{key[0]}: {reason}")
 
-    def _metric(self, key: Key, runs: Sequence[Candidate]) -> str | None:
-        """The metric to compare runs by; None, with a reason, if there is none."""
-        split = self._method.split
-        name = self._method.metric or runs[0].record.ranks_by
-        for run in runs:
-            if split not in run.record.scores:
-                self._not_compared.append(f"{key[0]}: {run.folder.name} has no {split} score")
-                return None
-        if self._method.metric is None and any(run.record.ranks_by != name for run in runs):
-            self._not_compared.append(f"{key[0]}: ranked by different metrics; give --metric")
-            return None
-        if not from_predictions(name):
-            self._not_compared.append(f"{key[0]}: {name} cannot be computed from predictions")
-            return None
-        return name
-
-    def _compare(
-        self, key: Key, name: str, seeds: Sequence[Sequence[Candidate]]
-    ) -> ComparisonResult | None:
-        method, metric = self._method, get_metric(name)
+    def _compare(self, a: int, b: int, key: Key) -> Comparison:
+        method, task = self._method, key[0]
+        seeds = [self._systems[number].seeds(key, method.split) for number in (a, b)]
         runs = [run for of in seeds for run in of]
+        metric = get_metric(self._metric(runs))
         read = {run.folder: self._predictions(run) for run in runs}
         first = read[runs[0].folder]
         for folder, split in read.items():
             if (split.ids, split.targets) != (first.ids, first.targets):
-                self._not_compared.append(
-                    f"{key[0]}: {folder.name} has other examples or answers than "
-                    f"{runs[0].folder.name} although the file is the same; run one of them again"
+                raise _NotComparableError(
+                    f"{folder.name} has other examples or answers than {runs[0].folder.name} "
+                    "although the file is the same; run one of them again"
                 )
-                return None
         try:
             result = compare(
                 metric,
@@ -192,19 +177,32 @@ class _Comparing:
                 with_interval=method.with_interval,
             )
         except ValueError as error:
-            raise UserError(f"{key[0]}: {error}; give --test auto.") from error
+            raise UserError(f"{task}: {error}; give --test auto.") from error
         except FOREIGN as error:
             raise UserError(
-                f"{key[0]}: {name} does not take this task's predictions ({error})."
+                f"{task}: {metric.name} does not take this task's predictions ({error})."
             ) from error
-        self._note(key, name, seeds, result)
-        return result
+        self._note(key, metric.name, seeds, result)
+        return Comparison(a, b, *key[:4], metric.name, metric.higher_is_better, result)
+
+    def _metric(self, runs: Sequence[Candidate]) -> str:
+        """The metric to compare runs by."""
+        split = self._method.split
+        name = self._method.metric or runs[0].record.ranks_by
+        for run in runs:
+            if split not in run.record.scores:
+                raise _NotComparableError(f"{run.folder.name} has no {split} score")
+        if self._method.metric is None and any(run.record.ranks_by != name for run in runs):
+            raise _NotComparableError("ranked by different metrics; give --metric")
+        if not from_predictions(name):
+            raise _NotComparableError(f"{name} cannot be computed from predictions")
+        return name
 
     def _predictions(self, run: Candidate) -> Predictions:
-        place = run.folder, self._method.split
-        if place not in self._read:
-            self._read[place] = recorded_predictions(run.folder, run.record, self._method.split)
-        return self._read[place]
+        if run.folder not in self._read:
+            split = self._method.split
+            self._read[run.folder] = recorded_predictions(run.folder, run.record, split)
+        return self._read[run.folder]
 
     def _note(
         self, key: Key, metric: str, seeds: Sequence[Sequence[Candidate]], result: ComparisonResult

@@ -1,4 +1,4 @@
-"""Cost beside quality: parameters, bytes, speed, time, memory, scaling over processes."""
+"""The costs of cells and rows: parameters, bytes, speed, time, memory, parallel efficiency."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cpm_tune.schema.record import RunRecord
 
 
 def cell_cost(records: Sequence[RunRecord], repeats: Sequence[RunRecord]) -> Cost:
-    """The cost of equal runs. `repeats` (the same runs again) count for scaling alone."""
+    """The cost of equal runs. `repeats`, the same runs again, count for the efficiency only."""
     speeds = [r.training.samples_per_second for r in records if r.training]
     places = [r.environment for r in records if r.environment]
     return Cost(
@@ -44,9 +44,9 @@ def _scaling(records: Sequence[RunRecord]) -> list[Scaling]:
 
 
 def row_cost(cells: Iterable[Cell], over_all: Cost) -> Cost:
-    """The cost of a row: as of all its runs, but the wall times of its datasets add up.
+    """The cost of a row: that of all its runs, but the wall times of its datasets add up.
 
-    Scaling is of one dataset's work, so it stays with the cells where a row has several.
+    Parallel efficiency is that of one dataset, so a row of several datasets has none.
     """
     cells = list(cells)
     seconds = [cell.cost.seconds for cell in cells if cell.cost.seconds is not None]

@@ -75,8 +75,8 @@ def points(board: Board, cost: str) -> list[Point]:
 
 
 def pareto_front(points: Iterable[Point], more_is_better: bool = False) -> list[Point]:
-    """The points that no other is at least as good as at no more cost (or, with `more_is_better`,
-    at no less of it), by cost."""
+    """The points, by cost, for which no other has at least the quality at no higher cost (with
+    `more_is_better`: at no lower one)."""
     sign = -1 if more_is_better else 1
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (sign * p.cost, -p.quality)):

@@ -16,6 +16,7 @@ from typing import Any
 
 from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.reading import parse_json
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.results import AnyStored, Results
@@ -134,7 +135,7 @@ def _predictions(run: AnyStored, most: int, texts: Texts) -> Iterator[dict[str, 
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(islice(file, most)):
                 try:
-                    values = json.loads(line)
+                    values = parse_json(line)
                 except ValueError:
                     continue
                 if isinstance(values, dict) and "id" in values:

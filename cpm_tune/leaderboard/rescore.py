@@ -25,7 +25,7 @@ from cpm_tune.systems.predictions import from_predictions, recorded_predictions
 
 @dataclass(frozen=True)
 class Change:
-    """A score that is not what its metric gives now."""
+    """A recorded score, and what its metric gives now."""
 
     run_id: str
     split: str

@@ -100,7 +100,7 @@ def without_collection() -> Iterator[None]:
     """Many live objects make every collection slow, and none of them is garbage.
 
     They are frozen, or the first collection afterwards would look at all of them at once; records
-    hold no cycles, so they still go when nothing refers to them.
+    have no cycles, so they are still freed when nothing refers to them.
     """
     was = gc.isenabled()
     gc.disable()

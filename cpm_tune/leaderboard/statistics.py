@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cpm_tune.metrics.parts import Array, Form
 
 RESAMPLES = 10_000
-COARSE = 1_000  # where a value needs all texts anew
+COARSE = 1_000  # resamples if each value is computed from all texts
 SEED = 0
 FEW = 25  # discordant pairs below which McNemar's test is exact
 TESTS = ("auto", "permutation", "mcnemar")
@@ -129,17 +129,17 @@ def randomisation(
 ) -> tuple[float, str]:
     """The two-sided p of approximate randomisation and its name.
 
-    Each of `pairs` holds the n examples of a and then those of b; the statistic is the difference
+    Each of `pairs` has the n examples of a and then those of b; the statistic is the difference
     of the values, averaged over pairs. An example is exchanged in all pairs or in none. With few
     examples all exchanges are made, and the p is exact.
     """
     import numpy as np
 
-    observed = abs(_differences(pairs, np.zeros((1, n)))[0])
+    observed = abs(_differences(pairs, np.ones((1, n)), np.zeros((1, n)))[0])
     bound = observed - _EQUAL * max(1.0, observed)
     exact = 2**n <= resamples
     masks = _all_masks(n) if exact else _random_masks(n, resamples, seed)
-    extreme = sum(int((abs(_differences(pairs, mask)) >= bound).sum()) for mask in masks)
+    extreme = sum(int((abs(_differences(pairs, 1 - mask, mask)) >= bound).sum()) for mask in masks)
     if exact:
         return extreme / 2**n, f"permutation, exact (all {2**n:,} exchanges)"
     return (
@@ -196,12 +196,12 @@ def _discordant(each: Sequence[Sequence[Parts]]) -> tuple[int, int]:
     return int((first > second).sum()), int((second > first).sum())
 
 
-def _differences(pairs: Sequence[Parts], exchanged: Array) -> Array:
-    """a - b (b,) where the examples of the masks (b, n) are exchanged."""
+def _differences(pairs: Sequence[Parts], weights: Array, exchanged: Array) -> Array:
+    """a - b (b,) if each system's examples count `weights` (b, n) times and the other one's
+    `exchanged` (b, n) times."""
     import numpy as np
 
-    kept = 1 - exchanged
-    first, second = np.hstack([kept, exchanged]), np.hstack([exchanged, kept])
+    first, second = np.hstack([weights, exchanged]), np.hstack([exchanged, weights])
     differences: Array = np.mean([p.values(first) - p.values(second) for p in pairs], axis=0)
     return differences
 
@@ -233,18 +233,14 @@ def _interval(
     """The 95% interval of the difference, which it contains, and the method's name."""
     import numpy as np
 
-    def differences(weights: Array) -> Array:
-        none = np.zeros_like(weights)
-        first, second = np.hstack([weights, none]), np.hstack([none, weights])
-        result: Array = np.mean([p.values(first) - p.values(second) for p in pairs], axis=0)
-        return result
-
     if pairs[0].smooth:
-        resampled = np.concatenate([differences(w) for w in _drawn(n, resamples, seed)])
+        resampled = np.concatenate(
+            [_differences(pairs, w, 0 * w) for w in _drawn(n, resamples, seed)]
+        )
         low, high = (float(q) for q in np.quantile(resampled, (0.025, 0.975)))
         method = f"paired percentile bootstrap over examples, {resamples:,} resamples, seed {seed}"
     else:
-        resampled = np.concatenate([differences(w) for w in _leaving_one_out(n)])
+        resampled = np.concatenate([_differences(pairs, w, 0 * w) for w in _leaving_one_out(n)])
         half = 1.959963984540054 * float(np.sqrt((n - 1) * resampled.var()))
         low, high = difference - half, difference + half
         method = "normal, variance by the paired delete-one jackknife over examples"

@@ -69,8 +69,8 @@ def read_texts(
     """The texts of the first `per_run` test rows of each run, fewer if all sets together would have
     more than EXAMPLES.
 
-    `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or holds a
-    folder for each task) with data that is no longer where a record says.
+    `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or has a
+    folder for each task) with data that is no longer at the recorded path.
     """
     texts = Texts()
     groups: dict[tuple[Any, ...], list[AnyRecord]] = {}
@@ -139,8 +139,8 @@ def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Wh
 
 
 def _folders(task: Task, path: str) -> Iterator[Path]:
-    """The folders that a split of the task can have been found in, by the path of its file (the
-    first of several)."""
+    """The folders that may contain a split of the task, by the path of its file (the first of
+    several)."""
     first = Path(path) if Path(path).is_file() else Path(path.split(", ")[0])
     accepted = task.files.names["test"]
     names = [name for one in accepted for name in ((one,) if isinstance(one, str) else one)]
@@ -151,13 +151,13 @@ def _folders(task: Task, path: str) -> Iterator[Path]:
 
 def _set(task: Task, template: Template | None, rows: Sequence[Row]) -> dict[str, Any]:
     """The rows as the page shows them; `slot` names what is between `text` and `after`."""
-    made: dict[str, Any] = {"rows": [_example(task, template, row) for row in rows]}
+    shown: dict[str, Any] = {"rows": [_example(task, template, row) for row in rows]}
     if template is not None:
-        made["slot"] = "option" if template.scores_in_prompt else "answer"
-    if isinstance(task.answer, Choice) and template is not None:
-        made["labels"] = list(task.answer.labels)
-        made["options"] = _options(template.options)
-    return made
+        shown["slot"] = "option" if template.scores_in_prompt else "answer"
+        if isinstance(task.answer, Choice):
+            shown["labels"] = list(task.answer.labels)
+            shown["options"] = _options(template.options)
+    return shown
 
 
 def _example(task: Task, template: Template | None, row: Row) -> dict[str, Any]:
@@ -165,14 +165,14 @@ def _example(task: Task, template: Template | None, row: Row) -> dict[str, Any]:
     column = answer.options if isinstance(answer, Options | Rank) else None
     if template is None:
         parts = [f"{name}: {_field(row[name], joined=True)}" for name in task.shown]
-        made = {"text": _cut("\n".join(parts), PROMPT)}
+        shown = {"text": _cut("\n".join(parts), PROMPT)}
     else:
         kept = {n: _field(row[n], end=n in template.keep_end) for n in template.fields}
         before, _, after = template.render(kept, "")
-        made = {"text": _cut(before, PROMPT)}
+        shown = {"text": _cut(before, PROMPT)}
         if after:
-            made["after"] = _cut(after, FIELD)
-    return made if column is None else {**made, "options": _options(row[column])}
+            shown["after"] = _cut(after, FIELD)
+    return shown if column is None else {**shown, "options": _options(row[column])}
 
 
 def _field(value: Any, end: bool = False, joined: bool = False) -> Any:

@@ -1,8 +1,7 @@
-"""How much memory tuning takes in each process, before anything is run: no weights, no data.
+"""Estimates the memory that tuning takes in each process, without reading weights or data.
 
 Weights, gradients and optimiser states are counted, activations measured on fake tensors
-(`cpm_tune.memory.meter`). Python, its libraries and CUDA's context come on top, and what an
-allocator cannot use of what it has.
+(`cpm_tune.memory.meter`). Not included: Python, its libraries, CUDA's context, and fragmentation.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from cpm_tune.schema.spec import Execution
 from cpm_tune.task import Options
 
 _FP32 = 4
-_DOCUMENTS = 8  # of an example whose documents are ranked
-# Layers that a process has whole at one time: with FSDP2 the one in use, and of the next what is
-# received and what is copied out of it; with BMTrain's ZeRO-3 one.
+_DOCUMENTS = 8  # per example, if documents are ranked
+# Layers that a process has whole at one time: with FSDP2 the one in use, and the next one twice, as
+# received and as copied out; with BMTrain's ZeRO-3 one.
 _GATHERED = {"torch": 3, "bmtrain": 1}
 
 
@@ -29,10 +28,10 @@ _GATHERED = {"torch": 3, "bmtrain": 1}
 class Work:
     """What is to be tuned, and how. `batch_size` counts examples over all `nproc` processes.
 
-    An example has `sequences` of `length` tokens: one for each option, where options are scored by
-    a word after them. `answer_tokens`: how many tokens of each example are predicted over the
-    vocabulary; 0 where options are scored so. `writes`: whether evaluation generates texts. `gpu`:
-    whether there is a device beside the host.
+    An example has `sequences` of `length` tokens: one per option, if options are scored by a word
+    in the prompt. `answer_tokens`: tokens of each example that are predicted over the vocabulary; 0
+    if options are scored in the prompt. `generates`: whether evaluation generates texts. `gpu`:
+    whether the device is not the host.
     """
 
     skeleton: Skeleton
@@ -44,7 +43,7 @@ class Work:
     quantize: str | None = None
     nproc: int = 1
     execution: Execution = field(default_factory=Execution)
-    writes: bool = False
+    generates: bool = False
     gpu: bool = False
 
     @property
@@ -53,32 +52,31 @@ class Work:
         return self.execution.engine == "bmtrain"
 
     @property
-    def divided(self) -> bool:
-        """Whether a process holds a part of the layers only."""
+    def sharded(self) -> bool:
+        """Whether each process has only a shard of the layers."""
         return self.bmtrain or self.execution.shard or self.execution.offload
 
     @property
     def checkpointing(self) -> bool:
-        """Whether activations are computed twice; BMTrain's ZeRO-3 always does."""
+        """Whether activations are recomputed; with BMTrain's ZeRO-3 they always are."""
         return self.execution.checkpointing or (self.bmtrain and self.execution.zero == 3)
 
     @property
     def examples(self) -> int:
-        """Examples of one forward pass of one process."""
-        own = math.ceil(self.batch_size / self.nproc)
-        return max(1, min(own, self.execution.micro_tokens // (self.length * self.sequences)))
+        """Examples per forward pass of one process."""
+        share = math.ceil(self.batch_size / self.nproc)
+        return max(1, min(share, self.execution.micro_tokens // (self.length * self.sequences)))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process. `backbone` and `trained` are numbers of values, in all processes.
+    """Bytes in one process. `backbone` and `trained` are numbers of values, in all processes.
 
-    On the device: `weights`, what is held of the frozen backbone; `gathered`, layers of which it
-    holds a part, while they are used; `delta`, `gradients` and `optimizer`, of what is trained;
-    `activations`, what the forward pass leaves for the backward pass. `peak` is the most of all
-    that there is at one time, on a CPU with `copies`: no sum, since not all is there together.
-    `copies`: in host memory, the delta at its best and other values that are kept aside.
-    `host`: all that is in host memory beside a GPU.
+    On the device: `weights` of the frozen backbone; `gathered`, sharded layers while they are used;
+    `delta`, `gradients` and `optimizer` of what is trained; `activations`, which the forward pass
+    keeps for the backward pass. `peak` is the highest total at any moment, not the sum; on a CPU it
+    includes `copies`, in host memory: the best delta and other values that are kept. `host`: the
+    total in host memory if the device is a GPU.
     """
 
     backbone: int
@@ -95,44 +93,44 @@ class Memory:
 
 
 def estimate(work: Work) -> Memory:
-    """The memory of every process; raises UserError where the delta does not fit the backbone."""
+    """The memory of each process."""
     layers, rest, deepest, trained_in_layers = _sizes(work)
     trained = work.skeleton.n_trained
     whole = isinstance(work.skeleton.delta, FullConfig)
-    n = work.nproc if work.divided else 1
-    values = trained  # what this process has of what is trained
+    n = work.nproc if work.sharded else 1
+    values = trained  # in this process
     if whole and work.bmtrain:
         values = math.ceil(trained_in_layers / n) + trained - trained_in_layers
     delta = _FP32 * values
     states, gradients = 2 * delta, delta
 
-    held, gathered, offloaded = math.ceil(layers / n), 0, 0
-    if work.divided:
+    resident, gathered, offloaded = math.ceil(layers / n), 0, 0
+    if work.sharded:
         gathered = min(layers, _GATHERED["bmtrain" if work.bmtrain else "torch"] * deepest)
         if work.bmtrain and work.execution.zero == 2:
             gathered = layers  # kept from the forward to the backward pass
         if work.execution.offload and work.bmtrain:
             states, offloaded = 0, states
         elif work.execution.offload:
-            offloaded = held
-            held = 0 if work.gpu else held
-    weights = 0 if whole else held + rest
+            offloaded = resident
+            resident = 0 if work.gpu else resident
+    weights = 0 if whole else resident + rest
 
     how = work.length, work.answer_tokens, work.precision
     step = measure_step(work.skeleton, work.examples * work.sequences, *how, work.checkpointing)
-    beside = step.peak if values == trained else step.peak_beside + gradients
+    extra = step.peak if values == trained else step.peak_without_gradients + gradients
     tokens = work.execution.micro_tokens
-    # evaluation fills its passes, however small a batch is
+    # evaluation fills its passes, even if a batch is small
     dev = measure_step(work.skeleton, max(1, tokens // work.length), *how, training=False)
-    beside = max(beside, dev.peak + _cache(work, tokens))
-    # The delta at its best, and what the backbone was, which full fine-tuning puts back.
-    copies = _FP32 * trained + (held + rest if whole else 0)
-    peak = weights + gathered + delta + states + beside
+    extra = max(extra, dev.peak + _cache(work, tokens))
+    # The best delta, and the original backbone, which full fine-tuning restores.
+    copies = _FP32 * trained + (resident + rest if whole else 0)
+    peak = weights + gathered + delta + states + extra
     loading = weights + delta + _largest(work)
     if not work.gpu:  # a checkpoint is written from one more copy of the delta
-        peak = max(peak - beside + max(beside, _FP32 * trained) + copies, loading)
+        peak = max(peak - extra + max(extra, _FP32 * trained) + copies, loading)
     host = copies + _FP32 * trained + offloaded
-    if not work.divided:
+    if not work.sharded:
         host = max(host, layers + rest)  # read there, then moved
     return Memory(
         backbone=work.skeleton.n_backbone,
@@ -150,7 +148,7 @@ def estimate(work: Work) -> Memory:
 
 
 def work_of(plan: Plan, skeleton: Skeleton, nproc: int = 1, gpu: bool = False) -> Work:
-    """A plan's work if every sequence is as long as it may be."""
+    """A plan's work, if every sequence has the maximum length."""
     spec, answer = plan.spec, plan.task.answer
     sequences, answer_tokens = 1, 2
     if spec.decoding is not None:
@@ -168,21 +166,21 @@ def work_of(plan: Plan, skeleton: Skeleton, nproc: int = 1, gpu: bool = False) -
         quantize=spec.backbone.quantize,
         nproc=nproc,
         execution=plan.execution,
-        writes=spec.decoding is not None,
+        generates=spec.decoding is not None,
         gpu=gpu,
     )
 
 
 def _cache(work: Work, slots: int) -> int:
-    """Bytes of the keys and values that decoding keeps."""
+    """Bytes of the decoder's cache of keys and values."""
     config = work.skeleton.config
     layers = sum(not no_attention for no_attention, _ in config.mask_modules)
     inner = config.num_heads * config.dim_head
-    return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.writes else 0
+    return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.generates else 0
 
 
 def _largest(work: Work) -> int:
-    """Bytes of the largest weight in fp32: in the file, beside what it is converted to."""
+    """Bytes of the largest weight in fp32, which is read from the file and then converted."""
     return _FP32 * work.skeleton.config.vocab_size * work.skeleton.config.dim_model
 
 

@@ -1,7 +1,8 @@
-"""Measures the memory of a training step that is not carried out: fake tensors, real operators.
+"""Measures the memory of a training step without computing it: fake tensors, real operators.
 
-Every storage that an operator makes counts from then on until it is freed, as it would in the
-allocator. What libraries take inside an operator, and fragmentation, are not seen.
+Every storage that an operator allocates counts until it is freed, as in the allocator. Memory that
+libraries take inside an operator, and fragmentation, are not seen. torch's own tracker
+(`torch.distributed._tools.mem_tracker`) is as private and does not give a peak without gradients.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from cpm_tune.tuning.predict import loss_sum
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the storages that are alive, and the most there were since `reset`: with gradients
-    and without them."""
+    """Bytes of the storages that are alive (`now`), and their peaks since `reset`, with and without
+    gradients."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = self.gradients = self.peak_beside = 0
+        self.now = self.peak = self.gradients = self.peak_without_gradients = 0
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,7 +47,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return made
 
     def count(self, tensor: Tensor) -> None:
-        """Count a tensor's storage, if it is not counted yet."""
+        """Count a tensor's storage, unless it is counted."""
         storage = tensor.untyped_storage()
         if storage in self._known:
             return
@@ -54,32 +55,31 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = storage.nbytes()
         self.now += size
         self.peak = max(self.peak, self.now)
-        self.peak_beside = max(self.peak_beside, self.now - self.gradients)
+        self.peak_without_gradients = max(self.peak_without_gradients, self.now - self.gradients)
         weakref.finalize(storage, self._free, size)
 
     def _free(self, size: int) -> None:
         self.now -= size
 
     def reset(self) -> int:
-        """Begin a new peak; return what is alive."""
-        self.peak = self.peak_beside = self.now
+        """Start new peaks; return the bytes that are alive."""
+        self.peak = self.peak_without_gradients = self.now
         return self.now
 
     def is_gradient(self, parameter: Tensor) -> None:
-        """Call where a parameter's gradient is whole."""
+        """Call when a parameter's gradient is complete."""
         assert parameter.grad is not None
         self.gradients += parameter.grad.untyped_storage().nbytes()
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes beyond weights, delta and optimiser states: what the forward pass leaves for the
-    backward pass, and the most there is in forward, backward and optimiser step, with gradients and
-    without them."""
+    """Bytes in addition to weights, delta and optimiser states: what the forward pass keeps for the
+    backward pass, and the peaks of a whole step, with and without gradients."""
 
     saved: int
     peak: int
-    peak_beside: int
+    peak_without_gradients: int
 
 
 def measure_step(
@@ -91,11 +91,11 @@ def measure_step(
     checkpointing: bool = False,
     training: bool = True,
 ) -> StepMemory:
-    """A step of training (whose optimiser has its states already), or of evaluation, of one pass.
+    """A step of training (whose optimiser has its states already), or of evaluation, in one pass.
 
-    `sequences` of `length` tokens, packed as `data.pack` does. `answer_tokens` of each are
-    predicted over the vocabulary; with 0 the loss is that of an option's word. Of a backbone whose
-    layers are all alike two shallow ones are measured, and continued to its depth.
+    `sequences` of `length` tokens are packed as by `data.pack`. `answer_tokens` of each are
+    predicted over the vocabulary; with 0 the loss is that of an option's word. If a backbone's
+    layers are all alike, two shallow backbones are measured and extrapolated to its depth.
     """
 
     config = skeleton.config
@@ -108,8 +108,8 @@ def measure_step(
         batch = sequences, length, answer_tokens
         return _measured(model, trained if training else [], batch, precision, checkpointing)
 
-    # The most there is lies elsewhere in shallow backbones: with checkpointing it has to outgrow
-    # what is beside the layers; with all trained, gradients grow while activations go.
+    # In too shallow backbones the peak is elsewhere: with checkpointing it must exceed what is not
+    # in the layers; with all trained, gradients grow while activations are freed.
     few = 10 if isinstance(skeleton.delta, FullConfig) else 8 if checkpointing else 3
     if config.num_layers <= few + 2 or not _alike(skeleton):
         return measured(config.num_layers)
@@ -118,7 +118,8 @@ def measure_step(
     return StepMemory(
         small.saved + more * (larger.saved - small.saved),
         small.peak + more * (larger.peak - small.peak),
-        small.peak_beside + more * (larger.peak_beside - small.peak_beside),
+        small.peak_without_gradients
+        + more * (larger.peak_without_gradients - small.peak_without_gradients),
     )
 
 
@@ -146,7 +147,7 @@ def _measured(
 ) -> StepMemory:
     engine = TorchEngine(torch.device("cpu"), precision, checkpointing=checkpointing)
     with FakeTensorMode(allow_non_fake_inputs=True), Meter() as meter:
-        _give_storage(model)
+        model.to_empty(device="cpu")  # fake tensors
         parameters = dict(model.named_parameters())
         trained = [parameters[name] for name in names]
         packed = _batch(model.config, *batch)
@@ -169,23 +170,11 @@ def _measured(
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0, foreach=False)
             optimizer.step()
-        return StepMemory(saved, meter.peak - start, meter.peak_beside - start)
-
-
-def _give_storage(model: nn.Module) -> None:
-    """Fake CPU tensors in place of a model's meta ones."""
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                values = torch.empty(parameter.shape, dtype=parameter.dtype)
-                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        return StepMemory(saved, meter.peak - start, meter.peak_without_gradients - start)
 
 
 def _batch(config: CPMAntConfig, sequences: int, length: int, answer_tokens: int) -> Batch:
-    """A batch of that shape, without values."""
+    """A batch of this shape, without values."""
     grid = torch.zeros(1, sequences * length, dtype=torch.int64)
     n_targets = sequences * (answer_tokens or 1)
     targets = torch.zeros(n_targets, dtype=torch.int64)

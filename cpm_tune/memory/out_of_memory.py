@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cpm_tune.engine import Engine
 from cpm_tune.engine.device import is_out_of_memory
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.estimate import Work, estimate, work_of
 from cpm_tune.planning.inputs import Inputs
@@ -30,7 +30,7 @@ def memory_trouble(plan: Plan, inputs: Inputs) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold what filled the memory
+        traceback.clear_frames(error.__traceback__)  # they refer to what filled the memory
         raise UserError(_message(plan, inputs, free)) from None
 
 

@@ -33,7 +33,7 @@ class Metric:
     `score` raises ValueError if there are no examples, or not as many predictions as targets.
     `parts` gives the value on any weighting of the examples, which is what comparing two systems
     needs; it raises as `score` does. `right(prediction, target)` says whether one example is right;
-    it is None where the metric grades examples or judges only all of them together.
+    it is None if the metric grades examples or judges only all of them together.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Distinct-n (Li et al., NAACL 2016): different character n-grams over all n-grams of all texts.
 
-A bootstrap is no use here: an example drawn twice repeats all its n-grams, so every resample has a
-lower Distinct-n than the sample. Hence the jackknife, which only ever leaves an example out.
+A bootstrap is not valid here: an example drawn twice repeats all its n-grams, so every resample has
+a lower Distinct-n than the sample. Hence the jackknife, which only ever leaves an example out.
 """
 
 from __future__ import annotations

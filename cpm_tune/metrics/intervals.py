@@ -1,6 +1,6 @@
 """Values with 95% intervals: Wilson's, the bootstrap over examples, the jackknife.
 
-No value depends on the order of the examples, and every interval holds its value: where resampling
+No value depends on the order of the examples, and every interval contains its value: if resampling
 alone would leave it outside, the interval is widened to it.
 """
 

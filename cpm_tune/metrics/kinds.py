@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# What a task's answer gives: one of its labels, the number of one of the row's options, a score for
-# each of the row's documents, the text that was generated, what the task's parser reads in it, or
-# several generated texts, best first.
+# What an answer of a task is: one of its labels, the number of one of the row's options, a score
+# for each of the row's documents, a generated text, what the task's parser reads in it, or several
+# generated texts, best first.
 AnswerForm = Literal["label", "option", "scores", "text", "parsed", "texts"]
 
 
@@ -24,7 +24,7 @@ class Kind:
     `prediction` and `target` say what one of each is. `answers` are the answers of tasks that give
     such predictions. `expected(prediction, gold)` checks a prediction that was read from a JSON
     file: it returns "" or what was expected instead. `from_gold(gold)` lists the predictions that a
-    gold answer stands for, the first one first; it is None where a gold answer is not of a
+    gold answer stands for, the first one first; it is None if a gold answer is not of a
     prediction's form (a text's references), and a prediction is read from the target text instead.
     `likelihood` marks what comes from the model's probabilities and not from its predictions.
     """

@@ -32,7 +32,7 @@ def _count(predicted: set[tuple[Any, ...]], gold: set[tuple[Any, ...]]) -> Count
 
 
 def _as_spans(words: Iterable[str]) -> set[tuple[Any, ...]]:
-    """Words as (start, end, text): a generated word with other characters is no hit."""
+    """Words as (start, end, text): a generated word with other characters is not a hit."""
     spans, end = set(), 0
     for word in filter(None, ("".join(word.split()) for word in words)):
         start, end = end, end + len(word)

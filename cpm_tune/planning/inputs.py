@@ -12,13 +12,13 @@ from cpm_tune.data.encode import Encoder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.soft import SoftSlots
-from cpm_tune.engine import Engine, make_engine
 from cpm_tune.engine.device import DTYPES
+from cpm_tune.engine.engine import Engine, make_engine
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.plan import Plan
 from cpm_tune.planning.skeleton import Skeleton, make_skeleton
-from cpm_tune.task import SPLITS, Generate, Options
+from cpm_tune.task import Generate, Options
 from cpm_tune.task.answers import gold, parsed
 
 
@@ -139,14 +139,6 @@ def unofficial(plan: Plan, inputs: Inputs) -> list[str]:
     """One note per split whose size is not the official one."""
     if plan.spec.data.limit or plan.spec.data.sample:
         return []
-    official = dict(zip(SPLITS, plan.task.source.sizes, strict=True))
-    return [
-        f"{name} has {len(split):,} rows, officially {official[name]:,}"
-        for name, split in inputs.splits.items()
-        if not _about_equal(len(split), official[name])
-    ]
-
-
-def _about_equal(n: int, official: int | None) -> bool:
-    """Published sizes are rounded: within a twentieth, or 50 rows of a small split."""
-    return official is None or abs(n - official) <= max(50, official / 20)
+    source = plan.task.source
+    notes = (source.size_note(name, len(split)) for name, split in inputs.splits.items())
+    return [note for note in notes if note]

@@ -1,4 +1,4 @@
-"""What goes together in where and how the backbone is held: engines, shares, limits, 8 bits."""
+"""Checks that engine, sharding, memory limit and 8-bit weights are compatible."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def placement(
     *,
     random: bool = False,
 ) -> Iterator[str]:
-    """Yield what does not go together in where and how the backbone is held; `random`: its weights
-    are drawn."""
+    """Yield one sentence per conflict. `delta` is None if it is not known; `random`: the backbone's
+    weights are random."""
     whole = delta is not None and delta.delta_type == "full"
     divided = execution.shard or execution.offload
     bmtrain = execution.engine == "bmtrain"
     if bmtrain and execution.shard:
-        yield "run.shard is the torch engine's; --engine bmtrain always divides: leave it out."
+        yield "run.shard is for the torch engine; --engine bmtrain always shards: omit it."
     if not bmtrain and execution.zero != Execution().zero:
-        yield "run.zero has no effect but with --engine bmtrain."
+        yield "run.zero only has an effect with --engine bmtrain."
     if bmtrain and whole and precision != "fp32":
         yield (
             f"full fine-tuning with --engine bmtrain and --precision {precision}: trained "
@@ -40,30 +40,30 @@ def placement(
         )
     if execution.auto_batch and (divided or bmtrain):
         yield (
-            "run.auto_batch goes with neither run.shard, run.offload nor --engine bmtrain, whose "
-            "passes are common to all processes."
+            "run.auto_batch cannot be combined with run.shard, run.offload or --engine bmtrain, "
+            "whose processes make every pass together."
         )
     if execution.memory_limit and (divided or bmtrain):
         yield (
-            "run.memory_limit goes with neither run.shard, run.offload nor --engine bmtrain; "
-            "choose one way to hold the backbone."
+            "run.memory_limit cannot be combined with run.shard, run.offload or --engine bmtrain; "
+            "choose one of them."
         )
     if execution.memory_limit and quantize:
         yield (
-            "--memory-limit does not go with 8-bit weights (--quantize, or a run that was tuned "
-            "with it): layers that come and go are as the file has them; leave one of them out."
+            "--memory-limit cannot be combined with 8-bit weights (--quantize, or a run that was "
+            "tuned with it): its layers are read in the file's precision; omit one of them."
         )
     if execution.memory_limit and random:
-        yield "--memory-limit: random weights are drawn, not read; leave it out."
+        yield "--memory-limit: random weights are not read from files; omit it."
     if quantize is None:
         return
     if quantize != "int8":
         yield f"quantize is {quantize!r}, expected int8."
         return
     if whole:
-        yield "--quantize is for a frozen backbone, but full fine-tuning trains it; leave it out."
+        yield "--quantize is for a frozen backbone, but full fine-tuning trains it; omit it."
     if divided or bmtrain:
-        yield "--quantize goes with neither run.shard, run.offload nor --engine bmtrain."
+        yield "--quantize cannot be combined with run.shard, run.offload or --engine bmtrain."
     try:
         check_int8()
     except UserError as error:
@@ -71,6 +71,6 @@ def placement(
 
 
 def check_placement(*given: Any, **named: Any) -> None:
-    """Raise UserError with what `placement` yields, a sentence a line, if there is anything."""
+    """Raise UserError with all conflicts of `placement`, one per line, if there are any."""
     if problems := list(placement(*given, **named)):
         raise UserError("\n".join(problems))

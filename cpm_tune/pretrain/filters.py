@@ -79,12 +79,9 @@ def _lost(character: str) -> bool:
 
 def clean(text: str, rules: Rules) -> str:
     """Strip lines, drop empty ones and those under `min_line_han`."""
+    least = rules.min_line_han
     lines = (line.strip() for line in text.split("\n"))
-    return "\n".join(line for line in lines if line and _line_stays(line, rules.min_line_han))
-
-
-def _line_stays(line: str, least: float) -> bool:
-    return least <= 0 or han_share(line) >= least
+    return "\n".join(line for line in lines if line and (not least or han_share(line) >= least))
 
 
 def reason_to_drop(text: str, rules: Rules) -> str | None:

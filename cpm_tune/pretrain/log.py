@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from cpm_tune.pretrain.objective import OBJECTIVES, PackedRows
 MAKE_ROOM = "make room and continue with --resume"
 
 
-class _Progress(Protocol):
-    step: int
-    seconds: float
-    tokens: int
+@dataclass
+class Progress:
+    """How far a run is. `seconds` is time in training steps, without compiling and evaluating."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
 
 
 class Log:
@@ -44,7 +48,7 @@ class Log:
         with disk_trouble(path, MAKE_ROOM):
             write_atomically(path, "".join(line + "\n" for line in kept))
 
-    def write(self, event: str, progress: _Progress, **values: Any) -> None:
+    def write(self, event: str, progress: Progress, **values: Any) -> None:
         """Append one event."""
         row = {
             "event": event,

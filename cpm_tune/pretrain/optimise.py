@@ -10,7 +10,6 @@ from torch import nn
 
 from cpm_tune.errors import UserError
 
-OPTIMISERS = ("muon", "adamw")
 BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
 

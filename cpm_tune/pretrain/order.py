@@ -9,14 +9,13 @@ be replayed or stored to continue from any row.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cpm_tune.errors import UserError
-from cpm_tune.pretrain.store import Corpus, CorpusSplit
+from cpm_tune.pretrain.store import CorpusSplit
 
 GOLDEN = 0.6180339887498949
 FRAME = 2  # <s> and </s>
@@ -152,24 +151,3 @@ class RowOrder:
             sources[: number % _BLOCK], minlength=len(self.n_rows)
         )
         return [float(d / n) for d, n in zip(done, self.n_rows, strict=True)]
-
-
-def load_rows(
-    corpus: Corpus,
-    split: str,
-    weights: Mapping[str, float],
-    width: int,
-    prompt_length: int,
-    shortest: int,
-    seed: int,
-) -> dict[str, Pieces]:
-    """Cut and pack one split of every source with a weight; raise UserError if one has no row."""
-    result = {}
-    for name in weights:
-        pieces = cut_and_pack(corpus.split(name, split), width, prompt_length, shortest, seed)
-        if pieces.n_rows == 0 and split == "train":
-            raise UserError(
-                f"source '{name}': no piece of at least {shortest} tokens; lower --shortest."
-            )
-        result[name] = pieces
-    return result

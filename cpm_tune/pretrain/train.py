@@ -27,10 +27,10 @@ from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
-from cpm_tune.pretrain.log import MAKE_ROOM, Log, RunningMeans
+from cpm_tune.pretrain.log import MAKE_ROOM, Log, Progress, RunningMeans
 from cpm_tune.pretrain.objective import PackedRows, RowFormat, TargetLosses, build_rows, draw_mask
 from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
-from cpm_tune.pretrain.order import RowOrder, load_rows
+from cpm_tune.pretrain.order import RowOrder, cut_and_pack
 from cpm_tune.pretrain.store import Corpus
 
 BACKBONE = "backbone"  # the folder with the weights so far
@@ -76,32 +76,24 @@ class Intervals:
     heldout_rows: int = 16
 
 
-@dataclass
-class Progress:
-    """How far a run is. `seconds` is time in training steps, without compiling and evaluating."""
-
-    step: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-
-
 class TrainingBatches:
     """Batches of the training split by step number."""
 
     def __init__(self, corpus: Corpus, settings: Settings, row_format: RowFormat) -> None:
         self.settings, self.row_format = settings, row_format
         self.names = list(settings.weights)
-        self.pieces = list(
-            load_rows(
-                corpus,
-                "train",
-                settings.weights,
-                row_format.width,
-                row_format.prompt_length,
-                settings.shortest,
-                settings.seed,
-            ).values()
-        )
+        self.pieces = []
+        for name in self.names:
+            split, shortest = corpus.split(name, "train"), settings.shortest
+            pieces = cut_and_pack(
+                split, row_format.width, row_format.prompt_length, shortest, settings.seed
+            )
+            if not pieces.n_rows:
+                raise UserError(
+                    f"source '{name}': no piece of at least {shortest} tokens. Give a smaller "
+                    "--shortest."
+                )
+            self.pieces.append(pieces)
         self.order = RowOrder(
             [pieces.n_rows for pieces in self.pieces],
             list(settings.weights.values()),

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.backbone.tokenizer import SPECIALS
 from cpm_tune.common.folders import disk_trouble
@@ -25,7 +26,7 @@ _LATIN_WORDS = 5_000
 
 def required() -> list[str]:
     """What every vocabulary starts with: specials, space, newline, ASCII, punctuation, prompts."""
-    entries = ["<pad>", *(special for special in SPECIALS if special != "<pad>"), "</n>", "</_>"]
+    entries = ["<pad>", *SPECIALS, "</n>", "</_>"]
     entries += [chr(code) for code in range(0x21, 0x7F)]
     return list(dict.fromkeys(entries + list(PUNCTUATION) + list(ANSWER_CHARACTERS)))
 
@@ -60,11 +61,10 @@ def build_vocabulary(
             f"for {words + pieces:,} more. Give a greater --size, or cover less text."
         )
     check_files(sources)
-    characters: dict[str, float] = defaultdict(float)
-    latin: dict[str, float] = defaultdict(float)
-    chinese: dict[str, float] = defaultdict(float)
+    tables: tuple[dict[str, float], ...] = tuple(defaultdict(float) for _ in range(3))
     for source in sources:
-        _count(source, characters, latin, chinese if words else None)
+        _count(source, tables, make_segmenter() if words else None)
+    characters, latin, chinese = tables
     latin_pieces = _merged_pieces(latin, pieces)
     chinese_words = _best({word: n * (len(word) - 1) for word, n in chinese.items()}, words)
     chosen = latin_pieces + chinese_words
@@ -86,31 +86,26 @@ def build_vocabulary(
     return result
 
 
-def _count(
-    source: TextSource,
-    characters: dict[str, float],
-    latin: dict[str, float],
-    chinese: dict[str, float] | None,
-) -> None:
-    """Add a source's relative frequencies, times its weight, to the tables."""
-    counters: tuple[Counter[str], Counter[str], Counter[str]] = (Counter(), Counter(), Counter())
-    segmenter = make_segmenter() if chinese is not None else None
+def _count(source: TextSource, tables: Sequence[dict[str, float]], segmenter: Any | None) -> None:
+    """Add the relative frequencies of a source's characters, Latin words and, with a segmenter,
+    Chinese words to the three tables, times the source's weight."""
+    characters: Counter[str] = Counter()
+    latin: Counter[str] = Counter()
+    chinese: Counter[str] = Counter()
     total = 0
     for document in documents(source):
-        counters[0].update(document.text)
-        counters[1].update(_LATIN.findall(document.text))
+        characters.update(document.text)
+        latin.update(_LATIN.findall(document.text))
         if segmenter is not None:
-            counters[2].update(
-                w for w in segmenter.cut(document.text) if len(w) > 1 and is_han(w[0])
-            )
+            cut = segmenter.cut(document.text)
+            chinese.update(word for word in cut if len(word) > 1 and is_han(word[0]))
         total += len(document.text)
         if total > MAX_CHARACTERS:
             break
-    for table, counted in zip((characters, latin, chinese), counters, strict=True):
-        if table is not None:
-            for key, n in counted.items():
-                if not key.isspace():
-                    table[key] += n * source.weight / total
+    for table, counter in zip(tables, (characters, latin, chinese), strict=True):
+        for key, n in counter.items():
+            if not key.isspace():
+                table[key] += n * source.weight / total
 
 
 def _merged_pieces(words: Mapping[str, float], n: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run would do: text for `--dry-run`."""
+"""What a run would do: the output of `--dry-run`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cpm_tune.planning.plan import Plan
 
 
 def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
-    """The resolved spec, what would be trained, how many steps, an estimate of memory."""
+    """The spec, the trained modules, the number of steps, an estimate of the memory."""
     inputs = read_inputs(plan)
     skeleton, modules = inputs.skeleton, Counter[str]()
     for name, shape in skeleton.trained.items():
@@ -38,6 +38,6 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
         f"{memory.activations / 2**30:.2f} (Python and libraries not included)"
     )
     finished = (out / plan.spec.run_id / RECORD).is_file()
-    lines.append(f"run        {out / plan.spec.run_id}{'  (finished before)' if finished else ''}")
+    lines.append(f"run        {out / plan.spec.run_id}{'  (already finished)' if finished else ''}")
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(lines)

@@ -33,7 +33,7 @@ from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
-from cpm_tune.engine import Engine
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
 from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs, unofficial
@@ -299,7 +299,7 @@ def _split_record(split: Split, scored: Scored | None) -> SplitRecord:
 
 
 def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
-    """The record with this control, where the test split has answers."""
+    """The record with this control, if the test split has gold answers."""
     if not record.labelled:
         return record
     test = zero_shot.record.test

@@ -1,4 +1,4 @@
-"""Takes a finished run to other programs: PEFT, OpenDelta, transformers, or a merged backbone."""
+"""Exports a finished run to PEFT, OpenDelta, transformers, or a merged backbone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ FORMATS = ("opendelta", "peft", "hf", "merged")
 def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) -> None:
     """Write a run's delta (opendelta, peft) or the backbone with it merged (hf, merged) to `out`.
 
-    In fp32, whatever the run's precision. `out` appears whole or not at all, and must not be there.
-    Raises UserError where the format cannot express the method.
+    In fp32, whatever the run's precision. `out` must not exist, and appears complete or not at all.
+    Raises UserError if the format cannot express the delta method.
     """
     if to not in FORMATS:
         raise UserError(f"there is no format '{to}'.{did_you_mean(to, FORMATS)}")
-
     with new_folder(out) as part:
         model, folder, record = backbone_of_run(run, backbone)
         kind = record.spec.delta["delta_type"]
@@ -44,10 +43,10 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
             if to == "hf":
                 check_whole(model.config, INSTEAD)
             if delta is not None:
-                found = merge(delta)
+                difference = merge(delta)
                 print(
-                    f"merged     largest difference of hidden states {found.largest:.1e} "
-                    f"({found.relative:.1e} of the largest)"
+                    f"merged     largest difference of hidden states {difference.largest:.1e} "
+                    f"({difference.relative:.1e} of the largest)"
                 )
             vocabulary = folder.vocabulary.read_text(encoding="utf-8-sig")
             if to == "hf":

@@ -1,4 +1,4 @@
-"""The finished run of a results folder, if it is there."""
+"""Whether a run of a results folder has finished."""
 
 from __future__ import annotations
 

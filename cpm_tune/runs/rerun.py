@@ -1,4 +1,4 @@
-"""Predicts with a finished run: other data, another split, the organisers' submission file."""
+"""Predicts with a finished run: on other data, on another split, with a submission file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cpm_tune.data.store import read_split
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.delta.insert import insert, load_delta
 from cpm_tune.delta.saved import check_delta, read_saved
-from cpm_tune.engine import make_engine
+from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
@@ -33,9 +33,9 @@ from cpm_tune.tuning.score import score_split
 def plan_of(
     run: Path, data: Path | None, split: str, backbone: str | None, include: Sequence[Path]
 ) -> tuple[Plan, RunRecord]:
-    """The plan of a finished run on (one split of) other data.
+    """The plan of a finished run on one split of other data.
 
-    Raises UserError where task, template or backbone are no longer what the run had.
+    Raises UserError if task, template or backbone are not those of the run any more.
     """
     record = finished_record(run)
     spec = record.spec
@@ -44,12 +44,12 @@ def plan_of(
     if (task.version, template.sha256) != (spec.task_version, spec.template_sha256):
         raise UserError(
             f"{run}: task {task.name} or its template '{template.name}' has changed since the run; "
-            "use the version of cpm-tune it was made with."
+            "use the version of cpm-tune that made the run."
         )
     folder = backbone_folder(record, backbone)
     splits = find_splits(task, data_folder(task, data), (split,))
     delta = parse_config(spec.delta, str(run / RECORD))
-    # One process, wherever the run was made.
+    # One process, however many made the run.
     execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
     return (
         Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, ()),
@@ -58,7 +58,7 @@ def plan_of(
 
 
 def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
-    """The backbone of a finished run, in fp32, whatever has become of its task."""
+    """The backbone of a finished run, in fp32; its task is not needed."""
     import torch
 
     record = finished_record(run)
@@ -71,51 +71,51 @@ def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFo
 
 
 def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
-    """Where a run's backbone is (now, if a name or path is given); raise UserError if it is not
-    the one that the run had."""
-    place = name or record.backbone.path
-    if name is None and not Path(place).is_dir():
-        place = record.backbone.name  # the embedded one, of another installation
-    folder = open_folder(resolve(place))
+    """The folder of a run's backbone: `name` if it has moved. Raises UserError if it is not the one
+    that the run used."""
+    location = name or record.backbone.path
+    if name is None and not Path(location).is_dir():
+        location = record.backbone.name  # the bundled one, of another installation
+    folder = open_folder(resolve(location))
     owner, here = record.spec.backbone.sha256, folder.sha256()
     if here == owner:
         return folder
     which = f"backbone {record.backbone.name} (sha256 {owner[:12]}…)"
     if name is None:
         raise UserError(
-            f"{folder.path}: no longer the run's {which}, its files have changed (now "
-            f"{here[:12]}…); give the place of that backbone with --backbone."
+            f"{folder.path}: no longer the run's {which}; its files have changed (now "
+            f"{here[:12]}…). Give the folder of that backbone with --backbone."
         )
     did = "its delta was tuned on" if record.spec.recipe is not None else "the run used"
     raise UserError(
-        f"--backbone {name} (sha256 {here[:12]}…) is not the run's: {did} {which}; leave "
-        f"--backbone out to take it from {record.backbone.path}, or give the place where it is now."
+        f"--backbone {name} (sha256 {here[:12]}…) is not the run's: {did} {which}; omit "
+        f"--backbone to use {record.backbone.path}, or give the folder where it is now."
     )
 
 
-def _held(
+def _placed(
     plan: Plan, memory_limit: str | None, quantize: str | None, delta: DeltaConfig | None
 ) -> Plan:
-    """The plan with its backbone held so; raise UserError for what does not go together.
+    """The plan with this memory limit and these 8-bit weights; raise UserError if they conflict.
 
-    A run that was tuned on 8-bit weights keeps them. A limit or 8 bits take the place of the run's
-    `offload`, which decides no result.
+    A run that was tuned on 8-bit weights keeps them. Either replaces the run's `offload`, which
+    does not affect the result.
     """
     limit = None if memory_limit is None else checked_size(memory_limit, "--memory-limit")
     changes = {"memory_limit": limit} | ({"offload": False} if limit or quantize else {})
     execution, spec = plan.execution.model_copy(update=changes), plan.spec
     quantize = quantize or spec.backbone.quantize
     random = spec.backbone.init == "random"
-    # Of how a run was divided nothing is left but `offload`, which bmtrain lets full tuning have.
-    asked = execution.model_copy(update={"offload": False})
-    check_placement(asked, delta, spec.precision, quantize, random=random)
-    own = spec.backbone.model_copy(update={"quantize": quantize})
-    return replace(plan, execution=execution, spec=spec.model_copy(update={"backbone": own}))
+    # Of the run's sharding only `offload` is left, which bmtrain allows with full fine-tuning.
+    requested = execution.model_copy(update={"offload": False})
+    check_placement(requested, delta, spec.precision, quantize, random=random)
+    backbone = spec.backbone.model_copy(update={"quantize": quantize})
+    return replace(plan, execution=execution, spec=spec.model_copy(update={"backbone": backbone}))
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A split's scores by metric (none without answers), what was written, what is to be told."""
+    """A split's scores by metric (none without gold answers), the files written, warnings."""
 
     split: str
     scores: dict[str, ScoreRecord]
@@ -140,23 +140,21 @@ def predict_run(
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
-    instead of the run's. `memory_limit` (such as 4GB): the most of the backbone that is in memory
-    at a time; `quantize` "int8": its linear weights in 8 bits, as a run that was tuned so has them
-    anyway. `out` appears whole or not at all.
+    instead of the run's. `memory_limit` (such as 4GB): the most of the backbone in memory at a
+    time; `quantize` "int8": its linear weights in 8 bits, as a run that was tuned so has them
+    anyway. `out` appears complete or not at all.
     """
-
     if split not in SPLITS:
         raise UserError(f"there is no split '{split}'.{did_you_mean(split, SPLITS)}")
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, expected a whole number from 1.")
     plan, record = plan_of(run, data, split, backbone, include)
-    plan = _held(plan, memory_limit, quantize, plan.delta if delta_from is None else None)
+    plan = _placed(plan, memory_limit, quantize, plan.delta if delta_from is None else None)
     task, spec = plan.task, plan.spec
     if submission and task.submission is None:
         raise UserError(f"task {task.name} has no submission format.")
-    place = out or Path(f"{run.name}.{split}.predictions")
-    notes: list[str] = []
-    with new_folder(place) as part:
+    folder = out or Path(f"{run.name}.{split}.predictions")
+    with new_folder(folder) as part:
         engine = make_engine(plan.execution, spec.precision)
         rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
         model = load_backbone(plan, engine)
@@ -170,9 +168,9 @@ def predict_run(
         encoder = make_encoder(plan, plan.folder.tokenizer())
         predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
         scored = score_split(predictor, rows, part)
-        if submission:
-            assert task.submission is not None
+        warnings = list(scored.warnings)
+        if submission and task.submission is not None:
             file = part / task.submission.file
-            notes += write_submission(task, rows, scored.predictions, file)
-    said = tuple(dict.fromkeys((*scored.warnings, *notes)))
-    return Predicted(split, scored.scores, tuple(sorted(place.iterdir())), said)
+            warnings += write_submission(task, rows, scored.predictions, file)
+    files = tuple(sorted(folder.iterdir()))
+    return Predicted(split, scored.scores, files, tuple(dict.fromkeys(warnings)))

@@ -1,4 +1,4 @@
-"""What the `tune` command does: runs with their controls, told to the user step by step."""
+"""What the `tune` command does: runs with their controls, reported step by step."""
 
 from __future__ import annotations
 
@@ -35,31 +35,35 @@ def tune(
     """Run a request and its controls; print what happens. Returns None for a dry run.
 
     Controls: "zero-shot" (the backbone without delta) and "random-backbone" (the same delta on a
-    random backbone of the same shape). Each is a run with a record of its own. A dry run is told of
-    `nproc` processes. `plan` is the request's, if it has been made.
+    random backbone of the same shape). Each is a run with its own record. `nproc` is the number of
+    processes that a dry run estimates for. `plan` is the request's, if it has been made.
     """
     plan = plan or make_plan(request)
     if dry_run:
         print(dry_run_text(plan, out, nproc))
         return None
-    inputs = read_inputs(plan)  # a mistake in any file is found before anything is run
-    main = inputs.engine.main  # of several processes one speaks
-    say = _print if main and not quiet else _silent
+    inputs = read_inputs(plan)  # mistakes in any file are reported before anything runs
+    main = inputs.engine.main  # one process prints
     live = main and not quiet and sys.stderr.isatty()
-    say(_describe(plan))
-    asked: list[Outcome] = []
+    controlled: list[Outcome] = []
+
+    def say(text: str) -> None:
+        if main and not quiet:
+            print(text, flush=True)
 
     def zero_shot() -> Outcome:
-        asked.append(execute(plan.zero_shot(), out, inputs, wait=True))
-        say(f"zero-shot  {_score(asked[0].record)}{_again(asked[0])}")
-        return asked[0]
+        control = execute(plan.zero_shot(), out, inputs, wait=True)
+        say(f"zero-shot  {_score(control.record)}{'  (already finished)' * control.reused}")
+        controlled.append(control)
+        return control
 
+    say(_describe(plan))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
     how: dict[str, Any] = {"resume": resume, "live": live, "say": say}
     outcome = execute(
         plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot if wanted else None, **how
     )
-    if wanted and not asked:  # the run was there already
+    if wanted and not controlled:  # the run had finished before
         zero_shot()
     random = None
     if "random-backbone" in controls and not request.random_backbone:
@@ -80,17 +84,17 @@ def tune_all(
 ) -> None:
     """Run a request for every task it names: `request.task` is a list of tasks and suites.
 
-    A task that cannot be run does not keep the others from it; raises UserError at the end, naming
-    each. With `start` a task is run by what that starts (several processes, which are told to run
-    `only` it).
+    If a task fails, the others still run, and a UserError at the end names the failed ones. With
+    `start`, that function runs each task: it starts several processes, which get its name as
+    `only`.
     """
     names = expand(request.task, request.include)
     if not names:
         raise UserError("--task names no task; `list tasks` shows the names.")
     single = names == [request.task]
     if only is not None or (single and start is None):
-        own = request if single else _one_of(request, only or request.task)
-        tune(own, dry_run=dry_run, quiet=quiet, **how)
+        one = request if single else _one_of(request, only or request.task)
+        tune(one, dry_run=dry_run, quiet=quiet, **how)
         return
     failed: list[str] = []
     for number, name in enumerate(names, start=1):
@@ -101,36 +105,24 @@ def tune_all(
                 start(name)
             else:
                 tune(_one_of(request, name), dry_run=dry_run, quiet=quiet, **how)
-        except Exception as error:  # whatever it is, the other tasks are run
+        except Exception as error:  # whatever it is, the other tasks run
             if single or launched():
-                raise  # of a launcher's own processes the others may not have failed, and wait
-            mine = isinstance(error, UserError | ProcessLostError)
-            said = str(error) if mine else repr(error)
-            print(f"failed     {said}", file=sys.stderr, flush=True)
+                raise  # the other processes of a launcher may not have failed, and wait
+            known = isinstance(error, UserError | ProcessLostError)
+            reason = str(error) if known else repr(error)
+            print(f"failed     {reason}", file=sys.stderr, flush=True)
             failed.append(name)
     if failed:
         raise UserError(f"{len(failed)} of {len(names)} tasks failed: {', '.join(failed)}.")
 
 
 def _one_of(request: Request, name: str) -> Request:
-    """The request for one task of several: what only others understand is left out."""
+    """The request for one task of several, without settings that only others have."""
     settings = dict(request.settings or {})
     if not isinstance(load_task(name, request.include).answer, Generate):
         settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
-    own = replace(request, task=name, settings=settings)
-    return own if request.data is None else replace(own, data=request.data / name)
-
-
-def _silent(text: str) -> None:
-    return None
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
-def _again(outcome: Outcome) -> str:
-    return "  (finished before)" if outcome.reused else ""
+    data = None if request.data is None else request.data / name
+    return replace(request, task=name, settings=settings, data=data)
 
 
 def _describe(plan: Plan) -> str:
@@ -181,12 +173,12 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
     cut = {k: s for k, s in record.data.items() if s.n_truncated or s.n_unparsed}
     for name, split in cut.items():
         lines.append(
-            f"{name:10} {split.n_truncated or 0:,} of {split.n:,} rows shortened to fit, "
+            f"{name:10} {split.n_truncated or 0:,} of {split.n:,} rows truncated, "
             f"{counted(split.n_unparsed, 'text')} not readable"
         )
     lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:
         lines.append(f"note       {record.note}")
-    done = "was there already, not run again (--overwrite runs it)" if outcome.reused else "written"
+    done = "already exists; --overwrite reruns it" if outcome.reused else "written"
     lines.append(f"record     {outcome.folder}/run.json  {done}")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """The record of a run (run.json): a typed, versioned schema, validated on read, written atomically.
 
-Predictions of a system outside this package have a record of their own kind in the same file name:
-it has scores, but neither backbone nor delta. `python -m cpm_tune.schema.record` writes the JSON
-Schema that ships with the package.
+The predictions of a system outside this package have another kind of record in a file of the same
+name: it has scores, but neither backbone nor delta. `python -m cpm_tune.schema.record` writes the
+JSON Schema that ships with the package.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ScoreRecord(_Part):
 
 
 class EarlierScore(_Part):
-    """A score that was replaced when it was computed anew from the predictions."""
+    """A score that was replaced when it was recomputed from the predictions."""
 
     split: str
     metric: str
@@ -48,9 +48,9 @@ class EarlierScore(_Part):
 
 
 class SplitRecord(_Part):
-    """What was read of a split: `n` rows in use, of which `n_truncated` were cut to fit (None where
-    the split was not encoded as a whole) and of `n_unparsed` the generated text could not be read.
-    `labelled` is False for a test split without answers, which has predictions but no score."""
+    """What was read of a split: `n` rows in use, `n_truncated` of them cut to fit (None if not all
+    were encoded), `n_unparsed` of them with a generated text that could not be read. `labelled` is
+    False for a test split without gold answers, which has predictions but no score."""
 
     path: str
     sha256: Sha256
@@ -89,9 +89,9 @@ class CurvePoint(_Part):
 
 
 class TrainingRecord(_Part):
-    """How training went. `samples_per_second` counts training alone, without evaluation;
-    `skipped_steps` overflowed in fp16 and changed nothing; `micro_tokens`: what forward passes were
-    cut to where memory gave out (run.auto_batch)."""
+    """How training went. `samples_per_second` excludes evaluation; `skipped_steps` overflowed in
+    fp16 and changed nothing; `micro_tokens`: what forward passes were reduced to when memory ran
+    out (run.auto_batch)."""
 
     steps: int
     best_step: int
@@ -104,7 +104,7 @@ class TrainingRecord(_Part):
 
 
 class EnvironmentRecord(_Part):
-    """Where it ran; nothing here is part of the run's identity."""
+    """Where the run was made; nothing here is part of its identity."""
 
     packages: dict[str, str]
     python: str
@@ -121,7 +121,7 @@ class EnvironmentRecord(_Part):
 
 
 class ControlRecord(_Part):
-    """A control beside the score, on the same test rows."""
+    """The score of a control on the same test rows."""
 
     value: float
     low: float
@@ -156,13 +156,13 @@ class RunRecord(_Part):
 
     @property
     def name(self) -> str:
-        """What a reader calls it: the delta and the backbone."""
+        """The name that readers see: the delta and the backbone."""
         control = " (random control)" if self.spec.backbone.init == "random" else ""
         return f"{self.delta.name} on {self.backbone.name}{control}"
 
     @property
     def labelled(self) -> bool:
-        """Whether the test split has answers, and so the run a test score."""
+        """Whether the test split has gold answers, and so the run a test score."""
         return "test" not in self.data or self.data["test"].labelled
 
     @property
@@ -172,8 +172,8 @@ class RunRecord(_Part):
 
 
 class SystemRecord(_Part):
-    """The scored predictions of a system outside this package: what it is called, on which data,
-    with which scores. `split` is the only one there is, and it is labelled."""
+    """The scored predictions of a system outside this package: its name, data and scores. `split`
+    is the only split, and it is labelled."""
 
     kind: Literal["system"] = "system"
     schema_version: Literal[1] = 1
@@ -185,7 +185,7 @@ class SystemRecord(_Part):
     comparable: bool
     note: str = ""
     split: Literal["dev", "test"]
-    source: str  # where the predictions came from, and in which form
+    source: str  # the file of the predictions and its form
     data: dict[str, SplitRecord]
     scores: dict[str, dict[str, ScoreRecord]]
     warnings: list[str] = []
@@ -196,12 +196,12 @@ class SystemRecord(_Part):
 
     @property
     def name(self) -> str:
-        """What a reader calls it."""
+        """The name that readers see."""
         return self.spec.system
 
     @property
     def test(self) -> ScoreRecord:
-        """The ranking metric on the test split (where that is the split)."""
+        """The ranking metric on the test split, if that is the split."""
         return self.scores["test"][self.ranks_by]
 
 
@@ -209,7 +209,7 @@ AnyRecord = RunRecord | SystemRecord
 
 
 def write_record(folder: Path, record: AnyRecord) -> None:
-    """Write run.json: the old one or the new one is there at any moment, whole."""
+    """Write run.json atomically."""
     write_atomically(folder / RECORD, record.model_dump_json(indent=1) + "\n")
 
 
@@ -248,7 +248,7 @@ def read_any_record(path: Path) -> AnyRecord:
 
 
 def _is_system(raw: bytes) -> bool:
-    if b'"kind"' not in raw:  # 10,000 records need not all be parsed twice
+    if b'"kind"' not in raw:  # do not parse all of 10,000 records twice
         return False
     try:
         record = json.loads(raw)
@@ -258,7 +258,7 @@ def _is_system(raw: bytes) -> bool:
 
 
 def finished_record(run: Path) -> RunRecord:
-    """The record of a run; raise UserError if there is none, or the run is not finished."""
+    """The record of a run; raise UserError if there is none or the run is not finished."""
     record = read_record(run / RECORD)
     if record.status != "finished":
         raise UserError(f"{run}: the run is {record.status}, expected a finished one.")

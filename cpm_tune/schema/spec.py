@@ -1,7 +1,7 @@
 """RunSpec: everything that decides a result, frozen and hashable; its hash is the run's identity.
 
-What does not change the result (device, processes, folders, logging) is in `Execution` and stays
-out of the hash.
+What does not change the result (device, processes, folders, logging) is in `Execution` and not in
+the hash.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Decoding(Frozen):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Decoding:
-        """Refuse what contradicts, and what has no effect: equal runs have equal settings."""
+        """Reject settings that conflict or have no effect: equal runs have equal specs."""
         if self.n_best > self.beams:
             raise ValueError(f"n_best is {self.n_best}, but only {counted(self.beams, 'beam')}")
         if self.min_new_tokens > self.max_new_tokens:
@@ -159,7 +159,7 @@ class DataSpec(Frozen):
 
 class BackboneSpec(Frozen):
     """Which frozen weights: fingerprint of the files; `init="random"` discards the weights;
-    `quantize` holds them in 8 bits."""
+    `quantize` stores them in 8 bits."""
 
     sha256: str
     init: Literal["checkpoint", "random"] = "checkpoint"
@@ -167,7 +167,7 @@ class BackboneSpec(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `quantize` out where it is not used: hashes of runs from before it stay."""
+        """Omit `quantize` if it is not used, so that older runs keep their hashes."""
         values: dict[str, Any] = serialise(self)
         return {k: v for k, v in values.items() if k != "quantize" or v is not None}
 
@@ -199,7 +199,7 @@ class RunSpec(Frozen):
 
     @property
     def weights(self) -> str:
-        """In what numbers it computes and holds the backbone, for a reader: fp32, bf16+int8."""
+        """The precision, and the backbone's quantisation if any: fp32, bf16+int8."""
         return "+".join(filter(None, (self.precision, self.backbone.quantize)))
 
     @property
@@ -238,8 +238,8 @@ class SystemSpec(Frozen):
     @property
     def run_id(self) -> str:
         """Name of the record's folder: readable first, then the hash that identifies it."""
-        said = re.sub(r"[^\w-]+", "-", self.system).strip("-") or "system"
-        return f"{self.task}.{said[:40]}.s{self.seed}.{self.sha256[:12]}"
+        name = re.sub(r"[^\w-]+", "-", self.system).strip("-") or "system"
+        return f"{self.task}.{name[:40]}.s{self.seed}.{self.sha256[:12]}"
 
 
 def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
@@ -259,8 +259,8 @@ def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
 
 
 def _hash(spec: Frozen) -> str:
-    said = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(said.encode()).hexdigest()
+    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _listed(value: Any) -> Any:
@@ -276,12 +276,12 @@ class Execution(Frozen):
 
     `engine` "auto" is torch, which needs nothing else.
     `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
-    `auto_batch` halves that where memory gives out. `checkpointing` computes activations a second
-    time instead of keeping them. `shard` divides the frozen backbone over the processes; `offload`
-    keeps it in host memory. `zero` is bmtrain's level.
-    `checkpoint_minutes` is the time between two saved states of a run in training.
-    `track` names trackers beside TensorBoard (a list, or a text with commas). `memory_limit` (such
-    as 4GB): the most of the backbone that is in memory at a time; for what does not train.
+    `auto_batch` halves that if memory runs out. `checkpointing` recomputes activations instead of
+    keeping them. `shard` divides the frozen backbone over the processes; `offload` keeps it in host
+    memory. `zero` is bmtrain's level. `checkpoint_minutes` is the time between two checkpoints of a
+    run in training. `track` names services of `tracking.sinks` in addition to TensorBoard (a list,
+    or a text with commas). `memory_limit` (such as 4GB): the most of the backbone in memory at a
+    time; only without training.
     """
 
     engine: Engine = "auto"

@@ -1,1 +1,1 @@
-"""Other systems' predictions: read, scored, recorded beside the runs."""
+"""Other systems' predictions: read, scored, and recorded next to the runs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ from cpm_tune.data.readers import json_lines
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
-from cpm_tune.metrics import get_metric
+from cpm_tune.metrics import Kind, get_metric
 from cpm_tune.task import BadRow, Choice, Options, Row, Task
 from cpm_tune.task.answers import gold, parsed
 
 
 @dataclass(frozen=True)
-class Answer:
+class SubmittedAnswer:
     """A row's id, its prediction (None: none, or not readable) and target, as metrics take them."""
 
     id: str
@@ -40,18 +40,24 @@ class Answer:
     target: Any
 
 
-def read_answers(task: Task, path: Path, data: SplitFile) -> tuple[list[Answer], str]:
+def read_answers(task: Task, path: Path, data: SplitFile) -> tuple[list[SubmittedAnswer], str]:
     """The predictions of a file for the rows of a split, in their order, and the file's form.
 
     Raises UserError for a file that does not belong to the data or cannot be read.
     """
     if not path.is_file():
-        said = "a folder, expected a file" if path.is_dir() else "there is no such file"
-        raise UserError(f"--predictions {path}: {said}.")
-    if get_metric(task.metrics[0]).kind.likelihood:
-        raise UserError(f"task {task.name} ranks by a likelihood, which predictions do not hold.")
-    own = _is_own(path)
-    answers = list((_by_id if own else _beside)(task, path, data))
+        reason = "a folder, expected a file" if path.is_dir() else "there is no such file"
+        raise UserError(f"--predictions {path}: {reason}.")
+    kind = get_metric(task.metrics[0]).kind
+    if kind.likelihood:
+        raise UserError(f"task {task.name} ranks by a likelihood, which predictions do not have.")
+    by_id = _has_ids(path)
+    answers = []
+    for where, row, prediction in (_by_id if by_id else _by_record)(task, path, data):
+        expected = "" if prediction is None else _expected(task, kind, row, prediction)
+        if expected:
+            raise UserError(f"{where}: prediction is {_short(prediction)}, expected {expected}.")
+        answers.append(SubmittedAnswer(str(row["id"]), prediction, gold(task, row)))
     if not answers:
         raise UserError(f"{data.path}: the {data.split} split has no rows.")
     if any(answer.target is None for answer in answers):
@@ -60,107 +66,94 @@ def read_answers(task: Task, path: Path, data: SplitFile) -> tuple[list[Answer],
             "data, or --split dev."
         )
     if all(answer.prediction is None for answer in answers):
-        raise UserError(f"{path}: holds no answer that can be read (task {task.name}).")
-    return answers, "predictions.jsonl" if own else "submission"
+        raise UserError(f"{path}: no answer that can be read (task {task.name}).")
+    return answers, "predictions.jsonl" if by_id else "submission"
 
 
-# --- our own form: {"id", "prediction"} a line ---
+def _expected(task: Task, kind: Kind, row: Row, prediction: Any) -> str:
+    """What was expected instead of a prediction; "" if it has the form that metrics take."""
+    answer = task.answer
+    if isinstance(answer, Choice):
+        labels = [str(label) for label in answer.labels]
+        return "" if str(prediction) in labels else f"one of the labels {', '.join(labels[:6])}"
+    if isinstance(answer, Options):
+        last = len(row[answer.options]) - 1
+        fits = type(prediction) is int and 0 <= prediction <= last
+        return "" if fits else f"an option's number, 0 to {last}"
+    return kind.expected(prediction, row["target"])
 
 
-def _is_own(path: Path) -> bool:
+# --- predictions.jsonl: one {"id", "prediction"} per line ---
+
+
+def _has_ids(path: Path) -> bool:
     try:
-        first = next(json_lines(path), None)
+        _, first = next(json_lines(path), ("", None))
     except UserError:
         return False
-    if first is None or not isinstance(first[1], dict):
-        return False
-    return "prediction" in first[1] or (len(first[1]) == 2 and "id" in first[1])
+    return isinstance(first, dict) and (
+        "prediction" in first or (len(first) == 2 and "id" in first)
+    )
 
 
-def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[Answer]:
-    """Lines in any order where every id is there once; else in the order of the data."""
-    found: dict[str, tuple[str, Any]] = {}
-    listed: list[tuple[str, str, Any]] = []
+def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, Row, Any]]:
+    """The place, row and prediction of each row. Lines are in any order if the rows' ids differ,
+    else in the order of the data."""
+    lines: list[tuple[str, str, Any]] = []
     for where, line in json_lines(path):
         if isinstance(line, BadRow):
             raise UserError(line.message)
         if not isinstance(line, dict) or not {"id", "prediction"} <= set(line):
             raise UserError(f'{where}: expected {{"id": …, "prediction": …}}.')
-        listed.append((where, str(line["id"]), line["prediction"]))
-        found[str(line["id"])] = where, line["prediction"]
+        lines.append((where, str(line["id"]), line["prediction"]))
     rows = list(checked_rows(task, data))
-    _same_number(path, len(listed), data, len(rows), "lines")
-    ids = [str(row["id"]) for row in rows]
-    known = set(ids)
-    for where, name, _ in listed:
-        if name not in known:
+    _same_number(path, len(lines), data, len(rows), "lines")
+    ids = {row["id"] for row in rows}
+    any_order = len(ids) == len(rows)
+    by_id: dict[str, tuple[str, Any]] = {}
+    for (where, name, prediction), row in zip(lines, rows, strict=True):
+        if name not in ids:
             raise UserError(f"{where}: the {data.split} split has no row '{name}'.")
-    if len(known) == len(ids):
-        twice = next((found[name][0] for at, name, _ in listed if found[name][0] != at), None)
-        if twice is not None:
-            raise UserError(f"{twice}: its id was there before; expected each one once.")
-        chosen = [found[name] for name in ids]
-    else:
-        for (where, name, _), expected in zip(listed, ids, strict=True):
-            if name != expected:
-                raise UserError(f"{where}: id is '{name}', expected '{expected}' here.")
-        chosen = [(where, prediction) for where, _, prediction in listed]
-    for row, (where, prediction) in zip(rows, chosen, strict=True):
-        fault = _misshapen(task, row, prediction)
-        if fault:
-            raise UserError(f"{where}: prediction is {_short(prediction)}, expected {fault}.")
-        yield Answer(str(row["id"]), prediction, gold(task, row))
-
-
-def _misshapen(task: Task, row: Row, value: Any) -> str:
-    """What was expected where a prediction has not the form that the task's metrics take."""
-    answer = task.answer
-    if value is None:
-        return ""
-    if isinstance(answer, Choice):
-        labels = [str(label) for label in answer.labels]
-        return "" if str(value) in labels else f"one of the labels {', '.join(labels[:6])}"
-    if isinstance(answer, Options):
-        last = len(row[answer.options]) - 1
-        return (
-            "" if type(value) is int and 0 <= value <= last else f"an option's number, 0 to {last}"
-        )
-    return get_metric(task.metrics[0]).kind.expected(value, row["target"])
+        if any_order and name in by_id:
+            raise UserError(f"{where}: id '{name}' was there before; expected each one once.")
+        if not any_order and name != row["id"]:
+            raise UserError(f"{where}: id is '{name}', expected '{row['id']}' here.")
+        by_id[name] = where, prediction
+    for line, row in zip(lines, rows, strict=True):
+        where, prediction = by_id[row["id"]] if any_order else (line[0], line[2])
+        yield where, row, prediction
 
 
 # --- the organisers' form ---
 
 
-def _beside(task: Task, path: Path, data: SplitFile) -> Iterator[Answer]:
-    """The data's records beside the submission's, which stand in the same order."""
-    theirs = official_records(task, SplitFile(data.split, (path,), ""))
-    ours = records_with_rows(task, data)
+def _by_record(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, Row, Any]]:
+    """The place, row and prediction of each row, from records in the order of the data's."""
+    submitted = official_records(task, SplitFile(data.split, (path,), ""))
+    records = records_with_rows(task, data)
     check = row_checker(task, SplitFile("test", (path,), ""))
-    for number, (official, rows, _) in enumerate(ours):
-        given = next(theirs, None)
+    for number, (official, rows, _) in enumerate(records):
+        given = next(submitted, None)
         if given is None:
-            n = number + 1 + sum(1 for _ in ours)
+            n = number + 1 + sum(1 for _ in records)
             _same_number(path, number, data, n, "records")
             return
         where, record = given
         predictions = _predictions(task, where, record, official, rows, check)
         for row, prediction in zip(rows, predictions, strict=True):
-            fault = _misshapen(task, row, prediction)
-            if fault:
-                raise UserError(f"{where}: the answer is {_short(prediction)}, expected {fault}.")
-            yield Answer(str(row["id"]), prediction, gold(task, row))
-    _same_number(path, number + 1 + sum(1 for _ in theirs), data, number + 1, "records")
+            yield where, row, prediction
+    _same_number(path, number + 1 + sum(1 for _ in submitted), data, number + 1, "records")
 
 
 def _predictions(
     task: Task, where: str, record: Any, official: Any, rows: Sequence[Row], check: Any
 ) -> Sequence[Any]:
-    """The predictions that a submitted record holds for the rows of the official one."""
+    """The predictions of a submitted record for the rows of the official one."""
     if isinstance(record, BadRow):
         raise UserError(record.message)
     if task.submission is not None and task.submission.read is not None:
         try:
-            found = task.submission.read(record, official, rows)
+            return task.submission.read(record, official, rows)
         except KeyError as error:
             raise UserError(f"{where}: no field {error} (task {task.name}).") from error
         except ValueError as error:
@@ -169,32 +162,31 @@ def _predictions(
             raise UserError(
                 f"{where}: not of the official form ({error}; task {task.name})."
             ) from error
-        return found
-    given = list(rows_of(task, where, record))
-    if len(given) != len(rows):
+    submitted = list(rows_of(task, where, record))
+    if len(submitted) != len(rows):
         raise UserError(
-            f"{where}: {len(given)} rows, but the record in its place in the data has {len(rows)} "
-            f"(task {task.name}); keep the order of the data."
+            f"{where}: {len(submitted)} rows, but the record in its place in the data has "
+            f"{len(rows)} (task {task.name}); keep the order of the data."
         )
     return [
-        _prediction(task, where, theirs, row, check)
-        for theirs, row in zip(given, rows, strict=True)
+        _prediction(task, where, answered, row, check)
+        for answered, row in zip(submitted, rows, strict=True)
     ]
 
 
-def _prediction(task: Task, where: str, given: Row | BadRow, row: Row, check: Any) -> Any:
-    if isinstance(given, BadRow):
-        raise UserError(given.message)
-    theirs = check(where, given)
-    names = [*task.shown, *(["id"] if "id" in given else [])]
-    for name in names:
-        said = str(given["id"]) if name == "id" else theirs[name]
-        if said != row[name]:
+def _prediction(task: Task, where: str, submitted: Row | BadRow, row: Row, check: Any) -> Any:
+    if isinstance(submitted, BadRow):
+        raise UserError(submitted.message)
+    checked = check(where, submitted)
+    if "id" in submitted:
+        checked["id"] = str(submitted["id"])
+    for name in (*task.shown, "id"):
+        if checked.get(name, row[name]) != row[name]:
             raise UserError(
-                f"{where}: '{name}' is {_short(said)}, in the data {_short(row[name])}; keep the "
-                f"records and their order (task {task.name})."
+                f"{where}: '{name}' is {_short(checked[name])}, in the data {_short(row[name])}; "
+                f"keep the records and their order (task {task.name})."
             )
-    answer, target = gold(task, theirs), theirs["target"]
+    answer, target = gold(task, checked), checked["target"]
     if target is None or isinstance(task.answer, Choice | Options):
         return answer
     from_gold = get_metric(task.metrics[0]).kind.from_gold
@@ -203,15 +195,15 @@ def _prediction(task: Task, where: str, given: Row | BadRow, row: Row, check: An
 
 def _same_number(path: Path, n: int, data: SplitFile, expected: int, what: str) -> None:
     if n != expected:
-        names = ", ".join(p.name for p in chain(data.paths))
+        names = ", ".join(file.name for file in data.paths)
         raise UserError(
             f"{path}: {n:,} {what}, but {names} has {expected:,}; a prediction for each is needed."
         )
 
 
 def _short(value: Any) -> str:
-    said = json.dumps(value, ensure_ascii=False)
-    return said if len(said) <= 60 else said[:57] + "..."
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # --- writing one ---

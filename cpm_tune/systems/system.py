@@ -132,12 +132,9 @@ def _same_name(out: Path, spec: SystemSpec) -> dict[Path, SystemRecord]:
 def _record(
     task: Task, file: SplitFile, scored: Predictions, spec: SystemSpec, source: str
 ) -> SystemRecord:
-    notes = []
+    note = task.source.size_note(file.split, len(scored))
     if spec.data.sample:
-        notes.append(f"sample data written for this project: not comparable with real {task.name}")
-    official = task.source.sizes[SPLITS.index(file.split)]
-    if not spec.data.sample and official and abs(len(scored) - official) > max(50, official / 20):
-        notes.append(f"{file.split} has {len(scored):,} rows, officially {official:,}")
+        note = f"sample data written for this project: not comparable with real {task.name}"
     unread = sum(prediction is None for prediction in scored.predictions)
     warnings = []
     if unread:
@@ -160,8 +157,8 @@ def _record(
         spec_sha256=spec.sha256,
         spec=spec,
         ranks_by=task.metrics[0],
-        comparable=not notes,
-        note="; ".join(notes),
+        comparable=not note,
+        note=note,
         split="dev" if file.split == "dev" else "test",
         source=source,
         data={file.split: split},

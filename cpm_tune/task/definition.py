@@ -40,6 +40,14 @@ class Source:
     obtain: str
     sizes: tuple[int | None, int | None, int | None] = (None, None, None)
 
+    def size_note(self, split: str, n: int) -> str:
+        """A note on `n` rows of a split if that is not its official number, else "". Published
+        sizes are rounded: within a twentieth, or 50 rows of a small split, is equal."""
+        official = self.sizes[SPLITS.index(split)]
+        if official is None or abs(n - official) <= max(50, official / 20):
+            return ""
+        return f"{split} has {n:,} rows, officially {official:,}"
+
 
 @dataclass(frozen=True)
 class Files:

@@ -24,15 +24,15 @@ class Piece:
 class Template:
     """A named, versioned prompt.
 
-    With `{option}` every option is written into the prompt in turn and scored by the logit of the
-    token `yes` at its end (CPM-Ant's protocol). With `{answer}` at the end, options are scored by
-    their log-probability as the continuation (a verbaliser, CPM-2's protocol), or the answer is
-    generated there. `options` are the texts in the order of the task's labels; for a task whose
-    rows have options of their own they are what stands for the first, the second … option, or empty
-    to write the option itself.
+    With `{option}` every option is put into the prompt in turn and scored by the logit of the token
+    `yes` at its end (CPM-Ant's protocol). With `{answer}` at the end, options are scored by their
+    log-probability as the continuation (a verbaliser, CPM-2's protocol), or the answer is generated
+    there. `options` are the texts in the order of the task's labels; for a task whose rows have
+    their own options they stand for the first, the second … option; without them the option's text
+    is used.
 
-    A column of texts is shown as 一、… 二、…. Too long fields lose their end, those in `keep_end`
-    their beginning.
+    A column of texts is shown as 一、… 二、…. Fields that are too long lose their end, those in
+    `keep_end` their beginning.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Template:
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """The parsed template text."""
-        found: list[Piece] = []
+        pieces: list[Piece] = []
         for literal, name, spec, conversion in string.Formatter().parse(self.text):
             if literal:
-                found.append(Piece("text", literal))
+                pieces.append(Piece("text", literal))
             if name is None:
                 continue
             if spec or conversion or not re.fullmatch(r"\w+", name):
                 raise ValueError(f"template '{self.name}': '{{{name}}}' is not a plain field name")
             kind = name if name in ("option", "answer") else "field"
-            found.append(Piece(kind, name))
-        return tuple(found)
+            pieces.append(Piece(kind, name))
+        return tuple(pieces)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -64,15 +64,15 @@ class Template:
 
     @property
     def scores_in_prompt(self) -> bool:
-        """Whether options are scored by the `yes` logit (else by what is written at the end)."""
+        """Whether options are scored by the `yes` logit (else as continuations)."""
         return any(piece.kind == "option" for piece in self.pieces)
 
     @property
     def sha256(self) -> str:
         """Fingerprint of everything that decides what the model sees and how it answers."""
         yes = self.yes if self.scores_in_prompt else ""
-        said = "\x1f".join((self.text, yes, *self.options, "\x1e", *self.keep_end))
-        return hashlib.sha256(said.encode()).hexdigest()
+        parts = "\x1f".join((self.text, yes, *self.options, "\x1e", *self.keep_end))
+        return hashlib.sha256(parts.encode()).hexdigest()
 
     def cut(self, row: Mapping[str, Any], name: str, cap: int | None) -> str:
         """A field's text; longer than `cap` characters it is cut at the side that may go."""
@@ -94,7 +94,7 @@ class Template:
     def render(
         self, row: Mapping[str, Any], option: str, cap: int | None = None
     ) -> tuple[str, str, str]:
-        """What stands before the option or answer, that itself, and what stands after it."""
+        """The text before the option or answer, the option or answer, and the text after it."""
         parts = ["", "", ""]
         at = 0
         for piece in self.pieces:

@@ -1,1 +1,1 @@
-"""The training loop and what it needs: schedule, selection, scoring, resuming, progress."""
+"""The training loop and its parts: early stopping, prediction, scoring, resuming, reporting."""

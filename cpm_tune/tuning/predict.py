@@ -21,8 +21,8 @@ from cpm_tune.data.encoded import encoded
 from cpm_tune.data.example import Example, Ids
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.decode import Hypothesis, Request, generate
-from cpm_tune.engine import Engine
 from cpm_tune.engine.device import unless_out_of_memory
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.spec import Decoding
@@ -55,13 +55,13 @@ def candidate_scores(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Ten
 
 
 def option_table(scores: Tensor, batch: Batch) -> Tensor:
-    """Candidate scores (candidates,) as (examples, options); -inf where there is no option."""
+    """Candidate scores (candidates,) as (examples, options); -inf for a missing option."""
     table = scores[batch.candidates.clamp(min=0)]
     return table.masked_fill(batch.candidates < 0, float("-inf"))
 
 
 def loss_sum(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
-    """Return the summed loss of a batch, to be divided by `loss_count` over the global batch.
+    """Return the summed loss of a batch, to be divided by the `loss_count` of the global batch.
 
     By option: cross-entropy of the right option (the best document) among the options' logits, per
     example. Otherwise: cross-entropy over the vocabulary, per token of the right answer.
@@ -73,7 +73,7 @@ def loss_sum(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
 
 
 def loss_count(batch: Batch, scores_in_prompt: bool) -> int:
-    """How many terms `loss_sum` adds up."""
+    """The number of terms in `loss_sum`."""
     return len(batch.gold) if scores_in_prompt else len(batch.target_token)
 
 
@@ -109,7 +109,7 @@ class Predictor:
     """A backbone, with its delta, that answers rows of one task.
 
     `micro_tokens` bounds the tokens of one forward pass; `decoding` is there if the task's answers
-    are generated. Where there are several processes, each asks its own predictor.
+    are generated. With several processes, each has its own predictor.
     """
 
     model: CPMAnt
@@ -181,12 +181,13 @@ class Predictor:
     def _generate(self, rows: Iterable[Row], decoding: Decoding) -> Iterator[Prediction]:
         """Predict by generated text, read by the task's parser."""
         stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
+        decode = self.encoder.tokenizer.decode
         while chunk := list(islice(stream, _DECODED_AT_ONCE)):
             prefixes = [example.sequences[0].ids for _, example in chunk]
             while (generated := self._continued(prefixes, decoding, tokens)) is None:
                 tokens //= 2
             for (row, example), hypotheses in zip(chunk, generated, strict=True):
-                texts = [self.encoder.tokenizer.decode(found.ids) for found in hypotheses]
+                texts = [decode(hypothesis.ids) for hypothesis in hypotheses]
                 answers = [parsed(self.task, text, row) for text in texts]
                 yield Prediction(
                     str(row["id"]),

@@ -1,4 +1,4 @@
-"""Keeps a run in training on disk, whole at any moment, and takes it up again from there."""
+"""Saves checkpoints of a run in training, atomically, and resumes from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from cpm_tune.common.folders import CHECKPOINT
 from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.delta.insert import Delta
-from cpm_tune.engine import Engine
+from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.optimizer_state import load_whole_state, whole_state
 from cpm_tune.tuning.predict import Prediction
 from cpm_tune.tuning.score import Selection
@@ -24,12 +24,11 @@ _PARTS = ("state", "best", "delta", "optimizer", "engine", "predictions")
 
 
 class Checkpoints:
-    """A run's checkpoint. `state` is where it goes on: that of the file in `folder`, if there is
-    one, else the beginning.
+    """A run's checkpoint. `state` is that of the file in `folder`, if there is one, else the start.
 
-    It holds the delta as it is and at its best, the optimiser, the engine's own state (the loss
-    scale), early stopping, the curve, and the best evaluation's predictions. The order of the data
-    and dropout follow from seed and step. Raises UserError for a file that cannot be read or
+    It contains the current and the best delta, the state of optimiser and engine (the loss scale),
+    the curve, and the best evaluation's predictions. The order of the data and dropout follow from
+    seed and step, early stopping from the curve. Raises UserError for a file that cannot be read or
     belongs to another run.
     """
 
@@ -61,7 +60,7 @@ class Checkpoints:
             return None
 
     def restore(self, optimizer: torch.optim.Optimizer) -> State:
-        """Set delta, optimiser, engine and kept predictions to what was saved; return the state."""
+        """Restore delta, optimiser, engine and predictions; return the state."""
         if self._stored is not None:
             self._delta.load_state(self._stored["delta"])
             load_whole_state(optimizer, self._stored["optimizer"])
@@ -71,16 +70,16 @@ class Checkpoints:
         return self.state
 
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough for another one."""
+        """Whether it is time for another checkpoint."""
         return time.monotonic() - self._saved_at >= self._seconds
 
     def save(self, state: State, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint, unless the last one says the same: all processes together, of which
-        one writes."""
+        """Write a checkpoint, unless the last one is the same. All processes call this together,
+        and one writes."""
         self._saved_at, at = time.monotonic(), (state.step, len(state.curve))
         if at == self._saved:
             return
-        delta, known = self._delta.state(), whole_state(optimizer)
+        delta, moments = self._delta.state(), whole_state(optimizer)
         if not self._engine.main:
             self._saved = at
             return
@@ -91,7 +90,7 @@ class Checkpoints:
             "state": values,
             "best": state.best,
             "delta": delta,
-            "optimizer": known,
+            "optimizer": moments,
             "engine": self._engine.state(),
             "predictions": [vars(p) for p in self._selection.best],
         }

@@ -159,8 +159,8 @@ def constant_control(task: Task, splits: Mapping[str, Split], n_best: int) -> Co
             shown = task.answer.labels[shown]
         elif isinstance(task.answer, Options):
             shown = f"option {shown + 1}"
-        quoted = repr(shown) if len(str(shown)) <= 30 else repr(str(shown)[:30] + "…")
-        note = f"always {quoted}, the most frequent in {source}"
+        example = repr(shown) if len(str(shown)) <= 30 else repr(str(shown)[:30] + "…")
+        note = f"always {example}, the most frequent in {source}"
     score = metric.score(constant, [gold(task, row) for row in test.rows])
     return ControlRecord(value=score.value, low=score.low, high=score.high, note=note)
 

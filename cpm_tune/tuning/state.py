@@ -31,7 +31,7 @@ class Evaluation:
 class State:
     """Where training is. `best` is the delta at the best evaluation of `curve`; `loss_since` sums
     the losses of the `n_since` steps since the last one; `n_skipped` steps overflowed in fp16;
-    `micro_tokens`, unless 0, fitted into memory where more did not.
+    `micro_tokens`, unless 0, is what passes were reduced to when memory ran out.
     """
 
     step: int = 0

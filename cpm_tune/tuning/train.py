@@ -22,8 +22,8 @@ from cpm_tune.data.example import Example
 from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.data.store import RowDataset
 from cpm_tune.delta.insert import Delta
-from cpm_tune.engine import Engine
 from cpm_tune.engine.device import unless_out_of_memory
+from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Recipe
 from cpm_tune.tuning.predict import loss_count, loss_sum
