@@ -264,7 +264,7 @@ def test_a_mistake_in_a_request_is_reported_without_importing_torch() -> None:
     code = """
 import sys
 from cpm_tune.commands.cli import main
-for words in (["--task", "lcqmx"], ["--task", "lcqmc", "--set", "train.lrr=1"], ["--task", "no,such"],
+for words in (["--task", "lcqmx"], ["--task", "lcqmc", "--set", "train.lrr=1"], ["--task", "a,b"],
               ["bench", "--tasks", "ccpm", "--deltas", "lorra"], ["generate", "x", "--beams", "0"],
               ["predict", "x", "--limit", "0"], ["doctor", "--data", "/nowhere"]):
     try:
