@@ -100,7 +100,7 @@ def test_what_cannot_be_shared_is_refused_and_leaves_the_rest_usable(tmp_path: P
     deltas.add("a", one.config, one.state)
     with pytest.raises(UserError, match="'a' exists already"):
         deltas.add("a", one.config, one.state)
-    with pytest.raises(UserError, match="a backbone of its own"):
+    with pytest.raises(UserError, match="which shares nothing with the backbone"):
         deltas.add("b", DELTAS["full"], {})
     with pytest.raises(UserError, match="does not fit"):
         deltas.add("b", LoraConfig(lora_r=4), one.state)

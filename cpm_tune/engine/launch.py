@@ -119,7 +119,8 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @contextlib.contextmanager
 def _signals_as_before() -> Iterator[None]:
-    """Restore the signal handlers, which the agent replaces and leaves replaced."""
+    """Restore the signal handlers: the agent replaces those of four signals and leaves its own.
+    (`Interrupts` restores only the two that it set itself.)"""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

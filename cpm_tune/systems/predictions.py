@@ -12,7 +12,7 @@ from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.data.readers import json_lines
 from cpm_tune.errors import UserError
-from cpm_tune.metrics import get_metric
+from cpm_tune.metrics import Metric, Score, get_metric
 from cpm_tune.schema.record import AnyRecord, ScoreRecord
 from cpm_tune.task import BadRow
 
@@ -84,6 +84,11 @@ def score_predictions(name: str, split: Predictions) -> ScoreRecord:
             f"the predictions are not what {name} takes: each has to be {metric.kind.prediction}, "
             f"its target {metric.kind.target} ({error})."
         ) from error
+    return score_record(metric, score)
+
+
+def score_record(metric: Metric, score: Score) -> ScoreRecord:
+    """A score as it is recorded, with the signature and direction of its metric."""
     return ScoreRecord(
         **vars(score), signature=metric.signature, higher_is_better=metric.higher_is_better
     )

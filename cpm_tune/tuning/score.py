@@ -15,6 +15,7 @@ from cpm_tune.data.encoded import keep_encoded
 from cpm_tune.data.store import Split
 from cpm_tune.metrics import Score, get_metric
 from cpm_tune.schema.record import ControlRecord, ScoreRecord
+from cpm_tune.systems.predictions import score_record
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task
 from cpm_tune.task.answers import gold, parsed
@@ -51,11 +52,7 @@ def score_split(
         for name in task.metrics:
             metric, score = get_metric(name), _score(predictor, data, name, predictions)
             if score is not None:
-                scores[name] = ScoreRecord(
-                    **vars(score),
-                    signature=metric.signature,
-                    higher_is_better=metric.higher_is_better,
-                )
+                scores[name] = score_record(metric, score)
     keep_encoded(predictor.encoder)
     if not predictor.engine.main:
         return Scored((), {}, (), 0, 0, ())
