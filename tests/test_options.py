@@ -52,8 +52,8 @@ def test_help_of_every_command(cli: CLI, name: str) -> None:
             assert option.name not in said
             continue
         assert option.name in said
-        assert option.bounds in words
-        if option.default not in (None, (), "") and option.kind is not bool:
+        assert option.option.bounds in words
+        if option.default not in (None, (), "", MISSING) and option.kind is not bool:
             assert "default: " in words
     assert "{prog}" not in said
 
@@ -344,6 +344,8 @@ HOSTILE = (
     "? [a]",
     "%YAML 9.9\n---\na",
     "a\n---\nb",
+    "9" * 5000,
+    "0x" + "f" * 5000,
 )
 
 

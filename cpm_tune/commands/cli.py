@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.commands.arguments import make_parser, parse
+from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
@@ -68,7 +68,7 @@ def run(argv: Sequence[str]) -> int:
     name, command = _find(argv)
     argv = argv[len(name.split()) :]
     prefix = f"{name} " if name else ""
-    parser = make_parser(command.options, f"{program} {name}".rstrip(), program)
+    parser = Parser(command.options, f"{program} {name}".rstrip(), program)
     if command is TUNE:
         parser.add_argument("--version", action="version", version=f"cpm-tune {VERSION}")
     parser.list_commands({key: c.summary for key, c in COMMANDS.items() if key.startswith(prefix)})

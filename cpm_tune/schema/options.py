@@ -32,7 +32,7 @@ Engine = Literal["auto", "torch", "bmtrain"]
 Zero = Annotated[Literal[2, 3], Option("BMTrain's ZeRO level")]
 
 Seed = Annotated[int, Option(least=0, most=MOST_SEED)]
-Limit = Annotated[int, Option("use the first N rows of each split", metavar="N", least=1)]
+Limit = Annotated[int, Option("use the first N rows of each split", "N", 1)]
 Count = Annotated[int, Option(metavar="N", least=1)]
 Natural = Annotated[int, Option(metavar="N", least=0)]
 
@@ -47,7 +47,7 @@ LengthPenalty = Annotated[
 ]
 RepetitionPenalty = Annotated[float, Option("penalty for tokens generated before", "X", 1)]
 RepetitionWindow = Annotated[int, Option("penalise the last N generated tokens; 0 is all", "N", 0)]
-Temperature = Annotated[float, Option("sample at this temperature", "X", 1e-3, 1e3)]
+Temperature = Annotated[float, Option("sample at this temperature", "X", 1e-3, 1000)]
 TopK = Annotated[int, Option("sample from the N most probable tokens; 0 is all", "N", 0)]
 TopP = Annotated[
     float, Option("sample from the fewest tokens with total probability P", "P", most=1, above=0)
