@@ -27,7 +27,7 @@ def step_flops(rows: list[list[int]]) -> float:
     """Multiplications and additions of the frozen matrices that a step cannot do without.
 
     Forward and the gradient of every input, twice a weight each; the first layer has no gradient of
-    its input; behind the last layer's keys and values only target positions count; attention
+    its input; after the last layer's keys and values only target positions count; attention
     within each text; head at the targets.
     """
     d, ff, inner = CONFIG.dim_model, CONFIG.dim_ff, CONFIG.num_heads * CONFIG.dim_head
