@@ -29,10 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in argv:
             raise
-        print(
-            "\n".join(f"error: {readable(line)}" for line in str(error).split("\n")),
-            file=sys.stderr,
-        )
+        for line in str(error).split("\n"):
+            print(f"error: {readable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(interruption(stop), file=sys.stderr)
@@ -51,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(readable(message), file=sys.stderr)
             return 2
         where = f"{error.filename}: " if error.filename else "the output "
-        message = f"error: {where}cannot be written ({error.strerror}); make room."
-        print(message, file=sys.stderr)
+        print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
         return 1
 
 
@@ -72,10 +69,10 @@ def run(argv: Sequence[str]) -> int:
     if command is TUNE:
         parser.add_argument("--version", action="version", version=f"cpm-tune {VERSION}")
     parser.list_commands({key: c.summary for key, c in COMMANDS.items() if key.startswith(prefix)})
+    options: Any = parse(command.options, parser, argv)
     if not command.body or (command is TUNE and not argv):
         parser.print_help()
-        return 0 if argv else 2
-    options: Any = parse(command.options, parser, argv)
+        return 2
     module, _, function = command.body.partition(":")
     with Interrupts(message=command.stopped) if command.stopped else nullcontext():
         code: int = load(f"cpm_tune.commands.{module}:{function}")(options)
