@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.collate import describe
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.frame import make_frame
 from cpm_tune.commands.options.look import Show
-from cpm_tune.data.encode import Encoder, describe
+from cpm_tune.data.encode import Encoder
 from cpm_tune.planning.plan import encoding_of
 from cpm_tune.task import Row, Task, Template
 
@@ -18,15 +20,17 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     length = options.max_length
     encoding = encoding_of(task, {} if length is None else {"encode.max_length": length})
     answer_tokens = getattr(task.answer, "max_new_tokens", 0)
-    encoder = Encoder(task, template, encoding, folder.config, folder.tokenizer(), answer_tokens)
+    tokenizer = folder.tokenizer()
+    frame = make_frame(encoding, folder.config, tokenizer)
+    encoder = Encoder(task, template, frame, tokenizer, encoding.max_length, answer_tokens)
 
     def lines(row: Row) -> list[str]:
         example = encoder.encode(row)
         text = []
-        for sequence in describe(example, encoder):
+        for sequence in describe(example, frame, tokenizer):
             tokens = " ".join(map(repr, sequence["tokens"]))
             scored = ", ".join(f"{token!r} after position {i}" for i, token in sequence["targets"])
-            text.append(f"    {encoder.n_prompt} soft-prompt rows + {tokens}")
+            text.append(f"    {frame.n_prompt} soft-prompt rows + {tokens}")
             text.append(f"    length {sequence['length']}; scored: {scored}")
         return [*text, f"    truncated: {'yes' if example.truncated else 'no'}"]
 

@@ -1,6 +1,6 @@
-"""Turns a row into sequences for the backbone. The only encoder: training and inference share it.
+"""Turns a row into contexts and answers. The only encoder: training and inference share it.
 
-A sequence is: soft-prompt rows (segment 0), `<s>`, the text. Texts that are too long are shortened
+A context begins with the ids that the backbone's frame says. Texts that are too long are shortened
 by one rule: the longest fields (and the row's options) lose characters, at the side that the
 template names, until the sequence fits; the template's words are never cut. A text to generate is
 cut to `answer_tokens`, for which room is left in training and in inference. Rows that were cut are
@@ -11,33 +11,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.example import Answer, Example, Ids
+from cpm_tune.backbone.frame import Frame
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.example import Example, Ids, Sequence, Target
 from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
-from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
-
-PROMPT_SEGMENT = 0
-
-
-def head(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) -> Ids:
-    """What every sequence begins with: the soft prompt of its type and `<s>`.
-
-    Raises UserError if the backbone has no such prompt or segment.
-    """
-    for setting, top in (("prompt_type", "prompt_types"), ("segment", "segment_types")):
-        value, limit = getattr(encoding, setting), getattr(config, top)
-        if value >= limit:
-            raise UserError(
-                f"encode.{setting} is {value}, but this backbone has {limit} ({top}); choose 0 to "
-                f"{limit - 1}."
-            )
-    start = config.vocab_size + encoding.prompt_type * config.prompt_length
-    return (*range(start, start + config.prompt_length), tokenizer.bos)
 
 
 class Encoder:
@@ -47,22 +28,21 @@ class Encoder:
         self,
         task: Task,
         template: Template,
-        encoding: Encoding,
-        config: CPMAntConfig,
+        frame: Frame,
         tokenizer: Tokenizer,
+        max_length: int,
         answer_tokens: int = 0,
         soft: SoftSlots | None = None,
     ) -> None:
-        """`answer_tokens` is the room for a text to generate, `soft` a soft prompt's tokens.
+        """`max_length` bounds a context and its longest answer together, `answer_tokens` is the
+        room for a text to generate, `soft` a soft prompt's tokens.
 
-        Raises UserError if template or settings do not fit the vocabulary or the backbone.
+        Raises UserError if template or settings do not fit the vocabulary.
         """
-        self.template, self.encoding, self.tokenizer = template, encoding, tokenizer
+        self.template, self.frame, self.tokenizer = template, frame, tokenizer
         self.answer, self.scores_in_prompt = task.answer, template.scores_in_prompt
         self.generates = isinstance(task.answer, Generate)
-        self.answer_tokens = answer_tokens
-        self.head = head(encoding, config, tokenizer)
-        self.n_prompt = config.prompt_length
+        self.max_length, self.answer_tokens = max_length, answer_tokens
         self._soft, self._before_option = _placed(template, soft)
         before_each = soft is not None and soft.options and not self.scores_in_prompt
         listed = isinstance(task.answer, Options) and task.answer.options
@@ -79,11 +59,11 @@ class Encoder:
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
         longest = max(template.options, key=len, default="")
         least = self._length(self._ids(empty, (longest,), None))
-        if least > encoding.max_length:
+        if least > max_length:
             needed = f"template '{template.name}'"
             needed += f" and {answer_tokens} tokens to generate" if self.generates else ""
             raise UserError(
-                f"encode.max_length is {encoding.max_length}: the soft prompt and {needed} alone "
+                f"encode.max_length is {max_length}: the soft prompt and {needed} alone "
                 f"need {least}; raise it."
             )
 
@@ -101,8 +81,7 @@ class Encoder:
         template = self.template
         return [
             [template.name, template.version, template.sha256, self.scores_in_prompt],
-            self.encoding.model_dump(mode="json"),
-            [self.answer_tokens, self.n_prompt, self.head],
+            [self.max_length, self.answer_tokens, self.frame.start],
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
         ]
@@ -138,28 +117,13 @@ class Encoder:
             gold = int(target)
             if train and not self.scores_in_prompt:
                 options, gold = [options[gold]], 0
-        sequences, candidates = self._candidates(before, options, after)
-        return Example(str(row["id"]), sequences, candidates, gold, truncated)
-
-    def _candidates(
-        self, before: Ids, options: list[Ids], after: Ids
-    ) -> tuple[tuple[Sequence, ...], tuple[tuple[Target, ...], ...]]:
-        start = len(before) - 1
         if self.scores_in_prompt:
-            sequences = tuple(
-                Sequence(ids := (*before, *option, *after), len(ids)) for option in options
-            )
-            return sequences, tuple(
-                (Target(k, len(s.ids) - 1, self._yes),) for k, s in enumerate(sequences)
-            )
-        if all(len(option) == 1 for option in options):
-            one = (Sequence(before, len(before)),)
-            return one, tuple((Target(0, start, option[0]),) for option in options)
-        sequences = tuple(Sequence(before + o[:-1], len(before)) for o in options)
-        return sequences, tuple(
-            tuple(Target(k, start + i, token) for i, token in enumerate(option))
-            for k, option in enumerate(options)
-        )
+            contexts = tuple((*before, *option, *after) for option in options)
+            candidates = tuple(Answer(k, (self._yes,)) for k in range(len(options)))
+        else:
+            contexts = (before,)
+            candidates = tuple(Answer(0, option) for option in options)
+        return Example(str(row["id"]), contexts, candidates, gold, truncated)
 
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
@@ -176,7 +140,7 @@ class Encoder:
     ) -> tuple[Ids, list[Ids], Ids]:
         """The ids before the option or answer, of each option, and after it."""
         encode = self.tokenizer.encode
-        parts: tuple[list[int], list[int]] = ([*self.head], [])
+        parts: tuple[list[int], list[int]] = ([*self.frame.start], [])
         side, text = 0, ""
         for place, piece in enumerate(self.template.pieces):
             slot = piece.kind in ("option", "answer")
@@ -210,7 +174,7 @@ class Encoder:
 
     def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
         """The ids that fit max_length, fields cut to as many characters, and whether they were."""
-        room = self.encoding.max_length
+        room = self.max_length
         whole = self._ids(row, options, None)
         if self._length(whole) <= room:
             return whole, False
@@ -241,19 +205,3 @@ def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids],
     for name in soft.names:
         placed[places[name]] = (*placed.get(places[name], ()), *soft.slot_ids(name))
     return placed, soft.options
-
-
-def describe(example: Example, encoder: Encoder) -> list[dict[str, Any]]:
-    """The text tokens and the scored positions of each sequence, for people to read."""
-    rows = []
-    for number, sequence in enumerate(example.sequences):
-        entries = encoder.tokenizer.entries
-        text = [entries.get(i, "<soft>") for i in sequence.ids[encoder.n_prompt :]]
-        targets = [
-            (t.position, encoder.tokenizer.entries[t.token])
-            for candidate in example.candidates
-            for t in candidate
-            if t.sequence == number
-        ]
-        rows.append({"tokens": text, "targets": targets, "length": len(sequence.ids)})
-    return rows

@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Literal
 
+from cpm_tune.backbone.example import Example
 from cpm_tune.common.paths import PACKAGE, cache_dir, file_sha256
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.example import Example
-from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.data.files import as_json
 from cpm_tune.data.store import RowDataset
@@ -33,7 +32,7 @@ def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[R
     """Yield each row with its example, in order; from the cache where the rows are a split's.
 
     Use: "train" and "score" are `Encoder.encode` with and without `train`; "prefix" is
-    `Encoder.prefix`, as an example of one sequence without candidates.
+    `Encoder.prefix`, as an example of one context without candidates.
     """
     if not isinstance(rows, RowDataset):
         for row in rows:
@@ -61,7 +60,7 @@ def keep_encoded(encoder: Encoder) -> None:
 def _encode(encoder: Encoder, row: Row, use: Use) -> Example:
     if use == "prefix":
         ids, truncated = encoder.prefix(row)
-        return Example(str(row["id"]), (Encoded(ids, len(ids)),), (), -1, truncated)
+        return Example(str(row["id"]), (ids,), (), -1, truncated)
     return encoder.encode(row, train=use == "train")
 
 

@@ -18,31 +18,26 @@ from typing import IO
 import numpy as np
 from pydantic_core import from_json, to_json
 
-from cpm_tune.data.example import Example, Target
-from cpm_tune.data.example import Sequence as Encoded
+from cpm_tune.backbone.example import Answer, Example
 
-_FORMAT = b"cpm-tune encoded 2\n"
+_FORMAT = b"cpm-tune encoded 3\n"
 _INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: no such record
 _END = struct.Struct("<qI")  # rows, CRC-32 of the index before it
 
 
 def to_bytes(example: Example) -> bytes:
     """Return an example as JSON without field names."""
-    sequences = [(sequence.ids, sequence.n_context) for sequence in example.sequences]
-    candidates = [
-        [(target.sequence, target.position, target.token) for target in candidate]
-        for candidate in example.candidates
-    ]
-    return to_json((example.id, sequences, candidates, example.gold, example.truncated))
+    candidates = [(answer.context, answer.ids) for answer in example.candidates]
+    return to_json((example.id, example.contexts, candidates, example.gold, example.truncated))
 
 
 def from_bytes(raw: bytes) -> Example:
     """Return the example that `to_bytes` was given."""
-    id_, sequences, candidates, gold, truncated = from_json(raw, cache_strings="none")
+    id_, contexts, candidates, gold, truncated = from_json(raw, cache_strings="none")
     return Example(
         id_,
-        tuple(Encoded(tuple(ids), n_context) for ids, n_context in sequences),
-        tuple(tuple(Target(*target) for target in candidate) for candidate in candidates),
+        tuple(map(tuple, contexts)),
+        tuple(Answer(context, tuple(ids)) for context, ids in candidates),
         gold,
         truncated,
     )

@@ -16,12 +16,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.frame import make_frame
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
-from cpm_tune.data.encode import head
-from cpm_tune.data.example import Ids
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
 from cpm_tune.decode.blanks import Blanks, parse_blanks
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
@@ -138,11 +138,10 @@ class Writer:
         max_length: int | None = None,
     ) -> None:
         self.config, self.tokenizer, self.delta = config, tokenizer, delta
-        self.encoding = encoding or Encoding()
         least = Encoding.model_fields["max_length"].default
         self.max_length = max_length or max(least, config.position_bias_max_distance)
-        self.head = head(self.encoding, config, tokenizer)
-        self.before, self.after = self.head, tuple[int, ...]()
+        self.frame = make_frame(encoding or Encoding(), config, tokenizer)
+        self.before, self.after = self.frame.start, tuple[int, ...]()
         if isinstance(delta, SoftPromptConfig):
             self._place(delta)
 
@@ -153,7 +152,7 @@ class Writer:
                 "this soft prompt has tokens that stand before options, and a prompt has no "
                 "options; only `predict` can use it."
             )
-        soft, places = SoftSlots(delta, self.config), slot_places(("field", "answer"))
+        soft, places = SoftSlots(delta, self.frame.first_free), slot_places(("field", "answer"))
         for name in soft.names:
             if name not in places:
                 raise UserError(f"this soft prompt has the slot '{name}', which a prompt has not.")
@@ -199,7 +198,7 @@ class Writer:
                 "them without this delta."
             )
         blanks = parse_blanks(text, where, default)
-        start = head(INFILLING, self.config, self.tokenizer)
+        start = make_frame(INFILLING, self.config, self.tokenizer).start
         pieces = [self._ids(piece) for piece in blanks.pieces]
         n = sum(len(ids) for ids, _ in pieces)
         room = sum(length[-1] for length in blanks.lengths)
@@ -218,8 +217,8 @@ class Writer:
         newline = self.tokenizer.ids.get("\n")
         return Request(
             settings,
-            segment=self.encoding.segment,
-            n_prompt=self.config.prompt_length,
+            segment=self.frame.segment,
+            n_prompt=self.frame.n_prompt,
             stop=frozenset({self.tokenizer.eos}),
             banned=frozenset(self.tokenizer.never_written),
             not_first=frozenset() if newline is None else frozenset({newline}),
@@ -289,7 +288,7 @@ class Writer:
         request = Request(
             settings,
             segment=INFILLING.segment,
-            n_prompt=self.config.prompt_length,
+            n_prompt=self.frame.n_prompt,
             banned=frozenset(self.tokenizer.never_written),
         )
         with engine.autocast():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
@@ -11,14 +10,13 @@ from cpm_tune.errors import UserError, did_you_mean
 class SoftSlots:
     """The ids of a soft prompt's tokens, by slot and option.
 
-    They follow the backbone's own prompt rows: vocab_size + prompt_types * prompt_length + k.
+    Token k has the id `first_free` + k; ids below are the backbone's.
     `n_options` is the number of options in one sequence (one for `{option}` templates, where each
     option has its own sequence). Raises UserError if the first slot cannot give them all
     their tokens.
     """
 
-    def __init__(self, config: SoftPromptConfig, shape: CPMAntConfig, n_options: int = 0) -> None:
-        first = shape.vocab_size + shape.prompt_types * shape.prompt_length
+    def __init__(self, config: SoftPromptConfig, first_free: int, n_options: int = 0) -> None:
         divided = apportion(config.soft_token_num, config.slots, config.ratio_list)
         each, slot = config.option_token_num, config.slots[0]
         if n_options * each > len(divided[slot]):
@@ -27,10 +25,11 @@ class SoftSlots:
                 f"tokens, but slot '{slot}' has {len(divided[slot])}; raise soft_token_num."
             )
         self.options = tuple(
-            tuple(range(first + k * each, first + (k + 1) * each)) for k in range(n_options)
+            tuple(range(first_free + k * each, first_free + (k + 1) * each))
+            for k in range(n_options)
         )
         divided[slot] = divided[slot][n_options * each :]
-        self._ids = {name: tuple(first + k for k in part) for name, part in divided.items()}
+        self._ids = {name: tuple(first_free + k for k in part) for name, part in divided.items()}
 
     def slot_ids(self, slot: str) -> tuple[int, ...]:
         """The ids of a slot, in order; empty if its ratio is 0."""

@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cpm_tune.backbone.collate import Batch
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.pack import Batch
 from cpm_tune.delta.config import FullConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import SoftPromptLayer
@@ -93,7 +93,7 @@ def measure_step(
 ) -> StepMemory:
     """A step of training (whose optimiser has its states already), or of evaluation, in one pass.
 
-    `sequences` of `length` tokens are packed as by `data.pack`. `answer_tokens` of each are
+    `sequences` of `length` tokens are packed as by `collate`. `answer_tokens` of each are
     predicted over the vocabulary; with 0 the loss is that of an option's word. If a backbone's
     layers are all alike, two shallow backbones are measured and extrapolated to its depth.
     """

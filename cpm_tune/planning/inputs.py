@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from cpm_tune.backbone.frame import make_frame
 from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
@@ -105,14 +106,15 @@ def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
     """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
 
     spec, soft = plan.spec, None
+    frame = make_frame(spec.encoding, plan.folder.config, tokenizer)
     if isinstance(plan.delta, SoftPromptConfig):
-        soft = SoftSlots(plan.delta, plan.folder.config, _places_for_options(plan, plan.delta))
+        soft = SoftSlots(plan.delta, frame.first_free, _places_for_options(plan, plan.delta))
     return Encoder(
         plan.task,
         plan.template,
-        spec.encoding,
-        plan.folder.config,
+        frame,
         tokenizer,
+        spec.encoding.max_length,
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
         soft=soft,
     )

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpm_tune.backbone.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.example import Example, Ids
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
-from cpm_tune.data.example import Example, Ids
-from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.decode import Hypothesis, Request, generate
 from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.engine.engine import Engine
@@ -126,7 +126,7 @@ class Predictor:
     def answer_losses(self, rows: Iterable[Row]) -> Iterator[tuple[float, int]]:
         """Yield (summed negative log-likelihood, tokens) of each row's gold text, end included."""
         for _, example, scores in self._scored(rows):
-            yield -scores[0], len(example.candidates[0])
+            yield -scores[0], len(example.candidates[0].ids)
 
     def _choose(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Predict by the options' scores. The first of equally good options wins."""
@@ -172,7 +172,7 @@ class Predictor:
         engine, scores_in_prompt = self.engine, self.encoder.scores_in_prompt
 
         def score() -> Tensor:
-            batch = pack(group, self.encoder).to(engine.device)
+            batch = collate(group, self.encoder.frame).to(engine.device)
             with torch.inference_mode(), engine.autocast():
                 return option_table(candidate_scores(self.model, batch, scores_in_prompt), batch)
 
@@ -183,7 +183,7 @@ class Predictor:
         stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
         decode = self.encoder.tokenizer.decode
         while chunk := list(islice(stream, _DECODED_AT_ONCE)):
-            prefixes = [example.sequences[0].ids for _, example in chunk]
+            prefixes = [example.contexts[0] for _, example in chunk]
             while (generated := self._continued(prefixes, decoding, tokens)) is None:
                 tokens //= 2
             for (row, example), hypotheses in zip(chunk, generated, strict=True):
@@ -205,8 +205,8 @@ class Predictor:
         encoder, engine = self.encoder, self.engine
         request = Request(
             decoding,
-            segment=encoder.encoding.segment,
-            n_prompt=encoder.n_prompt,
+            segment=encoder.frame.segment,
+            n_prompt=encoder.frame.n_prompt,
             stop=frozenset({encoder.tokenizer.eos}),
             banned=frozenset(encoder.tokenizer.never_written),
         )

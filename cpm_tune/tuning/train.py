@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
+from cpm_tune.backbone.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.batches import GlobalBatch, global_batches, total_steps
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at, keep_encoded
-from cpm_tune.data.example import Example
-from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.data.store import RowDataset
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine.device import unless_out_of_memory
@@ -126,13 +126,13 @@ def _backward(
     engine.seed(training.seed, batch.step)  # dropout
     examples = encoded_at(training.rows, engine.shard(batch.rows), encoder, "train")
     tokens = state.micro_tokens or training.micro_tokens
-    packed = [pack(group, encoder) for group in micro_batches(examples, tokens)]
+    packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
     (count,) = engine.reduce_sums([sum(loss_count(b, encoder.scores_in_prompt) for b in packed)])
     while (loss := _passes(training, packed, count)) is None:
         tokens = state.micro_tokens = tokens // 2
         optimizer.zero_grad(set_to_none=True)
         engine.seed(training.seed, batch.step)
-        packed = [pack(group, encoder) for group in micro_batches(examples, tokens)]
+        packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
     return loss, examples
 
 
