@@ -15,7 +15,7 @@ import torch
 from peers import (
     CONFIG,
     DTYPES,
-    ENCODER,
+    FRAME,
     SEGMENT,
     Ids,
     as_transformers,
@@ -27,8 +27,7 @@ from peers import (
 )
 from timing import Work, in_turns, report
 
-from cpm_tune.data.example import Example, Target
-from cpm_tune.data.example import Sequence as Encoded
+from cpm_tune.backbone.example import Answer, Example
 
 YES = 7  # the word whose logit is an option's score
 AT_ONCE = 8  # questions in a padded batch
@@ -47,21 +46,21 @@ def questions(n: int) -> list[list[Ids]]:
 
 def ours(n: int, dtype: str, threads: int) -> Work:
     """`cpm_tune.tuning.predict`'s scores."""
-    from cpm_tune.data.pack import micro_batches, pack
+    from cpm_tune.backbone.collate import collate, micro_batches
     from cpm_tune.tuning.predict import candidate_scores
 
     engine = engine_of(dtype, threads)
     model = engine.prepare(tuned(dtype)[0]).eval()
     asked = []
     for number, options in enumerate(questions(n)):
-        sequences = tuple(Encoded(ids := (*prompt_ids(), *option), len(ids)) for option in options)
-        targets = tuple((Target(k, len(s.ids) - 1, YES),) for k, s in enumerate(sequences))
-        asked.append(Example(str(number), sequences, targets, 0, False))
+        contexts = tuple((*FRAME.start, *option) for option in options)
+        answers = tuple(Answer(k, (YES,)) for k in range(len(contexts)))
+        asked.append(Example(str(number), contexts, answers, 0, False))
 
     def work() -> list[float]:
         scores: list[float] = []
         for group in micro_batches(asked, 8192):
-            batch = pack(group, ENCODER)
+            batch = collate(group, FRAME)
             with torch.inference_mode(), engine.autocast():
                 scores += candidate_scores(model, batch, True).tolist()
         return scores

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,9 @@ from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import random_backbone
 from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.frame import Frame
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.data.example import Example, Target
-from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine.engine import Engine, make_engine
@@ -36,18 +35,19 @@ PAD = 0  # to transformers, padding is id 0
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 Ids = list[int]
 
-# What `pack` asks of an encoder.
-ENCODER: Any = SimpleNamespace(
-    n_prompt=CONFIG.prompt_length,
-    tokenizer=SimpleNamespace(pad=PAD),
-    encoding=SimpleNamespace(segment=SEGMENT),
-)
-
 
 def prompt_ids() -> Ids:
     """The soft prompt's ids."""
     start = CONFIG.vocab_size + PROMPT_TYPE * CONFIG.prompt_length
     return list(range(start, start + CONFIG.prompt_length))
+
+
+FRAME = Frame(
+    start=tuple(prompt_ids()),
+    n_prompt=CONFIG.prompt_length,
+    segment=SEGMENT,
+    first_free=CONFIG.vocab_size + CONFIG.prompt_types * CONFIG.prompt_length,
+)
 
 
 def texts(kind: str, n: int, seed: int = 0) -> list[Ids]:
@@ -195,9 +195,8 @@ def padded(rows: Sequence[Ids], *, left: bool) -> Tensor:
 
 def example(text: Ids) -> Example:
     """The encoding of a row whose answer is one token after its text."""
-    ids = (*prompt_ids(), *text)
-    target = Target(0, len(ids) - 1, answer_of(text))
-    return Example("", (Encoded(ids, len(ids)),), ((target,),), 0, False)
+    answer = Answer(0, (answer_of(text),))
+    return Example("", ((*FRAME.start, *text),), (answer,), 0, False)
 
 
 def answer_of(text: Ids) -> int:
@@ -214,7 +213,7 @@ def engine_of(dtype: str, threads: int) -> Engine:
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
     """One optimiser step of `cpm_tune.tuning.train` per round, of `batch` / `share` samples."""
-    from cpm_tune.data.pack import micro_batches, pack
+    from cpm_tune.backbone.collate import collate, micro_batches
     from cpm_tune.tuning.predict import loss_count, loss_sum
 
     engine = engine_of(dtype, threads)
@@ -227,7 +226,7 @@ def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 
     def work() -> list[float]:
         rows = next(stream)[::share]
         groups = micro_batches([example(text) for text in rows], 8192)
-        packed = [pack(group, ENCODER) for group in groups]
+        packed = [collate(group, FRAME) for group in groups]
         count, loss = sum(loss_count(b, False) for b in packed), 0.0
         for micro in packed:
             with engine.autocast():

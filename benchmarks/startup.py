@@ -66,6 +66,7 @@ from pathlib import Path
 import numpy as np
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
+from cpm_tune.backbone.frame import make_frame
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at
 from cpm_tune.data.splits import find_splits
@@ -77,7 +78,9 @@ start = time.perf_counter()
 rows = read_split(task, find_splits(task, Path({scratch!r}), ("train",))["train"]).rows
 print(f"reading {{len(rows):,}} rows of {len(lines):,} different: "
       f"{{time.perf_counter() - start:.1f}} s")
-encoder = Encoder(task, task.templates[0], Encoding(), folder.config, folder.tokenizer())
+tokenizer, encoding = folder.tokenizer(), Encoding()
+frame = make_frame(encoding, folder.config, tokenizer)
+encoder = Encoder(task, task.templates[0], frame, tokenizer, encoding.max_length)
 order = np.random.default_rng(1).permutation(len(rows)).tolist()
 start = time.perf_counter(), time.process_time()
 for k in range(0, len(order), 32):

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.tokenizer import SPECIALS
+from cpm_tune.backbone.frame import make_frame
+from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.data.encode import Encoder
+from cpm_tune.delta.soft import SoftSlots
+from cpm_tune.schema.spec import Encoding
+from cpm_tune.task import Task, Template
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
@@ -31,6 +36,21 @@ def vocabulary() -> list[str]:
     return ["<pad>", *(s for s in SPECIALS if s != "<pad>"), "</n>", "</_>"] + (
         ascii_marks + marks + characters
     )
+
+
+def encoder_of(
+    task: Task,
+    template: Template,
+    encoding: Encoding,
+    config: CPMAntConfig,
+    tokenizer: Tokenizer,
+    answer_tokens: int = 0,
+    soft: SoftSlots | None = None,
+    kind: type[Encoder] = Encoder,
+) -> Encoder:
+    """The encoder for a backbone of this configuration."""
+    frame = make_frame(encoding, config, tokenizer)
+    return kind(task, template, frame, tokenizer, encoding.max_length, answer_tokens, soft)
 
 
 def small_config(**changes: object) -> CPMAntConfig:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CLI, small_config, vocabulary, write_jsonl
+from conftest import CLI, encoder_of, small_config, vocabulary, write_jsonl
 from kinds import DATA, tune, write_tasks
 
+from cpm_tune.backbone.collate import collate, describe
+from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.example import Example
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Row
@@ -30,12 +31,18 @@ def make_encoder(tasks: Path, name: str, template: int = 0, **settings: Any) -> 
     encoding = Encoding(**{"max_length": 64, **settings})
     room = getattr(task.answer, "max_new_tokens", 0)
     tokenizer = Tokenizer(vocabulary())
-    return Encoder(task, task.templates[template], encoding, small_config(), tokenizer, room)
+    return encoder_of(task, task.templates[template], encoding, small_config(), tokenizer, room)
 
 
 def texts(encoder: Encoder, example: Example) -> list[str]:
-    """The sequences as text, from behind the soft prompt and <s>."""
-    return [encoder.tokenizer.decode(s.ids[encoder.n_prompt + 1 :]) for s in example.sequences]
+    """The contexts as text, without what stands before each."""
+    start = len(encoder.frame.start)
+    return [encoder.tokenizer.decode(context[start:]) for context in example.contexts]
+
+
+def answers(encoder: Encoder, example: Example) -> list[list[str]]:
+    """The tokens of each candidate."""
+    return [[encoder.tokenizer.entries[i] for i in answer.ids] for answer in example.candidates]
 
 
 def as_row(name: str, number: int) -> Row:
@@ -140,27 +147,27 @@ def test_options_of_the_row_stand_in_the_middle_of_the_text(tasks: Path) -> None
         f"关于{option}的话：玄黄[是否正确]" for option in ("日", "月", "星")
     ]
     assert example.gold == 0
-    yes = encoder.tokenizer.ids["是"]
-    assert [(t.position, t.token) for (t,) in example.candidates] == [
-        (len(s.ids) - 1, yes) for s in example.sequences
-    ]
+    assert [answer.context for answer in example.candidates] == [0, 1, 2]
+    lengths = [len(context) for context in example.contexts]
+    shown = describe(example, encoder.frame, encoder.tokenizer)
+    assert [s["targets"] for s in shown] == [[(length - 1, "是")] for length in lengths]
 
 
 def test_listed_options_are_answered_by_their_numerals(tasks: Path) -> None:
     encoder = make_encoder(tasks, "pick", 1)
     example = encoder.encode(as_row("pick", 0))
     assert texts(encoder, example) == ["一、山 二、水火。天地，选"]
-    assert [encoder.tokenizer.entries[t.token] for (t,) in example.candidates] == ["一", "二"]
+    assert answers(encoder, example) == [["一"], ["二"]]
 
 
 def test_spoken_options_are_scored_token_by_token(tasks: Path) -> None:
     encoder = make_encoder(tasks, "pick", 2)
     example = encoder.encode(as_row("pick", 0))
-    assert texts(encoder, example) == ["天地，", "天地，水"]
-    said = ["".join(encoder.tokenizer.entries[t.token] for t in c) for c in example.candidates]
-    assert said == ["山", "水火"]
-    (kept,) = encoder.encode(as_row("pick", 0), train=True).candidates
-    assert [encoder.tokenizer.entries[t.token] for t in kept] == ["水", "火"]
+    assert texts(encoder, example) == ["天地，"]
+    shown = describe(example, encoder.frame, encoder.tokenizer)
+    assert ["".join(s["tokens"]) for s in shown] == ["<s>天地，", "<s>天地，水"]
+    assert answers(encoder, example) == [["山"], ["水", "火"]]
+    assert answers(encoder, encoder.encode(as_row("pick", 0), train=True)) == [["水", "火"]]
 
 
 def test_training_to_rank_keeps_one_best_document_and_the_worse_ones(tasks: Path) -> None:
@@ -176,11 +183,11 @@ def test_a_text_to_write_is_no_context_and_ends_with_the_end_mark(tasks: Path, t
     encoder = make_encoder(tasks, "write")
     example = encoder.encode(as_row("write", 0), train=train)
     prefix, _ = encoder.prefix(as_row("write", 0))
-    ((sequence,), (targets,)) = example.sequences, example.candidates
-    assert sequence.ids[: sequence.n_context] == prefix
-    names = [encoder.tokenizer.entries[t.token] for t in targets]
-    assert names == ["天", "地", " ", "人", "</s>"]
-    assert [t.position for t in targets] == [len(prefix) - 1 + i for i in range(5)]
+    assert example.contexts == (prefix,)
+    assert answers(encoder, example) == [["天", "地", " ", "人", "</s>"]]
+    batch = collate([example], encoder.frame)
+    assert batch.context[0].tolist() == [True] * len(prefix) + [False] * 4
+    assert batch.target_index.tolist() == [len(prefix) - 1 + i for i in range(5)]
 
 
 def test_a_long_text_to_write_is_cut_without_an_end_mark_and_counted(tasks: Path) -> None:
@@ -188,9 +195,7 @@ def test_a_long_text_to_write_is_cut_without_an_end_mark_and_counted(tasks: Path
     row = {**as_row("write", 0), "target": "天地玄黄宇宙洪荒"}
     example = encoder.encode(row, train=True)
     assert example.truncated
-    assert [encoder.tokenizer.entries[t.token] for t in example.candidates[0]] == list(
-        "天地玄黄宇宙"
-    )
+    assert answers(encoder, example) == [list("天地玄黄宇宙")]
 
 
 @pytest.mark.parametrize(("template", "kept"), [(2, "天地玄黄"), (3, "宇宙洪荒")])
@@ -208,6 +213,6 @@ def test_no_sequence_is_longer_than_allowed_in_training_or_inference(tasks: Path
     encoder = make_encoder(tasks, "write", max_length=20)
     row = {"id": "0", "text": "天地玄黄" * 20, "words": None, "target": "日月" * 20}
     for train in (False, True):
-        (sequence,) = encoder.encode(row, train=train).sequences
-        assert len(sequence.ids) <= 20
-        assert sequence.ids[: sequence.n_context] == encoder.prefix(row)[0]
+        example = encoder.encode(row, train=train)
+        assert collate([example], encoder.frame).ids.shape[1] <= 20
+        assert example.contexts == (encoder.prefix(row)[0],)

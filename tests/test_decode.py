@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from backbone_oracle import CONFIG, VOCAB, load, talkative_hugging_face, write_hugging_face
-from conftest import small_config, vocabulary
+from conftest import encoder_of, small_config, vocabulary
 from decode_oracle import (
     N_PROMPT,
     assert_same,
@@ -25,11 +25,10 @@ from decode_oracle import (
 )
 
 from cpm_tune import decode
+from cpm_tune.backbone.collate import collate
+from cpm_tune.backbone.example import Answer
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder
-from cpm_tune.data.example import Sequence, Target
-from cpm_tune.data.pack import pack
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding, Encoding
 from cpm_tune.task import Template
@@ -111,29 +110,28 @@ def test_log_probs_are_the_scores_of_training() -> None:
     task = replace(load_task("lcqmc"), templates=(template,))
     tokenizer = Tokenizer(vocabulary())
     encoding = Encoding(max_length=200, segment=3)
-    encoder = Encoder(task, template, encoding, model.config, tokenizer)
+    encoder = encoder_of(task, template, encoding, model.config, tokenizer)
     rows = [
         {"id": str(n), "sentence1": "猫" * n, "sentence2": "狗怎么养？", "target": 1}
         for n in (1, 30, 4)
     ]
     examples = [encoder.encode(row, train=True) for row in rows]
-    prefixes = [e.sequences[0].ids[: e.sequences[0].n_context] for e in examples]
+    prefixes = [example.contexts[0] for example in examples]
     made = generate(
         model,
         prefixes,
         stop=(),
         segment=encoding.segment,
-        n_prompt=encoder.n_prompt,
+        n_prompt=encoder.frame.n_prompt,
         max_new_tokens=7,
         beams=2,
     )
-    as_gold = []
-    for example, prefix, (hypothesis,) in zip(examples, prefixes, made, strict=True):
-        sequence = Sequence(prefix + hypothesis.ids[:-1], n_context=len(prefix))
-        targets = (Target(0, len(prefix) - 1 + i, t) for i, t in enumerate(hypothesis.ids))
-        as_gold.append(replace(example, sequences=(sequence,), candidates=(tuple(targets),)))
+    as_gold = [
+        replace(example, candidates=(Answer(0, hypothesis.ids),))
+        for example, (hypothesis,) in zip(examples, made, strict=True)
+    ]
     with torch.no_grad():
-        scores = candidate_scores(model, pack(as_gold, encoder), scores_in_prompt=False)
+        scores = candidate_scores(model, collate(as_gold, encoder.frame), scores_in_prompt=False)
     assert [h.log_prob for (h,) in made] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 
 

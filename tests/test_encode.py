@@ -1,17 +1,18 @@
-"""Rows to sequences: the two LCQMC templates token by token, options, truncation, refusals."""
+"""Rows to contexts and answers: LCQMC's templates token by token, options, truncation, refusals."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from conftest import small_config, vocabulary
+from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpm_tune.backbone.collate import collate, describe, n_tokens
+from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
-from cpm_tune.data.encode import Encoder, describe
-from cpm_tune.data.example import Sequence, Target
+from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Choice, Row, Template
@@ -39,11 +40,16 @@ PROMPT = 4
 def make_encoder(template: Template, tokenizer: Tokenizer = CHARACTERS, **encoding: int) -> Encoder:
     task = replace(LCQMC, templates=(template,), answer=Choice(tuple(range(len(template.options)))))
     config = small_config(vocab_size=len(tokenizer))
-    return Encoder(task, template, Encoding(**encoding), config, tokenizer)
+    return encoder_of(task, template, Encoding(**encoding), config, tokenizer)
 
 
 def row(sentence1: str, sentence2: str, target: int = 1) -> Row:
     return {"id": "7", "sentence1": sentence1, "sentence2": sentence2, "target": target}
+
+
+def sequences(example: Example, encoder: Encoder) -> list[str]:
+    """The text of CPM-Ant's sequences, with `<s>`, in the order of contexts and candidates."""
+    return ["".join(s["tokens"]) for s in describe(example, encoder.frame, encoder.tokenizer)]
 
 
 def entries(text: str) -> tuple[int, ...]:
@@ -58,65 +64,72 @@ def entries(text: str) -> tuple[int, ...]:
 def test_an_option_is_written_into_the_prompt_and_the_last_token_answers_yes(
     prompt_type: int,
 ) -> None:
-    example = make_encoder(CPM_ANT, prompt_type=prompt_type).encode(row("猫 怎么养", "如何养猫?"))
+    encoder = make_encoder(CPM_ANT, prompt_type=prompt_type)
+    example = encoder.encode(row("猫 怎么养", "如何养猫?"))
     first = len(CHARACTERS) + prompt_type * PROMPT
     head = (first, first + 1, first + 2, first + 3, CHARACTERS.ids["<s>"])
     texts = [f"猫 怎么养和如何养猫?的意思{option}[是否正确]" for option in ("不同", "相同")]
-    whole = [head + entries(text) for text in texts]
-    assert example.sequences == tuple(Sequence(ids, len(ids)) for ids in whole)
+    whole = tuple(head + entries(text) for text in texts)
+    assert example.contexts == whole
     yes = CHARACTERS.ids["是"]
-    assert example.candidates == (
-        (Target(0, len(whole[0]) - 1, yes),),
-        (Target(1, len(whole[1]) - 1, yes),),
-    )
+    assert example.candidates == (Answer(0, (yes,)), Answer(1, (yes,)))
     assert (example.id, example.gold, example.truncated) == ("7", 1, False)
-    assert example.n_tokens == len(whole[0]) + len(whole[1])
+    batch = collate([example], encoder.frame)
+    assert batch.context.all()
+    lengths = [len(whole[0]), len(whole[1])]
+    assert batch.target_index.tolist() == [lengths[0] - 1, sum(lengths) - 1]
+    assert batch.target_token.tolist() == [yes, yes]
+    assert n_tokens(example) == sum(lengths)
 
 
 def test_a_verbaliser_predicts_each_token_of_an_option_from_the_token_before_it() -> None:
-    example = make_encoder(CPM_2).encode(row("猫怎么养", "如何养猫", target=0))
+    encoder = make_encoder(CPM_2)
+    example = encoder.encode(row("猫怎么养", "如何养猫", target=0))
     first = len(CHARACTERS) + 2 * PROMPT
     head = (first, first + 1, first + 2, first + 3, CHARACTERS.ids["<s>"])
     before = head + entries("“猫怎么养”与“如何养猫”的关系是：")
-    last = len(before) - 1
     one, two, three, four = entries("矛盾相似")
-    assert example.sequences == (
-        Sequence((*before, one), len(before)),
-        Sequence((*before, three), len(before)),
-    )
-    assert example.candidates == (
-        (Target(0, last, one), Target(0, last + 1, two)),
-        (Target(1, last, three), Target(1, last + 1, four)),
-    )
+    assert example.contexts == (before,)
+    assert example.candidates == (Answer(0, (one, two)), Answer(0, (three, four)))
     assert example.gold == 0
+    batch, n = collate([example], encoder.frame), len(before)
+    assert batch.ids[0].tolist() == [*before, one, *before, three]
+    assert batch.context[0].tolist() == ([True] * n + [False]) * 2
+    assert batch.target_index.tolist() == [n - 1, n, 2 * n, 2 * n + 1]
+    assert batch.target_token.tolist() == [one, two, three, four]
+    assert batch.target_candidate.tolist() == [0, 0, 1, 1]
 
 
 def test_options_of_one_token_share_one_sequence() -> None:
-    example = make_encoder(ONE).encode(row("猫", "狗", target=2))
-    (sequence,) = example.sequences
-    assert sequence.ids[PROMPT + 1 :] == entries("猫对狗吗？")
-    assert sequence.n_context == len(sequence.ids)
-    last = len(sequence.ids) - 1
-    assert example.candidates == tuple((Target(0, last, token),) for token in entries("是否无"))
+    encoder = make_encoder(ONE)
+    example = encoder.encode(row("猫", "狗", target=2))
+    (context,) = example.contexts
+    assert context[PROMPT + 1 :] == entries("猫对狗吗？")
+    assert example.candidates == tuple(Answer(0, (token,)) for token in entries("是否无"))
     assert example.gold == 2
+    batch = collate([example], encoder.frame)
+    assert batch.ids[0].tolist() == list(context)
+    assert batch.context.all()
+    assert batch.target_index.tolist() == [len(context) - 1] * 3
 
 
 def test_one_longer_option_gives_every_option_its_own_sequence() -> None:
-    example = make_encoder(MIXED).encode(row("猫", "狗"))
-    before = entries("狗，猫：")
-    texts = [sequence.ids[PROMPT + 1 :] for sequence in example.sequences]
-    assert texts == [before, before + entries("不"), before + entries("说不")]
-    assert [len(targets) for targets in example.candidates] == [1, 2, 3]
-    assert [[t.sequence for t in targets] for targets in example.candidates] == [
-        [0],
-        [1] * 2,
-        [2] * 3,
+    encoder = make_encoder(MIXED)
+    example = encoder.encode(row("猫", "狗"))
+    (context,) = example.contexts
+    assert context[PROMPT + 1 :] == entries("狗，猫：")
+    assert example.candidates == tuple(Answer(0, entries(o)) for o in ("是", "不是", "说不好"))
+    assert sequences(example, encoder) == ["<s>狗，猫：", "<s>狗，猫：不", "<s>狗，猫：说不"]
+    shown = describe(example, encoder.frame, encoder.tokenizer)
+    last = len(context) - 1
+    assert [s["targets"] for s in shown] == [
+        [(last + i, token) for i, token in enumerate(option)] for option in ("是", "不是", "说不好")
     ]
 
 
 def test_text_before_the_option_is_cut_as_one_string_and_option_and_tail_on_their_own() -> None:
     example = make_encoder(JOINED, WORDS).encode(row("今天", ""))
-    texts = [[WORDS.entries[i] for i in s.ids[PROMPT + 1 :]] for s in example.sequences]
+    texts = [[WORDS.entries[i] for i in context[PROMPT + 1 :]] for context in example.contexts]
     assert texts == [["今天天气", "今", "天"], ["今天天气", "气", "天"]]
 
 
@@ -126,9 +139,9 @@ def test_training_a_verbaliser_keeps_the_gold_option_alone(template: Template) -
     for gold in range(len(template.options)):
         whole = encoder.encode(row("猫怎么养", "狗", gold))
         kept = encoder.encode(row("猫怎么养", "狗", gold), train=True)
-        targets = whole.candidates[gold]
-        assert kept.sequences == (whole.sequences[targets[0].sequence],)
-        assert kept.candidates == (tuple(replace(t, sequence=0) for t in targets),)
+        assert kept.contexts == whole.contexts
+        assert len(kept.contexts) == 1
+        assert kept.candidates == (whole.candidates[gold],)
         assert kept.gold == 0
 
 
@@ -139,7 +152,7 @@ def test_training_by_option_keeps_every_option() -> None:
 
 def test_the_description_shows_tokens_and_scored_positions() -> None:
     encoder = make_encoder(CPM_2)
-    first, second = describe(encoder.encode(row("猫", "狗")), encoder)
+    first, second = describe(encoder.encode(row("猫", "狗")), encoder.frame, CHARACTERS)
     assert "".join(first["tokens"]) == "<s>“猫”与“狗”的关系是：矛"
     assert second["targets"] == [(second["length"] - 2, "相"), (second["length"] - 1, "似")]
 
@@ -148,10 +161,8 @@ def test_the_description_shows_tokens_and_scored_positions() -> None:
 
 
 def written(template: Template, tokenizer: Tokenizer, fields: Row, cap: int | None) -> list:
-    """Sequences as the template says, with every field cut to `cap` characters; and their need.
-
-    Need counts the whole answer, also its last token, which no sequence holds.
-    """
+    """Contexts as the template says, with every field cut to `cap` characters; and their need,
+    with the longest answer."""
     before, _, tail = template.text.replace("{option}", "{answer}").partition("{answer}")
     start = len(tokenizer) + 2 * PROMPT
     head = [*range(start, start + PROMPT), tokenizer.ids["<s>"]]
@@ -161,9 +172,7 @@ def written(template: Template, tokenizer: Tokenizer, fields: Row, cap: int | No
     need = len(head) + max(map(len, options)) + len(tokenizer.encode(tail))
     if "{option}" in template.text:
         return [[head + option + tokenizer.encode(tail) for option in options], need]
-    if all(len(option) == 1 for option in options):
-        return [[head], need]
-    return [[head + option[:-1] for option in options], need]
+    return [[head], need]
 
 
 SENTENCES = st.text("今天气不错北京大学，囍 ", max_size=50)
@@ -180,8 +189,12 @@ def test_a_row_is_cut_only_when_too_long_and_then_as_little_as_possible(
     limit = written(template, tokenizer, fields, 0)[1] + spare
     encoder = make_encoder(template, tokenizer, max_length=limit)
     example = encoder.encode(fields)
-    got = [list(sequence.ids) for sequence in example.sequences]
-    assert max(map(len, got)) <= limit
+    got = [list(context) for context in example.contexts]
+    assert max(s["length"] for s in describe(example, encoder.frame, tokenizer)) <= limit
+    if not encoder.scores_in_prompt:
+        assert [list(answer.ids) for answer in example.candidates] == [
+            tokenizer.encode(option) for option in template.options
+        ]
     whole, need = written(template, tokenizer, fields, None)
     assert example.truncated == (need > limit)
     if not example.truncated:
@@ -207,10 +220,9 @@ def test_training_cuts_exactly_as_inference_does(
     encoder = make_encoder(template, max_length=limit)
     whole, kept = encoder.encode(fields), encoder.encode(fields, train=True)
     assert kept.truncated == whole.truncated
-    gold = whole.candidates[fields["target"]][0].sequence
-    assert kept.sequences == (
-        whole.sequences if encoder.scores_in_prompt else (whole.sequences[gold],)
-    )
+    assert kept.contexts == whole.contexts
+    gold = (whole.candidates[fields["target"]],)
+    assert kept.candidates == (whole.candidates if encoder.scores_in_prompt else gold)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +243,7 @@ def test_the_longest_field_is_shortened_first_and_from_its_end(
     fields = row(characters[: lengths[0]], characters[: lengths[1]])
     words = len("和的意思不同[是否正确]")
     example = make_encoder(CPM_ANT, max_length=PROMPT + 1 + words + room).encode(fields)
-    text = CHARACTERS.decode(example.sequences[1].ids[PROMPT + 1 :])
+    text = CHARACTERS.decode(example.contexts[1][PROMPT + 1 :])
     first, second = characters[: left[0]], characters[: left[1]]
     assert text == f"{first}和{second}的意思相同[是否正确]"
     assert example.truncated == (left != lengths)

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CLI, small_config, vocabulary
+from conftest import CLI, encoder_of, small_config, vocabulary
 
+from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data import encoded as module
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import Use, encoded, encoded_at, keep_encoded
-from cpm_tune.data.example import Example
-from cpm_tune.data.example import Sequence as Encoded
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import RowDataset, read_split
 from cpm_tune.schema.spec import Encoding
@@ -53,7 +52,7 @@ def encoder_for(
     tokenizer = Tokenizer([*vocabulary(), *words])
     config = small_config(vocab_size=len(tokenizer))
     settings = Encoding(**{"max_length": 200, **encoding})
-    return Encoder(task, template, settings, config, tokenizer, answer_tokens)
+    return encoder_of(task, template, settings, config, tokenizer, answer_tokens)
 
 
 def plain(rows: RowDataset, encoder: Encoder, use: Use) -> list[Example]:
@@ -62,7 +61,7 @@ def plain(rows: RowDataset, encoder: Encoder, use: Use) -> list[Example]:
     made = []
     for row in rows:
         ids, truncated = encoder.prefix(row)
-        made.append(Example(str(row["id"]), (Encoded(ids, len(ids)),), (), -1, truncated))
+        made.append(Example(str(row["id"]), (ids,), (), -1, truncated))
     return made
 
 

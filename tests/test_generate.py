@@ -273,7 +273,7 @@ def test_a_run_scores_and_writes(run: ct.Run, cli: CLI, small_backbone: Path) ->
     assert other.generate("春风") == backbone.generate("春风")
     writer = backbone._writer(None)
     start = backbone.folder.config.vocab_size + backbone.folder.config.prompt_length
-    assert writer.head[0] == start  # the run's own prompt type, 1
+    assert writer.frame.start[0] == start  # the run's own prompt type, 1
 
 
 def test_a_backbone_that_is_not_the_runs_is_named_with_the_one_that_is(

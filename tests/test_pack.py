@@ -1,4 +1,4 @@
-"""Packing: every sequence once, where the batch says it is; no padding; examples stay whole."""
+"""CPM-Ant's batches: every sequence once, where the batch says it is; no padding."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from itertools import accumulate, pairwise
 
 import pytest
 import torch
-from conftest import small_config, vocabulary
+from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpm_tune.backbone.collate import Batch, collate, micro_batches, n_tokens
+from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.example import Example, Sequence, Target
-from cpm_tune.data.pack import Batch, micro_batches, pack
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task.registry import load_task
 
@@ -28,32 +28,40 @@ PROMPT, SEGMENT = 4, 3
 def encoder() -> Encoder:
     task = load_task("lcqmc")
     tokenizer = Tokenizer(vocabulary())
-    return Encoder(task, task.templates[0], Encoding(segment=SEGMENT), small_config(), tokenizer)
+    return encoder_of(task, task.templates[0], Encoding(segment=SEGMENT), small_config(), tokenizer)
 
 
 @st.composite
 def examples(draw: st.DrawFn) -> list[Example]:
-    """Up to six examples of any shape: one to four options, shared or several sequences."""
+    """Up to six examples of any shape: one to three contexts, one to four answers to them."""
     token = st.integers(10, 10**6)
+    ids = st.one_of(st.tuples(token), st.lists(token, min_size=1, max_size=3).map(tuple))
     made = []
     for number in range(draw(st.integers(1, 6))):
-        sequences = []
+        contexts = []
         for _ in range(draw(st.integers(1, 3))):
             length = draw(st.one_of(st.integers(PROMPT + 1, 40), st.sampled_from([255, 256, 300])))
-            first = draw(token)  # the ids tell apart sequences and positions
-            sequences.append(
-                Sequence(tuple(range(first, first + length)), draw(st.integers(0, length)))
-            )
-        candidates = []
-        for _ in range(draw(st.integers(1, 4))):
-            targets = []
-            for _ in range(draw(st.integers(1, 3))):
-                which = draw(st.integers(0, len(sequences) - 1))
-                position = draw(st.integers(0, len(sequences[which].ids) - 1))
-                targets.append(Target(which, position, draw(token)))
-            candidates.append(tuple(targets))
+            first = draw(token)  # the ids tell apart contexts and positions
+            contexts.append(tuple(range(first, first + length)))
+        which = st.integers(0, len(contexts) - 1)
+        candidates = draw(st.lists(st.builds(Answer, which, ids), min_size=1, max_size=4))
         gold = draw(st.integers(0, len(candidates) - 1))
-        made.append(Example(str(number), tuple(sequences), tuple(candidates), gold, False))
+        made.append(Example(str(number), tuple(contexts), tuple(candidates), gold, False))
+    return made
+
+
+def sequence_of(example: Example, answer: Answer) -> Ids:
+    """The sequence that an answer is scored in: its context and what is fed of the answer."""
+    return example.contexts[answer.context] + answer.ids[:-1]
+
+
+def sequences(example: Example) -> list[tuple[Ids, int]]:
+    """Every sequence of an example, and how much of it is context: one for each answer, but one
+    alone for a context without answers or with answers of one token each."""
+    made = []
+    for number, context in enumerate(example.contexts):
+        fed = [a.ids[:-1] for a in example.candidates if a.context == number]
+        made += [(context + ids, len(context)) for ids in (fed if any(fed) else [()])]
     return made
 
 
@@ -71,15 +79,15 @@ def stretches(batch: Batch) -> list[tuple[int, int]]:
 def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
     encoder: Encoder, made: list[Example]
 ) -> None:
-    batch = pack(made, encoder)
+    batch = collate(made, encoder.frame)
     expected = Counter(
         (
-            s.ids,
-            (0,) * PROMPT + (SEGMENT,) * (len(s.ids) - PROMPT),
-            (True,) * s.n_context + (False,) * (len(s.ids) - s.n_context),
+            ids,
+            (0,) * PROMPT + (SEGMENT,) * (len(ids) - PROMPT),
+            (True,) * n_context + (False,) * (len(ids) - n_context),
         )
         for example in made
-        for s in example.sequences
+        for ids, n_context in sequences(example)
     )
     held = Counter(
         tuple(
@@ -93,17 +101,20 @@ def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
 @settings(deadline=None, max_examples=60)
 @given(made=examples())
 def test_sequences_lie_end_to_end_the_longest_first(encoder: Encoder, made: list[Example]) -> None:
-    batch = pack(made, encoder)
-    assert batch.ids.shape == (1, sum(example.n_tokens for example in made))
+    batch = collate(made, encoder.frame)
+    assert batch.ids.shape == (
+        1,
+        sum(len(ids) for example in made for ids, _ in sequences(example)),
+    )
     assert list(batch.lengths) == sorted(batch.lengths, reverse=True)
 
 
 @settings(deadline=None, max_examples=60)
 @given(made=examples())
-def test_every_target_points_at_its_position_in_its_sequence(
+def test_every_token_of_an_answer_is_scored_where_the_one_before_it_stands(
     encoder: Encoder, made: list[Example]
 ) -> None:
-    batch = pack(made, encoder)
+    batch = collate(made, encoder.frame)
     whole = {}
     for start, end in stretches(batch):
         for index in range(start, end):
@@ -116,10 +127,10 @@ def test_every_target_points_at_its_position_in_its_sequence(
     )
     got = [(candidate, *whole[index], token) for candidate, index, token in columns]
     assert got == [
-        (int(batch.candidates[e, k]), example.sequences[t.sequence].ids, t.position, t.token)
+        (int(batch.candidates[e, k]), sequence_of(example, answer), position, token)
         for e, example in enumerate(made)
-        for k, targets in enumerate(example.candidates)
-        for t in targets
+        for k, answer in enumerate(example.candidates)
+        for position, token in enumerate(answer.ids, len(example.contexts[answer.context]) - 1)
     ]
 
 
@@ -128,7 +139,7 @@ def test_every_target_points_at_its_position_in_its_sequence(
 def test_the_table_numbers_all_candidates_and_marks_missing_options(
     encoder: Encoder, made: list[Example]
 ) -> None:
-    batch = pack(made, encoder)
+    batch = collate(made, encoder.frame)
     table = batch.candidates.tolist()
     options = [len(example.candidates) for example in made]
     assert [len(row) for row in table] == [max(options)] * len(made)
@@ -142,7 +153,7 @@ def test_the_table_numbers_all_candidates_and_marks_missing_options(
 
 def test_a_batch_is_in_the_types_that_the_model_takes(encoder: Encoder) -> None:
     row = {"id": 1, "sentence1": "猫", "sentence2": "狗", "target": 0}
-    batch = pack([encoder.encode(row)], encoder).to(torch.device("cpu"))
+    batch = collate([encoder.encode(row)], encoder.frame).to(torch.device("cpu"))
     tensors = {
         name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
     }
@@ -161,18 +172,25 @@ def test_micro_batches_keep_order_and_examples_whole_and_respect_the_bound(
     groups = list(micro_batches(iter(made), bound))
     assert [example for group in groups for example in group] == made
     for group in groups:
-        assert len(group) == 1 or sum(example.n_tokens for example in group) <= bound
+        assert len(group) == 1 or sum(map(n_tokens, group)) <= bound
     for group, following in pairwise(groups):  # and no group ends before it has to
-        assert sum(example.n_tokens for example in group) + following[0].n_tokens > bound
+        assert sum(map(n_tokens, group)) + n_tokens(following[0]) > bound
 
 
 def test_a_micro_batch_may_be_exactly_full() -> None:
     def example(length: int) -> Example:
-        return Example("", (Sequence(tuple(range(length)), length),), (), 0, False)
+        return Example("", (tuple(range(length)),), (), 0, False)
 
     made = [example(length) for length in (30, 70, 1, 99, 1, 150, 50, 50)]
-    sizes = [[e.n_tokens for e in group] for group in micro_batches(made, 100)]
+    sizes = [list(map(n_tokens, group)) for group in micro_batches(made, 100)]
     assert sizes == [[30, 70], [1, 99], [1], [150], [50, 50]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(made=examples())
+def test_the_tokens_of_an_example_are_those_of_its_sequences(made: list[Example]) -> None:
+    for example in made:
+        assert n_tokens(example) == sum(len(ids) for ids, _ in sequences(example))
 
 
 def test_no_examples_give_no_micro_batch() -> None:

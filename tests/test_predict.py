@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import small_config, vocabulary
+from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.collate import collate
+from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
-from cpm_tune.data.example import Example
-from cpm_tune.data.pack import pack
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task import Choice, Row, Template
@@ -67,7 +67,8 @@ def make_encoder(template: Template, kind: type[Encoder] = Encoder) -> Encoder:
     labels = Choice(tuple(range(len(template.options))))
     task = replace(LCQMC, templates=(template,), answer=labels)
     encoding = Encoding(max_length=320, segment=SEGMENT)
-    return kind(task, template, encoding, small_config(), Tokenizer(vocabulary()))
+    tokenizer = Tokenizer(vocabulary())
+    return encoder_of(task, template, encoding, small_config(), tokenizer, kind=kind)
 
 
 def choose(
@@ -86,20 +87,18 @@ every_template = pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCOD
 def targets_alone(
     model: CPMAnt, example: Example, encoder: Encoder
 ) -> list[list[tuple[Tensor, int]]]:
-    """For every target of every candidate: logits (vocabulary,) of its sequence run in a batch of
-    its own, and its token."""
-    hidden = []
-    for sequence in example.sequences:
-        ids = torch.tensor([sequence.ids])
+    """For every token of every candidate: logits (vocabulary,), of the candidate after its context
+    run in a batch of its own, and the token."""
+    weight, alone = model.input_embedding.weight, []
+    for answer in example.candidates:
+        n_context = len(example.contexts[answer.context])
+        ids = torch.tensor([example.contexts[answer.context] + answer.ids[:-1]])
         segment = torch.full_like(ids, SEGMENT)
-        segment[:, : encoder.n_prompt] = 0
-        context = torch.arange(ids.shape[1])[None] < sequence.n_context
-        hidden.append(model(ids, segment, context)[0])
-    weight = model.input_embedding.weight
-    return [
-        [(weight @ hidden[target.sequence][target.position], target.token) for target in targets]
-        for targets in example.candidates
-    ]
+        segment[:, : encoder.frame.n_prompt] = 0
+        context = torch.arange(ids.shape[1])[None] < n_context
+        hidden = model(ids, segment, context)[0, n_context - 1 :]
+        alone.append([(weight @ h, i) for h, i in zip(hidden, answer.ids, strict=True)])
+    return alone
 
 
 def scores_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
@@ -154,7 +153,7 @@ def test_the_rows_tell_wrong_scores_apart(
     """Guards the other tests: scores differ between rows and options, long rows are there."""
     examples = [encoder.encode(row) for row in ROWS]
     assert [example.truncated for example in examples].count(True) >= 2
-    assert max(len(s.ids) for example in examples for s in example.sequences) > 256
+    assert max(len(context) for example in examples for context in example.contexts) > 256
     scores = torch.cat([alone(encoder, row) for row in range(len(ROWS))])
     assert torch.pdist(scores[:, None]).min() > 10 * TOLERANCE
 
@@ -168,7 +167,7 @@ def test_scores_in_any_company_are_those_of_each_sequence_alone(
     encoder: Encoder,
     order: list[int],
 ) -> None:
-    batch = pack([encoder.encode(ROWS[row]) for row in order], encoder)
+    batch = collate([encoder.encode(ROWS[row]) for row in order], encoder.frame)
     with torch.no_grad():
         table = option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
     expected = torch.stack([alone(encoder, row) for row in order])
@@ -181,7 +180,7 @@ def test_an_option_that_an_example_lacks_scores_minus_infinity(
     model: CPMAnt, alone: Callable[[Encoder, int], Tensor], encoder: Encoder
 ) -> None:
     examples = [encoder.encode(row) for row in ROWS[1:4]]
-    batch = pack([examples[0], without_last_option(examples[1]), examples[2]], encoder)
+    batch = collate([examples[0], without_last_option(examples[1]), examples[2]], encoder.frame)
     with torch.no_grad():
         table = option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
     expected = torch.stack([alone(encoder, row) for row in (1, 2, 3)])
@@ -195,7 +194,7 @@ def test_scores_of_a_bfloat16_model_are_fp32_and_near(
     half = load_weights(open_folder(small_backbone), torch.bfloat16)
     half.load_state_dict(model.state_dict())
     for encoder in ENCODERS.values():
-        batch = pack([encoder.encode(row) for row in ROWS], encoder)
+        batch = collate([encoder.encode(row) for row in ROWS], encoder.frame)
         with torch.no_grad():
             table = option_table(candidate_scores(half, batch, encoder.scores_in_prompt), batch)
         assert table.dtype == torch.float32
@@ -216,12 +215,12 @@ def test_the_loss_of_a_batch_is_the_sum_of_cross_entropies_alone(
     model: CPMAnt, encoder: Encoder
 ) -> None:
     examples = training_examples(encoder)
-    batch = pack(examples, encoder)
+    batch = collate(examples, encoder.frame)
     with torch.no_grad():
         ours = loss_sum(model, batch, encoder.scores_in_prompt)
         expected = sum(loss_alone(model, example, encoder) for example in examples)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=TOLERANCE)
-    tokens = [len(example.candidates[example.gold]) for example in examples]
+    tokens = [len(example.candidates[example.gold].ids) for example in examples]
     assert loss_count(batch, encoder.scores_in_prompt) == (
         len(examples) if encoder.scores_in_prompt else sum(tokens)
     )
@@ -232,7 +231,7 @@ def test_an_option_that_an_example_lacks_has_no_part_in_its_loss(model: CPMAnt) 
     examples = [encoder.encode(row) for row in ROWS[1:4]]
     examples[1] = without_last_option(examples[1])
     with torch.no_grad():
-        ours = loss_sum(model, pack(examples, encoder), scores_in_prompt=True)
+        ours = loss_sum(model, collate(examples, encoder.frame), scores_in_prompt=True)
         expected = sum(loss_alone(model, example, encoder) for example in examples)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=TOLERANCE)
 
@@ -249,7 +248,9 @@ def test_gradients_of_a_packed_batch_are_those_of_its_examples_one_by_one(
             loss().backward()
         return {name: weight.grad.clone() for name, weight in model.named_parameters()}  # type: ignore[union-attr]
 
-    packed = gradients([lambda: loss_sum(model, pack(examples, encoder), encoder.scores_in_prompt)])
+    packed = gradients(
+        [lambda: loss_sum(model, collate(examples, encoder.frame), encoder.scores_in_prompt)]
+    )
     single = gradients([lambda e=e: loss_alone(model, e, encoder) for e in examples])  # type: ignore[misc]
     model.zero_grad(set_to_none=True)
     for name, gradient in single.items():

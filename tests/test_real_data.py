@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from conftest import REAL_DATA
+from conftest import REAL_DATA, encoder_of
 
+from cpm_tune.backbone.collate import describe
 from cpm_tune.backbone.config import PRESETS
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.metrics import get_metric
@@ -77,10 +77,10 @@ def test_rows_render_and_encode_within_the_recipes_length(place: str) -> None:
     room = getattr(task.answer, "max_new_tokens", 0)
     for template in task.templates:
         config = PRESETS["cpm-ant-10b"]
-        encoder = Encoder(task, template, Encoding(**length), config, tokenizer, room)
+        encoder = encoder_of(task, template, Encoding(**length), config, tokenizer, room)
         for row in islice(checked_rows(task, file), 60):
-            for sequence in encoder.encode(row).sequences:
-                assert config.prompt_length < len(sequence.ids) <= length["max_length"]
+            for sequence in describe(encoder.encode(row), encoder.frame, tokenizer):
+                assert config.prompt_length < sequence["length"] <= length["max_length"]
             rendered = "".join(template.render(row, ""))
             assert all(
                 value in rendered for name in template.fields if isinstance(value := row[name], str)

@@ -1,4 +1,5 @@
-"""The rooms of the package: own modules are imported at the top of files, and late by one door."""
+"""The rooms of the package: own modules are imported at the top of files, and late by one door; few
+modules know what CPM-Ant's sequences look like."""
 
 from __future__ import annotations
 
@@ -17,6 +18,23 @@ OTHERS_MODULES = {
     PACKAGE / "delta" / "opendelta_import.py",
     PACKAGE / "engine" / "bmtrain_found.py",
 }
+# How CPM-Ant lays out a sequence: its own soft prompt, segments, spans, positions and masks.
+LAYOUT = {
+    *("PROMPT_SEGMENT", "n_prompt", "prompt_length", "prompt_type", "prompt_types"),
+    *("segment", "segment_types", "span", "SpanBias", "attention_allowed", "position_bias"),
+    *("n_context", "target_index"),
+}
+# The modules outside backbone/ that know some of it. A new one is a mistake; none is better.
+KNOW_LAYOUT = {
+    *("schema/spec.py", "tuning/predict.py", "commands/show_tokens.py"),
+    *("decode/__init__.py", "decode/rows.py", "decode/search.py", "decode/texts.py"),
+    *("delta/insert.py", "delta/merge.py", "engine/bmtrain.py"),
+    *("pretrain/evaluate.py", "pretrain/objective.py", "pretrain/order.py"),
+    *("pretrain/prune.py", "pretrain/start.py", "pretrain/train.py"),
+}
+OF_TEXTS = {"metrics/kinds.py", "metrics/spans.py"}  # spans of characters
+# What tasks and data may see of a backbone.
+FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "frame", "tokenizer")}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -49,6 +67,40 @@ def names_import_module(path: Path) -> bool:
 
 def test_one_door_leads_to_modules_that_are_imported_late() -> None:
     assert {path for path in MODULES if names_import_module(path)} == DOORS | OTHERS_MODULES
+
+
+def words_of(tree: ast.AST) -> Iterator[str]:
+    """Every name, attribute, parameter, keyword and string of a module."""
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "arg", "name", "value"):
+            if isinstance(word := getattr(node, field, None), str):
+                yield word
+
+
+def test_few_modules_know_how_cpm_ant_lays_out_a_sequence() -> None:
+    know = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in MODULES
+        if LAYOUT & set(words_of(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    assert {name for name in know if not name.startswith("backbone/")} == KNOW_LAYOUT | OF_TEXTS
+    assert not {name for name in know if name.startswith(("data/", "task/"))}
+
+
+@pytest.mark.parametrize("room", ["data", "task"])
+def test_data_and_tasks_see_a_backbones_examples_and_ids_alone(room: str) -> None:
+    seen = {
+        node.module
+        for path in (PACKAGE / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("cpm_tune.backbone")
+    }
+    assert seen == (FOR_DATA if room == "data" else set())
+
+
+def test_the_search_sees_names_parameters_attributes_keywords_and_strings() -> None:
+    for code in ("span", "def f(span): 1", "a.span", "f(span=1)", "getattr(a, 'span')"):
+        assert "span" in set(words_of(ast.parse(code)))
 
 
 def test_the_search_sees_imports_inside_functions() -> None:

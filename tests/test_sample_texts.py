@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import small_config, vocabulary
+from conftest import encoder_of, small_config, vocabulary
 from texts_cases import MODULES, NAMES, TASKS, load, read
 
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import shipped
-from cpm_tune.data.encode import Encoder
 from cpm_tune.data.splits import find_splits, is_sample, sample_folder
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import SPLITS, Row
@@ -105,11 +104,12 @@ def test_every_row_fits_the_recipe_and_its_characters_are_common(
     encoding = Encoding(max_length=task.recipe["max_length"])
     for template in task.templates:
         room = task.answer.max_new_tokens  # type: ignore[union-attr]
-        encoder = Encoder(task, template, encoding, small_config(), tokenizer, room)
+        encoder = encoder_of(task, template, encoding, small_config(), tokenizer, room)
         for row in sample[name]["dev"]:
             example = encoder.encode(row, train=True)
             assert not example.truncated
-            assert tokenizer.unk not in example.sequences[0].ids
+            (context,), (answer,) = example.contexts, example.candidates
+            assert tokenizer.unk not in context + answer.ids
 
 
 def common(one: str, other: str) -> int:

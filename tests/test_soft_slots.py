@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_config, vocabulary
+from conftest import encoder_of, small_config, vocabulary
 from delta_table import DELTAS, SHA, backbone, sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder, _placed
+from cpm_tune.data.encode import _placed
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.slots import apportion, slot_places
@@ -67,7 +67,7 @@ def test_every_token_is_in_one_slot_and_every_slot_within_one_of_its_share(
 
 def test_slot_ids_follow_the_backbones_own_prompts_and_options_take_from_the_front() -> None:
     config = SoftPromptConfig(soft_token_num=10, ratio_list=(5, 0, 5))
-    slots = SoftSlots(config, SHAPE)
+    slots = SoftSlots(config, FIRST)
     assert slots.names == ("front", "back")
     assert slots.slot_ids("front") == tuple(range(FIRST, FIRST + 5))
     assert slots.slot_ids("middle") == ()
@@ -77,12 +77,12 @@ def test_slot_ids_follow_the_backbones_own_prompts_and_options_take_from_the_fro
 
     # CPM-2: three tokens before each of four options, 12 fewer in front
     config = SoftPromptConfig(option_token_num=3)
-    slots = SoftSlots(config, SHAPE, n_options=4)
+    slots = SoftSlots(config, FIRST, n_options=4)
     assert slots.options[0] == (FIRST, FIRST + 1, FIRST + 2)
     assert slots.options[3] == (FIRST + 9, FIRST + 10, FIRST + 11)
     assert slots.slot_ids("front") == tuple(range(FIRST + 12, FIRST + 33))
     with pytest.raises(UserError, match="12 options need 36 tokens, but slot 'front' has 33"):
-        SoftSlots(config, SHAPE, n_options=12)
+        SoftSlots(config, FIRST, n_options=12)
 
 
 def test_slots_stand_in_front_before_the_last_field_and_where_the_answer_begins() -> None:
@@ -106,7 +106,7 @@ def test_slots_stand_in_front_before_the_last_field_and_where_the_answer_begins(
 def test_slots_at_the_same_place_keep_their_order() -> None:
     places = slot_places(["field", "answer"])
     assert places == {"front": 0, "middle": 0, "back": 1}
-    task, soft = load_task("wantwords"), SoftSlots(SoftPromptConfig(soft_token_num=9), SHAPE)
+    task, soft = load_task("wantwords"), SoftSlots(SoftPromptConfig(soft_token_num=9), FIRST)
     template = Template("t", "{definition}{answer}")
     placed, _ = _placed(template, soft)
     assert placed == {0: tuple(range(FIRST, FIRST + 6)), 1: tuple(range(FIRST + 6, FIRST + 9))}
@@ -117,12 +117,12 @@ def test_soft_tokens_stand_before_each_listed_option_in_training_and_inference()
     task = load_task("ccpm")
     template, tokenizer = task.template("cpm-2"), Tokenizer(vocabulary())
     config = SoftPromptConfig(soft_token_num=60, option_token_num=3)
-    encoder = Encoder(
-        task, template, Encoding(), SHAPE, tokenizer, soft=SoftSlots(config, SHAPE, n_options=4)
+    encoder = encoder_of(
+        task, template, Encoding(), SHAPE, tokenizer, soft=SoftSlots(config, FIRST, n_options=4)
     )
     row = {"id": 1, "translation": "春天", "choices": ["花", "草", "树", "水"], "target": 2}
     for train in (True, False):
-        ids = encoder.encode(row, train=train).sequences[0].ids
+        ids = encoder.encode(row, train=train).contexts[0]
         for k, shown in enumerate(("一、花", " 二、草", " 三、树", " 四、水")):
             at = ids.index(FIRST + 3 * k)
             assert ids[at : at + 3] == tuple(range(FIRST + 3 * k, FIRST + 3 * k + 3))
@@ -130,8 +130,8 @@ def test_soft_tokens_stand_before_each_listed_option_in_training_and_inference()
             assert list(ids[at + 3 : at + 3 + len(expected)]) == expected
     cut = encoder.encode({**row, "choices": ["花" * 300, "草", "树"]})
     assert cut.truncated
-    assert FIRST + 8 in cut.sequences[0].ids
-    assert FIRST + 9 not in cut.sequences[0].ids  # there is no fourth option
+    assert FIRST + 8 in cut.contexts[0]
+    assert FIRST + 9 not in cut.contexts[0]  # there is no fourth option
 
 
 def test_tokens_before_options_where_none_are_shown_are_an_error(
@@ -149,7 +149,7 @@ def test_the_positions_of_cpm_2s_study_are_there_as_configs() -> None:
     found = {}
     for file in files:
         config = parse_config(load_preset(str(file)), file.name)
-        slots = SoftSlots(config, SHAPE)
+        slots = SoftSlots(config, FIRST)
         assert set(slots.names) <= set(slot_places(kinds))
         found[file.stem] = "-".join(name[0] for name in slots.names)
     assert found == {name: name for name in ("f", "b", "f-b", "m", "f-m", "m-b", "f-m-b")}
@@ -202,5 +202,5 @@ def test_inputs_are_made_once_and_a_control_has_the_encoder_of_its_own_delta(
     assert (control.splits, control.engine) == (inputs.splits, inputs.engine)
     assert (inputs.skeleton.n_trained > 0, control.skeleton.n_trained) == (True, 0)
     row = next(iter(inputs.splits["dev"].rows))
-    lengths = [len(one.encoder.encode(row).sequences[0].ids) for one in (inputs, control)]
+    lengths = [len(one.encoder.encode(row).contexts[0]) for one in (inputs, control)]
     assert lengths[0] - lengths[1] == load_preset("soft_prompt")["soft_token_num"]

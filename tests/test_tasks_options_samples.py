@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, small_config, vocabulary
+from conftest import REPOSITORY, encoder_of, small_config, vocabulary
 from options_table import NAMES, TASKS, read
 
 from cpm_tune.backbone.tokenizer import Tokenizer
-from cpm_tune.data.encode import Encoder
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Options, Rank, Row
@@ -85,7 +84,7 @@ def test_sample_rows_encode_with_every_template(
 ) -> None:
     task = TASKS[name]
     for template in task.templates:
-        encoder = Encoder(
+        encoder = encoder_of(
             task, template, Encoding(max_length=384), small_config(), tokenizer, answer_tokens=33
         )
         for row in samples[name]["test"][:15]:

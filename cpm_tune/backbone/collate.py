@@ -139,6 +139,26 @@ def collate(examples: Sequence[Example], frame: Frame) -> Batch:
     )
 
 
+def blank_batch(sequences: int, length: int, answer_tokens: int) -> Batch:
+    """A batch of `sequences` of `length` tokens without values, to measure memory. Of each
+    `answer_tokens` are scored (0: an option's word)."""
+    grid = torch.zeros(1, sequences * length, dtype=torch.int64)
+    targets = torch.zeros(sequences * (answer_tokens or 1), dtype=torch.int64)
+    return Batch(
+        ids=grid,
+        segment=torch.zeros_like(grid),
+        span=torch.zeros_like(grid),
+        context=torch.zeros_like(grid, dtype=torch.bool),
+        target_index=targets,
+        target_token=targets.clone(),
+        target_candidate=targets.clone(),
+        candidates=torch.zeros(sequences, 1, dtype=torch.int64),
+        gold=torch.zeros(sequences, dtype=torch.int64),
+        n_candidates=sequences,
+        lengths=(length,) * sequences,
+    )
+
+
 def describe(example: Example, frame: Frame, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """The text tokens and the scored positions of each sequence, for people to read."""
     rows, entries = [], tokenizer.entries

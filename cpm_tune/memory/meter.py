@@ -18,8 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cpm_tune.backbone.collate import Batch
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.collate import blank_batch
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import FullConfig
 from cpm_tune.delta.insert import insert
@@ -150,7 +149,7 @@ def _measured(
         model.to_empty(device="cpu")  # fake tensors
         parameters = dict(model.named_parameters())
         trained = [parameters[name] for name in names]
-        packed = _batch(model.config, *batch)
+        packed = blank_batch(*batch)
         engine._recompute_layers(model.train(bool(trained)))
         for module in model.modules():
             if isinstance(module, SoftPromptLayer):
@@ -171,23 +170,3 @@ def _measured(
             nn.utils.clip_grad_norm_(trained, 1.0, foreach=False)
             optimizer.step()
         return StepMemory(saved, meter.peak - start, meter.peak_without_gradients - start)
-
-
-def _batch(config: CPMAntConfig, sequences: int, length: int, answer_tokens: int) -> Batch:
-    """A batch of this shape, without values."""
-    grid = torch.zeros(1, sequences * length, dtype=torch.int64)
-    n_targets = sequences * (answer_tokens or 1)
-    targets = torch.zeros(n_targets, dtype=torch.int64)
-    return Batch(
-        ids=grid,
-        segment=torch.zeros_like(grid),
-        span=torch.zeros_like(grid),
-        context=torch.zeros_like(grid, dtype=torch.bool),
-        target_index=targets,
-        target_token=targets.clone(),
-        target_candidate=targets.clone(),
-        candidates=torch.zeros(sequences, 1, dtype=torch.int64),
-        gold=torch.zeros(sequences, dtype=torch.int64),
-        n_candidates=sequences,
-        lengths=(length,) * sequences,
-    )
