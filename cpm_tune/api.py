@@ -333,7 +333,7 @@ class Run:
         return backbone
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
-        """Write the delta as peft or opendelta, or the backbone as hf or merged (docs/deltas.md)."""
+        """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/deltas.md."""
         export_run(self.folder, to, Path(out), backbone=backbone)
 
 
