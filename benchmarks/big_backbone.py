@@ -17,7 +17,6 @@ import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timing import TUNE, usage
 
 from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.backbone.config import CPMAntConfig
@@ -33,17 +33,7 @@ from cpm_tune.backbone.formats import shapes
 from cpm_tune.backbone.writers import Target, write_safetensors
 from cpm_tune.engine.device import DTYPES
 
-TUNE = Path(__file__).resolve().parent.parent / "tune.py"
 VOCABULARY = 30720
-
-# A process is born with the peak of the one that started it, hence a small one between.
-LAUNCHER = """
-import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-sys.exit(code)
-"""
 
 
 def write_random(folder: Path, gigabytes: float, dtype: torch.dtype) -> CPMAntConfig:
@@ -75,14 +65,6 @@ def write_random(folder: Path, gigabytes: float, dtype: torch.dtype) -> CPMAntCo
     return config
 
 
-def measured(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its peak resident megabytes and seconds."""
-    began = time.perf_counter()
-    words = [sys.executable, "-c", LAUNCHER, sys.executable, *command]
-    peak = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
-    return int(peak) / 1e6, time.perf_counter() - began
-
-
 def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
     """native -> reference -> hf -> native; then compare the bits."""
     config = open_folder(folder).config
@@ -94,8 +76,11 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
     source = folder
     for number, to in enumerate(("reference", "hf", "native")):
         out = scratch / f"{number}-{to}"
-        peak, seconds = measured([str(TUNE), "convert", str(source), str(out), "--to", to])
-        print(f"{open_folder(source).format:10} {to:10} {peak:8.0f} {bound:10.0f} {seconds:9.1f}")
+        used = usage([TUNE, "convert", str(source), str(out), "--to", to])
+        print(
+            f"{open_folder(source).format:10} {to:10} {used.peak / 1e6:8.0f} {bound:10.0f} "
+            f"{used.wall:9.1f}"
+        )
         if source != folder:
             shutil.rmtree(source)
         source = out
@@ -148,7 +133,7 @@ def limited(folder: Path, dtype: str, limit: str, tokens: int) -> None:
         out = folder.parent / "result.json"
         words = [__file__, "work", "--folder", str(folder), "--dtype", dtype, "--out", str(out)]
         words += ["--tokens", str(tokens), *(["--limit", limit] if name == limit else [])]
-        peak, _ = measured(words)
+        peak = usage(words).peak / 1e6
         found = json.loads(out.read_text())
         results.append(found["result"])
         times = " ".join(f"{found[part]:8.1f}" for part in ("open", "first", "score", "write"))
@@ -171,8 +156,8 @@ def limited(folder: Path, dtype: str, limit: str, tokens: int) -> None:
         ]
         words += ["--backbone", str(folder), "--precision", dtype, "--out", str(out)]
         words += ["--memory-limit", limit] if name == limit else []
-        peak, seconds = measured(words)
-        print(f"{name:12} {peak:8.0f} {seconds:8.1f}", flush=True)
+        used = usage(words)
+        print(f"{name:12} {used.peak / 1e6:8.0f} {used.wall:8.1f}", flush=True)
         lines.append(next(out.glob("*/predictions.test.jsonl")).read_text())
     print("the predictions are " + ("the same" if lines[0] == lines[1] else "DIFFERENT"))
 

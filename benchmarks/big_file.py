@@ -21,7 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from timing import ROOT
+
 SEED = 7
 BLOCK = 5_000  # rows written at a time
 READ = """

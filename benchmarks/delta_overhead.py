@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
+from peers import CONFIG
+from timing import spread, timed
 from torch import Tensor
 
 from cpm_tune.backbone.checkpoint import random_backbone
-from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
 from cpm_tune.task.registry import load_preset
 
-CONFIG = CPMAntConfig(
-    dim_model=512, num_layers=6, dim_ff=1280, num_heads=8, dim_head=64, position_bias_num_buckets=32
-)
 SHA = "0" * 64
 
 
@@ -40,13 +37,6 @@ def step(model: CPMAnt, ids: Tensor, segment: Tensor) -> None:
     torch.autograd.backward(loss)
     for parameter in model.parameters():
         parameter.grad = None
-
-
-def seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """Wall and CPU seconds of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,17 +58,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise SystemExit("a soft prompt lengthens the input: there are no same positions.")
         tuned = random_backbone(CONFIG, 1, torch.float32).train()
         insert(tuned, config, SHA, seed=1)
-        times: list[tuple[tuple[float, float], tuple[float, float]]] = []
+        times: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
         for _ in range(args.rounds + 1):  # the first is for warming up
-            one = seconds(partial(step, bare, ids, segment))
-            times.append((one, seconds(partial(step, tuned, ids, segment))))
+            without = timed(partial(step, bare, ids, segment))[:2]
+            times.append((without, timed(partial(step, tuned, ids, segment))[:2]))
         for clock, label in enumerate(("wall", "CPU")):
-            ratios = sorted(with_it[clock] / without[clock] for without, with_it in times[1:])
-            low, middle, high = statistics.quantiles(ratios, n=4)
+            ratios = [with_it[clock] / without[clock] for without, with_it in times[1:]]
             base = statistics.median(without[clock] for without, _ in times[1:])
             print(
-                f"{name:18} {label:5} x {middle:.3f}  (quartiles {low:.3f} to {high:.3f}); "
-                f"bare {base:.3f} s for {args.rows * args.width:,} positions",
+                f"{name:18} {label:5} {spread(ratios)}; bare {base:.3f} s for "
+                f"{args.rows * args.width:,} positions",
                 flush=True,
             )
 

@@ -142,11 +142,13 @@ def main() -> None:
         }
         ways[LAST] = (one_at_a_time, {**asked, "beams": n, "dtype": "fp32"})
         print(f"beams {n}: {asked['batch']} texts of {asked['length']}, {asked['new']} new tokens")
-        timed = in_turns(ways, rounds)
+        results = in_turns(ways, rounds)
         for dtype in dtypes:
             first = f"ours, {dtype}"
-            others = {name: own for name, own in timed.items() if not name.startswith("ours")}
-            report({first: timed[first], **others}, asked["batch"], "texts", {LAST: ALONE})
+            others = {
+                name: result for name, result in results.items() if not name.startswith("ours")
+            }
+            report({first: results[first], **others}, asked["batch"], "texts", {LAST: ALONE})
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import os
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import board_records as made
+from timing import timed
 
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.html import as_html
@@ -50,22 +50,18 @@ def fill(folder: Path, n_rows: int, predictions: bool) -> int:
         os.fsync = flush
 
 
-def timed(what: str, action: Any) -> Any:
-    """Run and print wall and processor seconds."""
-    wall, processor = time.perf_counter(), time.process_time()
-    result = action()
-    print(
-        f"{what:12} {time.perf_counter() - wall:6.2f} s wall, "
-        f"{time.process_time() - processor:6.2f} s of this process's processor time"
-    )
-    return result
+def show(what: str, action: Callable[[], Any]) -> Any:
+    """Run, print wall and CPU seconds, return the result."""
+    wall, cpu, value = timed(action)
+    print(f"{what:12} {wall:6.2f} s wall, {cpu:6.2f} s of this process's CPU time")
+    return value
 
 
 def bench_records(folder: Path, n_rows: int) -> None:
     """Read and aggregate."""
     print(f"{fill(folder, n_rows, predictions=False):,} records")
-    results: Results = timed("read", lambda: read_folder(folder))
-    board = timed("aggregate", lambda: make_board(results))
+    results: Results = show("read", lambda: read_folder(folder))
+    board = show("aggregate", lambda: make_board(results))
     print(f"{len(board.rows)} rows, {len(board.columns)} columns")
 
 
@@ -78,7 +74,7 @@ def bench_page(folder: Path, n_rows: int) -> None:
     print(f"{fill(folder, n_rows, predictions=True):,} records")
     results = read_folder(folder)
     board = make_board(results, published=True)
-    text: str = timed("page", lambda: as_html(board, results))
+    text: str = show("page", lambda: as_html(board, results))
     path = folder / "board.html"
     path.write_text(text, encoding="utf-8")
     print(f"{len(board.rows)} rows, {path.stat().st_size / 1e6:.1f} MB")

@@ -123,11 +123,11 @@ def main() -> None:
         for name, prepare in (("ours", ours), ("plain", plain), ("transformers", transformers))
         for dtype in DTYPES
     }
-    timed = in_turns(ways, asked.rounds)
+    results = in_turns(ways, asked.rounds)
     for dtype in DTYPES:
         first = f"ours, {dtype}"
-        others = {name: own for name, own in timed.items() if not name.startswith("ours")}
-        report({first: timed[first], **others}, asked.questions, "questions")
+        others = {name: result for name, result in results.items() if not name.startswith("ours")}
+        report({first: results[first], **others}, asked.questions, "questions")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def plain_logits(
     """Logits at every position of padded rows (batch, length), as the original loop has them.
 
     real, context: bool (batch, length). LoRA where `weights` has it. `past`: keys and values of
-    every layer, added to; where it holds some, logits are of the positions behind them alone.
+    every layer, added to; if it contains some, logits are of the positions after them alone.
     """
     heads, length = CONFIG.num_heads, ids.shape[1]
     done = past[0][0].shape[2] if past else 0

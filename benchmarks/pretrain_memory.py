@@ -14,30 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from timing import TUNE, Usage, usage
 
 from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.pretrain.vocabulary import gb2312_level_1
 
-TUNE = Path(__file__).resolve().parent.parent / "tune.py"
 PARAGRAPHS, CHARACTERS, BLOCK = 10, 40, 2_000
 HASH = 8  # bytes kept of a distinct paragraph
-
-# A process is born with the peak of the one that started it, hence a small one between.
-LAUNCHER = """
-import resource, subprocess, sys
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(peak, used.ru_utime + used.ru_stime)
-sys.exit(code)
-"""
 
 
 def write_input(path: Path, size: int) -> None:
@@ -54,12 +41,10 @@ def write_input(path: Path, size: int) -> None:
             file.write(np.hstack([documents, blank]).tobytes().decode("utf-32-le").encode())
 
 
-def prepare(text: Path, vocabulary: Path, out: Path) -> tuple[int, float]:
-    """Prepare a file in a separate process; return its peak resident bytes and CPU seconds."""
-    command = [sys.executable, "-c", LAUNCHER, sys.executable, str(TUNE), "pretrain", "prepare"]
-    command += [str(text), "--vocab", str(vocabulary), "--out", str(out)]
-    peak, cpu = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()
-    return int(peak), float(cpu)
+def prepare(text: Path, vocabulary: Path, out: Path) -> Usage:
+    """Prepare a file in a separate process."""
+    words = ["pretrain", "prepare", str(text), "--vocab", str(vocabulary), "--out", str(out)]
+    return usage([TUNE, *words])
 
 
 def measure(gigabytes: float, vocabulary: Path, folder: Path) -> str:
@@ -67,9 +52,7 @@ def measure(gigabytes: float, vocabulary: Path, folder: Path) -> str:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         text, out = Path(scratch) / "text.txt", Path(scratch) / "prepared"
         write_input(text, int(gigabytes * 1e9))
-        began = time.perf_counter()
-        peak, cpu = prepare(text, vocabulary, out)
-        seconds = time.perf_counter() - began
+        peak, seconds, cpu = prepare(text, vocabulary, out)
         about = json.loads((out / "corpus.json").read_text(encoding="utf-8"))
         size, paragraphs = text.stat().st_size, about["distinct_paragraphs"]
     return (

@@ -19,21 +19,14 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TUNE = [sys.executable, str(ROOT / "tune.py")]
+from timing import ROOT, TUNE, usage
 
 
 def command(arguments: Sequence[str], rounds: int) -> None:
     """Print how long a command takes."""
-    wall, cpu = [], []
-    for _ in range(rounds):
-        before, start = os.times(), time.perf_counter()
-        subprocess.run([*TUNE, *arguments], check=True, stdout=subprocess.DEVNULL)
-        wall.append(time.perf_counter() - start)
-        after = os.times()
-        cpu.append(sum(after[2:4]) - sum(before[2:4]))
-    said = " ".join(arguments)
-    print(f"{said:24} {statistics.median(wall):.2f} s, CPU {statistics.median(cpu):.2f} s")
+    uses = [usage([TUNE, *arguments]) for _ in range(rounds)]
+    _, wall, cpu = map(statistics.median, zip(*uses, strict=True))
+    print(f"{' '.join(arguments):24} {wall:.2f} s, CPU {cpu:.2f} s")
 
 
 def first_step(rounds: int) -> None:
@@ -43,7 +36,7 @@ def first_step(rounds: int) -> None:
         with tempfile.TemporaryDirectory() as out:
             start = time.time()
             running = subprocess.Popen(
-                [*TUNE, "--task", "lcqmc", "--delta", "lora", "--out", out],
+                [sys.executable, TUNE, "--task", "lcqmc", "--delta", "lora", "--out", out],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
@@ -92,10 +85,10 @@ for k in range(0, len(order), 32):
 wall, cpu = time.perf_counter() - start[0], time.process_time() - start[1]
 print(f"encoding them: {{wall:.2f}} s, CPU {{cpu:.2f}} s")
 """
-        own = {**os.environ, "XDG_CACHE_HOME": scratch}
-        for said in ("the first time", "from the cache"):
-            print(said, flush=True)
-            subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=own)
+        environment = {**os.environ, "XDG_CACHE_HOME": scratch}
+        for state in ("the first time", "from the cache"):
+            print(state, flush=True)
+            subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
         size = sum(f.stat().st_size for f in Path(scratch).glob("cpm-tune/encoded/*"))
         print(f"the cache file: {size / 2**20:.0f} MiB")
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 from peers import CONFIG, DTYPES, batches, ours_training, plain_training, transformers_training
-from timing import Contestant, in_turns, report
+from timing import Contestant, in_turns, report, timed
 
 from cpm_tune.backbone.fused import linear
 
@@ -26,7 +27,7 @@ def step_flops(rows: list[list[int]]) -> float:
     """Multiplications and additions of the frozen matrices that a step cannot do without.
 
     Forward and the gradient of every input, twice a weight each; the first layer has no gradient of
-    its input; behind the last layer's keys and values only target positions count; attention
+    its input; after the last layer's keys and values only target positions count; attention
     within each text; head at the targets.
     """
     d, ff, inner = CONFIG.dim_model, CONFIG.dim_ff, CONFIG.num_heads * CONFIG.dim_head
@@ -46,15 +47,13 @@ def gemm_rate(dtype: str, threads: int, tokens: int) -> tuple[float, float]:
     x = torch.randn(tokens, CONFIG.dim_model).to(DTYPES[dtype])
     weight = torch.randn(CONFIG.dim_ff, CONFIG.dim_model).to(DTYPES[dtype])
     flops = 2 * tokens * CONFIG.dim_model * CONFIG.dim_ff
-    found = []
+    rates = []
     with torch.no_grad():
         for _ in range(30):
-            wall, cpu = time.perf_counter(), time.process_time()
-            linear(x, weight)
-            taken = time.perf_counter() - wall, time.process_time() - cpu
-            found.append([flops / max(t, 1e-9) for t in taken])
+            wall, cpu, _ = timed(partial(linear, x, weight))
+            rates.append((flops / max(wall, 1e-9), flops / max(cpu, 1e-9)))
     # The CPU clock ticks coarsely: its median, not its best.
-    return max(w for w, _ in found), statistics.median(c for _, c in found)
+    return max(w for w, _ in rates), statistics.median(c for _, c in rates)
 
 
 def scaling(batch: int, dtype: str, rounds: int) -> None:
@@ -101,13 +100,13 @@ def main() -> None:
     for name, prepare in ({} if asked.only_ours else peers).items():
         for dtype in asked.dtypes:
             ways[f"{name}, {dtype}"] = (prepare, {**settings, "dtype": dtype})
-    timed = in_turns(ways, asked.rounds)
+    results = in_turns(ways, asked.rounds)
     steps = list(islice(batches(asked.kind, asked.batch), 1, asked.rounds + 1))
     tokens = sum(len(text) + CONFIG.prompt_length for rows in steps for text in rows) // len(steps)
     print(f"{asked.kind}: {asked.batch} samples, {tokens:,} tokens a step, {asked.threads} threads")
     for dtype in asked.dtypes:
-        ours = timed[f"ours, {dtype}"]
-        others = {name: own for name, own in timed.items() if not name.startswith("ours")}
+        ours = results[f"ours, {dtype}"]
+        others = {name: result for name, result in results.items() if not name.startswith("ours")}
         report({f"ours, {dtype}": ours, **others}, asked.batch)
         flops = sum(map(step_flops, steps))
         wall, cpu = gemm_rate(dtype, asked.threads, tokens)

@@ -11,7 +11,7 @@ import argparse
 import re
 from pathlib import Path
 
-from cpm_tune.commands.arguments import Parser, make_parser
+from cpm_tune.commands.arguments import Parser
 from cpm_tune.commands.table import COMMANDS, TUNE
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "commands.md"
@@ -26,8 +26,8 @@ HEAD = """# Commands
 
 def page() -> str:
     """The whole page."""
-    parsers = {"": make_parser(TUNE.options, "tune.py", "tune.py")} | {
-        name: make_parser(command.options, f"tune.py {name}", "tune.py")
+    parsers = {"": Parser(TUNE.options, "tune.py", "tune.py")} | {
+        name: Parser(command.options, f"tune.py {name}", "tune.py")
         for name, command in COMMANDS.items()
     }
     names = [f"[`{name or 'tune'}`](#{_heading(name).replace(' ', '-')})" for name in parsers]

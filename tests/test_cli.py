@@ -260,6 +260,40 @@ assert not {"torch", "transformers", "datasets", "sklearn", "jieba"} & set(sys.m
     assert done.returncode == 0, done.stderr
 
 
+def test_a_mistake_in_a_request_is_reported_without_importing_torch() -> None:
+    code = """
+import sys
+from cpm_tune.commands.cli import main
+for words in (["--task", "lcqmx"], ["--task", "lcqmc", "--set", "train.lrr=1"], ["--task", "a,b"],
+              ["bench", "--tasks", "ccpm", "--deltas", "lorra"], ["generate", "x", "--beams", "0"],
+              ["predict", "x", "--limit", "0"], ["doctor", "--data", "/nowhere"]):
+    try:
+        assert main(words) == 2, words
+    except SystemExit as end:
+        assert end.code == 2
+assert not {"torch", "transformers", "datasets"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_doctor_reports_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
+    for name in ("torch", "transformers", "datasets", "jieba", "opendelta"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('libc10.so: not found')")
+    paths = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tune.py", "doctor"],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "FAIL  torch         ImportError: libc10.so: not found" in done.stdout
+    assert "fix the checks marked FAIL" in done.stdout
+
+
 def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", rows(1))
     done = subprocess.run(

@@ -200,6 +200,13 @@ def test_the_task_files_for_prompts_that_are_written_already(
     assert re.search(r"test (rouge_l_char_f|accuracy) \d", output)
 
 
+def test_the_pages_that_code_mentions_exist() -> None:
+    for folder in ("cpm_tune", "scripts", "benchmarks", "tasks", "tests"):
+        for module in (REPOSITORY / folder).rglob("*.py"):
+            for name in re.findall(r"docs/[\w/-]+\.md", module.read_text(encoding="utf-8")):
+                assert (REPOSITORY / name).exists(), (module, name)
+
+
 def map_of(page: Path) -> tuple[list[str], dict[str, int]]:
     """The names of the repository's root in a README's map, and the package's with their layer."""
     (plan,) = [b for b in blocks(page, "") if "cpm_tune/" in b]

@@ -109,8 +109,8 @@ def test_text_files_hold_documents_between_blank_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.txt", b"", "no text"),
-        ("blank.jsonl", b"\n\n", "no text"),
+        ("empty.txt", b"", "contains no text"),
+        ("blank.jsonl", b"\n\n", "contains no text"),
         ("binary.txt", b"abc\n\x00\x01", "binary.txt:2: a binary file"),
         ("latin.txt", "后".encode("gb18030"), "not UTF-8"),
         ("rows.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "rows.jsonl:2: expected an object"),
@@ -128,7 +128,9 @@ def test_wrong_input_is_one_sentence_with_its_place(tmp_path, name, content, mes
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "message"), [("nowhere.txt", "not there"), (".", "a folder")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("nowhere.txt", "does not exist"), (".", "a folder")]
+)
 def test_files_are_checked_before_the_work(tmp_path, name, message):
     (tmp_path / "a.txt").write_text("天")
     with pytest.raises(UserError, match=message):
@@ -183,7 +185,7 @@ def test_sources_settings_are_overridden_for_all_or_one(tmp_path):
     ("content", "settings", "message"),
     [
         ('{"a": {"files": ["a.txt"]}}', {"min_hann": "1"}, "Did you mean 'min_han'"),
-        ('{"a": {"files": ["a.txt"]}}', {"b.min_han": "1"}, "no such source"),
+        ('{"a": {"files": ["a.txt"]}}', {"b.min_han": "1"}, "there is no such source"),
         ('{"a": {"files": ["a.txt"]}}', {"weight": "nan"}, "weight is 'nan', expected a finite"),
         ('{"a": {"files": ["a.txt"]}}', {"weight": "0"}, "weight is '0', expected more than 0"),
         ('{"a": {"files": ["a.txt"]}}', {"weight": "1e308"}, "expected at most 1000000000"),
@@ -204,7 +206,7 @@ def test_sources_settings_are_overridden_for_all_or_one(tmp_path):
         ('{"a": {"files": ["a.txt"]}, "a": {"files": ["b.txt"]}}', {}, "'a' is there twice"),
         ('{"a": {"files": [3]}}', {}, "needs a list 'files'"),
         ('{"a": {"files": []}}', {}, "needs a list 'files'"),
-        ("{}", {}, "no sources in it"),
+        ("{}", {}, "contains no sources"),
         ("[" * 100_000, {}, "not a sources file"),
     ],
 )
@@ -217,7 +219,7 @@ def test_a_wrong_sources_file_is_one_sentence(tmp_path, content, settings, messa
 
 
 def test_two_files_that_would_make_one_source_are_refused(tmp_path):
-    with pytest.raises(UserError, match="makes the source 'a', too"):
+    with pytest.raises(UserError, match="an earlier file is already the source 'a'"):
         sources_of_files([tmp_path / "x/a.txt", tmp_path / "y/a.txt"], {})
 
 

@@ -178,7 +178,7 @@ def test_a_source_with_nothing_left_is_an_error_that_counts(tmp_path, jsonl, voc
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "there is no text in it"),
+        (b"", "contains no text"),
         (bytes(range(256)), "a binary file"),
         ("天地\n" * 9 + "玄".encode("gbk").decode("latin-1"), "no training document"),
         ("天地玄黄" * 9, "repetition 1"),
@@ -229,7 +229,7 @@ def test_a_vocabulary_that_is_not_there_is_a_sentence_without_error_numbers(tmp_
         (("--set", "weight"), "expected KEY=VALUE"),
         (("--set", "weight=1", "--set", "weight=2"), "weight is already 1; give it once"),
         (("--sources", "nowhere.json"), "either text files or --sources"),
-        (("nowhere.txt",), "not there"),
+        (("nowhere.txt",), "does not exist"),
     ],
     ids=str,
 )

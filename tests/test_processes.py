@@ -229,7 +229,7 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
 
     from cpm_tune.backbone.checkpoint import load_weights
     from cpm_tune.backbone.folder import open_folder
-    from cpm_tune.backbone.shards import own
+    from cpm_tune.backbone.shards import local_values
     from cpm_tune.delta.config import NoneConfig
     from cpm_tune.engine.engine import make_engine
     from cpm_tune.memory.estimate import Work, estimate
@@ -247,12 +247,12 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
         engine = make_engine(how, "fp32")
         found = dict(load_weights(folder, torch.float32, engine.materialise).named_parameters())
         assert found.keys() == whole.keys()
-        assert sum(own(p).nbytes for p in found.values()) == expected_bytes
+        assert sum(local_values(p).nbytes for p in found.values()) == expected_bytes
         for name, parameter in found.items():
             expected = whole[name].detach()
             if name.startswith("encoder.layers"):
                 expected = expected.chunk(2)[rank]
-            values = own(parameter)
+            values = local_values(parameter)
             assert torch.equal(values, expected)
             assert values.untyped_storage().nbytes() <= 4 * expected.numel() + 1024
 

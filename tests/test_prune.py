@@ -126,10 +126,10 @@ def test_the_written_backbone_is_the_one_that_was_measured(folder, text, tmp_pat
     [
         ({"--attention-layers": 4}, "--attention-layers is 4, but the backbone has 3"),
         ({"--ffn-layers": -1}, "--ffn-layers is -1"),
-        ({"--attention-layers": 3, "--ffn-layers": 3}, "nothing to leave out"),
-        ({"--attention-layers": 0, "--ffn-layers": 0}, "the embeddings alone would remain"),
+        ({"--attention-layers": 3, "--ffn-layers": 3}, "there is nothing to remove"),
+        ({"--attention-layers": 0, "--ffn-layers": 0}, "only the embeddings would remain"),
         ({"--to": "hf"}, "mask_modules"),
-        ({"--text": "nowhere.txt"}, "not there"),
+        ({"--text": "nowhere.txt"}, "does not exist"),
         ({"--memory-limit": "-1GB"}, "--memory-limit is '-1GB'"),
         ({"--pieces": 0}, "--pieces is 0"),
     ],

@@ -1,1 +1,1 @@
-"""CPM-Ant: configuration, model, tokenizer, checkpoints, presets and the embedded tiny model."""
+"""CPM-Ant: configuration, model, tokenizer, checkpoints, presets and the bundled tiny model."""

@@ -1,6 +1,6 @@
-"""The tiny backbone that ships with the package, and how names and paths become folders.
+"""The bundled backbone, and how names and paths become folders.
 
-What it was trained on, with which command, and what it is worth: its README.md.
+Its README.md has its training data, the command, and its scores.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def resolve(name_or_path: str) -> Path:
     if name_or_path in PRESETS and not Path(name_or_path).is_dir():
         raise UserError(
             f"--backbone {name_or_path}: its weights are not shipped; download the checkpoint and "
-            "give its folder."
+            "pass its folder."
         )
     if hub.looks_like_id(name_or_path) and not Path(name_or_path).exists():
         raise UserError(
             f"--backbone {name_or_path}: there is no such folder; for a model of the Hugging Face "
-            f"hub give {hub.PREFIX}{name_or_path}."
+            f"hub pass {hub.PREFIX}{name_or_path}."
         )
     return Path(name_or_path)

@@ -147,8 +147,8 @@ def low_rank_linear(
 def dropout(x: Tensor, p: float) -> Tensor:
     """x with a share p of its values zero, the others divided by 1 - p.
 
-    On a CPU torch draws each value by itself; here 64 bits at a time are drawn for four of them, in
-    less than half the time (p to within 1 / 65,536).
+    On a CPU torch draws each value separately; here 64 bits are drawn for four of them, in less
+    than half the time (p to within 1 / 65,536).
     """
     if x.device.type != "cpu":
         return F.dropout(x, p)

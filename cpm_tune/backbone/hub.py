@@ -1,7 +1,7 @@
 """A backbone from the Hugging Face hub: `hub:OWNER/NAME` or `hub:OWNER/NAME@REVISION`.
 
-The one place that uses the network, and only for a name of this form. What is there already is
-taken from huggingface_hub's cache, also offline.
+The only module that uses the network, and only for a name of this form. A model that was downloaded
+before is taken from huggingface_hub's cache, also offline.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def looks_like_id(text: str) -> bool:
 
 
 def download(name: str) -> Path:
-    """Return the folder with the files of `hub:OWNER/NAME[@REVISION]`, downloaded where needed.
+    """Return the folder with the files of `hub:OWNER/NAME[@REVISION]`, downloaded if needed.
 
-    Pickled weights are fetched only where there are no safetensors. Raises UserError for a name of
+    Pickled weights are fetched only if there are no safetensors. Raises UserError for a name of
     another form, and if the hub has no such model or cannot be reached.
     """
     model, _, revision = name.removeprefix(PREFIX).partition("@")
@@ -43,7 +43,7 @@ def download(name: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"{name}: the hub cannot be reached and the model is not in the cache; download its "
-            "files where there is a network and give their folder."
+            "files on a machine with network access and pass their folder."
         ) from error
     except RepositoryNotFoundError as error:
         raise UserError(

@@ -24,8 +24,8 @@ def open_backbone(
     """Return a folder's backbone in `dtype`, or with `random_seed` random weights of its shape.
 
     On the CPU; with at most `limit` bytes in memory at a time, see `open_streamed`. `quantize`
-    "int8": its linear weights in 8 bits. `materialise`: see `load_weights`. The caller refuses what
-    does not go together (`cpm_tune.planning.placement`).
+    "int8": its linear weights in 8 bits. `materialise`: see `load_weights`. The caller rejects
+    conflicting options (`cpm_tune.planning.placement`).
     """
     if random_seed is not None:
         model = random_backbone(folder.config, random_seed, dtype, materialise)

@@ -319,7 +319,7 @@ class CPMAnt(nn.Module):
     ) -> SpanBias:
         """The bias of packed sequences; those with equal segments share the longest's.
 
-        The order that makes this cheap: the longest first, equal ones side by side.
+        The order that makes this cheap: the longest first, equal ones adjacent.
         """
         whole: tuple[Tensor, Tensor] | None = None
         known = has_values(ids)

@@ -1,7 +1,7 @@
 """The frozen backbone's linear weights in 8 bits (torchao, an optional extra).
 
-int8 with one scale a row of the weight, chosen by its largest value; activations, norms, embeddings
-and the delta keep their precision. A quarter of fp32's memory, half of bf16's.
+int8 with one scale per row of the weight, chosen by its largest value; activations, norms,
+embeddings and the delta keep their precision. A quarter of fp32's memory, half of bf16's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torchao says which of its CUDA kernels it cannot load, on every machine."""
+    """Silence torchao, which reports on every machine which CUDA kernels it cannot load."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

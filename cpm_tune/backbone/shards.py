@@ -18,7 +18,7 @@ def whole_shape(parameter: Tensor) -> torch.Size:
     return shape
 
 
-def own(parameter: Tensor) -> Tensor:
+def local_values(parameter: Tensor) -> Tensor:
     """This process's values of a parameter: the same memory, all of it or its part."""
     local = getattr(parameter, "to_local", None)
     values: Tensor = parameter.detach() if local is None else parameter.detach().to_local()  # type: ignore[attr-defined]
@@ -27,12 +27,12 @@ def own(parameter: Tensor) -> Tensor:
 
 def stored(parameter: Tensor) -> list[Tensor]:
     """The plain tensors of this process's values: one, or several of a quantized weight."""
-    values = own(parameter)
+    values = local_values(parameter)
     flatten = getattr(values, "__tensor_flatten__", None)
     return [values] if flatten is None else [getattr(values, name) for name in flatten()[0]]
 
 
-def own_part(parameter: Tensor, whole: Tensor) -> Tensor:
+def local_part(parameter: Tensor, whole: Tensor) -> Tensor:
     """The part of a whole tensor that this process has of `parameter`, as a view."""
     if hasattr(parameter, "_original_shape"):
         start, end = parameter._start_partition, parameter._end_partition  # type: ignore[attr-defined]
@@ -49,19 +49,19 @@ def own_part(parameter: Tensor, whole: Tensor) -> Tensor:
 def fill(parameter: Tensor, whole: Tensor) -> Tensor:
     """Write a whole tensor's values, or this process's part of them, into a parameter; return the
     values written, in the parameter's dtype."""
-    values = own(parameter)
-    values.copy_(own_part(parameter, whole))
+    values = local_values(parameter)
+    values.copy_(local_part(parameter, whole))
     return values
 
 
 def whole(parameter: Tensor, values: Tensor | None = None) -> Tensor:
     """A copy on the CPU of all processes' values of a parameter, or of `values` sharded like it."""
-    values = own(parameter) if values is None else values
+    values = local_values(parameter) if values is None else values
     if not hasattr(parameter, "_original_shape"):
         return values.detach().to("cpu", copy=True)
     shape = whole_shape(parameter)
     flat = torch.zeros(shape.numel(), dtype=values.dtype)
-    own_part(parameter, flat).copy_(values)
+    local_part(parameter, flat).copy_(values)
     if dist.is_initialized():  # every value is in one process, the others add no bits to it
         dist.all_reduce(flat.view({2: torch.int16, 4: torch.int32}[flat.element_size()]))
     return flat.view(shape)

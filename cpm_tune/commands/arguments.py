@@ -6,14 +6,15 @@ import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from cpm_tune.common.option import Declared, checked, declared
 from cpm_tune.common.reading import read_mapping
 from cpm_tune.errors import UserError, readable
+from cpm_tune.schema.options import MOST
 
 T = TypeVar("T")
 G = TypeVar("G", bound="CommandLine")
@@ -28,18 +29,44 @@ class CommandLine:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with our error style and whole option names; the help keeps its layout."""
+    """The parser of a class of options, in our error style; it wants whole option names.
 
-    def __init__(self, prog: str, about: str) -> None:
+    The docstring of `options` is the description, and after its "examples:" the epilog. `prog` is
+    how the command is called, `program` what stands for "tune.py" in the examples.
+    """
+
+    def __init__(self, options: type, prog: str, program: str) -> None:
+        about = (inspect.getdoc(options) or "").replace("tune.py", program)
         text, examples, rest = about.partition("examples:")
         super().__init__(
             prog=prog,
             description=text.strip(),
             epilog=examples + rest,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
         )
         self._negative_number_matcher = re.compile(r"-\.?\d")  # -1GB is a value, not an option
+        for option in declared(options):
+            self._add(option)
+        self.add_argument("--debug", action="store_true", help="show tracebacks")
+
+    def _add(self, option: Declared) -> None:
+        about, required = option.option, option.default is MISSING
+        more: dict[str, Any] = {"help": argparse.SUPPRESS if about.hidden else _help(option)}
+        if option.kind is bool:
+            switch = argparse.BooleanOptionalAction if option.default is not False else "store_true"
+            self.add_argument(option.name, dest=option.field, action=switch, **more)
+            return
+        more["metavar"] = about.metavar or f"{{{','.join(map(str, option.choices))}}}"
+        if about.bare:
+            more |= {"nargs": "?", "const": True}
+        if about.positional:
+            several = "*" if option.many else "?"
+            self.add_argument(option.field, nargs=None if required else several, **more)
+            return
+        action = "append" if option.many and not about.commas else "store"
+        self.add_argument(option.name, dest=option.field, required=required, action=action, **more)
 
     def list_commands(self, summaries: Mapping[str, str]) -> None:
         """Append the commands to the description, one line each."""
@@ -50,56 +77,20 @@ class Parser(argparse.ArgumentParser):
             self.description = "\n".join((str(self.description), "", heading, *lines))
 
     def error(self, message: str) -> NoReturn:
-        self.fail([message])
-
-    def fail(self, messages: Iterable[str]) -> NoReturn:
         """Print mistakes, a line each, and exit with code 2."""
-        for message in messages:
-            print(f"error: {readable(message)} (see {self.prog} --help)", file=sys.stderr)
+        for line in message.split("\n"):
+            print(f"error: {readable(line)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
-def make_parser(options: type, prog: str, program: str) -> Parser:
-    """The parser of a class of options; its docstring is the description, up to its examples.
-
-    `prog` is how the command is called, `program` what stands for "tune.py" in the examples.
-    """
-    parser = Parser(prog, (inspect.getdoc(options) or "").replace("tune.py", program))
-    for option in declared(options):
-        _add(parser, option)
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
-    )
-    return parser
-
-
-def _add(parser: Parser, option: Declared) -> None:
-    about = option.option
-    shown: dict[str, Any] = {"default": argparse.SUPPRESS}
-    shown["help"] = argparse.SUPPRESS if about.hidden else _help(option)
-    if option.kind is bool:
-        switch = argparse.BooleanOptionalAction if option.default is not False else "store_true"
-        parser.add_argument(option.name, dest=option.field, action=switch, **shown)
-        return
-    shown["metavar"] = about.metavar or f"{{{','.join(map(str, option.choices))}}}"
-    if about.bare:
-        shown |= {"nargs": "?", "const": True}
-    if about.positional:
-        several = "*" if option.many else "?"
-        parser.add_argument(option.field, nargs=None if option.required else several, **shown)
-        return
-    if option.many and not about.commas:
-        shown["action"] = "append"
-    parser.add_argument(option.name, dest=option.field, required=option.required, **shown)
-
-
 def _help(option: Declared) -> str:
-    """The help with what is true of the option: its bounds and its default."""
+    """The help text with the option's bounds and default."""
     default = option.option.default
-    if not default and option.default is not None and option.kind is not bool:
+    if not default and option.default not in (None, MISSING) and option.kind is not bool:
         values = option.default if isinstance(option.default, tuple) else (option.default,)
         default = ",".join(map(str, values))
-    remarks = [option.bounds, f"default: {default}" if default else ""]
+    bounds = option.option.bounds.removesuffix(f" to {MOST}")
+    remarks = [bounds, f"default: {default}" if default else ""]
     text = option.option.help
     if remark := "; ".join(filter(None, remarks)):
         text = f"{text[:-1]}; {remark})" if text.endswith(")") else f"{text} ({remark})"
@@ -111,34 +102,23 @@ def parse(options: type[T], parser: Parser, argv: Sequence[str]) -> T:
     known = {option.field: option for option in declared(options)}
     several = any(option.many and option.option.positional for option in known.values())
     reads = parser.parse_intermixed_args if several else parser.parse_args
-    texts = vars(reads(list(argv)))
-    texts.pop("debug", None)
+    given = vars(reads(list(argv)))
+    given.pop("debug", None)
     values, problems = {}, []
-    for field, text in texts.items():
+    for field, value in given.items():
         option = known[field]
         try:
-            values[field] = _value(option, text)
+            values[field] = option.parse(value)
         except ValueError as error:
             problems.append(f"{option.name} {error}")
         for other in option.option.not_with:
-            if other in texts:
+            if other in given:
                 problems.append(f"{option.name} and {known[other].name} exclude each other")
     if problems:
-        parser.fail(problems)
+        parser.error("\n".join(problems))
     if issubclass(options, CommandLine):
-        values |= {"words": tuple(argv), "given": frozenset(texts)}
+        values |= {"words": tuple(argv), "given": frozenset(given)}
     return options(**values)
-
-
-def _value(option: Declared, text: Any) -> Any:
-    if isinstance(text, bool):
-        return text
-    if not isinstance(text, list):
-        return option.parse(text)
-    parts = [option.parse(part) for part in text]
-    return (
-        tuple(part for several in parts for part in several) if option.option.commas else (*parts,)
-    )
 
 
 def over_file(options: G, path: Path) -> tuple[G, Mapping[str, Any]]:
@@ -150,14 +130,12 @@ def over_file(options: G, path: Path) -> tuple[G, Mapping[str, Any]]:
     values = read_mapping(path, "--config", "task: lcqmc")
     values = {key.replace("-", "_"): value for key, value in values.items()}
     settings = values.pop("set", None) or {}
-    problems = []
-    if not isinstance(settings, Mapping):
-        problems.append(f"set is {settings!r}, expected a mapping.")
     try:
+        if not isinstance(settings, Mapping):
+            raise ValueError(f"set is {settings!r}, expected a mapping.")  # noqa: TRY004
         chosen = checked(type(options), values, file=True)
     except ValueError as error:
-        problems += str(error).splitlines()
-    if problems:
-        raise UserError("\n".join(f"--config {path}: {problem}" for problem in problems))
+        problems = str(error).split("\n")
+        raise UserError("\n".join(f"--config {path}: {p}" for p in problems)) from error
     chosen = {field: value for field, value in chosen.items() if field not in options.given}
     return replace(options, **chosen), settings

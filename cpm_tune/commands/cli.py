@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.commands.arguments import make_parser, parse
+from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
@@ -34,10 +34,8 @@ def _main(argv: list[str]) -> int:
     except UserError as error:
         if "--debug" in argv:
             raise
-        print(
-            "\n".join(f"error: {readable(line)}" for line in str(error).split("\n")),
-            file=sys.stderr,
-        )
+        for line in str(error).split("\n"):
+            print(f"error: {readable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(interruption(stop), file=sys.stderr)
@@ -56,8 +54,7 @@ def _main(argv: list[str]) -> int:
             print(readable(message), file=sys.stderr)
             return 2
         where = f"{error.filename}: " if error.filename else "the output "
-        message = f"error: {where}cannot be written ({error.strerror}); make room."
-        print(message, file=sys.stderr)
+        print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
         return 1
 
 
@@ -70,14 +67,14 @@ def run(argv: Sequence[str]) -> int:
     name, command = _find(argv)
     argv = argv[len(name.split()) :]
     prefix = f"{name} " if name else ""
-    parser = make_parser(command.options, f"{program} {name}".rstrip(), program)
+    parser = Parser(command.options, f"{program} {name}".rstrip(), program)
     if command is TUNE:
         parser.add_argument("--version", action="version", version=f"cpm-tune {VERSION}")
     parser.list_commands({key: c.summary for key, c in COMMANDS.items() if key.startswith(prefix)})
+    options: Any = parse(command.options, parser, argv)
     if not command.body or (command is TUNE and not argv):
         parser.print_help()
-        return 0 if argv else 2
-    options: Any = parse(command.options, parser, argv)
+        return 2
     module, _, function = command.body.partition(":")
     with Interrupts(message=command.stopped) if command.stopped else nullcontext():
         code: int = load(f"cpm_tune.commands.{module}:{function}")(options)

@@ -22,6 +22,7 @@ MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 50  # of YAML
 MAX_JSON_DEPTH = 200
 MAX_NODES = 100_000
+MAX_BITS = 1024  # of a whole number: a float has no more, and Python prints few more
 
 
 def read_json(path: Path, *, unique_keys: bool = False) -> Any:
@@ -182,6 +183,13 @@ def _loader() -> Any:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+        def construct_yaml_int(self, node: Any) -> int:
+            value: int = super().construct_yaml_int(node)
+            if value.bit_length() > MAX_BITS:
+                raise ValueError(f"a whole number of more than {MAX_BITS} bits")
+            return value
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
     return Loader

@@ -1,4 +1,4 @@
-"""An encoded row: token ids, and which of their positions are scored for what."""
+"""An encoded row: token ids, and the positions that are scored, each for one token."""
 
 from __future__ import annotations
 

@@ -134,8 +134,8 @@ def _absent(task: Task, file: SplitFile, name: str) -> str:
     official = [alias for alias, column in files.aliases.items() if column == name]
     known = " or ".join(f"'{n}'" for n in (*official, *[name] * (not files.rows)))
     lacks = ", ".join(companions(task, file)) if name in task.hidden else ""
-    beside = f"; it may be in {lacks}, which is missing from this file's folder" if lacks else ""
-    return f"no field {known or repr(name)} (task {task.name}){beside}"
+    elsewhere = f"; it may be in {lacks}, which is missing from this file's folder" if lacks else ""
+    return f"no field {known or repr(name)} (task {task.name}){elsewhere}"
 
 
 def _check_options(task: Task, where: str, n: int) -> None:

@@ -1,7 +1,7 @@
-"""Packs sequences end to end into one row, the longest first, without padding.
+"""Packs sequences into one row, the longest first, without padding.
 
-Relative positions within each are what they would be alone, and no position attends to another
-sequence: packing changes no score beyond float rounding.
+Relative positions within each are the same as alone, and no position attends to another sequence:
+packing changes no score beyond float rounding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Batch:
     target_index: int64 (targets,), into the row. target_token: int64 (targets,).
     target_candidate: int64 (targets,), which candidate a target counts for.
     candidates: int64 (examples, options), candidate numbers, -1 where an example has fewer.
-    gold: int64 (examples,), the column of the right one.
+    gold: int64 (examples,), the column of the right one, -1 if there is none.
     """
 
     ids: Tensor

@@ -47,7 +47,7 @@ class RowOrigin:
 
 
 class RowDataset:
-    """Rows on disk, read when asked for. A list of dicts in all but memory."""
+    """Rows on disk, read when asked for: a list of dicts that takes no memory."""
 
     def __init__(
         self, dataset: Any, structures: Sequence[str], origin: RowOrigin | None = None
@@ -95,7 +95,7 @@ class RowDataset:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split. `labelled` is False where answers are missing."""
+    """The rows of a split. `labelled` is False if answers are missing."""
 
     file: SplitFile
     rows: RowDataset

@@ -26,7 +26,7 @@ def _one_is_a_list(value: Any) -> Any:
 
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(_one_is_a_list)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 NonLinearity = Literal["relu", "tanh", "swish", "gelu_new", "gelu_orig", "leakyrelu"]
 
 
@@ -195,10 +195,10 @@ class SoftPromptConfig(Frozen):
     soft_token_num: Count = 100
     slots: Names = ("front", "middle", "back")
     ratio_list: tuple[Annotated[float, Field(ge=0, strict=True)], ...] = (33, 34, 33)
-    option_token_num: Annotated[int, Field(ge=0, strict=True)] = 0
+    option_token_num: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
     token_init: Literal["vocabulary", "text", "prompt", "random"] = "vocabulary"
     init_text: str = ""
-    init_prompt_type: Annotated[int, Field(ge=0, strict=True)] = 2
+    init_prompt_type: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 2
     init_range: Annotated[float, Field(gt=0, strict=True)] = 0.5
     prompt_sees_text: bool = True
     text_sees_prompt: bool = True

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.shards import own_part, whole
+from cpm_tune.backbone.shards import local_part, whole
 
 
 def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def load_whole_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) ->
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = {
         number: {
-            name: value if _is_step(value) else own_part(parameters[number], value).clone()
+            name: value if _is_step(value) else local_part(parameters[number], value).clone()
             for name, value in values.items()
         }
         for number, values in saved["state"].items()

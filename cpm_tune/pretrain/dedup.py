@@ -1,4 +1,4 @@
-"""Drops documents that were mostly seen before, paragraph by paragraph, in bounded memory."""
+"""Drops documents most of whose paragraphs were seen before, in bounded memory."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SeenParagraphs:
         self._sorted.append(array)
 
     def is_duplicate(self, text: str) -> bool:
-        """The rule: more than 70% of the paragraphs seen before, else they are added now."""
+        """Whether more than 70% of the paragraphs were seen before; if not, they are added."""
         hashes = paragraph_hashes(text)
         if not hashes or self.count_seen(hashes) > SHARE * len(hashes):
             return True

@@ -1,4 +1,4 @@
-"""The rules a document has to pass; each names the reason it removes a document for."""
+"""The rules that documents have to pass, and the reason that each gives for removing one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cpm_tune.errors import UserError
 
 NGRAM = 5
 LOST = "\ufffd"
-_MISSING = LOST + "\u25a1\u25a0"  # decoding errors, and boxes that stand for lost characters
+_MISSING = LOST + "\u25a1\u25a0"  # decoding errors, and boxes in place of lost characters
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -27,8 +27,8 @@ class Rules:
     """Limits for documents. Shares are of the characters that are not white space.
 
     min_chars, max_chars: length. min_han: share of Chinese characters among letters and digits of
-    the document; min_line_han: the same for each line, whose other lines are left out first.
-    max_repetition: share of 5-character sequences that the document has had before.
+    the document; min_line_han: the same per line; lines below it are dropped first.
+    max_repetition: share of 5-character sequences that occur earlier in the document.
     max_control: share of control, private-use and lost characters. Raises pydantic's
     ValidationError for a value that is out of range or not a number.
     """
@@ -63,7 +63,7 @@ def han_share(text: str) -> float:
 
 
 def repetition(text: str) -> float:
-    """Share of the text's 5-character sequences that it has had before."""
+    """Share of the text's 5-character sequences that occur earlier in it."""
     total = len(text) - NGRAM + 1
     if total < 1:
         return 0.0
@@ -115,7 +115,7 @@ class WordList:
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a readable word list ({error}).") from error
         if not result.words:
-            raise UserError(f"{path}: no words in it, expected one per line.")
+            raise UserError(f"{path} contains no words, expected one per line.")
         return result
 
     def occur_in(self, text: str) -> bool:

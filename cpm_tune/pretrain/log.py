@@ -67,7 +67,7 @@ def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut off by a crash
+        return float("inf")  # cut off by a crash
 
 
 def _rounded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Leaves sub-blocks out of a backbone: those whose absence costs least on a sample of text.
+"""Removes the sub-blocks of a backbone that cost least to lose, measured on a sample of text.
 
 The importance of an attention or feed-forward sub-block is how much the loss grows when it alone is
 skipped, x + f(x) becoming x. That is the criterion of Shortened LLaMA (Kim et al. 2024,
@@ -62,8 +62,8 @@ def read_sample(
         half += [np.array(piece, np.int64) for piece in cut if len(piece) >= SHORTEST]
     if not all(halves):
         raise UserError(
-            f"{path}: expected two documents or more of at least {SHORTEST} known tokens, blank "
-            "lines between them (or .jsonl with text)."
+            f"{path}: expected at least two documents of {SHORTEST} or more known tokens, with "
+            "blank lines between them (or .jsonl with text)."
         )
     return Sample(
         *(list(_batches(half[: max(1, n // 2)], row_format, generator)) for half in halves)
@@ -73,7 +73,7 @@ def read_sample(
 def _batches(
     pieces: Sequence[NDArray[np.int64]], row_format: RowFormat, generator: np.random.Generator
 ) -> Iterator[PackedRows]:
-    """Pieces of like length together, a row each; both objectives in turn."""
+    """Pieces of similar length together, one row per piece; both objectives in turn."""
     masked = [(p, draw_mask(generator, len(p) + 2, n % 2)) for n, p in enumerate(pieces)]
     masked.sort(key=lambda pair: len(pair[0]))
     for start in range(0, len(masked), BATCH):
@@ -101,7 +101,7 @@ def _to(rows: PackedRows, device: torch.device) -> PackedRows:
 
 @contextmanager
 def skipped(model: CPMAnt, blocks: Sequence[SubBlock]) -> Iterator[None]:
-    """Without these sub-blocks; they are put back."""
+    """Run without these sub-blocks, then restore them."""
     layers = model.encoder.layers
     kept = {(layer, kind): getattr(layers[layer], kind) for layer, kind in blocks}
     try:
@@ -131,7 +131,7 @@ def importance(model: CPMAnt, batches: Sequence[PackedRows]) -> dict[SubBlock, f
 
 
 def least(scores: Mapping[SubBlock, float], keep: Mapping[str, int]) -> list[SubBlock]:
-    """The sub-blocks to leave out so that `keep` of each kind remain; of equal ones the later."""
+    """The sub-blocks to remove so that `keep` of each kind remain; of equal ones the later."""
     out: list[SubBlock] = []
     for kind, n in keep.items():
         of_kind = sorted((b for b in scores if b[1] == kind), key=lambda b: (scores[b], -b[0]))
@@ -147,7 +147,7 @@ def at_random(config: CPMAntConfig, keep: Mapping[str, int], seed: int) -> list[
 
 
 def without(config: CPMAntConfig, blocks: Sequence[SubBlock]) -> CPMAntConfig:
-    """The config of the backbone that lacks these sub-blocks, too."""
+    """The config of the backbone that lacks these sub-blocks as well."""
     masks = [list(pair) for pair in config.mask_modules]
     for layer, kind in blocks:
         masks[layer][KINDS.index(kind)] = True
@@ -155,19 +155,21 @@ def without(config: CPMAntConfig, blocks: Sequence[SubBlock]) -> CPMAntConfig:
 
 
 def check_keep(config: CPMAntConfig, keep: Mapping[str, int]) -> None:
-    """Raise UserError unless each number is one of sub-blocks that are there, and some go."""
+    """Raise UserError unless the backbone has as many sub-blocks of each kind, and loses some."""
     options = dict(zip(KINDS, ("--attention-layers", "--ffn-layers"), strict=True))
-    there = {kind: len(blocks) for kind, blocks in present(config).items()}
+    existing = {kind: len(blocks) for kind, blocks in present(config).items()}
     for kind, n in keep.items():
-        if not 0 <= n <= there[kind]:
+        if not 0 <= n <= existing[kind]:
             raise UserError(
-                f"{options[kind]} is {n}, but the backbone has {there[kind]}: expected how many of "
-                f"them remain, 0 to {there[kind]}."
+                f"{options[kind]} is {n}, but the backbone has {existing[kind]}: expected how many "
+                f"are to remain, from 0 to {existing[kind]}."
             )
     if not any(keep.values()):
         raise UserError(
-            "without any sub-block the embeddings alone would remain, which read nothing: keep one "
-            "at least (--attention-layers, --ffn-layers)."
+            "without any sub-block only the embeddings would remain, which see no context. Keep at "
+            "least one (--attention-layers, --ffn-layers)."
         )
-    if dict(keep) == there:
-        raise UserError("that is every sub-block the backbone has: there is nothing to leave out.")
+    if dict(keep) == existing:
+        raise UserError(
+            "the backbone has no other sub-blocks than these: there is nothing to remove."
+        )

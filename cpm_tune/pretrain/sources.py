@@ -1,4 +1,4 @@
-"""Named sources of text and how their files are read: a stream of documents, never a whole file."""
+"""Named sources of text, and their files as streams of documents: no file is read whole."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def sources_of_files(paths: Sequence[Path], settings: Mapping[str, str]) -> list
     for number, name in enumerate(names):
         if name in names[:number]:
             raise UserError(
-                f"{paths[number]}: a file before it makes the source '{name}', too; rename one, or "
-                "list both in a --sources file."
+                f"{paths[number]}: an earlier file is already the source '{name}'. Rename one, "
+                "or list both in a --sources file."
             )
     _check_settings(settings, names)
     return [
@@ -87,7 +87,7 @@ def read_sources(path: Path, settings: Mapping[str, str]) -> list[TextSource]:
         values |= _settings_of(name, settings)
         result.append(_source(name, [path.parent / file for file in files], values, str(path)))
     if not result:
-        raise UserError(f"{path}: no sources in it.")
+        raise UserError(f"{path} contains no sources.")
     return result
 
 
@@ -95,7 +95,7 @@ def _check_settings(settings: Mapping[str, str], names: Sequence[str]) -> None:
     for key in settings:
         name, dot, _ = key.rpartition(".")
         if dot and name not in names:
-            raise UserError(f"--set {key}: no such source.{did_you_mean(name, names)}")
+            raise UserError(f"--set {key}: there is no such source.{did_you_mean(name, names)}")
 
 
 def _settings_of(name: str, settings: Mapping[str, str]) -> dict[str, str]:
@@ -131,11 +131,11 @@ def _source(name: str, files: list[Path], values: dict[str, Any], where: str) ->
 
 
 def check_files(sources: Iterable[TextSource]) -> None:
-    """Raise UserError for a file that is not there, before hours are spent on those before it."""
+    """Raise UserError for a file that cannot be read, before hours are spent on the others."""
     for source in sources:
         for file in source.files:
             if not file.exists() or file.is_dir() or not os.access(file, os.R_OK):
-                fault = "not readable" if file.exists() else "not there"
+                fault = "not readable" if file.exists() else "does not exist"
                 fault = "a folder" if file.is_dir() else fault
                 raise UserError(
                     f"{file}: {fault}, expected a text or jsonl file (source '{source.name}')."
@@ -145,8 +145,8 @@ def check_files(sources: Iterable[TextSource]) -> None:
 def documents(source: TextSource) -> Iterator[Document]:
     """Yield a source's documents in file order.
 
-    .jsonl: an object with "text" (and, if there is one, "id") a line. Anything else is UTF-8 text
-    whose documents are separated by blank lines. Raises UserError naming file and line for binary
+    .jsonl: an object with "text" and an optional "id" per line. Anything else is UTF-8 text whose
+    documents are separated by blank lines. Raises UserError naming file and line for binary
     or empty files.
     """
     for path in source.files:
@@ -156,7 +156,7 @@ def documents(source: TextSource) -> Iterator[Document]:
             empty = False
             yield document
         if empty:
-            raise UserError(f"{path}: there is no text in it; remove it from the sources.")
+            raise UserError(f"{path} contains no text. Remove it from the sources.")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

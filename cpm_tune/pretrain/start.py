@@ -57,7 +57,7 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
         else:
             _leftovers(out)
         if request.corpus is None:
-            raise UserError("--corpus is missing: a folder made by `pretrain prepare`.")
+            raise UserError("--corpus is missing: give a corpus folder of `pretrain prepare`.")
         if (request.config is None) == (request.backbone is None):
             raise UserError("give either --config (random weights) or --backbone (its weights).")
         if not (request.steps or request.seconds):
@@ -133,7 +133,7 @@ def _interruptible(out: Path) -> Iterator[None]:
 
 
 def _leftovers(out: Path) -> list[Path]:
-    """The files of an attempt that came to no checkpoint; UserError if anything else is there."""
+    """The files of an attempt that wrote no checkpoint; UserError if `out` contains others."""
     if (out / CHECKPOINT).exists():
         raise UserError(
             f"{out} already contains a run. Continue it with --resume, or choose another --out."

@@ -29,14 +29,14 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class SplitDescription(BaseModel, strict=True):
-    """What a corpus's description says of one split of a source."""
+    """One split of a source in a corpus's description."""
 
     documents: Count
     tokens: Count
 
 
 class SourceDescription(BaseModel, strict=True):
-    """What a corpus's description says of a source."""
+    """A source in a corpus's description."""
 
     weight: Weight
     train: SplitDescription
@@ -160,8 +160,8 @@ class Corpus:
             ) from error
         if sha256 != about["vocab_sha256"]:
             raise UserError(
-                f"{corpus.vocabulary}: not the vocabulary that {path} was prepared with; put that "
-                "one back, or run `pretrain prepare` again."
+                f"{corpus.vocabulary}: not the vocabulary that {path} was prepared with. Restore "
+                "that one, or run `pretrain prepare` again."
             )
         if (size := len(Tokenizer.from_file(corpus.vocabulary))) != about["vocab_size"]:
             raise UserError(
@@ -245,5 +245,5 @@ class Corpus:
         return counts
 
     def sha256(self) -> str:
-        """Fingerprint of the description, which holds counts and hashes of all that matters."""
+        """Fingerprint of the description, which contains the counts and hashes of all tokens."""
         return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()

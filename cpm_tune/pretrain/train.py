@@ -234,8 +234,8 @@ def train(
 def export(model: CPMAnt, tokenizer: Tokenizer, path: Path) -> None:
     """Write the weights in fp16 as a backbone folder, in place of an older one.
 
-    Raises UserError if it cannot be written, or if what is there is not such a folder; it then
-    stays.
+    Raises UserError if it cannot be written, or if `path` contains anything that this function did
+    not write. What is there then stays.
     """
     check_replaceable(path)
     half = CPMAnt(model.config)

@@ -25,11 +25,14 @@ from pydantic import (
 from cpm_tune.common.sizes import checked_size, counted, parse_size
 from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.options import (
+    MOST,
     Beams,
+    Count,
     Engine,
     LengthPenalty,
     MaxNewTokens,
     MinNewTokens,
+    Natural,
     Precision,
     Quantize,
     RepetitionPenalty,
@@ -46,7 +49,6 @@ if TYPE_CHECKING:
 else:
     ScheduleName = Literal[tuple(SCHEDULES)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Frozen(BaseModel):
@@ -63,9 +65,9 @@ class Encoding(Frozen):
     what CPM-Ant was pre-trained with for generation.
     """
 
-    max_length: Annotated[int, Field(ge=8)] = 256
-    prompt_type: Annotated[int, Field(ge=0)] = 2
-    segment: Annotated[int, Field(ge=0)] = 2
+    max_length: Annotated[int, Field(ge=8, le=2**20)] = 256
+    prompt_type: Natural = 2
+    segment: Natural = 2
 
 
 class Recipe(Frozen):
@@ -84,7 +86,7 @@ class Recipe(Frozen):
     epochs: Count = 10
     max_steps: Count | None = None
     eval_every: Count = 50
-    patience: Annotated[int, Field(ge=0)] = 10
+    patience: Natural = 10
     dev_rows: Count | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -284,8 +286,8 @@ class Execution(Frozen):
 
     engine: Engine = "auto"
     device: str = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0
-    micro_tokens: Annotated[int, Field(ge=256)] = 8192
+    threads: Natural = 0
+    micro_tokens: Annotated[int, Field(ge=256, le=MOST)] = 8192
     checkpointing: bool = False
     shard: bool = False
     offload: bool = False
