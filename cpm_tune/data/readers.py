@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from cpm_tune.common.reading import MAX_JSON_DEPTH, parse_json
 from cpm_tune.data.lines import Records, check_encoding, decoded, lines, not_utf8
 from cpm_tune.data.tables import TABLES, Layout, table
 from cpm_tune.errors import UserError
@@ -34,7 +35,6 @@ __all__ = (
 )
 
 JSON_ENDINGS = (".jsonl", ".json", ".jsonline")
-DEEPEST = 200  # levels of a JSON document
 _LONGEST_OBJECT = 100_000  # lines of a JSON object that is written over several lines
 _MARK = re.compile("[\udc80-\udcff]")  # stands for a byte that is not UTF-8
 
@@ -72,8 +72,8 @@ def json_lines(path: Path) -> Records:
             yield where, text
         elif text.strip():
             try:
-                value = json.loads(text)
-            except (ValueError, RecursionError) as error:
+                value = parse_json(text)
+            except ValueError as error:
                 reason = str(error).split(":")[0]
                 yield where, BadRow(f"{where}: not a whole JSON object on one line ({reason}).")
             else:
@@ -99,8 +99,8 @@ def json_objects(path: Path) -> Records:
 
 def _object(where: str, parts: list[str]) -> Any:
     try:
-        return json.loads("\n".join(parts).rstrip(" \t,"))
-    except (ValueError, RecursionError) as error:
+        return parse_json("\n".join(parts).rstrip(" \t,"))
+    except ValueError as error:
         reason = str(error).split(":")[0]
         return BadRow(f"{where}: not a whole JSON object from this line on ({reason}).")
 
@@ -126,8 +126,8 @@ def json_items(path: Path, key: str = "") -> Records:
             source = _Marked(file) if broken else file
             for prefix, event, value in backend.parse(source, use_float=True):
                 depth += event.startswith("start_") - event.startswith("end_")
-                if depth > DEEPEST:
-                    raise ValueError(f"nested more than {DEEPEST} deep")
+                if depth > MAX_JSON_DEPTH:
+                    raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
                 if prefix == key and event in ("start_array", "end_array"):
                     inside = event == "start_array" and depth == (2 if key else 1)
                     exists |= inside

@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.folders import FULL, disk_trouble
 from cpm_tune.common.paths import cache_dir, file_sha256
+from cpm_tune.common.writing import scratch_folder
 from cpm_tune.data.files import as_json, checked_rows
 from cpm_tune.data.readers import Layout
 from cpm_tune.data.splits import SplitFile
@@ -178,8 +179,12 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
     n_rows, answered = 0, 0
     without = ""  # the id of the first row that has no answer
     layout, lengths = Layout(), Counter[str]()
-    with tempfile.TemporaryDirectory(dir=stored.parent) as scratch:
-        part = Path(scratch) / "rows.arrow"
+    advice = "make room there, or set XDG_CACHE_HOME to another folder"
+    with (
+        disk_trouble(f"the cache folder {stored.parent}", advice, FULL),
+        scratch_folder(stored.parent) as scratch,
+    ):
+        part = scratch / "rows.arrow"
         rows = islice(checked_rows(task, file, bad, layout), limit)
         with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             while chunk := list(islice(rows, _CHUNK)):
@@ -202,7 +207,7 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                 f"'{task.answer.column}', the first of them with id {without}; expected all or "
                 f"none (task {task.name})."
             )
-        about = Path(scratch) / "about.json"
+        about = scratch / "about.json"
         odd = [*layout.warnings, *_swapped(task, layout, lengths)]
         warnings = [f"{file.split}: {warning}" for warning in odd]
         counts = {"skipped": len(bad or ()), "labelled": answered > 0, "warnings": warnings}

@@ -25,7 +25,7 @@ Precision = Annotated[
 ]
 Quantize = Annotated[
     Literal["int8"],
-    Option("hold the frozen backbone's linear weights in 8 bits (extra int8); changes results"),
+    Option("8-bit linear weights of the frozen backbone (extra int8); changes results"),
 ]
 Split = Literal["train", "dev", "test"]
 Control = Literal["zero-shot", "random-backbone"]
