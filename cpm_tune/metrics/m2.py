@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Costs = NDArray[np.int64]
     Mask = NDArray[np.bool_]
 
 BETA = 0.5
@@ -28,8 +27,8 @@ CELLS = 1_000_000  # of the lattice; longer texts are compared without their equ
 
 # A path's cost: a gold edit is worth more than all steps, a step more than all edits.
 STEP = 1 << 20
-GOLD = 1 << 41
-FAR = 1 << 62
+GOLD = 1 << 40
+FAR = 1 << 60
 
 Edit = tuple[int, int, str]
 Golds = tuple[tuple[Edit, ...], ...]
@@ -129,62 +128,57 @@ class _Lattice:
 
     A node (i, j) stands after i characters of the source and j of the correction. Arrays hold a
     diagonal i + j per row and i + 1 per column, so that all nodes of a diagonal are computed at
-    once: deleting comes from column i of the row before, inserting from column i + 1, keeping or
-    replacing from column i of the row before that.
+    once: deleting comes from the column before in the row before, inserting from the same column,
+    keeping and replacing from the column before in the row before that.
     """
 
     def __init__(self, source: str, corrected: str) -> None:
         import numpy as np
 
         self.corrected, self.n, self.m = corrected, len(source), len(corrected)
-        n, m = self.n, self.m
-        self.equal: Mask = np.zeros((n + m + 1, n + 2), dtype=bool)
-        a, b = (
-            np.frombuffer(t.encode("utf-32-le", "surrogatepass"), "<u4")
-            for t in (source, corrected)
-        )
+        rows, columns = self.n + self.m + 1, self.n + 2
+        a, b = (np.array([ord(c) for c in text]) for text in (source, corrected))
         i, j = np.nonzero(a[:, None] == b[None, :])
+        self.equal: Mask = np.zeros((rows, columns), dtype=bool)
         self.equal[i + j + 2, i + 2] = True
 
-        # distance[d, k, i + 1]: k is the substitution's cost less 1.
-        extra = np.array([[1], [2]])
-        distance = np.full((n + m + 2, 2, n + 2), FAR, dtype=np.int64)
+        # The second axis is the substitution's cost less 1.
+        cost = np.where(self.equal[:, None], 0, np.array([[1], [2]]))
+        distance = np.full((rows, 2, columns), FAR)
         distance[0, :, 1] = 0
-        columns = np.arange(n + 1)
-        replaced = np.full((2, n + 1), FAR)
-        for d in range(1, n + m + 1):
+        for d in range(1, rows):
             before = distance[d - 1]
+            distance[d, :, 1:] = np.minimum(before[:, :-1], before[:, 1:]) + 1
             if d > 1:
-                replaced = distance[d - 2, :, :-1] + np.where(self.equal[d, 1:], 0, extra)
-            new = np.minimum(np.minimum(before[:, :-1], before[:, 1:]) + 1, replaced)
-            inside = (columns <= d) & (columns >= d - m)
-            distance[d, :, 1:] = np.where(inside, new, FAR)
+                moved = distance[d - 2, :, :-1] + cost[d, :, 1:]
+                np.minimum(distance[d, :, 1:], moved, out=distance[d, :, 1:])
 
-        # Whether a step that ends in a node lies on a shortest script, from the last node back.
-        self.deletes: Mask = np.zeros((n + m + 1, n + 2), dtype=bool)
-        self.inserts: Mask = np.zeros_like(self.deletes)
-        self.moves: Mask = np.zeros_like(self.deletes)
-        on = np.zeros((n + m + 1, 2, n + 2), dtype=bool)
-        on[n + m, :, n + 1] = True
-        for d in range(n + m, 0, -1):
-            here, before, reached = distance[d, :, 1:], distance[d - 1], on[d, :, 1:]
-            deletes = reached & (here == before[:, :-1] + 1)
-            inserts = reached & (here == before[:, 1:] + 1)
-            on[d - 1, :, :-1] |= deletes
-            on[d - 1, :, 1:] |= inserts
-            self.deletes[d, 1:], self.inserts[d, 1:] = deletes.any(0), inserts.any(0)
+        # Whether a step keeps a shortest script to its node, then whether it lies on one to the end.
+        deletes, inserts, moves = (np.zeros((rows, 2, columns), dtype=bool) for _ in range(3))
+        deletes[1:, :, 1:] = distance[1:, :, 1:] == distance[:-1, :, :-1] + 1
+        inserts[1:, :, 1:] = distance[1:, :, 1:] == distance[:-1, :, 1:] + 1
+        moves[2:, :, 1:] = distance[2:, :, 1:] == distance[:-2, :, :-1] + cost[2:, :, 1:]
+        on = np.zeros((rows, 2, columns), dtype=bool)
+        on[-1, :, -1] = True
+        for d in range(rows - 1, 0, -1):
+            for steps in (deletes[d], inserts[d], moves[d]):
+                steps &= on[d]
+            on[d - 1, :, :-1] |= deletes[d, :, 1:]
+            on[d - 1] |= inserts[d]
             if d > 1:
-                cost = np.where(self.equal[d, 1:], 0, extra)
-                moves = reached & (here == distance[d - 2, :, :-1] + cost)
-                on[d - 2, :, :-1] |= moves
-                self.moves[d, 1:] = moves.any(0)
+                on[d - 2, :, :-1] |= moves[d, :, 1:]
         self.nodes: Mask = on[:, 0] | on[:, 1]
+        self.deletes: Mask = deletes[:, 0] | deletes[:, 1]
+        self.moves: Mask = moves[:, 0] | moves[:, 1]
+        self.inserts = inserts.sum(1)  # in how many of the two ways
 
     def jumps(self, start: int, end: int, text: str, at: int) -> list[Jump]:
         """Where the correction can be read as having this edit: (i, j) to (i, j) each."""
         start, end, length = start - at, end - at, len(text)
-        if not 0 <= start <= end <= self.n or (start == end and not text):
+        if not 0 <= start <= end <= self.n:
             return []
+        if start == end:
+            return self._insertion(start, text)
         return [
             (start, j, end, j + length)
             for j in range(self.m - length + 1)
@@ -193,6 +187,29 @@ class _Lattice:
             and self.corrected.startswith(text, j)
             and self._kept(start, j, end, j + length) <= UNCHANGED
         ]
+
+    def _insertion(self, place: int, text: str) -> list[Jump]:
+        """The one insertion that the scorer takes for the gold one: of all that are possible at a
+        place, in order, the first that fits from the left or the right, looking from each in turn.
+
+        One of a single character that both costs of a substitution allow is there twice.
+        """
+        ways = [int(self.inserts[place + j, place + 1]) for j in range(self.m + 1)]
+        reach = [0] * (self.m + 1)  # how many characters can be inserted after j
+        for j in range(self.m - 1, -1, -1):
+            reach[j] = reach[j + 1] + 1 if ways[j + 1] else 0
+        size, length, fits = 0, len(text), list[tuple[int, int, int]]()
+        for j in range(self.m):
+            if 0 < length <= reach[j] and self.corrected.startswith(text, j):
+                twice = ways[j + 1] - 1
+                first = size + (length - 1 + twice if length > 1 else 0)
+                fits.append((first, first + (twice if length == 1 else 0), j))
+            size += reach[j] + ways[j + 1] - 1 if reach[j] else 0
+        if not fits:
+            return []
+        seen = ((min(2 * a, 2 * (size - 1 - b) + 1), j) for a, b, j in fits)
+        j = min(seen)[1]
+        return [(place, j, place, j + length)]
 
     def _kept(self, i0: int, j0: int, i1: int, j1: int) -> int:
         """The fewest characters that a way from one node to another leaves unchanged."""
@@ -212,55 +229,41 @@ class _Lattice:
         return fewest.get((i1, j1), UNCHANGED + 1)
 
     def cheapest(self, jumps: Sequence[Sequence[Jump]]) -> list[int]:
-        """The cost of the best path per annotator, whose gold edits are `jumps`.
-
-        An array's axes are the annotator; whether a gold insertion was used at this place of the
-        source, which may happen once; outside of an edit, or in one that has kept 0, 1 or 2
-        characters; and the column.
-        """
+        """The cost of the best path per annotator, whose gold edits are `jumps`."""
         import numpy as np
 
-        n, m = self.n, self.m
+        rows, columns = self.nodes.shape
         landing: dict[int, list[tuple[int, Jump]]] = {}
         for annotator, each in enumerate(jumps):
             for jump in each:
                 landing.setdefault(jump[2] + jump[3], []).append((annotator, jump))
-        shape = len(jumps), 2, 2 + UNCHANGED, n + 2
-        outside = np.full((n + m + 1, len(jumps), 2, n + 2), FAR, dtype=np.int64)
-        before = two_before = np.full(shape, FAR, dtype=np.int64)
-        for d in range(n + m + 1):
-            here = np.full(shape, FAR, dtype=np.int64)
+        steps = self.deletes, self.inserts > 0, self.moves & ~self.equal, self.moves & self.equal
+        deleting, inserting, replacing, keeping = (np.where(step, STEP, FAR) for step in steps)
+
+        # Costs of a diagonal's nodes: outside of an edit, and in one that has kept 0, 1 or 2
+        # characters; and those in an edit once one more character is edited, which may begin it.
+        outside = np.full((rows, len(jumps), columns), FAR)
+        shape = len(jumps), 1 + UNCHANGED, columns
+        inside = inside_before = np.full(shape, FAR)
+        edited = edited_before = np.full(shape, FAR)
+        for d in range(rows):
+            out, new = outside[d], np.full(shape, FAR)
             if d == 0:
-                here[:, 0, 0, 1] = 0
-            edited = _edit(before)
-            new = np.where(self.inserts[d], edited, FAR)
-            deleted = np.where(self.deletes[d, 1:], edited.min(1)[:, :, :-1], FAR)
-            new[:, 0, :, 1:] = np.minimum(new[:, 0, :, 1:], deleted)
-            here = np.minimum(here, new)
-            moved = two_before.min(1)[:, :, :-1]
-            replaced = np.where(self.moves[d, 1:] & ~self.equal[d, 1:], _edit(moved), FAR)
-            kept = np.full_like(replaced, FAR)
-            kept[:, 0], kept[:, 2:] = moved[:, 0] + STEP, moved[:, 1:-1] + STEP
-            kept = np.where(self.moves[d, 1:] & self.equal[d, 1:], kept, FAR)
-            here[:, 0, :, 1:] = np.minimum(here[:, 0, :, 1:], np.minimum(replaced, kept))
-            here[:, :, 0] = here.min(2)
+                out[:, 1] = 0
+            else:
+                np.minimum(edited + inserting[d], FAR, out=new)
+                part = new[:, :, 1:]
+                np.minimum(part, edited[:, :, :-1] + deleting[d, 1:], out=part)
+            if d > 1:
+                np.minimum(part, edited_before[:, :, :-1] + replacing[d, 1:], out=part)
+                kept = inside_before[:, :-1, :-1] + keeping[d, 1:]
+                np.minimum(part[:, 1:], kept, out=part[:, 1:])
+                np.minimum(out[:, 1:], outside[d - 2, :, :-1] + keeping[d, 1:], out=out[:, 1:])
+            np.minimum(out, new.min(1), out=out)
             for annotator, (i0, j0, i1, _) in landing.get(d, ()):
-                came = outside[i0 + j0, annotator, :, i0 + 1]
-                inserted = int(i0 == i1)
-                cost = (came[0] if inserted else came.min()) - GOLD
-                cell = here[annotator, inserted, 0]
-                cell[i1 + 1] = min(cell[i1 + 1], cost)
-            outside[d] = here[:, :, 0]
-            two_before, before = before, here
-        return [int(cost) for cost in outside[n + m, :, :, n + 1].min(1)]
-
-
-def _edit(costs: Costs) -> Costs:
-    """The costs after one more edited character, which begins an edit or belongs to the last one;
-    the second axis from the end says which."""
-    import numpy as np
-
-    new = costs + STEP
-    new[..., 1, :] = np.minimum(new[..., 1, :], new[..., 0, :] + 1)
-    new[..., 0, :] = FAR
-    return new
+                cost = outside[i0 + j0, annotator, i0 + 1] - GOLD
+                out[annotator, i1 + 1] = min(out[annotator, i1 + 1], cost)
+            inside_before, inside = inside, new
+            edited_before, edited = edited, new.copy()
+            np.minimum(edited[:, 0], out + 1, out=edited[:, 0])
+        return [int(cost) for cost in outside[-1, :, -1]]
