@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -100,6 +101,7 @@ def main() -> None:
     other = asked.other.resolve()
     if not (other / "benchmarks/peers.py").is_file():
         parser.error(f"{asked.other}: not a checkout of this project (no benchmarks/peers.py)")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as tune.py: idle threads do not spin
     for name in asked.benchmarks:
         for dtype in asked.dtypes:
             more = {"dtype": dtype, "threads": asked.threads}

@@ -54,25 +54,24 @@ def load_backbone(
     memory_limit: str | None = None,
     quantize: Quantize | None = None,
 ) -> Backbone:
-    """Open a backbone: the embedded one, a folder in any layout (docs/backbone.md), or one of the
-    Hugging Face hub, hub:OWNER/NAME.
+    """Open a backbone: the bundled one, a folder in any checkpoint format (docs/backbone.md), or
+    one of the Hugging Face hub, hub:OWNER/NAME.
 
-    precision: fp32, bf16 or fp16; device: auto, cpu, cuda or cuda:0. The weights are read when they
-    are first needed. `memory_limit` (such as 4GB): the most of it in memory at a time, its layers
-    read while others compute; nothing can be trained then. `quantize` "int8": the linear weights in
-    8 bits (extra int8), without a limit; they stay frozen. Raises UserError where the folder is
-    none, and for what does not go together.
+    `device` is auto, cpu, cuda or cuda:0. The weights are read when they are first needed.
+    `memory_limit`, such as 4GB, is the maximum memory for the weights: layers are read while others
+    compute, and nothing can be trained. `quantize` "int8" keeps the linear weights in 8 bits (extra
+    int8); they stay frozen, and it excludes a memory limit. Raises UserError if the folder is not a
+    backbone, or if options exclude each other.
     """
-
     folder = open_folder(resolve(str(backbone)))
     return Backbone(folder, precision, device, memory_limit=memory_limit, quantize=quantize)
 
 
 class Backbone:
-    """A CPM-Ant backbone with at most one delta at work.
+    """A CPM-Ant backbone with at most one delta inserted.
 
-    `model` is the torch module, `tokenizer` its tokenizer, `folder` where it comes from, `delta`
-    the delta inside it or None.
+    `model` is the torch module, `tokenizer` its tokenizer, `folder` its folder, `delta` the
+    inserted delta or None.
     """
 
     def __init__(
@@ -86,7 +85,6 @@ class Backbone:
         quantize: Quantize | None = None,
     ) -> None:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
-
         if precision not in DTYPES:
             raise UserError(f"precision is '{precision}', expected one of {', '.join(DTYPES)}.")
         if memory_limit is not None:
@@ -104,7 +102,6 @@ class Backbone:
     @property
     def model(self) -> CPMAnt:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
-
         if self._model is None:
             model = open_backbone(
                 self.folder,
@@ -120,31 +117,31 @@ class Backbone:
     # --- deltas ---
 
     def insert_delta(self, delta: str = "lora", *, seed: int = 1, **settings: Any) -> Delta:
-        """Put a new delta in, to be trained: `delta.parameters` are its tensors by name.
+        """Insert a new delta for training: `delta.parameters` are its tensors by name.
 
-        `delta` is a preset's name or a JSON file, `settings` change its keys (lora_r=16). One that
-        is there is taken out. Raises UserError where it does not fit; then nothing has changed.
+        `delta` is a preset's name or a JSON file, `settings` change its keys (lora_r=16). It
+        replaces the present delta. Raises UserError if it does not fit; nothing changes then.
         """
-
         config = parse_config({**load_preset(delta), **settings}, f"delta {delta}")
         self.delta = self._exchange(config, seed=seed)
         self._engine.prepare(self.model)
         return self.delta
 
     def load_delta(self, folder: AnyPath) -> Delta:
-        """Put a saved delta in: a run's folder, one written by `delta.save`, or a LoRA of PEFT's.
+        """Insert a saved delta: a run's folder, one written by `delta.save`, or a LoRA of PEFT's.
 
-        One that is there is taken out. Raises UserError if it belongs to another backbone or is
-        broken; then nothing has changed, and the one that is there stays.
+        It replaces the present delta. Raises UserError if it belongs to another backbone or is
+        broken; nothing changes then.
         """
-
         if not isinstance(folder, str | PathLike) or not str(folder):
             raise UserError(
-                f"load_delta: {folder!r} is no path; give a run's folder, or a delta's."
+                f"load_delta: {folder!r} is not a path; give the folder of a run or of a delta."
             )
         place = Path(folder)
         if not place.is_dir():
-            raise UserError(f"{place}: there is no such folder; give a run's, or a delta's.")
+            raise UserError(
+                f"{place}: there is no such folder; give the folder of a run or of a delta."
+            )
         record = finished_record(place) if (place / RECORD).is_file() else None
         self.delta = self._exchange(*read_saved(place, like(self.model), self.folder.sha256()))
         self._engine.prepare(self.model.eval()).requires_grad_(False)
@@ -154,8 +151,7 @@ class Backbone:
     def _exchange(
         self, config: DeltaConfig, values: dict[str, Tensor] | None = None, seed: int = 0
     ) -> Delta:
-        """Put a delta in the place of the one that is there, if it fits."""
-
+        """Insert a delta in place of the present one, if it fits."""
         given = config, self.folder.sha256(), seed, self.tokenizer
         insert(like(self.model), *given, values=values)
         self.remove_delta()
@@ -179,14 +175,13 @@ class Backbone:
         where: Sequence[str] | None = None,
         **settings: Any,
     ) -> list[Text]:
-        """Go on with prompts: `num` texts for each, prompt by prompt, the best first.
+        """Continue prompts: `num` texts for each, prompt by prompt, the best first.
 
-        `settings` are the decoding's (docs/generate.md): max_new_tokens, beams, length_penalty,
+        `settings` are those of decoding (docs/generate.md): max_new_tokens, beams, length_penalty,
         repetition_penalty, repetition_window; sample, temperature, top_k, top_p, seed. Beam search
-        with 3 beams unless told otherwise. A text does not depend on what else is in the batch of
-        at most `batch_tokens` positions. `where` names the prompts in errors.
+        with 3 beams by default. A text does not depend on the others in its batch of at most
+        `batch_tokens` positions. `where` names the prompts in errors.
         """
-
         texts, places = _named(prompts, where)
         whole_number(batch_tokens, "batch_tokens")
         chosen, writer = decoding(num, **settings), self._writer(max_length)
@@ -199,7 +194,6 @@ class Backbone:
         self, prompt: str, *, max_length: int | None = None, where: str = "prompt", **settings: Any
     ) -> Iterator[str]:
         """Yield the text that `generate` returns piece by piece; greedy or sampling."""
-
         if not isinstance(prompt, str):
             raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
         _named(prompt, [where])
@@ -226,7 +220,6 @@ class Backbone:
         A blank has as many tokens as its braces say, or `blank_tokens`: all lengths are tried, and
         the best by log-probability / tokens^length_penalty (1) is kept. Settings as in `generate`.
         """
-
         if "max_new_tokens" in settings or "min_new_tokens" in settings:
             raise UserError("max_new_tokens has no effect on blanks; give blank_tokens.")
         between = (blank_tokens,) * 2 if isinstance(blank_tokens, int) else tuple(blank_tokens)
@@ -265,7 +258,6 @@ def _named(
     prompts: str | Sequence[str], where: Sequence[str] | None
 ) -> tuple[list[str], Sequence[str]]:
     """Texts and what to call them in errors; raise UserError for what is no text."""
-
     if not isinstance(prompts, Sequence) or isinstance(prompts, bytes):
         raise UserError(f"prompts is {prompts!r:.40}, expected a text or a list of texts.")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -297,7 +289,7 @@ class Run:
     def score(
         self, split: str = "test", *, data: AnyPath | None = None, limit: int | None = None
     ) -> dict[str, ScoreRecord]:
-        """Predict a split, of other data if given, and score it: by metric. Nothing is kept."""
+        """Predict a split, of other data if given, and score it by metric; write nothing."""
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "predictions"
             return self.predict(split, data=data, limit=limit, out=out).scores
@@ -311,7 +303,6 @@ class Run:
         **options: Any,
     ) -> Predicted:
         """Predict a split into a new folder; options: `cpm_tune.runs.rerun.predict_run`."""
-
         data, out = (None if place is None else Path(place) for place in (data, out))
         return predict_run(self.folder, split=split, data=data, out=out, **options)
 
@@ -324,34 +315,30 @@ class Run:
         memory_limit: str | None = None,
         quantize: Quantize | None = None,
     ) -> Backbone:
-        """The run's backbone with its delta at work; `where` it is now, if it has moved. In 8 bits
-        if it was tuned so, or with `quantize`."""
-
+        """The run's backbone with its delta inserted. `where` is its folder, if it has moved; in 8
+        bits if the run used 8 bits, or with `quantize`."""
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
         random = spec.seed if spec.backbone.init == "random" else None
-        chosen = precision or spec.precision
-        made = Backbone(
+        backbone = Backbone(
             folder,
-            chosen,
+            precision or spec.precision,
             device,
             random_seed=random,
             memory_limit=memory_limit,
             quantize=quantize or spec.backbone.quantize,
         )
         if spec.recipe is not None:
-            made.load_delta(self.folder)
-        return made
+            backbone.load_delta(self.folder)
+        return backbone
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
-        """Take the delta elsewhere: to peft, opendelta, hf or merged (docs/deltas.md)."""
-
+        """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/deltas.md."""
         export_run(self.folder, to, Path(out), backbone=backbone)
 
 
 def load_run(folder: AnyPath) -> Run:
-    """Open a finished run's folder; raise UserError if it is none."""
-
+    """Open a finished run's folder; raise UserError if it is not one."""
     return Run(finished_record(Path(folder)), Path(folder))
 
 
@@ -374,7 +361,6 @@ def tune(
     skip_bad_rows, include, random_backbone), with the types and bounds of the command line.
     Raises UserError for every mistake at once, before anything is trained where possible.
     """
-
     if isinstance(backbone, Backbone):
         backbone = backbone.folder.path
     if not isinstance(settings, Mapping | None):

@@ -147,10 +147,12 @@ def test_what_keeps_rows_apart_is_one_sentence(
 def test_rows_that_are_not_one_are_told_apart(cli: CLI, tmp_path: Path) -> None:
     run(tmp_path, 0.8), run(tmp_path, 0.8, recipe=Recipe(lr=0.5)), run(tmp_path, 0.7, "adapter")
     words = ("leaderboard", "compare", "adapter", "--results", tmp_path)
+    fingerprint = spec().data.train
     code, _, error = cli(*words, "lora")
     assert code == 2
     assert "'lora on b' has runs of several settings, which differ in train.lr" in error
-    assert cli(*words, "lora@train.lr=0.5")[0] == 0
+    for selector in ("lora@train.lr=0.5", f"lora@train.lr=0.5,train data={fingerprint[:12]}"):
+        assert cli(*words, selector)[0] == 0  # the second as it was spelled before
     for wrong, said in (
         ("lora@train.lr=3", "no such run"),
         ("lora@train.l=3", "Did you mean 'train.lr'"),

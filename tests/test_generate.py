@@ -285,7 +285,7 @@ def test_a_backbone_that_is_not_the_runs_is_named_with_the_one_that_is(
     assert (code, error.count("\n")) == (2, 1)
     assert f"--backbone {folder} (sha256 " in error
     assert f"its delta was tuned on backbone small (sha256 {own.sha256[:12]}…)" in error
-    assert f"leave --backbone out to take it from {own.path}" in error
+    assert f"omit --backbone to use {own.path}" in error
     with pytest.raises(UserError, match=r"tuned on backbone small \(sha256 .*not on the one here"):
         ct.load_backbone(folder).load_delta(run.folder)
     given = ("generate", "春风", "--delta-from", deltas / "own", "--backbone", own.path)

@@ -4,9 +4,9 @@ each has a help text, and messages and help name its bounds."""
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
-import time
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -28,7 +28,7 @@ from cpm_tune.planning.settings import DELTA_KEYS, KEYS, flat_settings, parse_se
 from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.train import Intervals, Settings
 from cpm_tune.runs.export import FORMATS
-from cpm_tune.schema.options import Precision, RunOptions, TrialOptions
+from cpm_tune.schema.options import MOST, Precision, RunOptions, TrialOptions
 from cpm_tune.schema.spec import Decoding
 
 ALL = {"": TUNE, **COMMANDS}
@@ -52,7 +52,7 @@ def test_help_of_every_command(cli: CLI, name: str) -> None:
             assert option.name not in said
             continue
         assert option.name in said
-        assert option.option.bounds in words
+        assert option.option.bounds.removesuffix(f" to {MOST}") in words
         if option.default not in (None, (), "", MISSING) and option.kind is not bool:
             assert "default: " in words
     assert "{prog}" not in said
@@ -65,15 +65,17 @@ def test_help_lists_every_command_with_a_line(cli: CLI) -> None:
 
 
 def test_help_and_listings_answer_at_once() -> None:
-    for words, seconds in ((["--help"], 0.15), (["list", "tasks"], 0.5), (["list", "deltas"], 0.5)):
+    """In processor time, whatever else the machine does."""
+    limits = {"--help": 0.15, "list tasks": 0.5, "list deltas": 0.5, "show lcqmc --text": 0.5}
+    for line, seconds in limits.items():
+        command = [sys.executable, REPOSITORY / "tune.py", *line.split()]
         taken = []
-        for _ in range(5):
-            started = time.perf_counter()
-            subprocess.run(
-                [sys.executable, REPOSITORY / "tune.py", *words], capture_output=True, check=True
-            )
-            taken.append(time.perf_counter() - started)
-        assert min(taken) < 2 * seconds, words  # twice: other tests share the cores
+        for _ in range(4):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            subprocess.run(command, capture_output=True, check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            taken.append(sum(after[:2]) - sum(before[:2]))
+        assert min(taken) < seconds, line
 
 
 BOUNDS = {
@@ -83,6 +85,8 @@ BOUNDS = {
     "--limit 0": "--limit is 0, expected a whole number from 1",
     "--nproc 0": "--nproc is 0, expected a whole number from 1",
     "--nnodes -3": "--nnodes is -3, expected a whole number from 1",
+    "--limit 99999999999": "--limit is 99999999999, expected a whole number from 1 to 2147483647",
+    "generate x --top-k 99999999999": "expected a whole number from 0 to 2147483647",
     "--quantize int4": "--quantize is 'int4', expected int8",
     "show lcqmc --rows -1": "--rows is -1, expected a whole number from 0",
     "show lcqmc --max-length 7": "--max-length is 7, expected a whole number from 8",

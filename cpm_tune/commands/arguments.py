@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from cpm_tune.common.option import Declared, checked, declared
 from cpm_tune.common.reading import read_mapping
 from cpm_tune.errors import UserError, readable
+from cpm_tune.schema.options import MOST
 
 T = TypeVar("T")
 G = TypeVar("G", bound="CommandLine")
@@ -88,7 +89,8 @@ def _help(option: Declared) -> str:
     if not default and option.default not in (None, MISSING) and option.kind is not bool:
         values = option.default if isinstance(option.default, tuple) else (option.default,)
         default = ",".join(map(str, values))
-    remarks = [option.option.bounds, f"default: {default}" if default else ""]
+    bounds = option.option.bounds.removesuffix(f" to {MOST}")
+    remarks = [bounds, f"default: {default}" if default else ""]
     text = option.option.help
     if remark := "; ".join(filter(None, remarks)):
         text = f"{text[:-1]}; {remark})" if text.endswith(")") else f"{text} ({remark})"

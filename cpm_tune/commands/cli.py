@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
+from cpm_tune.common.terminal import safe_output
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
 from cpm_tune.version import VERSION
 
@@ -24,15 +24,18 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; mistakes are one sentence each on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    with safe_output():
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     try:
         return run(argv)
     except UserError as error:
         if "--debug" in argv:
             raise
-        print(
-            "\n".join(f"error: {readable(line)}" for line in str(error).split("\n")),
-            file=sys.stderr,
-        )
+        for line in str(error).split("\n"):
+            print(f"error: {readable(line)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         print(interruption(stop), file=sys.stderr)
@@ -51,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(readable(message), file=sys.stderr)
             return 2
         where = f"{error.filename}: " if error.filename else "the output "
-        message = f"error: {where}cannot be written ({error.strerror}); make room."
-        print(message, file=sys.stderr)
+        print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
         return 1
 
 
@@ -62,9 +64,6 @@ def run(argv: Sequence[str]) -> int:
     program = "tune.py" if program in ("tune.py", "__main__.py", "worker.py") else program
     # Idle threads that spin make every thread wait where others share the cores: 5 to 10 times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese gets escapes, no crash
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     name, command = _find(argv)
     argv = argv[len(name.split()) :]
     prefix = f"{name} " if name else ""
@@ -72,10 +71,10 @@ def run(argv: Sequence[str]) -> int:
     if command is TUNE:
         parser.add_argument("--version", action="version", version=f"cpm-tune {VERSION}")
     parser.list_commands({key: c.summary for key, c in COMMANDS.items() if key.startswith(prefix)})
+    options: Any = parse(command.options, parser, argv)
     if not command.body or (command is TUNE and not argv):
         parser.print_help()
-        return 0 if argv else 2
-    options: Any = parse(command.options, parser, argv)
+        return 2
     module, _, function = command.body.partition(":")
     with Interrupts(message=command.stopped) if command.stopped else nullcontext():
         code: int = load(f"cpm_tune.commands.{module}:{function}")(options)

@@ -28,15 +28,8 @@ Check = tuple[str, str, str]  # state (ok, warn, FAIL), result, how to fix it
 
 def run(options: Doctor) -> int:
     """Print a line per check; 1 if something needed does not work."""
-    text, ok = report(options.data)
-    print(text)
-    return 0 if ok else 1
-
-
-def report(data: Path | None) -> tuple[str, bool]:
-    """Return the report and whether everything needed works."""
-    if data is not None and not data.is_dir():
-        raise UserError(f"--data {data}: there is no such folder.")
+    if options.data is not None and not options.data.is_dir():
+        raise UserError(f"--data {options.data}: there is no such folder.")
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", _python),
         ("torch", _torch),
@@ -56,16 +49,13 @@ def report(data: Path | None) -> tuple[str, bool]:
         try:
             rows.append((name, *check()))
         except Exception as error:  # a broken install may raise anything
-            rows.append((name, "FAIL", f"{type(error).__name__}: {str(error).splitlines()[0]}", ""))
-    rows += _data(data)
-    lines = []
-    for name, state, what, fix in rows:
-        lines.append(f"{state:4}  {name:13} {what}")
-        if fix:
-            lines.append(f"{'':20}{fix}")
-    ok = all(state != "FAIL" for _, state, _, _ in rows)
-    lines.append("\neverything needed works." if ok else "\nfix the checks marked FAIL.")
-    return "\n".join(lines), ok
+            first = f"{type(error).__name__}: {error}".splitlines()[0]
+            rows.append((name, "FAIL", first, ""))
+    for name, state, result, fix in (*rows, *_data(options.data)):
+        print(f"{state:4}  {name:13} {result}" + (f"\n{'':20}{fix}" if fix else ""))
+    failed = any(state == "FAIL" for _, state, _, _ in rows)
+    print("\nfix the checks marked FAIL." if failed else "\neverything needed works.")
+    return 1 if failed else 0
 
 
 def _python() -> Check:

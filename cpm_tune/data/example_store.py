@@ -18,6 +18,7 @@ from typing import IO
 import numpy as np
 from pydantic_core import from_json, to_json
 
+from cpm_tune.common.writing import scratch_folder
 from cpm_tune.data.example import Example, Target
 from cpm_tune.data.example import Sequence as Encoded
 
@@ -150,9 +151,9 @@ class EncodedCache:
             return
         with (
             contextlib.suppress(OSError),
-            tempfile.TemporaryDirectory(dir=self._path.parent) as scratch,
+            scratch_folder(self._path.parent) as scratch,
         ):
-            part = Path(scratch) / self._path.name
+            part = scratch / self._path.name
             merged = _Records(self._n, part.open("wb", buffering=0))
             merged.write(_head(self._path))
             for number in range(self._n):

@@ -7,11 +7,11 @@ file cannot be read beyond some point, that is a UserError. Memory does not grow
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.reading import MAX_JSON_DEPTH, parse_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow
@@ -19,7 +19,6 @@ from cpm_tune.task import BadRow
 JSON_ENDINGS = (".jsonl", ".json", ".jsonline")
 TABLES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
 _GZIP = b"\x1f\x8b"
-DEEPEST = 200  # levels of a JSON document
 Records = Iterator[tuple[str, Any]]
 
 
@@ -70,8 +69,8 @@ def json_lines(path: Path) -> Records:
             yield where, text
         elif text.strip():
             try:
-                value = json.loads(text)
-            except (ValueError, RecursionError) as error:
+                value = parse_json(text)
+            except ValueError as error:
                 reason = str(error).split(":")[0]
                 yield where, BadRow(f"{where}: not a whole JSON object on one line ({reason}).")
             else:
@@ -96,8 +95,8 @@ def json_items(path: Path, key: str = "") -> Records:
                 file.seek(0)
             for prefix, event, value in backend.parse(file, use_float=True):
                 depth += event.startswith("start_") - event.startswith("end_")
-                if depth > DEEPEST:
-                    raise ValueError(f"nested more than {DEEPEST} deep")
+                if depth > MAX_JSON_DEPTH:
+                    raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
                 if prefix == key and event in ("start_array", "end_array"):
                     inside = event == "start_array" and depth == (2 if key else 1)
                     exists |= inside

@@ -7,14 +7,15 @@ import hashlib
 import inspect
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.folders import FULL, disk_trouble
 from cpm_tune.common.paths import cache_dir, file_sha256
+from cpm_tune.common.writing import scratch_folder
 from cpm_tune.data.files import as_json, checked_rows
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
@@ -171,8 +172,12 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
     bad: list[str] | None = [] if skip else None
     n_rows, answered = 0, 0
     without = ""  # the id of the first row that has no answer
-    with tempfile.TemporaryDirectory(dir=stored.parent) as scratch:
-        part = Path(scratch) / "rows.arrow"
+    advice = "make room there, or set XDG_CACHE_HOME to another folder"
+    with (
+        disk_trouble(f"the cache folder {stored.parent}", advice, FULL),
+        scratch_folder(stored.parent) as scratch,
+    ):
+        part = scratch / "rows.arrow"
         rows = islice(checked_rows(task, file, bad), limit)
         with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             while chunk := list(islice(rows, _CHUNK)):
@@ -193,7 +198,7 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                 f"'{task.answer.column}', the first of them with id {without}; expected all or "
                 f"none (task {task.name})."
             )
-        about = Path(scratch) / "about.json"
+        about = scratch / "about.json"
         about.write_text(as_json({"skipped": len(bad or ()), "labelled": answered > 0}))
         os.replace(about, stored.with_suffix(".json"))
         os.replace(part, stored)

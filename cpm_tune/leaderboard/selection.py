@@ -22,6 +22,10 @@ from cpm_tune.schema.walk import iter_records
 Key = tuple[str, int, str, int | None, bool]
 
 
+# As selectors spelled them once, with fingerprints of 12 characters instead of 8.
+_OLDER_KEYS = {"train data": "data.train", "dev data": "data.dev"}
+
+
 @dataclass(frozen=True)
 class Candidate(StoredRecord[AnyRecord]):
     """A finished run, or an outside system's predictions, that may be selected."""
@@ -124,7 +128,8 @@ def _setting(selector: str, item: str) -> tuple[str, str]:
     key, equal, value = item.partition("=")
     if not equal:
         raise UserError(f"'{selector}': expected NAME@key=value,key=value.")
-    return key.strip(), value.strip()
+    key, value = key.strip(), value.strip()
+    return (_OLDER_KEYS[key], value[:8]) if key in _OLDER_KEYS else (key, value)
 
 
 def _names(record: RunRecord) -> tuple[str, str]:

@@ -111,12 +111,12 @@ def make_plan(request: Request) -> Plan:
         problems += placement(execution, delta, request.precision, request.quantize)
         if execution.memory_limit and (trains or request.random_backbone):
             problems.append(
-                "run.memory_limit is for what does not train (--delta none, predict, generate), "
-                "with the backbone's own weights; leave it out here."
+                "run.memory_limit works without training (--delta none, predict, generate) and "
+                "with the backbone's own weights only; omit it."
             )
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
-            f"{key} has no effect: task {task.name} writes no text."
+            f"{key} has no effect: task {task.name} generates no text."
             for key in settings
             if key.startswith("decode.")
         ]

@@ -92,9 +92,9 @@ def build(model: type[M], part: str, settings: Mapping[str, Any], defaults: Mapp
         else:
             values[name] = value
     try:
-        made = model(**values)
+        settings_model = model(**values)
     except ValidationError as error:
         problems += [f"{fault}." for fault in faults(error, f"{part}.")]
     if problems:
         raise UserError("\n".join(problems))
-    return made
+    return settings_model

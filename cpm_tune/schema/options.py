@@ -16,6 +16,7 @@ from cpm_tune.errors import UserError
 
 BUNDLED = "cpm-ant-tiny"
 MOST_SEED = 2**32 - 1
+MOST = 2**31 - 1  # of every other whole number: no tensor is larger in any direction
 
 # --- values ---
 
@@ -24,7 +25,7 @@ Precision = Annotated[
 ]
 Quantize = Annotated[
     Literal["int8"],
-    Option("hold the frozen backbone's linear weights in 8 bits (extra int8); changes results"),
+    Option("8-bit linear weights of the frozen backbone (extra int8); changes results"),
 ]
 Split = Literal["train", "dev", "test"]
 Control = Literal["zero-shot", "random-backbone"]
@@ -32,23 +33,23 @@ Engine = Literal["auto", "torch", "bmtrain"]
 Zero = Annotated[Literal[2, 3], Option("BMTrain's ZeRO level")]
 
 Seed = Annotated[int, Option(least=0, most=MOST_SEED)]
-Limit = Annotated[int, Option("use the first N rows of each split", "N", 1)]
-Count = Annotated[int, Option(metavar="N", least=1)]
-Natural = Annotated[int, Option(metavar="N", least=0)]
+Limit = Annotated[int, Option("use the first N rows of each split", "N", 1, MOST)]
+Count = Annotated[int, Option("", "N", 1, MOST)]
+Natural = Annotated[int, Option("", "N", 0, MOST)]
 
 # --- decoding, of the commands that generate and of the settings decode.* ---
 
-MaxNewTokens = Annotated[int, Option("most tokens to generate, the stop token included", "N", 1)]
-MinNewTokens = Annotated[int, Option("fewest tokens before a stop token", "N", 0)]
+MaxNewTokens = Annotated[Count, Option("most tokens to generate, the stop token included")]
+MinNewTokens = Annotated[Natural, Option("fewest tokens before a stop token")]
 Beams = Annotated[int, Option("beam search with N beams; 1 is greedy", "N", 1, 1000)]
 # A power that float64 can represent.
 LengthPenalty = Annotated[
     float, Option("power P: beams rank by log-probability / tokens^P", "P", 0, 50)
 ]
 RepetitionPenalty = Annotated[float, Option("penalty for tokens generated before", "X", 1)]
-RepetitionWindow = Annotated[int, Option("penalise the last N generated tokens; 0 is all", "N", 0)]
+RepetitionWindow = Annotated[Natural, Option("penalise the last N generated tokens; 0 is all")]
 Temperature = Annotated[float, Option("sample at this temperature", "X", 1e-3, 1000)]
-TopK = Annotated[int, Option("sample from the N most probable tokens; 0 is all", "N", 0)]
+TopK = Annotated[Natural, Option("sample from the N most probable tokens; 0 is all")]
 TopP = Annotated[
     float, Option("sample from the fewest tokens with total probability P", "P", most=1, above=0)
 ]
@@ -81,7 +82,7 @@ DeltaName = Annotated[str, Option("delta of `list deltas`, or a JSON file", "NAM
 MemoryLimit = Annotated[
     str | None,
     Option(
-        "most bytes of the backbone in memory at any time, such as 4GB; without training only",
+        "maximum memory for the backbone's weights, such as 4GB; without training only",
         "SIZE",
     ),
 ]

@@ -25,11 +25,14 @@ from pydantic import (
 from cpm_tune.common.sizes import checked_size, counted, parse_size
 from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.options import (
+    MOST,
     Beams,
+    Count,
     Engine,
     LengthPenalty,
     MaxNewTokens,
     MinNewTokens,
+    Natural,
     Precision,
     Quantize,
     RepetitionPenalty,
@@ -46,9 +49,6 @@ if TYPE_CHECKING:
 else:
     ScheduleName = Literal[tuple(SCHEDULES)]
 Positive = Annotated[float, Field(gt=0)]
-_MOST = 2**31 - 1  # of every whole number: tensors have such sizes
-Count = Annotated[int, Field(ge=1, le=_MOST)]
-Natural = Annotated[int, Field(ge=0, le=_MOST)]
 
 
 class Frozen(BaseModel):
@@ -287,7 +287,7 @@ class Execution(Frozen):
     engine: Engine = "auto"
     device: str = "auto"
     threads: Natural = 0
-    micro_tokens: Annotated[int, Field(ge=256, le=_MOST)] = 8192
+    micro_tokens: Annotated[int, Field(ge=256, le=MOST)] = 8192
     checkpointing: bool = False
     shard: bool = False
     offload: bool = False

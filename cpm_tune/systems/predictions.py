@@ -17,7 +17,7 @@ from cpm_tune.schema.record import AnyRecord, ScoreRecord
 from cpm_tune.task import BadRow
 
 # What a metric raises on predictions that are not of its kind.
-FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError)
+FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, ArithmeticError)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import (
     BUNDLED,
     BackboneName,
+    Count,
     Data,
     DeltaName,
     EngineOptions,
@@ -23,8 +24,6 @@ from cpm_tune.schema.options import (
     TemplateName,
     Zero,
 )
-
-Size = Annotated[int, Option(metavar="N", least=1, most=2**31 - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +90,17 @@ class Estimate(EngineOptions):
     quantize: Quantize | None = None
     zero: Zero = 3
     device: Annotated[Literal["cuda", "cpu"], Option("kind of device")] = "cuda"
-    nproc: Annotated[Size, Option("processes on all machines")] = 1
-    batch_size: Annotated[Size, Option("examples per step, over all processes")] = 32
-    length: Annotated[Size, Option("tokens per sequence", least=8)] = 256
-    sequences: Annotated[Size, Option("sequences per example, one for each option")] = 1
+    nproc: Annotated[Count, Option("processes on all machines")] = 1
+    batch_size: Annotated[Count, Option("examples per step, over all processes")] = 32
+    length: Annotated[Count, Option("tokens per sequence", least=8)] = 256
+    sequences: Annotated[Count, Option("sequences per example, one for each option")] = 1
     answer_tokens: Annotated[
-        Size,
+        Count,
         Option(
             "answer tokens per example that are trained and generated; 0: options only", least=0
         ),
     ] = 0
-    micro_tokens: Annotated[Size, Option("most tokens per forward pass", least=256)] = 8192
+    micro_tokens: Annotated[Count, Option("most tokens per forward pass", least=256)] = 8192
 
     def __post_init__(self) -> None:
         if self.shard and not self.offload and self.nproc == 1:
