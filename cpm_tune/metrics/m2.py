@@ -153,7 +153,7 @@ class _Lattice:
                 moved = distance[d - 2, :, :-1] + cost[d, :, 1:]
                 np.minimum(distance[d, :, 1:], moved, out=distance[d, :, 1:])
 
-        # Whether a step keeps a shortest script to its node, then whether it lies on one to the end.
+        # Whether a step keeps a shortest script to its node, then whether it lies on one to the end
         deletes, inserts, moves = (np.zeros((rows, 2, columns), dtype=bool) for _ in range(3))
         deletes[1:, :, 1:] = distance[1:, :, 1:] == distance[:-1, :, :-1] + 1
         inserts[1:, :, 1:] = distance[1:, :, 1:] == distance[:-1, :, 1:] + 1
