@@ -7,7 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Control characters, line separators, what changes the direction of writing, lone surrogates.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):
@@ -23,8 +24,12 @@ class ProcessLostError(Exception):
 def readable(message: str) -> str:
     """A message on one line: control characters are escaped, words of more than 260 characters are
     cut to 60."""
-    message = re.sub(r"(\S{60})\S{200,}", r"\1…", message)
-    return _CONTROL.sub(lambda character: ascii(character[0])[1:-1], message)
+    return escaped(re.sub(r"(\S{60})\S{200,}", r"\1…", message))
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """A text whose control characters, except those of `keep`, are written as escapes."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
 
 
 # Names that other programs have for our settings.

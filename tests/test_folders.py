@@ -1,15 +1,18 @@
 """New folders: complete or as before, one process at a time, nothing of a killed one stays."""
 
 import os
+import shutil
 import signal
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import REPOSITORY
+from kills import ended, in_child
 
-from cpm_tune.common.folders import new_folder
+from cpm_tune.common import folders
+from cpm_tune.common.folders import FULL, clear_up, new_folder
 from cpm_tune.errors import UserError
 
 
@@ -85,42 +88,89 @@ def test_two_processes_never_make_one_folder(place: Path) -> None:
         assert tree(place.parent) == before
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from cpm_tune.common.folders import new_folder
-left, real = int(sys.argv[2]), os.replace
-def replace(*paths):
-    global left
-    left -= 1
-    if left < 0: os.kill(os.getpid(), 9)
-    real(*paths)
-os.replace = replace
-with new_folder(Path(sys.argv[1]), overwrite=True) as part:
-    (part / "half.txt").write_text("half")
-"""
+def killed_at(step: int, place: Path, exchange: bool) -> bool:
+    """Replace a folder in a process that is killed before its n-th change of a name (or removal of
+    a folder); whether it was."""
+    left = step
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*arguments, **options)
+
+        return changed
+
+    def action() -> None:
+        os.replace, shutil.rmtree = counted(os.replace), counted(shutil.rmtree)
+        Path.rmdir = counted(Path.rmdir)  # type: ignore[method-assign]
+        step = counted(folders._exchange) if exchange else lambda first, second: False
+        folders._exchange = step
+        with new_folder(place, overwrite=True) as part:
+            (part / "a.txt").write_text("new a")
+            (part / "b.txt").write_text("new b")
+
+    code = ended(in_child(action))
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("renames", [0, 1])
-def test_after_a_kill_the_next_attempt_clears_up(place: Path, tmp_path: Path, renames: int) -> None:
-    """The kill falls before a rename; where a folder is replaced, between the two, too."""
-    full = (place / "old.txt").exists()
-    if renames and not full:
-        pytest.skip("there is one rename")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(place), str(renames)], env=environment
-    )
-    assert killed.returncode == -signal.SIGKILL
-    if full:  # what was there is put back
-        with pytest.raises(UserError, match=r"already exists and contains old\.txt"):
-            new_folder(place).__enter__()
-        assert (place / "old.txt").read_text() == "old"
-    with new_folder(place, overwrite=full) as part:
-        assert not list(part.iterdir())
-        (part / "new.txt").write_text("new")
-    assert tree(tmp_path) == {"deep": None, "deep/place": None, "deep/place/new.txt": "new"}
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("exchange", [True, False])
+def test_after_a_kill_the_old_folder_or_the_new_one_is_there_and_nothing_else(
+    place: Path, tmp_path: Path, exchange: bool
+) -> None:
+    full, new = (place / "old.txt").exists(), {"a.txt": "new a", "b.txt": "new b"}
+    before, existed = tree(place), place.exists()
+    for step in range(10):
+        killed = killed_at(step, place, exchange)
+        if full and exchange:  # never gone, not even before the next command
+            assert tree(place) in (before, new)
+        clear_up(place)
+        assert set(tree(tmp_path)) - {f"deep/place/{name}" for name in ("old.txt", *new)} <= {
+            "deep",
+            "deep/place",
+        }
+        assert tree(place) in (before, new)
+        if not killed:
+            assert tree(place) == new
+            break
+        shutil.rmtree(place, ignore_errors=True)
+        if existed:
+            place.mkdir()
+        for name, text in before.items():
+            (place / name).write_text(str(text))
+    else:
+        pytest.fail("the process does not end")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_refused_command_clears_up_as_well(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "old.txt").write_text("old")
+    assert killed_at(0, place, exchange=False)
+    assert len(list(tmp_path.iterdir())) > 1
+    with pytest.raises(UserError, match=r"already exists and contains old\.txt"):
+        new_folder(place).__enter__()
+    assert tree(tmp_path) == {"place": None, "place/old.txt": "old"}
+
+
+@pytest.mark.parametrize("error", sorted(FULL))
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    place: Path, tmp_path: Path, error: int
+) -> None:
+    def fail() -> None:
+        with new_folder(place, "--out ", overwrite=True) as part:
+            (part / "half.txt").write_text("half")
+            raise OSError(error, os.strerror(error))
+
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match=rf"^--out {place}: cannot be written \(.*\); make room"):
+        fail()
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -324,7 +324,7 @@ def test_a_vocabulary_that_falls_short_of_what_was_asked_for_says_so(tmp_path, j
     assert " 2 chosen by frequency" in said
     assert f"note: --pieces 600: the text has no more than {len(pieces)}." in said
     assert "note: --words 50: the text has no more than 1." in said
-    assert f"note: --size 100,000,000,000: the text has no more than {len(entries):,}." in said
+    assert f"note: --size 1,000,000,000: the text has no more than {len(entries):,}." in said
     size = len(entries) - len(pieces) - 1
     code, said, _ = cli("pretrain", "vocab", path, "--size", size, "--out", tmp_path / "w.txt")
     assert (code, "note" in said) == (0, False)

@@ -28,7 +28,7 @@ from cpm_tune.backbone.formats import (
 from cpm_tune.backbone.hugging_face import check_whole, hugging_face_config, write_tokenizer
 from cpm_tune.backbone.rounding_residual import RoundingResidual
 from cpm_tune.backbone.writers import Target, write_pt, write_safetensors, write_shards
-from cpm_tune.common.folders import new_folder
+from cpm_tune.common.folders import clear_up, new_folder
 from cpm_tune.errors import UserError
 
 SHARD = 5_000_000_000  # bytes of a file in Hugging Face's format, transformers' former default
@@ -108,6 +108,7 @@ def check_free(place: Path, overwrite: bool, source: Path) -> None:
         raise UserError(
             f"{place}: cannot be written ({above}: no permission); choose another path."
         )
+    clear_up(place)
     if not place.exists():
         return
     if not overwrite:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cpm_tune.backbone.stored import as_bytes
+from cpm_tune.common.saved import as_bytes
 from cpm_tune.errors import UserError
 
 FILE = "scaling.npz"

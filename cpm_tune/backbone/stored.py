@@ -19,15 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cpm_tune.common.saved import SAFETENSORS_DTYPES, as_bytes
 from cpm_tune.errors import UserError
 
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
-SAFETENSORS_DTYPES = {dtype: name for name, dtype in _DTYPES.items()}
+_DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,6 @@ class Stored:
                 if not got:
                     raise UserError(f"{self.path}: ends within tensor {self.name}; get it again.")
                 done += got
-
-
-def as_bytes(values: Tensor) -> memoryview:
-    """The bytes of a contiguous CPU tensor, not copied."""
-    return values.view(-1).view(torch.uint8).numpy().data
 
 
 def stored_tensors(files: Iterable[Path]) -> Iterator[Stored]:

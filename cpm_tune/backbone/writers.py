@@ -5,6 +5,7 @@ A file's tensors are known by name, shape and dtype before their first value is 
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import zipfile
@@ -16,7 +17,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.stored import SAFETENSORS_DTYPES, as_bytes
+from cpm_tune.common.saved import as_bytes, safetensors_head
 
 _ALIGNMENT = 64
 _HEADER = 30 + 20  # of a zip record, and its sizes in 64 bits
@@ -39,18 +40,9 @@ class Target:
 def write_safetensors(path: Path, targets: Sequence[Target]) -> None:
     """Write one file; wider dtypes first, so that every tensor is aligned."""
     ordered = sorted(targets, key=lambda target: -target.dtype.itemsize)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    place = 0
-    for target in ordered:
-        header[target.name] = {
-            "dtype": SAFETENSORS_DTYPES[target.dtype],
-            "shape": list(target.shape),
-            "data_offsets": [place, place := place + target.nbytes],
-        }
-    head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)
+    head = safetensors_head(((t.name, t.dtype, t.shape) for t in ordered), {"format": "pt"})
     with path.open("wb") as file:
-        file.write(len(head).to_bytes(8, "little") + head)
+        file.write(head)
         for target in ordered:
             _write(file, target)
 
@@ -86,8 +78,11 @@ def write_pt(path: Path, targets: Sequence[Target]) -> None:
     """
     state = {t.name: torch.empty(t.shape, dtype=t.dtype) for t in targets}
     sparse = path.with_name("archive.pt")  # whose stem torch puts before the records' names
-    with torch.serialization.skip_data():
-        torch.save(state, sparse)
+    try:
+        with torch.serialization.skip_data():
+            torch.save(state, sparse)
+    except RuntimeError as error:  # torch does not say what the system's error was
+        raise OSError(errno.EIO, "torch failed to write a file") from error
     del state
     with zipfile.ZipFile(sparse) as plan, zipfile.ZipFile(path, "w") as file:
         for record in plan.infolist():

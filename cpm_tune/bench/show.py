@@ -17,6 +17,7 @@ from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
 from cpm_tune.common.folders import LOG, partial_folder
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.texts import table
 from cpm_tune.schema.record import RunRecord
 
@@ -131,7 +132,7 @@ class Live(Watcher):
         self._history, self._out, self._workers = history, out, workers
         self._running: dict[int, tuple[Trial, float]] = {}
         self._started = time.monotonic()
-        console = Console(stderr=True)
+        console = Console(file=obeyed(sys.stderr))
         self._live = RichLive(
             self._table(), console=console, auto_refresh=False, redirect_stdout=False
         )

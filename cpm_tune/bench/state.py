@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpm_tune.bench.trials import Report, Trial
-from cpm_tune.common.folders import CHECKPOINT, RECORD, partial_folder
+from cpm_tune.common.folders import CHECKPOINT, RECORD, disk_trouble, partial_folder
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
@@ -74,10 +74,11 @@ def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
 def note_failure(out: Path, trial: Trial, report: Report) -> None:
     """Keep the reason of a failure until the trial is finished."""
     note = _note(out, trial.run_id)
-    note.parent.mkdir(parents=True, exist_ok=True)
     texts = {"name": trial.name, "error": report.error, "detail": report.detail}
     text = json.dumps({"run_id": trial.run_id, **texts}, ensure_ascii=False, indent=1)
-    write_atomically(note, text + "\n")
+    with disk_trouble(note.parent):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, text + "\n")
 
 
 def forget_failure(out: Path, run_id: str) -> None:

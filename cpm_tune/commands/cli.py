@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
+from cpm_tune.common.terminal import safe_output
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
 from cpm_tune.version import VERSION
 
@@ -24,6 +24,11 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; mistakes are one sentence each on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    with safe_output():
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     try:
         return run(argv)
     except UserError as error:
@@ -59,9 +64,6 @@ def run(argv: Sequence[str]) -> int:
     program = "tune.py" if program in ("tune.py", "__main__.py", "worker.py") else program
     # Idle threads that spin make every thread wait where others share the cores: 5 to 10 times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese gets escapes, no crash
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     name, command = _find(argv)
     argv = argv[len(name.split()) :]
     prefix = f"{name} " if name else ""

@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cpm_tune.common.interrupt import NOTHING_WRITTEN, Interrupts
@@ -21,9 +21,10 @@ RECORD = "run.json"
 DELTA, DELTA_CONFIG = "delta.safetensors", "delta.json"
 LOG, EVENTS = "log.jsonl", "tensorboard"
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
-PARTIAL, OLD = ".partial", ".old"  # endings of a folder in the making, and of one being replaced
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-_DISK |= {errno.EISDIR, errno.ENOTDIR}
+# Endings of a folder in the making, of one being replaced, and of one whose files get their places.
+PARTIAL, OLD, COMPLETE = ".partial", ".old", ".complete"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # errors of writing alone
+_DISK = FULL | {errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENOTDIR}
 _HIDDEN = ".cpm-tune"  # in the names of a new folder's lock and of its parts
 
 
@@ -81,37 +82,30 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
     """Yield an empty folder whose content becomes that of `place` on success, else vanishes.
 
     An empty folder at `place` is filled, not replaced: it may be mounted, or somebody's working
-    directory. Whatever a killed process left is removed first. Raises UserError when `place` has
-    content (unless `overwrite`: then it is replaced at the end), when it cannot be written, and
-    when another process is making it.
+    directory. What a killed process left is cleared up first. Raises UserError when `place` has
+    content (unless `overwrite`: then it is replaced at the end), when it cannot be written or the
+    disk is full, and when another process is making it.
     """
-    fill = _is_empty(place)
-    stem = place / _HIDDEN if fill else Path(f"{place}{_HIDDEN}")
-    part, old, lock = (stem.with_name(stem.name + ending) for ending in (PARTIAL, OLD, ".lock"))
     created = [folder for folder in place.parents if not folder.exists()]
+    name, advice = f"{option}{place}", "make room, or choose another path"
     try:
-        with _only_process(lock, f"{option}{place}"), Interrupts(message=NOTHING_WRITTEN):
-            if old.exists() and not place.exists():  # killed between the two renames below
-                os.replace(old, place)
-            if place.exists() and not (overwrite or _is_empty(place)):
+        with (
+            _only_process(_lock_of(place), name),
+            disk_trouble(name, advice, FULL),
+            Interrupts(speak=False, message=NOTHING_WRITTEN) as interrupts,
+        ):
+            _clear_up(place)
+            fill = _is_empty(place)
+            if place.exists() and not (overwrite or fill):
                 raise UserError(
-                    f"{option}{place} already exists{_contents(place)}; choose another path "
-                    "or remove it."
+                    f"{name} already exists{_contents(place)}; choose another path or remove it."
                 )
+            part = (_inside if fill else _beside)(place, PARTIAL)
             try:
-                remove(part)
                 part.mkdir()
                 yield part
-                if fill:
-                    for path in sorted(part.iterdir(), key=lambda path: path.stat().st_mtime_ns):
-                        os.replace(path, place / path.name)  # what was written last comes last
-                    part.rmdir()
-                    return
-                if place.exists():
-                    remove(old)
-                    os.replace(place, old)
-                os.replace(part, place)
-                remove(old)
+                with interrupts.deferred():
+                    _put_in_place(part, place, fill)
             except BaseException:
                 remove(part)
                 raise
@@ -120,6 +114,79 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
             with contextlib.suppress(OSError):  # not empty, or never made
                 folder.rmdir()
         raise
+
+
+def clear_up(place: Path, option: str = "") -> None:
+    """Remove or finish what a killed process left of `new_folder(place)`. Raises UserError if
+    another process is making it, or it cannot be written."""
+    if any(path.exists() for path in (*_leftovers(place), _inside(place, COMPLETE))):
+        with _only_process(_lock_of(place), f"{option}{place}"):
+            _clear_up(place)
+
+
+def _inside(place: Path, ending: str) -> Path:
+    return place / (_HIDDEN + ending)
+
+
+def _beside(place: Path, ending: str) -> Path:
+    return Path(f"{place}{_HIDDEN}{ending}")
+
+
+def _lock_of(place: Path) -> Path:
+    """The lock's file: within an empty folder, whose parent may be another file system; else next
+    to the place. A folder that is being filled, or was when its process was killed, contains it."""
+    filling = _is_empty(place) or any(_inside(place, e).exists() for e in (".lock", COMPLETE))
+    return (_inside if filling else _beside)(place, ".lock")
+
+
+def _leftovers(place: Path) -> list[Path]:
+    return [_beside(place, OLD), _beside(place, PARTIAL), _inside(place, PARTIAL)]
+
+
+def _clear_up(place: Path) -> None:
+    old = _beside(place, OLD)
+    if old.exists() and not place.exists():  # killed between two renames
+        os.replace(old, place)
+    if _inside(place, COMPLETE).exists():  # killed while the folder was filled
+        _fill(place)
+    for path in _leftovers(place):
+        if path.exists():
+            remove(path)
+
+
+def _put_in_place(part: Path, place: Path, fill: bool) -> None:
+    """Give a complete folder its place; at every moment the old or the new one is there (without
+    `_exchange`, `_clear_up` puts the old one back)."""
+    if fill:
+        os.replace(part, _inside(place, COMPLETE))
+        _fill(place)
+    elif place.exists() and _exchange(part, place):
+        remove(part)
+    else:
+        old = _beside(place, OLD)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(part, place)
+        remove(old)
+
+
+def _fill(place: Path) -> None:
+    complete = _inside(place, COMPLETE)
+    for path in sorted(complete.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        os.replace(path, place / path.name)  # what was written last comes last
+    complete.rmdir()
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange the names of two folders in one step, as Linux can; False if the system cannot."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # another system, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of linux/fcntl.h and linux/fs.h
+    return bool(renameat2(here, os.fsencode(first), here, os.fsencode(second), exchange) == 0)
 
 
 @contextlib.contextmanager
@@ -183,18 +250,22 @@ def complete(out: Path, run_id: str) -> None:
 
 @contextlib.contextmanager
 def disk_trouble(
-    place: Path | str, advice: str = "make room and repeat the command: finished runs are kept"
+    place: Path | str,
+    advice: str = "make room and repeat the command: finished runs are kept",
+    errors: Collection[int] = _DISK,
 ) -> Iterator[None]:
-    """Turn a full disk or a place that cannot be written into one sentence that ends in advice."""
-    from safetensors import SafetensorError
+    """Turn a full disk or a place that cannot be written into one sentence that ends in advice.
 
+    `errors` are the system's: FULL, if what is done inside also reads other files.
+    """
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno not in _DISK:
+    except OSError as error:
+        if error.errno is None or error.errno not in errors:
             raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{place}: cannot be written ({reason}); {advice}.") from error
+        raise UserError(
+            f"{place}: cannot be written ({os.strerror(error.errno)}); {advice}."
+        ) from error
 
 
 def remove(path: Path) -> None:

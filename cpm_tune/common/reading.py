@@ -1,39 +1,86 @@
 """Reads JSON and YAML that users give: the one place, bounded in size, depth, aliases and nodes.
 
 A file of 230 bytes whose aliases name each other can stand for gigabytes; such files, and whatever
-else makes a parser fail, are a ValueError with one short sentence.
+else makes a parser fail, are a ValueError with one short sentence. In data and predictions, so are
+the numbers that JSON does not have (NaN, Infinity, 1e999): they would break what is made of them.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cpm_tune.errors import UserError
 
 MAX_BYTES = 64 * 2**20
-MAX_DEPTH = 50
+MAX_DEPTH = 50  # of YAML
+MAX_JSON_DEPTH = 200
 MAX_NODES = 100_000
 MAX_BITS = 1024  # of a whole number: a float has no more, and Python prints few more
 
 
 def read_json(path: Path, *, unique_keys: bool = False) -> Any:
-    """Return the value of a JSON file; raise OSError or ValueError for what is wrong with it."""
-    return parse_json(_text(path), unique_keys=unique_keys)
+    """Return the value of a JSON file; raise OSError or ValueError for what is wrong with it.
+
+    NaN and infinity are read: who checks the values names the key.
+    """
+    return parse_json(_text(path), unique_keys=unique_keys, finite=False)
 
 
-def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
+def parse_json(text: str | bytes, *, unique_keys: bool = False, finite: bool = True) -> Any:
     """Return the value of a JSON text; raise ValueError for what is wrong with it.
 
-    That includes, if they are to be unique, two equal keys of one object.
+    That includes numbers that JSON does not have, unless `finite` is False, and, if they are to be
+    unique, two equal keys of one object.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
     try:
-        return json.loads(text, object_pairs_hook=_unique if unique_keys else None)
+        value = _decoder(unique_keys, finite).decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
+        _check_depth(value)
+    return value
+
+
+@cache
+def _decoder(unique_keys: bool, finite: bool) -> json.JSONDecoder:
+    hook = _unique if unique_keys else None
+    if not finite:
+        return json.JSONDecoder(object_pairs_hook=hook)
+    return json.JSONDecoder(object_pairs_hook=hook, parse_float=_finite, parse_constant=_not_json)
+
+
+def _check_depth(value: Any) -> None:
+    """Raise ValueError if lists and objects are nested deeper than MAX_JSON_DEPTH."""
+    level = [value]
+    for _ in range(MAX_JSON_DEPTH + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large for a number")
+    return value
+
+
+def _not_json(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,13 @@
-"""A training checkpoint: one file, complete or absent, of tensors and plain values only."""
+"""Files of tensors, complete or absent: safetensors, and a training checkpoint of tensors and plain
+values only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -13,18 +16,94 @@ from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 
 FINGERPRINT = "fingerprint"
+# The names of dtypes in safetensors files, in the order in which the library writes tensors.
+_NAMES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+SAFETENSORS_DTYPES = {dtype: name for dtype, name in _NAMES.items() if dtype.is_floating_point}
 
 
 def write_tensors(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file with the permissions of any new file (safetensors sets 0600)."""
-    from safetensors.torch import save_file
+    """Write tensors to a safetensors file, atomically.
 
-    path.touch()
-    mode = path.stat().st_mode & 0o777
-    save_file(dict(state), path, metadata=dict(metadata) if metadata else None)
-    path.chmod(mode)
+    The bytes are those of the library's save_file, which leaves a nameless copy if it is killed,
+    gives the file other permissions, and does not say what the system's error was.
+    """
+    order = list(_NAMES)
+    names = sorted(state, key=lambda name: (order.index(state[name].dtype), name))
+    with replacing(path) as part, part.open("wb") as file:
+        file.write(
+            safetensors_head(
+                ((name, state[name].dtype, tuple(state[name].shape)) for name in names), metadata
+            )
+        )
+        for name in names:
+            file.write(as_bytes(state[name].detach().cpu().contiguous()))
+
+
+def safetensors_head(
+    tensors: Iterable[tuple[str, torch.dtype, tuple[int, ...]]],
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
+    """What a safetensors file of these tensors (name, dtype, shape) begins with; their values
+    follow in this order."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    place = 0
+    for name, dtype, shape in tensors:
+        end = place + math.prod(shape) * dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [place, end],
+        }
+        place = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def as_bytes(values: Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, not copied."""
+    return values.view(-1).view(torch.uint8).numpy().data
+
+
+class _Remembering:
+    """A file for torch.save, which raises its own error for a failed write and hides the reason."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def write_pickled(path: Path, state: Mapping[str, Any]) -> None:
+    """Write what torch.save writes, atomically. Raises the system's OSError, which torch hides."""
+    with replacing(path) as part, part.open("wb") as file:
+        remembering = _Remembering(file)
+        try:
+            torch.save(dict(state), remembering)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise remembering.error or error from error
 
 
 def write_state(path: Path, state: Mapping[str, Any], step: int, go_on: str) -> None:
@@ -34,13 +113,12 @@ def write_state(path: Path, state: Mapping[str, Any], step: int, go_on: str) -> 
     (`go_on`: a command or option).
     """
     try:
-        with replacing(path) as part, part.open("wb") as file:
-            torch.save(dict(state), file)
-    except (OSError, RuntimeError) as error:
+        write_pickled(path, state)
+    except OSError as error:
         kept = f"the last good one is kept in {path}" if path.is_file() else "it would be the first"
         raise UserError(
-            f"step {step}: the checkpoint could not be written ({str(error).splitlines()[0]}); "
-            f"{kept}. Make room and resume with {go_on}."
+            f"step {step}: the checkpoint could not be written to {path.parent} "
+            f"({error.strerror}); {kept}. Make room and resume with {go_on}."
         ) from error
 
 

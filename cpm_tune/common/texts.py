@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cpm_tune.errors import escaped
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Left-aligned columns; a Chinese character counts as two cells."""
+    """Left-aligned columns; a Chinese character counts as two cells, a control character is written
+    as its escape."""
     from rich.cells import cell_len
 
-    lines = [list(header), *map(list, rows)]
+    lines = [[escaped(cell) for cell in line] for line in (header, *rows)]
     widths = [max(cell_len(line[i]) for line in lines) for i in range(len(header))]
     return "\n".join(
         "  ".join(

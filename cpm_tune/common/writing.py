@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,26 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def scratch_folder(where: Path) -> Iterator[Path]:
+    """Yield an empty folder below a cache that vanishes at the end; those that killed processes
+    left there vanish first. Each holds the lock of a file in it as long as its process lives."""
+    from filelock import FileLock, Timeout
+
+    for left in where.glob("scratch-*"):
+        with contextlib.suppress(OSError, Timeout), FileLock(left / "lock", timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
+    new = Path(tempfile.mkdtemp(prefix="new-", dir=where))
+    own = FileLock(new / "lock")
+    own.acquire()
+    folder = new.rename(where / f"scratch-{new.name}")  # from now on it may be taken for a left one
+    try:
+        yield folder
+    finally:
+        own.release()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

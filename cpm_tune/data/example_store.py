@@ -19,6 +19,7 @@ import numpy as np
 from pydantic_core import from_json, to_json
 
 from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.common.writing import scratch_folder
 
 _FORMAT = b"cpm-tune encoded 3\n"
 _INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: no such record
@@ -145,9 +146,9 @@ class EncodedCache:
             return
         with (
             contextlib.suppress(OSError),
-            tempfile.TemporaryDirectory(dir=self._path.parent) as scratch,
+            scratch_folder(self._path.parent) as scratch,
         ):
-            part = Path(scratch) / self._path.name
+            part = scratch / self._path.name
             merged = _Records(self._n, part.open("wb", buffering=0))
             merged.write(_head(self._path))
             for number in range(self._n):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.hugging_face import check_whole
 from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.common.saved import write_tensors
+from cpm_tune.common.saved import write_pickled, write_tensors
 from cpm_tune.delta.config import (
     AdapterConfig,
     CompacterConfig,
@@ -152,7 +152,6 @@ def write_opendelta(
 
     Raises UserError for a method whose OpenDelta class does not work on CPM-Ant.
     """
-    import torch
 
     if not isinstance(config, LoraConfig | AdapterConfig | CompacterConfig):
         raise UserError(
@@ -164,7 +163,7 @@ def write_opendelta(
     values["modified_modules"] = _endings(backbone, config)
     values |= {"backbone_class": type(backbone).__name__, "opendelta_version": "0.3.2"}
     _write_json(folder / "config.json", {**values, "common_structure": False})
-    torch.save(state, folder / "pytorch_model.bin")
+    write_pickled(folder / "pytorch_model.bin", state)
 
 
 def _way_out(config: DeltaConfig) -> str:

@@ -22,7 +22,7 @@ from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.saved import write_tensors
-from cpm_tune.common.writing import replacing, write_atomically
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.delta.config import (
     DeltaConfig,
     FullConfig,
@@ -91,8 +91,8 @@ class Delta:
             "backbone_sha256": self.backbone_sha256,
             "config": self.config.model_dump(mode="json"),
         }
-        with replacing(folder / DELTA) as part:
-            write_tensors(part, state or self.state(), {ABOUT: json.dumps(about, sort_keys=True)})
+        metadata = {ABOUT: json.dumps(about, sort_keys=True)}
+        write_tensors(folder / DELTA, state or self.state(), metadata)
         write_atomically(folder / DELTA_CONFIG, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 

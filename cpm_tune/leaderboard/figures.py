@@ -93,10 +93,11 @@ def curves(
     drawn = []
     for row in rows:
         for run in row.cells[column.id].runs if column.id in row.cells else ():
-            training = records[run.run_id].training
-            if training is not None and training.curve:
+            record = records.get(run.run_id)  # an outside system has none
+            if record is not None and record.training is not None and record.training.curve:
                 scaled = tuple(
-                    point.model_copy(update={"dev": scale * point.dev}) for point in training.curve
+                    point.model_copy(update={"dev": scale * point.dev})
+                    for point in record.training.curve
                 )
                 drawn.append(Curve(row.id, run.seed, scaled))
     return drawn

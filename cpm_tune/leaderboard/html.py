@@ -40,14 +40,14 @@ def as_html(
     """The page. At most `per_run` predictions of each run are embedded, fewer if all runs together
     would have more than IN_ALL, and with them the texts of their examples, if given."""
     embedded = page_data(board, results, per_run, texts)
-    data = json.dumps(embedded, ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps(embedded, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     script = "(() => {\n'use strict';\n" + "".join(map(_part, SCRIPTS)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
         "@@STYLE@@": _part("style.css"),
         "@@HASH@@": f"sha256-{digest}",
         "@@SCRIPT@@": script,
-        "@@DATA@@": data.replace("<", "\\u003c").replace("\u2028", "\\u2028"),
+        "@@DATA@@": _embeddable(data),
     }
     page = _part("page.html")
     pieces = []
@@ -55,6 +55,12 @@ def as_html(
         before, _, page = page.partition(mark)
         pieces += [before, text]
     return "".join((*pieces, page))
+
+
+def _embeddable(data: str) -> str:
+    """JSON that may stand in a script element of a UTF-8 file: half a surrogate pair is escaped."""
+    data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028")
+    return data.encode(errors="backslashreplace").decode()
 
 
 def _part(name: str) -> str:
@@ -123,9 +129,9 @@ def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
 
 
 def _predictions(run: AnyStored, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
-    """The first predictions of a run's test file; unreadable lines are skipped. `row` is the number
-    of the example in the run's texts. None, and a note, if the file is not the one that the record
-    has."""
+    """The first predictions of a run's test file; a note names lines that cannot be read. `row` is
+    the number of the example in the run's texts. None, and a note, if the file is not the one that
+    the record has."""
     name = predictions_file("test")
     path, wanted = run.folder / name, run.record.predictions.get(name)
     try:
@@ -136,12 +142,14 @@ def _predictions(run: AnyStored, most: int, texts: Texts) -> Iterator[dict[str, 
             for number, line in enumerate(islice(file, most)):
                 try:
                     values = parse_json(line)
-                except ValueError:
+                    if not isinstance(values, dict) or "id" not in values:
+                        raise ValueError("no object with an id")
+                except ValueError as error:
+                    texts.notes.append(f"{path}:{number + 1}: not shown ({error}).")
                     continue
-                if isinstance(values, dict) and "id" in values:
-                    shown = _prediction(values, run.record.ranks_by)
-                    row = texts.row(run.record.run_id, number, shown["id"])
-                    yield shown if row is None else {**shown, "row": row}
+                shown = _prediction(values, run.record.ranks_by)
+                row = texts.row(run.record.run_id, number, shown["id"])
+                yield shown if row is None else {**shown, "row": row}
     except (OSError, UnicodeDecodeError) as error:
         if wanted is not None:
             texts.notes.append(f"{path}: not shown ({error}).")

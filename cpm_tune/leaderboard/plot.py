@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.common.folders import disk_trouble
+from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, MeasuredRow, PublishedRow
 from cpm_tune.leaderboard.figures import capability_means, curves, pareto_front, points, primary
@@ -45,10 +47,6 @@ def draw(
     """
     chosen = _chosen(board, rows)
     _set_up()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be created ({error.strerror}).") from error
     records = {run.record.run_id: run.record for run in results.runs}
     figures = {
         "radar": _radar(board, chosen),
@@ -61,12 +59,16 @@ def draw(
             name = column.id.replace("#", "-")
             figures[f"curves.{name}"] = _curves(lines, chosen, f"{column.id}: dev {column.metric}")
     written = []
-    for name, figure in figures.items():
-        for ending in ("png", "svg") if figure is not None else ():
-            path = out / f"{name}.{ending}"
-            assert figure is not None
-            figure.savefig(path, dpi=160, metadata={"Date": None} if ending == "svg" else None)
-            written.append(path)
+    with disk_trouble(f"--out {out}", "make room, or choose another path"):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            for ending in ("png", "svg") if figure is not None else ():
+                path = out / f"{name}.{ending}"
+                assert figure is not None
+                with replacing(path) as part:
+                    dated = {"Date": None} if ending == "svg" else None
+                    figure.savefig(part, format=ending, dpi=160, metadata=dated)
+                written.append(path)
     return written
 
 

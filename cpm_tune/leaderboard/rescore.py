@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpm_tune.common.folders import RECORD, predictions_file, run_lock
+from cpm_tune.common.folders import RECORD, disk_trouble, predictions_file, run_lock
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.verify import differing, score_now
 from cpm_tune.schema.record import (
@@ -126,7 +126,8 @@ def _write(updated: dict[Path, AnyRecord]) -> None:
             record = record.model_copy(update={"controls": controls})
         with run_lock(folder.parent, record.run_id, wait=True):
             if record != read_any_record(folder / RECORD):
-                write_record(folder, record)
+                with disk_trouble(folder, "make room and repeat the command"):
+                    write_record(folder, record)
 
 
 def _control(control: ControlRecord, tests: dict[str, ScoreRecord]) -> ControlRecord:

@@ -6,8 +6,10 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from cpm_tune.errors import escaped
 from cpm_tune.leaderboard.board import Board, Column, Cost
 
+_FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")
 _COSTS = ("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes")
 LONG = (
     *("origin", "row", "backbone", "control", "delta", "settings"),
@@ -35,8 +37,9 @@ def _text(lines: Iterable[Sequence[object]]) -> str:
 
 
 def _inert(text: str) -> str:
-    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """A text that a spreadsheet would take for a formula, in full width too, gets an apostrophe
+    before it; control characters are escaped (a carriage return would begin another row)."""
+    return escaped(f"'{text}" if text.startswith(_FORMULA) else text)
 
 
 def _costs(cost: Cost) -> list[object]:

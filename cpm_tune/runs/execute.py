@@ -21,6 +21,7 @@ from cpm_tune.common.environment import (
 from cpm_tune.common.folders import (
     CHECKPOINT,
     DELTA,
+    OLD,
     RECORD,
     complete,
     disk_trouble,
@@ -144,6 +145,7 @@ def execute(
 def _done(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | None:
     """The run if it need not be carried out: finished before, or only its last renaming is left."""
     record, partial = finished(out, run_id), partial_folder(out, run_id)
+    remove(out / (run_id + OLD))  # of a process that was killed while it replaced the run
     if record is not None and not overwrite:
         remove(partial)
         return Outcome(record, out / run_id, reused=True)
@@ -265,7 +267,10 @@ def _tune_and_score(
             "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
             "scores": {name: part.scores for name, part in scored.items() if part.scores},
             "controls": controls,
-            "warnings": [w for part in scored.values() for w in part.warnings],
+            "warnings": [
+                *(w for split in inputs.splits.values() for w in split.warnings),
+                *(w for part in scored.values() for w in part.warnings),
+            ],
             "training": training,
             "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
             "environment": EnvironmentRecord(

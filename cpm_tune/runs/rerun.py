@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
 from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.model import CPMAnt
@@ -73,10 +73,7 @@ def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFo
 def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
     """The folder of a run's backbone: `name` if it has moved. Raises UserError if it is not the one
     that the run used."""
-    location = name or record.backbone.path
-    if name is None and not Path(location).is_dir():
-        location = record.backbone.name  # the bundled one, of another installation
-    folder = open_folder(resolve(location))
+    folder = open_folder(_recorded(record) if name is None else resolve(name))
     owner, here = record.spec.backbone.sha256, folder.sha256()
     if here == owner:
         return folder
@@ -90,6 +87,20 @@ def backbone_folder(record: RunRecord, name: str | None) -> BackboneFolder:
     raise UserError(
         f"--backbone {name} (sha256 {here[:12]}…) is not the run's: {did} {which}; omit "
         f"--backbone to use {record.backbone.path}, or give the folder where it is now."
+    )
+
+
+def _recorded(record: RunRecord) -> Path:
+    """Where a record says that the backbone is. Records come from anybody: nothing is downloaded,
+    UserError if it is not there."""
+    place, name = Path(record.backbone.path), record.backbone.name
+    if place.is_dir():
+        return place
+    if name == NAME:  # of another installation
+        return FOLDER
+    raise UserError(
+        f"{place}: there is no such folder; give the folder of the run's backbone '{name}' with "
+        "--backbone."
     )
 
 
@@ -168,7 +179,7 @@ def predict_run(
         encoder = make_encoder(plan, plan.folder.tokenizer())
         predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
         scored = score_split(predictor, rows, part)
-        warnings = list(scored.warnings)
+        warnings = [*rows.warnings, *scored.warnings]
         if submission and task.submission is not None:
             file = part / task.submission.file
             warnings += write_submission(task, rows, scored.predictions, file)

@@ -21,6 +21,10 @@ from cpm_tune.schema.spec import Execution, RunSpec, SystemSpec
 
 SCHEMA = Path(__file__).with_name("run.schema.json")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Bounds that no run reaches: means, squares and ratios of these are finite, whoever wrote them.
+Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class _Part(BaseModel):
@@ -30,10 +34,10 @@ class _Part(BaseModel):
 class ScoreRecord(_Part):
     """A metric on a split; `low` and `high` are the 95% interval that the signature names."""
 
-    value: float
-    low: float
-    high: float
-    n: Annotated[int, Field(ge=1)]
+    value: Number
+    low: Number
+    high: Number
+    n: Positive
     signature: str
     higher_is_better: bool
 
@@ -54,10 +58,10 @@ class SplitRecord(_Part):
 
     path: str
     sha256: Sha256
-    n: int
-    n_skipped: int
-    n_truncated: int | None
-    n_unparsed: int = 0
+    n: Count
+    n_skipped: Count
+    n_truncated: Count | None
+    n_unparsed: Count = 0
     labelled: bool = True
 
 
@@ -68,24 +72,24 @@ class BackboneRecord(_Part):
     path: str
     sha256: Sha256
     trained: bool
-    n_parameters: int
+    n_parameters: Count
 
 
 class DeltaRecord(_Part):
     """What was trained."""
 
     name: str
-    n_trainable: int
-    bytes: int
+    n_trainable: Count
+    bytes: Count
     sha256: Sha256 | None
 
 
 class CurvePoint(_Part):
     """An evaluation on dev during training; `loss` is the mean training loss since the last one."""
 
-    step: int
-    loss: float
-    dev: float
+    step: Count
+    loss: Number
+    dev: Number
 
 
 class TrainingRecord(_Part):
@@ -93,14 +97,14 @@ class TrainingRecord(_Part):
     fp16 and changed nothing; `micro_tokens`: what forward passes were reduced to when memory ran
     out (run.auto_batch)."""
 
-    steps: int
-    best_step: int
+    steps: Count
+    best_step: Count
     stopped_early: bool
-    skipped_steps: int = 0
-    micro_tokens: int | None = None
+    skipped_steps: Count = 0
+    micro_tokens: Count | None = None
     curve: list[CurvePoint]
-    samples_per_second: float
-    seconds: float
+    samples_per_second: Number
+    seconds: Number
 
 
 class EnvironmentRecord(_Part):
@@ -112,20 +116,20 @@ class EnvironmentRecord(_Part):
     git_dirty: bool | None
     device: str
     engine: str
-    world_size: int
-    threads: int
+    world_size: Positive
+    threads: Count
     deterministic: bool
-    peak_memory_bytes: int
-    seconds: float
+    peak_memory_bytes: Count
+    seconds: Number
     finished_at: str
 
 
 class ControlRecord(_Part):
     """The score of a control on the same test rows."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     run_id: str | None = None
     note: str = ""
 

@@ -17,7 +17,7 @@ from cpm_tune.schema.record import AnyRecord, ScoreRecord
 from cpm_tune.task import BadRow
 
 # What a metric raises on predictions that are not of its kind.
-FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError)
+FOREIGN = (ValueError, TypeError, AttributeError, KeyError, IndexError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ def from_predictions(name: str) -> bool:
     return not get_metric(name).kind.likelihood
 
 
-def score_predictions(name: str, split: Predictions) -> ScoreRecord:
-    """A metric on predictions; raise UserError if they are not what the metric takes."""
-    metric = get_metric(name)
+def score_predictions(name: str, split: Predictions, signature: str = "") -> ScoreRecord:
+    """A metric on predictions, in its version of that signature if there is one; raise UserError if
+    they are not what the metric takes."""
+    metric = get_metric(name).version(signature)
     try:
         score = metric.score(split.predictions, split.targets)
     except FOREIGN as error:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from cpm_tune.common.environment import package_versions
 from cpm_tune.common.folders import (
     RECORD,
+    disk_trouble,
     is_complete,
     predictions_file,
     remove,
@@ -82,7 +83,10 @@ def score_system(
                 "data are there; give --seed N for another run of it, or --overwrite."
             )
         record = _record(known, file, scored, spec, f"{predictions} ({form})")
-        with run_folder(out, spec.run_id) as folder:
+        with (
+            disk_trouble(f"--out {out}", "make room, or choose another path"),
+            run_folder(out, spec.run_id) as folder,
+        ):
             text = predictions_text(scored.ids, scored.predictions, scored.targets)
             place = folder / predictions_file(split)
             write_atomically(place, text)

@@ -40,7 +40,10 @@ def load_task(name: str, include: Sequence[Path] = ()) -> Task:
     """Import one task file and return its TASK; raise UserError for what is wrong with it."""
     files = task_files(include)
     if name not in files:
-        raise UserError(f"there is no task '{name}'.{did_you_mean(name, files)}")
+        raise UserError(
+            f"there is no task '{name}'; a task of your own needs --include FILE."
+            f"{did_you_mean(name, files)}"
+        )
     return _import_task(files[name])
 
 
@@ -56,7 +59,12 @@ def _import_task(path: Path) -> Task:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the user's own code: name it whatever it raised
+    except SystemExit as error:
+        raise UserError(
+            f"{path}: the task file does not load: it ends the program (exit code {error.code}); "
+            "it should only define TASK."
+        ) from error
+    except Exception as error:  # the user's own code: name it whatever it raised
         raise UserError(f"{path}: the task file does not load: {error}") from error
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):

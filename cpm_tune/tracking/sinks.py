@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cpm_tune.common.folders import EVENTS, LOG, remove
+from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import flattened
@@ -83,7 +84,7 @@ class ProgressBar:
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}  dev {task.fields[metric]} {task.fields[dev]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=obeyed(sys.stderr)),
             transient=True,
         )
         shown: dict[str, Any] = {"loss": "-", "dev": "-", "metric": run.metric}
