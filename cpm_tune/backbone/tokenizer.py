@@ -40,7 +40,6 @@ class Tokenizer:
         self.bos, self.eos = ids["<s>"], ids["</s>"]
         self.pad, self.unk = ids["<pad>"], ids["<unk>"]
         self.never_written = tuple(ids[special] for special in SPECIALS if special != "</s>")
-        self._jieba: Any = None
         self._longest = max(map(len, ids))
         self._pieces = lru_cache(maxsize=200_000)(self._cut_word)
 
@@ -62,6 +61,10 @@ class Tokenizer:
         """Fingerprint of the entries in the order of their ids."""
         entries = (self.entries[index] for index in range(len(self.entries)))
         return hashlib.sha256("\0".join(entries).encode()).hexdigest()
+
+    @cached_property
+    def _jieba(self) -> Any:
+        return make_segmenter()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,8 +88,6 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special entry around it."""
-        if self._jieba is None:
-            self._jieba = make_segmenter()
         ids: list[int] = []
         for word in self._jieba.cut(text, cut_all=False):
             ids.extend(self._pieces(word))
