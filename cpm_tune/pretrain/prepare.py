@@ -101,10 +101,8 @@ def prepare(
     with disk_trouble(f"--out {out}", "make room, or choose another path"), new_folder(out) as part:
         for source in sources:
             counts: Counter[str] = Counter()
-            kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
-            about[source.name] = _write(
-                source, _reported(kept, source, counts, report), counts, tokenizer, part
-            )
+            kept = _kept(source, counts, seen, words, perplexities, max_perplexity, report)
+            about[source.name] = _write(source, kept, counts, tokenizer, part)
             report(_line(source.name, about[source.name]))
             if source.heldout and not about[source.name]["heldout"]["documents"]:
                 _note_nothing_held_out(source, about[source.name], report)
@@ -167,21 +165,6 @@ def _write(
     return _about(source, counts, writers)
 
 
-def _reported(
-    kept: Iterable[Document],
-    source: TextSource,
-    counts: Counter[str],
-    report: Callable[[str], None],
-) -> Iterator[Document]:
-    """The same documents; reports every minute how many have been read."""
-    last = time.monotonic()
-    for document in kept:
-        if time.monotonic() - last > REPORT_SECONDS:
-            last = time.monotonic()
-            report(f"{source.name}: {counts['documents']:,} documents so far")
-        yield document
-
-
 def _kept(
     source: TextSource,
     counts: Counter[str],
@@ -189,12 +172,18 @@ def _kept(
     words: filters.WordList | None,
     perplexities: Perplexities | None,
     max_perplexity: float,
+    report: Callable[[str], None],
 ) -> Iterator[Document]:
-    """The documents that pass all stages, cleaned; counts what each stage removes."""
+    """The documents that pass all stages, cleaned; counts what each stage removes, and reports
+    every minute how many have been read."""
     stream = _filtered(source, counts, words)
     if perplexities is not None:
         stream = _fluent(stream, counts, perplexities, max_perplexity)
+    last = time.monotonic()
     for document in stream:
+        if time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
+            report(f"{source.name}: {counts['documents']:,} documents so far")
         if seen.is_duplicate(document.text):
             counts[DUPLICATE] += 1
         else:
