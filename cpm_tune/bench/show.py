@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from cpm_tune.bench.schedule import Ending, Watcher
 from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
 from cpm_tune.common.folders import LOG, partial_folder
+from cpm_tune.common.reading import parse_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.texts import table
@@ -203,7 +203,7 @@ def progress(out: Path, trial: Trial) -> tuple[str, str]:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         for line in file.read().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off, or half-written
-                entry = json.loads(line)
+                entry = parse_json(line, finite=False)
                 step = str(entry["step"])
                 dev = f"{entry['dev']:.4f}" if "dev" in entry else dev
     return step, dev
