@@ -88,7 +88,7 @@ def fill(folder: Path) -> None:
     partial.rename(f"{partial}.partial")
     files: dict[str, str | bytes] = {
         "foreign/run.json": '{"name": "left-pad", "version": "1.0"}',
-        "list/run.json": "[1, 2]",
+        "\x1b[31mred/run.json": "[1, 2]",
         "empty/run.json": "",
         "cut/run.json": run.model_dump_json()[:500],
         "binary/run.json": bytes(range(256)),
