@@ -231,6 +231,8 @@ def _initialise(
         return
     elif config.token_init == "text":
         rows = _known_ids(config.init_text, tokenizer)
+    elif table.is_meta:
+        return
     else:
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(embedding), generator=generator)[:n].tolist()
