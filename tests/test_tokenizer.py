@@ -226,7 +226,7 @@ FIRST_USE = """
 from pathlib import Path
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import cache_dir
-tokenizer = Tokenizer(["<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>", "天"])
+tokenizer = Tokenizer(["<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>", "天", "天地"])
 assert tokenizer.encode("天天") == [6, 6]
 assert (cache_dir("jieba") / "jieba.cache").is_file()
 """
