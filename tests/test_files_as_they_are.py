@@ -15,6 +15,7 @@ from cpm_tune.data.prompts import prompts_from, read_prompts
 from cpm_tune.data.splits import SplitFile, find_splits
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.errors import UserError
+from cpm_tune.systems.submission import read_answers
 from cpm_tune.task import SPLITS
 from cpm_tune.task.registry import load_task
 
@@ -388,3 +389,15 @@ def test_what_is_there_is_decided_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "valid.jsonl", rows(2))
     with pytest.raises(UserError, match="could both be the dev split"):
         find_splits(load_task("lcqmc"), tmp_path)
+
+
+@pytest.mark.parametrize("task", ["pku_seg", "wordseg_weibo"])
+@pytest.mark.parametrize("blank", ["", "\n", "\n \n\n"])
+def test_empty_lines_of_segmented_text_do_not_count(tmp_path: Path, task: str, blank: str) -> None:
+    gold = SplitFile("test", (written(tmp_path / "test.txt", "很  好\n\n走  吧\n明  天\n\n"),), "")
+    mine = written(tmp_path / "mine.txt", "很  好\n走吧\n明  天" + blank)
+    answers, _ = read_answers(load_task(task), mine, gold)
+    assert [answer.prediction is not None for answer in answers] == [True] * 3
+    short = written(tmp_path / "short.txt", "很  好\n走吧" + blank)
+    with pytest.raises(UserError, match=r"short\.txt: 2 records, but test\.txt has 3"):
+        read_answers(load_task(task), short, gold)
