@@ -319,12 +319,11 @@ class Run:
         bits if the run used 8 bits, or with `quantize`."""
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
-        random = spec.seed if spec.backbone.init == "random" else None
         backbone = Backbone(
             folder,
             precision or spec.precision,
             device,
-            random_seed=random,
+            random_seed=spec.random_seed,
             memory_limit=memory_limit,
             quantize=quantize or spec.backbone.quantize,
         )
