@@ -19,7 +19,6 @@ from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.option import checked
-from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
 from cpm_tune.delta.config import DeltaConfig, parse_config
@@ -87,9 +86,8 @@ class Backbone:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
         if precision not in DTYPES:
             raise UserError(f"precision is '{precision}', expected one of {', '.join(DTYPES)}.")
-        if memory_limit is not None:
-            memory_limit = checked_size(str(memory_limit), "--memory-limit")
-        execution = Execution(device=device, memory_limit=memory_limit)
+        limit = None if memory_limit is None else str(memory_limit)
+        execution = Execution(device=device, memory_limit=limit)
         check_placement(execution, None, precision, quantize, random=random_seed is not None)
         self.folder, self.tokenizer = folder, folder.tokenizer()
         self.delta: Delta | None = None

@@ -70,7 +70,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in one process. `backbone` and `trained` are numbers of values, in all processes.
+    """Bytes in one process.
 
     On the device: `weights` of the frozen backbone; `gathered`, sharded layers while they are used;
     `delta`, `gradients` and `optimizer` of what is trained; `activations`, which the forward pass
@@ -79,8 +79,6 @@ class Memory:
     total in host memory if the device is a GPU.
     """
 
-    backbone: int
-    trained: int
     weights: int
     gathered: int
     delta: int
@@ -134,8 +132,6 @@ def estimate(work: Work) -> Memory:
     if not work.sharded:
         host = max(host, layers + rest)  # read there, then moved
     return Memory(
-        backbone=work.skeleton.n_backbone,
-        trained=trained,
         weights=weights,
         gathered=gathered,
         delta=delta,
