@@ -195,7 +195,8 @@ class Backbone:
         if not isinstance(prompt, str):
             raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
         _named(prompt, [where])
-        settings.setdefault("beams", None if _draws(settings) else 1)
+        draws = settings.get("sample") or any(settings.get(n) is not None for n in DRAWING)
+        settings.setdefault("beams", None if draws else 1)
         chosen, writer = decoding(**settings), self._writer(max_length)
         if chosen.beams > 1:
             raise UserError("beam search has no text before its end; stream greedily or sample.")
@@ -240,16 +241,10 @@ class Backbone:
         return writer.fill(model, engine, given, blanked, chosen, num, batch_tokens)
 
     def _writer(self, max_length: int | None) -> Writer:
-
         if max_length is not None:
             whole_number(max_length, "max_length")
         config = self.delta.config if self.delta is not None else None
         return Writer(self.folder.config, self.tokenizer, config, self._encoding, max_length)
-
-
-def _draws(settings: Mapping[str, Any]) -> bool:
-
-    return bool(settings.get("sample")) or any(settings.get(name) is not None for name in DRAWING)
 
 
 def _named(

@@ -112,11 +112,6 @@ class Processes:
         self._processes.clear()
         self._trials.clear()
 
-    @property
-    def pids(self) -> list[int]:
-        """The workers' process ids."""
-        return [process.pid for process, _ in self._processes.values()]
-
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
