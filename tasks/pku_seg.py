@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from itertools import accumulate, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +84,27 @@ def fill(record: Any, predictions: Sequence[Any]) -> str:
     """The line, its words separated by two spaces; an unparsed sentence is one word."""
     sentences = [row["text"] for row in rows(record)]
     segmented = [words or [text] for words, text in zip(predictions, sentences, strict=True)]
-    return "  ".join(word for words in segmented for word in words)
+    return "  ".join(word for words in segmented for word in words if isinstance(word, str))
 
 
-def read_line(record: Any, official: Any, rows: Sequence[Row]) -> list[list[str]]:
-    """The words of a line, sentence by sentence; a word that crosses a sentence's end is cut."""
-    words = record.get("words") or ["".join(record.get("text", "").split())]
+def read_line(record: Any, official: Any, rows: Sequence[Row]) -> list[list[int | str]]:
+    """The words of a line, sentence by sentence.
+
+    A word over a sentence's end is one of the sentence where it begins; the next one has the number
+    of the word's characters there in its place.
+    """
+    words = record.get("words") or record.get("text", "").split()
     if "".join(words) != "".join(row["text"] for row in rows):
         raise ValueError("the line without spaces differs from the official one")
-    ends = set(accumulate(map(len, words)))
-    segmented, start = [], 0
+    left, segmented = iter(words), []
+    start = end = 0  # of the sentence; of the words so far
     for row in rows:
         stop = start + len(row["text"])
-        cuts = sorted({0, len(row["text"])} | {end - start for end in ends if start < end < stop})
-        segmented.append([row["text"][a:b] for a, b in pairwise(cuts)])
+        sentence: list[int | str] = [min(end, stop) - start] if end > start else []
+        while end < stop:
+            sentence.append(word := next(left))
+            end += len(word)
+        segmented.append(sentence)
         start = stop
     return segmented
 
@@ -140,15 +147,17 @@ TASK = Task(
     protocol=(
         "A line is words separated by whitespace. It is prompted sentence by sentence (cut after "
         "。！？； and closing marks, never inside a word), which does not change word F1 over the "
-        "corpus. The model generates the words with single spaces between them. If the generated "
-        "text without spaces is not the source, the two are aligned (difflib). A boundary then "
-        "goes after the source character aligned with the generated character before it, else "
-        "before the one aligned with the character after it; otherwise it is dropped. If less "
-        "than half of the source's characters are aligned, the answer is unparsed. Whitespace "
-        "inside a sentence is ignored, as in the bakeoff's scorer. CUGE's 60.7k sentences are its "
-        "own division, whose rule is not published; with the bakeoff's files, every tenth line of "
-        "the training file goes to the dev split. No recipe has been published for CPM-Ant. Beam "
-        "search would cost much and change little in a copy with spaces."
+        "corpus: counts are those of the bakeoff's script on whole lines. A word of a submission "
+        "that extends over a sentence's end is one word, and wrong. The model generates the words "
+        "with single spaces between them. If the generated text without spaces is not the source, "
+        "the two are aligned (difflib). A boundary then goes after the source character aligned "
+        "with the generated character before it, else before the one aligned with the character "
+        "after it; otherwise it is dropped. If less than half of the source's characters are "
+        "aligned, the answer is unparsed, and the sentence one word. Whitespace inside a sentence "
+        "is ignored, as in the bakeoff's scorer. CUGE's 60.7k sentences are its own division, "
+        "whose rule is not published; with the bakeoff's files, every tenth line of the training "
+        "file goes to the dev split. No recipe has been published for CPM-Ant. Beam search would "
+        "cost much and change little in a copy with spaces."
     ),
     submission=Submission("PKUSEG.txt", fill, read=read_line),
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import KINDS, Metric, get_metric, metric_names
+from cpm_tune.metrics.edits import edits
 
 CHARACTERS = "天地玄黄宇宙洪荒a1，"
 TEXT = st.text(CHARACTERS, max_size=12)
@@ -29,12 +30,20 @@ GRADED = st.integers(1, 6).flatmap(
         st.lists(st.integers(0, 3), min_size=n, max_size=n),
     )
 )
+
+
+def corrections(texts: tuple[str, list[str]]) -> dict[str, Any]:
+    source, corrected = texts
+    return {"source": source, "edits": [edits(source, text) for text in corrected]}
+
+
 EXAMPLES: dict[str, st.SearchStrategy[tuple[Any, Any]]] = {
     "label": st.tuples(st.sampled_from([0, 1, 2, "0", "1", "NA"]), st.sampled_from([0, 1, 2])),
     "text": st.tuples(TEXT, st.one_of(TEXT, st.lists(TEXT, max_size=3))),
     "spans": st.tuples(SPANS, SPANS),
     "words": st.tuples(st.lists(TEXT), st.lists(TEXT)),
     "edits": st.tuples(EDITS, st.lists(EDITS, max_size=3)),
+    "correction": st.tuples(TEXT, st.tuples(TEXT, st.lists(TEXT, max_size=3)).map(corrections)),
     "ranking": GRADED,
     "ranks": st.tuples(st.lists(TEXT), TEXT),
     "equation": st.tuples(st.text("x=12+-*/()%.", max_size=8), st.sampled_from(["1", "1/2"])),
@@ -47,6 +56,7 @@ IDENTICAL: dict[str, tuple[Any, Any]] = {
     "spans": ([(0, 2, "dis")], [[0, 2, "dis"]]),
     "words": (["天地", "玄黄"], ["天地", "玄黄"]),
     "edits": ([(0, 1, "天")], [[[1, 2, ""]], [[0, 1, "天"]]]),
+    "correction": ("玄天地", {"source": "天地", "edits": [[[0, 1, "地"]], [[0, 0, "玄"]]]}),
     "ranking": ([0.0, 2.0, 1.0], [0, 2, 1]),
     "ranks": (["天", "地"], "天"),
     "equation": ("x=44*20", {"answer": "880"}),
@@ -59,6 +69,7 @@ EMPTY: dict[str, list[Any]] = {
     "spans": [None, []],
     "words": [None, [], [""]],
     "edits": [None, []],
+    "correction": [None, "", "天地"],
     "ranking": [None],
     "ranks": [None, [], [""]],
     "equation": [None, "", "x="],
@@ -91,6 +102,8 @@ def test_scores_are_in_bounds_and_in_their_interval_whatever_the_order(metric: M
         bounds = (bottom, score.low, score.value, score.high, top * (1 + 1e-9))
         assert list(bounds) == sorted(bounds)
         assert score.n == len(examples)
+        if metric.name.startswith("m2"):  # chooses an annotator by the sentences before
+            return
         shuffler.shuffle(examples)
         assert metric.score(*zip(*examples, strict=True)) == score
 
@@ -109,6 +122,8 @@ def test_gold_fed_back_is_the_best(metric: Metric, n: int) -> None:
 def test_what_could_not_be_parsed_and_what_is_empty_is_worst(metric: Metric) -> None:
     _, target = IDENTICAL[metric.prediction]
     for empty in EMPTY[metric.prediction]:
+        if empty == " " and metric.name in ("bleu_4_cpm2", "rouge_l_cpm2"):
+            continue  # a space is a character of theirs
         score = metric.score([empty], [target])
         assert score.value == worst(metric), empty
         assert score.n == 1

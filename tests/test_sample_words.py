@@ -130,8 +130,8 @@ def test_copying_a_learners_sentence_scores_little(sample: Samples) -> None:
     rows = sample["yaclc"]["test"]
     copied = [parsed(TASKS["yaclc"], row["text"], row) for row in rows]
     assert f1("yaclc", copied, rows) < 0.1
-    assert 5 < sum(row["edits"] == [[]] for row in rows) < 40
-    assert sum(len(row["edits"]) > 1 for row in rows) > 30
+    assert 5 < sum(row["gold"]["edits"] == [[]] for row in rows) < 40
+    assert sum(len(row["gold"]["edits"]) > 1 for row in rows) > 30
 
 
 def test_humour_is_in_the_words_and_not_in_length_or_place(sample: Samples) -> None:

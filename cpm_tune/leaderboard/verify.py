@@ -82,7 +82,7 @@ def _score_faults(
         )
     for name, score in scores.items():
         try:
-            now = score_now(name, score, predictions)
+            now = score_as_recorded(name, score, predictions)
         except UserError as error:
             yield f"{split} {name}: {error}"
             continue
@@ -91,6 +91,13 @@ def _score_faults(
                 f"{split} {name}: {what} is recorded as {getattr(score, what)}, the predictions "
                 f"give {getattr(now, what)}{_why(score, now)}."
             )
+
+
+def score_as_recorded(name: str, recorded: ScoreRecord, predictions: Predictions) -> ScoreRecord:
+    """A recorded score as the version of the metric that it names gives it; see `score_now`."""
+    if not from_predictions(name):
+        return recorded
+    return score_predictions(name, predictions, recorded.signature)
 
 
 def score_now(name: str, recorded: ScoreRecord, predictions: Predictions) -> ScoreRecord:

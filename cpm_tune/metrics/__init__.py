@@ -12,6 +12,7 @@ from cpm_tune.metrics import (
     equations,
     labels,
     likelihood,
+    m2,
     overlap,
     ranking,
     spans,
@@ -21,7 +22,7 @@ from cpm_tune.metrics.kinds import KINDS, Kind
 
 __all__ = ["KINDS", "Kind", "Metric", "Score", "get_metric", "metric_names"]
 
-_MODULES = (labels, spans, overlap, bleu, diversity, edits, ranking, equations, likelihood)
+_MODULES = (labels, spans, overlap, bleu, diversity, edits, m2, ranking, equations, likelihood)
 
 
 @cache

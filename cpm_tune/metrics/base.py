@@ -33,7 +33,8 @@ class Metric:
     `score` raises ValueError if there are no examples, or not as many predictions as targets.
     `parts` gives the value on any weighting of the examples, which is what comparing two systems
     needs; it raises as `score` does. `right(prediction, target)` says whether one example is right;
-    it is None if the metric grades examples or judges only all of them together.
+    it is None if the metric grades examples or judges only all of them together. `earlier` are the
+    versions of before, each with its own signature: records that name one are verified by it.
     """
 
     name: str
@@ -44,6 +45,11 @@ class Metric:
     score: Callable[[Sequence[Any], Sequence[Any]], Score]
     parts: Callable[[Sequence[Any], Sequence[Any]], Parts]
     right: Callable[[Any, Any], bool] | None = None
+    earlier: tuple[Metric, ...] = ()
+
+    def version(self, signature: str) -> Metric:
+        """The version of the metric with this signature; the one of now if there is none."""
+        return next((each for each in self.earlier if each.signature == signature), self)
 
     @property
     def kind(self) -> Kind:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -33,8 +34,14 @@ def metrics() -> Iterator[Metric]:
         parts = partial(_sacrebleu, tokenize, order)
         yield Metric(name, signature, True, "0..100", "text", bootstrapped(parts), parts)
     nltk = f"nltk {version('nltk')}|corpus_bleu|weights 1/4|smoothing method3"
-    signature = f"bleu_4_cpm2|{nltk}|characters, spaces count|0..100|{BOOTSTRAP}"
-    yield Metric("bleu_4_cpm2", signature, True, "0..100", "text", bootstrapped(_cpm2), _cpm2)
+    versions = []
+    for strip, spaces in ((True, "spaces count"), (False, "all spaces count")):
+        signature = f"bleu_4_cpm2|{nltk}|characters, {spaces}|0..100|{BOOTSTRAP}"
+        cpm2 = partial(_cpm2, strip)
+        versions.append(
+            Metric("bleu_4_cpm2", signature, True, "0..100", "text", bootstrapped(cpm2), cpm2)
+        )
+    yield replace(versions[1], earlier=(versions[0],))
 
 
 def _sacrebleu(
@@ -63,8 +70,11 @@ def _sacrebleu(
     return Sums(rows, reduce)
 
 
-def _cpm2(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
-    """`nltk.translate.bleu_score.corpus_bleu` with its parts applied to resampled sums."""
+def _cpm2(strip: bool, predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
+    """`nltk.translate.bleu_score.corpus_bleu` with its parts applied to resampled sums.
+
+    `strip` drops whitespace at the ends, which CPM-2's code does not.
+    """
     from nltk.translate.bleu_score import (
         Fraction,
         SmoothingFunction,
@@ -75,8 +85,8 @@ def _cpm2(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
 
     rows = []
     for prediction, target in pairs(predictions, targets):
-        predicted = list((prediction or "").strip())
-        golds = [list(r.strip()) for r in references(target)]
+        texts = prediction or "", *references(target)
+        predicted, *golds = (list(text.strip() if strip else text) for text in texts)
         precisions = [modified_precision(golds, predicted, n) for n in range(1, 5)]
         counts = [part for p in precisions for part in (p.numerator, p.denominator)]
         rows.append((len(predicted), closest_ref_length(golds, len(predicted)), *counts))

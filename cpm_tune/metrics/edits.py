@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from cpm_tune.metrics.base import Metric
-from cpm_tune.metrics.families import OURS, Counts, micro
+from cpm_tune.metrics.families import OURS, Counts, each, micro
 
 BETA = 0.5
 
@@ -20,7 +20,7 @@ def metrics() -> Iterator[Metric]:
         f"{OURS}|exact start, end and replacement|per sentence the annotator of the highest F0.5, "
         "then most hits, then fewest missed"
     )
-    yield from micro("edit_", "edits", definition, _against_best, BETA)
+    yield from micro("edit_", "edits", definition, each(_against_best), BETA)
 
 
 def edits(source: str, corrected: str) -> list[Edit]:

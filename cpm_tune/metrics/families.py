@@ -1,6 +1,7 @@
 """The three ways from examples to a score that most metrics share: proportion, mean, micro P/R/F.
 
-A metric of a family is one function of a prediction (None: not parsed) and its target.
+A metric of a family is one function of a prediction (None: not parsed) and its target; the counts
+of the last may be one function of all of them.
 """
 
 from __future__ import annotations
@@ -61,22 +62,29 @@ def bootstrapped(parts: Callable[..., Sums]) -> Callable[[Sequence[Any], Sequenc
 Counts = tuple[int, int, int]
 
 
+def each(
+    count: Callable[[Any, Any], Counts],
+) -> Callable[[Sequence[Any], Sequence[Any]], list[Counts]]:
+    """The counts of all examples from those of one."""
+    return lambda predictions, targets: [count(p, t) for p, t in pairs(predictions, targets)]
+
+
 def micro(
     prefix: str,
     kind: str,
     definition: str,
-    count: Callable[[Any, Any], Counts],
+    counts: Callable[[Sequence[Any], Sequence[Any]], Sequence[Counts]],
     beta: float = 1,
     right: Callable[[Any, Any], bool] | None = None,
 ) -> Iterator[Metric]:
     """F-beta, precision and recall of summed counts.
 
-    `count` gives an example's hits, how much was predicted, and how much there was to find.
+    `counts(predictions, targets)` gives each example's hits, how much was predicted, and how much
+    there was to find.
     """
 
     def parts(measure: str, predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
-        rows = [count(p, t) for p, t in pairs(predictions, targets)]
-        return Sums(rows, partial(_MEASURES[measure], beta=beta))
+        return Sums(counts(predictions, targets), partial(_MEASURES[measure], beta=beta))
 
     rule = "0/0 is 0, but 1 if nothing was predicted and nothing was to be found"
     for measure in _MEASURES:

@@ -46,6 +46,12 @@ def _texts(prediction: Any, gold: Any) -> str:
     return "" if fits else "a list of texts"
 
 
+def _words(prediction: Any, gold: Any) -> str:
+    carried = isinstance(prediction, list) and prediction and type(prediction[0]) is int
+    fits = not _texts(prediction[1:] if carried else prediction, gold)
+    return "" if fits and not (carried and prediction[0] < 0) else "a list of words"
+
+
 def _spans(prediction: Any, gold: Any) -> str:
     fits = isinstance(prediction, list) and all(
         isinstance(span, list) and [type(part) for part in span] == [int, int, str]
@@ -94,10 +100,11 @@ KINDS: Mapping[str, Kind] = {
         from_gold=_one,
     ),
     "words": Kind(
-        prediction="a list of words",
-        target="such a list",
+        prediction="a list of words, after the number of characters that belong to a word of the "
+        "sentence before, if any do",
+        target="a list of words",
         answers={"parsed"},
-        expected=_texts,
+        expected=_words,
         from_gold=_one,
     ),
     "edits": Kind(
@@ -106,6 +113,12 @@ KINDS: Mapping[str, Kind] = {
         answers={"parsed"},
         expected=_spans,
         from_gold=list,
+    ),
+    "correction": Kind(
+        prediction="the corrected text",
+        target='{"source": the text, "edits": [start, end, replacement]s per annotator}',
+        answers={"text", "parsed"},
+        expected=_text,
     ),
     "ranking": Kind(
         prediction="a list of scores, one per document",

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from cpm_tune.metrics.base import Metric, Score, pairs
-from cpm_tune.metrics.families import OURS, Counts, micro, rights
+from cpm_tune.metrics.families import OURS, Counts, each, micro, rights
 from cpm_tune.metrics.intervals import WILSON, wilson
 
 NO_RELATION = ("0", "NA", "unknown")  # FinRE: label 0, described as "unknown"
@@ -17,9 +17,9 @@ def metrics() -> Iterator[Metric]:
     """Yield the metrics of labels."""
     signature = f"accuracy|scikit-learn {version('scikit-learn')}|{WILSON}"
     yield Metric("accuracy", signature, True, "0..1", "label", _accuracy, rights(_same), _same)
-    yield from micro("", "label", f"{OURS}|binary, positive label 1", _binary, right=_same)
+    yield from micro("", "label", f"{OURS}|binary, positive label 1", each(_binary), right=_same)
     definition = f"{OURS}|all relations but {' / '.join(NO_RELATION)}"
-    yield from micro("relation_", "label", definition, _relation, right=_same)
+    yield from micro("relation_", "label", definition, each(_relation), right=_same)
 
 
 def _key(label: Any) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, lru_cache, partial
 from importlib.metadata import version
 from typing import Any
@@ -33,11 +34,14 @@ def metrics() -> Iterator[Metric]:
                     definition += "|fewer than 2 tokens: 0"
                 one = partial(_rouge, f"rouge{kind.upper()}", unit, part)
                 yield mean(f"rouge_{kind}_{unit}_{part}", "text", definition, one)
-    definition = (
-        f"{rouge}|rougeL|F, beta 1.2, as CPM-2|characters, spaces count|"
-        "best precision and best recall over references"
-    )
-    yield mean("rouge_l_cpm2", "text", definition, _rouge_cpm2)
+    versions = []
+    for strip, spaces in ((True, "spaces count"), (False, "all spaces count")):
+        definition = (
+            f"{rouge}|rougeL|F, beta 1.2, as CPM-2|characters, {spaces}|"
+            "best precision and best recall over references"
+        )
+        versions.append(mean("rouge_l_cpm2", "text", definition, partial(_rouge_cpm2, strip)))
+    yield replace(versions[1], earlier=(versions[0],))
 
 
 def _exact(prediction: str | None, target: str | list[str]) -> bool:
@@ -91,9 +95,10 @@ def _rouge(kind: str, unit: str, part: str, prediction: str | None, target: Any)
     return _rouge_score(kind, unit, tuple(references(target)), prediction or "")[part]
 
 
-def _rouge_cpm2(prediction: str | None, target: str | list[str]) -> float:
-    predicted = (prediction or "").strip()
-    each = [_rouge_score("rougeL", "cpm2", (r.strip(),), predicted) for r in references(target)]
+def _rouge_cpm2(strip: bool, prediction: str | None, target: str | list[str]) -> float:
+    texts = prediction or "", *references(target)
+    predicted, *golds = (text.strip() if strip else text for text in texts)
+    each = [_rouge_score("rougeL", "cpm2", (gold,), predicted) for gold in golds]
     precision, recall = max(s["p"] for s in each), max(s["r"] for s in each)
     if not precision or not recall:
         return 0.0

@@ -74,9 +74,10 @@ def from_predictions(name: str) -> bool:
     return not get_metric(name).kind.likelihood
 
 
-def score_predictions(name: str, split: Predictions) -> ScoreRecord:
-    """A metric on predictions; raise UserError if they are not what the metric takes."""
-    metric = get_metric(name)
+def score_predictions(name: str, split: Predictions, signature: str = "") -> ScoreRecord:
+    """A metric on predictions, in its version of that signature if there is one; raise UserError if
+    they are not what the metric takes."""
+    metric = get_metric(name).version(signature)
     try:
         score = metric.score(split.predictions, split.targets)
     except FOREIGN as error:

@@ -27,7 +27,7 @@ from cpm_tune.data.splits import SplitFile
 from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import Kind, get_metric
-from cpm_tune.task import BadRow, Choice, Options, Row, Task
+from cpm_tune.task import BadRow, Choice, Options, Row, Submission, Task
 from cpm_tune.task.answers import gold, parsed
 
 
@@ -210,40 +210,48 @@ def _short(value: Any) -> str:
 
 
 def write_submission(task: Task, data: Split, predictions: Sequence[Any], path: Path) -> list[str]:
-    """Write predictions in the form the benchmark's organisers score, record by record.
+    """Write predictions in the form the benchmark's organisers score, record by record; a second
+    form of theirs goes beside `path`.
 
     Returns one warning per kind of record without a prediction: those with bad rows are written
     unchanged, those after a limit are left out.
     """
     assert task.submission is not None
-    left, records, bad, missing = iter(predictions), list[Any](), 0, 0
+    left, bad, missing = iter(predictions), 0, 0
+    answered: list[tuple[Any, list[Any] | None]] = []
     for record, rows, n_bad in records_with_rows(task, data.file, []):
         answers = [] if missing else list(islice(left, len(rows)))
         if len(answers) < len(rows):
             missing += 1
         elif isinstance(record, BadRow) or n_bad:
             bad += 1
-            records += [] if isinstance(record, BadRow) else [record]
+            answered += [] if isinstance(record, BadRow) else [(record, None)]
         else:
-            records.append(_filled(task, record, answers))
+            answered.append((record, answers))
     warnings = []
     if bad:
         warnings.append(f"{path.name}: no prediction for {counted(bad, 'record')} with bad rows")
     if missing:
         warnings.append(f"{path.name}: {counted(missing, 'record')} after the limit left out")
-    if not records:
+    if not answered:
         raise UserError(f"{data.file.path}: no complete record has a prediction; raise --limit.")
-    if task.submission.document is not None:
-        records = [task.submission.document(records)]
-    lines = (r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records)
-    write_atomically(path, "".join(line + "\n" for line in lines))
+    for form in task.submission.forms:
+        first = form is task.submission
+        records = [
+            _filled(task, form, record, answers) if answers is not None else record if first else ""
+            for record, answers in answered
+        ]
+        if form.document is not None:
+            records = [form.document(records)]
+        lines = (r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records)
+        place = path if first else path.with_name(form.file)
+        write_atomically(place, "".join(line + "\n" for line in lines))
     return warnings
 
 
-def _filled(task: Task, record: Any, predictions: Sequence[Any]) -> Any:
-    assert task.submission is not None
+def _filled(task: Task, form: Submission, record: Any, predictions: Sequence[Any]) -> Any:
     try:
-        return task.submission.fill(record, predictions)
+        return form.fill(record, predictions)
     except Exception as error:  # a task file's own code
         raise UserError(
             f"fill() of task {task.name} failed: {type(error).__name__}: {error}."

@@ -143,12 +143,20 @@ class Submission:
     The way back needs no code if the file is read like the data and its answers are the
     predictions. Otherwise `read(record, official, rows)` returns the prediction for each row of the
     official record from the record handed in, and raises ValueError for what is wrong.
+
+    `also` is another form of the same predictions, written beside the first one.
     """
 
     file: str
     fill: Callable[[Any, Sequence[Any]], Any]
     document: Callable[[list[Any]], Any] | None = None
     read: Callable[[Any, Any, Sequence[Row]], Sequence[Any]] | None = None
+    also: Submission | None = None
+
+    @property
+    def forms(self) -> tuple[Submission, ...]:
+        """This form and the others that are written beside it."""
+        return (self, *(self.also.forms if self.also else ()))
 
 
 @dataclass(frozen=True)

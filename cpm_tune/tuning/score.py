@@ -61,8 +61,9 @@ def score_split(
     write_atomically(file, "".join(lines))
     files, warnings = [file], list(_warnings(task, predictions, split))
     if split == "test" and not data.labelled and task.submission is not None:
-        files.append(folder / task.submission.file)
-        warnings += write_submission(task, data, [p.prediction for p in predictions], files[-1])
+        submission = folder / task.submission.file
+        warnings += write_submission(task, data, [p.prediction for p in predictions], submission)
+        files += [folder / form.file for form in task.submission.forms]
     return Scored(
         tuple(p.prediction for p in predictions),
         scores,
