@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from cpm_tune.engine.bmtrain import make_bmtrain
+from cpm_tune.engine.bmtrain import BMTrainEngine
+from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.engine.device import choose_device
 from cpm_tune.engine.pytorch import TorchEngine, join_group
 from cpm_tune.engine.sharded import ShardedEngine
@@ -23,12 +24,16 @@ def make_engine(execution: Execution, precision: str) -> Engine:
 
     Under torchrun (or `launch`) this process joins its group.
     """
-    if execution.engine == "bmtrain":
-        return make_bmtrain(execution, precision)
-    process = join_group(execution.device)
+    bmtrain = execution.engine == "bmtrain"
+    if bmtrain and (problem := trouble()) is not None:
+        raise UserError(f"--engine bmtrain: {problem[0]}; {problem[1]}.")
+    # With BMTrain, tensors go by its own NCCL: the group is for objects and counts.
+    process = join_group("cpu" if bmtrain else execution.device)
     if execution.threads:
         torch.set_num_threads(execution.threads)
     device = choose_device(execution.device, process.local_rank)
+    if bmtrain:
+        return BMTrainEngine(device, precision, process, execution)
     if execution.shard or execution.offload:
         if process.world_size == 1 and not execution.offload:
             raise UserError(
