@@ -6,6 +6,7 @@ from typing import Any
 
 from cpm_tune.data.readers import Records, json_items, json_lines
 from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
@@ -25,10 +26,12 @@ def rows(record: Any) -> Iterator[Row]:
         raise TypeError(f"the questions are {_short(questions)}, expected an array of objects")
     for number, asked in enumerate(questions, start=1):
         choices, answer = asked["choice"], asked.get("answer")
+        if is_withheld(answer) and answer not in choices:
+            answer = None
         if answer is not None and answer not in choices:
             raise ValueError(f"question {number}: the answer {answer!r} is not one of the choices")
         yield {
-            "id": f"{name}-{number}",
+            "id": f"{name}-{number}" if name not in (None, "") else None,
             "passage": "\n".join(lines),
             "question": asked["question"],
             "choices": choices,

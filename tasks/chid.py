@@ -9,6 +9,7 @@ from typing import Any
 from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow, Files, Options, Row, Source, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 BLANK = re.compile(r"#idiom\d*#")
 SHOWN = "____"  # how the other blanks of a passage are shown
@@ -72,14 +73,14 @@ def rows(record: Any) -> Iterator[Row]:
             "answer": _right(record, number, blank.group(), candidates),
         }
         name = record.get("id", blank.group().strip("#").removeprefix("idiom"))
-        yield {"id": name, **row} if name != "" else row
+        yield {"id": name, **row} if name not in ("", None) else row
 
 
 def _right(record: Any, number: int, tag: str, candidates: Any) -> Any:
     """The number of the right candidate in the record's form; None if it is withheld."""
     if "answers" in record:
         return record["answers"][tag]
-    if "groundTruth" in record:
+    if "groundTruth" in record and not is_withheld(record["groundTruth"]):
         idiom = record["groundTruth"][number]
         if idiom not in candidates:
             raise ValueError(f"the answer {idiom!r} is not one of the candidates")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 MASK = "<mask>"
 LABELS = ("0", "1")
@@ -14,7 +15,7 @@ def rows(record: Any) -> Iterator[Row]:
     parts = record["story"].split(MASK)
     if len(parts) != 2:
         raise ValueError(f"the story has {len(parts) - 1} {MASK}, expected one")
-    label = record.get("label")
+    label = None if is_withheld(record.get("label")) else record["label"]
     if label is not None and str(label) not in LABELS:
         raise ValueError(f"label is {label!r}, expected 0 or 1")
     yield {

@@ -6,6 +6,7 @@ from typing import Any
 
 from cpm_tune.data.readers import lines, records
 from cpm_tune.task import BadRow, Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 _NAMES = (  # by official number; 0 is no relation
     "NA 注资 拥有 纠纷 自己 增持 重组 买资 签约 持股 交易 入股 转让 成立 分析 合作 帮助 发行 "
@@ -44,7 +45,9 @@ def rows(record: Any) -> list[Row]:
 
 
 def _relation(number: Any, name: Any) -> str | None:
-    """The relation by its official number, its name, or both, which must agree."""
+    """The relation by its official number, its name, or both, which must agree; None if both are
+    withheld."""
+    number, name = (None if is_withheld(value) else value for value in (number, name))
     if number is not None and (
         isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(RELATIONS)
     ):

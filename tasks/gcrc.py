@@ -6,6 +6,7 @@ from typing import Any
 
 from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
 from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 LETTERS = "ABCD"
 
@@ -21,11 +22,11 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 def rows(record: Any) -> Iterator[Row]:
     """One row; the answer's letter becomes the number of the option."""
-    letter = record.get("answer") or None
+    letter = None if is_withheld(record.get("answer")) else record["answer"]
     if letter is not None and (not isinstance(letter, str) or letter not in tuple(LETTERS)):
         raise ValueError(f"answer is {letter!r}, expected A, B, C or D")
     yield {
-        "id": record["id"],
+        "id": record.get("id"),
         "passage": record["passage"],
         "question": record["question"],
         "options": record["options"],

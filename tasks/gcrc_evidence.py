@@ -25,7 +25,7 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 def rows(record: Any) -> Iterator[Row]:
     """One row per option of a record with evidence."""
-    options, evidences = record["options"], record["evidences"]
+    options, evidences, name = record["options"], record["evidences"], record.get("id")
     if evidences == []:
         return
     if evidences is not None and len(evidences) != len(options):
@@ -35,7 +35,7 @@ def rows(record: Any) -> Iterator[Row]:
             raise TypeError(f"evidence {number + 1} is {type(evidence).__name__}, expected a list")
     for number, option in enumerate(options):
         yield {
-            "id": f"{record['id']}-{number}",
+            "id": f"{name}-{number}" if name not in (None, "") else None,
             "passage": record["passage"],
             "question": record["question"],
             "statement": option,

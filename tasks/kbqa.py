@@ -30,7 +30,9 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
                     fault = f"{tagged[1]} {tagged[2]} comes after question {item['id']}"
                     yield where, BadRow(f"{where}: {fault} (task kbqa).")
                 item[tagged[1]] = tagged[3].strip()
-            elif tagged is not None or text:
+                if tagged[1] == "answer" and not item["answer"]:
+                    place = where
+            elif tagged is not None or text.strip():
                 if item:
                     yield place, item
                 item = {"id": tagged[2], tagged[1]: tagged[3].strip()} if tagged else {}
@@ -40,11 +42,11 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """One row; the triple is not shown."""
+    """One row; the triple is not shown. An official answer may be empty."""
     yield {
         "id": record["id"],
         "question": record["question"],
-        "answer": record.get("answer") or None,
+        "answer": record.get("answer"),
     }
 
 

@@ -17,7 +17,13 @@ TASK = Task(
     ),
     files=Files(
         columns=("sentence1", "sentence2", "label"),
-        aliases={"text_a": "sentence1", "text_b": "sentence2"},
+        aliases={
+            **dict.fromkeys(("text_a", "question1", "query1", "q1", "text1", "s1"), "sentence1"),
+            **dict.fromkeys(("text_b", "question2", "query2", "q2", "text2", "s2"), "sentence2"),
+            **dict.fromkeys(("句子1", "问题1", "问句1", "句子一"), "sentence1"),
+            **dict.fromkeys(("句子2", "问题2", "问句2", "句子二"), "sentence2"),
+            "标签": "label",
+        },
     ),
     answer=Choice(labels=(0, 1)),
     templates=(

@@ -26,7 +26,13 @@ TASK = Task(
         obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(2_401_000, 9_000, 700),
     ),
-    files=Files(columns=("text", "summary")),
+    files=Files(
+        columns=("text", "summary"),
+        aliases={
+            **dict.fromkeys(("content", "article", "short_text", "正文", "内容", "文本"), "text"),
+            **dict.fromkeys(("title", "headline", "标题", "摘要"), "summary"),
+        },
+    ),
     answer=Generate(column="summary", max_new_tokens=50),
     templates=(Template("cpm-ant", "{text}摘要：{answer}"),),
     metrics=("rouge_l_char_f", "rouge_l_cpm2", "rouge_1_char_f", "rouge_2_char_f"),

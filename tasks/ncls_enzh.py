@@ -26,7 +26,9 @@ TASK = Task(
         obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(365_000, 3_000, 3_000),
     ),
-    files=Files(columns=("document", "summary"), aliases={"text": "document"}),
+    files=Files(
+        columns=("document", "summary"), aliases={"text": "document", "article": "document"}
+    ),
     answer=Generate(column="summary", max_new_tokens=128),
     templates=(Template("cpm-ant", "{document} 中文摘要：{answer}"),),
     metrics=("rouge_l_char_f", "rouge_1_char_f", "rouge_2_char_f"),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cpm_tune.task import Files, Rank, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 
 def rows(record: Any) -> Iterator[Row]:
@@ -13,11 +14,11 @@ def rows(record: Any) -> Iterator[Row]:
         yield {"query": record["query"], "documents": documents, "grades": [1, 0]}
         return
     grades = [document.get("relevance") for document in record["doc"]]
-    graded = [grade is not None for grade in grades]
+    graded = [not is_withheld(grade) for grade in grades]
     if any(graded) and not all(graded):
         raise ValueError(f"document {graded.index(False) + 1} has no relevance, others have one")
     yield {
-        "id": record["query_id"],
+        "id": record.get("query_id"),
         "query": record["query"],
         "documents": [document["title"] for document in record["doc"]],
         "grades": grades if any(graded) else None,

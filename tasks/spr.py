@@ -8,6 +8,7 @@ from typing import Any
 
 from cpm_tune.data.readers import records
 from cpm_tune.task import BadRow, Choice, Files, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 COLUMNS = ("ID", "Dialogue_id", "Utterance_id", "Speaker", "Sentence")  # and Label
 
@@ -32,7 +33,7 @@ def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Row | BadRo
                     "context": "".join(context),
                     "speaker": speaker,
                     "sentence": sentence,
-                    "label": None if label == "" else label,
+                    "label": None if is_withheld(label) else label,
                     "official": record,
                 },
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 from cpm_tune.data.readers import Records, json_items
 from cpm_tune.task import Files, Generate, Row, Source, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 ARRAYS = {"train": "train", "dev": "valid", "test": "test"}
 
@@ -25,6 +26,8 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
         return
     posts: dict[str, tuple[str, list[Any]]] = {}
     for where, item in items:
+        if split == "test" and isinstance(item, list) and is_withheld(item[1:]):
+            item = item[:1]
         if not isinstance(item, list) or not item or not isinstance(item[0], str):
             yield where, item
         elif item[0] in posts:

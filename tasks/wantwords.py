@@ -11,9 +11,7 @@ def rows(record: Any) -> Iterator[Row]:
     definition = record["definitions"] if "definitions" in record else record["definition"]
     if not isinstance(definition, str):
         raise TypeError(f"the definition is {definition!r}, expected text")
-    word = record.get("word")
-    if word == "":
-        raise ValueError("the word is empty")
+    word = record.get("word") or None
     if definition.strip():
         yield {"definition": definition, "word": word}
 

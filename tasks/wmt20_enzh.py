@@ -10,6 +10,7 @@ from typing import Any
 from cpm_tune.data.readers import Records, lines, records
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow, Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
@@ -18,7 +19,11 @@ def read(paths: tuple[Path, ...], split: str) -> Records:
     Raises UserError if one of two text files is longer.
     """
     if paths[0].suffix != ".en":
-        yield from records(paths[0], ("source", "target"), {})
+        for where, record in records(paths[0], ("source", "target"), {}):
+            hidden = split == "test" and isinstance(record, dict) and "source" in record
+            if hidden and is_withheld(record["source"]):
+                record = {**record, "source": None}
+            yield where, record
         return
     if len(paths) == 1:
         for where, english in lines(paths[0]):

@@ -327,7 +327,7 @@ WRONG: list[tuple[str, Any, str]] = [
         {"query_id": 1, "query": "问", "doc": [{**d, "relevance": "高"} for d in DOCS]},
         "expected 2 numbers from 0",
     ),
-    ("wantwords", {"definition": "店", "word": ""}, "the word is empty"),
+    ("wantwords", {"definition": "店", "word": ""}, "no field 'word', or an empty one"),
     ("wantwords", {"definition": ["店"], "word": "店"}, "the definition is ['店'], expected text"),
     ("wantwords", {"word": "店"}, "no field 'definition'"),
 ]

@@ -100,7 +100,7 @@ FAULTS = {
     "a missing column": ("dev.tsv", "text_a\tlabel\n甲\t1\n", ":1:", "no column 'sentence2'"),
     "a short row": ("dev.tsv", "甲\t乙\t1\n甲\t1\n", ":2:", "2 columns, expected 3"),
     "a long row": ("dev.csv", "甲,乙,1\n甲,乙,丙,1\n", ":2:", "4 columns, expected 3"),
-    "an open quote": ("dev.csv", '甲,乙,1\n"甲,乙,1\n', "dev.csv", "not a readable row"),
+    "an open quote": ("dev.csv", '甲,乙,1\n"甲,乙,1\n', ":2:", "a quote opens here"),
 }
 
 

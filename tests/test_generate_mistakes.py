@@ -102,7 +102,9 @@ def test_a_mistake_is_one_sentence(cli: CLI, folder: Path, mistake: str) -> None
 
 FILES = {
     "an empty file": (b"", "contains no prompts"),
-    "an empty line": ("今天\n\n上海\n".encode(), "prompts.txt:2: the prompt is empty"),
+    "blank lines only": (b"\n \n\t\n", "contains no prompts"),
+    "JSON in a text file": (b'[{"prompt": "x"}]', "prompts.txt:1: this looks like JSON"),
+    "JSON over several lines": (b'[\n  {"prompt": "x"}\n]', "prompts.txt:1: this looks like JSON"),
     "another encoding": ("今天\n".encode("gb18030"), "prompts.txt:1: not UTF-8"),
     "no prompt": (b'{"text": "x"}\n', 'prompts.jsonl:1: {"text": "x"} has no text "prompt"'),
     "half a line": (b'{"prompt": "x"}\n{"pro', "prompts.jsonl:2: not a whole JSON object"),

@@ -210,7 +210,7 @@ def test_rows_of_a_task_with_a_parser_come_from_the_cache(tasks: Path) -> None:
                 "query": "好",
                 "doc": [{"sogou_id": 1, "title": "好", "relevance": 1e400}],
             },
-            "expected",
+            "Infinity is not a JSON number",
         ),
     ],
 )

@@ -9,32 +9,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.readers import records
+from cpm_tune.data.readers import Layout, records
 from cpm_tune.data.splits import SplitFile, companions
+from cpm_tune.data.tables import renamed
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow, Choice, Options, Rank, Row, Task
+from cpm_tune.task.answers import is_withheld
 
 
-def checked_rows(task: Task, file: SplitFile, bad: list[str] | None = None) -> Iterator[Row]:
+def checked_rows(
+    task: Task, file: SplitFile, bad: list[str] | None = None, layout: Layout | None = None
+) -> Iterator[Row]:
     """Yield a split's rows as they are on disk, checked.
 
-    The first bad row raises UserError, unless a list is given to collect their messages.
+    The first bad row raises UserError, unless a list is given to collect their messages. What is
+    odd about tables and answers is noted in `layout`.
     """
-    for _, rows, _ in records_with_rows(task, file, bad):
+    for _, rows, _ in records_with_rows(task, file, bad, layout):
         yield from rows
 
 
 def records_with_rows(
-    task: Task, file: SplitFile, bad: list[str] | None = None
+    task: Task,
+    file: SplitFile,
+    bad: list[str] | None = None,
+    layout: Layout | None = None,
 ) -> Iterator[tuple[Any, list[Row], int]]:
-    """Yield each official record with its checked rows and how many of them were bad."""
+    """Yield each official record with its checked rows and how many of them were bad.
+
+    In a test split all of whose answers are empty (none, -1, "", []) the rows have none.
+    """
     check = row_checker(task, file)
-    number = 0
-    for where, record in official_records(task, file):
-        official = record.get("id") if isinstance(record, dict) else None
+    withheld = file.split == "test" and answers_withheld(task, file)
+    number, n_empty, first_empty = 0, 0, ""
+    for where, record in official_records(task, file, layout):
+        official = _id(record.get("id")) if isinstance(record, dict) else None
         rows, kept = list(rows_of(task, where, record)), []
         for nth, row in enumerate(rows):
             try:
@@ -42,8 +55,10 @@ def records_with_rows(
                     raise UserError(row.message)
                 if not isinstance(row, dict):
                     raise UserError(f"{where}: rows() of task {task.name} gave no dict.")
-                default = official if len(rows) == 1 else f"{official}-{nth}"
-                name = str(row.get("id", number if official is None else default))
+                if withheld:
+                    row = {k: None if k in task.hidden else v for k, v in row.items()}
+                default = f"{official}-{nth}" if official and len(rows) > 1 else official
+                name = _id(row.get("id")) or default or str(number)
                 checked = {"id": name if _is_utf8(name) else str(number), **check(where, row)}
             except UserError as error:
                 if bad is None:
@@ -53,11 +68,37 @@ def records_with_rows(
                 bad.append(str(error))
             else:
                 kept.append(checked)
+                if isinstance(checked["target"], str) and not checked["target"].strip():
+                    n_empty += 1
+                    first_empty = where if n_empty == 1 else first_empty
             number += 1
         yield record, kept, len(rows) - len(kept)
+    if n_empty and layout is not None:
+        are = "answer is" if n_empty == 1 else "answers are"
+        layout.warnings.append(f"{n_empty:,} {are} empty, first at {Path(first_empty).name}")
 
 
-def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
+def _id(value: Any) -> str | None:
+    """A row's id as text; null and blanks are none."""
+    return None if value is None or not str(value).strip() else str(value)
+
+
+def answers_withheld(task: Task, file: SplitFile) -> bool:
+    """Whether all answers in a split are empty, as in the test files that are handed out."""
+    gold, rows = task.hidden[-1], 0
+    labels = {str(label) for label in getattr(task.answer, "labels", ())}
+    for where, record in official_records(task, file):
+        for row in rows_of(task, where, record):
+            if isinstance(row, dict):
+                rows += 1
+                if not is_withheld(row.get(gold)) or str(row.get(gold)).strip() in labels:
+                    return False
+    return rows > 0
+
+
+def official_records(
+    task: Task, file: SplitFile, layout: Layout | None = None
+) -> Iterator[tuple[str, Any]]:
     """The records of a split's files as the reader returns them, with their places."""
     if task.files.read is not None:
         where = str(file.path)
@@ -75,7 +116,8 @@ def official_records(task: Task, file: SplitFile) -> Iterator[tuple[str, Any]]:
     optional = task.hidden if file.split == "test" else ()
     for path in file.paths:
         empty = True
-        for where, record in records(path, task.files.columns, task.files.aliases, optional):
+        columns, aliases = task.files.columns, task.files.aliases
+        for where, record in records(path, columns, aliases, optional, layout):
             empty = False
             yield where, record
         if empty and len(file.paths) > 1:
@@ -88,7 +130,13 @@ def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
         return [record]
     if task.files.rows is None:
         if isinstance(record, dict):
-            return [{task.files.aliases.get(key, key): value for key, value in record.items()}]
+            if {*task.files.columns, "id"}.issuperset(record):
+                return [record]
+            try:
+                names = renamed(tuple(record), task.files.columns, task.files.aliases)
+            except ValueError as error:
+                return [BadRow(f"{where}: {error}; keep one of them (task {task.name}).")]
+            return [dict(zip(names, record.values(), strict=True))]
         kind = type(record).__name__
         return [BadRow(f"{where}: expected one JSON object per line, found {kind}.")]
     try:
@@ -132,10 +180,11 @@ def _absent(task: Task, file: SplitFile, name: str) -> str:
     """What a row lacks, under the names that the official files have for it."""
     files = task.files
     official = [alias for alias, column in files.aliases.items() if column == name]
-    known = " or ".join(f"'{n}'" for n in (*official, *[name] * (not files.rows)))
+    known = " or ".join(f"'{n}'" for n in (*[name] * (not files.rows), *official[:2]))
     lacks = ", ".join(companions(task, file)) if name in task.hidden else ""
     elsewhere = f"; it may be in {lacks}, which is missing from this file's folder" if lacks else ""
-    return f"no field {known or repr(name)} (task {task.name}){elsewhere}"
+    empty = ", or an empty one" if name in task.hidden else ""
+    return f"no field {known or repr(name)}{empty} (task {task.name}){elsewhere}"
 
 
 def _check_options(task: Task, where: str, n: int) -> None:

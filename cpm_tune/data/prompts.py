@@ -1,21 +1,25 @@
-"""Prompts to continue: lines of text, or one JSON object with `prompt` per line."""
+"""Prompts to continue: lines of text, or JSON objects with `prompt`, in lines or in an array."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import decoded, json_lines, lines
+from cpm_tune.data.readers import JSON_ENDINGS, decoded, lines, records
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow
+
+_JSON = re.compile(r'\s*(\[\s*)?(\{\s*)?("(prompt|id)"|$)')
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, its place ("file:line"), and its id: the row's `id`, or its line's number."""
+    """A prompt, its place ("file:line" or "file: item n"), and its id: the row's `id`, or the
+    number of its line or item."""
 
     text: str
     where: str
@@ -23,9 +27,12 @@ class Prompt:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Read a file of prompts, JSON lines if it ends in .jsonl; UserError for the first bad one."""
+    """Read a file of prompts, JSON if it ends in .jsonl or .json; UserError for the first bad one.
+
+    Blank lines are passed over.
+    """
     try:
-        rows = json_lines(path) if path.suffix == ".jsonl" else lines(path)
+        rows = records(path, (), {}) if path.suffix in JSON_ENDINGS else lines(path)
         return _prompts(rows, str(path))
     except OSError as error:
         raise UserError(f"--input {path}: cannot be read ({error.strerror}).") from error
@@ -37,11 +44,12 @@ def prompts_from(stream: Iterable[bytes]) -> list[Prompt]:
 
 
 def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
-    prompts = []
+    prompts: list[Prompt] = []
     for where, row in rows:
         if isinstance(row, BadRow):
             raise UserError(row.message)
-        text, id_ = row, int(where.rpartition(":")[2])
+        number = int(re.findall(r"\d+", where)[-1])
+        text, id_ = row, number
         if not isinstance(row, str):
             text = row.get("prompt") if isinstance(row, dict) else None
             if not isinstance(text, str):
@@ -50,9 +58,16 @@ def _prompts(rows: Iterable[tuple[str, Any]], name: str) -> list[Prompt]:
                     'expected an object such as {"prompt": "床前明月光，"}.'
                 )
             id_ = row.get("id", id_)
+            id_ = number if id_ in (None, "") else id_
             check_characters(json.dumps(id_, ensure_ascii=False), f"{where}, id")
-        if not text.strip():
-            raise UserError(f"{where}: the prompt is empty; give a text, or remove the line.")
+            if not text.strip():
+                raise UserError(f"{where}: the prompt is empty; give a text, or remove it.")
+        elif not text.strip():
+            continue
+        elif not prompts and _JSON.match(text):
+            raise UserError(
+                f"{where}: this looks like JSON; give a file that ends in .jsonl or .json."
+            )
         check_characters(text, where)
         prompts.append(Prompt(text, where, id_))
     if not prompts:

@@ -6,20 +6,37 @@ file cannot be read beyond some point, that is a UserError. Memory does not grow
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping
+import codecs
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cpm_tune.common.reading import MAX_JSON_DEPTH, parse_json
-from cpm_tune.common.sizes import counted
+from cpm_tune.data.lines import Records, check_encoding, decoded, lines, not_utf8
+from cpm_tune.data.tables import TABLES, Layout, table
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow
 
+__all__ = (
+    "JSON_ENDINGS",
+    "TABLES",
+    "Layout",
+    "Records",
+    "decoded",
+    "json_items",
+    "json_lines",
+    "json_objects",
+    "lines",
+    "records",
+    "starts_with",
+    "table",
+)
+
 JSON_ENDINGS = (".jsonl", ".json", ".jsonline")
-TABLES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
-_GZIP = b"\x1f\x8b"
-Records = Iterator[tuple[str, Any]]
+_LONGEST_OBJECT = 100_000  # lines of a JSON object that is written over several lines
+_MARK = re.compile("[\udc80-\udcff]")  # stands for a byte that is not UTF-8
 
 
 def records(
@@ -27,12 +44,18 @@ def records(
     columns: tuple[str, ...],
     aliases: Mapping[str, str],
     optional: tuple[str, ...] = (),
+    layout: Layout | None = None,
 ) -> Records:
-    """The records of a file, by its ending and its first character: one JSON object per line, one
-    JSON array, or a table with or without header. `optional` columns of a table may be missing."""
+    """The records of a file, by its ending and how it begins: one JSON object per line, JSON
+    objects of several lines each, one JSON array, or a table with or without header. `optional`
+    columns of a table may be missing; what is odd about one is noted in `layout`."""
     if path.suffix in TABLES:
-        return table(path, columns, aliases, optional)
-    return json_items(path) if starts_with(path) == "[" else json_lines(path)
+        return table(path, columns, aliases, optional, layout)
+    if starts_with(path) == "[":
+        return json_items(path)
+    first = next((text for _, text in lines(path) if isinstance(text, BadRow) or text.strip()), "")
+    indented = isinstance(first, str) and first.strip() == "{"
+    return json_objects(path) if indented else json_lines(path)
 
 
 def starts_with(path: Path) -> str:
@@ -40,26 +63,6 @@ def starts_with(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     return chr(head[0]) if head else ""
-
-
-def lines(path: Path) -> Records:
-    """The lines of a UTF-8 text file without their ends; blank lines too."""
-    with path.open("rb") as file:
-        yield from decoded(file, str(path))
-
-
-def decoded(raw_lines: Iterable[bytes], name: str) -> Records:
-    """The lines of a stream of bytes, as `lines` gives them; `name` stands for the path."""
-    for number, raw in enumerate(raw_lines, start=1):
-        where = f"{name}:{number}"
-        try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            packed = number == 1 and raw.startswith(_GZIP)
-            fix = "it is gzip-compressed; unpack it" if packed else "convert the file to UTF-8"
-            yield where, BadRow(f"{where}: not UTF-8 text; {fix}.")
-        else:
-            yield where, text.rstrip("\r\n")
 
 
 def json_lines(path: Path) -> Records:
@@ -77,6 +80,31 @@ def json_lines(path: Path) -> Records:
                 yield where, value
 
 
+def json_objects(path: Path) -> Records:
+    """JSON objects one after the other, each over several lines from one that is { to one that
+    begins with }; the place is an object's first line."""
+    place, parts, bad = "", list[str](), None
+    for where, text in lines(path):
+        if not parts and not isinstance(text, BadRow) and not text.strip(" \t,"):
+            continue
+        place = place if parts else where
+        bad = bad or (text if isinstance(text, BadRow) else None)
+        parts.append("" if isinstance(text, BadRow) else text)
+        if parts[-1].startswith("}") or len(parts) > _LONGEST_OBJECT:
+            yield place, bad or _object(place, parts)
+            parts, bad = [], None
+    if parts:
+        yield place, bad or _object(place, parts)
+
+
+def _object(where: str, parts: list[str]) -> Any:
+    try:
+        return parse_json("\n".join(parts).rstrip(" \t,"))
+    except ValueError as error:
+        reason = str(error).split(":")[0]
+        return BadRow(f"{where}: not a whole JSON object from this line on ({reason}).")
+
+
 def json_items(path: Path, key: str = "") -> Records:
     """The items of an array in a JSON document, one after the other.
 
@@ -85,15 +113,18 @@ def json_items(path: Path, key: str = "") -> Records:
     import ijson
     from ijson.common import ObjectBuilder
 
+    broken = check_encoding(path)
     # The fast backend replaces half a surrogate pair by another character; the slow one keeps it.
-    backend = ijson.get_backend("python") if _has_surrogate_escapes(path) else ijson
+    slow = broken or _has_surrogate_escapes(path)
+    backend = ijson.get_backend("python") if slow else ijson
     item = f"{key}.item" if key else "item"
     number, depth, inside, exists, builder = 0, 0, False, False, ObjectBuilder()
     with path.open("rb") as file:
         try:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
-            for prefix, event, value in backend.parse(file, use_float=True):
+            source = _Marked(file) if broken else file
+            for prefix, event, value in backend.parse(source, use_float=True):
                 depth += event.startswith("start_") - event.startswith("end_")
                 if depth > MAX_JSON_DEPTH:
                     raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
@@ -104,16 +135,45 @@ def json_items(path: Path, key: str = "") -> Records:
                     builder.event(event, value)
                     if prefix == item and event not in ("start_map", "start_array", "map_key"):
                         number += 1
-                        yield f"{path}: item {number}", builder.value
+                        where = f"{path}: item {number}"
+                        yield where, _unmarked(builder.value, path, where, broken)
                         builder = ObjectBuilder()
         except (ijson.JSONError, ValueError) as error:
             reason = str(error).splitlines()[0]
+            if broken:
+                reason += f"; line {broken} is not UTF-8 text"
             raise UserError(
                 f"{path}: not a whole JSON document after item {number} ({reason})."
             ) from error
     if not exists:
         form = f'an object with an array "{key}"' if key else "an array"
         raise UserError(f"{path}: expected {form}, found none.")
+
+
+class _Marked:
+    """A file of bytes in which a lone surrogate's JSON escape stands for each byte that is not
+    UTF-8, so that a document can be read around them."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, about that many; b"" at the end."""
+        while block := self._file.read(size) if size else b"":
+            if text := self._decode(block):
+                return _MARK.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text).encode()
+        return b""
+
+
+def _unmarked(value: Any, path: Path, where: str, broken: int) -> Any:
+    """The item, or a BadRow if bytes of it were not UTF-8."""
+    if broken and _MARK.search(json.dumps(value, ensure_ascii=False)):
+        with path.open("rb") as file:
+            raw = next(raw for number, raw in enumerate(file, start=1) if number == broken)
+        first = not_utf8(raw, f"{path}:{broken}").message
+        return BadRow(f"{where}: not UTF-8 text. The first such line: {first}")
+    return value
 
 
 def _has_surrogate_escapes(path: Path) -> bool:
@@ -125,77 +185,3 @@ def _has_surrogate_escapes(path: Path) -> bool:
                 return True
             tail = block[-2:]
     return False
-
-
-def table(
-    path: Path,
-    columns: tuple[str, ...],
-    aliases: Mapping[str, str],
-    optional: tuple[str, ...] = (),
-) -> Records:
-    """The rows of a .tsv, .txt (tab) or .csv file as dicts by column.
-
-    The first row is a header if one of its cells names a column. A table may lack `optional`
-    columns, all of them where it has no header; an empty cell of theirs is None.
-    """
-    delimiter = TABLES[path.suffix]
-    header: list[str] | None = None
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(
-            file,
-            delimiter=delimiter,
-            quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE,
-            strict=True,
-        )
-        while True:
-            try:
-                cells = next(reader, None)
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: not UTF-8 text after line {reader.line_num}; convert it to UTF-8."
-                ) from error
-            except csv.Error as error:
-                raise UserError(
-                    f"{path}:{reader.line_num}: not a readable row ({error})."
-                ) from error
-            if cells is None:
-                return
-            if not any(cells):
-                continue
-            where = f"{path}:{reader.line_num}"
-            if header is None:
-                header = _header(path, cells, columns, aliases, optional)
-                if header is not None:
-                    continue
-                header = [name for name in columns if name not in optional]
-                if len(cells) != len(header):
-                    header = list(columns)
-            if len(cells) != len(header):
-                names = ", ".join(header)
-                message = (
-                    f"{where}: {counted(len(cells), 'column')}, expected {len(header)} ({names})."
-                )
-                yield where, BadRow(message)
-            else:
-                row = zip(header, cells, strict=True)
-                yield where, {k: None if k in optional and not v.strip() else v for k, v in row}
-
-
-def _header(
-    path: Path,
-    cells: list[str],
-    columns: tuple[str, ...],
-    aliases: Mapping[str, str],
-    optional: tuple[str, ...],
-) -> list[str] | None:
-    """Return the columns if the first row is a header, None if it is data."""
-    names = [aliases.get(cell.strip(), cell.strip()) for cell in cells]
-    if not set(names) & set(columns):
-        return None
-    missing = [name for name in columns if name not in (*names, *optional)]
-    if missing:
-        raise UserError(
-            f"{path}:1: no column '{missing[0]}' in the header ({', '.join(cells)}), expected "
-            f"{', '.join(columns)}."
-        )
-    return names

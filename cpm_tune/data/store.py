@@ -7,7 +7,8 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,12 +18,14 @@ from cpm_tune.common.folders import FULL, disk_trouble
 from cpm_tune.common.paths import cache_dir, file_sha256
 from cpm_tune.common.writing import scratch_folder
 from cpm_tune.data.files import as_json, checked_rows
+from cpm_tune.data.readers import Layout
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.task import Generate, Rank, Row, Task
 
-READER_VERSION = 3
+READER_VERSION = 4
 _CHUNK = 2_000
+_SWAPPED = 2  # times as long as the texts: answers that may be the texts
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,14 @@ class RowDataset:
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a split. `labelled` is False if answers are missing."""
+    """The rows of a split. `labelled` is False if answers are missing; `warnings` say what is odd
+    about its files."""
 
     file: SplitFile
     rows: RowDataset
     n_skipped: int
     labelled: bool
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -126,10 +131,11 @@ def read_split(
 def _stored_split(task: Task, file: SplitFile, stored: Path) -> Split:
     from datasets import Dataset
 
-    about = json.loads(stored.with_suffix(".json").read_text())
+    about = json.loads(stored.with_suffix(".json").read_text(encoding="utf-8"))
     dataset = Dataset.from_file(str(stored))
     rows = RowDataset(dataset, _structures(task), RowOrigin(stored.stem, len(dataset)))
-    return Split(file, rows, int(about["skipped"]), bool(about["labelled"]))
+    warnings = tuple(map(str, about["warnings"]))
+    return Split(file, rows, int(about["skipped"]), bool(about["labelled"]), warnings)
 
 
 def _reading(task: Task) -> list[Any]:
@@ -172,13 +178,14 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
     bad: list[str] | None = [] if skip else None
     n_rows, answered = 0, 0
     without = ""  # the id of the first row that has no answer
+    layout, lengths = Layout(), Counter[str]()
     advice = "make room there, or set XDG_CACHE_HOME to another folder"
     with (
         disk_trouble(f"the cache folder {stored.parent}", advice, FULL),
         scratch_folder(stored.parent) as scratch,
     ):
         part = scratch / "rows.arrow"
-        rows = islice(checked_rows(task, file, bad), limit)
+        rows = islice(checked_rows(task, file, bad, layout), limit)
         with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             while chunk := list(islice(rows, _CHUNK)):
                 columns = {name: [row[name] for row in chunk] for name in schema.names}
@@ -186,6 +193,8 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                     columns[name] = [None if v is None else as_json(v) for v in columns[name]]
                 writer.write_batch(pa.RecordBatch.from_pydict(columns, schema))
                 n_rows += len(chunk)
+                for name in (*task.shown, "target"):
+                    lengths[name] += sum(len(v) for v in columns[name] if isinstance(v, str))
                 answered += sum(target is not None for target in columns["target"])
                 if not without and None in columns["target"]:
                     without = columns["id"][columns["target"].index(None)]
@@ -199,6 +208,24 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                 f"none (task {task.name})."
             )
         about = scratch / "about.json"
-        about.write_text(as_json({"skipped": len(bad or ()), "labelled": answered > 0}))
+        odd = [*layout.warnings, *_swapped(task, layout, lengths)]
+        warnings = [f"{file.split}: {warning}" for warning in odd]
+        counts = {"skipped": len(bad or ()), "labelled": answered > 0, "warnings": warnings}
+        about.write_text(as_json(counts), encoding="utf-8")
         os.replace(about, stored.with_suffix(".json"))
         os.replace(part, stored)
+
+
+def _swapped(task: Task, layout: Layout, lengths: Mapping[str, int]) -> list[str]:
+    """A warning if the columns of a table without header look swapped."""
+    shown = max((lengths[name] for name in task.shown), default=0)
+    if not (layout.headless and isinstance(task.answer, Generate)):
+        return []
+    if not 0 < _SWAPPED * shown <= lengths["target"]:
+        return []
+    names = ", ".join(task.files.columns)
+    return [
+        f"the answers ({task.answer.column}) are {lengths['target'] / shown:.1f} times as long as "
+        f"the texts, in a table without header; if its columns are not {names}, write their names "
+        "above them"
+    ]

@@ -267,7 +267,10 @@ def _tune_and_score(
             "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
             "scores": {name: part.scores for name, part in scored.items() if part.scores},
             "controls": controls,
-            "warnings": [w for part in scored.values() for w in part.warnings],
+            "warnings": [
+                *(w for split in inputs.splits.values() for w in split.warnings),
+                *(w for part in scored.values() for w in part.warnings),
+            ],
             "training": training,
             "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
             "environment": EnvironmentRecord(

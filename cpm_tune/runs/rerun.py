@@ -179,7 +179,7 @@ def predict_run(
         encoder = make_encoder(plan, plan.folder.tokenizer())
         predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
         scored = score_split(predictor, rows, part)
-        warnings = list(scored.warnings)
+        warnings = [*rows.warnings, *scored.warnings]
         if submission and task.submission is not None:
             file = part / task.submission.file
             warnings += write_submission(task, rows, scored.predictions, file)

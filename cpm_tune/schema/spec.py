@@ -51,6 +51,17 @@ else:
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _name_part(text: str) -> str:
+    """Folders, locks and figures are named after texts of records, which come from anybody."""
+    if not text.strip(".") or re.search(r"[/\\\x00-\x1f]", text):
+        raise ValueError("it cannot be part of a file's name")
+    return text
+
+
+NamePart = Annotated[str, Field(max_length=200), AfterValidator(_name_part)]
+TaskName = Annotated[str, Field(max_length=120), AfterValidator(_name_part)]
+
+
 class Frozen(BaseModel):
     """A value that cannot change, with no unknown keys."""
 
@@ -176,7 +187,7 @@ class RunSpec(Frozen):
     """One run. Two runs with equal specs are the same run."""
 
     schema_version: Literal[1] = 1
-    task: str
+    task: TaskName
     task_version: int
     template: str
     template_version: int
@@ -192,8 +203,11 @@ class RunSpec(Frozen):
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
-    def _zero_shot_has_no_recipe(self) -> RunSpec:
-        if (self.delta.get("delta_type") == "none") != (self.recipe is None):
+    def _delta_fits(self) -> RunSpec:
+        kind = self.delta.get("delta_type")
+        if not (isinstance(kind, str) and re.fullmatch(r"\w{1,40}", kind)):
+            raise ValueError(f"delta_type is {kind!r:.60}, expected the name of a delta method")
+        if (kind == "none") != (self.recipe is None):
             raise ValueError("a run has a recipe exactly when it has a delta to train")
         return self
 
@@ -223,7 +237,7 @@ class SystemSpec(Frozen):
 
     schema_version: Literal[1] = 1
     system: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\s](.*[^\s])?$")]
-    task: str
+    task: TaskName
     task_version: int
     metrics: tuple[str, ...]
     data: DataSpec

@@ -33,3 +33,15 @@ def parsed(task: Task, text: str, row: Row) -> Any:
             f"parse() of task {task.name} failed on the text {text[:40]!r}: "
             f"{type(error).__name__}: {error}."
         ) from error
+
+
+def is_withheld(value: Any) -> bool:
+    """Whether a value in a file stands for no answer: none, -1, blanks, or a list or an object of
+    nothing else (an empty one too)."""
+    if isinstance(value, str):
+        return value.strip() in ("", "-1")
+    if isinstance(value, list | tuple):
+        return all(map(is_withheld, value))
+    if isinstance(value, dict):
+        return all(map(is_withheld, value.values()))
+    return value is None or (value == -1 and not isinstance(value, bool))
