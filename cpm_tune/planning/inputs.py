@@ -93,7 +93,7 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     return open_backbone(
         plan.folder,
         DTYPES[spec.precision],
-        random_seed=spec.seed if spec.backbone.init == "random" else None,
+        random_seed=spec.random_seed,
         quantize=spec.backbone.quantize,
         limit=plan.execution.memory_bytes,
         device=engine.device,

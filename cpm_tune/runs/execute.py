@@ -131,7 +131,8 @@ def execute(
             if zero_shot is not None:
                 record = _with_zero_shot(record, zero_shot)
             if engine.main:
-                _finish(partial, record)
+                write_record(partial, record)
+                _tidy(partial)
         except BaseException as error:
             reason = str(error) or _name(error)
             failed = running.model_copy(update={"status": "failed", "error": reason})
@@ -161,11 +162,6 @@ def _done(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | No
 
 def _name(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-
-
-def _finish(partial: Path, record: RunRecord) -> None:
-    write_record(partial, record)
-    _tidy(partial)
 
 
 def _tidy(partial: Path) -> None:
