@@ -17,9 +17,8 @@ RANDOM = 3  # random prunings of the same size, for comparison
 
 def run(options: Prune) -> int:
     """Write a smaller backbone, print the importance of each sub-layer and the losses."""
-    limit = None
-    if options.memory_limit is not None:
-        limit = parse_size(options.memory_limit, "--memory-limit")
+    size = options.memory_limit
+    limit = None if size is None else parse_size(size, "--memory-limit")
     folder = open_folder(resolve(options.source))
     keep = dict(zip(prune.KINDS, (options.attention_layers, options.ffn_layers), strict=True))
     prune.check_keep(folder.config, keep)

@@ -183,7 +183,17 @@ class BackboneSpec(Frozen):
         return {k: v for k, v in values.items() if k != "quantize" or v is not None}
 
 
-class RunSpec(Frozen):
+class Identified(Frozen):
+    """A spec whose hash identifies a result."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of this spec."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class RunSpec(Identified):
     """One run. Two runs with equal specs are the same run."""
 
     schema_version: Literal[1] = 1
@@ -212,14 +222,14 @@ class RunSpec(Frozen):
         return self
 
     @property
+    def random_seed(self) -> int | None:
+        """The seed of the backbone's random weights; None if they are the checkpoint's."""
+        return self.seed if self.backbone.init == "random" else None
+
+    @property
     def weights(self) -> str:
         """The precision, and the backbone's quantisation if any: fp32, bf16+int8."""
         return "+".join(filter(None, (self.precision, self.backbone.quantize)))
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the canonical JSON of this spec."""
-        return _hash(self)
 
     @property
     def run_id(self) -> str:
@@ -229,7 +239,7 @@ class RunSpec(Frozen):
         return f"{self.task}.{delta}{control}.s{self.seed}.{self.sha256[:12]}"
 
 
-class SystemSpec(Frozen):
+class SystemSpec(Identified):
     """The predictions of a system outside this package. Equal specs are the same predictions.
 
     `seed` tells several runs of one system apart; `data` names the one split that was scored.
@@ -243,11 +253,6 @@ class SystemSpec(Frozen):
     data: DataSpec
     predictions_sha256: str
     seed: Seed = 1
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the canonical JSON of this spec."""
-        return _hash(self)
 
     @property
     def run_id(self) -> str:
@@ -270,11 +275,6 @@ def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
         return settings
 
     return flat("", spec.model_dump(mode="json"))
-
-
-def _hash(spec: Frozen) -> str:
-    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _listed(value: Any) -> Any:
