@@ -91,12 +91,12 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
 
 def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> dict[str, Any]:
     """Score and generate with a backbone; return the results and the times."""
-    from cpm_tune.backbone.streamed import open_streamed
+    from cpm_tune.backbone.loading import open_backbone
     from cpm_tune.decode import Request, generate
     from cpm_tune.schema.spec import Decoding
 
     began = time.perf_counter()
-    model = open_streamed(open_folder(folder), dtype, limit=limit).eval()
+    model = open_backbone(open_folder(folder), dtype, limit=limit).eval()
     opened = time.perf_counter()
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(8, VOCABULARY, (2, 24), generator=generator)

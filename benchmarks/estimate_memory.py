@@ -104,8 +104,9 @@ def measure(backbone: str, setting: str) -> dict[str, float]:
         reset_peak_memory()
         execute(plan, out, inputs)
         measured = resident("VmHWM") - before
-    found = estimate(work_of(plan, inputs.skeleton))
-    return {"measured": measured, "estimated": found.peak, "parameters": found.backbone}
+    skeleton = inputs.skeleton
+    peak = estimate(work_of(plan, skeleton)).peak
+    return {"measured": measured, "estimated": peak, "parameters": skeleton.n_backbone}
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.option import checked
-from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
 from cpm_tune.delta.config import DeltaConfig, parse_config
@@ -87,9 +86,8 @@ class Backbone:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
         if precision not in DTYPES:
             raise UserError(f"precision is '{precision}', expected one of {', '.join(DTYPES)}.")
-        if memory_limit is not None:
-            memory_limit = checked_size(str(memory_limit), "--memory-limit")
-        execution = Execution(device=device, memory_limit=memory_limit)
+        limit = None if memory_limit is None else str(memory_limit)
+        execution = Execution(device=device, memory_limit=limit)
         check_placement(execution, None, precision, quantize, random=random_seed is not None)
         self.folder, self.tokenizer = folder, folder.tokenizer()
         self.delta: Delta | None = None
@@ -197,7 +195,8 @@ class Backbone:
         if not isinstance(prompt, str):
             raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
         _named(prompt, [where])
-        settings.setdefault("beams", None if _draws(settings) else 1)
+        draws = settings.get("sample") or any(settings.get(n) is not None for n in DRAWING)
+        settings.setdefault("beams", None if draws else 1)
         chosen, writer = decoding(**settings), self._writer(max_length)
         if chosen.beams > 1:
             raise UserError("beam search has no text before its end; stream greedily or sample.")
@@ -242,16 +241,10 @@ class Backbone:
         return writer.fill(model, engine, given, blanked, chosen, num, batch_tokens)
 
     def _writer(self, max_length: int | None) -> Writer:
-
         if max_length is not None:
             whole_number(max_length, "max_length")
         config = self.delta.config if self.delta is not None else None
         return Writer(self.folder.config, self.tokenizer, config, self._encoding, max_length)
-
-
-def _draws(settings: Mapping[str, Any]) -> bool:
-
-    return bool(settings.get("sample")) or any(settings.get(name) is not None for name in DRAWING)
 
 
 def _named(
@@ -319,12 +312,11 @@ class Run:
         bits if the run used 8 bits, or with `quantize`."""
         spec = self.record.spec
         folder = backbone_folder(self.record, None if where is None else str(where))
-        random = spec.seed if spec.backbone.init == "random" else None
         backbone = Backbone(
             folder,
             precision or spec.precision,
             device,
-            random_seed=random,
+            random_seed=spec.random_seed,
             memory_limit=memory_limit,
             quantize=quantize or spec.backbone.quantize,
         )

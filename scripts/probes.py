@@ -71,12 +71,12 @@ _COUPLET = re.compile(r"([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9ff
 
 def heldout_texts(corpus: Corpus, tokenizer: Tokenizer) -> Texts:
     """Every source's held-out documents, decoded."""
-    if missing := [name for name in SOURCES if name not in corpus.sources]:
+    if missing := [name for name in SOURCES if name not in corpus.weights()]:
         raise UserError(
             f"{corpus.path}: no source '{missing[0]}'; expected the corpus of scripts/corpus.py."
         )
     result = {}
-    for name in corpus.sources:
+    for name in corpus.weights():
         split = corpus.split(name, "heldout")
         result[name] = [tokenizer.decode(split.document(i).tolist()) for i in range(len(split))]
     return result

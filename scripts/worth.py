@@ -63,7 +63,7 @@ _PROBES = {probe.name: probe for probe in PROBES}
 def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
     """Per source and objective, and for verse and modern text together (by tokens)."""
     row_format = RowFormat.of(model.config, tokenizer, WIDTH)
-    heldout = HeldOut(corpus, corpus.sources, tokenizer, row_format, SHORTEST)
+    heldout = HeldOut(corpus, list(corpus.weights()), tokenizer, row_format, SHORTEST)
     losses = heldout.losses(model, batch=16, bf16=False)
     groups: dict[str, Any] = {}
     for label, names in (("verse", VERSE), ("modern", MODERN)):
@@ -82,7 +82,7 @@ def seen_before(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, dict[str, flo
     documents as well: the split is by document, and documents quote and repeat each other."""
     (newline,) = tokenizer.encode("\n")
     result = {}
-    for name in corpus.sources:
+    for name in corpus.weights():
         known = set(_lines(corpus.split(name, "train"), newline))
         lines = list(_lines(corpus.split(name, "heldout"), newline))
         if not lines:

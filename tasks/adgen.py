@@ -47,6 +47,7 @@ TASK = Task(
         obtain="cuge.baai.ac.cn provides E-Reviews as train.jsonl, valid.jsonl and "
         "test_public.jsonl; AdvertiseGen is train.json and dev.json",
         sizes=(115_000, 1_000, 3_000),
+        editions={"AdvertiseGen": (114_599, 1_070, None)},
     ),
     files=Files(
         columns=("features", "text"), aliases={"desc": "text", "summary": "text"}, rows=rows

@@ -23,6 +23,7 @@ TASK = Task(
         licence="not stated",
         obtain="CUGE's CCPM.zip, or github.com/THUNLP-AIPoet/CCPM; keep the files' names",
         sizes=(21_800, 2_720, 2_700),
+        editions={"CCPM": (21_778, 2_720, 2_720)},
     ),
     files=Files(columns=("translation", "choices", "answer"), texts=("choices",)),
     answer=Options(options="choices", column="answer", most=4),

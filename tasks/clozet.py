@@ -43,6 +43,7 @@ TASK = Task(
         licence="not stated",
         obtain="CUGE's ClozeT.zip, or the folder clozet of LOT; keep the files' names",
         sizes=(600, 300, 300),
+        editions={"LOT": (644, 294, 294)},
     ),
     files=Files(
         columns=("before", "after", "plots", "label"),

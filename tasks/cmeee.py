@@ -126,9 +126,9 @@ TASK = Task(
         columns=("text", "entities", "listed"),
         structures=("entities",),
         names={
-            "train": ("train", "CMeEE_train"),
-            "dev": ("dev", "valid", "eval", "CMeEE_dev"),
-            "test": ("test", "test_public", "CMeEE_test"),
+            "train": ("train", "CMeEE_train", "CMeEE-V2_train"),
+            "dev": ("dev", "valid", "eval", "CMeEE_dev", "CMeEE-V2_dev"),
+            "test": ("test", "test_public", "CMeEE_test", "CMeEE-V2_test"),
         },
         rows=rows,
     ),

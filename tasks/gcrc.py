@@ -56,6 +56,7 @@ TASK = Task(
         licence="non-commercial research only",
         obtain="CUGE's GCRC.zip; keep the files' names",
         sizes=(6_994, 863, 900),
+        editions={"GCRC": (6_994, 863, 862)},
     ),
     files=Files(
         columns=("passage", "question", "options", "answer"),

@@ -70,6 +70,7 @@ TASK = Task(
         obtain="CUGE's KBQA.zip or NLPCC's files, named *kbqa*train*, *kbqa*dev*, *kbqa*test*; "
         "there is no official dev split, take one from train",
         sizes=(24_000, None, 600),
+        editions={"NLPCC 2016": (14_609, None, 9_870), "NLPCC 2017": (None, None, 7_631)},
     ),
     files=Files(
         columns=("question", "answer"),

@@ -14,9 +14,15 @@ TASK = Task(
         licence="research use, on application",
         obtain="apply to HIT Shenzhen; put the train, dev and test files in one folder",
         sizes=(238_766, 8_802, 12_500),
+        editions={"LCQMC": (238_766, 8_802, 12_500)},
     ),
     files=Files(
         columns=("sentence1", "sentence2", "label"),
+        names={
+            "train": ("train", "LCQMC_train"),
+            "dev": ("dev", "valid", "eval", "val", "LCQMC_dev"),
+            "test": ("test", "test_public", "LCQMC_test"),
+        },
         aliases={
             **dict.fromkeys(("text_a", "question1", "query1", "q1", "text1", "s1"), "sentence1"),
             **dict.fromkeys(("text_b", "question2", "query2", "q2", "text2", "s2"), "sentence2"),

@@ -25,6 +25,7 @@ TASK = Task(
         licence="research use, on application",
         obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(2_401_000, 9_000, 700),
+        editions={"LCSTS": (2_400_591, 10_666, 1_106), "LCSTS, scores from 3": (None, 8_685, 725)},
     ),
     files=Files(
         columns=("text", "summary"),

@@ -56,6 +56,7 @@ TASK = Task(
         licence="not stated",
         obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl",
         sizes=(21_000, 1_000, 1_000),
+        editions={"Math23K": (21_162, 1_000, 1_000)},
     ),
     files=Files(columns=("problem", "equation", "answer"), structures=("answer",), rows=rows),
     answer=Generate(column="equation", gold="answer", parse=parse, max_new_tokens=32),

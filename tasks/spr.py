@@ -76,7 +76,15 @@ TASK = Task(
         obtain="CUGE's download page; train, dev and test as .csv",
         sizes=(12_700, 1_600, 4_800),
     ),
-    files=Files(columns=("context", "speaker", "sentence", "label"), read=read),
+    files=Files(
+        columns=("context", "speaker", "sentence", "label"),
+        names={
+            "train": ("train", "cn_train"),
+            "dev": ("dev", "valid", "eval", "cn_dev"),
+            "test": ("test", "test_public", "cn_test"),
+        },
+        read=read,
+    ),
     answer=Choice(labels=(0, 1)),
     templates=(
         Template(

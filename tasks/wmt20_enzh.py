@@ -68,6 +68,7 @@ TASK = Task(
         obtain="cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl; parallel "
         "text is train.en with train.zh and so on",
         sizes=(21_000_000, 4_000, 4_000),
+        editions={"newstest": (None, 1_997, 1_418)},
     ),
     files=Files(
         columns=("english", "chinese"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def make_record(
             sample=sample,
         ),
         backbone=BackboneSpec(sha256=_sha(backbone)),
-        delta={"delta_type": delta, "rank": 8} if trains else {"delta_type": "none"},
+        delta={"delta_type": re.sub(r"\W", "_", delta)[:40], "rank": 8}
+        if trains
+        else {"delta_type": "none"},
         encoding=Encoding(),
         decoding=Decoding(max_new_tokens=32, beams=3) if span == "0..100" else None,
         recipe=Recipe(lr=lr) if trains else None,

@@ -245,7 +245,7 @@ def main() -> int:
             folder = Path(temporary) / "results"
             folder.mkdir()
             fill(folder, random.Random(seed))
-            for name, reader in readers(folder, None if turn % 50 else Path(temporary)).items():
+            for name, reader in readers(folder, None if turn % 20 else Path(temporary)).items():
                 began = time.perf_counter()
                 try:
                     reader()

@@ -64,3 +64,13 @@ def segmentations(n: int, seed: int, rate: float) -> Iterator[tuple[list[str], l
         cuts ^= {place for place in range(1, end) if source.random() < rate}
         text, places = "".join(words), sorted(cuts)
         yield words, [text[a:b] for a, b in zip([0, *places], places, strict=False)]
+
+
+def spaced_texts(n: int, seed: int, rate: float) -> tuple[list[str], list[str]]:
+    """Generated texts and their references, many with spaces at their ends."""
+    source, predictions, references = random.Random(seed), [], []
+    for predicted, target in corrections(n, seed, rate):
+        start, end = source.choice(["", " ", "  "]), source.choice(["", " "])
+        predictions.append(start + predicted + end)
+        references.append(source.choice(["", " "]) + target["source"])
+    return predictions, references

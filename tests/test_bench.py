@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -121,15 +122,15 @@ def test_killed_at_random_moments_it_ends_with_the_same_records(
 
 
 class Murder(Watcher):
-    """Kills the first worker while it runs its trial; remembers how trials ended."""
+    """Kills a worker while it runs its trial."""
 
-    def __init__(self, executor: Processes) -> None:
-        self.executor, self.killed = executor, False
+    killed = False
 
     def tick(self) -> None:
-        if not self.killed and self.executor.pids:
+        workers = multiprocessing.active_children()
+        if not self.killed and workers:
             self.killed = True
-            os.kill(self.executor.pids[0], signal.SIGKILL)
+            workers[0].kill()
 
 
 def test_a_worker_that_is_killed_fails_its_trial_and_no_other(
@@ -140,7 +141,7 @@ def test_a_worker_that_is_killed_fails_its_trial_and_no_other(
     trials = trials_of(data, small_backbone, deltas="lora", **more)
     executor = Processes(tmp_path, 1)
     try:
-        endings = run_trials(trials, executor, tmp_path, Murder(executor))
+        endings = run_trials(trials, executor, tmp_path, Murder())
     finally:
         executor.stop()
     failures = [ending for ending in endings if ending.record is None]
@@ -191,8 +192,8 @@ def test_a_failed_trial_is_named_the_others_go_on_and_it_runs_once_mended(
 class KillsARank(Watcher):
     """Kills the second process of a trial as soon as it is there."""
 
-    def __init__(self, executor: Processes) -> None:
-        self.executor, self.group = executor, list[int]()
+    def __init__(self) -> None:
+        self.group = list[int]()
 
     def started(self, worker: int, trial: Trial) -> None:
         threading.Thread(target=self.kill, daemon=True).start()
@@ -200,7 +201,8 @@ class KillsARank(Watcher):
     def kill(self) -> None:
         while len(self.group) < 2:
             time.sleep(0.01)
-            self.group = [child for worker in self.executor.pids for child in children(worker)]
+            workers = [worker.pid for worker in multiprocessing.active_children() if worker.pid]
+            self.group = [child for worker in workers for child in children(worker)]
         os.kill(self.group[1], signal.SIGKILL)
 
 
@@ -216,7 +218,7 @@ def test_a_trial_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
     out, more = tmp_path / "out", {"tasks": "lcqmc", "deltas": "lora", "controls": ()}
     trials = trials_of(data, small_backbone, nproc=2, **more)
     executor = Processes(out, 2)
-    watcher = KillsARank(executor)
+    watcher = KillsARank()
     try:
         (ending,) = run_trials(trials, executor, out, watcher)
     finally:

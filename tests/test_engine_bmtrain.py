@@ -376,8 +376,11 @@ def test_two_packages_of_nccl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "--no-deps nvidia-nccl-cu13==2.28.9" in mend
 
 
-def test_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cpm_tune.engine.bmtrain_found.version", lambda name: "0.2.3")
+def test_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "bmtrain-0.2.3.dist-info" / "METADATA"
+    about.parent.mkdir()
+    about.write_text("Metadata-Version: 2.1\nName: bmtrain\nVersion: 0.2.3\n")
+    monkeypatch.syspath_prepend(tmp_path)
     assert trouble() == (
         "bmtrain 0.2.3 is installed, expected 1.0.1",
         "pip install --no-deps bmtrain==1.0.1",

@@ -100,7 +100,7 @@ def test_int8_weights_take_what_is_said() -> None:
     held = sum(part.nbytes for p in model.parameters() for part in stored(p))
     found = estimate(Work(make_skeleton(small_config(), NoneConfig()), 8, 64, quantize="int8"))
     assert found.weights == held
-    assert (found.trained, found.gradients, found.optimizer) == (0, 0, 0)
+    assert (found.delta, found.gradients, found.optimizer) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

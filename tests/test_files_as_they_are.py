@@ -12,9 +12,10 @@ import pytest
 from conftest import rows, write_jsonl
 
 from cpm_tune.data.prompts import prompts_from, read_prompts
-from cpm_tune.data.splits import SplitFile, find_splits
+from cpm_tune.data.splits import SplitFile, find_splits, splits_there
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.errors import UserError
+from cpm_tune.systems.submission import read_answers
 from cpm_tune.task import SPLITS
 from cpm_tune.task.registry import load_task
 
@@ -388,3 +389,55 @@ def test_what_is_there_is_decided_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "valid.jsonl", rows(2))
     with pytest.raises(UserError, match="could both be the dev split"):
         find_splits(load_task("lcqmc"), tmp_path)
+    assert splits_there(load_task("lcqmc"), tmp_path) == ["train", "test"]
+
+
+@pytest.mark.parametrize("task", ["pku_seg", "wordseg_weibo"])
+@pytest.mark.parametrize("blank", ["", "\n", "\n \n\n"])
+def test_empty_lines_of_segmented_text_do_not_count(tmp_path: Path, task: str, blank: str) -> None:
+    gold = SplitFile("test", (written(tmp_path / "test.txt", "很  好\n\n走  吧\n明  天\n\n"),), "")
+    mine = written(tmp_path / "mine.txt", "很  好\n走吧\n明  天" + blank)
+    answers, _ = read_answers(load_task(task), mine, gold)
+    assert [answer.prediction is not None for answer in answers] == [True] * 3
+    short = written(tmp_path / "short.txt", "很  好\n走吧" + blank)
+    with pytest.raises(UserError, match=r"short\.txt: 2 records, but test\.txt has 3"):
+        read_answers(load_task(task), short, gold)
+
+
+# --- names and sizes ---
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("cmeee", ("CMeEE-V2_train.json", "CMeEE-V2_dev.json", "CMeEE-V2_test.json")),
+        ("spr", ("cn_train.csv", "cn_dev.csv", "cn_test.csv")),
+        ("lcqmc", ("LCQMC_train.csv", "LCQMC_dev.csv", "LCQMC_test.csv")),
+        ("lcqmc", ("train.tsv", "val.tsv", "test.tsv")),
+        ("c3", ("d-train.json m-train.json", "d-dev.json m-dev.json", "test1.0.json")),
+    ],
+)
+def test_a_folder_as_it_was_downloaded_has_its_splits(
+    tmp_path: Path, task: str, names: tuple[str, str, str]
+) -> None:
+    for split_names in names:
+        for name in split_names.split():
+            (tmp_path / name).write_text("x", encoding="utf-8")
+    found = find_splits(load_task(task), tmp_path)
+    assert [" ".join(p.name for p in file.paths) for file in found.values()] == list(names)
+    assert splits_there(load_task(task), tmp_path) == list(SPLITS)
+
+
+def test_exact_sizes_decide_and_rounded_ones_warn() -> None:
+    source = {name: load_task(name).source for name in ("adgen", "kbqa", "kdconv", "lcqmc")}
+    assert source["adgen"].size_note("dev", 1_070) == ""
+    assert source["kbqa"].size_note("test", 9_870) == ""
+    assert source["lcqmc"].size_note("test", 12_500) == ""
+    assert source["lcqmc"].size_note("test", 100) == "test has 100 rows, officially 12,500"
+    note = source["adgen"].size_note("dev", 300)
+    assert note == "dev has 300 rows, officially 1,000 (1,070 in AdvertiseGen)"
+    rounded = source["kdconv"]
+    assert rounded.size_note("test", 100) == ""
+    assert rounded.size_warning("test", 100).startswith("test has 100 rows; the published number")
+    assert rounded.size_warning("test", 9_090) == ""
+    assert source["lcqmc"].size_warning("test", 100) == ""

@@ -88,7 +88,7 @@ def fill(folder: Path) -> None:
     partial.rename(f"{partial}.partial")
     files: dict[str, str | bytes] = {
         "foreign/run.json": '{"name": "left-pad", "version": "1.0"}',
-        "list/run.json": "[1, 2]",
+        "\x1b[31mred/run.json": "[1, 2]",
         "empty/run.json": "",
         "cut/run.json": run.model_dump_json()[:500],
         "binary/run.json": bytes(range(256)),
@@ -337,3 +337,19 @@ def test_damaged_records_and_predictions_never_raise(
     folder = tmp_path_factory.mktemp("fuzz")
     fuzz_records.fill(folder, noise, 3)
     fuzz_records.check(folder)
+
+
+def test_nor_does_resuming_somebodys_pre_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def download(name: str) -> Path:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("cpm_tune.backbone.hub.download", download)
+    (tmp_path / "corpus").mkdir()
+    record = {"corpus": str(tmp_path / "corpus"), "out": str(tmp_path), "steps": 1}
+    record |= {"backbone": "hub:some/model"}
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert main(["pretrain", "run", "--out", str(tmp_path), "--resume"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")

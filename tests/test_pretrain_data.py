@@ -10,7 +10,6 @@ from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.dedup import SeenParagraphs, paragraph_hashes
 from cpm_tune.pretrain.filters import Rules, WordList, clean, reason_to_drop
-from cpm_tune.pretrain.prepare import FastEncoder
 from cpm_tune.pretrain.sources import (
     TextSource,
     check_files,
@@ -246,11 +245,3 @@ def test_words_and_pieces_become_entries(jsonl):
     entries = build_vocabulary([source], 300, words=2, pieces=20)
     assert "打开" in entries
     assert "LibreOffice" in entries
-
-
-def test_the_short_cut_encodes_like_the_tokenizer(vocabulary):
-    tokenizer = Tokenizer.from_file(vocabulary)
-    fast = FastEncoder(tokenizer)
-    texts = [random_text(3), "Save the file。\n天地 the 玄黄\n\n龘", "天" * 250, "save,the"]
-    for text in texts:
-        assert fast.encode(text) == tokenizer.encode(text)

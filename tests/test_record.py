@@ -170,3 +170,48 @@ def test_whatever_decides_a_result_changes_the_run_id(change: dict[str, object])
 
 def test_the_run_id_is_the_same_on_every_machine() -> None:
     assert spec().run_id == "lcqmc.lora.s1.07c79758bff8"
+
+
+NAMES = ["../x", "..", ".", "", "a/b", "a\\b", "a\0b", "a\nb", "x" * 300]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("where", ["run_id", "spec.task", "spec.delta.delta_type"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(
+    name: str, where: str, tmp_path: Path
+) -> None:
+    """Locks, folders and figures are named after them."""
+    values = json.loads(record(0.5).model_dump_json())
+    *above, key = where.split(".")
+    place = values
+    for part in above:
+        place = place[part]
+    place[key] = name
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=r"run\.json: not a valid run record: .*(name|characters)"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("split", ["../x", "all", ""])
+def test_a_record_has_no_other_splits(split: str, tmp_path: Path) -> None:
+    values = json.loads(record(0.5).model_dump_json())
+    values["scores"][split] = {}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=r"run\.json: not a valid run record: scores"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("value", 1e101), ("value", -1e101), ("low", 1e300), ("n", 2**63), ("n", 10**400), ("n", 0)],
+)
+def test_a_number_that_no_run_reaches_is_refused(key: str, value: float, tmp_path: Path) -> None:
+    values = json.loads(record(0.5).model_dump_json())
+    (score,) = values["scores"]["test"].values()
+    score[key] = value
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"run\.json: not a valid run record: .*{key}"):
+        read_record(path)

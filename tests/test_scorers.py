@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import CLI
-from scorer_cases import corrections, segmentations
+from scorer_cases import corrections, segmentations, spaced_texts
 
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.data.store import read_split
@@ -294,3 +295,37 @@ def test_cpm_2s_metrics_strip_nothing_and_did_before(name: str) -> None:
     bare = [text.strip() for text in predictions]
     assert metric.score(predictions, targets).value != metric.score(bare, targets).value
     assert earlier.score(predictions, targets) == metric.score(bare, targets)
+
+
+# Texts, by the code of CPM-2 (TsinghuaAI/CPM-2-Finetune, generation_metrics.py, class Metric).
+CPM2 = [
+    (0.12, 64.34400526443534, 0.8457985094904459, 0.6903494176372712, 0.9785843920145191),
+    (0.45, 27.18407423784782, 0.6229082962330867, 0.6790993336907406, 0.9792685960693258),
+]
+
+
+@pytest.mark.parametrize(("rate", "bleu", "rouge", "distinct_3", "distinct_4"), CPM2)
+def test_texts_are_scored_as_by_cpm_2(
+    rate: float, bleu: float, rouge: float, distinct_3: float, distinct_4: float
+) -> None:
+    predictions, references = spaced_texts(1000, 4, rate)
+    names = ("bleu_4_cpm2", "rouge_l_cpm2", "distinct_3_cpm2", "distinct_4_cpm2")
+    values = [get_metric(name).score(predictions, references).value for name in names]
+    assert values == pytest.approx([bleu, rouge, distinct_3, distinct_4], rel=1e-12)
+
+
+# Ranks, by the code of MultiRD (thunlp/MultiRD, ChineseReverseDictionary/code/evaluate.py), which
+# counts ranks from 0: accuracies in percent, and the median.
+
+
+def test_ranks_are_scored_as_by_multird() -> None:
+    source = random.Random(3)
+    words = [f"词{i}" for i in range(1500)]
+    for expected in ((1.75, 7.0, 23.25, 921.5), (0.75, 7.75, 23.25, 958.5)):
+        predictions = [source.sample(words, source.choice([5, 50, 1000])) for _ in range(400)]
+        targets = [source.choice(found + words[:60]) for found in predictions]
+        values = [
+            get_metric(name).score(predictions, targets).value
+            for name in ("accuracy_at_1", "accuracy_at_10", "accuracy_at_100", "median_rank")
+        ]
+        assert values == pytest.approx([*(x / 100 for x in expected[:3]), expected[3] + 1])

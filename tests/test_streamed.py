@@ -17,6 +17,7 @@ from cpm_tune.backbone.checkpoint import load_weights, random_backbone, save_nat
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.convert import convert
 from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.backbone.streamed import open_streamed
 from cpm_tune.decode import Request, generate
@@ -100,7 +101,7 @@ def test_scores_and_texts_are_those_of_the_whole_backbone(folders, layout, dtype
 def test_every_delta_works_in_it(folders, delta):
     folder, results = open_folder(folders["whole"]), []
     for limit in (None, least(folders["whole"], torch.float32)):
-        model = open_streamed(folder, torch.float32, limit=limit)
+        model = open_backbone(folder, torch.float32, limit=limit)
         inserted = insert(model, DELTAS[delta], SHA, 1)
         perturb(inserted)
         results.append(outputs(model, delta.startswith("soft_prompt")))

@@ -72,7 +72,11 @@ def test_a_broken_task_file_is_an_error_that_names_it(
         ("version=1", 'version="1"', "version must be a whole number"),
         ("(238_766, 8_802, 12_500)", "(1,)", "three entries"),
         ('"sentence1", "sentence2", "label"', '"sentence1", "sentence1", "label"', "twice"),
-        ("TASK = ", "raise SystemExit(3)\nTASK = ", "does not load"),
+        (
+            "TASK = ",
+            "raise SystemExit(3)\nTASK = ",
+            r"does not load: it ends the program \(exit code 3\)",
+        ),
     ],
 )
 def test_a_mistake_in_a_task_file_is_found_when_it_is_loaded(
@@ -133,3 +137,8 @@ def test_defaults_accept_both_spellings_of_the_dev_split() -> None:
     files = Files(columns=("a", "label"))
     assert files.names["dev"] == ("dev", "valid", "eval")
     assert Choice((0, 1)).column == "label"
+
+
+def test_an_unknown_task_may_be_ones_own() -> None:
+    with pytest.raises(UserError, match=r"no task 'mine'; a task of your own needs --include FILE"):
+        load_task("mine")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jieba
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
@@ -108,10 +108,19 @@ PHRASES = st.lists(
 ).map("".join)
 
 
+CHARACTERS = tuple(entry for entry in SMALL if len(entry) == 1 or entry.startswith("<"))
+WORDS = tuple(dict.fromkeys((*CHARACTERS, *"天地玄黄Savethfil", "</n>", "</_>", "the", "Save")))
+
+
+@pytest.mark.parametrize("entries", [SMALL, CHARACTERS, WORDS], ids=["both", "characters", "words"])
 @given(text=st.one_of(MIXED, PHRASES))
 @settings(max_examples=300, deadline=None)
-def test_encode_equals_the_naive_definition(small, words, text):
-    assert small.encode(text) == naive_ids(text, SMALL, words)
+@example(text="Save the file。\n天地 the 玄黄\n\n龘")
+@example(text="天" * 250)
+@example(text="save,the")
+@example(text="今天\u2028天气\x1c是\x0b好\x85日\r子\r\n")
+def test_encode_equals_the_naive_definition(words, entries, text):
+    assert Tokenizer(entries).encode(text) == naive_ids(text, entries, words)
 
 
 @given(text=st.text(st.sampled_from(letters(SMALL)), max_size=120))
@@ -217,7 +226,7 @@ FIRST_USE = """
 from pathlib import Path
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import cache_dir
-tokenizer = Tokenizer(["<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>", "天"])
+tokenizer = Tokenizer(["<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>", "天", "天地"])
 assert tokenizer.encode("天天") == [6, 6]
 assert (cache_dir("jieba") / "jieba.cache").is_file()
 """

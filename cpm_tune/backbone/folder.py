@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.shard_index import shard_index
+from cpm_tune.backbone.shard_index import check_shards
 from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.common.reading import read_json
@@ -88,7 +88,7 @@ def open_folder(path: Path) -> BackboneFolder:
     files = ([f for f in sorted(path.glob(pattern)) if f.is_file()] for pattern in patterns)
     weights = next(filter(None, files), [])
     if form == "hf":
-        shard_index(path, weights)
+        check_shards(path, weights)
     if not weights:
         raise UserError(f"{path}: no weights ({' or '.join(patterns)}) next to {file.name}.")
     if form == "reference" and len(weights) > 1:

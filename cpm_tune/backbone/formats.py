@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from cpm_tune.backbone.config import CPMAntConfig
 from cpm_tune.backbone.folder import BackboneFolder
 from cpm_tune.backbone.model import skeleton
-from cpm_tune.backbone.shard_index import shard_index
+from cpm_tune.backbone.shard_index import check_shards
 from cpm_tune.backbone.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
 
@@ -118,8 +119,8 @@ def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[s
     """
     weights: dict[str, Piece] = {}
     tensors = list(stored_tensors(folder.weights))
-    if folder.format == "hf" and (index := shard_index(folder.path, folder.weights)) is not None:
-        index.check_tensors({stored.name for stored in tensors})
+    if folder.format == "hf":
+        check_shards(folder.path, folder.weights, {stored.name for stored in tensors})
     for stored in tensors:
         for name, start, shape in _parts(stored, folder):
             if name in weights:
@@ -184,11 +185,7 @@ def check_fit(
 
 def _ranges(numbers: Sequence[int]) -> str:
     """[0, 1, 2, 5] -> "[0-2,5]"; [3] -> "3"."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    rising = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
+    runs = [[number for _, number in run] for _, run in rising]
+    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
     return text if len(numbers) == 1 else f"[{text}]"

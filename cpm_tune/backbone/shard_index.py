@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from cpm_tune.common.reading import read_json
@@ -17,28 +16,13 @@ _NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """An index file: `shards` by the name of the tensor."""
+def check_shards(
+    folder: Path, weights: Sequence[Path], tensors: Collection[str] | None = None
+) -> None:
+    """Check weight files, and the names of their tensors if given, against their index, if any.
 
-    path: Path
-    shards: dict[str, str]
-
-    def check_tensors(self, names: Collection[str]) -> None:
-        """Raise UserError if a tensor of the index is in no shard."""
-        absent = [name for name in self.shards if name not in names]
-        if absent:
-            raise UserError(
-                f"{self.path}: tensor {absent[0]} should be in {self.shards[absent[0]]}, but is in "
-                f"no shard ({counted(len(absent), 'tensor')} in all); get the shards again."
-            )
-
-
-def shard_index(folder: Path, weights: Sequence[Path]) -> ShardIndex | None:
-    """Read the index that belongs to weight files; None if they have none, or need none.
-
-    Raises UserError for an index that cannot be read, or that names a shard which is not among the
-    files.
+    Raises UserError for an index that cannot be read, that names a shard which is not among the
+    files, or a tensor which is in no shard.
     """
     kinds = dict.fromkeys(file.suffix for file in weights) or _NAMES
     there = {file.name for file in weights}
@@ -47,7 +31,7 @@ def shard_index(folder: Path, weights: Sequence[Path]) -> ShardIndex | None:
         if alone not in there and (folder / name).is_file():
             break
     else:
-        return None
+        return
     path = folder / name
     try:
         shards = read_json(path)["weight_map"]
@@ -65,4 +49,9 @@ def shard_index(folder: Path, weights: Sequence[Path]) -> ShardIndex | None:
             f"{path}: names the shard {absent[0]}, which is not in the folder "
             f"({len(absent)} of {len(named)} missing); get it, too."
         )
-    return ShardIndex(path, shards)
+    lost = [] if tensors is None else [name for name in shards if name not in tensors]
+    if lost:
+        raise UserError(
+            f"{path}: tensor {lost[0]} should be in {shards[lost[0]]}, but is in no shard "
+            f"({counted(len(lost), 'tensor')} in all); get the shards again."
+        )

@@ -32,18 +32,16 @@ def open_streamed(
     folder: BackboneFolder,
     dtype: torch.dtype,
     *,
-    limit: int | None = None,
+    limit: int,
     device: torch.device | str = "cpu",
 ) -> CPMAnt:
     """Return a folder's backbone in `dtype`, with at most `limit` bytes of it in memory at a time.
 
-    Without a limit, or if all fits, this is `load_weights`, on the CPU. Otherwise the weights are
-    on `device` already, and the layers that come and go are read again in every forward pass; a
-    delta may be inserted and a text generated as usual, but nothing trained. Raises UserError as
-    `load_weights` does, and for a limit below what two layers and the embeddings take.
+    If all fits, this is `load_weights`, on the CPU. Otherwise the weights are on `device` already,
+    and the layers that come and go are read again in every forward pass; a delta may be inserted
+    and a text generated as usual, but nothing trained. Raises UserError as `load_weights` does, and
+    for a limit below what two layers and the embeddings take.
     """
-    if limit is None:
-        return load_weights(folder, dtype)
     layers: list[dict[str, Piece]] = [{} for _ in range(folder.config.num_layers)]
     fixed: dict[str, Piece] = {}
     for name, piece in pieces(folder).items():
@@ -57,8 +55,9 @@ def open_streamed(
         return load_weights(folder, dtype)
     least = base + N_BUFFERS * largest
     if limit < least:
+        name = str(dtype).removeprefix("torch.")
         raise UserError(
-            f"--memory-limit is {size_text(limit)}, but {folder.name} in {_named(dtype)} needs "
+            f"--memory-limit is {size_text(limit)}, but {folder.name} in {name} needs "
             f"{size_text(least)}, for embeddings and two layers; raise the limit."
         )
     streamed = _chosen(sizes, (limit - least) // largest)
@@ -87,8 +86,9 @@ def _build(
     state: dict[str, Tensor] = {}
     for number, weights in enumerate([*layers, fixed]):
         if number not in streamed:
-            stays = _views(_memory(_size(weights, dtype), torch.device("cpu")), weights, dtype)
-            _read(folder, weights, stays)
+            memory = torch.empty(_size(weights, dtype), dtype=torch.uint8)
+            stays = _views(memory, weights, dtype)
+            _read(folder, weights, stays, check=True)
             state |= {name: values.to(device) for name, values in stays.items()}
     contents = [layers[number] for number in streamed]
     for place, layer in enumerate(contents):
@@ -127,18 +127,13 @@ def _views(memory: Tensor, layer: Mapping[str, Piece], dtype: torch.dtype) -> di
     }
 
 
-def _read(folder: BackboneFolder, weights: Mapping[str, Piece], out: Mapping[str, Tensor]) -> None:
+def _read(
+    folder: BackboneFolder, weights: Mapping[str, Piece], out: Mapping[str, Tensor], *, check: bool
+) -> None:
     for name, piece in weights.items():
         piece.read_into(out[name])
-        check_finite(folder.path, name, out[name])
-
-
-def _named(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _memory(size: int, device: torch.device) -> Tensor:
-    return torch.empty(size, dtype=torch.uint8, device=device)
+        if check:
+            check_finite(folder.path, name, out[name])
 
 
 class _Buffer:
@@ -146,17 +141,13 @@ class _Buffer:
     copy from there is done, `free` when the layer in it has computed."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.memory = _memory(size, device)
+        self.memory = torch.empty(size, dtype=torch.uint8, device=device)
         self.loading: tuple[int, Future[None]] | None = None
         self.cuda = device.type == "cuda"
         if self.cuda:
             self.staging = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-            self.copied, self.free = _event(), _event()
-
-
-def _event() -> torch.cuda.Event:
-    made: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    return made
+            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self.free = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
 
 class _Stream:
@@ -173,7 +164,7 @@ class _Stream:
         contents: Sequence[dict[str, Piece]],
     ) -> None:
         self.folder, self.dtype, self.buffers, self.contents = folder, dtype, buffers, contents
-        self._seen = [False] * len(contents)
+        self._checked: set[int] = set()
         self._thread = ThreadPoolExecutor(1, "layers")
         self._copies: torch.cuda.Stream | None = None
         if buffers[0].cuda:
@@ -191,11 +182,8 @@ class _Stream:
                 )
             self._ready(place)
 
-        def after(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
-            self._done(place)
-
         layer.register_forward_pre_hook(before)
-        layer.register_forward_hook(after, always_call=True)
+        layer.register_forward_hook(lambda *_: self._done(place), always_call=True)
 
     def _ready(self, place: int) -> None:
         buffer = self._want(place)
@@ -236,12 +224,8 @@ class _Stream:
     def _fill(self, place: int, memory: Tensor) -> None:
         layer = self.contents[place]
         out = _views(memory, layer, self.dtype)
-        if not self._seen[place]:
-            _read(self.folder, layer, out)
-            self._seen[place] = True
-            return
-        for name, piece in layer.items():
-            piece.read_into(out[name])
+        _read(self.folder, layer, out, check=place not in self._checked)
+        self._checked.add(place)
 
 
 def _failed(future: Future[None]) -> bool:

@@ -40,8 +40,8 @@ class Tokenizer:
         self.bos, self.eos = ids["<s>"], ids["</s>"]
         self.pad, self.unk = ids["<pad>"], ids["<unk>"]
         self.never_written = tuple(ids[special] for special in SPECIALS if special != "</s>")
-        self._jieba: Any = None
         self._longest = max(map(len, ids))
+        self._begins = {entry[0] for entry in ids if len(entry) > 1}
         self._pieces = lru_cache(maxsize=200_000)(self._cut_word)
 
     @classmethod
@@ -62,6 +62,10 @@ class Tokenizer:
         """Fingerprint of the entries in the order of their ids."""
         entries = (self.entries[index] for index in range(len(self.entries)))
         return hashlib.sha256("\0".join(entries).encode()).hexdigest()
+
+    @cached_property
+    def _jieba(self) -> Any:
+        return make_segmenter()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,12 +88,18 @@ class Tokenizer:
         return tuple(pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, without any special entry around it."""
-        if self._jieba is None:
-            self._jieba = make_segmenter()
+        """Return the ids of a text, without any special entry around it.
+
+        jieba only decides where longer entries may begin and end: a line none of whose characters
+        begins a longer entry comes out as its characters, however it is cut.
+        """
         ids: list[int] = []
-        for word in self._jieba.cut(text, cut_all=False):
-            ids.extend(self._pieces(word))
+        for line in text.splitlines(keepends=True):  # no word contains the end of a line
+            if len(line) <= MAX_WORD and self._begins.isdisjoint(line):
+                ids.extend(self.ids.get(character, self.unk) for character in line)
+                continue
+            for word in self._jieba.cut(line):
+                ids.extend(self._pieces(word))
         return ids
 
     def unknown(self, text: str) -> list[str]:
@@ -97,7 +107,7 @@ class Tokenizer:
         if self.unk not in self.encode(text):
             return []
         unknown = []
-        for word in self._jieba.cut(text, cut_all=False):
+        for word in self._jieba.cut(text):
             if len(word) > MAX_WORD:
                 unknown.append(f"{word[:10]}…")
                 continue

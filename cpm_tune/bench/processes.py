@@ -99,23 +99,17 @@ class Processes:
         return Report("lost", error=_ending(process.exitcode))
 
     def stop(self) -> None:
-        processes = [process for process, _ in self._processes.values()]
         for process, pipe in self._processes.values():
             pipe.close()
             process.terminate()
         deadline = time.monotonic() + _PATIENCE
-        for process in processes:
+        for process, _ in self._processes.values():
             process.join(max(0.0, deadline - time.monotonic()))
             if process.is_alive():
                 process.kill()
                 process.join()
         self._processes.clear()
         self._trials.clear()
-
-    @property
-    def pids(self) -> list[int]:
-        """The workers' process ids."""
-        return [process.pid for process, _ in self._processes.values()]
 
 
 def _ending(code: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 import time
@@ -100,22 +101,18 @@ def _run(
     start: Callable[[], Executor], state: SuiteState, history: History, out: Path, quiet: bool
 ) -> int:
     started = time.monotonic()
-    executor: Executor | None = None
-    try:
-        with Interrupts():
-            executor = start()
-            watcher = show.watcher(state.todo, history, out, executor.workers, quiet)
-            with watcher:
-                endings = run_trials(state.todo, executor, out, watcher)
-    except Interrupted as stop:
-        print("stopping; a second interrupt does not wait", file=sys.stderr, flush=True)
-        left = sum(not (out / trial.run_id).is_dir() for trial in state.todo)
-        kept = (
-            f"finished runs are kept; {counted(left, 'trial')} left, repeat the command to resume"
-        )
-        raise Interrupted(stop.number, kept) from stop
-    finally:
-        if executor is not None:
-            executor.stop()
+    with contextlib.ExitStack() as stack:
+        try:
+            with Interrupts():
+                executor = start()
+                stack.callback(executor.stop)
+                watcher = show.watcher(state.todo, history, out, executor.workers, quiet)
+                with watcher:
+                    endings = run_trials(state.todo, executor, out, watcher)
+        except Interrupted as stop:
+            print("stopping; a second interrupt does not wait", file=sys.stderr, flush=True)
+            left = counted(sum(not (out / t.run_id).is_dir() for t in state.todo), "trial")
+            kept = f"finished runs are kept; {left} left, repeat the command to resume"
+            raise Interrupted(stop.number, kept) from stop
     print(show.end_text(endings, state, out, time.monotonic() - started), flush=True)
     return FAILED if any(ending.record is None for ending in endings) else FINISHED

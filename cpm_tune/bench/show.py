@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -16,9 +15,11 @@ from cpm_tune.bench.schedule import Ending, Watcher
 from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
 from cpm_tune.common.folders import LOG, partial_folder
+from cpm_tune.common.reading import parse_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.texts import table
+from cpm_tune.errors import escaped
 from cpm_tune.schema.record import RunRecord
 
 _TAIL = 4096  # bytes of a log that contain its last entries
@@ -167,7 +168,8 @@ class Live(Watcher):
         self._live.update(self._table(), refresh=True)
 
     def _print(self, text: str, style: str | None) -> None:
-        self._live.console.print(text, style=style, markup=False, highlight=False)
+        shown = escaped(text, keep="\n")
+        self._live.console.print(shown, style=style, markup=False, highlight=False)
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -189,7 +191,7 @@ class Live(Watcher):
             row += [random + trial.backbone, "" if zero_shot else str(trial.seed)]
             row += [trial.about] * self._settings
             row += [*progress(self._out, trial), duration(time.monotonic() - started)]
-            live.add_row(*map(Text, row))
+            live.add_row(*(Text(escaped(cell)) for cell in row))
         return live
 
 
@@ -201,7 +203,7 @@ def progress(out: Path, trial: Trial) -> tuple[str, str]:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         for line in file.read().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off, or half-written
-                entry = json.loads(line)
+                entry = parse_json(line, finite=False)
                 step = str(entry["step"])
                 dev = f"{entry['dev']:.4f}" if "dev" in entry else dev
     return step, dev

@@ -168,9 +168,7 @@ class _Expansion:
                 continue
             run = _controlled(plan, control)
             spec = run.spec
-            weights = f"{spec.backbone.init} {run.folder.path} {spec.weights}"
-            if spec.backbone.init == "random":
-                weights += f" {spec.seed}"
+            weights = f"{spec.backbone.init} {run.folder.path} {spec.weights} {spec.random_seed}"
             trial = Trial(
                 request,
                 control,

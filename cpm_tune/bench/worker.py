@@ -85,12 +85,11 @@ class Worker:
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
-        backbone, spec, how = plan.spec.backbone, plan.spec, plan.execution
+        spec, how = plan.spec, plan.execution
         if how.memory_limit or how.offload or how.engine == "bmtrain":
             self._backbone = None  # layers come and go: nothing to compare and to share
             return load_backbone(plan, engine)
-        seed = spec.seed if backbone.init == "random" else None
-        key = (backbone.sha256, backbone.init, seed, spec.weights, plan.execution.device)
+        key = (spec.backbone.sha256, spec.random_seed, spec.weights, how.device)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # two do not have to fit into memory
             model = load_backbone(plan, engine)

@@ -21,14 +21,10 @@ from cpm_tune.version import VERSION
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+@safe_output()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; mistakes are one sentence each on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    with safe_output():
-        return _main(argv)
-
-
-def _main(argv: list[str]) -> int:
     try:
         return run(argv)
     except UserError as error:

@@ -70,11 +70,15 @@ def _text(work: Work, memory: Memory) -> str:
         weights = "the embeddings; layers are in host memory"
     else:
         weights = f"1/{work.nproc} of the layers, the embeddings"
-    tokens = f"{work.examples * work.sequences} x {work.length} tokens"
+    skeleton, tokens = work.skeleton, f"{work.examples * work.sequences} x {work.length} tokens"
     rows = [
         ("weights", size(memory.weights), weights),
         ("gathered", size(memory.gathered), "layers in use that are sharded otherwise"),
-        ("delta", size(memory.delta), f"{memory.trained:,} of {memory.backbone:,} values, fp32"),
+        (
+            "delta",
+            size(memory.delta),
+            f"{skeleton.n_trained:,} of {skeleton.n_backbone:,} values, fp32",
+        ),
         ("gradients", size(memory.gradients), "of the delta, fp32"),
         ("optimiser", size(memory.optimizer), "two moments of AdamW, fp32"),
         (

@@ -6,7 +6,7 @@ from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.convert import check_free, convert
 from cpm_tune.backbone.folder import open_folder
 from cpm_tune.backbone.hugging_face import check_whole
-from cpm_tune.backbone.streamed import open_streamed
+from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.commands.options.backbone import Prune
 from cpm_tune.common.sizes import counted, parse_size
 from cpm_tune.engine.device import DTYPES, choose_device
@@ -17,9 +17,8 @@ RANDOM = 3  # random prunings of the same size, for comparison
 
 def run(options: Prune) -> int:
     """Write a smaller backbone, print the importance of each sub-layer and the losses."""
-    limit = None
-    if options.memory_limit is not None:
-        limit = parse_size(options.memory_limit, "--memory-limit")
+    size = options.memory_limit
+    limit = None if size is None else parse_size(size, "--memory-limit")
     folder = open_folder(resolve(options.source))
     keep = dict(zip(prune.KINDS, (options.attention_layers, options.ffn_layers), strict=True))
     prune.check_keep(folder.config, keep)
@@ -31,7 +30,7 @@ def run(options: Prune) -> int:
         options.text, folder.tokenizer(), folder.config, options.pieces, options.seed
     )
     device = choose_device(options.device, -1)
-    model = open_streamed(folder, DTYPES[options.precision], limit=limit, device=device)
+    model = open_backbone(folder, DTYPES[options.precision], limit=limit, device=device)
     model = model.to(device).eval()
     scores = prune.importance(model, sample.measure)
     chosen = prune.least(scores, keep)

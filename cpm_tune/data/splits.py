@@ -84,8 +84,8 @@ def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
 
 
 def splits_there(task: Task, folder: Path) -> list[str]:
-    """The splits whose files are in a folder; nothing is read."""
-    return [split for split in SPLITS if _file_sets(task, folder, split)]
+    """The splits that find_splits finds in a folder, each on its own; nothing is read."""
+    return [split for split in SPLITS if len(_file_sets(task, folder, split)) == 1]
 
 
 def _not_found(task: Task, folder: Path, missing: list[str]) -> str:

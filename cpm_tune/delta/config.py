@@ -7,7 +7,7 @@ sources: docs/deltas.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -42,7 +42,24 @@ class FullConfig(Frozen):
     delta_type: Literal["full"] = "full"
 
 
-class ModuleConfig(Frozen):
+class _Dependent(Frozen):
+    """A setting without effect is a mistake, and would give the run another ID.
+
+    `needs`: (setting, another setting, the value that this must have for an effect of the first).
+    """
+
+    needs: ClassVar[tuple[tuple[str, str, Any], ...]] = ()
+
+    @model_validator(mode="after")
+    def _in_effect(self) -> Self:
+        for key, other, value in self.needs:
+            changed = getattr(self, key) != type(self).model_fields[key].default
+            if changed and getattr(self, other) != value:
+                raise ValueError(f"{key} has no effect unless {other} is {str(value).lower()}")
+        return self
+
+
+class ModuleConfig(_Dependent):
     """A delta on each module whose name ends in one of `modified_modules` (whole parts of the
     name), except those whose name starts with one of `exclude_modules`."""
 
@@ -56,13 +73,6 @@ class ModuleConfig(Frozen):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"modified_modules names {twice} twice")
         return self
-
-
-def _check_effect(config: Frozen, keys: tuple[str, ...], needs: str, met: bool) -> None:
-    """A setting without effect is a mistake, and would give the run another ID."""
-    for key in keys:
-        if not met and getattr(config, key) != type(config).model_fields[key].default:
-            raise ValueError(f"{key} has no effect unless {needs}")
 
 
 class LoraConfig(ModuleConfig):
@@ -115,13 +125,7 @@ class CompacterConfig(ModuleConfig):
     factorized_phm_rule: bool = False
     use_bias_up_sampler: bool = True
     use_bias_down_sampler: bool = True
-
-    @model_validator(mode="after")
-    def _in_effect(self) -> CompacterConfig:
-        normal = self.hypercomplex_nonlinearity == "normal"
-        needs = "hypercomplex_nonlinearity is normal"
-        _check_effect(self, ("phm_init_range",), needs, normal)
-        return self
+    needs = (("phm_init_range", "hypercomplex_nonlinearity", "normal"),)
 
 
 class ParallelAdapterConfig(ModuleConfig):
@@ -172,15 +176,10 @@ class PrefixConfig(ModuleConfig):
     reparameterize: bool = False
     embed_dim: Count = 512
     mid_dim: Count = 512
-
-    @model_validator(mode="after")
-    def _in_effect(self) -> PrefixConfig:
-        needs = "reparameterize is true"
-        _check_effect(self, ("embed_dim", "mid_dim"), needs, self.reparameterize)
-        return self
+    needs = (("embed_dim", "reparameterize", True), ("mid_dim", "reparameterize", True))
 
 
-class SoftPromptConfig(Frozen):
+class SoftPromptConfig(_Dependent):
     """`soft_token_num` trained input embeddings, divided over the `slots` of the template in the
     ratio of `ratio_list`.
 
@@ -202,12 +201,11 @@ class SoftPromptConfig(Frozen):
     init_range: Annotated[float, Field(gt=0, strict=True)] = 0.5
     prompt_sees_text: bool = True
     text_sees_prompt: bool = True
+    needs = (("init_range", "token_init", "random"), ("init_prompt_type", "token_init", "prompt"))
 
     @model_validator(mode="after")
     def _slots(self) -> SoftPromptConfig:
         apportion(self.soft_token_num, self.slots, self.ratio_list)
-        for key, init in (("init_range", "random"), ("init_prompt_type", "prompt")):
-            _check_effect(self, (key,), f"token_init is {init}", self.token_init == init)
         if (self.token_init == "text") != bool(self.init_text):
             raise ValueError("token_init 'text' and init_text belong together; give both or none")
         answers = bool(dict(zip(self.slots, self.ratio_list, strict=True)).get("back"))

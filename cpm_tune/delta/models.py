@@ -124,24 +124,6 @@ class _Compacter(_MadeAtOnce, CompacterModel):  # type: ignore[misc]
     pass
 
 
-class _Own(DeltaBase):  # type: ignore[misc]
-    """Base of the models that insert their layers themselves."""
-
-    def __init__(self, backbone: CPMAnt, config: Any) -> None:
-        super().__init__(backbone, modified_modules=[])
-        self.delta_modules = nn.ModuleList()
-        self.place(backbone, config)
-        self.mark_as_delta()
-
-    def place(self, backbone: CPMAnt, config: Any) -> None:
-        raise NotImplementedError
-
-    def after(self, module: nn.Module, layer: nn.Module, name: str) -> None:
-        """Give a module's output (and input, where it has a `pre_forward`) to a layer."""
-        self.delta_modules.append(layer)
-        self.insert_sequential_module(module, layer, name)
-
-
 class _MatrixProduct(LowRankLinear):  # type: ignore[misc]
     """OpenDelta multiplies the two factors elementwise, which is their product at rank 1 only."""
 
@@ -161,12 +143,13 @@ class _LowRankAdapterLayer(LowRankAdapter):  # type: ignore[misc]
         self.instantiated = True
 
 
-class _LowRankAdapter(_Own):
-    def place(self, backbone: CPMAnt, config: LowRankAdapterConfig) -> None:
-        for name in matched_modules(backbone, config):
-            module = backbone.get_submodule(name)
-            layer = _make(_LowRankAdapterLayer(**_settings(config)), module)
-            self.after(module, layer, "low_rank_adapter")
+def _insert_low_rank_adapters(
+    model: DeltaBase, backbone: CPMAnt, config: LowRankAdapterConfig
+) -> None:
+    for name in matched_modules(backbone, config):
+        module = backbone.get_submodule(name)
+        layer = _make(_LowRankAdapterLayer(**_settings(config)), module)
+        model.insert_sequential_module(module, layer, "low_rank_adapter")
 
 
 class _ParallelAdapterLayer(ParallelAdapterLayer):  # type: ignore[misc]
@@ -182,82 +165,67 @@ class _ParallelAdapterLayer(ParallelAdapterLayer):  # type: ignore[misc]
         return output
 
 
-class _ParallelAdapter(_Own):
+def _insert_parallel_adapters(
+    model: DeltaBase, backbone: CPMAnt, config: ParallelAdapterConfig
+) -> None:
     """OpenDelta counts modules as it meets them and so pairs wrongly; here pairs are given."""
-
-    def place(self, backbone: CPMAnt, config: ParallelAdapterConfig) -> None:
-        for names in matched_pairs(backbone, config):
-            start, end = map(backbone.get_submodule, names)
-            layer = _make(_ParallelAdapterLayer(**_settings(config)), end)
-            if ".self_att" in names[0] and not names[0].endswith((".self_attention", "project_q")):
-                # It begins at all positions: what it is added to must have them too.
-                vars(backbone)["last_layer_at_targets"] = False
-            if start is end:
-                self.after(start, layer, "parallel_adapter")
-                continue
-            self.delta_modules.append(layer)
-            self.insert_module(start, "before", layer, "parallel_adapter")
-            self.insert_module(end, "after", layer, "parallel_adapter")
+    for names in matched_pairs(backbone, config):
+        start, end = map(backbone.get_submodule, names)
+        layer = _make(_ParallelAdapterLayer(**_settings(config)), end)
+        if ".self_att" in names[0] and not names[0].endswith((".self_attention", "project_q")):
+            # It begins at all positions: what it is added to must have them too.
+            vars(backbone)["last_layer_at_targets"] = False
+        if start is end:
+            model.insert_sequential_module(start, layer, "parallel_adapter")
+            continue
+        model.insert_module(start, "before", layer, "parallel_adapter")
+        model.insert_module(end, "after", layer, "parallel_adapter")
 
 
-class _BitFit(_Own):
+def _insert_biases(model: DeltaBase, backbone: CPMAnt, config: BitFitConfig) -> None:
     """OpenDelta's BitFit fails on a linear layer without bias; CPM-Ant has no other."""
+    for name in matched_modules(backbone, config):
+        module = backbone.get_submodule(name)
+        layer = BiasLayer(widths(module)[1], _device(module))
+        model.insert_sequential_module(module, layer, "bitfit")
 
-    def place(self, backbone: CPMAnt, config: BitFitConfig) -> None:
-        for name in matched_modules(backbone, config):
-            module = backbone.get_submodule(name)
-            self.after(module, BiasLayer(widths(module)[1], _device(module)), "bitfit")
 
-
-class _Prefix(_Own):
+def _insert_prefixes(model: DeltaBase, backbone: CPMAnt, config: PrefixConfig) -> None:
     """OpenDelta's prefix knows a few Hugging Face models; here `Attention.extend` is replaced."""
-
-    def place(self, backbone: CPMAnt, config: PrefixConfig) -> None:
-        names, n, pad = matched_modules(backbone, config), config.prefix_token_num, BiasPadding()
-        device = _home(backbone)
-        if config.reparameterize:
-            shared = Reparameterization(n, config.embed_dim, config.mid_dim, device)
-            backbone.reparams = shared.to(_device(backbone))
-            self.delta_modules.append(shared)
-        for attention in map(backbone.get_submodule, names):
-            assert isinstance(attention, Attention)
-            width = attention.project_k.out_features
-            layer = (
-                ReparameterizedPrefixLayer(shared, width, device, pad)
-                if config.reparameterize
-                else PrefixLayer(n, width, device, pad)
-            )
-            attention.prefix = layer.to(_device(attention))
-            vars(attention)["extend"] = layer.extend
-            self.delta_modules.append(layer)
-
-    def detach(self, module: CPMAnt, reset_state_dict: bool = True) -> None:
-        for attention in module.modules():
-            if "prefix" in attention._modules:
-                del attention.prefix, attention.extend
-        if "reparams" in module._modules:
-            del module.reparams
-
-
-class _SoftPrompt(_Own):
-    """OpenDelta's soft prompt precedes all input; here its tokens have ids and places."""
-
-    def place(self, backbone: CPMAnt, config: SoftPromptConfig) -> None:
-        table = backbone.prompt_embedding
-        layer = SoftPromptLayer(
-            config.soft_token_num,
-            table.num_embeddings,
-            table.embedding_dim,
-            config.init_range,
-            _home(table),
+    names, n, pad = matched_modules(backbone, config), config.prefix_token_num, BiasPadding()
+    device = _home(backbone)
+    if config.reparameterize:
+        shared = Reparameterization(n, config.embed_dim, config.mid_dim, device)
+        backbone.reparams = shared.to(_device(backbone))
+    for attention in map(backbone.get_submodule, names):
+        assert isinstance(attention, Attention)
+        width = attention.project_k.out_features
+        layer = (
+            ReparameterizedPrefixLayer(shared, width, device, pad)
+            if config.reparameterize
+            else PrefixLayer(n, width, device, pad)
         )
-        self.after(table, layer.to(_device(table)), "soft_prompt")
-        if not (config.prompt_sees_text and config.text_sees_prompt):
-            vars(backbone)["hidden_pairs"] = partial(
-                layer.hidden_pairs,
-                vocab_size=backbone.config.vocab_size,
-                prompt_sees_text=config.prompt_sees_text,
-            )
+        attention.prefix = layer.to(_device(attention))
+        vars(attention)["extend"] = layer.extend
+
+
+def _insert_soft_prompt(model: DeltaBase, backbone: CPMAnt, config: SoftPromptConfig) -> None:
+    """OpenDelta's soft prompt precedes all input; here its tokens have ids and places."""
+    table = backbone.prompt_embedding
+    layer = SoftPromptLayer(
+        config.soft_token_num,
+        table.num_embeddings,
+        table.embedding_dim,
+        config.init_range,
+        _home(table),
+    )
+    model.insert_sequential_module(table, layer.to(_device(table)), "soft_prompt")
+    if not (config.prompt_sees_text and config.text_sees_prompt):
+        vars(backbone)["hidden_pairs"] = partial(
+            layer.hidden_pairs,
+            vocab_size=backbone.config.vocab_size,
+            prompt_sees_text=config.prompt_sees_text,
+        )
 
 
 def _settings(config: ModuleConfig) -> dict[str, Any]:
@@ -265,8 +233,10 @@ def _settings(config: ModuleConfig) -> dict[str, Any]:
     return config.model_dump(exclude={"delta_type", "modified_modules", "exclude_modules"})
 
 
+_PARTS = ("prefix", "reparams")  # layers that OpenDelta does not know of
 _TRACES = (
     "forward",
+    "extend",
     "hidden_pairs",
     "last_layer_at_targets",
     "_delta_infos",
@@ -274,11 +244,11 @@ _TRACES = (
 )
 _THEIRS: dict[Any, Any] = {LoraConfig: _Lora, AdapterConfig: _Adapter, CompacterConfig: _Compacter}
 _OURS: dict[Any, Any] = {
-    LowRankAdapterConfig: _LowRankAdapter,
-    ParallelAdapterConfig: _ParallelAdapter,
-    BitFitConfig: _BitFit,
-    PrefixConfig: _Prefix,
-    SoftPromptConfig: _SoftPrompt,
+    LowRankAdapterConfig: _insert_low_rank_adapters,
+    ParallelAdapterConfig: _insert_parallel_adapters,
+    BitFitConfig: _insert_biases,
+    PrefixConfig: _insert_prefixes,
+    SoftPromptConfig: _insert_soft_prompt,
 }
 
 
@@ -295,11 +265,14 @@ def insert_model(backbone: CPMAnt, config: Any) -> Callable[[], None]:
             backbone, modified_modules=names, backend="hf", **_settings(config)
         )
     else:
-        model = _OURS[type(config)](backbone, config)
+        model = DeltaBase(backbone, modified_modules=[])
+        _OURS[type(config)](model, backbone, config)
 
     def remove() -> None:
         model.detach(backbone, reset_state_dict=False)
         for module in backbone.modules():
+            for part in _PARTS:
+                module._modules.pop(part, None)
             for trace in _TRACES:
                 vars(module).pop(trace, None)
 

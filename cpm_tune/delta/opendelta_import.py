@@ -40,20 +40,27 @@ def activation(name: str) -> Any:
         return importlib.import_module("transformers.activations").get_activation(name)
 
 
-def _stand_ins() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Modules and the names that OpenDelta imports from them."""
-    yield "turtle", {"back": None}
-    yield "DeltaCenter", {"OssClient": None}
-    yield "opendelta.utils.interactive.web", {"interactive": None}
-    yield "transformers", {"__version__": version("transformers")}
-    yield "transformers.activations", {"get_activation": activation}
-    yield "transformers.file_utils", {"PushToHubMixin": _empty("PushToHubMixin")}
-    names = ("deepspeed_config", "is_deepspeed_zero3_enabled")  # imported, never called
-    yield "transformers.deepspeed", dict.fromkeys(names)
-    yield "transformers.models.t5", {"T5ForConditionalGeneration": _empty("T5")}
+def _stand_ins() -> dict[str, types.ModuleType]:
+    """Modules that have no more than the names that OpenDelta imports from them."""
+    contents: dict[str, dict[str, Any]] = {
+        "turtle": {"back": None},
+        "DeltaCenter": {"OssClient": None},
+        "opendelta.utils.interactive.web": {"interactive": None},
+        "transformers": {"__version__": version("transformers")},
+        "transformers.activations": {"get_activation": activation},
+        "transformers.file_utils": {"PushToHubMixin": _empty("PushToHubMixin")},
+        "transformers.deepspeed": {  # imported, never called
+            "deepspeed_config": None,
+            "is_deepspeed_zero3_enabled": None,
+        },
+        "transformers.models.t5": {"T5ForConditionalGeneration": _empty("T5")},
+    }
     for model, classes in _MODELS.items():
-        content = {name: _empty(name) for name in classes}
-        yield f"transformers.models.{model}.modeling_{model}", content
+        contents[f"transformers.models.{model}.modeling_{model}"] = {c: _empty(c) for c in classes}
+    modules = {name: types.ModuleType(name) for name in contents}
+    for name, module in modules.items():
+        vars(module).update(contents[name])
+    return modules
 
 
 def _empty(name: str) -> type:
@@ -83,7 +90,7 @@ def opendelta() -> Any:
         raise UserError(f"OpenDelta is not installed, and this delta needs it; run: {INSTALL}")
     path = list(sys.path)
     try:
-        with _instead({name: _module(name, content) for name, content in _stand_ins()}):
+        with _instead(_stand_ins()):
             return importlib.import_module("opendelta")
     except ImportError as error:
         for name in [name for name in sys.modules if name.split(".")[0] == "opendelta"]:
@@ -93,9 +100,3 @@ def opendelta() -> Any:
         ) from error
     finally:
         sys.path[:] = path  # it puts its own folder in front
-
-
-def _module(name: str, content: Mapping[str, Any]) -> types.ModuleType:
-    module = types.ModuleType(name)
-    vars(module).update(content)
-    return module

@@ -25,31 +25,11 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.spans import SpanBias
 from cpm_tune.common.door import load
-from cpm_tune.engine.bmtrain_found import trouble
-from cpm_tune.engine.device import choose_device
-from cpm_tune.engine.pytorch import join_group, sum_gradients, together
+from cpm_tune.engine.pytorch import sum_gradients, together
 from cpm_tune.engine.rank import RankInfo
 from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution
-
-
-def make_bmtrain(execution: Execution, precision: str) -> BMTrainEngine:
-    """Return the engine; raise UserError if it cannot run."""
-    if (problem := trouble()) is not None:
-        raise UserError(f"--engine bmtrain: {problem[0]}; {problem[1]}.")
-    process = join_group("cpu")  # objects and counts go by gloo, tensors by BMTrain's NCCL
-    device = choose_device(execution.device, process.local_rank)
-    _join(process)
-    if execution.threads:
-        torch.set_num_threads(execution.threads)
-    import bmtrain
-
-    if bmtrain.init.torch.empty(0, device="cuda").device.type != device.type:
-        raise UserError(
-            f"run.device is {device}, but --engine bmtrain runs on CUDA devices; omit it."
-        )
-    return BMTrainEngine(device, precision, process, execution)
 
 
 def _join(process: RankInfo) -> None:
@@ -82,8 +62,13 @@ class BMTrainEngine(ShardedEngine):
     def __init__(
         self, device: torch.device, precision: str, process: RankInfo, execution: Execution
     ) -> None:
+        _join(process)
         import bmtrain
 
+        if bmtrain.init.torch.empty(0, device="cuda").device.type != device.type:
+            raise UserError(
+                f"run.device is {device}, but --engine bmtrain runs on CUDA devices; omit it."
+            )
         super(ShardedEngine, self).__init__(device, precision, process)
         self._bmt, self.offload, self.zero = bmtrain, execution.offload, execution.zero
         # Without checkpointing autograd keeps what was gathered: ZeRO-3 would save nothing.

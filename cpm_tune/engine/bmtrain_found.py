@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import distributions
 
 VERSION = "1.0.1"
 INSTALL = f"pip install --no-deps bmtrain=={VERSION}"
@@ -17,8 +17,8 @@ def trouble() -> tuple[str, str] | None:
         old = sys.version_info < (3, 12)
         needs = f"version {VERSION} is for Python up to 3.11: make the environment with it"
         return "bmtrain is not installed", INSTALL if old else needs
-    here = installed()
-    if here and here != VERSION:
+    here = next((dist.version for dist in distributions(name="bmtrain")), VERSION)
+    if here != VERSION:
         return f"bmtrain {here} is installed, expected {VERSION}", INSTALL
     if conflict := nccl_conflict():
         return conflict
@@ -30,14 +30,6 @@ def trouble() -> tuple[str, str] | None:
         line = str(error).splitlines()[0]
         return f"bmtrain {here} does not import ({line})", "install the CUDA build of torch"
     return None
-
-
-def installed() -> str | None:
-    """The installed version."""
-    try:
-        return version("bmtrain")
-    except PackageNotFoundError:
-        return None
 
 
 def nccl_conflict() -> tuple[str, str] | None:

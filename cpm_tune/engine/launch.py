@@ -58,7 +58,8 @@ def launch(
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with _environment(nproc, environment or {}), _signals_as_before(), _folder() as logs:
+    reports = tempfile.TemporaryDirectory(prefix="cpm-tune.", ignore_cleanup_errors=True)
+    with _environment(nproc, environment or {}), _signals_as_before(), reports as logs:
         config = LaunchConfig(
             min_nodes=nnodes,
             max_nodes=nnodes,
@@ -110,11 +111,6 @@ def check_rendezvous(nnodes: int, rendezvous: str | None) -> None:
             f"--rendezvous {rendezvous}: the host '{host}' is not known here; expected the name or "
             "address of one of the machines."
         ) from error
-
-
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Where processes report their errors."""
-    return tempfile.TemporaryDirectory(prefix="cpm-tune.", ignore_cleanup_errors=True)
 
 
 @contextlib.contextmanager

@@ -75,8 +75,15 @@ def together() -> Iterator[None]:
 
 
 class TorchEngine:
-    """Frozen weights in fp32, bf16 or fp16; the delta stays fp32, and autocast casts its small
-    matrices in each product. fp16 scales the loss and skips steps that overflow."""
+    """What training and scoring need from an engine; the others override what differs.
+
+    All processes of a run call the same methods in the same order. `main` is the process that
+    writes and reports; `has_loss_scaling`: steps with overflowing gradients are skipped (fp16);
+    `splits_on_oom`: a pass that runs out of memory is repeated in smaller ones.
+
+    Frozen weights are in fp32, bf16 or fp16; the delta stays fp32, and autocast casts its small
+    matrices in each product.
+    """
 
     name = "torch"
 
@@ -103,9 +110,12 @@ class TorchEngine:
         return self._scaler.is_enabled() and self._scaler.get_scale() > _LOWEST_SCALE
 
     def materialise(self, model: Any) -> bool:
+        """Allocate this process's part of a backbone on the meta device, for `backbone.shards.fill`
+        to fill; return False, with nothing done, if every process keeps all of it."""
         return False
 
     def prepare(self, model: Any) -> Any:
+        """Move or wrap a model with its delta inserted; return the module to call."""
         self._recompute_layers(model)
         if self.device.type == "cpu":
             set_malloc(model)
@@ -116,11 +126,13 @@ class TorchEngine:
             _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:
+        """The context in which forward passes run."""
         if self.precision != "fp32":
             return torch.autocast(self.device.type, dtype=DTYPES[self.precision])
         return contextlib.nullcontext()
 
     def seed(self, seed: int, step: int) -> None:
+        """Seed the random numbers of a step; every process has its own."""
         mixed = np.random.SeedSequence([seed, step, self.rank])
         value = int(mixed.generate_state(1, np.uint64)[0])
         # torch.manual_seed keeps the value, and a formatted stack, for every absent kind of device.
@@ -129,33 +141,44 @@ class TorchEngine:
             torch.cuda.manual_seed(value)
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's share of a global batch; every item belongs to exactly one process."""
         return items[self.rank :: self.world_size]
 
     def join(self, model: Any, *, backward: bool = False) -> AbstractContextManager[None]:
+        """The context in which processes may make different numbers of forward passes of `model`,
+        each with its `backward` pass or all without.
+
+        If an engine's passes are collective, processes that are done join those of the others.
+        """
         return contextlib.nullcontext()
 
     def optimizer(
         self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
     ) -> torch.optim.Optimizer:
+        """AdamW for the delta's parameters; the loop sets its learning rate in every step."""
         return torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay)
 
     def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of a loss that is divided by its global count."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def clip(
         self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], max_norm: float
     ) -> float:
+        """Sum gradients over processes, clip them to a global norm, return the norm before that."""
         if self.world_size > 1:
             sum_gradients(parameters)
         self._scaler.unscale_(optimizer)
         return float(nn.utils.clip_grad_norm_(parameters, max_norm))
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update the parameters, unless the gradients overflowed in fp16; clear the gradients."""
         self._scaler.step(optimizer)
         self._scaler.update()
         optimizer.zero_grad(set_to_none=True)
 
     def reduce_sums(self, values: Sequence[float]) -> list[float]:
+        """Sums of numbers over all processes."""
         if self.world_size == 1:
             return list(values)
         both = torch.tensor(values, dtype=torch.float64)
@@ -164,6 +187,7 @@ class TorchEngine:
         return both.tolist()
 
     def gather(self, items: Sequence[T]) -> list[T]:
+        """In the main process all items, in the order before `shard`; elsewhere none."""
         if self.world_size == 1:
             return list(items)
         parts: list[Any] | None = [None] * self.world_size if self.main else None
@@ -177,6 +201,7 @@ class TorchEngine:
         return whole
 
     def broadcast(self, value: T) -> T:
+        """The main process's value, in every process."""
         if self.world_size == 1:
             return value
         box = [value]
@@ -185,9 +210,11 @@ class TorchEngine:
         return box[0]
 
     def state(self) -> dict[str, Any]:
+        """What the engine needs to resume: the loss scale."""
         return self._scaler.state_dict()
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Resume from a `state()`, of any number of processes."""
         if state:
             self._scaler.load_state_dict(state)
 

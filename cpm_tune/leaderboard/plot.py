@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +145,7 @@ def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
         axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_plain(row.id))
         if None not in means:
             axes.fill(*ring, color=COLOURS[i], alpha=0.06)
-    axes.set_xticks(angles, [_wrapped(name) for name in CAPABILITIES], fontsize=9)
+    axes.set_xticks(angles, [textwrap.fill(name, 18) for name in CAPABILITIES], fontsize=9)
     axes.tick_params(axis="x", pad=4)
     for tick, angle in zip(axes.get_xticklabels(), angles, strict=True):
         side = math.sin(angle)
@@ -158,12 +159,6 @@ def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
     axes.set_title("The seven capabilities; each axis ends at its best row", fontsize=11, pad=24)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
-
-
-def _wrapped(name: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(name, 18))
 
 
 def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:

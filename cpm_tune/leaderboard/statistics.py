@@ -217,14 +217,15 @@ def _random_masks(n: int, resamples: int, seed: int) -> Iterator[Array]:
     import numpy as np
 
     random = np.random.default_rng(seed)
-    for size in _blocks(n, resamples):
-        yield random.integers(0, 2, (size, n), dtype=np.int8).astype(np.float64)
+    for block in _blocks(n, resamples):
+        yield random.integers(0, 2, (len(block), n), dtype=np.int8).astype(np.float64)
 
 
-def _blocks(n: int, resamples: int) -> Iterator[int]:
-    block = max(1, _CELLS // n)
-    for start in range(0, resamples, block):
-        yield min(block, resamples - start)
+def _blocks(n: int, resamples: int) -> Iterator[range]:
+    """The numbers of the resamples of n examples, as many at a time as fit _CELLS."""
+    size = max(1, _CELLS // n)
+    for start in range(0, resamples, size):
+        yield range(start, min(start + size, resamples))
 
 
 def _interval(
@@ -252,7 +253,8 @@ def _drawn(n: int, resamples: int, seed: int) -> Iterator[Array]:
     import numpy as np
 
     random = np.random.default_rng(seed)
-    for size in _blocks(n, resamples):
+    for block in _blocks(n, resamples):
+        size = len(block)
         cells = random.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
         counted = np.bincount(cells.ravel(), minlength=size * n)
         yield counted.reshape(size, n).astype(np.float64)
@@ -261,9 +263,5 @@ def _drawn(n: int, resamples: int, seed: int) -> Iterator[Array]:
 def _leaving_one_out(n: int) -> Iterator[Array]:
     import numpy as np
 
-    start = 0
-    for size in _blocks(n, n):
-        weights = np.ones((size, n))
-        weights[np.arange(size), start + np.arange(size)] = 0
-        start += size
-        yield weights
+    for block in _blocks(n, n):
+        yield np.not_equal.outer(block, range(n)).astype(np.float64)

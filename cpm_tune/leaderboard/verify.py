@@ -18,6 +18,7 @@ from cpm_tune.systems.predictions import (
     score_predictions,
 )
 
+LONGEST = 255  # bytes of a file's name
 TOLERANCE = 1e-9  # of a score, relative: sums of other versions of numpy are rounded otherwise
 
 
@@ -50,8 +51,8 @@ def _file_faults(folder: Path, record: AnyRecord) -> Iterator[str]:
     if isinstance(record, RunRecord) and record.delta.sha256 is not None:
         hashes[DELTA] = record.delta.sha256
     for name, sha in hashes.items():
-        if Path(name).name != name:
-            yield f"'{name}' is not a file of the run's own folder."
+        if Path(name).name != name or len(name.encode()) > LONGEST:
+            yield f"'{name:.80}' is not a file of the run's own folder."
         elif not (folder / name).is_file():
             yield f"{name} is missing."
         elif file_sha256(folder / name) != sha:

@@ -70,7 +70,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in one process. `backbone` and `trained` are numbers of values, in all processes.
+    """Bytes in one process.
 
     On the device: `weights` of the frozen backbone; `gathered`, sharded layers while they are used;
     `delta`, `gradients` and `optimizer` of what is trained; `activations`, which the forward pass
@@ -79,8 +79,6 @@ class Memory:
     total in host memory if the device is a GPU.
     """
 
-    backbone: int
-    trained: int
     weights: int
     gathered: int
     delta: int
@@ -116,7 +114,7 @@ def estimate(work: Work) -> Memory:
             resident = 0 if work.gpu else resident
     weights = 0 if whole else resident + rest
 
-    how = work.length, work.answer_tokens, work.precision
+    config, how = work.skeleton.config, (work.length, work.answer_tokens, work.precision)
     step = measure_step(work.skeleton, work.examples * work.sequences, *how, work.checkpointing)
     extra = step.peak if values == trained else step.peak_without_gradients + gradients
     tokens = work.execution.micro_tokens
@@ -126,15 +124,14 @@ def estimate(work: Work) -> Memory:
     # The best delta, and the original backbone, which full fine-tuning restores.
     copies = _FP32 * trained + (resident + rest if whole else 0)
     peak = weights + gathered + delta + states + extra
-    loading = weights + delta + _largest(work)
+    # The largest weight is read from the file in fp32 and then converted.
+    loading = weights + delta + _FP32 * config.vocab_size * config.dim_model
     if not work.gpu:  # a checkpoint is written from one more copy of the delta
         peak = max(peak - extra + max(extra, _FP32 * trained) + copies, loading)
     host = copies + _FP32 * trained + offloaded
     if not work.sharded:
         host = max(host, layers + rest)  # read there, then moved
     return Memory(
-        backbone=work.skeleton.n_backbone,
-        trained=trained,
         weights=weights,
         gathered=gathered,
         delta=delta,
@@ -177,11 +174,6 @@ def _cache(work: Work, slots: int) -> int:
     layers = sum(not no_attention for no_attention, _ in config.mask_modules)
     inner = config.num_heads * config.dim_head
     return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.generates else 0
-
-
-def _largest(work: Work) -> int:
-    """Bytes of the largest weight in fp32, which is read from the file and then converted."""
-    return _FP32 * work.skeleton.config.vocab_size * work.skeleton.config.dim_model
 
 
 def _sizes(work: Work) -> tuple[int, int, int, int]:

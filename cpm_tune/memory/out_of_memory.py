@@ -40,8 +40,8 @@ def free_memory(engine: Engine) -> int | None:
         import torch
 
         return int(torch.cuda.mem_get_info(engine.device)[0])
-    limits = [n for n in (_available(), _address_space(), _cgroup()) if n is not None]
-    return min(limits, default=None)
+    limits = (_number("/proc/meminfo", "MemAvailable"), _address_space(), _cgroup())
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _number(path: str, name: str) -> int | None:
@@ -49,10 +49,6 @@ def _number(path: str, name: str) -> int | None:
         line = re.search(rf"^{name}:\s*(\d+) kB", Path(path).read_text(), re.MULTILINE)
         return 1024 * int(line[1]) if line else None
     return None
-
-
-def _available() -> int | None:
-    return _number("/proc/meminfo", "MemAvailable")
 
 
 def _address_space() -> int | None:

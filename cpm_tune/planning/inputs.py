@@ -94,7 +94,7 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     return open_backbone(
         plan.folder,
         DTYPES[spec.precision],
-        random_seed=spec.seed if spec.backbone.init == "random" else None,
+        random_seed=spec.random_seed,
         quantize=spec.backbone.quantize,
         limit=plan.execution.memory_bytes,
         device=engine.device,
@@ -144,3 +144,13 @@ def unofficial(plan: Plan, inputs: Inputs) -> list[str]:
     source = plan.task.source
     notes = (source.size_note(name, len(split)) for name, split in inputs.splits.items())
     return [note for note in notes if note]
+
+
+def odd_data(plan: Plan, inputs: Inputs) -> list[str]:
+    """Warnings about the splits' files, and about sizes far from rounded published ones."""
+    warnings = [warning for split in inputs.splits.values() for warning in split.warnings]
+    if not (plan.spec.data.limit or plan.spec.data.sample):
+        source = plan.task.source
+        sizes = (source.size_warning(name, len(split)) for name, split in inputs.splits.items())
+        warnings += [warning for warning in sizes if warning]
+    return warnings

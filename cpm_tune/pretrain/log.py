@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cpm_tune.common.folders import disk_trouble
+from cpm_tune.common.reading import parse_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.pretrain.objective import OBJECTIVES, PackedRows
 
@@ -44,7 +45,7 @@ class Log:
         if keep_until is not None and path.is_file():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step(line) <= keep_until]
-        self.last_event = json.loads(kept[-1]).get("event") if kept else None
+        self.last_event = parse_json(kept[-1], finite=False).get("event") if kept else None
         with disk_trouble(path, MAKE_ROOM):
             write_atomically(path, "".join(line + "\n" for line in kept))
 
@@ -65,7 +66,7 @@ class Log:
 
 def _step(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float(parse_json(line, finite=False)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")  # cut off by a crash
 

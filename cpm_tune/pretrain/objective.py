@@ -113,9 +113,7 @@ def build_rows(
     segment = np.full(shape, PROMPT_SEGMENT, dtype=np.int64)
     span = np.full(shape, PADDING_SPAN, dtype=np.int64)
     context = np.zeros(shape, dtype=bool)
-    index: list[NDArray[np.int64]] = []
-    objective: list[NDArray[np.int64]] = []
-    source: list[NDArray[np.int64]] = []
+    targets: list[list[NDArray[np.int64]]] = []  # index, objective and source
     for r, (origin, pieces) in enumerate(rows):
         start = 0
         for number, (piece, mask) in enumerate(pieces):
@@ -128,20 +126,20 @@ def build_rows(
             context[r, start:text] = True
             context[r, text:end] = ~mask.masked
             before = np.flatnonzero(mask.masked) - 1 + text + r * row_format.width
-            index.append(before)
-            objective.append(np.full(len(before), mask.objective))
-            source.append(np.full(len(before), origin))
+            targets.append(
+                [before, np.full_like(before, mask.objective), np.full_like(before, origin)]
+            )
             start = end
-    flat = np.concatenate(index)
+    index, objective, source = np.concatenate(targets, axis=1)
     return PackedRows(
         ids=torch.from_numpy(ids),
         segment=torch.from_numpy(segment),
         span=torch.from_numpy(span),
         context=torch.from_numpy(context),
-        index=torch.from_numpy(flat),
-        token=torch.from_numpy(ids.reshape(-1)[flat + 1]),
-        objective=np.concatenate(objective),
-        source=np.concatenate(source),
+        index=torch.from_numpy(index),
+        token=torch.from_numpy(ids.reshape(-1)[index + 1]),
+        objective=objective,
+        source=source,
         n_tokens=int((span >= 0).sum()),
     )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,45 +109,39 @@ class RowOrder:
         self._edges = np.cumsum(np.array(weights, dtype=float) / sum(weights))
         self._offset = np.random.default_rng([seed, 2]).random()
         self._counts = [np.zeros(len(self.n_rows), dtype=np.int64)]  # before each block
-        self._block: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
-        self._permutation: dict[int, tuple[int, NDArray[np.int64]]] = {}
+        self._block = lru_cache(maxsize=1)(self._make_block)
+        self._permutation = lru_cache(maxsize=len(n_rows) + 1)(self._make_permutation)
 
     def _sources(self, block: int) -> NDArray[np.int64]:
         number = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
         point = (self._offset + number * GOLDEN) % 1.0
         return np.minimum(np.searchsorted(self._edges, point, side="right"), len(self.n_rows) - 1)
 
-    def _load(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _make_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sources of a block's rows, and how many rows of its source each has before it."""
-        if self._block is None or self._block[0] != block:
-            while len(self._counts) <= block:
-                last = self._sources(len(self._counts) - 1)
-                self._counts.append(
-                    self._counts[-1] + np.bincount(last, minlength=len(self.n_rows))
-                )
-            sources = self._sources(block)
-            before = np.empty(_BLOCK, dtype=np.int64)
-            for source in range(len(self.n_rows)):
-                mine = sources == source
-                before[mine] = self._counts[block][source] + np.arange(mine.sum())
-            self._block = (block, sources, before)
-        return self._block[1], self._block[2]
+        while len(self._counts) <= block:
+            last = self._sources(len(self._counts) - 1)
+            self._counts.append(self._counts[-1] + np.bincount(last, minlength=len(self.n_rows)))
+        sources = self._sources(block)
+        before = np.empty(_BLOCK, dtype=np.int64)
+        for source in range(len(self.n_rows)):
+            mine = sources == source
+            before[mine] = self._counts[block][source] + np.arange(mine.sum())
+        return sources, before
+
+    def _make_permutation(self, source: int, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, 3, source, epoch]).permutation(self.n_rows[source])
 
     def at(self, number: int) -> tuple[int, int]:
         """Return (source, row of the source) of training row `number`."""
-        sources, before = self._load(number // _BLOCK)
+        sources, before = self._block(number // _BLOCK)
         source, nth = int(sources[number % _BLOCK]), int(before[number % _BLOCK])
         epoch, place = divmod(nth, self.n_rows[source])
-        known = self._permutation.get(source)
-        if known is None or known[0] != epoch:
-            generator = np.random.default_rng([self.seed, 3, source, epoch])
-            known = (epoch, generator.permutation(self.n_rows[source]))
-            self._permutation[source] = known
-        return source, int(known[1][place])
+        return source, int(self._permutation(source, epoch)[place])
 
     def epochs(self, number: int) -> list[float]:
         """How often each source has been gone through before row `number`."""
-        sources, _ = self._load(number // _BLOCK)
+        sources, _ = self._block(number // _BLOCK)
         done = self._counts[number // _BLOCK] + np.bincount(
             sources[: number % _BLOCK], minlength=len(self.n_rows)
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cpm_tune.backbone.tokenizer import MAX_WORD, Tokenizer
+from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.folders import disk_trouble, new_folder
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
@@ -42,32 +42,6 @@ HANDFUL = 10  # a source of at most so many documents is not reported if none is
 CHUNK = 64  # documents judged at a time
 REPORT_SECONDS = 60
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
-
-
-class FastEncoder:
-    """`Tokenizer.encode`, with a short cut for lines that only have one-character entries.
-
-    jieba only decides where longer entries may begin and end: a line none of whose characters
-    begins a longer entry comes out as its characters, however it is segmented.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self._single = {entry: i for entry, i in tokenizer.ids.items() if len(entry) == 1}
-        self._begins = {entry[0] for entry in tokenizer.ids if len(entry) > 1}
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text without special entries around it."""
-        ids: list[int] = []
-        unknown, newline = self.tokenizer.unk, self._single.get("\n", self.tokenizer.unk)
-        for number, line in enumerate(text.split("\n")):
-            if number:
-                ids.append(newline)
-            if len(line) <= MAX_WORD and self._begins.isdisjoint(line):
-                ids.extend(self._single.get(character, unknown) for character in line)
-            else:
-                ids.extend(self.tokenizer.encode(line))
-        return ids
 
 
 def is_heldout(source: str, identity: str, share: float) -> bool:
@@ -101,10 +75,8 @@ def prepare(
     with disk_trouble(f"--out {out}", "make room, or choose another path"), new_folder(out) as part:
         for source in sources:
             counts: Counter[str] = Counter()
-            kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
-            about[source.name] = _write(
-                source, _reported(kept, source, counts, report), counts, tokenizer, part
-            )
+            kept = _kept(source, counts, seen, words, perplexities, max_perplexity, report)
+            about[source.name] = _write(source, kept, counts, tokenizer, part)
             report(_line(source.name, about[source.name]))
             if source.heldout and not about[source.name]["heldout"]["documents"]:
                 _note_nothing_held_out(source, about[source.name], report)
@@ -134,7 +106,6 @@ def _write(
     out: Path,
 ) -> dict[str, Any]:
     """Tokenise the documents of a source into its files; return its entry of corpus.json."""
-    encoder = FastEncoder(tokenizer)
     unigram = np.zeros(len(tokenizer), dtype=np.int64)
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.uint32
     with ExitStack() as stack:
@@ -143,7 +114,7 @@ def _write(
             for split in SPLITS
         }
         for document in kept:
-            ids = encoder.encode(document.text)
+            ids = tokenizer.encode(document.text)
             known = [i for i in ids if i != tokenizer.unk]
             counts["unknown tokens removed"] += len(ids) - len(known)
             if not known:
@@ -167,21 +138,6 @@ def _write(
     return _about(source, counts, writers)
 
 
-def _reported(
-    kept: Iterable[Document],
-    source: TextSource,
-    counts: Counter[str],
-    report: Callable[[str], None],
-) -> Iterator[Document]:
-    """The same documents; reports every minute how many have been read."""
-    last = time.monotonic()
-    for document in kept:
-        if time.monotonic() - last > REPORT_SECONDS:
-            last = time.monotonic()
-            report(f"{source.name}: {counts['documents']:,} documents so far")
-        yield document
-
-
 def _kept(
     source: TextSource,
     counts: Counter[str],
@@ -189,12 +145,18 @@ def _kept(
     words: filters.WordList | None,
     perplexities: Perplexities | None,
     max_perplexity: float,
+    report: Callable[[str], None],
 ) -> Iterator[Document]:
-    """The documents that pass all stages, cleaned; counts what each stage removes."""
+    """The documents that pass all stages, cleaned; counts what each stage removes, and reports
+    every minute how many have been read."""
     stream = _filtered(source, counts, words)
     if perplexities is not None:
         stream = _fluent(stream, counts, perplexities, max_perplexity)
+    last = time.monotonic()
     for document in stream:
+        if time.monotonic() - last > REPORT_SECONDS:
+            last = time.monotonic()
+            report(f"{source.name}: {counts['documents']:,} documents so far")
         if seen.is_duplicate(document.text):
             counts[DUPLICATE] += 1
         else:

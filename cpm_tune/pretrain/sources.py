@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from cpm_tune.common.faults import faults
-from cpm_tune.common.reading import read_json
+from cpm_tune.common.reading import parse_json, read_json
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.pretrain.filters import LOST, Rules
 
@@ -184,9 +183,9 @@ def _jsonl(path: Path) -> Iterator[Document]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             text = row["text"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f'{path}:{number}: expected an object with "text" on each line '
                 f"({type(error).__name__})."

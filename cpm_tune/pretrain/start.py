@@ -50,6 +50,8 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
 
     Raises UserError for whatever does not fit, and Interrupted for Ctrl-C and SIGTERM.
     """
+    if request.backbone is not None:  # of the command line alone: a record downloads nothing
+        request = replace(request, backbone=resolve(str(request.backbone)))
     out, request = request.out, _with_whole_paths(request)
     with _interruptible(out), contextlib.ExitStack() as stack:
         if request.resume:
@@ -160,8 +162,6 @@ def _given(request: PretrainRequest, names: list[str]) -> dict[str, Any]:
 def _with_whole_paths(request: PretrainRequest) -> PretrainRequest:
     """The same request, independent of the current folder."""
     given = {key: getattr(request, key) for key in _PATHS}
-    if request.backbone is not None:
-        given["backbone"] = resolve(str(request.backbone))
     return replace(request, **{key: path and path.resolve() for key, path in given.items()})
 
 

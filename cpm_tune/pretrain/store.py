@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,11 +178,6 @@ class Corpus:
             )
 
     @property
-    def sources(self) -> list[str]:
-        """Names of the sources, in order."""
-        return list(self.about["sources"])
-
-    @property
     def vocabulary(self) -> Path:
         """The vocabulary that the ids belong to."""
         return self.path / VOCABULARY
@@ -243,7 +237,3 @@ class Corpus:
         if not (whole and counts.min() >= 0 and counts.sum() == total):
             raise UserError(f"{file}: not what {DESCRIPTION} describes; prepare again.")
         return counts
-
-    def sha256(self) -> str:
-        """Fingerprint of the description, which contains the counts and hashes of all tokens."""
-        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()

@@ -60,11 +60,6 @@ class Settings:
     bf16: bool = True
     compiled: bool = True
 
-    def sha256(self) -> str:
-        """Fingerprint of all but the length, which may be changed when resuming."""
-        values = {k: v for k, v in asdict(self).items() if k not in ("steps", "seconds")}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
 
 @dataclass(frozen=True)
 class Intervals:
@@ -132,10 +127,11 @@ def train(
     """
     intervals = intervals or Intervals()
     row_format = RowFormat.of(model.config, tokenizer, settings.width)
+    fixed = {k: v for k, v in asdict(settings).items() if k not in ("steps", "seconds")}
     fingerprint = {
         "config": _sha256(model.config.to_dict()),
-        "corpus": corpus.sha256(),
-        "settings": settings.sha256(),
+        "corpus": _sha256(corpus.about),  # it has the counts and hashes of all tokens
+        "settings": _sha256(fixed),  # all but the length, which may change when resuming
     }
     data = TrainingBatches(corpus, settings, row_format)
     heldout = HeldOut(corpus, data.names, tokenizer, row_format, settings.shortest)

@@ -37,7 +37,7 @@ from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
-from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs, unofficial
+from cpm_tune.planning.inputs import Inputs, load_backbone, odd_data, read_inputs, unofficial
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import (
@@ -131,7 +131,8 @@ def execute(
             if zero_shot is not None:
                 record = _with_zero_shot(record, zero_shot)
             if engine.main:
-                _finish(partial, record)
+                write_record(partial, record)
+                _tidy(partial)
         except BaseException as error:
             reason = str(error) or _name(error)
             failed = running.model_copy(update={"status": "failed", "error": reason})
@@ -161,11 +162,6 @@ def _done(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | No
 
 def _name(error: BaseException) -> str:
     return "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
-
-
-def _finish(partial: Path, record: RunRecord) -> None:
-    write_record(partial, record)
-    _tidy(partial)
 
 
 def _tidy(partial: Path) -> None:
@@ -268,7 +264,7 @@ def _tune_and_score(
             "scores": {name: part.scores for name, part in scored.items() if part.scores},
             "controls": controls,
             "warnings": [
-                *(w for split in inputs.splits.values() for w in split.warnings),
+                *odd_data(plan, inputs),
                 *(w for part in scored.values() for w in part.warnings),
             ],
             "training": training,

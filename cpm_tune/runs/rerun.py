@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
-from cpm_tune.backbone.checkpoint import load_weights, random_backbone
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import RECORD, new_folder
 from cpm_tune.common.sizes import checked_size
@@ -59,14 +61,9 @@ def plan_of(
 
 def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
     """The backbone of a finished run, in fp32; its task is not needed."""
-    import torch
-
     record = finished_record(run)
     folder = backbone_folder(record, backbone)
-    if record.spec.backbone.init == "random":
-        model = random_backbone(folder.config, record.spec.seed, torch.float32)
-    else:
-        model = load_weights(folder, torch.float32)
+    model = open_backbone(folder, torch.float32, random_seed=record.spec.random_seed)
     return model.eval(), folder, record
 
 

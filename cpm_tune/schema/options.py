@@ -102,9 +102,7 @@ Settings = Annotated[
     ),
 ]
 Device = Annotated[str, Option("cpu, cuda, or a device such as cuda:0", "NAME")]
-Overwrite = Annotated[bool, Option(in_file=False)]
-Quiet = Annotated[bool, Option(in_file=False)]
-DryRun = Annotated[bool, Option(in_file=False)]
+NotInFile = Annotated[bool, Option(in_file=False)]
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
-from cpm_tune.schema.spec import Execution, RunSpec, SystemSpec
+from cpm_tune.schema.spec import Execution, NamePart, RunSpec, SystemSpec
 
 SCHEMA = Path(__file__).with_name("run.schema.json")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SplitName = Annotated[str, Field(pattern=r"^(train|dev|test)$")]
 # Bounds that no run reaches: means, squares and ratios of these are finite, whoever wrote them.
 Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -139,17 +140,17 @@ class RunRecord(_Part):
 
     schema_version: Literal[1] = 1
     status: Literal["running", "finished", "failed"]
-    run_id: str
+    run_id: NamePart
     spec_sha256: Sha256
     spec: RunSpec
     execution: Execution
     ranks_by: str
     comparable: bool
     note: str = ""
-    data: dict[str, SplitRecord] = {}
+    data: dict[SplitName, SplitRecord] = {}
     backbone: BackboneRecord
     delta: DeltaRecord
-    scores: dict[str, dict[str, ScoreRecord]] = {}
+    scores: dict[SplitName, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
     warnings: list[str] = []
     training: TrainingRecord | None = None
@@ -182,7 +183,7 @@ class SystemRecord(_Part):
     kind: Literal["system"] = "system"
     schema_version: Literal[1] = 1
     status: Literal["finished"] = "finished"
-    run_id: str
+    run_id: NamePart
     spec_sha256: Sha256
     spec: SystemSpec
     ranks_by: str
@@ -190,8 +191,8 @@ class SystemRecord(_Part):
     note: str = ""
     split: Literal["dev", "test"]
     source: str  # the file of the predictions and its form
-    data: dict[str, SplitRecord]
-    scores: dict[str, dict[str, ScoreRecord]]
+    data: dict[SplitName, SplitRecord]
+    scores: dict[SplitName, dict[str, ScoreRecord]]
     warnings: list[str] = []
     predictions: dict[str, Sha256]
     earlier_scores: list[EarlierScore] = []

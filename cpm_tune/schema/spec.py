@@ -51,6 +51,17 @@ else:
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _name_part(text: str) -> str:
+    """Folders, locks and figures are named after texts of records, which come from anybody."""
+    if not text.strip(".") or re.search(r"[/\\\x00-\x1f]", text):
+        raise ValueError("it cannot be part of a file's name")
+    return text
+
+
+NamePart = Annotated[str, Field(max_length=200), AfterValidator(_name_part)]
+TaskName = Annotated[str, Field(max_length=120), AfterValidator(_name_part)]
+
+
 class Frozen(BaseModel):
     """A value that cannot change, with no unknown keys."""
 
@@ -172,11 +183,21 @@ class BackboneSpec(Frozen):
         return {k: v for k, v in values.items() if k != "quantize" or v is not None}
 
 
-class RunSpec(Frozen):
+class Identified(Frozen):
+    """A spec whose hash identifies a result."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON of this spec."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class RunSpec(Identified):
     """One run. Two runs with equal specs are the same run."""
 
     schema_version: Literal[1] = 1
-    task: str
+    task: TaskName
     task_version: int
     template: str
     template_version: int
@@ -192,20 +213,23 @@ class RunSpec(Frozen):
     precision: Precision = "fp32"
 
     @model_validator(mode="after")
-    def _zero_shot_has_no_recipe(self) -> RunSpec:
-        if (self.delta.get("delta_type") == "none") != (self.recipe is None):
+    def _delta_fits(self) -> RunSpec:
+        kind = self.delta.get("delta_type")
+        if not (isinstance(kind, str) and re.fullmatch(r"\w{1,40}", kind)):
+            raise ValueError(f"delta_type is {kind!r:.60}, expected the name of a delta method")
+        if (kind == "none") != (self.recipe is None):
             raise ValueError("a run has a recipe exactly when it has a delta to train")
         return self
+
+    @property
+    def random_seed(self) -> int | None:
+        """The seed of the backbone's random weights; None if they are the checkpoint's."""
+        return self.seed if self.backbone.init == "random" else None
 
     @property
     def weights(self) -> str:
         """The precision, and the backbone's quantisation if any: fp32, bf16+int8."""
         return "+".join(filter(None, (self.precision, self.backbone.quantize)))
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the canonical JSON of this spec."""
-        return _hash(self)
 
     @property
     def run_id(self) -> str:
@@ -215,7 +239,7 @@ class RunSpec(Frozen):
         return f"{self.task}.{delta}{control}.s{self.seed}.{self.sha256[:12]}"
 
 
-class SystemSpec(Frozen):
+class SystemSpec(Identified):
     """The predictions of a system outside this package. Equal specs are the same predictions.
 
     `seed` tells several runs of one system apart; `data` names the one split that was scored.
@@ -223,17 +247,12 @@ class SystemSpec(Frozen):
 
     schema_version: Literal[1] = 1
     system: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^\s](.*[^\s])?$")]
-    task: str
+    task: TaskName
     task_version: int
     metrics: tuple[str, ...]
     data: DataSpec
     predictions_sha256: str
     seed: Seed = 1
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the canonical JSON of this spec."""
-        return _hash(self)
 
     @property
     def run_id(self) -> str:
@@ -256,11 +275,6 @@ def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
         return settings
 
     return flat("", spec.model_dump(mode="json"))
-
-
-def _hash(spec: Frozen) -> str:
-    canonical = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _listed(value: Any) -> Any:

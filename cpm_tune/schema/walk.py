@@ -21,7 +21,7 @@ def iter_records(
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such results folder.")
-    for path in record_files(folder, skipped):
+    for path in map(Path, _below(str(folder), skipped)):
         if finished and not is_complete(path.parent):
             continue
         try:
@@ -33,13 +33,9 @@ def iter_records(
             yield path.parent, record
 
 
-def record_files(folder: Path, skipped: list[str]) -> Iterator[Path]:
+def _below(place: str, skipped: list[str]) -> Iterator[str]:
     """Yield the paths of records in order; a run's own folders are not searched. Half-written
     records and folders that cannot be read are appended to `skipped`."""
-    yield from map(Path, _below(str(folder), skipped))
-
-
-def _below(place: str, skipped: list[str]) -> Iterator[str]:
     try:
         with os.scandir(place) as entries:
             folders = sorted(e.name for e in entries if _to_search(e))

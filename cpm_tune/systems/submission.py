@@ -28,7 +28,7 @@ from cpm_tune.data.store import Split
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import Kind, get_metric
 from cpm_tune.task import BadRow, Choice, Options, Row, Submission, Task
-from cpm_tune.task.answers import gold, parsed
+from cpm_tune.task.answers import gold, is_withheld, parsed
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,14 @@ def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, Row, 
 
 def _by_record(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, Row, Any]]:
     """The place, row and prediction of each row, from records in the order of the data's."""
-    submitted = official_records(task, SplitFile(data.split, (path,), ""))
-    records = records_with_rows(task, data)
+    submitted = _without_blanks(official_records(task, SplitFile(data.split, (path,), "")))
+    records = (
+        (record, rows)
+        for record, rows, n_bad in records_with_rows(task, data)
+        if rows or n_bad or not _is_blank(record)
+    )
     check = row_checker(task, SplitFile("test", (path,), ""))
-    for number, (official, rows, _) in enumerate(records):
+    for number, (official, rows) in enumerate(records):
         given = next(submitted, None)
         if given is None:
             n = number + 1 + sum(1 for _ in records)
@@ -143,6 +147,15 @@ def _by_record(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, R
         for row, prediction in zip(rows, predictions, strict=True):
             yield where, row, prediction
     _same_number(path, number + 1 + sum(1 for _ in submitted), data, number + 1, "records")
+
+
+def _without_blanks(records: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    return ((where, record) for where, record in records if not _is_blank(record))
+
+
+def _is_blank(record: Any) -> bool:
+    """Whether a record is that of an empty line, which does not count in either file."""
+    return isinstance(record, dict | list) and is_withheld(record)
 
 
 def _predictions(

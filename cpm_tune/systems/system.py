@@ -140,7 +140,8 @@ def _record(
     if spec.data.sample:
         note = f"sample data written for this project: not comparable with real {task.name}"
     unread = sum(prediction is None for prediction in scored.predictions)
-    warnings = []
+    warning = task.source.size_warning(file.split, len(scored))
+    warnings = [warning] if warning and not spec.data.sample else []
     if unread:
         warnings.append(f"{unread:,} of {len(scored):,} rows have no answer that can be read")
     if spec.predictions_sha256 == file.sha256:

@@ -31,7 +31,8 @@ Reader = Callable[[tuple[Path, ...], str], Iterator[tuple[str, Row | BadRow]]]
 class Source:
     """Where a dataset comes from and how large it officially is.
 
-    `sizes` are the official numbers of rows in train, dev and test; None if there is no such split.
+    `sizes` are the published numbers of rows in train, dev and test, often rounded; None if there
+    is no such split. `editions` are exact numbers by the name of an edition, None where not known.
     """
 
     title: str
@@ -39,14 +40,36 @@ class Source:
     licence: str
     obtain: str
     sizes: tuple[int | None, int | None, int | None] = (None, None, None)
+    editions: Mapping[str, tuple[int | None, int | None, int | None]] = field(default_factory=dict)
 
     def size_note(self, split: str, n: int) -> str:
-        """A note on `n` rows of a split if that is not its official number, else "". Published
-        sizes are rounded: within a twentieth, or 50 rows of a small split, is equal."""
-        official = self.sizes[SPLITS.index(split)]
-        if official is None or abs(n - official) <= max(50, official / 20):
+        """A note on `n` rows of a split, if its exact numbers are known and `n` is none of them nor
+        near the published one (within a twentieth, or 50 rows of a small split), else ""."""
+        exact, official = self._exact(split), self.sizes[SPLITS.index(split)]
+        if not exact or n in exact.values() or self._near(split, n):
             return ""
-        return f"{split} has {n:,} rows, officially {official:,}"
+        names = [f"{size:,} in {name}" for name, size in exact.items() if name and size != official]
+        others = f" ({', '.join(names)})" if names else ""
+        return f"{split} has {n:,} rows, officially {official:,}{others}"
+
+    def size_warning(self, split: str, n: int) -> str:
+        """A warning about `n` rows of a split whose published number is rounded, if `n` is far from
+        that, else ""; a rounded number is no reason to call runs not comparable."""
+        if self._exact(split) or self._near(split, n):
+            return ""
+        about = self.sizes[SPLITS.index(split)]
+        return f"{split} has {n:,} rows; the published number, which is rounded, is {about:,}"
+
+    def _exact(self, split: str) -> dict[str, int]:
+        """The exact numbers of rows by edition; a published one that is not rounded has no name."""
+        at = SPLITS.index(split)
+        exact = {name: size for name, sizes in self.editions.items() if (size := sizes[at])}
+        official = self.sizes[at]
+        return exact | ({"": official} if official and official % 100 else {})
+
+    def _near(self, split: str, n: int) -> bool:
+        official = self.sizes[SPLITS.index(split)]
+        return official is None or abs(n - official) <= max(50, official / 20)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.folders import LOG
+from cpm_tune.common.reading import parse_json
 from cpm_tune.tracking.sink import Entry
 from cpm_tune.tuning.state import Evaluation, State, Step
 
@@ -33,7 +33,7 @@ def entries_until(folder: Path, state: State, metric: str) -> list[Entry]:
     if (folder / LOG).is_file():
         for line in (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                entry = _entry(json.loads(line), metric)
+                entry = _entry(parse_json(line, finite=False), metric)
             except (ValueError, KeyError, TypeError):  # cut off by a crash
                 continue
             if entry.step in evaluated if "dev" in entry.line else entry.step <= state.step:

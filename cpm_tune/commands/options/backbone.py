@@ -11,7 +11,7 @@ from cpm_tune.schema.options import (
     BackboneName,
     Device,
     MemoryLimit,
-    Overwrite,
+    NotInFile,
     Precision,
     Seed,
 )
@@ -19,7 +19,7 @@ from cpm_tune.schema.options import (
 SourceBackbone = Annotated[BackboneName, Option(metavar="SRC", positional=True)]
 NewFolder = Annotated[Path, Option("new folder", "DST", positional=True)]
 CheckpointFormat = Annotated[Literal["native", "reference", "hf"], Option("checkpoint format")]
-Replace = Annotated[Overwrite, Option("replace a backbone folder at DST")]
+Replace = Annotated[NotInFile, Option("replace a backbone folder at DST")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,9 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import (
     Controls,
     Count,
-    DryRun,
     ExecutionOptions,
     Natural,
-    Quiet,
+    NotInFile,
     Settings,
 )
 
@@ -47,9 +46,9 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
     jobs: Annotated[
         Count | None, Option("processes at a time", default="those of the largest trial")
     ] = None
-    dry_run: Annotated[DryRun, Option("print the plan and every trial")] = False
+    dry_run: Annotated[NotInFile, Option("print the plan and every trial")] = False
     only_failed: Annotated[bool, Option("run only what failed before")] = False
-    quiet: Annotated[Quiet, Option("print only how trials end")] = False
+    quiet: Annotated[NotInFile, Option("print only how trials end")] = False
     executor: Annotated[Literal["local", "ray"], Option("where trials run")] = "local"
     ray_address: Annotated[
         str | None, Option("Ray cluster", "ADDRESS", default="the running one, or a new one")

@@ -13,7 +13,7 @@ from cpm_tune.schema.options import (
     Include,
     Limit,
     MemoryLimit,
-    Overwrite,
+    NotInFile,
     Quantize,
     Results,
     ResultsArgument,
@@ -96,7 +96,7 @@ class Score:
     split: Annotated[Literal["dev", "test"], Option("split that was predicted")] = "test"
     seed: Annotated[Seed, Option("number that tells several runs of a system apart", "N")] = 1
     out: Results = Path("results")
-    overwrite: Annotated[Overwrite, Option("replace predictions of this name and seed")] = False
+    overwrite: Annotated[NotInFile, Option("replace predictions of this name and seed")] = False
     include: Include = ()
 
 

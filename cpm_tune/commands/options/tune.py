@@ -11,10 +11,8 @@ from cpm_tune.common.option import Option
 from cpm_tune.schema.options import (
     Controls,
     Count,
-    DryRun,
     ExecutionOptions,
-    Overwrite,
-    Quiet,
+    NotInFile,
     Results,
     RunOptions,
     Settings,
@@ -58,9 +56,9 @@ class Tune(CommandLine, ExecutionOptions, RunOptions):
         str | None, Option("host and free port of one of the machines", "HOST:PORT")
     ] = None
     out: Results = Path("results")
-    overwrite: Annotated[Overwrite, Option("run again even if the run is finished")] = False
+    overwrite: Annotated[NotInFile, Option("run again even if the run is finished")] = False
     resume: Annotated[bool, Option("resume an unfinished run (default)", in_file=False)] = True
-    dry_run: Annotated[DryRun, Option("print the plan, its parameters and memory")] = False
+    dry_run: Annotated[NotInFile, Option("print the plan, its parameters and memory")] = False
     # Of several tasks, the one that a process of --nproc runs.
     only: Annotated[str | None, Option(hidden=True, in_file=False)] = None
-    quiet: Annotated[Quiet, Option("print the result only")] = False
+    quiet: Annotated[NotInFile, Option("print the result only")] = False
