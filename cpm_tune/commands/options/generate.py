@@ -73,8 +73,8 @@ class Generate(DecodingOptions, TextOptions):
     """Continue prompts, or fill the blanks in texts; beam search by default.
 
     A blank is ____, with as many tokens as fit best (--blank-tokens), or as its braces say: {3},
-    {2-5}. --input takes one text per line, or .jsonl or .json with "prompt" (and "id"). Several texts are
-    printed one per line, with \\n for a newline. See docs/generate.md.
+    {2-5}. --input takes one text per line, or .jsonl or .json with "prompt" (and "id"). Several
+    texts are printed one per line, with \\n for a newline. See docs/generate.md.
 
     examples:
       tune.py generate 《秋夜》
