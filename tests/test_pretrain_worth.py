@@ -280,7 +280,7 @@ def test_a_corpus_with_nothing_held_out_has_nothing_to_measure(measured, corpus,
     ("content", "message"),
     [
         (None, "not readable"),
-        (bytes(range(256)), r"dev.jsonl:2: not UTF-8 text"),
+        (bytes(range(256)), r"dev.jsonl:1: not UTF-8 text; it looks like UTF-16"),
         (b"{}\n" * 9, "9 rows, expected LCQMC's dev.jsonl"),
         (b"{}\n" * 8802, r"not LCQMC's dev.jsonl \(KeyError"),
         (b"{\n" * 8802, r"not LCQMC's dev.jsonl \(JSONDecodeError"),

@@ -24,7 +24,6 @@ class Curve:
     """One run's evaluations on dev."""
 
     row: str
-    seed: int
     points: tuple[CurvePoint, ...]
 
 
@@ -99,5 +98,5 @@ def curves(
                     point.model_copy(update={"dev": scale * point.dev})
                     for point in record.training.curve
                 )
-                drawn.append(Curve(row.id, run.seed, scaled))
+                drawn.append(Curve(row.id, scaled))
     return drawn

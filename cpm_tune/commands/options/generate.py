@@ -55,7 +55,7 @@ class TextOptions:
         str | None,
         Option("text to continue", "PROMPT", positional=True, default="lines of standard input"),
     ] = None
-    input: Annotated[Path | None, Option("prompts: lines of text, or .jsonl", "FILE")] = None
+    input: Annotated[Path | None, Option("prompts: lines of text, .jsonl or .json", "FILE")] = None
     infill: Annotated[
         str | bool | None,
         Option("fill the ____ of TEXT; without TEXT, those of the prompts", "TEXT", bare=True),
@@ -73,8 +73,8 @@ class Generate(DecodingOptions, TextOptions):
     """Continue prompts, or fill the blanks in texts; beam search by default.
 
     A blank is ____, with as many tokens as fit best (--blank-tokens), or as its braces say: {3},
-    {2-5}. --input takes one text per line, or .jsonl with "prompt" (and "id"). Several texts are
-    printed one per line, with \\n for a newline. See docs/generate.md.
+    {2-5}. --input takes one text per line, or .jsonl or .json with "prompt" (and "id"). Several
+    texts are printed one per line, with \\n for a newline. See docs/generate.md.
 
     examples:
       tune.py generate 《秋夜》
