@@ -152,7 +152,6 @@ def write_opendelta(
 
     Raises UserError for a method whose OpenDelta class does not work on CPM-Ant.
     """
-
     if not isinstance(config, LoraConfig | AdapterConfig | CompacterConfig):
         raise UserError(
             f"OpenDelta's own {config.delta_type} does not work on CPM-Ant (ours computes it "

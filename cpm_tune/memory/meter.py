@@ -96,7 +96,6 @@ def measure_step(
     predicted over the vocabulary; with 0 the loss is that of an option's word. If a backbone's
     layers are all alike, two shallow backbones are measured and extrapolated to its depth.
     """
-
     config = skeleton.config
 
     def measured(layers: int) -> StepMemory:

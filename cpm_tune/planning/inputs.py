@@ -70,7 +70,6 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
 
 def _check_parser(plan: Plan, dev: Split) -> None:
     """Raise UserError unless the parser reads a gold text as gold in the first rows of dev."""
-
     task = plan.task
     kind = get_metric(task.metrics[0]).kind
     if not isinstance(task.answer, Generate) or kind.from_gold is None:
@@ -89,7 +88,6 @@ def _check_parser(plan: Plan, dev: Split) -> None:
 def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
     """A plan's backbone in its precision: its weights, or random ones for the control. With some
     engines every process has only a part of it."""
-
     spec = plan.spec
     return open_backbone(
         plan.folder,
@@ -104,7 +102,6 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
 
 def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
     """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
-
     spec, soft = plan.spec, None
     frame = make_frame(spec.encoding, plan.folder.config, tokenizer)
     if isinstance(plan.delta, SoftPromptConfig):
