@@ -16,7 +16,8 @@ PHASES = {
     ("resume.py", "save"): "checkpoint",
     ("score.py", "score"): "evaluation",
     ("score.py", "score_split"): "scoring",
-    ("execute.py", "_finish"): "record",
+    ("record.py", "write_record"): "record",
+    ("execute.py", "_tidy"): "record",
     ("folders.py", "complete"): "renaming",
     ("train.py", "train"): "training",
 }
