@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.folder import BackboneFolder, open_folder
@@ -33,7 +33,7 @@ from cpm_tune.planning.settings import flat_settings
 from cpm_tune.runs.export import export_run
 from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
 from cpm_tune.runs.session import tune as carry_out
-from cpm_tune.schema.options import BUNDLED, Precision, Quantize
+from cpm_tune.schema.options import BUNDLED, Control, Precision, Quantize
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task.registry import load_preset
@@ -355,6 +355,10 @@ def tune(
     """
     if isinstance(backbone, Backbone):
         backbone = backbone.folder.path
+    known = get_args(Control)
+    wrong = controls if isinstance(controls, str) else [c for c in controls if c not in known]
+    if wrong:
+        raise UserError(f"controls is {controls!r}, expected a list of {' and '.join(known)}.")
     if not isinstance(settings, Mapping | None):
         raise UserError('settings is not a dict, expected one such as {"train.lr": 1e-3}.')
     options |= {"task": task, "delta": delta, "backbone": str(backbone), "data": data}

@@ -201,3 +201,11 @@ def test_what_is_left_out_is_shown_without_control_characters(
     code, _, error = cli("generate", "--backbone", folder)
     assert code == 0
     assert r"lacks \x00 \x1b; left out" in error
+
+
+@pytest.mark.parametrize("controls", ["zero-shot", ("zero_shot",), (1,)])
+def test_controls_that_do_not_exist_are_rejected(controls: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        ct.UserError, match=r"controls is .*expected a list of zero-shot and random"
+    ):
+        ct.tune("lcqmc", "lora", controls=controls, out=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,12 @@ def test_a_run_is_exported_and_comes_back(
     code, _, error = cli("export", run, "--to", "merged", "--out", tmp_path / "peft")
     assert (code, "already exists" in error) == (2, True)
     assert sorted((tmp_path / "peft").iterdir()) == before
+    without = shutil.copytree(run, tmp_path / "without")
+    (without / "delta.safetensors").unlink()
+    for words in (("predict", without), ("export", without, "--to", "peft")):
+        code, _, error = cli(*words, "--out", tmp_path / "none")
+        assert (code, "delta.safetensors is missing" in error) == (2, True)
+        assert not (tmp_path / "none").exists()
 
     # Scored by the merged backbone without delta, and by the delta that went through PEFT.
     zero = ["--task", "lcqmc", "--data", data, "--delta", "none", "--out", tmp_path / "zero"]

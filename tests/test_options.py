@@ -95,6 +95,7 @@ def test_help_and_listings_import_little(line: str, most: int, allowed: set[str]
 
 
 BOUNDS = {
+    "--task lcqmc --set run.threads=100000": "run.threads is 100000, expected at most 1024",
     "--seed 99999999999999999999": "expected a whole number from 0 to 4294967295",
     "--seed -1": "--seed is -1, expected a whole number from 0 to 4294967295",
     "--seed 1.5": "--seed is 1.5, expected a whole number",

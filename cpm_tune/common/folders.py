@@ -199,6 +199,8 @@ def _only_process(lock: Path, place: str) -> Iterator[None]:
         holder = FileLock(lock)
         holder.acquire(timeout=0)
     except Timeout as error:
+        if not lock.exists():  # refused by the system, which filelock takes for held
+            raise UserError(f"{place}: cannot be written; choose another path.") from error
         raise UserError(f"{place}: another process is working there.") from error
     except OSError as error:
         raise UserError(f"{place}: cannot be written ({error.strerror}).") from error

@@ -18,6 +18,8 @@ from cpm_tune.schema.record import RunRecord, finished_record
 
 def check_delta(run: Path, record: RunRecord) -> None:
     """Raise UserError if a run's delta is not the one its record names."""
+    if not (run / DELTA).is_file():
+        raise UserError(f"{run}: {DELTA} is missing, expected the delta of the run; restore it.")
     if file_sha256(run / DELTA) != record.delta.sha256:
         raise UserError(f"{run / DELTA}: not the delta of {RECORD}; the file was changed.")
 

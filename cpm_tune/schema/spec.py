@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import checked_size, counted, parse_size
 from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.options import (
@@ -300,7 +301,7 @@ class Execution(Frozen):
 
     engine: Engine = "auto"
     device: str = "auto"
-    threads: Natural = 0
+    threads: Annotated[int, Option(least=0, most=1024)] = 0
     micro_tokens: Annotated[int, Field(ge=256, le=MOST)] = 8192
     checkpointing: bool = False
     shard: bool = False
