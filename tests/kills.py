@@ -11,6 +11,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+Counted = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 # The function that a phase is the inside of; what is in none of them is training or preparation.
 PHASES = {
     ("resume.py", "save"): "checkpoint",
@@ -79,3 +81,23 @@ def ended(child: int, within: float = 60) -> int:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     raise AssertionError("the child did not end")
+
+
+def killed_within(action: Callable[[Counted], object], step: int) -> bool:
+    """Do something in a forked child that is killed before its n-th call of the functions that the
+    action counts with its argument; whether it was."""
+    left = step
+
+    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*arguments, **options)
+
+        return changed
+
+    code = ended(in_child(lambda: action(counted)))
+    assert code in (0, -signal.SIGKILL), code
+    return code != 0

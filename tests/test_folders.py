@@ -4,12 +4,10 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kills import ended, in_child
+from kills import Counted, killed_within
 
 from cpm_tune.common import folders
 from cpm_tune.common.folders import FULL, clear_up, new_folder
@@ -91,19 +89,8 @@ def test_two_processes_never_make_one_folder(place: Path) -> None:
 def killed_at(step: int, place: Path, exchange: bool) -> bool:
     """Replace a folder in a process that is killed before its n-th change of a name (or removal of
     a folder); whether it was."""
-    left = step
 
-    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
-        def changed(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return change(*arguments, **options)
-
-        return changed
-
-    def action() -> None:
+    def action(counted: Counted) -> None:
         os.replace, shutil.rmtree = counted(os.replace), counted(shutil.rmtree)
         Path.rmdir = counted(Path.rmdir)  # type: ignore[method-assign]
         step = counted(folders._exchange) if exchange else lambda first, second: False
@@ -112,9 +99,7 @@ def killed_at(step: int, place: Path, exchange: bool) -> bool:
             (part / "a.txt").write_text("new a")
             (part / "b.txt").write_text("new b")
 
-    code = ended(in_child(action))
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
+    return killed_within(action, step)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import board_records as made
 import pytest
-from kills import ended, in_child
+from kills import Counted, killed_within
 from test_full_disk import run  # noqa: F401  (a fixture)
 
 from cpm_tune.commands.cli import main
@@ -61,26 +59,13 @@ COMMANDS = {
 
 def killed_at(step: int, words: list[str]) -> bool:
     """Run a command that is killed before its n-th rename or removal; whether it was."""
-    left = step
 
-    def counted(change: Callable[..., Any]) -> Callable[..., Any]:
-        def changed(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return change(*arguments, **options)
-
-        return changed
-
-    def action() -> None:
+    def action(counted: Counted) -> None:
         os.replace, shutil.rmtree = counted(os.replace), counted(shutil.rmtree)
         folders._exchange = counted(folders._exchange)
         main(words)
 
-    code = ended(in_child(action))
-    assert code in (0, -signal.SIGKILL), code
-    return code != 0
+    return killed_within(action, step)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow
 
 TABLES = {".tsv": "\t", ".txt": "\t", ".csv": ","}
-TALL = 10  # lines of one row from which a user is told
+TALL = 10  # lines of one row, above which a warning names it
 _DELIMITERS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars"}
 _MOST_LABELS = 50  # values of a column of labels
 _PEEK = 21  # rows that decide whether the first one is a header

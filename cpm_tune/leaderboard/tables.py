@@ -1,4 +1,4 @@
-"""What the table formats share: numbers, costs, and what is said of published results."""
+"""Shared by the table formats: numbers, costs, and the texts of published results."""
 
 from __future__ import annotations
 
