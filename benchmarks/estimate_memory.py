@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import CPMAntConfig
 
 SHAPE = CPMAntConfig(dim_model=768, dim_ff=2048, num_layers=11, num_heads=12, dim_head=64)
 SETTINGS: dict[str, tuple[str, dict[str, object]]] = {
@@ -37,9 +37,9 @@ def write_backbone(folder: Path, layers: int) -> None:
     """A random backbone; the bundled one's vocabulary, made as long as the published ones'."""
     import torch
 
+    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.folder import open_folder
     from cpm_tune.backbone.bundled import FOLDER
-    from cpm_tune.backbone.checkpoint import random_backbone, save_native
-    from cpm_tune.backbone.folder import open_folder
 
     there = open_folder(FOLDER)
     words = there.vocabulary.read_text(encoding="utf-8").split("\n")[: there.config.vocab_size]

@@ -25,7 +25,7 @@ from peers import (
 from timing import Work, in_turns, report
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import random_backbone
+from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.decode import Request, generate
 from cpm_tune.schema.spec import Decoding
 

@@ -46,7 +46,7 @@ def questions(n: int) -> list[list[Ids]]:
 
 def ours(n: int, dtype: str, threads: int) -> Work:
     """`cpm_tune.tuning.predict`'s scores."""
-    from cpm_tune.backbone.collate import collate, micro_batches
+    from cpm_tune.backbone.ant.collate import collate, micro_batches
     from cpm_tune.tuning.predict import candidate_scores
 
     engine = engine_of(dtype, threads)

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from timing import Work
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import random_backbone
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.checkpoint import random_backbone
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.frame import Frame
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.example import Answer, Example
-from cpm_tune.backbone.frame import Frame
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine.engine import Engine, make_engine
@@ -213,7 +213,7 @@ def engine_of(dtype: str, threads: int) -> Engine:
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
     """One optimiser step of `cpm_tune.tuning.train` per round, of `batch` / `share` samples."""
-    from cpm_tune.backbone.collate import collate, micro_batches
+    from cpm_tune.backbone.ant.collate import collate, micro_batches
     from cpm_tune.tuning.predict import loss_count, loss_sum
 
     engine = engine_of(dtype, threads)

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.bundled import NAME, resolve
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.pretrain import prune

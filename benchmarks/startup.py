@@ -64,9 +64,9 @@ def encoding(pairs: Path, n: int) -> None:
 import time
 from pathlib import Path
 import numpy as np
-from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
-from cpm_tune.backbone.frame import make_frame
+from cpm_tune.backbone.ant.frame import make_frame
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at
 from cpm_tune.data.splits import find_splits

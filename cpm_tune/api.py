@@ -13,10 +13,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.loading import open_backbone
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.option import checked
 from cpm_tune.data.prompts import check_characters

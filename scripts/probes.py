@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.data.readers import json_lines, lines
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.store import Corpus

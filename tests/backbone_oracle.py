@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CpmAntConfig, CpmAntForCausalLM
 
-from cpm_tune.backbone.checkpoint import load_weights, random_backbone, save_native
-from cpm_tune.backbone.config import CPMAntConfig as OurConfig
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone, save_native
+from cpm_tune.backbone.ant.config import CPMAntConfig as OurConfig
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.errors import UserError
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<d>", "</d>", "</n>", "</_>")

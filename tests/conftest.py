@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.frame import make_frame
-from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.frame import make_frame
+from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.schema.spec import Encoding
@@ -76,7 +76,7 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small backbone whose random weights count as trained."""
     import torch
 
-    from cpm_tune.backbone.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
 
     folder = tmp_path_factory.mktemp("backbone") / "small"
     model = random_backbone(small_config(), 7, torch.float32)

@@ -11,9 +11,9 @@ import pytest
 from conftest import CLI, encoder_of, small_config, vocabulary, write_jsonl
 from kinds import DATA, tune, write_tasks
 
-from cpm_tune.backbone.collate import collate, describe
+from cpm_tune.backbone.ant.collate import collate, describe
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding

@@ -25,10 +25,10 @@ from backbone_oracle import (
 )
 from safetensors.torch import load_file, save_file
 
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.position import PositionBias
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.position import PositionBias
 
 TOLERANCE = 1e-5
 

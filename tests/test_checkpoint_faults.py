@@ -25,7 +25,7 @@ from backbone_oracle import (
 )
 from safetensors.torch import load_file, save_file
 
-from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.ant.folder import open_folder
 
 NORM = "encoder.output_layernorm.weight"
 W_1 = "encoder.layers.2.ffn.ffn.w_in.w_1.weight"

@@ -30,13 +30,13 @@ from conftest import CLI
 from safetensors.torch import load_file
 from transformers import CpmAntForCausalLM
 
-from cpm_tune.backbone import convert as module
-from cpm_tune.backbone import formats
+from cpm_tune.backbone.ant import convert as module
+from cpm_tune.backbone.ant import formats
+from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.convert import convert
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.checkpoint import random_backbone, save_native
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.convert import convert
-from cpm_tune.backbone.folder import open_folder
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -25,10 +25,10 @@ from decode_oracle import (
 )
 
 from cpm_tune import decode
-from cpm_tune.backbone.collate import collate
+from cpm_tune.backbone.ant.collate import collate
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding, Encoding
 from cpm_tune.task import Template

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.schema.spec import Decoding
 
 TINY = replace(CONFIG, vocab_size=7)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from delta_table import SHA, backbone, perturb
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import LoraConfig, NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.delta.merge import merge

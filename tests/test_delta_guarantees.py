@@ -15,10 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.config import PRESETS
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.config import PRESETS
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import NoneConfig, parse_config
 from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.errors import UserError
@@ -201,8 +201,8 @@ import sys; from pathlib import Path
 sys.path.insert(0, "tests")
 import torch; torch.set_num_threads(1)
 from safetensors.torch import load_file
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.delta.insert import load_delta
 from delta_table import DELTAS, DTYPES, forward
 folder = open_folder(Path(sys.argv[1]))

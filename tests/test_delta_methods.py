@@ -12,9 +12,9 @@ from conftest import small_config, vocabulary
 from delta_table import SHA, SPLIT_PAIRS, backbone, forward, perturb, sequence
 from torch import Tensor, nn
 
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.fused import dropout
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,

@@ -10,7 +10,7 @@ import torch
 from delta_table import DELTAS, DTYPES, SHA, backbone, forward, perturb, sequence
 from torch import Tensor
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import DeltaConfig, LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.several import Deltas

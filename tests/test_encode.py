@@ -9,9 +9,9 @@ from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.collate import collate, describe, n_tokens
+from cpm_tune.backbone.ant.collate import collate, describe, n_tokens
+from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.backbone.example import Answer, Example
-from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding

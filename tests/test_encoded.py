@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from conftest import CLI, encoder_of, small_config, vocabulary
 
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data import encoded as module
 from cpm_tune.data.encode import Encoder

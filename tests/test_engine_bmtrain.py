@@ -24,7 +24,7 @@ from same_runs import stop_in_step_3
 from test_docs import commands
 from test_processes import assert_same, in_group
 
-from cpm_tune.backbone.shards import whole, whole_shape
+from cpm_tune.backbone.storage.shards import whole, whole_shape
 from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.errors import UserError
 from cpm_tune.planning.inputs import load_backbone, read_inputs

@@ -12,10 +12,10 @@ import torch
 from conftest import CLI, REPOSITORY, small_config
 from delta_table import DELTAS
 
-from cpm_tune.backbone.checkpoint import random_backbone
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.checkpoint import random_backbone
+from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.quantize import quantize_int8
-from cpm_tune.backbone.shards import stored
+from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.delta.config import LoraConfig, NoneConfig
 from cpm_tune.memory import meter
 from cpm_tune.memory.estimate import Work, estimate

@@ -13,10 +13,10 @@ from conftest import CLI
 from delta_table import DELTAS, SHA, backbone, forward, perturb
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.hugging_face import save_hugging_face
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.hugging_face import save_hugging_face
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import AdapterConfig, CompacterConfig, LoraConfig
 from cpm_tune.delta.foreign import read_peft, write_opendelta, write_peft
 from cpm_tune.delta.insert import insert

@@ -16,7 +16,7 @@ from backbone_oracle import PROMPT, VOCAB, VOCABULARY, talkative_hugging_face, w
 from conftest import CLI
 
 import cpm_tune as ct
-from cpm_tune.backbone.checkpoint import write_native
+from cpm_tune.backbone.ant.checkpoint import write_native
 from cpm_tune.decode import Request, generate
 from cpm_tune.delta.foreign import write_peft
 from cpm_tune.delta.merge import merge

@@ -16,7 +16,7 @@ from decode_oracle import assert_same, backbone, make
 from scipy.stats import chisquare
 
 from cpm_tune import decode
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.decode.blanks import parse_blanks
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.objective import (

@@ -11,9 +11,9 @@ from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.collate import Batch, collate, micro_batches, n_tokens
+from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches, n_tokens
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer, Example, Ids
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task.registry import load_task

@@ -6,7 +6,7 @@ import random
 import pytest
 from pretrain_runs import random_text
 
-from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.dedup import SeenParagraphs, paragraph_hashes
 from cpm_tune.pretrain.filters import Rules, WordList, clean, reason_to_drop

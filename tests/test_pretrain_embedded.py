@@ -6,9 +6,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.folder import open_folder
 
 
 class Work(TorchDispatchMode):

@@ -12,8 +12,8 @@ import torch
 from conftest import REPOSITORY
 from pretrain_runs import events, make_corpus, train_losses, write_config
 
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.common.folders import run_lock
 from cpm_tune.pretrain import objective
 from cpm_tune.pretrain import train as training

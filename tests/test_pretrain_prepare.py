@@ -19,7 +19,7 @@ from pretrain_runs import (
     write_documents,
 )
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.folders import new_folder
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters

@@ -18,10 +18,10 @@ from pretrain_runs import (
     write_config,
 )
 
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.commands.cli import main
 from cpm_tune.pretrain.evaluate import generate, perplexity_under
 from cpm_tune.pretrain.prepare import prepare

@@ -227,9 +227,9 @@ def test_every_process_holds_its_part_of_the_layers_and_no_more(
 ) -> None:
     import torch
 
-    from cpm_tune.backbone.checkpoint import load_weights
-    from cpm_tune.backbone.folder import open_folder
-    from cpm_tune.backbone.shards import local_values
+    from cpm_tune.backbone.ant.checkpoint import load_weights
+    from cpm_tune.backbone.ant.folder import open_folder
+    from cpm_tune.backbone.storage.shards import local_values
     from cpm_tune.delta.config import NoneConfig
     from cpm_tune.engine.engine import make_engine
     from cpm_tune.memory.estimate import Work, estimate

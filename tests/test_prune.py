@@ -10,9 +10,9 @@ import torch
 from backbone_oracle import REFERENCE_SHAPE, VOCABULARY_TEXT, load
 from conftest import CLI
 
-from cpm_tune.backbone.checkpoint import random_backbone, save_native
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 from cpm_tune.pretrain.prune import (
     at_random,
@@ -161,7 +161,7 @@ def test_an_interruption_says_that_nothing_was_written(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("cpm_tune.pretrain.prune.importance", stop)
-    monkeypatch.setattr("cpm_tune.backbone.convert.pieces", stop)
+    monkeypatch.setattr("cpm_tune.backbone.ant.convert.pieces", stop)
     small = tmp_path / "small"
     words = ("--attention-layers", 2, "--ffn-layers", 2, "--text", text)
     for command in (("prune", folder, small, *words), ("convert", folder, small, "--to", "native")):

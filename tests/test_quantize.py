@@ -13,10 +13,10 @@ from delta_table import DELTAS, SHA, backbone, forward
 from torch import nn
 
 import cpm_tune as ct
-from cpm_tune.backbone.checkpoint import load_weights, save_native
-from cpm_tune.backbone.folder import open_folder
+from cpm_tune.backbone.ant.checkpoint import load_weights, save_native
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.quantize import quantize_int8
-from cpm_tune.backbone.shards import stored
+from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.delta.config import NoneConfig
 from cpm_tune.delta.insert import frozen_checksum, insert
 from cpm_tune.schema.record import read_record

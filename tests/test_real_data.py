@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import REAL_DATA, encoder_of
 
-from cpm_tune.backbone.collate import describe
-from cpm_tune.backbone.config import PRESETS
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.collate import describe
+from cpm_tune.backbone.ant.config import PRESETS
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.metrics import get_metric

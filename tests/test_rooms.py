@@ -34,7 +34,7 @@ KNOW_LAYOUT = {
 }
 OF_TEXTS = {"metrics/kinds.py", "metrics/spans.py"}  # spans of characters
 # What tasks and data may see of a backbone.
-FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "frame", "tokenizer")}
+FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "ant.frame", "ant.tokenizer")}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import encoder_of, small_config, vocabulary
 from texts_cases import MODULES, NAMES, TASKS, load, read
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.paths import shipped
 from cpm_tune.data.splits import find_splits, is_sample, sample_folder
 from cpm_tune.schema.spec import Encoding

@@ -11,7 +11,7 @@ from delta_table import DELTAS, SHA, backbone, sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.data.encode import _placed
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from options_table import LAYOUTS, NAMES, SHARED, SUBMITTED, TASKS, WRONG, put, read
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.data.files import official_records, rows_of
 from cpm_tune.data.splits import find_splits
 from cpm_tune.errors import UserError

@@ -15,7 +15,7 @@ import pytest
 from conftest import REPOSITORY, encoder_of, small_config, vocabulary
 from options_table import NAMES, TASKS, read
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Options, Rank, Row

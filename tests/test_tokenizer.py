@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.errors import UserError
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "vocab" / "ant.txt"
@@ -224,7 +224,7 @@ def test_an_absent_vocabulary_file_is_a_user_error_that_names_it(tmp_path):
 
 FIRST_USE = """
 from pathlib import Path
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.paths import cache_dir
 tokenizer = Tokenizer(["<d>", "</d>", "<s>", "</s>", "<pad>", "<unk>", "天", "天地"])
 assert tokenizer.encode("天天") == [6, 6]

@@ -1,1 +1,1 @@
-"""CPM-Ant: configuration, model, tokenizer, checkpoints, presets and the bundled tiny model."""
+"""Backbones: the door that every model comes in by, and one folder for each family."""

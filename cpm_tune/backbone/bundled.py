@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpm_tune.backbone import hub
-from cpm_tune.backbone.config import PRESETS
+from cpm_tune.backbone.ant.config import PRESETS
 from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import UserError
 from cpm_tune.schema.options import BUNDLED

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from cpm_tune.backbone.checkpoint import Materialise, load_weights, random_backbone
-from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.checkpoint import Materialise, load_weights, random_backbone
+from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.streamed import open_streamed
 from cpm_tune.backbone.quantize import quantize_int8
-from cpm_tune.backbone.streamed import open_streamed
 
 
 def open_backbone(

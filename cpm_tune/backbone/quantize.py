@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from cpm_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from cpm_tune.backbone.model import CPMAnt
+    from cpm_tune.backbone.ant.model import CPMAnt
 
 
 @contextlib.contextmanager

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.shards import stored
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.bench.trials import Report, Trial, plan_of
 from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine

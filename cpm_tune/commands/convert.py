@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cpm_tune.backbone import convert
+from cpm_tune.backbone.ant import convert
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.folder import open_folder
 from cpm_tune.commands.options.backbone import Convert
 from cpm_tune.common.sizes import parse_size
 from cpm_tune.engine.device import DTYPES

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
+from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import NAME, resolve
-from cpm_tune.backbone.config import PRESETS, CPMAntConfig
-from cpm_tune.backbone.folder import open_folder
 from cpm_tune.commands.options.look import Estimate
 from cpm_tune.common.texts import table
 from cpm_tune.delta.config import parse_config

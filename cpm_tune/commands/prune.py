@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from cpm_tune.backbone.ant.convert import check_free, convert
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.hugging_face import check_whole
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.convert import check_free, convert
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.hugging_face import check_whole
 from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.commands.options.backbone import Prune
 from cpm_tune.common.sizes import counted, parse_size

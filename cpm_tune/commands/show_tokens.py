@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cpm_tune.backbone.ant.collate import describe
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.frame import make_frame
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.collate import describe
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.frame import make_frame
 from cpm_tune.commands.options.look import Show
 from cpm_tune.data.encode import Encoder
 from cpm_tune.planning.plan import encoding_of

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from cpm_tune.backbone.ant.frame import Frame
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer, Example, Ids
-from cpm_tune.backbone.frame import Frame
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots

@@ -25,7 +25,7 @@ from cpm_tune.task import Row
 Use = Literal["train", "score", "prefix"]
 
 _CHUNK = 2_000
-_CODE = ("data/encode.py", "data/encoded.py", "backbone/tokenizer.py", "task/template.py")
+_CODE = ("data/encode.py", "data/encoded.py", "backbone/ant/tokenizer.py", "task/template.py")
 
 
 def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[Row, Example]]:

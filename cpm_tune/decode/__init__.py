@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.decode.rows import CachedRows, remaining
 from cpm_tune.decode.search import Hypothesis, Request, Search, padded
 from cpm_tune.decode.tokens import extensions

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpm_tune.backbone.frame import PROMPT_SEGMENT
-from cpm_tune.backbone.model import CPMAnt, KVCache
+from cpm_tune.backbone.ant.frame import PROMPT_SEGMENT
+from cpm_tune.backbone.ant.model import CPMAnt, KVCache
 from cpm_tune.decode.search import NEVER, Request, Search
 
 PADDING_ID, PADDING_SPAN = 0, -1

@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.frame import make_frame
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.frame import make_frame
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cpm_tune.backbone.hugging_face import check_whole
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.hugging_face import check_whole
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.common.saved import write_pickled, write_tensors
 from cpm_tune.delta.config import (
     AdapterConfig,

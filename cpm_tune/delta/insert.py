@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.model import CPMAnt, skeleton
-from cpm_tune.backbone.shards import fill, stored, whole, whole_shape
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.model import CPMAnt, skeleton
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.storage.shards import fill, stored, whole, whole_shape
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.saved import write_tensors

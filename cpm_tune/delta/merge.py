@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import FullConfig, LoraConfig, NoneConfig
 from cpm_tune.delta.insert import Delta, fixed_by
 from cpm_tune.errors import UserError

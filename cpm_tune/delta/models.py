@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.backbone.ant.model import Attention, CPMAnt
 from cpm_tune.backbone.fused import is_plain, low_rank_linear
-from cpm_tune.backbone.model import Attention, CPMAnt
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from cpm_tune.backbone.model import (
+from cpm_tune.backbone.ant.model import (
     Attention,
     CPMAnt,
     FeedForward,
@@ -17,7 +17,7 @@ from cpm_tune.backbone.model import (
     RMSNorm,
     SelfAttentionBlock,
 )
-from cpm_tune.backbone.shards import whole_shape
+from cpm_tune.backbone.storage.shards import whole_shape
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,

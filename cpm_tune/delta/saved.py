@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.common.folders import DELTA, RECORD
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.delta.config import DeltaConfig

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import DeltaConfig, FullConfig
 from cpm_tune.delta.insert import Delta, insert, like
 from cpm_tune.delta.saved import read_saved

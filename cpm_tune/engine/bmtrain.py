@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.spans import SpanBias
+from cpm_tune.backbone.ant.spans import SpanBias
 from cpm_tune.common.door import load
 from cpm_tune.engine.pytorch import sum_gradients, together
 from cpm_tune.engine.rank import RankInfo

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.shards import local_part, whole
+from cpm_tune.backbone.storage.shards import local_part, whole
 
 
 def whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class TorchEngine:
         return self._scaler.is_enabled() and self._scaler.get_scale() > _LOWEST_SCALE
 
     def materialise(self, model: Any) -> bool:
-        """Allocate this process's part of a backbone on the meta device, for `backbone.shards.fill`
+        """Allocate this process's part of a backbone on the meta device, for `storage.shards.fill`
         to fill; return False, with nothing done, if every process keeps all of it."""
         return False
 

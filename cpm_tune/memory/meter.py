@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cpm_tune.backbone.collate import blank_batch
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.collate import blank_batch
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.delta.config import FullConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import SoftPromptLayer

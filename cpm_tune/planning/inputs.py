@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cpm_tune.backbone.frame import make_frame
+from cpm_tune.backbone.ant.frame import make_frame
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.loading import open_backbone
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import ValidationError
 
+from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Size
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.delta.config import DeltaConfig
 from cpm_tune.delta.insert import insert
 

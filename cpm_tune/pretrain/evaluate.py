@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from cpm_tune import decode
-from cpm_tune.backbone.checkpoint import load_weights
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.pretrain.objective import (
     GENERATION,
     OBJECTIVES,

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 
 INFILLING, GENERATION = 0, 1

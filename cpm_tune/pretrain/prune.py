@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.objective import PackedRows, RowFormat, TargetLosses, build_rows, draw_mask
 from cpm_tune.pretrain.sources import TextSource, check_files, documents

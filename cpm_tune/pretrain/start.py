@@ -15,12 +15,12 @@ import torch
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
+from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.checkpoint import load_weights, random_backbone
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import open_folder
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import CHECKPOINT, LOG, RECORD, disk_trouble, remove, run_lock
 from cpm_tune.common.interrupt import Interrupted, Interrupts

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.reading import read_json

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cpm_tune.backbone.checkpoint import write_native
-from cpm_tune.backbone.model import CPMAnt
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.checkpoint import write_native
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.folders import CHECKPOINT, LOG, complete, disk_trouble, partial_folder, remove
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.saved import FINGERPRINT, read_state, write_state

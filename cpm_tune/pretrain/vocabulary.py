@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.backbone.tokenizer import SPECIALS
+from cpm_tune.backbone.ant.tokenizer import SPECIALS
 from cpm_tune.common.folders import disk_trouble
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.common.writing import write_atomically

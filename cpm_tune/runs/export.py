@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.backbone.checkpoint import write_native
-from cpm_tune.backbone.hugging_face import check_whole, save_hugging_face
+from cpm_tune.backbone.ant.checkpoint import write_native
+from cpm_tune.backbone.ant.hugging_face import check_whole, save_hugging_face
 from cpm_tune.common.folders import new_folder
 from cpm_tune.delta.foreign import INSTEAD, write_opendelta, write_peft
 from cpm_tune.delta.insert import load_delta

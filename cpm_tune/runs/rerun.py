@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
+from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
-from cpm_tune.backbone.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.loading import open_backbone
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.folders import RECORD, new_folder
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import find_splits

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpm_tune.backbone.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.example import Example, Ids
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
 from cpm_tune.decode import Hypothesis, Request, generate

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from cpm_tune.backbone.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.example import Example
-from cpm_tune.backbone.model import CPMAnt
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.batches import GlobalBatch, global_batches, total_steps
 from cpm_tune.data.encode import Encoder

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.checkpoint import check_finite, load_weights
-from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.formats import Piece, pieces
-from cpm_tune.backbone.model import CPMAnt, skeleton
+from cpm_tune.backbone.ant.checkpoint import check_finite, load_weights
+from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.formats import Piece, pieces
+from cpm_tune.backbone.ant.model import CPMAnt, skeleton
 from cpm_tune.common.sizes import size_text
 from cpm_tune.errors import UserError
 

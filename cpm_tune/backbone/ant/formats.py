@@ -1,8 +1,8 @@
 """The checkpoint formats: where each weight of CPM-Ant is in a folder, and how it is scaled there.
 
 Native and Hugging Face's weights are folded, those of the original format (reference) are not, see
-`cpm_tune.backbone.model`. Hugging Face's token embedding has the soft prompts after the tokens, and
-its head is a copy of the tokens.
+`cpm_tune.backbone.ant.model`. Hugging Face's token embedding has the soft prompts after the tokens,
+and its head is a copy of the tokens.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.model import skeleton
-from cpm_tune.backbone.shard_index import check_shards
-from cpm_tune.backbone.stored import Stored, stored_tensors
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.model import skeleton
+from cpm_tune.backbone.storage.shard_index import check_shards
+from cpm_tune.backbone.storage.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
 
 TOKENS, PROMPTS, HEAD = "input_embedding.weight", "prompt_embedding.weight", "lm_head.weight"

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cpm_tune.backbone.ant.frame import PROMPT_SEGMENT, Frame
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example, Ids
-from cpm_tune.backbone.frame import PROMPT_SEGMENT, Frame
-from cpm_tune.backbone.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.tokenizer import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 

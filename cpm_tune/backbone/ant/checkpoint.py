@@ -1,6 +1,6 @@
 """Reads a backbone's weights from a folder of any format, draws random ones, writes native folders.
 
-All weights come out folded (see `cpm_tune.backbone.model`), strictly checked, in one dtype.
+All weights come out folded (see `cpm_tune.backbone.ant.model`), strictly checked, in one dtype.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import BackboneFolder
-from cpm_tune.backbone.formats import folded, pieces
-from cpm_tune.backbone.model import CPMAnt, skeleton
-from cpm_tune.backbone.shards import fill
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.formats import folded, pieces
+from cpm_tune.backbone.ant.model import CPMAnt, skeleton
+from cpm_tune.backbone.storage.shards import fill
 from cpm_tune.common.folders import new_folder
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.errors import UserError

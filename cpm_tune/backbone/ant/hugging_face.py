@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from cpm_tune.backbone.config import HUGGING_FACE, CPMAntConfig
-from cpm_tune.backbone.formats import HEAD, hugging_face_parts
-from cpm_tune.backbone.model import CPMAnt
+from cpm_tune.backbone.ant.config import HUGGING_FACE, CPMAntConfig
+from cpm_tune.backbone.ant.formats import HEAD, hugging_face_parts
+from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.errors import UserError
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.checkpoint import check_finite
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.folder import BackboneFolder, open_folder
-from cpm_tune.backbone.formats import (
+from cpm_tune.backbone.ant.checkpoint import check_finite
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.ant.formats import (
     CHUNK,
     Piece,
     divisor,
@@ -25,9 +25,9 @@ from cpm_tune.backbone.formats import (
     pieces,
     unfolded,
 )
-from cpm_tune.backbone.hugging_face import check_whole, hugging_face_config, write_tokenizer
-from cpm_tune.backbone.rounding_residual import RoundingResidual
-from cpm_tune.backbone.writers import Target, write_pt, write_safetensors, write_shards
+from cpm_tune.backbone.ant.hugging_face import check_whole, hugging_face_config, write_tokenizer
+from cpm_tune.backbone.ant.rounding_residual import RoundingResidual
+from cpm_tune.backbone.ant.writers import Target, write_pt, write_safetensors, write_shards
 from cpm_tune.common.folders import clear_up, new_folder
 from cpm_tune.errors import UserError
 
@@ -48,7 +48,7 @@ def convert(
 
     Each tensor keeps its dtype unless one is given. `config`: the folder's with more sub-blocks
     masked, whose weights are left out. The vocabulary keeps its bytes. If scaling changes within a
-    dtype, scaling.npz is added (`backbone/rounding_residual.py`), and the way back is exact.
+    dtype, scaling.npz is added (`backbone/ant/rounding_residual.py`), and the way back is exact.
 
     Raises UserError for files that do not fit or are broken, weights that are not finite in the
     dtype, sub-blocks that `to` cannot leave out, and an `out` that exists (without `overwrite`).

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import CPMAntConfig
 
 
 class PositionBias(nn.Module):

@@ -3,7 +3,7 @@
 Weights are folded: the original code divides by sqrt(fan-in) at run time, here (and in Hugging
 Face's format) that factor is already in the weight, so that y = W x. A delta that adds to a
 module's output, as OpenDelta's LoRA does, sees the same input and output either way. Original
-checkpoints are folded once, when they are loaded (`cpm_tune.backbone.checkpoint`).
+checkpoints are folded once, when they are loaded (`cpm_tune.backbone.ant.checkpoint`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.position import PositionBias, attention_allowed
+from cpm_tune.backbone.ant.spans import Group, SpanBias, has_values, runs
 from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
-from cpm_tune.backbone.position import PositionBias, attention_allowed
-from cpm_tune.backbone.shards import fill, whole_shape
-from cpm_tune.backbone.spans import Group, SpanBias, has_values, runs
+from cpm_tune.backbone.storage.shards import fill, whole_shape
 
 
 class RMSNorm(nn.Module):
@@ -256,7 +256,7 @@ class CPMAnt(nn.Module):
     """
 
     last_layer_at_targets = True
-    streamed = False  # whether weights come and go (`cpm_tune.backbone.streamed`)
+    streamed = False  # whether weights come and go (`cpm_tune.backbone.ant.streamed`)
     quantized = False  # whether linear weights are 8 bits (`cpm_tune.backbone.quantize`)
 
     def __init__(self, config: CPMAntConfig) -> None:

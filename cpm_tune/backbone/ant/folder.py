@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpm_tune.backbone.config import CPMAntConfig
-from cpm_tune.backbone.shard_index import check_shards
-from cpm_tune.backbone.tokenizer import Tokenizer
+from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError

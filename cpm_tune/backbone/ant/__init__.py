@@ -1,0 +1,1 @@
+"""CPM-Ant: configuration, model, tokenizer, sequences, checkpoints and formats."""

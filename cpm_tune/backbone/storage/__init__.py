@@ -1,0 +1,1 @@
+"""What every family of checkpoints shares: tensors in files, lists of shards, parts of weights."""
