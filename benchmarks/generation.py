@@ -15,6 +15,7 @@ import torch
 from peers import (
     CONFIG,
     DTYPES,
+    LAYOUT,
     PROMPT_TYPE,
     SEGMENT,
     as_transformers,
@@ -48,8 +49,7 @@ def ours(batch: int, length: int, new: int, beams: int, dtype: str, threads: int
     prefixes = [prompt_ids() + text for text in inputs(batch, length).tolist()]
     request = Request(
         Decoding(max_new_tokens=new, beams=beams),
-        segment=SEGMENT,
-        n_prompt=CONFIG.prompt_length,
+        LAYOUT,
         banned=frozenset({NEVER}),
     )
 

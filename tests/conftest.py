@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.frame import make_frame
+from cpm_tune.backbone.ant.layout import make_layout
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.delta.soft import SoftSlots
@@ -49,8 +49,8 @@ def encoder_of(
     kind: type[Encoder] = Encoder,
 ) -> Encoder:
     """The encoder for a backbone of this configuration."""
-    frame = make_frame(encoding, config, tokenizer)
-    return kind(task, template, frame, tokenizer, encoding.max_length, answer_tokens, soft)
+    layout = make_layout(encoding, config, tokenizer)
+    return kind(task, template, layout, tokenizer, encoding.max_length, answer_tokens, soft)
 
 
 def small_config(**changes: object) -> CPMAntConfig:

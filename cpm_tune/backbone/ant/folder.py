@@ -1,4 +1,4 @@
-"""Opens a backbone folder of any checkpoint format: native, the original (.pt), or Hugging Face's.
+"""Opens a CPM-Ant folder of any checkpoint format: native, the original (.pt), or Hugging Face's.
 
 Reads config and vocabulary, no weight; imports no torch.
 """
@@ -9,20 +9,28 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
+from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.protocol import FolderDefaults, Infilling
 from cpm_tune.backbone.storage.shard_index import check_shards
+from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+
+if TYPE_CHECKING:
+    import torch
 
 _VOCABULARIES = ("vocab.txt", "ant.txt")
 
 
 @dataclass(frozen=True)
-class BackboneFolder:
-    """What is in a backbone folder, before any weight is read.
+class CPMAntFolder(FolderDefaults):
+    """What is in a CPM-Ant folder, before any weight is read.
 
     `format` is native, reference (the original one) or hf; `weights` are the files of tensors.
     """
@@ -33,13 +41,7 @@ class BackboneFolder:
     weights: tuple[Path, ...]
     vocabulary: Path
     trained: bool
-
-    @property
-    def name(self) -> str:
-        """The folder's name; for one in the hub's cache, that of the model."""
-        if self.path.parent.name == "snapshots":
-            return self.path.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return self.path.name
+    settings: ClassVar = frozenset({"prompt_type", "segment"})
 
     def tokenizer(self) -> Tokenizer:
         """Read the vocabulary and check its size against the config."""
@@ -58,11 +60,35 @@ class BackboneFolder:
             digest.update(bytes.fromhex(input_sha256(path)))
         return digest.hexdigest()
 
+    def layout(self, encoding: Encoding, tokenizer: Tokenizer) -> AntLayout:
+        """How sequences look; raise UserError for a prompt or segment that does not exist."""
+        return make_layout(encoding, self.config, tokenizer)
 
-def open_folder(path: Path) -> BackboneFolder:
-    """Recognise a backbone folder; raise UserError with what is missing."""
-    if not path.is_dir():
-        raise UserError(f"backbone {path}: there is no such folder.")
+    def infilling(self, tokenizer: Tokenizer) -> Infilling:
+        """How texts with blanks look."""
+        return make_infilling(self.config, tokenizer)
+
+    def check_save(self, form: str) -> None:
+        """Raise UserError if transformers' format cannot express this backbone."""
+        if form == "hf":
+            load("cpm_tune.backbone.ant.hugging_face:check_whole")(self.config, INSTEAD)
+
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> None:
+        """Write the backbone into an empty folder: merged (native) or hf."""
+        vocabulary = self.vocabulary.read_text(encoding="utf-8-sig")
+        if form == "hf":
+            load("cpm_tune.backbone.ant.hugging_face:save_hugging_face")(path, model, vocabulary)
+        else:
+            write = load("cpm_tune.backbone.ant.checkpoint:write_native")
+            write(path, model, vocabulary, trained=trained)
+
+    def open(self, dtype: torch.dtype, **how: Any) -> Any:
+        """The CPMAnt in `dtype`, see `cpm_tune.backbone.protocol.CPMAntFolder.open`."""
+        return load("cpm_tune.backbone.ant.loading:open_backbone")(self, dtype, **how)
+
+
+def open_folder(path: Path) -> CPMAntFolder:
+    """Open a CPM-Ant folder; raise UserError with what is missing."""
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
     if vocabulary is None:
         inner = path / "backbone"  # of a pre-training run
@@ -97,4 +123,4 @@ def open_folder(path: Path) -> BackboneFolder:
             f"{path}: several checkpoints ({names}); keep the one to use in the folder."
         )
     config, trained = CPMAntConfig.from_file(file), bool(raw.get("trained", True))
-    return BackboneFolder(path, form, config, tuple(weights), vocabulary, trained)
+    return CPMAntFolder(path, form, config, tuple(weights), vocabulary, trained)

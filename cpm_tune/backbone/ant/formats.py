@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.ant.model import skeleton
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.backbone.storage.stored import Stored, stored_tensors
@@ -111,7 +111,7 @@ class Piece:
             out.view(-1)[begin : begin + len(part)] = folded(part, self.divisor)
 
 
-def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[str, Piece]:
+def pieces(folder: CPMAntFolder, config: CPMAntConfig | None = None) -> dict[str, Piece]:
     """Every weight that `config` (default: the folder's own) has, in the order of its state dict.
 
     Reads no values but those of an lm_head. Raises UserError for broken files and with what is
@@ -137,7 +137,7 @@ def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[s
     return {name: weights[name] for name in (shapes(config) if config else expected)}
 
 
-def _parts(stored: Stored, folder: BackboneFolder) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+def _parts(stored: Stored, folder: CPMAntFolder) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """The weights of a stored tensor: name, flat index of the first value, shape."""
     name, shape = stored.name, stored.shape
     if folder.format == "hf":
