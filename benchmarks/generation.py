@@ -26,7 +26,7 @@ from peers import (
 from timing import Work, in_turns, report
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.decode import Request, generate
 from cpm_tune.schema.spec import Decoding
 

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from timing import Work
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine.engine import Engine, make_engine

@@ -76,7 +76,8 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small backbone whose random weights count as trained."""
     import torch
 
-    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import save_native
+    from cpm_tune.backbone.opening import random_backbone
 
     folder = tmp_path_factory.mktemp("backbone") / "small"
     model = random_backbone(small_config(), 7, torch.float32)

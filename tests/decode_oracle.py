@@ -15,10 +15,10 @@ from backbone_oracle import CONFIG
 from torch import Tensor
 
 from cpm_tune import decode
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.decode import Hypothesis
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert

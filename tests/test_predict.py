@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.data.encode import Encoder
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.schema.spec import Encoding, Execution

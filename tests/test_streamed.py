@@ -13,13 +13,14 @@ from conftest import CLI, small_config, vocabulary
 from delta_table import DELTAS, SHA, perturb
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import load_weights, save_native
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.streamed import open_streamed
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.decode import Request, generate
 from cpm_tune.delta.config import FullConfig, LoraConfig
 from cpm_tune.delta.insert import insert

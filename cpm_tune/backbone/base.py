@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.example import Example, Ids
+from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import BackboneConfig, Layout
+from cpm_tune.backbone.storage.shards import fill, whole_shape
 
 MOST_LOGITS = 2**27  # logits of one forward pass: 512 MiB in fp32
 
@@ -63,6 +64,18 @@ def scored(examples: Sequence[Example]) -> dict[str, Any]:
     }
 
 
+def dummy_fields(sequences: int, answer_tokens: int) -> dict[str, Any]:
+    """The fields of `Batch` for sequences that are each one example with one candidate."""
+    owner = torch.arange(sequences)
+    return {
+        "target_token": torch.zeros(sequences * answer_tokens, dtype=torch.int64),
+        "target_candidate": owner.repeat_interleave(answer_tokens),
+        "candidates": owner[:, None],
+        "gold": torch.zeros(sequences, dtype=torch.int64),
+        "n_candidates": sequences,
+    }
+
+
 def micro_batches(
     examples: Iterable[Example], layout: Layout, tokens: int, vocabulary: int
 ) -> Iterator[list[Example]]:
@@ -101,6 +114,34 @@ class Cache(Protocol):
     def keep(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
         ...
+
+
+class Recomputed:
+    """A cache that keeps the ids alone: right for every family, and slow."""
+
+    def __init__(self, model: Backbone, layout: Layout, contexts: Sequence[Ids]) -> None:
+        self._model, self._layout = model, layout
+        self._ids = [[ids] for ids in contexts]  # of each row, of each beam
+
+    def start(self) -> Tensor:
+        return self._logits()
+
+    def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        self._ids = [
+            [(*row[parent], token) for token, parent in zip(*pair, strict=True)]
+            for row, *pair in zip(self._ids, tokens.tolist(), parents.tolist(), strict=True)
+        ]
+        return self._logits()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._ids = [self._ids[row] for row in rows]
+
+    def _logits(self) -> Tensor:
+        texts = [ids for row in self._ids for ids in row]
+        asked = [Example("", (ids,), (Answer(0, (0,)),), 0, False) for ids in texts]
+        batch = self._layout.collate(asked).to(next(self._model.parameters()).device)
+        logits = torch.cat(list(self._model.scores(batch)))
+        return logits.view(len(self._ids), -1, logits.shape[1])
 
 
 @dataclass(frozen=True)
@@ -159,7 +200,6 @@ class Backbone(nn.Module, ABC):
         (targets, k). Without gradients a slice has at most MOST_LOGITS values.
         """
 
-    @abstractmethod
     def cache(
         self,
         layout: Any,
@@ -170,16 +210,31 @@ class Backbone(nn.Module, ABC):
     ) -> Cache:
         """A cache for `beams` continuations of each context, with room for `slots` tokens (of all
         beams) after it. `blanks`: of each context, the positions to be filled in order, equally
-        many; only for families that fill blanks."""
+        many; only for families that fill blanks.
+
+        By default nothing is kept and every step computes its sequences anew.
+        """
+        return Recomputed(self, layout, contexts)
 
     @abstractmethod
     def dummy(self, tokens: Tensor, answer_tokens: int) -> Any:
         """A batch of sequences without meaning, to measure memory or to compare: int64 (sequences,
         length), each with its last `answer_tokens` positions as targets."""
 
-    @abstractmethod
+    @torch.no_grad()
     def init_weights(self, seed: int) -> Self:
-        """Draw all weights at random, the same for a seed on every machine; return the model."""
+        """Draw all weights at random, the same for a seed on every machine; return the model.
+
+        Matrices and embeddings N(0, 1/columns); of vectors, norms' weights are 1, others 0.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.named_parameters():
+            shape = whole_shape(weight)
+            if len(shape) == 1:
+                fill(weight, torch.full(shape, float("norm" in name and name.endswith("weight"))))
+            else:
+                fill(weight, torch.randn(shape, generator=generator).mul_(shape[-1] ** -0.5))
+        return self
 
     def prompt_table(self) -> PromptTable | None:
         """Where a soft prompt goes in; None if it cannot."""

@@ -7,6 +7,7 @@ vocabulary say; its `Layout` turns contexts and answers into batches. What is co
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,31 @@ class Tokenizer(Protocol):
         ...
 
 
+class TokenizerDefaults:
+    """What most tokenizers answer alike, to inherit from."""
+
+    entries: Mapping[int, str]
+    unk: int
+    newline: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def sha256(self) -> str:
+        entries = (self.entries[index] for index in sorted(self.entries))
+        return hashlib.sha256("\0".join(entries).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self.entries[index] for index in ids)
+
+    def unknown(self, text: str) -> list[str]:
+        return [character for character in text if self.unk in self.encode(character)]
+
+
 @dataclass(frozen=True)
 class Shape:
     """A backbone in numbers.
@@ -108,6 +134,15 @@ class BackboneConfig(Protocol):
     def skeleton(self, layers: int | None = None) -> Any:
         """The Backbone without values, on the meta device; with its first `layers` layers alone."""
         ...
+
+
+class ConfigDefaults:
+    """What most families' configs answer alike, to inherit from."""
+
+    family: str
+
+    def peft_prefix(self) -> str:
+        raise UserError(f"PEFT has no class for models of the family {self.family}.")
 
 
 class Layout(Protocol):
@@ -238,58 +273,16 @@ class FolderDefaults:
         return self.path.name
 
     def infilling(self, tokenizer: Any) -> Infilling:
-        raise UserError(
-            f"{self.path}: this family of models ({self.config.family}) fills no blanks."
-        )
+        raise UserError(f"{self.path}: models of the family {self.config.family} fill no blanks.")
 
     def check_save(self, form: str) -> None:
         raise UserError(
-            f"{self.path}: this family of models ({self.config.family}) cannot be written again; "
+            f"{self.path}: models of the family {self.config.family} cannot be written again; "
             "its deltas can be used with predict and load_delta."
         )
 
     def save(self, model: Any, path: Path, form: str, *, trained: bool) -> None:
         self.check_save(form)
-
-
-@dataclass(frozen=True)
-class PlainLayout:
-    """Sequences of a context and an answer, without anything of the backbone's own but `start`; a
-    family adds `collate`. A candidate's sequence is its context and all but its last token."""
-
-    tokenizer: Tokenizer
-    start: Ids = ()
-
-    @property
-    def shortest(self) -> int:
-        return max(1, len(self.start))
-
-    @property
-    def first_free(self) -> int:
-        return len(self.tokenizer)
-
-    def sequences(self, example: Example) -> list[tuple[Ids, int]]:
-        """One for each candidate: the ids, and how many of them are context."""
-        contexts = example.contexts
-        return [
-            (contexts[answer.context] + answer.ids[:-1], len(contexts[answer.context]))
-            for answer in example.candidates
-        ]
-
-    def n_tokens(self, example: Example) -> int:
-        return sum(len(ids) for ids, _ in self.sequences(example))
-
-    def describe(self, example: Example) -> list[Shown]:
-        entries = self.tokenizer.entries
-        return [
-            Shown(
-                len(self.start),
-                tuple(entries.get(i, "<soft>") for i in ids[len(self.start) :]),
-                len(ids),
-                tuple((n + k - 1, entries[token]) for k, token in enumerate(answer.ids)),
-            )
-            for (ids, n), answer in zip(self.sequences(example), example.candidates, strict=True)
-        ]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import torch
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_ant
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import CHECKPOINT, LOG, RECORD, disk_trouble, remove, run_lock
 from cpm_tune.common.interrupt import Interrupted, Interrupts

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.ant.layout import PROMPT_SEGMENT, AntLayout, sequences
-from cpm_tune.backbone.base import Batch, scored
+from cpm_tune.backbone.ant.layout import PROMPT_SEGMENT, AntLayout
+from cpm_tune.backbone.base import Batch, dummy_fields, scored
 from cpm_tune.backbone.example import Example
+from cpm_tune.backbone.padded import sequences
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,18 @@ class AntBatch(Batch):
 
 def collate(examples: Sequence[Example], layout: AntLayout) -> AntBatch:
     """Pack whole examples, whose contexts begin with `layout.start`, into one batch."""
-    order = [(e, s) for e, example in enumerate(examples) for s in sequences(example)]
-    order.sort(key=lambda item: -len(item[1].ids))
-    lengths = [len(sequence.ids) for _, sequence in order]
-    ids = np.fromiter(chain.from_iterable(s.ids for _, s in order), np.int64, sum(lengths))
+    order = [(e, *s) for e, example in enumerate(examples) for s in sequences(example)]
+    order.sort(key=lambda item: -len(item[1]))
+    lengths = [len(sequence) for _, sequence, _, _ in order]
+    ids = np.fromiter(chain.from_iterable(s for _, s, _, _ in order), np.int64, sum(lengths))
     segment = np.full_like(ids, layout.segment)
     context = np.zeros_like(ids, dtype=bool)
     last: dict[tuple[int, int], int] = {}  # (example, candidate) -> its context's last position
-    for start, (e, sequence) in zip(accumulate(lengths, initial=0), order, strict=False):
+    starts = accumulate(lengths, initial=0)
+    for start, (e, _, n_context, numbers) in zip(starts, order, strict=False):
         segment[start : start + layout.n_prompt] = PROMPT_SEGMENT
-        context[start : start + sequence.n_context] = True
-        last |= {(e, k): start + sequence.n_context - 1 for k in sequence.candidates}
+        context[start : start + n_context] = True
+        last |= {(e, k): start + n_context - 1 for k in numbers}
     index = [
         last[e, k] + i
         for e, example in enumerate(examples)
@@ -71,18 +73,12 @@ def dummy_batch(tokens: Tensor, answer_tokens: int) -> AntBatch:
     `answer_tokens` positions of each are scored, for token 0."""
     n, length = tokens.shape
     ends = torch.arange(1, n + 1)[:, None] * length - torch.arange(answer_tokens, 0, -1)
-    index = ends.flatten()
-    owner = torch.arange(n).repeat_interleave(answer_tokens)
     return AntBatch(
         ids=tokens.reshape(1, -1),
         segment=torch.zeros(1, n * length, dtype=torch.int64),
         span=torch.arange(n).repeat_interleave(length)[None],
         context=torch.ones(1, n * length, dtype=torch.bool),
-        target_index=index,
-        target_token=torch.zeros_like(index),
-        target_candidate=owner,
-        candidates=torch.arange(n)[:, None],
-        gold=torch.zeros(n, dtype=torch.int64),
-        n_candidates=n,
+        target_index=ends.flatten(),
         lengths=(length,) * n,
+        **dummy_fields(n, answer_tokens),
     )

@@ -9,7 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
@@ -41,7 +41,7 @@ class CPMAntFolder(FolderDefaults):
     weights: tuple[Path, ...]
     vocabulary: Path
     trained: bool
-    settings: ClassVar = frozenset({"prompt_type", "segment"})
+    settings = frozenset({"prompt_type", "segment"})
 
     def tokenizer(self) -> Tokenizer:
         """Read the vocabulary and check its size against the config."""

@@ -1,19 +1,18 @@
 """CPM-Ant's sequences: its own soft prompt, `<s>`, the text; and in which segments they are.
 
-A sequence is a context and all but the last token of an answer to it; the hidden state before each
-of the answer's tokens is scored for that token. Answers of one token share their context's
-sequence.
+What a sequence is and where it is scored: `cpm_tune.backbone.padded`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example, Ids
+from cpm_tune.backbone.padded import sequences
 from cpm_tune.backbone.protocol import Infilling, Shown
 from cpm_tune.common.door import load
 from cpm_tune.errors import UserError
@@ -21,15 +20,6 @@ from cpm_tune.schema.spec import Encoding
 
 PROMPT_SEGMENT = 0
 INFILLING = Encoding(prompt_type=1, segment=1)  # what pre-training has for it
-
-
-@dataclass(frozen=True, slots=True)
-class AntSequence:
-    """Ids whose first `n_context` are visible to all others; the candidates scored in them."""
-
-    ids: Ids
-    n_context: int
-    candidates: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +43,7 @@ class AntLayout:
 
     def n_tokens(self, example: Example) -> int:
         """The length of an example's sequences together."""
-        return sum(len(sequence.ids) for sequence in sequences(example))
+        return sum(len(ids) for ids, _, _ in sequences(example))
 
     def collate(self, examples: Sequence[Example]) -> Any:
         """Pack whole examples into one AntBatch."""
@@ -63,14 +53,14 @@ class AntLayout:
         """Each sequence: its text tokens, and the entries that are scored."""
         assert self.tokenizer is not None
         rows, entries = [], self.tokenizer.entries
-        for sequence in sequences(example):
+        for ids, n_context, numbers in sequences(example):
             targets = tuple(
                 (position, entries[token])
-                for k in sequence.candidates
-                for position, token in enumerate(example.candidates[k].ids, sequence.n_context - 1)
+                for k in numbers
+                for position, token in enumerate(example.candidates[k].ids, n_context - 1)
             )
-            text = tuple(entries.get(i, "<soft>") for i in sequence.ids[self.n_prompt :])
-            rows.append(Shown(self.n_prompt, text, len(sequence.ids), targets))
+            text = tuple(entries.get(i, "<soft>") for i in ids[self.n_prompt :])
+            rows.append(Shown(self.n_prompt, text, len(ids), targets))
         return rows
 
 
@@ -101,17 +91,3 @@ def make_infilling(config: CPMAntConfig, tokenizer: Tokenizer) -> Infilling:
     """How pre-training's infilling looks: `</s>` ends the text."""
     layout = make_layout(INFILLING, config, tokenizer)
     return Infilling(layout, tokenizer.pad, (tokenizer.eos,))
-
-
-def sequences(example: Example) -> Iterator[AntSequence]:
-    """The sequences of an example, in the order of its contexts and candidates."""
-    answers: list[list[int]] = [[] for _ in example.contexts]
-    for number, answer in enumerate(example.candidates):
-        answers[answer.context].append(number)
-    for context, numbers in zip(example.contexts, answers, strict=True):
-        if all(len(example.candidates[number].ids) == 1 for number in numbers):
-            yield AntSequence(context, len(context), numbers)
-            continue
-        for number in numbers:
-            ids = context + example.candidates[number].ids[:-1]
-            yield AntSequence(ids, len(context), (number,))

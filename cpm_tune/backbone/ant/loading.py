@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.streamed import open_streamed
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.backbone.protocol import Materialise
 from cpm_tune.backbone.quantize import quantize_int8
 
