@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.sizes import counted
+from cpm_tune.data.splits import data_folder
 from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import read_inputs
@@ -119,9 +120,13 @@ def tune_all(
 def _one_of(request: Request, name: str) -> Request:
     """The request for one task of several, without settings that only others have."""
     settings = dict(request.settings or {})
-    if not isinstance(load_task(name, request.include).answer, Generate):
+    task, data = load_task(name, request.include), request.data
+    if not isinstance(task.answer, Generate):
         settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
-    data = None if request.data is None else request.data / name
+    if data is not None and (folder := data_folder(task, data)) == data:
+        data = data / name
+    elif data is not None:
+        data = folder
     return replace(request, task=name, settings=settings, data=data)
 
 
