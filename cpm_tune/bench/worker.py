@@ -2,7 +2,7 @@
 
 Nothing here knows who sends the trials: `Worker.run` is the one place where a trial is run, in this
 process or in a group of processes. As a program, this module is one process of such a group: its
-command line is a results folder and a trial as JSON.
+command line is a results folder, a trial as JSON, and "lines" if its progress is to be printed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from pydantic import TypeAdapter
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.bench.trials import Report, Trial, plan_of
+from cpm_tune.common.progress import Lines, shown
 from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.launch import launch
 from cpm_tune.engine.process import begin, work
+from cpm_tune.engine.rank import rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
 from cpm_tune.planning.plan import Plan
@@ -47,20 +49,22 @@ class Worker:
         self._backbone: tuple[Any, CPMAnt, int] | None = None  # with its key and checksum
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
-    def run(self, trial: Trial, gpus: str | None = None) -> Report:
+    def run(self, trial: Trial, gpus: str | None = None, lines: bool = False) -> Report:
         """Run a trial, unless it is finished already; its errors are in the report.
 
         A trial of several processes has them as children of this one, on the GPUs that `gpus`
-        lists as CUDA_VISIBLE_DEVICES does (None: all that this process sees).
+        lists as CUDA_VISIBLE_DEVICES does (None: all that this process sees). `lines`: print how
+        far it is to standard error.
         """
         started = time.perf_counter()
         torch.set_num_threads(self._threads)
         report = Report("finished")
         try:
             if trial.nproc > 1:
-                self._run_group(trial, gpus)
+                self._run_group(trial, gpus, lines)
             else:
-                _run(trial, self._out, self._inputs, self._load)
+                with shown(Lines(trial.name), unless=not lines):
+                    _run(trial, self._out, self._inputs, self._load)
                 self._check_backbone()
         except ProcessLostError as error:  # of its group
             report = Report("lost", error=str(error))
@@ -72,7 +76,7 @@ class Worker:
             report = Report("failed", error=text, detail=detail)
         return replace(report, seconds=time.perf_counter() - started)
 
-    def _run_group(self, trial: Trial, gpus: str | None) -> None:
+    def _run_group(self, trial: Trial, gpus: str | None, lines: bool) -> None:
         self._backbone = self._splits = None  # the group needs the memory
         torch.cuda.empty_cache()
         plan = plan_of(trial)
@@ -80,7 +84,7 @@ class Worker:
             environment = {"OMP_NUM_THREADS": str(plan.execution.threads or self._threads)}
             if gpus is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus
-            argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode()]
+            argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode(), *["lines"] * lines]
             launch(argv, trial.nproc, module="cpm_tune.bench.worker", environment=environment)
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
@@ -124,6 +128,11 @@ def _run(
     execute(plan, out, inputs, zero_shot=zero_shot, wait=True, load=load)
 
 
+def _run_shown(trial: Trial, out: Path, lines: bool) -> None:
+    with shown(Lines(trial.name), unless=not lines or rank_info(os.environ).rank != 0):
+        _run(trial, out)
+
+
 def _as_user_error(error: Exception) -> UserError:
     """The error itself, or for a bug one sentence with the traceback as a note."""
     if isinstance(error, UserError):
@@ -147,7 +156,8 @@ def _checksum(model: CPMAnt) -> int:
 def run_in_group(argv: Sequence[str]) -> int:
     """Run the trial of the command line as one process of its group; errors are raised."""
     try:
-        _run(_TRIAL.validate_json(argv[1]), Path(argv[0]))
+        out, trial, *lines = argv
+        _run_shown(_TRIAL.validate_json(trial), Path(out), bool(lines))
     except (UserError, ProcessLostError):
         raise
     except Exception as error:  # reported, not printed into the table of the others
