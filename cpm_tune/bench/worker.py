@@ -1,14 +1,12 @@
 """What a worker process does: one trial after another, with one backbone and one reading of data.
 
 Nothing here knows who sends the trials: `Worker.run` is the one place where a trial is run, in this
-process or in a group of processes. As a program, this module is one process of such a group: its
-command line is a results folder, a trial as JSON, and "lines" if its progress is to be printed.
+process or in a group of processes (`bench.group`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 import zlib
@@ -27,7 +25,6 @@ from cpm_tune.common.progress import Lines, shown
 from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.launch import launch
-from cpm_tune.engine.process import begin, work
 from cpm_tune.engine.rank import rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
@@ -85,7 +82,7 @@ class Worker:
             if gpus is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus
             argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode(), *["lines"] * lines]
-            launch(argv, trial.nproc, module="cpm_tune.bench.worker", environment=environment)
+            launch(argv, trial.nproc, module="cpm_tune.bench.group", environment=environment)
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
@@ -128,11 +125,6 @@ def _run(
     execute(plan, out, inputs, zero_shot=zero_shot, wait=True, load=load)
 
 
-def _run_shown(trial: Trial, out: Path, lines: bool) -> None:
-    with shown(Lines(trial.name), unless=not lines or rank_info(os.environ).rank != 0):
-        _run(trial, out)
-
-
 def _as_user_error(error: Exception) -> UserError:
     """The error itself, or for a bug one sentence with the traceback as a note."""
     if isinstance(error, UserError):
@@ -154,18 +146,18 @@ def _checksum(model: CPMAnt) -> int:
 
 
 def run_in_group(argv: Sequence[str]) -> int:
-    """Run the trial of the command line as one process of its group; errors are raised."""
+    """Run a trial as one process of its group, and raise its errors.
+
+    The command line is a results folder, a trial as JSON, and "lines" to print the progress.
+    """
     try:
-        out, trial, *lines = argv
-        _run_shown(_TRIAL.validate_json(trial), Path(out), bool(lines))
+        trial = _TRIAL.validate_json(argv[1])
+        with shown(
+            Lines(trial.name), unless="lines" not in argv or rank_info(os.environ).rank != 0
+        ):
+            _run(trial, Path(argv[0]))
     except (UserError, ProcessLostError):
         raise
     except Exception as error:  # reported, not printed into the table of the others
         raise _as_user_error(error) from error
     return 0
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    argv, _ = begin()
-    sys.exit(work(argv, main=False, run=run_in_group))
