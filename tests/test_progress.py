@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,18 +151,15 @@ def test_every_long_command_says_what_it_is_doing(
         assert any(word in line for line in lines for word in said.split("|")), error
 
 
-def test_bench_tells_the_trials_apart(
-    small_backbone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from cpm_tune.commands.cli import main
-
+@pytest.mark.slow
+def test_bench_tells_the_trials_apart(small_backbone: Path, tmp_path: Path) -> None:
     settings = [word for k, v in SETTINGS.items() for word in ("--set", f"{k}={v}")]
     where = ("--data", write_data(tmp_path / "data"), "--backbones", small_backbone)
     words = ("bench", "--tasks", "lcqmc", "--seeds", "1,2", "--control", "none", *where, *settings)
-    assert main([*map(str, words), "--out", str(tmp_path / "out")]) == 0
-    out, error = capfd.readouterr()
+    line = [sys.executable, "-m", "cpm_tune", *map(str, words), "--out", str(tmp_path / "out")]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
     for seed in (1, 2):
         name = f"lcqmc lora {small_backbone.name} seed {seed}: "
-        assert f"progress   {name}training 4 of 4 steps, loss " in error
-        assert ", best step " in next(line for line in out.splitlines() if name in line)
-    assert "[1/2, about " in out
+        assert f"progress   {name}training 4 of 4 steps, loss " in done.stderr
+        assert ", best step " in next(line for line in done.stdout.splitlines() if name in line)
+    assert "[1/2, about " in done.stdout

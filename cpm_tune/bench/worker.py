@@ -152,9 +152,8 @@ def run_in_group(argv: Sequence[str]) -> int:
     """
     try:
         trial = _TRIAL.validate_json(argv[1])
-        with shown(
-            Lines(trial.name), unless="lines" not in argv or rank_info(os.environ).rank != 0
-        ):
+        silent = "lines" not in argv or rank_info(os.environ).rank != 0
+        with shown(Lines(trial.name), unless=silent):
             _run(trial, Path(argv[0]))
     except (UserError, ProcessLostError):
         raise
