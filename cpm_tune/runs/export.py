@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpm_tune.backbone.ant.checkpoint import write_native
-from cpm_tune.backbone.ant.hugging_face import check_whole, save_hugging_face
+from cpm_tune.backbone.ant.hugging_face import READ_BY, check_whole, save_hugging_face
 from cpm_tune.common.folders import new_folder
 from cpm_tune.delta.foreign import INSTEAD, write_opendelta, write_peft
 from cpm_tune.delta.insert import load_delta
@@ -50,10 +50,11 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
                 )
             vocabulary = folder.vocabulary.read_text(encoding="utf-8-sig")
             if to == "hf":
-                save_hugging_face(part, model, vocabulary)
+                save_hugging_face(part, model, vocabulary, plus=folder.plus)
             else:
-                write_native(
-                    part, model, vocabulary, trained=record.backbone.trained or bool(delta)
-                )
+                trained = record.backbone.trained or bool(delta)
+                write_native(part, model, vocabulary, trained=trained, plus=folder.plus)
     for path in sorted(out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
+    if to == "hf":
+        print(f"read by    {READ_BY}")

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from cpm_tune.backbone.ant.checkpoint import check_finite
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.ant.folder import PLUS, BackboneFolder, open_folder
 from cpm_tune.backbone.ant.formats import (
     CHUNK,
     Piece,
     divisor,
     folded,
     hugging_face_parts,
+    joint_table,
     pieces,
     unfolded,
 )
@@ -86,9 +87,13 @@ def convert(
                 shutil.copyfile(residual.source, residual.target)
             if to == "native" or not folder.trained:
                 values["trained"] = folder.trained
+            if folder.plus and to != "reference":
+                values["tokenizer"] = PLUS
             name = f"{out.name}.json" if to == "reference" else "config.json"
             (part / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-            vocabulary = "ant.txt" if to == "reference" else "vocab.txt"
+            vocabulary = "vocab.txt"
+            if to == "reference":
+                vocabulary = "ant_plus.txt" if folder.plus else "ant.txt"
             shutil.copyfile(folder.vocabulary, part / vocabulary)
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror}); make room.") from error
@@ -151,7 +156,11 @@ def _targets(
 
         return Target(name, (rows, *weights[parts[0]].shape[1:]), kind, chunks)
 
-    named = hugging_face_parts(weights) if to == "hf" else {name: (name,) for name in weights}
+    named: dict[str, tuple[str, ...]] = {name: (name,) for name in weights}
+    if to == "hf":
+        named = hugging_face_parts(weights)
+    elif to == "reference" and folder.plus:
+        named = joint_table(weights)
     return [target(name, parts) for name, parts in named.items()]
 
 
