@@ -1,6 +1,6 @@
 """LCQMC: do two questions ask the same thing? (Liu et al., COLING 2018)"""
 
-from cpm_tune.task import Choice, Files, Source, Task, Template
+from cpm_tune.task import STEMS, Choice, Files, Source, Task, Template
 
 TASK = Task(
     name="lcqmc",
@@ -20,8 +20,8 @@ TASK = Task(
         columns=("sentence1", "sentence2", "label"),
         names={
             "train": ("train", "LCQMC_train"),
-            "dev": ("dev", "valid", "eval", "val", "LCQMC_dev"),
-            "test": ("test", "test_public", "LCQMC_test"),
+            "dev": (*STEMS["dev"], "LCQMC_dev"),
+            "test": (*STEMS["test"], "LCQMC_test"),
         },
         aliases={
             **dict.fromkeys(("text_a", "question1", "query1", "q1", "text1", "s1"), "sentence1"),

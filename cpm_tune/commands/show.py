@@ -12,9 +12,9 @@ from cpm_tune.commands.options.look import Show
 from cpm_tune.common.door import load
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.files import checked_rows
-from cpm_tune.data.splits import find_splits
+from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import data_folder, find_template
+from cpm_tune.planning.plan import find_template
 from cpm_tune.task import Choice, Generate, Row, Task, Template
 from cpm_tune.task.answers import gold
 from cpm_tune.task.registry import load_task
@@ -31,6 +31,7 @@ def run(options: Show) -> int:
         raise UserError(f"{file.path}: the {options.split} split has no rows.")
     sample = " (sample data)" if options.data is None else ""
     lines = [*_card(task, template), ""]
+    lines += [f"note: {text}" for text in (file.note, file.warning) if text]
     lines.append(f"{file.path.name}{sample}, first {counted(len(rows), 'row')}:")
     describe: Callable[[Row], list[str]] | None = None
     if not options.text:

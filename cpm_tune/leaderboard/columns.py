@@ -50,6 +50,7 @@ def data_notes(record: AnyRecord) -> list[str]:
     """What makes a record's data differ from the official data."""
     data = record.spec.data
     notes = ["sample data, not comparable with real results"] if data.sample else []
+    notes += ["dev is scored as test"] if data.test and data.test == data.dev else []
     notes += [f"limited to {counted(data.limit, 'row')} a split"] if data.limit else []
     return notes + (["bad rows skipped"] if data.skip_bad_rows else [])
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.progress import working
 from cpm_tune.common.sizes import counted
+from cpm_tune.data.splits import data_folder
 from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import read_inputs
@@ -43,9 +45,9 @@ def tune(
     if dry_run:
         print(dry_run_text(plan, out, nproc))
         return None
-    inputs = read_inputs(plan)  # mistakes in any file are reported before anything runs
+    with working("reading the data"):
+        inputs = read_inputs(plan)  # mistakes in any file are reported before anything runs
     main = inputs.engine.main  # one process prints
-    live = main and not quiet and sys.stderr.isatty()
     controlled: list[Outcome] = []
 
     def say(text: str) -> None:
@@ -60,7 +62,7 @@ def tune(
 
     say(_describe(plan))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
-    how: dict[str, Any] = {"resume": resume, "live": live, "say": say}
+    how: dict[str, Any] = {"resume": resume, "say": say}
     outcome = execute(
         plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot if wanted else None, **how
     )
@@ -120,9 +122,13 @@ def tune_all(
 def _one_of(request: Request, name: str) -> Request:
     """The request for one task of several, without settings that only others have."""
     settings = dict(request.settings or {})
-    if not isinstance(load_task(name, request.include).answer, Generate):
+    task, data = load_task(name, request.include), request.data
+    if not isinstance(task.answer, Generate):
         settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
-    data = None if request.data is None else request.data / name
+    if data is not None and (folder := data_folder(task, data)) == data:
+        data = data / name
+    elif data is not None:
+        data = folder
     return replace(request, task=name, settings=settings, data=data)
 
 
@@ -169,8 +175,9 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
         t = record.training
         early = ", stopped early" if t.stopped_early else ""
         lines.append(
-            f"training   best step {t.best_step} of {t.steps}{early}; {t.samples_per_second:.1f} "
-            f"samples/s; {record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
+            f"training   best step {t.best_step} of {t.steps} (dev {record.ranks_by} "
+            f"{t.best_dev:.4f}){early}; {t.samples_per_second:.1f} samples/s; "
+            f"{record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
         )
     cut = {k: s for k, s in record.data.items() if s.n_truncated or s.n_unparsed}
     for name, split in cut.items():

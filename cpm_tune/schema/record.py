@@ -8,6 +8,7 @@ JSON Schema that ships with the package.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,6 +108,11 @@ class TrainingRecord(_Part):
     curve: list[CurvePoint]
     samples_per_second: Number
     seconds: Number
+
+    @property
+    def best_dev(self) -> float:
+        """The dev metric at the best step; nan if the curve lacks it."""
+        return next((point.dev for point in self.curve if point.step == self.best_step), math.nan)
 
 
 class EnvironmentRecord(_Part):
