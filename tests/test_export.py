@@ -241,6 +241,7 @@ def test_a_run_is_exported_and_comes_back(
         code, said[to], error = cli("export", run, "--to", to, "--out", tmp_path / to)
         assert code == 0, error
     assert "largest difference of hidden states" in said["merged"]
+    assert "transformers 5.16.0 or later" in said["hf"]
     assert {p.name for p in (tmp_path / "hf").iterdir()} == {
         *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json")
     }

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cpm_tune.backbone.example import Example, Ids
 from cpm_tune.errors import UserError
@@ -208,8 +208,7 @@ class BackboneFolder(Protocol):
     @property
     def config(self) -> BackboneConfig: ...
 
-    @property
-    def settings(self) -> frozenset[str]: ...
+    settings: ClassVar[frozenset[str]]
 
     def sha256(self) -> str:
         """Fingerprint of all files that decide what the backbone computes."""
@@ -251,9 +250,23 @@ class BackboneFolder(Protocol):
         or hf."""
         ...
 
-    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> None:
-        """Write this backbone, whose weights may have changed, into an empty folder."""
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
+        """Write this backbone, whose weights may have changed, into an empty folder; return what
+        reads that, if there is something to know."""
         ...
+
+
+def folder_name(path: Path) -> str:
+    """A folder's name; for one in the hub's cache, that of the model."""
+    if path.parent.name == "snapshots":
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name
+
+
+def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
+    """The encoding without the settings that this family of models does not have."""
+    absent = {name: None for name in Encoding.OMITTED if name not in folder.settings}
+    return encoding.model_copy(update=absent)
 
 
 class FolderDefaults:
@@ -263,14 +276,11 @@ class FolderDefaults:
     config: BackboneConfig
     format = "native"
     trained = True
-    settings: frozenset[str] = frozenset()
+    settings: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def name(self) -> str:
-        """The folder's name; for one in the hub's cache, that of the model."""
-        if self.path.parent.name == "snapshots":
-            return self.path.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return self.path.name
+        return folder_name(self.path)
 
     def infilling(self, tokenizer: Any) -> Infilling:
         raise UserError(f"{self.path}: models of the family {self.config.family} fill no blanks.")
@@ -281,8 +291,9 @@ class FolderDefaults:
             "its deltas can be used with predict and load_delta."
         )
 
-    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> None:
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
         self.check_save(form)
+        return ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cpm_tune.backbone.ant import convert
+from cpm_tune.backbone.ant.hugging_face import READ_BY
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_ant
 from cpm_tune.commands.options.backbone import Convert
@@ -24,4 +25,6 @@ def run(options: Convert) -> int:
     print(f"read       {folder.path}  ({folder.format})")
     for path in sorted(options.out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
+    if options.to == "hf":
+        print(f"read by    {READ_BY}")
     return 0

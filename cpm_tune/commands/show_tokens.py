@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.protocol import fitting
 from cpm_tune.commands.options.look import Show
 from cpm_tune.data.encode import Encoder
 from cpm_tune.planning.plan import encoding_of
@@ -19,7 +20,7 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     encoding = encoding_of(task, {} if length is None else {"encode.max_length": length})
     answer_tokens = getattr(task.answer, "max_new_tokens", 0)
     tokenizer = folder.tokenizer()
-    layout = folder.layout(encoding, tokenizer)
+    layout = folder.layout(fitting(encoding, folder), tokenizer)
     encoder = Encoder(task, template, layout, tokenizer, encoding.max_length, answer_tokens)
 
     def lines(row: Row) -> list[str]:

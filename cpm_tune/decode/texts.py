@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer
+from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
@@ -136,7 +136,7 @@ class Writer:
         self.folder, self.tokenizer, self.delta = folder, tokenizer, delta
         least = Encoding.model_fields["max_length"].default
         self.max_length = max_length or max(least, folder.config.shape.longest)
-        self.layout = folder.layout(encoding or Encoding(), tokenizer)
+        self.layout = folder.layout(fitting(encoding or Encoding(), folder), tokenizer)
         self.before, self.after = self.layout.start, tuple[int, ...]()
         if isinstance(delta, SoftPromptConfig):
             self._place(delta)

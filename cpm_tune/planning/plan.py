@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
-from cpm_tune.backbone.protocol import BackboneFolder
+from cpm_tune.backbone.protocol import BackboneFolder, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder
+from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config, with_names
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
@@ -32,6 +32,7 @@ from cpm_tune.schema.spec import (
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
+from cpm_tune.task.scoring import ScoringName, scoring_of
 from cpm_tune.tracking.sinks import check as check_services
 
 
@@ -56,6 +57,11 @@ class Plan:
     delta: DeltaConfig
     delta_name: str
     notes: tuple[str, ...]
+
+    @property
+    def scoring(self) -> ScoringName:
+        """How answers are chosen: the rule by name, or "generation"."""
+        return scoring_of(self.task, self.template, self.spec.scoring)
 
     def zero_shot(self) -> Plan:
         """The same without delta and training."""
@@ -103,7 +109,7 @@ def make_plan(request: Request) -> Plan:
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
-        encoding = attempt(build, Encoding, "encode", settings, defaults)
+        encoding = attempt(_encoding, settings, defaults, folder)
         recipe = attempt(build, Recipe, "train", settings, defaults) if trains else None
         if isinstance(task.answer, Generate):
             decoding = attempt(_decoding, task.answer, settings, defaults)
@@ -141,7 +147,9 @@ def make_plan(request: Request) -> Plan:
     sample = is_sample(task, splits)
     notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
     notes += missing_parts(task, splits)
-    if len({file.sha256 for file in splits.values()}) < len(splits):
+    notes += [file.note for file in splits.values() if file.note]
+    own = [file.sha256 for file in splits.values() if not file.note]
+    if len(set(own)) < len(own):
         notes.append("two splits are the same file")
     if request.limit:
         notes.append(f"limited to {counted(request.limit, 'row')} per split")
@@ -167,6 +175,7 @@ def make_plan(request: Request) -> Plan:
                 sha256=folder.sha256(),
                 init="random" if request.random_backbone else "checkpoint",
                 quantize=request.quantize,
+                family=folder.config.family,
             ),
             delta=delta.model_dump(mode="json"),
             encoding=encoding,
@@ -194,14 +203,6 @@ def _random_weights(folder: BackboneFolder) -> str:
     return f"the backbone {folder.name} has random weights"
 
 
-def data_folder(task: Task, data: Path | None) -> Path:
-    """Where a task's files are: in DIR/NAME if there is such a folder, else in DIR (--data DIR);
-    without --data the sample data."""
-    if data is None:
-        return sample_folder(task)
-    return data / task.name if (data / task.name).is_dir() else data
-
-
 def find_template(task: Task, name: str | None) -> Template:
     """Return a task's template by name (None: the default), or raise UserError."""
     template = task.template(name)
@@ -216,6 +217,21 @@ def find_template(task: Task, name: str | None) -> Template:
 def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:
     """The task's encoding defaults with the user's `encode.*` settings."""
     return build(Encoding, "encode", settings, task.recipe)
+
+
+def _encoding(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], folder: BackboneFolder | None
+) -> Encoding:
+    encoding = build(Encoding, "encode", settings, defaults)
+    if folder is None:
+        return encoding
+    for name in Encoding.OMITTED:
+        if name not in folder.settings and f"encode.{name}" in settings:
+            raise UserError(
+                f"encode.{name} has no effect: models of the family {folder.config.family} have "
+                "no such setting; omit it."
+            )
+    return fitting(encoding, folder)
 
 
 def _decoding(

@@ -30,7 +30,7 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
             raise UserError(f"{run}: a zero-shot run has no delta to export.")
         if record.spec.backbone.init == "random" and to in ("opendelta", "peft"):
             raise UserError(f"{run}: its delta was trained on random weights, the control.")
-        delta = None
+        delta, read_by = None, ""
         if kind != "none":
             check_delta(run, record)
             delta = load_delta(run, model, record.spec.backbone.sha256)
@@ -46,6 +46,8 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
                     f"({difference.relative:.1e} of the largest)"
                 )
             trained = record.backbone.trained or delta is not None
-            folder.save(model, part, to, trained=trained)
+            read_by = folder.save(model, part, to, trained=trained)
     for path in sorted(out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
+    if read_by:
+        print(f"read by    {read_by}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cpm_tune.backbone.ant.folder import CPMAntFolder
+from cpm_tune.backbone.ant.folder import PLUS, CPMAntFolder
 from cpm_tune.backbone.ant.formats import folded, pieces
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.opening import read_backbone
@@ -41,9 +41,13 @@ def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) ->
         write_native(part, model, vocabulary, trained=trained)
 
 
-def write_native(folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:
-    """Write the files of a native backbone into an empty folder."""
+def write_native(
+    folder: Path, model: CPMAnt, vocabulary: str, *, trained: bool, plus: bool = False
+) -> None:
+    """Write the files of a native backbone into an empty folder. `plus`: a CPM-Ant+."""
     config = {"format": "cpm-tune", "trained": trained, **model.config.to_dict()}
+    if plus:
+        config["tokenizer"] = PLUS
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     state = {name: value.contiguous() for name, value in model.state_dict().items()}

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import CPMAntFolder, open_folder
+from cpm_tune.backbone.ant.folder import PLUS, CPMAntFolder, open_folder
 from cpm_tune.backbone.ant.formats import (
     CHUNK,
     Piece,
     divisor,
     folded,
     hugging_face_parts,
+    joint_table,
     pieces,
     unfolded,
 )
@@ -29,6 +30,7 @@ from cpm_tune.backbone.ant.rounding_residual import RoundingResidual
 from cpm_tune.backbone.ant.writers import Target, write_pt, write_safetensors, write_shards
 from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.common.folders import clear_up, new_folder
+from cpm_tune.common.progress import Work, working
 from cpm_tune.errors import UserError
 
 SHARD = 5_000_000_000  # bytes of a file in Hugging Face's format, transformers' former default
@@ -62,8 +64,9 @@ def convert(
     with (
         new_folder(out, "", overwrite=overwrite) as part,
         contextlib.closing(RoundingResidual(folder.path, part)) as residual,
+        working("writing", len(weights), "tensor") as work,
     ):
-        targets = _targets(weights, folder, config, to, dtype, residual)
+        targets = _targets(weights, folder, config, to, dtype, residual, work)
         widest = max((target.dtype for target in targets), key=lambda kind: kind.itemsize)
         values: dict[str, Any]
         try:
@@ -84,9 +87,13 @@ def convert(
                 shutil.copyfile(residual.source, residual.target)
             if to == "native" or not folder.trained:
                 values["trained"] = folder.trained
+            if folder.plus and to != "reference":
+                values["tokenizer"] = PLUS
             name = f"{out.name}.json" if to == "reference" else "config.json"
             (part / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-            vocabulary = "ant.txt" if to == "reference" else "vocab.txt"
+            vocabulary = "vocab.txt"
+            if to == "reference":
+                vocabulary = "ant_plus.txt" if folder.plus else "ant.txt"
             shutil.copyfile(folder.vocabulary, part / vocabulary)
         except OSError as error:
             raise UserError(f"{out}: cannot be written ({error.strerror}); make room.") from error
@@ -132,6 +139,7 @@ def _targets(
     to: str,
     dtype: torch.dtype | None,
     residual: RoundingResidual,
+    work: Work,
 ) -> list[Target]:
     """The tensors of the new folder, each made of one or more weights."""
 
@@ -144,10 +152,15 @@ def _targets(
             for part in parts:
                 by = divisor(part, weights[part].shape, to, config)
                 yield from _values(part, weights[part], by, kind, folder, residual)
+                work.advance()
 
         return Target(name, (rows, *weights[parts[0]].shape[1:]), kind, chunks)
 
-    named = hugging_face_parts(weights) if to == "hf" else {name: (name,) for name in weights}
+    named: dict[str, tuple[str, ...]] = {name: (name,) for name in weights}
+    if to == "hf":
+        named = hugging_face_parts(weights)
+    elif to == "reference" and folder.plus:
+        named = joint_table(weights)
     return [target(name, parts) for name, parts in named.items()]
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
-from cpm_tune.backbone.protocol import FolderDefaults, Infilling
+from cpm_tune.backbone.ant.tokenizer import PlusTokenizer, Tokenizer
+from cpm_tune.backbone.protocol import Infilling, folder_name
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
+from cpm_tune.common.folders import DELTA_CONFIG, RECORD
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
@@ -25,14 +27,31 @@ from cpm_tune.schema.spec import Encoding
 if TYPE_CHECKING:
     import torch
 
-_VOCABULARIES = ("vocab.txt", "ant.txt")
+PLUS = "ant-plus"  # the tokenizer in a config.json of ours
+_PLUS = "ant_plus.txt"
+_VOCABULARIES = ("vocab.txt", "ant.txt", _PLUS)
+_EXPECTED = (
+    "expected a CPM-Ant, with model_type cpmant, format cpm-tune or, in the original format, "
+    "dim_model in its config"
+)
+# What a folder without CPM-Ant's config is, by a file in it.
+_OTHERS = (
+    (RECORD, "a run, not a backbone; pass the backbone it was tuned on"),
+    (DELTA_CONFIG, "a delta, not a backbone; pass it as --delta-from"),
+    ("adapter_config.json", "an adapter of PEFT's, not a backbone; pass it as --delta-from"),
+    ("latest_checkpointed_iteration.txt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
+    ("*/mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
+    ("mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
+    ("*.gguf", f"weights of llama.cpp; {_EXPECTED}"),
+)
 
 
 @dataclass(frozen=True)
-class CPMAntFolder(FolderDefaults):
+class CPMAntFolder:
     """What is in a CPM-Ant folder, before any weight is read.
 
     `format` is native, reference (the original one) or hf; `weights` are the files of tensors.
+    `plus`: its text is cut as CPM-Ant+'s.
     """
 
     path: Path
@@ -41,11 +60,16 @@ class CPMAntFolder(FolderDefaults):
     weights: tuple[Path, ...]
     vocabulary: Path
     trained: bool
-    settings = frozenset({"prompt_type", "segment"})
+    plus: bool = False
+    settings: ClassVar = frozenset({"prompt_type", "segment"})
+
+    @property
+    def name(self) -> str:
+        return folder_name(self.path)
 
     def tokenizer(self) -> Tokenizer:
         """Read the vocabulary and check its size against the config."""
-        tokenizer = Tokenizer.from_file(self.vocabulary)
+        tokenizer = (PlusTokenizer if self.plus else Tokenizer).from_file(self.vocabulary)
         if len(tokenizer) != self.config.vocab_size:
             raise UserError(
                 f"{self.vocabulary}: {len(tokenizer)} entries, but the config says vocab_size "
@@ -58,6 +82,8 @@ class CPMAntFolder(FolderDefaults):
         digest = hashlib.sha256(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for path in (self.vocabulary, *self.weights):
             digest.update(bytes.fromhex(input_sha256(path)))
+        if self.plus:
+            digest.update(_PLUS.encode())
         return digest.hexdigest()
 
     def layout(self, encoding: Encoding, tokenizer: Tokenizer) -> AntLayout:
@@ -73,37 +99,34 @@ class CPMAntFolder(FolderDefaults):
         if form == "hf":
             load("cpm_tune.backbone.ant.hugging_face:check_whole")(self.config, INSTEAD)
 
-    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> None:
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
         """Write the backbone into an empty folder: merged (native) or hf."""
-        vocabulary = self.vocabulary.read_text(encoding="utf-8-sig")
+        vocabulary, plus = self.vocabulary.read_text(encoding="utf-8-sig"), self.plus
         if form == "hf":
-            load("cpm_tune.backbone.ant.hugging_face:save_hugging_face")(path, model, vocabulary)
-        else:
-            write = load("cpm_tune.backbone.ant.checkpoint:write_native")
-            write(path, model, vocabulary, trained=trained)
+            save = load("cpm_tune.backbone.ant.hugging_face:save_hugging_face")
+            save(path, model, vocabulary, plus=plus)
+            return str(load("cpm_tune.backbone.ant.hugging_face:READ_BY"))
+        write = load("cpm_tune.backbone.ant.checkpoint:write_native")
+        write(path, model, vocabulary, trained=trained, plus=plus)
+        return ""
 
     def open(self, dtype: torch.dtype, **how: Any) -> Any:
-        """The CPMAnt in `dtype`, see `cpm_tune.backbone.protocol.CPMAntFolder.open`."""
+        """The CPMAnt in `dtype`, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""
         return load("cpm_tune.backbone.ant.loading:open_backbone")(self, dtype, **how)
 
 
 def open_folder(path: Path) -> CPMAntFolder:
     """Open a CPM-Ant folder; raise UserError with what is missing."""
+    if not path.is_dir():
+        raise UserError(f"backbone {path}: there is no such folder.")
+    file, raw = _config(path)
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
     if vocabulary is None:
         inner = path / "backbone"  # of a pre-training run
         if any((inner / name).is_file() for name in _VOCABULARIES):
             raise UserError(f"{path}: not a backbone folder itself; give {inner}.")
         raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")
-    configs = [p for p in [path / "config.json", *sorted(path.glob("*.json"))] if p.is_file()]
-    for file in configs:
-        try:
-            raw = read_json(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: not valid JSON ({error}).") from error
-        if isinstance(raw, dict) and ("dim_model" in raw or "hidden_size" in raw):
-            break
-    else:
+    if file is None:
         raise UserError(f"{path}: no CPM-Ant config (a .json file with dim_model or hidden_size).")
     if raw.get("format") == "cpm-tune":
         form, patterns = "native", ["*.safetensors"]
@@ -123,4 +146,48 @@ def open_folder(path: Path) -> CPMAntFolder:
             f"{path}: several checkpoints ({names}); keep the one to use in the folder."
         )
     config, trained = CPMAntConfig.from_file(file), bool(raw.get("trained", True))
-    return CPMAntFolder(path, form, config, tuple(weights), vocabulary, trained)
+    plus = raw.get("tokenizer") == PLUS or vocabulary.name == _PLUS or _has_spaces(vocabulary)
+    return CPMAntFolder(path, form, config, tuple(weights), vocabulary, trained, plus)
+
+
+def _config(path: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The config file of a folder and its values, or None and no values.
+
+    Raises UserError for a file that is not JSON, and with what the folder is if not CPM-Ant's.
+    """
+    for file in [path / "config.json", *sorted(path.glob("*.json"))]:
+        if not file.is_file():
+            continue
+        try:
+            raw = read_json(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file}: not valid JSON ({error}).") from error
+        if not isinstance(raw, dict):
+            continue
+        if file.name == "config.json" and (other := _other_model(raw)):
+            raise UserError(f"{path}: no CPM-Ant config: config.json has {other}; {_EXPECTED}.")
+        if "dim_model" in raw or "hidden_size" in raw:
+            return file, raw
+    for name, meaning in _OTHERS:
+        if next(path.glob(name), None) is not None:
+            raise UserError(f"{path}: {meaning}.")
+    return None, {}
+
+
+def _other_model(raw: Mapping[str, Any]) -> str:
+    """Which other model a config of Hugging Face's is of, or nothing."""
+    kind, classes = raw.get("model_type"), raw.get("architectures")
+    if raw.get("format") == "cpm-tune" or kind == "cpmant" or not isinstance(kind, str):
+        return ""
+    first = classes[0] if isinstance(classes, list) and classes else None
+    named = f" ({first[:60]})" if isinstance(first, str) else ""
+    return f"model_type {kind[:60]!r}{named}"
+
+
+def _has_spaces(vocabulary: Path) -> bool:
+    """Whether entries differ in their outer spaces alone, as only CPM-Ant+'s do."""
+    try:
+        lines = set(vocabulary.read_bytes().split(b"\n"))
+    except OSError:  # the tokenizer names what is wrong with it
+        return False
+    return any(line[:1] == b" " and line.strip() in lines for line in lines)

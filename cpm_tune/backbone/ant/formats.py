@@ -2,7 +2,8 @@
 
 Native and Hugging Face's weights are folded, those of the original format (reference) are not, see
 `cpm_tune.backbone.ant.model`. Hugging Face's token embedding has the soft prompts after the tokens,
-and its head is a copy of the tokens.
+and its head is a copy of the tokens, or up to transformers 5.15 of that whole table. CPM-Ant+'s
+table, in the original format, has the soft prompts after the tokens as well.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import torch
@@ -25,6 +26,8 @@ from cpm_tune.backbone.storage.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
 
 TOKENS, PROMPTS, HEAD = "input_embedding.weight", "prompt_embedding.weight", "lm_head.weight"
+_CLASS = "cpmant."  # before the names of CpmAntForCausalLM, except its head
+MAX_PREFIX = 8  # parts of names that wrappers may have added
 CHUNK = 2**20  # values that are in memory at a time
 
 
@@ -34,13 +37,17 @@ def shapes(config: CPMAntConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in state.items()}
 
 
+def joint_table(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The tensors of formats whose token embedding has the soft prompts at its end: for each, which
+    of our weights it has, in order."""
+    return {
+        name: (name, PROMPTS) if name == TOKENS else (name,) for name in names if name != PROMPTS
+    }
+
+
 def hugging_face_parts(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """The tensors of Hugging Face's format: for each, which of our weights it has, in order."""
-    parts = {
-        f"cpmant.{name}": (name, PROMPTS) if name == TOKENS else (name,)
-        for name in names
-        if name != PROMPTS
-    }
+    parts = {f"{_CLASS}{name}": parts for name, parts in joint_table(names).items()}
     return {**parts, HEAD: (TOKENS,)}
 
 
@@ -121,15 +128,17 @@ def pieces(folder: CPMAntFolder, config: CPMAntConfig | None = None) -> dict[str
     tensors = list(stored_tensors(folder.weights))
     if folder.format == "hf":
         check_shards(folder.path, folder.weights, {stored.name for stored in tensors})
+    prefix = _shared_prefix(folder, [stored.name for stored in tensors])
+    joint = folder.format == "hf" or not any(t.name == prefix + PROMPTS for t in tensors)
     for stored in tensors:
-        for name, start, shape in _parts(stored, folder):
+        for name, start, shape in _parts(stored, prefix, folder, joint):
             if name in weights:
                 raise UserError(f"{folder.path}: tensor {name} occurs twice; keep one checkpoint.")
             by = divisor(name, shape, folder.format, folder.config)
             weights[name] = Piece(stored, start, shape, by)
     head, expected = weights.pop(HEAD, None), shapes(folder.config)
     check_fit(folder.path, {name: piece.shape for name, piece in weights.items()}, expected)
-    if head is not None and not _equal(head, weights[TOKENS]):
+    if head is not None and not _tied(head, weights):
         raise UserError(
             f"{folder.path}: lm_head differs from the token embedding, but CPM-Ant's head is tied "
             "to it; this checkpoint was tuned with an untied head and cannot be used."
@@ -137,22 +146,67 @@ def pieces(folder: CPMAntFolder, config: CPMAntConfig | None = None) -> dict[str
     return {name: weights[name] for name in (shapes(config) if config else expected)}
 
 
-def _parts(stored: Stored, folder: CPMAntFolder) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+def _parts(
+    stored: Stored, prefix: str, folder: CPMAntFolder, joint: bool
+) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """The weights of a stored tensor: name, flat index of the first value, shape."""
-    name, shape = stored.name, stored.shape
+    name, shape, tokens = stored.name.removeprefix(prefix), stored.shape, folder.config.vocab_size
     if folder.format == "hf":
-        name = name.removeprefix("cpmant.")
-        if name == TOKENS and len(shape) == 2:
-            tokens = min(folder.config.vocab_size, shape[0])
-            yield name, 0, (tokens, shape[1])
-            yield PROMPTS, tokens * shape[1], (shape[0] - tokens, shape[1])
-            return
+        name = name.removeprefix(_CLASS)
+    longer = len(shape) == 2 and (folder.format == "hf" or shape[0] > tokens)
+    if name == TOKENS and joint and longer:
+        tokens = min(tokens, shape[0])
+        yield name, 0, (tokens, shape[1])
+        yield PROMPTS, tokens * shape[1], (shape[0] - tokens, shape[1])
+        return
     yield name, 0, shape
 
 
+def _shared_prefix(folder: CPMAntFolder, names: Sequence[str]) -> str:
+    """What wrappers (module., model.) have put before every name: without it, most are known.
+
+    Raises UserError if it says that the weights are Hugging Face's, and so scaled otherwise than
+    the folder's config says.
+    """
+    expected = shapes(folder.config)
+    known = {*expected, HEAD}
+    if folder.format == "hf":
+        known |= {_CLASS + name for name in expected}
+    parts = names[0].split(".")[:MAX_PREFIX] if names else []
+    prefixes = [p for p in accumulate(f"{part}." for part in parts) if _begin(names, p)]
+    prefix = max(
+        ["", *prefixes], key=lambda p: sum(name.removeprefix(p) in known for name in names)
+    )
+    theirs = f"{prefix}{_CLASS}{TOKENS}" in names or prefix.endswith(_CLASS)
+    if folder.format != "hf" and theirs and prefix + PROMPTS not in names:
+        raise UserError(
+            f"{folder.path}: names begin with {_CLASS}, so these are weights of Hugging Face's "
+            "CpmAnt, which are scaled otherwise than the config says; give them its config.json "
+            "(model_type cpmant) and the name pytorch_model.bin."
+        )
+    return prefix
+
+
+def _begin(names: Sequence[str], prefix: str) -> bool:
+    return all(name.startswith(prefix) for name in names)
+
+
+def _tied(head: Piece, weights: Mapping[str, Piece]) -> bool:
+    """Whether a head is a copy of the tokens, or of the tokens and the prompts after them."""
+    tokens, prompts = weights[TOKENS], weights[PROMPTS]
+    if head.shape == tokens.shape:
+        return _equal(head, tokens)
+    both = (tokens.shape[0] + prompts.shape[0], *tokens.shape[1:])
+    parts = (tokens, 0), (prompts, tokens.numel)
+    return head.shape == both and all(
+        _equal(replace(head, start=head.start + start, shape=part.shape), part)
+        for part, start in parts
+    )
+
+
 def _equal(head: Piece, tokens: Piece) -> bool:
-    same = zip(head.chunks(), tokens.chunks(), strict=False)
-    return head.shape == tokens.shape and all(torch.equal(a, b) for (_, a), (_, b) in same)
+    same = zip(head.chunks(), tokens.chunks(), strict=True)
+    return all(torch.equal(a, b) for (_, a), (_, b) in same)
 
 
 def check_fit(

@@ -9,11 +9,15 @@ from typing import Any
 import torch
 
 from cpm_tune.backbone.ant.config import HUGGING_FACE, CPMAntConfig
+from cpm_tune.backbone.ant.folder import PLUS
 from cpm_tune.backbone.ant.formats import HEAD, hugging_face_parts
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.errors import UserError
 
+# Its CpmAntForCausalLM has a head of the tokens alone. Before, the head had the soft prompts' rows
+# as well, and no file fits both: 5.15.1 refuses ours (7000 rows, expected 7032), 5.16.0 reads it.
+READ_BY = "transformers 5.16.0 or later"
 _TOKENS = {
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -35,10 +39,11 @@ def check_whole(config: CPMAntConfig, instead: str) -> None:
         )
 
 
-def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
+def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str, *, plus: bool = False) -> None:
     """Write config.json, model.safetensors, vocab.txt and tokenizer_config.json to a folder.
 
-    The backbone must have all sub-blocks (no mask_modules). Weights keep their dtype.
+    The backbone must have all sub-blocks (no mask_modules). Weights keep their dtype. `plus`: a
+    CPM-Ant+.
     """
     weights = model.state_dict()
     state = {
@@ -46,7 +51,8 @@ def save_hugging_face(folder: Path, model: CPMAnt, vocabulary: str) -> None:
         for name, parts in hugging_face_parts(weights).items()
     }
     write_tensors(folder / "model.safetensors", state, {"format": "pt"})
-    _write(folder / "config.json", hugging_face_config(model.config, state[HEAD].dtype))
+    values = hugging_face_config(model.config, state[HEAD].dtype)
+    _write(folder / "config.json", {**values, "tokenizer": PLUS} if plus else values)
     (folder / "vocab.txt").write_text(vocabulary, encoding="utf-8")
     write_tokenizer(folder)
 

@@ -76,12 +76,15 @@ def make_layout(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) 
                 f"encode.{setting} is {value}, but this backbone has {limit} ({top}); choose 0 to "
                 f"{limit - 1}."
             )
+    prompt_type, segment = encoding.prompt_type, encoding.segment
+    assert prompt_type is not None  # as RunSpec has checked
+    assert segment is not None
     first, n = config.vocab_size, config.prompt_length
-    start = first + encoding.prompt_type * n
+    start = first + prompt_type * n
     return AntLayout(
         start=(*range(start, start + n), tokenizer.bos),
         n_prompt=n,
-        segment=encoding.segment,
+        segment=segment,
         first_free=first + config.prompt_types * n,
         tokenizer=tokenizer,
     )

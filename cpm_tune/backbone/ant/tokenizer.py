@@ -1,12 +1,14 @@
-"""CPM-Ant's tokenizer: jieba words, each cut greedily into the longest vocabulary entries."""
+"""CPM-Ant's tokenizer: jieba words, each cut greedily into the longest vocabulary entries; and that
+of CPM-Ant+, which cuts the whole text so."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.errors import UserError
@@ -22,10 +24,13 @@ class Tokenizer:
     space and `</n>` for a newline.
     """
 
+    keeps_spaces = False  # whether spaces at the ends of an entry belong to it
+
     def __init__(self, entries: Iterable[str]) -> None:
         """Raises ValueError if a special entry is missing or an entry occurs twice."""
         ids: dict[str, int] = {}
-        for entry in filter(None, (line.strip() for line in entries)):
+        space = "\r\n" if self.keeps_spaces else None
+        for entry in filter(None, (line.strip(space) for line in entries)):
             if entry in ids:
                 raise ValueError(f"entry '{entry}' occurs twice")
             ids[entry] = len(ids)
@@ -46,7 +51,7 @@ class Tokenizer:
         self._pieces = lru_cache(maxsize=200_000)(self._cut_word)
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
+    def from_file(cls, path: Path) -> Self:
         """Read a vocabulary file; raise UserError naming it for what is wrong."""
         try:
             return cls(path.read_text(encoding="utf-8-sig").split("\n"))
@@ -125,3 +130,41 @@ class Tokenizer:
         Raises KeyError for an id outside the vocabulary.
         """
         return "".join(self.entries[index] for index in ids)
+
+
+class PlusTokenizer(Tokenizer):
+    """CPM-Ant+'s (86,579 entries, ant_plus.txt): greedy longest match over the text, without jieba.
+
+    Entries may begin with a space. Those in angle brackets are never read from text, and characters
+    without an entry are dropped, as in CPM-Live's code.
+    """
+
+    keeps_spaces = True
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint of the rule, and of the entries in the order of their ids."""
+        return hashlib.sha256(f"ant-plus\0{super().sha256}".encode()).hexdigest()
+
+    @cached_property
+    def _readable(self) -> dict[str, int]:
+        marks = re.compile("<.*>", re.DOTALL)
+        return {entry: i for entry, i in self.ids.items() if not marks.fullmatch(entry)}
+
+    def _match(self, text: str) -> Iterator[tuple[str, int | None]]:
+        """Yield the parts of a text and their ids, None for a character without entry."""
+        start, readable, longest = 0, self._readable, self._longest
+        while start < len(text):
+            for end in range(min(len(text), start + longest), start, -1):
+                if (index := readable.get(text[start:end])) is not None:
+                    break
+            yield text[start:end], index
+            start = end
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without any special entry around it."""
+        return [index for _, index in self._match(text) if index is not None]
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters that `encode` drops, in order."""
+        return [part for part, index in self._match(text) if index is None]

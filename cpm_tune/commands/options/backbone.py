@@ -27,7 +27,7 @@ class Convert:
     """Write a backbone in another checkpoint format: original (.pt), Hugging Face's, or ours.
 
     At any moment only a part of one tensor is in memory. A round trip gives the same bits, unless
-    --dtype changes them.
+    --dtype changes them. hf is read by transformers 5.16.0 or later.
 
     examples:
       tune.py convert cpm-ant-tiny tiny-hf --to hf

@@ -63,8 +63,8 @@ class Export:
     """Write a finished run's delta for another program.
 
     peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
-    CpmAntForCausalLM and its tokenizer files, with lora or full merged. merged: the same as a
-    backbone folder for --backbone.
+    CpmAntForCausalLM of transformers 5.16.0 or later and its tokenizer files, with lora or full
+    merged. merged: the same as a backbone folder for --backbone.
 
     examples:
       tune.py export results/RUN --to peft --out adapter
