@@ -149,7 +149,7 @@ def test_options_of_the_row_stand_in_the_middle_of_the_text(tasks: Path) -> None
     assert [answer.context for answer in example.candidates] == [0, 1, 2]
     lengths = [len(context) for context in example.contexts]
     shown = encoder.layout.describe(example)
-    assert [s.scored for s in shown] == [[(length - 1, "是")] for length in lengths]
+    assert [s.scored for s in shown] == [((length - 1, "是"),) for length in lengths]
 
 
 def test_listed_options_are_answered_by_their_numerals(tasks: Path) -> None:

@@ -22,7 +22,7 @@ OTHERS_MODULES = {
 LAYOUT = {
     *("PROMPT_SEGMENT", "n_prompt", "prompt_length", "prompt_type", "prompt_types"),
     *("segment", "segment_types", "span", "SpanBias", "attention_allowed", "position_bias"),
-    *("n_context", "target_index"),
+    "target_index",
 }
 # Pre-training is a capability of CPM-Ant alone; the spec has fields for it. Nothing else knows.
 KNOW_LAYOUT = {

@@ -7,7 +7,7 @@ sources: docs/deltas.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -234,12 +234,13 @@ DeltaConfig = (
     | PrefixConfig
     | SoftPromptConfig
 )
+T = TypeVar("T", bound=Frozen)
 CONFIGS: dict[str, type[DeltaConfig]] = {
     model.model_fields["delta_type"].default: model for model in get_args(DeltaConfig)
 }
 
 
-def with_names(config: DeltaConfig, roles: Mapping[str, tuple[str, ...]]) -> DeltaConfig:
+def with_names(config: T, roles: Mapping[str, tuple[str, ...]]) -> T:
     """The config with a family's own names of modules for roles.
 
     Raises UserError for a role that the family does not have.

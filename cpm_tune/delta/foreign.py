@@ -23,6 +23,7 @@ from cpm_tune.delta.config import (
     LoraConfig,
     ModuleConfig,
     parse_config,
+    with_names,
 )
 from cpm_tune.delta.merge import lora_modules
 from cpm_tune.delta.modules import matched_modules
@@ -174,9 +175,9 @@ def _way_out(config: DeltaConfig) -> str:
 
 def _endings(backbone: Backbone, config: ModuleConfig) -> list[str]:
     """Which modules, in a form that needs no exclusion: OpenDelta's LoRA ignores it."""
-    return list(
-        matched_modules(backbone, config) if config.exclude_modules else config.modified_modules
-    )
+    if config.exclude_modules:
+        return matched_modules(backbone, config)
+    return list(with_names(config, backbone.config.roles).modified_modules)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
