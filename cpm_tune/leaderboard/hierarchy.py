@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpm_tune.errors import UserError
-from cpm_tune.task import Task
+from cpm_tune.task import Source, Task
 from cpm_tune.task.registry import load_task, task_files
 
 CAPABILITIES = (
@@ -51,6 +52,7 @@ class Hierarchy:
         self._include = include
         self._files: Mapping[str, Path] = task_files(include)
         self._known: dict[str, Dataset] = {}
+        self._sources: dict[str, Source] = {}
         self.notes: list[str] = []
 
     def dataset(self, task: str) -> Dataset:
@@ -68,7 +70,17 @@ class Hierarchy:
         except UserError as error:
             self.notes.append(str(error))
             return Dataset(UNKNOWN, UNKNOWN, ())
+        self._sources[name] = task.source
         return Dataset(task.capability, task.kind, task.suites)
+
+    def unofficial_size(self, task: str, note: str) -> bool:
+        """Whether a note of a record, "dev has 1,070 rows, officially …", still holds for the
+        editions that are known now."""
+        self.dataset(task)
+        size = re.match(r"(train|dev|test) has ([\d,]+) rows, officially", note)
+        if size is None or task not in self._sources:
+            return size is not None
+        return bool(self._sources[task].size_note(size[1], int(size[2].replace(",", ""))))
 
     def order(self, task: str) -> tuple[int, str, str, str]:
         """Sort key: capabilities as in the report, others after them, then kind and name."""
