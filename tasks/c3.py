@@ -125,6 +125,7 @@ TASK = Task(
         "mT5-small, full": 41.5,
     },
     published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
+    published_scoring={"CPM-2, full": "argmax-vocabulary", "CPM-2, prompt": "argmax-vocabulary"},
     protocol=(
         "The dialogue part and the mixed part are read together, with one row per question. By "
         "default, each choice is placed after text and question, and the highest logit of 是 "

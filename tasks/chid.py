@@ -159,6 +159,14 @@ TASK = Task(
         "CPM-1 small, zero-shot": 43.3,
     },
     published_source="CPM: A Large-scale Generative Chinese Pre-trained Language Model (2020)",
+    published_scoring={
+        "CPM-1 large, fine-tuned": "verbaliser-sum",
+        "CPM-1 large, zero-shot": "mean-nll",
+        "CPM-1 medium, fine-tuned": "verbaliser-sum",
+        "CPM-1 medium, zero-shot": "mean-nll",
+        "CPM-1 small, fine-tuned": "verbaliser-sum",
+        "CPM-1 small, zero-shot": "mean-nll",
+    },
     protocol=(
         "There is one row per blank. The files of the competition and CLUE (with answers in a "
         "separate file), of FewCLUE and of the paper are read. Each candidate is placed in its "

@@ -41,7 +41,9 @@ TASK = Task(
     answer=Choice(labels=(0, 1)),
     templates=(
         Template("cpm-ant", "{sentence1}和{sentence2}的意思{option}[是否正确]", ("不同", "相同")),
-        Template("cpm-2", "“{sentence1}”与“{sentence2}”的关系是：{answer}", ("矛盾", "相似")),
+        Template(
+            "cpm-2", "“{sentence1}”与“{sentence2}”的意思{answer}", ("矛盾", "相似"), version=2
+        ),
     ),
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 10},
@@ -59,4 +61,5 @@ TASK = Task(
     ),
     published={"CPM-2, full": 89.16, "CPM-2, prompt": 88.36, "mT5-XXL, full": 88.32},
     published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",
+    published_scoring={"CPM-2, full": "argmax-vocabulary", "CPM-2, prompt": "argmax-vocabulary"},
 )

@@ -53,7 +53,7 @@ def test_show_renders_rows_tokens_targets_and_truncation(cli: CLI) -> None:
     code, said, _ = cli("show", "lcqmc", "--rows", "1", "--max-length", "38")
     assert "truncated: yes" in said
     code, said, _ = cli("show", "lcqmc", "--text", "--template", "cpm-2")
-    assert "的关系是：相似" in said
+    assert "的意思相似" in said
     assert "position" not in said
 
 

@@ -18,6 +18,7 @@ from cpm_tune.planning.plan import find_template
 from cpm_tune.task import Choice, Generate, Row, Task, Template
 from cpm_tune.task.answers import gold
 from cpm_tune.task.registry import load_task
+from cpm_tune.task.scoring import scoring_of
 
 
 def run(options: Show) -> int:
@@ -57,12 +58,16 @@ def _card(task: Task, chosen: Template) -> list[str]:
         f"  metrics     {', '.join(task.metrics)}",
         f"  recipe      {', '.join(f'{k}={v}' for k, v in task.recipe.items())}",
     ]
-    lines += [f"  published   {row}: {score}" for row, score in task.published.items()]
+    for row, score in task.published.items():
+        rule = task.published_scoring.get(row)
+        lines.append(f"  published   {row}: {score}" + (f" ({rule})" if rule else ""))
     for template in task.templates:
         mark = "*" if template is chosen else " "
-        options = f"  (options {' / '.join(template.options)})" if template.options else ""
+        details: list[str] = [scoring_of(task, template)]
+        details += [f"options {' / '.join(template.options)}"] * bool(template.options)
         lines.append(
-            f"{mark} template    {template.name} v{template.version}: {template.text}{options}"
+            f"{mark} template    {template.name} v{template.version}: {template.text}  "
+            f"({', '.join(details)})"
         )
     if task.protocol:
         lines += textwrap.wrap(

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpm_tune.errors import UserError
-from cpm_tune.task import Source, Task
+from cpm_tune.schema.spec import RunSpec
+from cpm_tune.task import Task
 from cpm_tune.task.registry import load_task, task_files
+from cpm_tune.task.scoring import scoring_of
 
 CAPABILITIES = (
     "word-sentence",
@@ -52,7 +54,7 @@ class Hierarchy:
         self._include = include
         self._files: Mapping[str, Path] = task_files(include)
         self._known: dict[str, Dataset] = {}
-        self._sources: dict[str, Source] = {}
+        self._tasks: dict[str, Task] = {}
         self.notes: list[str] = []
 
     def dataset(self, task: str) -> Dataset:
@@ -61,16 +63,25 @@ class Hierarchy:
             self._known[task] = self._read(task)
         return self._known[task]
 
+    def scoring(self, spec: RunSpec) -> str:
+        """The rule of a run whose record does not name it, by its template; "" if the task file no
+        longer has that."""
+        self.dataset(spec.task)
+        task = self._tasks.get(spec.task)
+        template = task.template(spec.template) if task else None
+        if task is None or template is None or template.sha256 != spec.template_sha256:
+            return ""
+        return scoring_of(task, template, spec.scoring)
+
     def _read(self, name: str) -> Dataset:
         if name not in self._files:
             self.notes.append(f"task '{name}': no task file; give it with --include PATH.")
             return Dataset(UNKNOWN, UNKNOWN, ())
         try:
-            task: Task = load_task(name, self._include)
+            task = self._tasks[name] = load_task(name, self._include)
         except UserError as error:
             self.notes.append(str(error))
             return Dataset(UNKNOWN, UNKNOWN, ())
-        self._sources[name] = task.source
         return Dataset(task.capability, task.kind, task.suites)
 
     def unofficial_size(self, task: str, note: str) -> bool:
@@ -78,9 +89,9 @@ class Hierarchy:
         editions that are known now."""
         self.dataset(task)
         size = re.match(r"(train|dev|test) has ([\d,]+) rows, officially", note)
-        if size is None or task not in self._sources:
+        if size is None or task not in self._tasks:
             return size is not None
-        return bool(self._sources[task].size_note(size[1], int(size[2].replace(",", ""))))
+        return bool(self._tasks[task].source.size_note(size[1], int(size[2].replace(",", ""))))
 
     def order(self, task: str) -> tuple[int, str, str, str]:
         """Sort key: capabilities as in the report, others after them, then kind and name."""

@@ -31,6 +31,7 @@ from cpm_tune.schema.spec import (
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
+from cpm_tune.task.scoring import ScoringName, scoring_of
 from cpm_tune.tracking.sinks import check as check_services
 
 
@@ -55,6 +56,11 @@ class Plan:
     delta: DeltaConfig
     delta_name: str
     notes: tuple[str, ...]
+
+    @property
+    def scoring(self) -> ScoringName:
+        """How answers are chosen: the rule by name, or "generation"."""
+        return scoring_of(self.task, self.template, self.spec.scoring)
 
     def zero_shot(self) -> Plan:
         """The same without delta and training."""

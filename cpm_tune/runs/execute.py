@@ -41,7 +41,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
 from cpm_tune.planning.inputs import Inputs, load_backbone, odd_data, read_inputs, unofficial
 from cpm_tune.planning.plan import Plan
-from cpm_tune.runs.finished import finished
+from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
     BackboneRecord,
     ControlRecord,
@@ -63,6 +63,7 @@ from cpm_tune.tuning.resume import Checkpoints
 from cpm_tune.tuning.score import Scored, Selection, constant_control, score_split
 from cpm_tune.tuning.stopping import stop_rule
 from cpm_tune.tuning.train import Training, train
+from cpm_tune.version import NUMBERS
 
 Log = Callable[[Entry], None]
 
@@ -198,6 +199,8 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         spec=spec,
         execution=plan.execution,
         ranks_by=plan.task.metrics[0],
+        scoring=plan.scoring,
+        numbers=NUMBERS,
         comparable=not notes,
         note="; ".join(notes),
         backbone=BackboneRecord(
@@ -308,9 +311,10 @@ def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
     """The record with this control, if the test split has gold answers."""
     if not record.labelled:
         return record
-    test = zero_shot.record.test
+    test, run_id = zero_shot.record.test, zero_shot.record.run_id
+    note = other_numbers(zero_shot.record)
     control = ControlRecord(
-        value=test.value, low=test.low, high=test.high, run_id=zero_shot.record.run_id
+        value=test.value, low=test.low, high=test.high, run_id=run_id, note=note
     )
     return record.model_copy(update={"controls": {**record.controls, "zero-shot": control}})
 

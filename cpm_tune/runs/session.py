@@ -17,6 +17,7 @@ from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.dry_run import dry_run_text
 from cpm_tune.runs.execute import Outcome, execute
+from cpm_tune.runs.finished import other_numbers
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_task
@@ -137,6 +138,7 @@ def _describe(plan: Plan) -> str:
     lines = [
         f"task       {spec.task} v{spec.task_version}, "
         f"template {spec.template} v{spec.template_version}",
+        f"scoring    {plan.scoring}",
         f"data       {where}",
         f"backbone   {plan.folder.name}",
         f"delta      {plan.delta_name}",
@@ -186,6 +188,8 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
     lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:
         lines.append(f"note       {record.note}")
+    if outcome.reused and (note := other_numbers(record)):
+        lines.append(f"note       {note}; --overwrite computes it again")
     done = "already exists; --overwrite reruns it" if outcome.reused else "written"
     lines.append(f"record     {outcome.folder}/run.json  {done}")
     return "\n".join(lines)

@@ -206,7 +206,8 @@ class Task:
     first one is the default. `recipe` holds defaults of `train.*`, `encode.*` and `decode.*`
     settings, `sample_recipe` what differs on the sample data (small, and meant for the bundled
     backbone). `published` maps a row name to a test score of the ranking metric, from
-    `published_source`. `protocol` describes in prose what is read and scored, and what differs from
+    `published_source`; `published_scoring` maps those rows whose options were scored by a known
+    rule to it. `protocol` describes in prose what is read and scored, and what differs from
     the benchmark's own statement.
     """
 
@@ -224,6 +225,7 @@ class Task:
     sample_recipe: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
     published_source: str = ""
+    published_scoring: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     submission: Submission | None = None
 
