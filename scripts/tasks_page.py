@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cpm_tune.task import Choice, Generate, Options, Rank, Task
 from cpm_tune.task.registry import load_tasks
+from cpm_tune.task.scoring import scoring_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 HEAD = Path(__file__).with_suffix(".md")
@@ -45,15 +46,17 @@ def card(task: Task) -> str:
         f"- answer: {_answer(task)}",
     ]
     for template in task.templates:
-        options = f" (options {' / '.join(template.options)})" if template.options else ""
+        options = f", options {' / '.join(template.options)}" if template.options else ""
         ends = ", ".join(template.keep_end)
         keeps = f"; if it is too long, {ends} loses its beginning" if ends else ""
         text = template.text.replace("\n", "\\n")
-        lines.append(f"- template `{template.name}` v{template.version}: `{text}`{options}{keeps}")
+        rule = f" ({scoring_of(task, template)}{options})"
+        lines.append(f"- template `{template.name}` v{template.version}: `{text}`{rule}{keeps}")
     if task.recipe:
         lines.append(f"- recipe: {', '.join(f'{k}={v}' for k, v in task.recipe.items())}")
     if task.published:
-        scores = "; ".join(f"{row}: {score}" for row, score in task.published.items())
+        rules = {row: f" by {rule}" for row, rule in task.published_scoring.items()}
+        scores = "; ".join(f"{row}: {s}{rules.get(row, '')}" for row, s in task.published.items())
         lines.append(f"- published results: {scores} ({task.published_source})")
     if task.submission:
         lines.append(f"- submission: `{task.submission.file}`")

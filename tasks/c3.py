@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import Records, json_items, json_lines
-from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Template
+from cpm_tune.task import STEMS, Files, Options, Row, Source, Submission, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 
@@ -80,19 +80,17 @@ TASK = Task(
             "dev": (
                 ("c3-d-dev.json", "c3-m-dev.json"),
                 ("d-dev.json", "m-dev.json"),
-                "dev",
-                "valid",
-                "eval",
+                *STEMS["dev"],
             ),
             "test": (
                 ("c3-d-test.json", "c3-m-test.json"),
                 ("d-test.json", "m-test.json"),
-                "test",
-                "test_public",
+                *STEMS["test"],
                 "test1.0.json",
                 "test1.1.json",
             ),
         },
+        replaced=("test1.0.json",),
         rows=rows,
         read=read,
     ),
@@ -116,6 +114,7 @@ TASK = Task(
         "mT5-small, full": 41.5,
     },
     published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
+    published_scoring={"CPM-2, full": "argmax-vocabulary", "CPM-2, prompt": "argmax-vocabulary"},
     protocol=(
         "The dialogue part and the mixed part are read together, with one row per question. By "
         "default, each choice is placed after text and question, and the highest logit of 是 "

@@ -46,6 +46,7 @@ TASK = Task(
         "mT5-small, full": 87.7,
     },
     published_source="CUGE lite leaderboard; CPM-2 (2021) for prompt tuning",
+    published_scoring={"CPM-2, full": "argmax-vocabulary", "CPM-2, prompt": "argmax-vocabulary"},
     protocol=(
         "A row is a translation and four lines of verse. By default, each line is placed after "
         "the translation, and the line with the highest logit of 是 is chosen. Template cpm-2 "

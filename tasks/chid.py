@@ -8,7 +8,7 @@ from typing import Any
 
 from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
 from cpm_tune.errors import UserError
-from cpm_tune.task import BadRow, Files, Options, Row, Source, Task, Template
+from cpm_tune.task import STEMS, BadRow, Files, Options, Row, Source, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 BLANK = re.compile(r"#idiom\d*#")
@@ -113,19 +113,18 @@ TASK = Task(
             "dev": (
                 ("dev.json", "dev_answer.json"),
                 ("dev.txt", "dev_answer.csv"),
-                "dev",
-                "valid",
+                *STEMS["dev"],
                 "dev_few_all.json",
             ),
             "test": (
                 ("test.json", "test_answer.json"),
                 ("test.txt", "test_answer.csv"),
-                "test",
-                "test_public",
+                *STEMS["test"],
                 "test1.0.json",
                 "test1.1.json",
             ),
         },
+        replaced=("test1.0.json",),
         rows=rows,
         read=read,
     ),
@@ -151,6 +150,14 @@ TASK = Task(
         "CPM-1 small, zero-shot": 43.3,
     },
     published_source="CPM: A Large-scale Generative Chinese Pre-trained Language Model (2020)",
+    published_scoring={
+        "CPM-1 large, fine-tuned": "verbaliser-sum",
+        "CPM-1 large, zero-shot": "mean-nll",
+        "CPM-1 medium, fine-tuned": "verbaliser-sum",
+        "CPM-1 medium, zero-shot": "mean-nll",
+        "CPM-1 small, fine-tuned": "verbaliser-sum",
+        "CPM-1 small, zero-shot": "mean-nll",
+    },
     protocol=(
         "There is one row per blank. The files of the competition and CLUE (with answers in a "
         "separate file), of FewCLUE and of the paper are read. Each candidate is placed in its "

@@ -48,11 +48,6 @@ TASK = Task(
     files=Files(
         columns=("before", "after", "plots", "label"),
         texts=("plots",),
-        names={
-            "train": ("train",),
-            "dev": ("dev", "valid", "val", "eval"),
-            "test": ("test", "test_public"),
-        },
         rows=rows,
     ),
     answer=Options(options="plots", column="label", most=2),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task import STEMS, Files, Generate, Row, Source, Submission, Task, Template
 
 TYPES = {
     "dis": "疾病",
@@ -127,8 +127,8 @@ TASK = Task(
         structures=("entities",),
         names={
             "train": ("train", "CMeEE_train", "CMeEE-V2_train"),
-            "dev": ("dev", "valid", "eval", "CMeEE_dev", "CMeEE-V2_dev"),
-            "test": ("test", "test_public", "CMeEE_test", "CMeEE-V2_test"),
+            "dev": (*STEMS["dev"], "CMeEE_dev", "CMeEE-V2_dev"),
+            "test": (*STEMS["test"], "CMeEE_test", "CMeEE-V2_test"),
         },
         rows=rows,
     ),

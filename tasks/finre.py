@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import lines, records
+from cpm_tune.data.readers import Layout, lines, records
 from cpm_tune.task import BadRow, Files, Generate, Row, Source, Submission, Task, Template
 from cpm_tune.task.answers import is_withheld
 
@@ -19,11 +19,11 @@ NONE_WRITTEN = "未知"  # what the model writes for it; the official files say 
 NONE_OFFICIAL = ("N/A", "NA", "unknown")
 
 
-def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Any]]:
+def read(paths: tuple[Path, ...], split: str, layout: Layout) -> Iterator[tuple[str, Any]]:
     """CUGE's JSON records, or lines of head, tail, relation and sentence (.txt, .tsv)."""
     for path in paths:
         if path.suffix not in (".txt", ".tsv"):
-            yield from records(path, (), {})
+            yield from records(path, (), {}, (), layout)
             continue
         for where, line in lines(path):
             cells = line.split("\t") if isinstance(line, str) else []

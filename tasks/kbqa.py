@@ -68,7 +68,7 @@ TASK = Task(
         paper="https://doi.org/10.1007/978-3-319-99501-4_43",
         licence="not stated",
         obtain="CUGE's KBQA.zip or NLPCC's files, named *kbqa*train*, *kbqa*dev*, *kbqa*test*; "
-        "there is no official dev split, take one from train",
+        "there is no official dev split",
         sizes=(24_000, None, 600),
         editions={"NLPCC 2016": (14_609, None, 9_870), "NLPCC 2017": (None, None, 7_631)},
     ),
@@ -94,7 +94,8 @@ TASK = Task(
         "that lists several things with | is one text. Answers that are longer than "
         "decode.max_new_tokens, or that have characters outside the vocabulary, cannot be right: "
         "with CPM-Ant's own vocabulary, 24 and 167 of 1,748 answers of NLPCC 2016 (it has no "
-        "full-width brackets). The official data has no dev split; make one from train."
+        "full-width brackets). The official data has no dev split; without one, every tenth "
+        "question of train is dev."
     ),
     submission=Submission("KBQA.txt", fill),
 )

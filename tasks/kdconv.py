@@ -4,12 +4,39 @@ for it. (Zhou et al., ACL 2020)"""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.data.readers import Layout, Records, records_of
+from cpm_tune.task import STEMS, Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task.answers import is_withheld
 
 TRIPLE = ("name", "attrname", "attrvalue")
 DOMAINS = ("film", "music", "travel")
+
+
+def read(paths: tuple[Path, ...], split: str, layout: Layout) -> Records:
+    """The dialogues. If every dialogue of a test split has blank messages after the first (or -1),
+    these are withheld, as those without text are."""
+    dialogues = records_of(paths, (), {}, (), layout)
+    if split != "test" or not all(
+        any(map(_blank, _later(d))) for _, d in records_of(paths, (), {})
+    ):
+        yield from dialogues
+        return
+    for where, dialogue in dialogues:
+        first, *later = dialogue["messages"]
+        messages = [{**m, "message": None} if _blank(m) else m for m in later]
+        yield where, {**dialogue, "messages": [first, *messages]}
+
+
+def _later(dialogue: Any) -> list[Any]:
+    messages = dialogue.get("messages") if isinstance(dialogue, dict) else None
+    return messages[1:] if isinstance(messages, list) else []
+
+
+def _blank(message: Any) -> bool:
+    return isinstance(message, dict) and is_withheld(message.get("message"))
 
 
 def rows(record: Any) -> Iterator[Row]:
@@ -91,10 +118,11 @@ TASK = Task(
         columns=("history", "knowledge", "reply"),
         names={
             "train": ("train", "*/train.json"),
-            "dev": ("dev", "valid", "eval", "*/dev.json"),
-            "test": ("test", "test_public", "*/test.json"),
+            "dev": (*STEMS["dev"], "*/dev.json"),
+            "test": (*STEMS["test"], "*/test.json"),
         },
         parts=DOMAINS,
+        read=read,
         rows=rows,
     ),
     answer=Generate(column="reply", max_new_tokens=50),

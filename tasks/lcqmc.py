@@ -1,6 +1,6 @@
 """LCQMC: do two questions ask the same thing? (Liu et al., COLING 2018)"""
 
-from cpm_tune.task import Choice, Files, Source, Task, Template
+from cpm_tune.task import STEMS, Choice, Files, Source, Task, Template
 
 TASK = Task(
     name="lcqmc",
@@ -20,8 +20,8 @@ TASK = Task(
         columns=("sentence1", "sentence2", "label"),
         names={
             "train": ("train", "LCQMC_train"),
-            "dev": ("dev", "valid", "eval", "val", "LCQMC_dev"),
-            "test": ("test", "test_public", "LCQMC_test"),
+            "dev": (*STEMS["dev"], "LCQMC_dev"),
+            "test": (*STEMS["test"], "LCQMC_test"),
         },
         aliases={
             **dict.fromkeys(("text_a", "question1", "query1", "q1", "text1", "s1"), "sentence1"),
@@ -34,7 +34,9 @@ TASK = Task(
     answer=Choice(labels=(0, 1)),
     templates=(
         Template("cpm-ant", "{sentence1}和{sentence2}的意思{option}[是否正确]", ("不同", "相同")),
-        Template("cpm-2", "“{sentence1}”与“{sentence2}”的关系是：{answer}", ("矛盾", "相似")),
+        Template(
+            "cpm-2", "“{sentence1}”与“{sentence2}”的意思{answer}", ("矛盾", "相似"), version=2
+        ),
     ),
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 10},
@@ -52,4 +54,5 @@ TASK = Task(
     ),
     published={"CPM-2, full": 89.16, "CPM-2, prompt": 88.36, "mT5-XXL, full": 88.32},
     published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",
+    published_scoring={"CPM-2, full": "argmax-vocabulary", "CPM-2, prompt": "argmax-vocabulary"},
 )

@@ -58,7 +58,12 @@ TASK = Task(
         sizes=(21_000, 1_000, 1_000),
         editions={"Math23K": (21_162, 1_000, 1_000)},
     ),
-    files=Files(columns=("problem", "equation", "answer"), structures=("answer",), rows=rows),
+    files=Files(
+        columns=("problem", "equation", "answer"),
+        structures=("answer",),
+        rows=rows,
+        whole=("Math_23K.json", "math23k.json"),
+    ),
     answer=Generate(column="equation", gold="answer", parse=parse, max_new_tokens=32),
     templates=(
         Template("cpm-ant", "{problem}列式：{answer}"),

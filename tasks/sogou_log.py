@@ -78,6 +78,7 @@ TASK = Task(
         "mT5-small, full": 29.2,
     },
     published_source="CUGE lite leaderboard: nDCG, its cut-off k is not stated",
+    published_scoring={"CPM-2, full": "yes-logit"},
     protocol=(
         "Train and dev are pairs of a clicked and another title, with grades 1 and 0. A test "
         "query has several titles, graded by their field relevance if the file has it (the "

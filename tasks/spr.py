@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import records
-from cpm_tune.task import BadRow, Choice, Files, Row, Source, Submission, Task, Template
+from cpm_tune.data.readers import Layout, records
+from cpm_tune.task import STEMS, BadRow, Choice, Files, Row, Source, Submission, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 COLUMNS = ("ID", "Dialogue_id", "Utterance_id", "Speaker", "Sentence")  # and Label
 
 
-def read(paths: tuple[Path, ...], split: str) -> Iterator[tuple[str, Row | BadRow]]:
+def read(paths: tuple[Path, ...], split: str, layout: Layout) -> Iterator[tuple[str, Row | BadRow]]:
     """One row per utterance, with the earlier ones of the same dialogue as its context."""
     for path in paths:
         dialogue, context = None, list[str]()
-        for where, record in records(path, COLUMNS, {}):
+        for where, record in records(path, COLUMNS, {}, (), layout):
             fault = _fault(record)
             if fault is not None:
                 yield where, fault if isinstance(fault, BadRow) else BadRow(f"{where}: {fault}.")
@@ -80,8 +80,8 @@ TASK = Task(
         columns=("context", "speaker", "sentence", "label"),
         names={
             "train": ("train", "cn_train"),
-            "dev": ("dev", "valid", "eval", "cn_dev"),
-            "test": ("test", "test_public", "cn_test"),
+            "dev": (*STEMS["dev"], "cn_dev"),
+            "test": (*STEMS["test"], "cn_test"),
         },
         read=read,
     ),

@@ -7,19 +7,19 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import Records, lines, records
+from cpm_tune.data.readers import Layout, Records, lines, records
 from cpm_tune.errors import UserError
-from cpm_tune.task import BadRow, Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task import STEMS, BadRow, Files, Generate, Row, Source, Submission, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 
-def read(paths: tuple[Path, ...], split: str) -> Records:
+def read(paths: tuple[Path, ...], split: str, layout: Layout) -> Records:
     """Records {"source": Chinese, "target": English} of a JSON file or of parallel text files.
 
     Raises UserError if one of two text files is longer.
     """
     if paths[0].suffix != ".en":
-        for where, record in records(paths[0], ("source", "target"), {}):
+        for where, record in records(paths[0], ("source", "target"), {}, (), layout):
             hidden = split == "test" and isinstance(record, dict) and "source" in record
             if hidden and is_withheld(record["source"]):
                 record = {**record, "source": None}
@@ -74,8 +74,8 @@ TASK = Task(
         columns=("english", "chinese"),
         names={
             "train": ("train", ("train.en", "train.zh")),
-            "dev": ("dev", "valid", "eval", ("dev.en", "dev.zh"), ("valid.en", "valid.zh")),
-            "test": ("test", "test_public", "test.en", ("test.en", "test.zh")),
+            "dev": (*STEMS["dev"], ("dev.en", "dev.zh"), ("valid.en", "valid.zh")),
+            "test": (*STEMS["test"], "test.en", ("test.en", "test.zh")),
         },
         rows=rows,
         read=read,

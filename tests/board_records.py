@@ -6,8 +6,9 @@ import json
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.schema.record import RunRecord, write_record
 from cpm_tune.schema.spec import (
@@ -29,6 +30,7 @@ LITE = {  # task: metric, signature's range, typical score
     "wmt20_enzh": ("bleu_zh", "0..100", 12.0),
     "math23k": ("equation_accuracy", "0..1", 0.42),
 }
+CHOSEN = ("ccpm", "c3", "sogou_log", "lcqmc")  # tasks with options to score
 OTHER = {"lcqmc": ("accuracy", "0..1", 0.82), "cmeee": ("span_f1", "0..1", 0.55)}
 DELTAS = {  # name: trainable, strength
     "lora": (6_291_456, 1.02),
@@ -64,8 +66,15 @@ def make_record(
     world_size: int = 1,
     sample: bool = False,
     template: str = "cpm-ant",
+    template_version: int = 1,
+    protocol: Mapping[str, Any] | None = None,
+    family: Mapping[str, Any] | None = None,
+    numbers: int = 1,
 ) -> RunRecord:
-    """One finished run with plausible numbers, the same for the same arguments."""
+    """One finished run with plausible numbers, the same for the same arguments.
+
+    `protocol` are the spec's scoring, shots and chat template, `family` is more of its backbone.
+    """
     metric, span, typical = {**LITE, **OTHER}[task]
     noise = random.Random(f"{task} {backbone} {delta} {seed} {lr}")
     n_trainable, strength = DELTAS.get(delta, (200_000, 0.9))
@@ -76,7 +85,8 @@ def make_record(
         task=task,
         task_version=1,
         template=template,
-        template_version=1,
+        template_version=template_version,
+        **(protocol or {}),
         template_sha256=_sha(f"template {task} {template}"),
         metrics=(metric,),
         data=DataSpec(
@@ -85,7 +95,7 @@ def make_record(
             test=_sha(task + "test"),
             sample=sample,
         ),
-        backbone=BackboneSpec(sha256=_sha(backbone)),
+        backbone=BackboneSpec(sha256=_sha(backbone), **(family or {})),
         delta={"delta_type": re.sub(r"\W", "_", delta)[:40], "rank": 8}
         if trains
         else {"delta_type": "none"},
@@ -114,6 +124,8 @@ def make_record(
             "spec": spec,
             "execution": Execution(),
             "ranks_by": metric,
+            "scoring": spec.scoring or ("yes-logit" if task in CHOSEN else "generation"),
+            "numbers": numbers,
             "comparable": not sample,
             "note": "sample data, not comparable with real results" if sample else "",
             "data": {"dev": split, "test": split},

@@ -7,8 +7,11 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -238,3 +241,42 @@ def test_a_trial_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
     assert record.environment is not None
     assert record.environment.world_size == 2
     assert not list((out / ".bench" / "failed").iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+def test_workers_that_are_still_importing_end_with_a_killed_launcher(tmp_path: Path) -> None:
+    slow = f"import time\nopen({str(tmp_path / 'imports')!r}, 'w').close()\ntime.sleep(600)\n"
+    (tmp_path / "datasets.py").write_text(slow)  # the first that the server imports
+    code = (
+        "from pathlib import Path\nfrom cpm_tune.bench.processes import Processes\n"
+        "Processes(Path(), 1)._spawn()"
+    )
+    path = os.pathsep.join(map(str, (tmp_path, Path(__file__).parent.parent)))
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+    )
+    try:
+        wait_until((tmp_path / "imports").exists)
+        started = children(launcher.pid)
+        assert started
+    finally:
+        launcher.kill()
+        launcher.wait()
+    wait_until(lambda: not any(running(pid) for pid in started))
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there, and more than a corpse that nobody has collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], within: float = 60) -> None:
+    limit = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)

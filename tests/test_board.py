@@ -182,14 +182,16 @@ def test_sample_data_is_in_no_index() -> None:
 
 
 def test_quoted_rows_stay_apart_and_enter_no_column_of_other_data() -> None:
-    official = board(made.make_record("ccpm", "b", "lora", 1), published=True)
-    sample = board(made.make_record("ccpm", "b", "lora", 1, sample=True), published=True)
+    official = board(made.make_record("math23k", "b", "lora", 1, template="cpm-2"), published=True)
+    sample = board(
+        made.make_record("math23k", "b", "lora", 1, template="cpm-2", sample=True), published=True
+    )
     assert len(official.rows) == len(sample.rows) == 1
-    for one, column in ((official, "ccpm"), (sample, "ccpm#quoted")):
+    for one, column in ((official, "math23k"), (sample, "math23k#quoted")):
         quoted = {row.id: row for row in one.quoted}
-        assert quoted["quoted: CPM-2, full fine-tuning"].cells[column].value == 91.6
+        assert quoted["quoted: CPM-2, full fine-tuning"].cells[column].value == 69.4
         assert column in {c.id for c in one.columns}
-    assert not any("ccpm" in row.cells for row in sample.quoted)
+    assert not any("math23k" in row.cells for row in sample.quoted)
     assert all(
         figure.source in official.sources for r in official.quoted for figure in r.cells.values()
     )

@@ -31,9 +31,13 @@ def test_list_tasks_and_deltas(cli: CLI, tmp_path: Path) -> None:
     files = ["lcqmc/train.tsv", "lcqmc/dev.tsv", "lcqmc/test.tsv", "ccpm/valid.jsonl"]
     for name in (*files, "c3/c3-d-dev.json"):  # one of C3's two dev files
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    listed = cli("list", "tasks", "--data", tmp_path)[1].splitlines()[1:]
-    found = {line.split()[0]: line.split("  ")[-1].strip() for line in listed}
+        (tmp_path / name).write_text("一\t二\t1\n", encoding="utf-8")
+    verse = {"translation": "月", "choices": ["一", "二", "三", "四"], "answer": 0}
+    write_jsonl(tmp_path / "ccpm/valid.jsonl", [verse])
+    said = cli("list", "tasks", "--data", tmp_path)[1]
+    listed, remarks = said.split("\n\n")
+    found = {line.split()[0]: line.split("  ")[-1].strip() for line in listed.splitlines()[1:]}
+    assert "c3-m-dev.json is missing (needed with c3-d-dev.json)" in remarks
     assert {k: v for k, v in found.items() if v != "no"} == {"lcqmc": "yes", "ccpm": "only dev"}
     code, said, _ = cli("list", "deltas")
     assert code == 0
@@ -49,7 +53,7 @@ def test_show_renders_rows_tokens_targets_and_truncation(cli: CLI) -> None:
     code, said, _ = cli("show", "lcqmc", "--rows", "1", "--max-length", "38")
     assert "truncated: yes" in said
     code, said, _ = cli("show", "lcqmc", "--text", "--template", "cpm-2")
-    assert "的关系是：相似" in said
+    assert "的意思相似" in said
     assert "position" not in said
 
 

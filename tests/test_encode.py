@@ -87,7 +87,7 @@ def test_a_verbaliser_predicts_each_token_of_an_option_from_the_token_before_it(
     example = encoder.encode(row("猫怎么养", "如何养猫", target=0))
     first = len(CHARACTERS) + 2 * PROMPT
     head = (first, first + 1, first + 2, first + 3, CHARACTERS.ids["<s>"])
-    before = head + entries("“猫怎么养”与“如何养猫”的关系是：")
+    before = head + entries("“猫怎么养”与“如何养猫”的意思")
     one, two, three, four = entries("矛盾相似")
     assert example.contexts == (before,)
     assert example.candidates == (Answer(0, (one, two)), Answer(0, (three, four)))
@@ -153,7 +153,7 @@ def test_training_by_option_keeps_every_option() -> None:
 def test_the_description_shows_tokens_and_scored_positions() -> None:
     encoder = make_encoder(CPM_2)
     first, second = describe(encoder.encode(row("猫", "狗")), encoder.frame, CHARACTERS)
-    assert "".join(first["tokens"]) == "<s>“猫”与“狗”的关系是：矛"
+    assert "".join(first["tokens"]) == "<s>“猫”与“狗”的意思矛"
     assert second["targets"] == [(second["length"] - 2, "相"), (second["length"] - 1, "似")]
 
 

@@ -225,6 +225,31 @@ def test_a_checkpoint_of_another_run_is_refused(case: Case, tmp_path: Path) -> N
         other.run(tmp_path)
 
 
+@pytest.mark.parametrize(("stored", "resumed"), [(1, True), (None, True), (7, False)])
+def test_a_checkpoint_of_a_version_with_other_numbers_is_refused_and_stays(
+    case: Case, tmp_path: Path, stored: int | None, resumed: bool
+) -> None:
+    """The first version stored none."""
+    import torch
+
+    partial = stopped_in_training(case, tmp_path)
+    content = torch.load(partial / "checkpoint.pt", weights_only=True)
+    if stored is None:
+        del content["numbers"]
+    else:
+        content["numbers"] = stored
+    torch.save(content, partial / "checkpoint.pt")
+    if resumed:
+        assert what_is_left(case.run(tmp_path)) == case.left
+        return
+    with pytest.raises(
+        UserError, match=r"computes other results \(numbers 7, now 1\); start again"
+    ):
+        case.run(tmp_path)
+    assert (partial / "checkpoint.pt").is_file()
+    assert what_is_left(case.run(tmp_path, resume=False)) == case.left
+
+
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,9 +133,9 @@ def test_the_template_fingerprint_follows_what_the_model_sees() -> None:
     assert base.sha256 != Template("t", "{a}{option}好", ("x", "y"), yes="对").sha256
 
 
-def test_defaults_accept_both_spellings_of_the_dev_split() -> None:
+def test_defaults_accept_every_spelling_of_the_dev_split() -> None:
     files = Files(columns=("a", "label"))
-    assert files.names["dev"] == ("dev", "valid", "eval")
+    assert files.names["dev"] == ("dev", "valid", "eval", "val", "validation")
     assert Choice((0, 1)).column == "label"
 
 

@@ -225,9 +225,9 @@ def test_real_chid(tmp_path: Path) -> None:
 
 @REAL
 def test_real_kbqa(tmp_path: Path) -> None:
-    name = "nlpcc2016.kbqa.train"
+    name = "nlpcc2016.kbqa.dev"
     folder = real(tmp_path, {name: "kbqa/nlpcc2016.kbqa.head"})
-    rows = read("kbqa", folder, "train")
+    rows = read("kbqa", folder, "dev")
     lines = (folder / name).read_text("utf-8").splitlines()
     for tag, column in (("question", "question"), ("answer", "target")):
         said = [line.split("\t", 1)[1].strip() for line in lines if line.startswith(f"<{tag} ")]
@@ -235,7 +235,7 @@ def test_real_kbqa(tmp_path: Path) -> None:
     assert rendered("kbqa", rows) == 1748
     task = TASKS["kbqa"]
     assert task.submission is not None
-    records = official_records(task, find_splits(task, folder, ("train",))["train"])
+    records = official_records(task, find_splits(task, folder, ("dev",))["dev"])
     again = [task.submission.fill(record, [record["answer"]]) for _, record in records]
     assert "\n".join(again).split() == "\n".join(lines).split()
 
@@ -243,10 +243,10 @@ def test_real_kbqa(tmp_path: Path) -> None:
 @REAL
 def test_the_protocol_of_kbqa_counts_the_answers_that_cannot_be_written(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(RELEASED)
-    folder = real(tmp_path, {"nlpcc2016.kbqa.train": "kbqa/nlpcc2016.kbqa.head"})
+    folder = real(tmp_path, {"nlpcc2016.kbqa.dev": "kbqa/nlpcc2016.kbqa.head"})
     task = TASKS["kbqa"]
     assert isinstance(task.answer, Generate)
-    ids = [tokenizer.encode(row["target"]) for row in read("kbqa", folder, "train")]
+    ids = [tokenizer.encode(row["target"]) for row in read("kbqa", folder, "dev")]
     too_long = sum(len(one) >= task.answer.max_new_tokens for one in ids)
     unknown = sum(tokenizer.unk in one for one in ids)
     assert f"{too_long} and {unknown} of {len(ids):,}" in task.protocol

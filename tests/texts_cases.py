@@ -280,8 +280,8 @@ WRONG: dict[str, tuple[str, dict[str, str], str, str]] = {
     "no problem": ("math23k", {"dev.jsonl": lines({"equation": "x=1"})}, ":1", "'original_text'"),
     "no response": (
         "stc",
-        {"STC.json": json.dumps({"valid": [["你 好"]]})},
-        "STC.json: item 1",
+        {"STC.json": json.dumps({"valid": [["好", "好"], ["你 好"]]})},
+        "STC.json: item 2",
         "no field 'response'",
     ),
     "an empty response": (

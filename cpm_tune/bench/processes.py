@@ -45,8 +45,9 @@ class Processes:
 
     retries = 0  # a trial that takes its process down would take down the next one
 
-    def __init__(self, out: Path, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, out: Path, workers: int, lines: bool = False) -> None:
+        """`lines`: the workers print their progress (`common.progress`)."""
+        self.workers, self._lines = workers, lines
         self._out = out.absolute()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOADED])
@@ -67,7 +68,7 @@ class Processes:
 
     def _spawn(self) -> tuple[Any, Connection]:
         ours, theirs = self._context.Pipe()
-        arguments = (theirs, self._out, Path.cwd(), self._threads, self.workers)
+        arguments = (theirs, self._out, Path.cwd(), self._threads, self.workers, self._lines)
         process = self._context.Process(target=serve, args=arguments, daemon=True)
         process.start()
         theirs.close()
@@ -121,7 +122,9 @@ def _ending(code: int | None) -> str:
     return f"its process ended with exit code {code}."
 
 
-def serve(pipe: Connection, out: Path, directory: Path, threads: int, workers: int) -> None:
+def serve(
+    pipe: Connection, out: Path, directory: Path, threads: int, workers: int, lines: bool
+) -> None:
     """Run the trials that come through the pipe until it closes, as one of `workers` processes."""
     # The parent decides: a terminal signals us both. Blocked, since a group sets its own handlers.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -138,7 +141,7 @@ def serve(pipe: Connection, out: Path, directory: Path, threads: int, workers: i
             if visible is not None and trial.nproc == 1:  # the same GPU for a worker, every time
                 os.environ["CUDA_VISIBLE_DEVICES"] = visible
             with contextlib.redirect_stdout(sys.stderr):
-                report = worker.run(trial, visible)
+                report = worker.run(trial, visible, lines)
             pipe.send(report)
 
 

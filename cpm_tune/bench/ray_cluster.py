@@ -26,15 +26,15 @@ _PLACEMENTS = 10  # times in a row that an actor may be lost before it begins
 class _Remote:
     """A worker in a process of the cluster."""
 
-    def __init__(self, out: Path, threads: int, directory: Path) -> None:
+    def __init__(self, out: Path, threads: int, directory: Path, lines: bool) -> None:
         os.chdir(directory)  # relative paths of data and backbones mean what they mean to the user
-        self._worker = load("cpm_tune.bench.worker:Worker")(out, threads)
+        self._worker, self._lines = load("cpm_tune.bench.worker:Worker")(out, threads), lines
 
     def ready(self) -> None:
         """Return as soon as the worker exists."""
 
     def run(self, trial: Trial) -> Report:
-        report: Report = self._worker.run(trial)
+        report: Report = self._worker.run(trial, None, self._lines)
         return report
 
 
@@ -55,17 +55,25 @@ class RayActors:
     retries = 2
 
     def __init__(
-        self, out: Path, workers: int, address: str | None, cpus: int, gpus: int, largest: int = 1
+        self,
+        out: Path,
+        workers: int,
+        address: str | None,
+        cpus: int,
+        gpus: int,
+        largest: int = 1,
+        lines: bool = False,
     ) -> None:
-        """A process has so many CPUs and GPUs, a trial at most `largest` processes.
+        """A process has so many CPUs and GPUs, a trial at most `largest` processes. `lines`: the
+        workers print their progress, which Ray forwards.
 
         Raises UserError if Ray is missing or not reachable, or no machine has room for a trial.
         """
-        self._out, self._cpus, self._gpus = out.absolute(), cpus, gpus
+        self._out, self._cpus, self._gpus, self._lines = out.absolute(), cpus, gpus, lines
         self._actors: dict[int, _Actor] = {}
         self._lost_early: dict[int, int] = {}  # actors lost in a row before they began, by worker
         self._running: dict[Any, tuple[int, Trial]] = {}  # by the reference to the report
-        self._ray, self._connected = _connect(address)
+        self._ray, self._connected = _connect(address, lines)
         rooms = self._rooms()
         if (most := max(rooms, default=0)) < largest:
             self.stop()
@@ -97,7 +105,7 @@ class RayActors:
                 max_restarts=0,
                 scheduling_strategy="SPREAD",
             )
-            handle = remote.remote(self._out, self._cpus, Path.cwd())
+            handle = remote.remote(self._out, self._cpus, Path.cwd(), self._lines)
             self._actors[first] = _Actor(handle, handle.ready.remote(), trial.nproc)
         self._running[self._actors[first].handle.run.remote(trial)] = (first, trial)
 
@@ -141,8 +149,9 @@ class RayActors:
             self._ray.shutdown()
 
 
-def _connect(address: str | None) -> tuple[Any, bool]:
-    """Connect to a cluster; return Ray's module, and False if it was connected already."""
+def _connect(address: str | None, forward: bool) -> tuple[Any, bool]:
+    """Connect to a cluster, which forwards what workers print or not; return Ray's module, and
+    False if it was connected already."""
     if importlib.util.find_spec("ray") is None:
         raise UserError("--executor ray: Ray is not installed; run: pip install 'cpm-tune[ray]'")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
@@ -153,7 +162,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     where = address or os.environ.get("RAY_ADDRESS")
     try:
         _knock(where)
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=forward, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         why = " ".join(str(error).split()).rstrip(".")
         raise UserError(

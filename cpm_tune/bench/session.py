@@ -72,10 +72,13 @@ def bench(
     if not state.todo:
         return _nothing(state)
 
+    lines = not (quiet or sys.stderr.isatty())
+
     def start() -> Executor:
         if cluster is None:
-            return Processes(out, workers)
-        return RayActors(out, jobs, cluster.address, cluster.cpus, cluster.gpus, nproc)
+            return Processes(out, workers, lines)
+        how = cluster.address, cluster.cpus, cluster.gpus
+        return RayActors(out, jobs, *how, nproc, lines)
 
     return _run(start, state, history, out, quiet)
 

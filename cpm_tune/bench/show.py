@@ -16,7 +16,7 @@ from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
 from cpm_tune.common.folders import LOG, partial_folder
 from cpm_tune.common.reading import parse_json
-from cpm_tune.common.sizes import counted
+from cpm_tune.common.sizes import counted, duration
 from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.texts import table
 from cpm_tune.errors import escaped
@@ -66,15 +66,6 @@ def trial_list(state: SuiteState, history: History) -> str:
     return table(("state", "trial", "time", "run id"), rows)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people write them: 9.5 s, 80 s, 12 min, 2.5 h."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
 def score_text(record: RunRecord) -> str:
     """The ranking metric of a finished run."""
     if not record.labelled:
@@ -102,19 +93,49 @@ def end_text(endings: Sequence[Ending], state: SuiteState, out: Path, seconds: f
 def _ending_text(ending: Ending) -> str:
     result = f"failed: {ending.report.error}"
     if ending.record is not None:
-        result = f"{score_text(ending.record)}, {duration(ending.report.seconds)}"
+        training = ending.record.training
+        best = ""
+        if training is not None:
+            best = f", best step {training.best_step} (dev {training.best_dev:.4f})"
+        result = f"{score_text(ending.record)}{best}, {duration(ending.report.seconds)}"
     return f"{ending.trial.name}: {result}"
 
 
-class Lines(Watcher):
-    """Prints a plain line for every trial that ends."""
+class _Left:
+    """The trials that have not ended, and the time that they need."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._ended = total, 0
+    def __init__(self, trials: Sequence[Trial], history: History, workers: int) -> None:
+        self._trials = {trial.run_id: trial for trial in trials}
+        self.total, self._history, self._workers = len(trials), history, workers
+
+    def end(self, ending: Ending) -> None:
+        """Take off a trial that ended."""
+        self._trials.pop(ending.trial.run_id, None)
+        if ending.record is not None:
+            trial, seconds = ending.trial, ending.report.seconds
+            self._history.add(trial.request.task, trial.delta, seconds)
+
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return self.total - len(self._trials)
+
+    def time(self) -> str:
+        """About how long the others take, as a clause; empty if that is unknown."""
+        seconds, unknown = self._history.remaining(self._trials.values(), self._workers)
+        return f", about {duration(seconds)} left" if seconds and not unknown else ""
+
+
+class Lines(Watcher):
+    """Prints a plain line for every trial that ends, with the time that the others need."""
+
+    def __init__(self, left: _Left) -> None:
+        self._left = left
 
     def ended(self, worker: int | None, ending: Ending) -> None:
-        self._ended += 1
-        print(f"[{self._ended}/{self._total}] {_ending_text(ending)}", flush=True)
+        self._left.end(ending)
+        number, time = f"{self._left.ended}/{self._left.total}", self._left.time()
+        print(f"[{number}{time}] {_ending_text(ending)}", flush=True)
 
     def again(self, worker: int, trial: Trial, why: str) -> None:
         print(f"again      {trial.name}: {why}", flush=True)
@@ -123,14 +144,13 @@ class Lines(Watcher):
 class Live(Watcher):
     """Redraws a table of the running trials twice a second, below a line per trial that ended."""
 
-    def __init__(self, trials: Sequence[Trial], history: History, out: Path, workers: int) -> None:
+    def __init__(self, left: _Left, out: Path, settings: bool) -> None:
+        """`settings`: the trials differ in some, which have a column."""
         from rich.console import Console
         from rich.live import Live as RichLive
 
-        self._left = {trial.run_id: trial for trial in trials}
-        self._total, self._failed = len(trials), 0
-        self._settings = any(trial.about for trial in trials)
-        self._history, self._out, self._workers = history, out, workers
+        self._left, self._out, self._settings = left, out, settings
+        self._failed = 0
         self._running: dict[int, tuple[Trial, float]] = {}
         self._started = time.monotonic()
         console = Console(file=obeyed(sys.stderr))
@@ -150,12 +170,10 @@ class Live(Watcher):
         self.tick()
 
     def ended(self, worker: int | None, ending: Ending) -> None:
-        trial, failed = ending.trial, ending.record is None
+        failed = ending.record is None
         if worker is not None:
             self._running.pop(worker, None)
-        self._left.pop(trial.run_id, None)
-        if not failed:
-            self._history.add(trial.request.task, trial.delta, ending.report.seconds)
+        self._left.end(ending)
         self._failed += failed
         self._print(_ending_text(ending), "red" if failed else None)
         self.tick()
@@ -175,10 +193,8 @@ class Live(Watcher):
         from rich.table import Table
         from rich.text import Text
 
-        ended, spent = self._total - len(self._left), time.monotonic() - self._started
-        seconds, unknown = self._history.remaining(self._left.values(), self._workers)
-        left = f", about {duration(seconds)} left" if seconds and not unknown else ""
-        title = f"{ended} of {self._total} trials, {self._failed} failed, {duration(spent)}{left}"
+        left, spent = self._left, duration(time.monotonic() - self._started)
+        title = f"{left.ended} of {left.total} trials, {self._failed} failed, {spent}{left.time()}"
         live = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
         for column in ("#", "task", "delta", "backbone", "seed", "settings", "step", "dev", "time"):
             if column != "settings" or self._settings:
@@ -213,6 +229,7 @@ def watcher(
     trials: Sequence[Trial], history: History, out: Path, workers: int, quiet: bool
 ) -> Watcher:
     """The live table on a terminal, plain lines anywhere else."""
+    left = _Left(trials, history, workers)
     if sys.stderr.isatty() and not quiet:
-        return Live(trials, history, out, workers)
-    return Lines(len(trials))
+        return Live(left, out, any(trial.about for trial in trials))
+    return Lines(left)

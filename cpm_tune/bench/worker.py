@@ -1,14 +1,12 @@
 """What a worker process does: one trial after another, with one backbone and one reading of data.
 
 Nothing here knows who sends the trials: `Worker.run` is the one place where a trial is run, in this
-process or in a group of processes. As a program, this module is one process of such a group: its
-command line is a results folder and a trial as JSON.
+process or in a group of processes (`bench.group`).
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
 import traceback
 import zlib
@@ -23,10 +21,11 @@ from pydantic import TypeAdapter
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.bench.trials import Report, Trial, plan_of
+from cpm_tune.common.progress import Lines, shown
 from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.launch import launch
-from cpm_tune.engine.process import begin, work
+from cpm_tune.engine.rank import rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
 from cpm_tune.planning.plan import Plan
@@ -47,20 +46,22 @@ class Worker:
         self._backbone: tuple[Any, CPMAnt, int] | None = None  # with its key and checksum
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
-    def run(self, trial: Trial, gpus: str | None = None) -> Report:
+    def run(self, trial: Trial, gpus: str | None = None, lines: bool = False) -> Report:
         """Run a trial, unless it is finished already; its errors are in the report.
 
         A trial of several processes has them as children of this one, on the GPUs that `gpus`
-        lists as CUDA_VISIBLE_DEVICES does (None: all that this process sees).
+        lists as CUDA_VISIBLE_DEVICES does (None: all that this process sees). `lines`: print how
+        far it is to standard error.
         """
         started = time.perf_counter()
         torch.set_num_threads(self._threads)
         report = Report("finished")
         try:
             if trial.nproc > 1:
-                self._run_group(trial, gpus)
+                self._run_group(trial, gpus, lines)
             else:
-                _run(trial, self._out, self._inputs, self._load)
+                with shown(Lines(trial.name), unless=not lines):
+                    _run(trial, self._out, self._inputs, self._load)
                 self._check_backbone()
         except ProcessLostError as error:  # of its group
             report = Report("lost", error=str(error))
@@ -72,7 +73,7 @@ class Worker:
             report = Report("failed", error=text, detail=detail)
         return replace(report, seconds=time.perf_counter() - started)
 
-    def _run_group(self, trial: Trial, gpus: str | None) -> None:
+    def _run_group(self, trial: Trial, gpus: str | None, lines: bool) -> None:
         self._backbone = self._splits = None  # the group needs the memory
         torch.cuda.empty_cache()
         plan = plan_of(trial)
@@ -80,8 +81,8 @@ class Worker:
             environment = {"OMP_NUM_THREADS": str(plan.execution.threads or self._threads)}
             if gpus is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus
-            argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode()]
-            launch(argv, trial.nproc, module="cpm_tune.bench.worker", environment=environment)
+            argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode(), *["lines"] * lines]
+            launch(argv, trial.nproc, module="cpm_tune.bench.group", environment=environment)
 
     def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
         """The plan's backbone as it was loaded, without a delta."""
@@ -145,17 +146,17 @@ def _checksum(model: CPMAnt) -> int:
 
 
 def run_in_group(argv: Sequence[str]) -> int:
-    """Run the trial of the command line as one process of its group; errors are raised."""
+    """Run a trial as one process of its group, and raise its errors.
+
+    The command line is a results folder, a trial as JSON, and "lines" to print the progress.
+    """
     try:
-        _run(_TRIAL.validate_json(argv[1]), Path(argv[0]))
+        trial = _TRIAL.validate_json(argv[1])
+        silent = "lines" not in argv or rank_info(os.environ).rank != 0
+        with shown(Lines(trial.name), unless=silent):
+            _run(trial, Path(argv[0]))
     except (UserError, ProcessLostError):
         raise
     except Exception as error:  # reported, not printed into the table of the others
         raise _as_user_error(error) from error
     return 0
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    argv, _ = begin()
-    sys.exit(work(argv, main=False, run=run_in_group))

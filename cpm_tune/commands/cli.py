@@ -14,6 +14,7 @@ from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
+from cpm_tune.common.progress import Lines, shown
 from cpm_tune.common.terminal import safe_output
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
 from cpm_tune.version import VERSION
@@ -72,7 +73,11 @@ def run(argv: Sequence[str]) -> int:
         parser.print_help()
         return 2
     module, _, function = command.body.partition(":")
-    with Interrupts(message=command.stopped) if command.stopped else nullcontext():
+    lines = Lines() if command.progress == "lines" else None
+    with (
+        Interrupts(message=command.stopped) if command.stopped else nullcontext(),
+        shown(lines, unless=command.progress == "own"),
+    ):
         code: int = load(f"cpm_tune.commands.{module}:{function}")(options)
     return code
 

@@ -17,7 +17,7 @@ from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import NAME, resolve
 from cpm_tune.commands.options.look import Doctor
 from cpm_tune.common.paths import cache_dir
-from cpm_tune.data.splits import find_splits, sample_folder
+from cpm_tune.data.splits import check_first_rows, data_folder, find_splits
 from cpm_tune.delta.opendelta_import import INSTALL, opendelta
 from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
 from cpm_tune.errors import UserError
@@ -137,12 +137,14 @@ def _backbone() -> Check:
 def _data(data: Path | None) -> list[tuple[str, str, str, str]]:
     rows = []
     for task in load_tasks():
-        folder = sample_folder(task) if data is None else data / task.name
         name = "sample data" if data is None else "data"
         try:
-            splits = find_splits(task, folder)
-            files = ", ".join(file.path.name for file in splits.values())
-            rows.append((name, "ok", f"{task.name}: {files}", ""))
+            splits = find_splits(task, data_folder(task, data), fingerprints=False)
+            check_first_rows(task, splits)
         except UserError as error:
             rows.append((name, "warn", f"{task.name}: {error}", ""))
+        else:
+            files = ", ".join(dict.fromkeys(file.path.name for file in splits.values()))
+            notes = [t for f in splits.values() for t in (f.note, f.warning) if t]
+            rows.append((name, "ok", "; ".join([f"{task.name}: {files}", *notes]), ""))
     return rows

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cpm_tune.commands.options.look import List
 from cpm_tune.common.texts import table
-from cpm_tune.data.splits import sample_folder, splits_there
+from cpm_tune.data.splits import check_first_rows, data_folder, find_splits, sample_folder
+from cpm_tune.errors import UserError
 from cpm_tune.task import SPLITS, Task
 from cpm_tune.task.registry import load_preset, load_tasks, preset_files
 
@@ -19,11 +20,15 @@ def run(options: List) -> int:
 
 
 def _tasks(include: Sequence[Path], data: Path | None) -> str:
-    rows = [
-        (t.name, t.capability, t.kind, t.metrics[0], sizes(t), _splits(t, data))
-        for t in load_tasks(include)
-    ]
-    return table(("task", "capability", "kind", "metric", "train / dev / test", "data"), rows)
+    if data is not None and not data.is_dir():
+        raise UserError(f"--data {data}: there is no such folder.")
+    rows, remarks = [], []
+    for t in load_tasks(include):
+        there, remark = look(t, data)
+        rows.append((t.name, t.capability, t.kind, t.metrics[0], sizes(t), there))
+        remarks += [f"{t.name}: {remark}"] if remark else []
+    listed = table(("task", "capability", "kind", "metric", "train / dev / test", "data"), rows)
+    return "\n".join([listed, *([""] if remarks else []), *remarks])
 
 
 def sizes(task: Task) -> str:
@@ -31,11 +36,29 @@ def sizes(task: Task) -> str:
     return " / ".join("-" if n is None else f"{n:,}" for n in task.source.sizes)
 
 
-def _splits(task: Task, data: Path | None) -> str:
-    if data is not None:
-        there = splits_there(task, data / task.name)
-        return "yes" if there == list(SPLITS) else f"only {', '.join(there)}" if there else "no"
-    return "sample" if sample_folder(task).is_dir() else "no"
+def look(task: Task, data: Path | None) -> tuple[str, str]:
+    """Whether `tune --data` would find a task's splits and read their first rows ("yes", "no" or
+    "only dev"), and its notes or what is wrong. A folder of other tasks is not wrong."""
+    if data is None:
+        return ("sample" if sample_folder(task).is_dir() else "no"), ""
+    folder = data_folder(task, data)
+    try:
+        splits = find_splits(task, folder, fingerprints=False)
+        check_first_rows(task, splits)
+    except UserError as error:
+        there = [split for split in SPLITS if _has_files(task, folder, split)]
+        return (f"only {', '.join(there)}" if there else "no"), "" if folder == data else str(error)
+    files = splits.values()
+    return "yes", "; ".join(text for file in files for text in (file.note, file.warning) if text)
+
+
+def _has_files(task: Task, folder: Path, split: str) -> bool:
+    try:
+        file = find_splits(task, folder, (split,), fingerprints=False)[split]
+        check_first_rows(task, {split: file})
+    except UserError:
+        return False
+    return not file.source
 
 
 def _deltas() -> str:

@@ -9,6 +9,7 @@ from dataclasses import fields
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.commands.options.pretrain import Prepare, Run, SourceOptions, Vocab
+from cpm_tune.common.progress import told
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import perplexity_under
 from cpm_tune.pretrain.filters import WordList
@@ -92,3 +93,4 @@ def _report(text: str) -> None:
     """Print a line; the work continues if nobody reads it any more (`| head`)."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
+    told()

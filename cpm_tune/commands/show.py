@@ -12,12 +12,13 @@ from cpm_tune.commands.options.look import Show
 from cpm_tune.common.door import load
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.files import checked_rows
-from cpm_tune.data.splits import find_splits
+from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import data_folder, find_template
+from cpm_tune.planning.plan import find_template
 from cpm_tune.task import Choice, Generate, Row, Task, Template
 from cpm_tune.task.answers import gold
 from cpm_tune.task.registry import load_task
+from cpm_tune.task.scoring import scoring_of
 
 
 def run(options: Show) -> int:
@@ -30,6 +31,7 @@ def run(options: Show) -> int:
         raise UserError(f"{file.path}: the {options.split} split has no rows.")
     sample = " (sample data)" if options.data is None else ""
     lines = [*_card(task, template), ""]
+    lines += [f"note: {text}" for text in (file.note, file.warning) if text]
     lines.append(f"{file.path.name}{sample}, first {counted(len(rows), 'row')}:")
     describe: Callable[[Row], list[str]] | None = None
     if not options.text:
@@ -55,12 +57,16 @@ def _card(task: Task, chosen: Template) -> list[str]:
         f"  metrics     {', '.join(task.metrics)}",
         f"  recipe      {', '.join(f'{k}={v}' for k, v in task.recipe.items())}",
     ]
-    lines += [f"  published   {row}: {score}" for row, score in task.published.items()]
+    for row, score in task.published.items():
+        rule = task.published_scoring.get(row)
+        lines.append(f"  published   {row}: {score}" + (f" ({rule})" if rule else ""))
     for template in task.templates:
         mark = "*" if template is chosen else " "
-        options = f"  (options {' / '.join(template.options)})" if template.options else ""
+        details: list[str] = [scoring_of(task, template)]
+        details += [f"options {' / '.join(template.options)}"] * bool(template.options)
         lines.append(
-            f"{mark} template    {template.name} v{template.version}: {template.text}{options}"
+            f"{mark} template    {template.name} v{template.version}: {template.text}  "
+            f"({', '.join(details)})"
         )
     if task.protocol:
         lines += textwrap.wrap(

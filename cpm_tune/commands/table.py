@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
+from typing import Literal
 
 from cpm_tune.commands.options.backbone import Convert, Prune
 from cpm_tune.commands.options.bench import Bench
@@ -19,11 +20,14 @@ from cpm_tune.common.interrupt import NOTHING_WRITTEN
 @dataclass(frozen=True)
 class Command:
     """`options` is a class of options, `body` "module:function" below this package. `stopped` is
-    what Ctrl-C leaves; by default finished runs stay and unfinished ones can be resumed."""
+    what Ctrl-C leaves; by default finished runs stay and unfinished ones can be resumed.
+    `progress` is how it shows its progress: on a terminal with bars ("auto"), always with lines,
+    which do not disturb what it prints meanwhile, or in its own way."""
 
     options: type
     body: str
     stopped: str = ""
+    progress: Literal["auto", "lines", "own"] = "auto"
 
     @property
     def summary(self) -> str:
@@ -32,14 +36,14 @@ class Command:
         return text.removesuffix(".")
 
 
-TUNE = Command(Tune, "tune:run")
+TUNE = Command(Tune, "tune:run", progress="own")
 # A command's name may have two words; its first word alone may be a command as well.
 COMMANDS = {
     "list": Command(List, "list_:run"),
     "show": Command(Show, "show:run"),
     "doctor": Command(Doctor, "doctor:run"),
     "estimate": Command(Estimate, "estimate:run"),
-    "bench": Command(Bench, "bench:run"),
+    "bench": Command(Bench, "bench:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),
     "score": Command(Score, "score:run"),
@@ -52,7 +56,8 @@ COMMANDS = {
     "convert": Command(Convert, "convert:run", NOTHING_WRITTEN),
     "prune": Command(Prune, "prune:run", NOTHING_WRITTEN),
     "pretrain": Command(Pretrain, ""),
-    "pretrain vocab": Command(Vocab, "pretrain:vocab", NOTHING_WRITTEN),
-    "pretrain prepare": Command(Prepare, "pretrain:prepare", NOTHING_WRITTEN),
-    "pretrain run": Command(Run, "pretrain:run", NOTHING_WRITTEN),  # until it has started
+    "pretrain vocab": Command(Vocab, "pretrain:vocab", NOTHING_WRITTEN, "lines"),
+    "pretrain prepare": Command(Prepare, "pretrain:prepare", NOTHING_WRITTEN, "lines"),
+    # NOTHING_WRITTEN until it has started.
+    "pretrain run": Command(Run, "pretrain:run", NOTHING_WRITTEN, "lines"),
 }

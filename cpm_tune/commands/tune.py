@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import fields
 
 from cpm_tune.commands.arguments import over_file
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.door import load
+from cpm_tune.common.progress import shown
 from cpm_tune.engine.launch import launch
-from cpm_tune.engine.rank import launched
+from cpm_tune.engine.rank import launched, rank_info
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.planning.settings import flat_settings, parse_settings
@@ -45,17 +47,19 @@ def run(options: Tune) -> int:
     plan = None
     if start is None and expand(request.task, request.include) == [request.task]:
         plan = make_plan(request)  # mistakes are reported before torch is imported
-    load("cpm_tune.runs.session:tune_all")(
-        request,
-        out=options.out,
-        controls=controls,
-        overwrite=options.overwrite,
-        resume=options.resume,
-        dry_run=options.dry_run,
-        quiet=options.quiet,
-        nproc=processes,
-        only=options.only,
-        start=start,
-        plan=plan,
-    )
+    other = start is not None or rank_info(os.environ).rank != 0  # another process shows it
+    with shown(unless=options.quiet or options.dry_run or other):
+        load("cpm_tune.runs.session:tune_all")(
+            request,
+            out=options.out,
+            controls=controls,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            dry_run=options.dry_run,
+            quiet=options.quiet,
+            nproc=processes,
+            only=options.only,
+            start=start,
+            plan=plan,
+        )
     return 0

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
+from cpm_tune.version import NUMBERS
 
 FINGERPRINT = "fingerprint"
+_NUMBERS = "numbers"
 # The names of dtypes in safetensors files, in the order in which the library writes tensors.
 _NAMES = {
     torch.int64: "I64",
@@ -113,7 +115,7 @@ def write_state(path: Path, state: Mapping[str, Any], step: int, go_on: str) -> 
     (`go_on`: a command or option).
     """
     try:
-        write_pickled(path, state)
+        write_pickled(path, {**state, _NUMBERS: NUMBERS})
     except OSError as error:
         kept = f"the last good one is kept in {path}" if path.is_file() else "it would be the first"
         raise UserError(
@@ -128,7 +130,7 @@ def read_state(
     """Read a checkpoint that has `parts` and belongs to the run with this fingerprint.
 
     Raises FileNotFoundError if there is none, and UserError if it cannot be read (`otherwise` says
-    what to do) or belongs to another run.
+    what to do), belongs to another run, or was left by a version that computes other numbers.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -144,4 +146,10 @@ def read_state(
                 f"{path}: the checkpoint belongs to another {key} ({str(actual(key))[:12]}, now "
                 f"{value[:12]}); resume with what it was started with, or use another --out."
             )
+    numbers = state.get(_NUMBERS, 1)  # the first version did not store it
+    if numbers != NUMBERS:
+        raise UserError(
+            f"{path}: the checkpoint was left by another version of cpm-tune, which computes other "
+            f"results (numbers {numbers}, now {NUMBERS}); {otherwise}, or resume with that version."
+        )
     return state

@@ -46,3 +46,12 @@ def size_text(size: float) -> str:
         if size < 1000 or unit == "GB":
             break
     return f"{math.ceil(size * 100) / 100:g}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: 9.5 s, 80 s, 12 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -7,14 +7,15 @@ has no answers.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.readers import Layout, records
-from cpm_tune.data.splits import SplitFile, companions
+from cpm_tune.data.file_sets import SplitFile, companions
+from cpm_tune.data.readers import Layout, records_of
 from cpm_tune.data.tables import renamed
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow, Choice, Options, Rank, Row, Task
@@ -46,7 +47,9 @@ def records_with_rows(
     check = row_checker(task, file)
     withheld = file.split == "test" and answers_withheld(task, file)
     number, n_empty, first_empty = 0, 0, ""
-    for where, record in official_records(task, file, layout):
+    for nth_record, (where, record) in enumerate(official_records(task, file, layout)):
+        if not file.has(nth_record):
+            continue
         official = _id(record.get("id")) if isinstance(record, dict) else None
         rows, kept = list(rows_of(task, where, record)), []
         for nth, row in enumerate(rows):
@@ -87,8 +90,8 @@ def answers_withheld(task: Task, file: SplitFile) -> bool:
     """Whether all answers in a split are empty, as in the test files that are handed out."""
     gold, rows = task.hidden[-1], 0
     labels = {str(label) for label in getattr(task.answer, "labels", ())}
-    for where, record in official_records(task, file):
-        for row in rows_of(task, where, record):
+    for number, (where, record) in enumerate(official_records(task, file)):
+        for row in rows_of(task, where, record) if file.has(number) else ():
             if isinstance(row, dict):
                 rows += 1
                 if not is_withheld(row.get(gold)) or str(row.get(gold)).strip() in labels:
@@ -103,7 +106,7 @@ def official_records(
     if task.files.read is not None:
         where = str(file.path)
         try:
-            for where, record in task.files.read(file.paths, file.split):
+            for where, record in _own_reader(task, file, layout):
                 yield where, record
         except UserError:
             raise
@@ -114,14 +117,17 @@ def official_records(
             ) from error
         return
     optional = task.hidden if file.split == "test" else ()
-    for path in file.paths:
-        empty = True
-        columns, aliases = task.files.columns, task.files.aliases
-        for where, record in records(path, columns, aliases, optional, layout):
-            empty = False
-            yield where, record
-        if empty and len(file.paths) > 1:
-            raise UserError(f"{path}: the file is empty; get it again (task {task.name}).")
+    columns, aliases = task.files.columns, task.files.aliases
+    yield from records_of(file.paths, columns, aliases, optional, layout)
+
+
+def _own_reader(task: Task, file: SplitFile, layout: Layout | None) -> Iterable[tuple[str, Any]]:
+    """The records that the task's own read() gives; it may take a layout to note what is odd."""
+    read = task.files.read
+    assert read is not None
+    if len(inspect.signature(read).parameters) < 3:
+        return read(file.paths, file.written_for)
+    return read(file.paths, file.written_for, layout or Layout())
 
 
 def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:

@@ -30,6 +30,7 @@ __all__ = (
     "json_objects",
     "lines",
     "records",
+    "records_of",
     "starts_with",
     "table",
 )
@@ -56,6 +57,23 @@ def records(
     first = next((text for _, text in lines(path) if isinstance(text, BadRow) or text.strip()), "")
     indented = isinstance(first, str) and first.strip() == "{"
     return json_objects(path) if indented else json_lines(path)
+
+
+def records_of(
+    paths: tuple[Path, ...],
+    columns: tuple[str, ...],
+    aliases: Mapping[str, str],
+    optional: tuple[str, ...] = (),
+    layout: Layout | None = None,
+) -> Records:
+    """The records of several files, one after the other. Raises UserError for one that is empty."""
+    for path in paths:
+        empty = True
+        for where, record in records(path, columns, aliases, optional, layout):
+            empty = False
+            yield where, record
+        if empty and len(paths) > 1:
+            raise UserError(f"{path}: the file is empty; get it again.")
 
 
 def starts_with(path: Path) -> str:

@@ -1,30 +1,38 @@
-"""Which files of a folder are a task's splits; what is missing or ambiguous is a UserError."""
+"""The splits of a task in a folder: their files, or what stands in for a split that is not there.
+
+What is missing or ambiguous is a UserError. `tune` and every command that describes a folder find
+splits here, so that they agree.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from cpm_tune.common.paths import input_sha256, shipped
-from cpm_tune.data.readers import JSON_ENDINGS, TABLES
+from cpm_tune.data.file_sets import SplitFile, file_sets, incomplete, members, whole_file
+from cpm_tune.data.files import answers_withheld, checked_rows
 from cpm_tune.errors import UserError
 from cpm_tune.task import SPLITS, Task
 
+__all__ = (
+    "SplitFile",
+    "check_first_rows",
+    "data_folder",
+    "find_splits",
+    "is_sample",
+    "missing_parts",
+    "sample_folder",
+)
 
-@dataclass(frozen=True)
-class SplitFile:
-    """One split on disk, one file or several read one after the other, and its fingerprint."""
-
-    split: str
-    paths: tuple[Path, ...]
-    sha256: str
-
-    @property
-    def path(self) -> Path:
-        """The (first) file."""
-        return self.paths[0]
+# Which records belong to a split, by the last digit of their numbers.
+_OF_TRAIN = {"train": (0, 1, 2, 3, 4, 5, 6, 7, 8), "dev": (9,)}
+_OF_ONE_FILE = {"train": (0, 1, 2, 3, 4, 5, 6, 7), "dev": (8,), "test": (9,)}
+DEV_AS_TEST = "there is no test split: dev is scored as test"
 
 
 def sample_folder(task: Task) -> Path:
@@ -32,16 +40,30 @@ def sample_folder(task: Task) -> Path:
     return shipped("tasks") / "sample" / task.name
 
 
-def is_sample(task: Task, splits: dict[str, SplitFile]) -> bool:
+def data_folder(task: Task, data: Path | None) -> Path:
+    """Where a task's files are: without --data the sample data, else DIR/NAME if there is such a
+    folder (case and punctuation do not count), else DIR."""
+    if data is None:
+        return sample_folder(task)
+    if (data / task.name).is_dir():
+        return data / task.name
+    name = _letters(task.name)
+    folders = data.iterdir() if data.is_dir() else ()
+    alike = [path for path in folders if _letters(path.name) == name and path.is_dir()]
+    return alike[0] if len(alike) == 1 else data
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def is_sample(task: Task, splits: Mapping[str, SplitFile]) -> bool:
     """Whether any of these files is one of the task's sample data, in whatever folder."""
     folder = sample_folder(task)
     if not folder.is_dir():
         return False
     known = {input_sha256(path) for path in folder.rglob("*") if path.is_file()}
-    return any(
-        file.sha256 in known or any(input_sha256(path) in known for path in file.paths[1:])
-        for file in splits.values()
-    )
+    return any(input_sha256(path) in known for file in splits.values() for path in file.paths)
 
 
 def find_splits(
@@ -49,9 +71,20 @@ def find_splits(
     folder: Path,
     needed: tuple[str, ...] = SPLITS,
     optional: tuple[str, ...] = (),
+    *,
+    fingerprints: bool = True,
 ) -> dict[str, SplitFile]:
     """Find the files of each needed split; raise UserError for what is missing (unless optional) or
-    ambiguous."""
+    ambiguous.
+
+    - Of several files for the test split, the one with answers is taken.
+    - Without a test split, dev is scored as test.
+    - If the dev split has no answers, or the official data has no dev split, every tenth record of
+      train is dev.
+    - If one file has all rows, of ten records eight are train, one is dev and one test.
+
+    Without `fingerprints`, `sha256` is empty and the files are read no further than needed.
+    """
     if not folder.is_dir():
         if folder == sample_folder(task):
             raise UserError(f"task {task.name} has no sample data; give its files with --data DIR.")
@@ -59,17 +92,21 @@ def find_splits(
         raise UserError(f"--data {folder}: {fault or 'there is no such folder'}.")
     missing, splits = [], {}
     for split in needed:
-        sets = _file_sets(task, folder, split)
-        if len(sets) > 1:
-            names = " and ".join(str(paths[0].relative_to(folder)) for paths in sets)
-            raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
-        if sets:
-            splits[split] = SplitFile(split, sets[0], _fingerprint(sets[0]))
-        elif split not in optional or _incomplete(task, folder, split):
+        file = _from_one_file(task, folder, split) or _split(task, folder, split)
+        if file is not None:
+            splits[split] = replace(file, sha256=_fingerprint(file)) if fingerprints else file
+        elif split not in optional or incomplete(task, folder, split):
             missing.append(split)
     if missing:
         raise UserError(_not_found(task, folder, missing))
     return splits
+
+
+def check_first_rows(task: Task, splits: Mapping[str, SplitFile], n: int = 20) -> None:
+    """Raise UserError if one of the first rows of a split is not as the task expects it."""
+    for file in splits.values():
+        if not list(islice(checked_rows(task, file), n)):
+            raise UserError(f"{file.path}: the {file.split} split has no rows.")
 
 
 def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
@@ -83,22 +120,84 @@ def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:
     return clauses
 
 
-def splits_there(task: Task, folder: Path) -> list[str]:
-    """The splits that find_splits finds in a folder, each on its own; nothing is read."""
-    return [split for split in SPLITS if len(_file_sets(task, folder, split)) == 1]
+def _split(task: Task, folder: Path, split: str) -> SplitFile | None:
+    """The split's own files, or what stands in for them; None if nothing does."""
+    file = _own_files(task, folder, split)
+    if split == "test":
+        if file is not None or incomplete(task, folder, "test"):
+            return file
+        dev = _own_files(task, folder, "dev")
+        usable = dev is not None and not _lacks_answers(task, dev)
+        return (
+            replace(dev, split="test", source="dev", note=DEV_AS_TEST) if dev and usable else None
+        )
+    train = _own_files(task, folder, "train")
+    reason = _why_dev_is_of_train(task, folder) if train is not None else ""
+    if train is None or not reason:
+        return file
+    note = f"{reason}: every tenth record of train is dev" if split == "dev" else ""
+    return replace(train, split=split, source="train", digits=_OF_TRAIN[split], note=note)
+
+
+def _why_dev_is_of_train(task: Task, folder: Path) -> str:
+    """Why dev has to be taken from train; "" if it has files with answers."""
+    if len(file_sets(task, folder, "dev")) > 1:
+        return ""
+    if (dev := _own_files(task, folder, "dev")) is not None:
+        return "the dev split has no answers" if _lacks_answers(task, dev) else ""
+    official = task.source.sizes
+    none = official[0] is not None and official[1] is None
+    if not none or incomplete(task, folder, "dev"):
+        return ""
+    return "the official data has no dev split"
+
+
+def _from_one_file(task: Task, folder: Path, split: str) -> SplitFile | None:
+    """The split's share of the one file that has all rows, if there are no other files."""
+    whole = whole_file(task, folder)
+    if len(whole) != 1 or any(file_sets(task, folder, name) for name in SPLITS):
+        return None
+    (path,) = whole
+    digits = _OF_ONE_FILE[split]
+    note = f"of ten records of {path.name} one is {split}" if split != "train" else ""
+    return SplitFile(split, (path,), "", "train", digits, note)
+
+
+def _own_files(task: Task, folder: Path, split: str) -> SplitFile | None:
+    """The files of a split itself. Raises UserError if several could be."""
+    files = [SplitFile(split, paths, "") for paths in file_sets(task, folder, split)]
+    if len(files) > 1 and split == "test":
+        answered = [file for file in files if not _lacks_answers(task, file)]
+        if len(answered) == 1:
+            others = " and ".join(file.path.name for file in files if file not in answered)
+            has = "has" if len(files) == 2 else "have"
+            warning = f"test: {answered[0].path.name} is scored; {others} {has} no answers"
+            return replace(answered[0], warning=warning)
+    if len(files) > 1:
+        names = " and ".join(str(file.path.relative_to(folder)) for file in files)
+        raise UserError(f"{folder}: {names} could both be the {split} split; keep one of them.")
+    return files[0] if files else None
+
+
+def _lacks_answers(task: Task, file: SplitFile) -> bool:
+    """Whether no row of a file has an answer; one that cannot be read is not known to lack them."""
+    try:
+        return answers_withheld(task, replace(file, split="test", source=file.split))
+    except UserError:
+        return False
 
 
 def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
     """What is missing, what it may be called, what the folder contains instead."""
     accepted = [task.files.names[split] for split in missing]
     names = [
-        f"{split} ({' or '.join(' with '.join(_members(name)) for name in known)})"
+        f"{split} ({' or '.join(' with '.join(members(name)) for name in known)})"
         for split, known in zip(missing, accepted, strict=True)
     ]
     stems = any(
         isinstance(n, str) and "*" not in n and not Path(n).suffix for n in sum(accepted, ())
     )
-    parts = [part for split in missing for part in _incomplete(task, folder, split)]
+    parts = [part for split in missing for part in incomplete(task, folder, split)]
     contents = sorted(
         f"{path.name}/" if path.is_dir() else path.name
         for path in folder.iterdir()
@@ -114,70 +213,9 @@ def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
     )
 
 
-def _incomplete(task: Task, folder: Path, split: str) -> list[str]:
-    """One sentence for each accepted set of files of which only some exist."""
-    sentences = []
-    for accepted in task.files.names[split]:
-        members = _members(accepted)
-        present = [name for name in members if _matches(task, folder, name)]
-        absent = [name for name in members if name not in present]
-        if present and absent:
-            is_are = "is" if len(absent) == 1 else "are"
-            sentences.append(
-                f"{' and '.join(absent)} {is_are} missing (needed with {' and '.join(present)})."
-            )
-    return sentences
-
-
-def companions(task: Task, file: SplitFile) -> list[str]:
-    """The files that the official data has together with a split's, and that are missing."""
-    absent = []
-    for accepted in task.files.names[file.split]:
-        members = () if isinstance(accepted, str) else accepted
-        if members and members[0] == file.path.name and len(file.paths) < len(members):
-            absent += [n for n in members[1:] if not _matches(task, file.path.parent, n)]
-    return absent
-
-
-def _file_sets(task: Task, folder: Path, split: str) -> list[tuple[Path, ...]]:
-    """The accepted sets of files of a split that exist; one inside another does not count."""
-    sets: list[tuple[Path, ...]] = []
-    for accepted in task.files.names[split]:
-        members = _members(accepted)
-        matches = [_matches(task, folder, member) for member in members]
-        if not all(matches):
-            continue
-        if len(members) == 1 and not (task.files.parts and "*" in members[0]):
-            sets += [(path,) for path in matches[0]]
-        else:
-            sets.append(tuple(path for match in matches for path in match))
-    return [
-        paths
-        for i, paths in enumerate(sets)
-        if not any(
-            set(paths) < set(other) or (set(paths) == set(other) and j < i)
-            for j, other in enumerate(sets)
-        )
-    ]
-
-
-def _matches(task: Task, folder: Path, name: str) -> list[Path]:
-    """The files of that name; of a pattern's only those in the task's parts, if it has parts."""
-    parts = task.files.parts
-    if "*" in name:
-        files = sorted(path for path in folder.glob(name) if path.is_file())
-        return [path for path in files if not parts or path.parent.name in parts]
-    if Path(name).suffix:
-        return [folder / name] if (folder / name).is_file() else []
-    endings = (*JSON_ENDINGS, *TABLES)
-    return [path for end in endings if (path := folder / f"{name}{end}").is_file()]
-
-
-def _members(accepted: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (accepted,) if isinstance(accepted, str) else accepted
-
-
-def _fingerprint(paths: tuple[Path, ...]) -> str:
-    if len(paths) == 1:
-        return input_sha256(paths[0])
-    return hashlib.sha256("".join(map(input_sha256, paths)).encode()).hexdigest()
+def _fingerprint(file: SplitFile) -> str:
+    """The SHA-256 of a split's records: that of its file, or of its files' and of its share."""
+    shas = [input_sha256(path) for path in file.paths]
+    if file.digits:
+        shas.append("records " + ",".join(map(str, file.digits)))
+    return shas[0] if len(shas) == 1 else hashlib.sha256("".join(shas).encode()).hexdigest()

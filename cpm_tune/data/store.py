@@ -121,6 +121,7 @@ def read_split(
     """
     key = [READER_VERSION, file.sha256, [p.suffix for p in file.paths], file.split, limit]
     key += [skip_bad_rows, task.name, task.version, _reading(task)]
+    key += [file.source] if file.source else []
     stored = cache_dir("data") / f"{hashlib.sha256(as_json(key).encode()).hexdigest()[:32]}.arrow"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent or damaged
         return _stored_split(task, file, stored)  # pyarrow.ArrowInvalid is a ValueError

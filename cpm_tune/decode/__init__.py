@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.common.progress import working
 from cpm_tune.decode.rows import CachedRows, remaining
 from cpm_tune.decode.search import Hypothesis, Request, Search, padded
 from cpm_tune.decode.tokens import extensions
@@ -91,16 +92,21 @@ def _carry_out(
     Prefixes of similar length go together, the longest first, with equally many masked positions.
     """
     group: list[Search] = []
-    for search in sorted(searches, key=lambda search: (len(search.masked), -len(search.prefix))):
-        if group and (
-            len(search.masked) != len(group[0].masked)
-            or (len(group) + 1) * (len(group[0].prefix) + search.request.positions) > micro_tokens
+    with working("generating", len(searches), "text") as work:
+        for search in sorted(
+            searches, key=lambda search: (len(search.masked), -len(search.prefix))
         ):
+            if group and (
+                len(search.masked) != len(group[0].masked)
+                or (len(group) + 1) * (len(group[0].prefix) + search.request.positions)
+                > micro_tokens
+            ):
+                _finish(model, group)
+                work.advance(len(group))
+                group = []
+            group.append(search)
+        if group:
             _finish(model, group)
-            group = []
-        group.append(search)
-    if group:
-        _finish(model, group)
     return [search.result() for search in searches]
 
 

@@ -31,7 +31,8 @@ from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding
 
-INFILLING = Encoding(prompt_type=1, segment=1)
+_SEGMENT = 1  # of texts with blanks
+INFILLING = Encoding(prompt_type=1, segment=_SEGMENT)
 Blanked = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
 MOST_TEXTS = 100_000  # of one call; half a GB, where each has 50 tokens
 DRAWING = ("temperature", "top_k", "top_p")
@@ -287,7 +288,7 @@ class Writer:
         choices = [choice for _, every, _ in blanked for choice in every for _ in range(draws)]
         request = Request(
             settings,
-            segment=INFILLING.segment,
+            segment=_SEGMENT,
             n_prompt=self.frame.n_prompt,
             banned=frozenset(self.tokenizer.never_written),
         )

@@ -2,7 +2,7 @@
 
 torch's elastic agent does the work of `torchrun`: a free port, ranks, and the end of all processes
 when one ends. Every process runs `cpm_tune.commands.worker` with the command line that was given
-here, or another module (`bench.worker`).
+here, or another module (`bench.group`).
 """
 
 from __future__ import annotations

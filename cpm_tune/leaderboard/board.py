@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cpm_tune.task.scoring import ScoringName
+
 SCHEMA = Path(__file__).with_name("board.schema.json")
 
 
@@ -23,8 +25,11 @@ class Part(BaseModel):
 
 
 class Column(Part):
-    """Runs of one dataset that may be compared: same task version, template, data and metric.
+    """Runs of one dataset that may be compared: same task version, prompt, scoring rule, data and
+    metric.
 
+    `scoring` is the rule by which answers are chosen ("" if no record names it). `protocol` lists
+    what else the runs share that is not usual: shots, a chat template, numbers of another version.
     `unit` is "points" if 1.0 is shown as 100, else "own". `official` is False for sample data,
     limits, skipped bad rows and splits of another size: such a column is in no index. `apart` lists
     what tells it from other columns of its dataset. `majority` is the score of the most frequent
@@ -44,6 +49,8 @@ class Column(Part):
     unit: Literal["points", "own"]
     template: str = ""
     template_version: int = 0
+    scoring: str = ""
+    protocol: list[str] = []
     dev_sha256: str | None = None
     test_sha256: str | None = None
     n: int = 0
@@ -51,6 +58,11 @@ class Column(Part):
     notes: list[str] = []
     apart: list[str] = []
     majority: float | None = None
+
+    @property
+    def template_name(self) -> str:
+        """The template with its version; "" without one."""
+        return f"{self.template} v{self.template_version}" if self.template_version else ""
 
 
 class Scaling(Part):
@@ -132,13 +144,23 @@ class MeasuredRow(Part):
 
 class PublishedScore(Part):
     """A published test score, 0..100. `metric` is this project's metric nearest to the `printed`
-    one, `source` is the stem of the score's file."""
+    one, `source` is the stem of the score's file. `scoring` and `template` say how it was measured,
+    "" where the source does not say; "cpm-2 v2" is that template of the task."""
 
     value: float
     metric: str
     printed: str
+    scoring: ScoringName | Literal[""] = ""
+    template: str = ""
     source: str = ""
     note: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """How it was measured, in words."""
+        if not self.scoring:
+            return "how answers were scored is not published"
+        return f"scored by {self.scoring}, {self.template or 'template not published'}"
 
 
 class PublishedRow(Part):

@@ -9,6 +9,7 @@ from cpm_tune.leaderboard.board import Column
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.means import points
 from cpm_tune.schema.record import AnyRecord, RunRecord
+from cpm_tune.version import NUMBERS
 
 
 def questions(record: AnyRecord) -> tuple[Hashable, ...]:
@@ -20,15 +21,36 @@ def questions(record: AnyRecord) -> tuple[Hashable, ...]:
 
 
 def comparable_key(record: RunRecord) -> tuple[Hashable, ...]:
-    """Everything that must be equal for runs to be in one column."""
+    """Everything that must be equal for runs to be in one column.
+
+    Backbones of different families and tokenizers are what is compared: they are different rows.
+    """
     data = record.spec.data
-    return (*questions(record), record.spec.template_sha256, data.dev, data.sample)
+    return (*questions(record), *protocol(record), data.dev, data.sample)
+
+
+def protocol(record: RunRecord) -> tuple[Hashable, ...]:
+    """How prompts were made and answers chosen."""
+    spec = record.spec
+    rule = spec.template_sha256, spec.scoring, spec.shots, spec.chat_template
+    return (*rule, record.numbers)
+
+
+def _unusual(record: RunRecord) -> list[str]:
+    """What is not usual in how a run's prompts were made and its answers chosen, in words."""
+    spec = record.spec
+    return [
+        *([counted(spec.shots, "shot")] if spec.shots else []),
+        *([f"chat template {spec.chat_template[:8]}"] if spec.chat_template else []),
+        *([f"numbers {record.numbers}, now {NUMBERS}"] if record.numbers != NUMBERS else []),
+    ]
 
 
 def data_notes(record: AnyRecord) -> list[str]:
     """What makes a record's data differ from the official data."""
     data = record.spec.data
     notes = ["sample data, not comparable with real results"] if data.sample else []
+    notes += ["dev is scored as test"] if data.test and data.test == data.dev else []
     notes += [f"limited to {counted(data.limit, 'row')} a split"] if data.limit else []
     return notes + (["bad rows skipped"] if data.skip_bad_rows else [])
 
@@ -74,8 +96,15 @@ def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> 
             record.spec.template_version,
         )
         column.dev_sha256 = spec.data.dev
+        column.scoring = next((s for r in records if (s := _scoring(r))), "")
+        column.scoring = column.scoring or hierarchy.scoring(record.spec)
+        column.protocol = _unusual(record)
         column.majority = points(record.ranks_by) * majority.value if majority else None
     return column
+
+
+def _scoring(record: AnyRecord) -> str:
+    return (record.scoring or "") if isinstance(record, RunRecord) else ""
 
 
 def state_what_differs(columns: Sequence[Column]) -> None:
@@ -93,6 +122,8 @@ def _traits(column: Column) -> list[str]:
     return [
         f"task version {column.version}",
         f"template {column.template} v{column.template_version}",
+        f"scored by {column.scoring or 'the rule of the template'}",
+        "; ".join(column.protocol) or "prompts as they are",
         f"dev {(column.dev_sha256 or '-')[:8]}, test {(column.test_sha256 or '-')[:8]}",
         "; ".join(column.notes) or "all rows of the given files",
         f"metric {column.signature}",

@@ -2,7 +2,8 @@
 
 Two runs are compared if task and version, the split's fingerprint, limit and skipped rows are
 equal, so that they answered the same questions. Backbone, delta, template, recipe and training data
-may differ: they are what is compared; different templates and training data are noted.
+may differ: they are what is compared; different prompts, scoring rules and training data are noted.
+Where all systems of a folder are compared, those pairs are left out.
 """
 
 from __future__ import annotations
@@ -38,6 +39,15 @@ from cpm_tune.systems.predictions import (
 )
 
 LEVEL = 0.05
+# Settings in which systems that are compared may differ, each as a note calls it.
+_NOTED = {
+    "template": "templates",
+    "scoring": "scoring rules",
+    "shots": "numbers of shots",
+    "chat_template": "chat templates",
+    "numbers": "versions of the package's numbers",
+    "data.train": "training data",
+}
 HOLM = f"Holm over all tests shown; win or loss if the adjusted p is below {LEVEL}, else a tie"
 
 
@@ -99,7 +109,7 @@ def compare_rows(
     names = [system.name for system in systems]
     if len(set(names)) < len(names):
         raise UserError(f"'{max(names, key=names.count)}' is compared with itself.")
-    return _Comparing(systems, method).report(), warnings
+    return _Comparing(systems, method, same_protocol=every and not selectors).report(), warnings
 
 
 class _NotComparableError(Exception):
@@ -109,8 +119,10 @@ class _NotComparableError(Exception):
 class _Comparing:
     """Reads each file once, however many pairs need it."""
 
-    def __init__(self, systems: Sequence[System], method: Method) -> None:
-        self._systems, self._method = systems, method
+    def __init__(
+        self, systems: Sequence[System], method: Method, *, same_protocol: bool = False
+    ) -> None:
+        self._systems, self._method, self._same_protocol = systems, method, same_protocol
         self._read: dict[Path, Predictions] = {}
         self._notes: list[str] = []
         self._not_compared: list[str] = []
@@ -156,6 +168,11 @@ class _Comparing:
         method, task = self._method, key[0]
         seeds = [self._systems[number].seeds(key, method.split) for number in (a, b)]
         runs = [run for of in seeds for run in of]
+        if self._same_protocol and len({run.protocol for run in runs if run.protocol}) > 1:
+            raise _NotComparableError(
+                f"{self._systems[a].name} and {self._systems[b].name} differ in template or "
+                "scoring; name the two to compare them all the same"
+            )
         metric = get_metric(self._metric(runs))
         read = {run.folder: self._predictions(run) for run in runs}
         first = read[runs[0].folder]
@@ -210,9 +227,9 @@ class _Comparing:
         task, runs = key[0], [run for of in seeds for run in of]
         if runs[0].record.spec.data.sample:
             self._notes.append(f"{task}: sample data, not comparable with real results")
-        for setting, note in (("template", "templates"), ("data.train", "training data")):
+        for setting, note in _NOTED.items():
             values = {run.settings[setting] for run in runs if setting in run.settings}
-            if len(values - {"none"}) > 1:
+            if len(values - ({"none"} if setting == "data.train" else set())) > 1:
                 self._notes.append(f"{task}: different {note} ({', '.join(sorted(values))})")
         if result.seeds[0] != result.seeds[1] and max(result.seeds) > 1:
             self._notes.append(

@@ -110,7 +110,8 @@ def _methods(report: Report) -> list[str]:
         *(f"interval: {name}" for name in intervals),
         *(f"test: {name}" for name in tests),
         f"{HOLM} ({n} test{'s' * (n != 1)})",
-        "rule: same task and version, same file, limit and skipped rows; templates may differ",
+        "rule: same task and version, same file, limit and skipped rows; templates and scoring may "
+        "differ",
     ]
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import RunSpec
 from cpm_tune.task import Task
 from cpm_tune.task.registry import load_task, task_files
+from cpm_tune.task.scoring import scoring_of
 
 CAPABILITIES = (
     "word-sentence",
@@ -51,6 +53,7 @@ class Hierarchy:
         self._include = include
         self._files: Mapping[str, Path] = task_files(include)
         self._known: dict[str, Dataset] = {}
+        self._tasks: dict[str, Task] = {}
         self.notes: list[str] = []
 
     def dataset(self, task: str) -> Dataset:
@@ -59,12 +62,22 @@ class Hierarchy:
             self._known[task] = self._read(task)
         return self._known[task]
 
+    def scoring(self, spec: RunSpec) -> str:
+        """The rule of a run whose record does not name it, by its template; "" if the task file no
+        longer has that."""
+        self.dataset(spec.task)
+        task = self._tasks.get(spec.task)
+        template = task.template(spec.template) if task else None
+        if task is None or template is None or template.sha256 != spec.template_sha256:
+            return ""
+        return scoring_of(task, template, spec.scoring)
+
     def _read(self, name: str) -> Dataset:
         if name not in self._files:
             self.notes.append(f"task '{name}': no task file; give it with --include PATH.")
             return Dataset(UNKNOWN, UNKNOWN, ())
         try:
-            task: Task = load_task(name, self._include)
+            task = self._tasks[name] = load_task(name, self._include)
         except UserError as error:
             self.notes.append(str(error))
             return Dataset(UNKNOWN, UNKNOWN, ())

@@ -89,10 +89,8 @@ def add_indices(board: Board, hierarchy: Hierarchy) -> None:
             }
         )
     for published in board.quoted:
-        cells = published.cells
-        published.indices = indices(
-            {task: cells[c.id].value for task, c in columns.items() if c.id in cells}
-        )
+        scores = {board.column(name).task: cell.value for name, cell in published.cells.items()}
+        published.indices = indices({task: scores[task] for task in base if task in scores})
 
 
 def _measured(row: MeasuredRow, column: Column, metric: str) -> float | None:

@@ -66,35 +66,49 @@ def baseline(published: Mapping[str, PublishedFile], name: str) -> dict[str, Pub
 
 
 def add_published(board: Board, hierarchy: Hierarchy) -> None:
-    """Add the published results. Their scores are in the first official column of their dataset; if
-    there is none, in a column of their own, which no measured row enters."""
-    files = read_published()
-    models = [model for file in files.values() for model in file.rows]
-    columns = board.official_columns()
-    for task in sorted({task for model in models for task in model.scores} - set(columns)):
-        metric = next(model.scores[task].printed for model in models if task in model.scores)
-        columns[task] = Column(
-            id=f"{task}#quoted",
-            task=task,
-            version=0,
-            **hierarchy.dataset(task)._asdict(),
-            metric=metric,
-            signature="as published",
-            higher_is_better=True,
-            unit="own",
-            official=True,
-            notes=["published results only: no run on the official data here"],
-            apart=["official data, published results"],
-        )
-        board.columns.append(columns[task])
-    board.columns.sort(key=lambda c: hierarchy.order(c.task))
+    """Add the published results.
+
+    A score is in the first official column of its dataset whose runs have its prompt and its
+    scoring rule; if there is none, in a column of the dataset that has published results only.
+    """
     rows: dict[tuple[str, str], PublishedRow] = {}
-    for stem, file in files.items():
+    for stem, file in read_published().items():
         board.sources[stem] = ". ".join(filter(None, (file.source.title, file.source.paper)))
         for model in file.rows:
             name, setting = model.name, model.setting
             new = PublishedRow(id=f"quoted: {name}, {setting}", name=name, setting=setting)
             row = rows.setdefault((name, setting), new)
             for task, score in model.scores.items():
-                row.cells[columns[task].id] = score.model_copy(update={"source": stem})
+                column = _same_protocol(board, task, score) or _apart(board, task, score, hierarchy)
+                row.cells[column.id] = score.model_copy(update={"source": stem})
+    board.columns.sort(key=lambda c: hierarchy.order(c.task))
     board.quoted = sorted(rows.values(), key=lambda row: (-len(row.cells), row.id))
+
+
+def _same_protocol(board: Board, task: str, score: PublishedScore) -> Column | None:
+    if not (score.scoring and score.template):
+        return None
+    columns = (c for c in board.columns if c.task == task and c.official and not c.protocol)
+    asked = (score.scoring, score.template)
+    return next((c for c in columns if (c.scoring, c.template_name) == asked), None)
+
+
+def _apart(board: Board, task: str, score: PublishedScore, hierarchy: Hierarchy) -> Column:
+    """The column of a dataset's published results alone."""
+    column = Column(
+        id=f"{task}#quoted",
+        task=task,
+        version=0,
+        **hierarchy.dataset(task)._asdict(),
+        metric=score.printed,
+        signature="as published",
+        higher_is_better=True,
+        unit="own",
+        official=True,
+        notes=["published results only: no run here has their prompt and scoring rule"],
+        apart=["official data, published results"],
+    )
+    there = next((c for c in board.columns if c.id == column.id), None)
+    if there is None:
+        board.columns.append(column)
+    return there or column

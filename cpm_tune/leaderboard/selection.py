@@ -6,13 +6,14 @@ the leaderboard has, on all datasets and seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from cpm_tune.common.folders import RECORD
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.leaderboard.columns import protocol
 from cpm_tune.leaderboard.results import StoredRecord
 from cpm_tune.leaderboard.settings import differing_settings, settings_of
 from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
@@ -20,7 +21,6 @@ from cpm_tune.schema.walk import iter_records
 
 # What has to be equal for two runs to have answered the same questions.
 Key = tuple[str, int, str, int | None, bool]
-
 
 # As selectors spelled them once, with fingerprints of 12 characters instead of 8.
 _OLDER_KEYS = {"train data": "data.train", "dev data": "data.dev"}
@@ -37,6 +37,11 @@ class Candidate(StoredRecord[AnyRecord]):
         sha = getattr(data, split) or ""
         return spec.task, spec.task_version, sha, data.limit, data.skip_bad_rows
 
+    @property
+    def protocol(self) -> tuple[Hashable, ...]:
+        """How prompts were made and answers chosen; () of a system."""
+        return () if isinstance(self.record, SystemRecord) else protocol(self.record)
+
     @cached_property
     def settings(self) -> Mapping[str, str]:
         """Everything but the seed that decides the result, by dotted key; none of a system."""
@@ -47,6 +52,10 @@ class Candidate(StoredRecord[AnyRecord]):
             **settings_of(spec),
             "backbone": spec.backbone.sha256[:12],
             "init": spec.backbone.init,
+            "scoring": spec.scoring or "template",
+            "shots": str(spec.shots),
+            "chat_template": (spec.chat_template or "none")[:8],
+            "numbers": str(self.record.numbers),
             "data.dev": (spec.data.dev or "none")[:8],
         }
 

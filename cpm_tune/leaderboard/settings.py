@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from cpm_tune.schema.spec import RunSpec, flattened
+from cpm_tune.schema.spec import FAMILY, RunSpec, flattened
 
 # What keeps runs in columns of their own, and the seed; training data is added under a short name.
 _NOT_SETTINGS = (
@@ -24,6 +24,10 @@ def settings_of(spec: RunSpec) -> dict[str, str]:
         part = _PARTS.get(part, part)
         text = ",".join(map(str, value)) if isinstance(value, list) else f"{value}"
         settings[f"{part}.{name}" if name else part] = text
+    if spec.backbone.family != FAMILY:
+        settings["family"] = spec.backbone.family
+    if spec.backbone.tokenizer is not None:
+        settings["tokenizer"] = spec.backbone.tokenizer[:8]
     return {**settings, "precision": spec.weights}
 
 

@@ -22,9 +22,35 @@ def best_of(board: Board, column: Column) -> float | None:
     return max(means) if column.higher_is_better else min(means)
 
 
-def published_scores(row: PublishedRow, columns: Iterable[Column]) -> list[str]:
-    """A published row's scores in these columns; a blank if there is none."""
-    return [number(row.cells[c.id].value) if c.id in row.cells else "" for c in columns]
+def prompt(column: Column) -> str:
+    """The template and the scoring rule of a column's runs, and what else they share."""
+    return ", ".join(filter(None, (column.template_name, column.scoring, *column.protocol)))
+
+
+def published_tasks(board: Board) -> dict[str, str]:
+    """The tasks with published scores, each with its printed metric."""
+    return {column.task: column.metric for column in board.columns_of(board.quoted)}
+
+
+def published_scores(board: Board, row: PublishedRow, tasks: Iterable[str]) -> list[str]:
+    """A published row's scores on these tasks; a blank if there is none."""
+    scores = {board.column(name).task: cell.value for name, cell in row.cells.items()}
+    return [number(scores.get(task)) for task in tasks]
+
+
+def published_protocols(board: Board) -> list[str]:
+    """One line per way in which published scores were measured: it, then the tasks and rows."""
+    measured = {name for row in board.rows for name in row.cells}
+    lines: dict[str, dict[str, list[str]]] = {}
+    for row in board.quoted:
+        for name, score in row.cells.items():
+            place = f"{score.protocol}, as runs in column {name}" * (name in measured)
+            tasks = lines.setdefault(place or score.protocol, {})
+            tasks.setdefault(board.column(name).task, []).append(f"{row.name}, {row.setting}")
+    return [
+        f"{protocol}: " + "; ".join(f"{task} ({' / '.join(of)})" for task, of in tasks.items())
+        for protocol, tasks in sorted(lines.items())
+    ]
 
 
 def indices(board: Board, row: MeasuredRow | PublishedRow) -> list[str]:

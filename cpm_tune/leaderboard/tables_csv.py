@@ -13,7 +13,7 @@ _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")
 _COSTS = ("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes")
 LONG = (
     *("origin", "row", "backbone", "control", "delta", "settings"),
-    *("capability", "kind", "task", "column", "metric", "official"),
+    *("capability", "kind", "task", "column", "template", "scoring", "metric", "official"),
     *("mean", "std", "low", "high", "interval", "seeds", *_COSTS, "source"),
 )
 
@@ -54,7 +54,8 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
             cell = row.cells[column.id]
             yield (
                 *("measured", row.id, row.backbone, row.control, row.delta, settings),
-                *_place(column, column.metric, column.official),
+                *_place(column, _template(column), column.scoring),
+                *(column.metric, _yes(column.official)),
                 *(cell.mean, cell.std, cell.low, cell.high, cell.interval, len(cell.runs)),
                 *(*_costs(cell.cost), ""),
             )
@@ -64,14 +65,22 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
             source = "; ".join(filter(None, (board.sources[score.source], score.note)))
             yield (
                 *("quoted", published.id, published.name, "", published.setting, ""),
-                *_place(column, score.printed, official=True),
+                *_place(column, score.template, score.scoring),
+                *(score.printed, _yes(True)),
                 *(score.value, *[None] * 10, source),
             )
 
 
-def _place(column: Column, metric: str, official: bool) -> tuple[str, ...]:
-    place = column.capability, column.kind, column.task, column.id
-    return (*place, metric, "yes" if official else "no")
+def _place(column: Column, template: str, scoring: str) -> tuple[str, ...]:
+    return column.capability, column.kind, column.task, column.id, template, scoring
+
+
+def _template(column: Column) -> str:
+    return ", ".join(filter(None, (column.template_name, *column.protocol)))
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _wide(board: Board) -> Iterable[Sequence[object]]:

@@ -11,7 +11,10 @@ from cpm_tune.leaderboard.tables import (
     costs,
     indices,
     number,
+    prompt,
+    published_protocols,
     published_scores,
+    published_tasks,
 )
 
 WIDTH = 7
@@ -55,7 +58,10 @@ def as_latex(board: Board) -> str:
             for row in board.rows
             if any(c.id in row.cells for c in part)
         ]
-        parts.append(_table("Scores, mean $\\pm$ standard deviation over seeds.", part, rows))
+        names = ["", *(escape(c.id) for c in part)]
+        small = [["", *map(_small, line)] for line in zip(*map(_under, part), strict=True)]
+        caption = "Scores, mean $\\pm$ standard deviation over seeds."
+        parts.append(_tabular(caption, [names, *small], rows))
     if board.rows:
         titles = [escape(rule.title) for rule in board.indices.values()]
         header = ["", "datasets", *titles, *map(escape, costs(board.rows[0]))]
@@ -69,15 +75,15 @@ def as_latex(board: Board) -> str:
             for row in board.rows
         ]
         parts.append(_tabular("Indices and cost.", [header], rows))
-    published = board.columns_of(board.quoted)
+    published = list(published_tasks(board).items())
     for start in range(0, len(published), WIDTH):
-        part = published[start : start + WIDTH]
-        rows = [
-            [escape(f"{row.name}, {row.setting}"), *published_scores(row, part)]
-            for row in board.quoted
-            if any(c.id in row.cells for c in part)
-        ]
-        parts.append(_table(f"Published results, {PUBLISHED}.", part, rows))
+        shown = dict(published[start : start + WIDTH])
+        scores = [(row, published_scores(board, row, shown)) for row in board.quoted]
+        rows = [[escape(f"{row.name}, {row.setting}"), *of] for row, of in scores if any(of)]
+        headers = [["", *map(escape, shown)], ["", *map(_small, shown.values())]]
+        parts.append(_tabular(f"Published results, {PUBLISHED}.", headers, rows))
+    if board.quoted:
+        parts.append("\\noindent\\footnotesize " + _lines(published_protocols(board)))
     text = "\n\n".join(parts) or "No finished runs."
     chinese = any("\u4e00" <= char <= "\u9fff" for char in text)
     return HEAD.replace("%CTEX%\n", "\\usepackage{ctex}\n" if chinese else "") + text + "\n" + TAIL
@@ -92,10 +98,17 @@ def _cell(board: Board, row: MeasuredRow, column: Column) -> str:
     return text if cell.std is None else rf"{text} {{\scriptsize $\pm$ {number(cell.std)}}}"
 
 
-def _table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    names = ["", *(escape(c.id.removesuffix("#quoted")) for c in columns)]
-    metrics = ["", *(rf"{{\scriptsize {escape(c.metric)}}}" for c in columns)]
-    return _tabular(caption, [names, metrics], rows)
+def _under(column: Column) -> tuple[str, str]:
+    """What is below a column's name: its metric, and how its answers are scored."""
+    return column.metric, prompt(column)
+
+
+def _small(text: str) -> str:
+    return rf"{{\scriptsize {escape(text)}}}"
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return " \\\\\n".join(escape(f"{text}.") for text in texts)
 
 
 def _tabular(caption: str, headers: Sequence[Sequence[str]], rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,10 @@ from cpm_tune.leaderboard.tables import (
     costs,
     indices,
     number,
+    prompt,
+    published_protocols,
     published_scores,
+    published_tasks,
 )
 
 
@@ -88,17 +91,18 @@ def _md_overall(board: Board) -> list[str]:
 def _md_published(board: Board) -> list[str]:
     if not board.quoted:
         return []
-    columns = board.columns_of(board.quoted)
-    header = ["row", *(r.title for r in board.indices.values()), *(c.task for c in columns)]
+    tasks = published_tasks(board)
+    header = ["row", *(r.title for r in board.indices.values()), *tasks]
     rows = [
         [
             f"{row.name}, {row.setting}",
             *indices(board, row),
-            *published_scores(row, columns),
+            *published_scores(board, row, tasks),
         ]
         for row in board.quoted
     ]
     lines = [f"## Published results ({PUBLISHED})", "", *_md_table(header, rows)]
+    lines += [f"- {_md(line)}" for line in published_protocols(board)]
     return [*lines, *(f"- {_md(source)}" for source in board.sources.values()), ""]
 
 
@@ -106,7 +110,7 @@ def _md_columns(board: Board) -> list[str]:
     header = (
         "column",
         "metric",
-        "template",
+        "template, scoring",
         "test rows",
         "notes",
         "differs from its other columns in",
@@ -115,7 +119,7 @@ def _md_columns(board: Board) -> list[str]:
         (
             c.id,
             _md(c.metric),
-            _md(f"{c.template} v{c.template_version}") if c.template else "",
+            _md(prompt(c)),
             f"{c.n:,}" if c.n else "",
             _md("; ".join(c.notes)),
             _md("; ".join(c.apart)),

@@ -12,7 +12,14 @@ from cpm_tune.common.texts import table
 from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow
 from cpm_tune.leaderboard.outside_systems import KIND
 from cpm_tune.leaderboard.settings import differing_settings
-from cpm_tune.leaderboard.tables import PUBLISHED, indices, published_scores
+from cpm_tune.leaderboard.tables import (
+    PUBLISHED,
+    indices,
+    prompt,
+    published_protocols,
+    published_scores,
+    published_tasks,
+)
 
 HEADER = (
     *("backbone", "delta", "settings", "seeds"),
@@ -33,9 +40,8 @@ def _table(board: Board, column: Column) -> str:
     rows.sort(key=lambda row: better * row.cells[column.id].mean)
     shown = _shown_settings(rows, column.id)
     scale = 100 if column.unit == "points" else 1
-    template = column.template + (f" v{column.template_version}" if column.template_version else "")
     title = (
-        f"{column.task} v{column.version}: {column.metric}, template {template}, "
+        f"{column.task} v{column.version}: {column.metric}, template {prompt(column) or '-'}, "
         f"test {(column.test_sha256 or '-')[:8]}, n={column.n}"
     )
     notes = [*column.notes]
@@ -93,14 +99,16 @@ def _numbers(cell: Cell, scale: int) -> tuple[str, ...]:
 
 
 def _published(board: Board) -> str:
-    columns = board.columns_of(board.quoted)
-    header = ("row", *board.indices, *(column.task for column in columns))
+    tasks = published_tasks(board)
+    header = ("row", *board.indices, *tasks)
     rows = [
         (
             f"{row.name}, {row.setting}",
-            *(text or "-" for text in (*indices(board, row), *published_scores(row, columns))),
+            *(text or "-" for text in (*indices(board, row), *published_scores(board, row, tasks))),
         )
         for row in board.quoted
     ]
     sources = [f"  {stem}: {source}" for stem, source in board.sources.items()]
-    return "\n".join([f"Published results ({PUBLISHED}):", table(header, rows), *sources])
+    protocols = [f"  {line}" for line in published_protocols(board)]
+    heading = f"Published results ({PUBLISHED}):"
+    return "\n".join([heading, table(header, rows), *protocols, *sources])

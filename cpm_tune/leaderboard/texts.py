@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpm_tune.data.files import checked_rows
-from cpm_tune.data.splits import SplitFile, find_splits, sample_folder
+from cpm_tune.data.splits import SplitFile, data_folder, find_splits, sample_folder
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.results import AnyStored
-from cpm_tune.planning.plan import data_folder
 from cpm_tune.schema.record import AnyRecord, RunRecord
 from cpm_tune.schema.spec import RunSpec
 from cpm_tune.task import Choice, Options, Rank, Row, Task, Template

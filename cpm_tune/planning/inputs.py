@@ -139,15 +139,20 @@ def unofficial(plan: Plan, inputs: Inputs) -> list[str]:
     if plan.spec.data.limit or plan.spec.data.sample:
         return []
     source = plan.task.source
-    notes = (source.size_note(name, len(split)) for name, split in inputs.splits.items())
-    return [note for note in notes if note]
+    return [note for name, n in _whole(inputs) if (note := source.size_note(name, n))]
 
 
 def odd_data(plan: Plan, inputs: Inputs) -> list[str]:
     """Warnings about the splits' files, and about sizes far from rounded published ones."""
-    warnings = [warning for split in inputs.splits.values() for warning in split.warnings]
+    warnings = [split.file.warning for split in inputs.splits.values() if split.file.warning]
+    warnings += [warning for split in inputs.splits.values() for warning in split.warnings]
     if not (plan.spec.data.limit or plan.spec.data.sample):
         source = plan.task.source
-        sizes = (source.size_warning(name, len(split)) for name, split in inputs.splits.items())
-        warnings += [warning for warning in sizes if warning]
+        warnings += [w for name, n in _whole(inputs) if (w := source.size_warning(name, n))]
     return warnings
+
+
+def _whole(inputs: Inputs) -> list[tuple[str, int]]:
+    """The sizes of the splits that have files of their own, whole."""
+    splits = inputs.splits.items()
+    return [(name, len(split)) for name, split in splits if not split.file.source]

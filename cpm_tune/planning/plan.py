@@ -14,7 +14,7 @@ from cpm_tune.backbone.bundled import resolve
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.splits import SplitFile, find_splits, is_sample, missing_parts, sample_folder
+from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
@@ -31,6 +31,7 @@ from cpm_tune.schema.spec import (
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
+from cpm_tune.task.scoring import ScoringName, scoring_of
 from cpm_tune.tracking.sinks import check as check_services
 
 
@@ -55,6 +56,11 @@ class Plan:
     delta: DeltaConfig
     delta_name: str
     notes: tuple[str, ...]
+
+    @property
+    def scoring(self) -> ScoringName:
+        """How answers are chosen: the rule by name, or "generation"."""
+        return scoring_of(self.task, self.template, self.spec.scoring)
 
     def zero_shot(self) -> Plan:
         """The same without delta and training."""
@@ -139,7 +145,9 @@ def make_plan(request: Request) -> Plan:
     sample = is_sample(task, splits)
     notes = [f"sample data written for this project: not comparable with real {task.name}"] * sample
     notes += missing_parts(task, splits)
-    if len({file.sha256 for file in splits.values()}) < len(splits):
+    notes += [file.note for file in splits.values() if file.note]
+    own = [file.sha256 for file in splits.values() if not file.note]
+    if len(set(own)) < len(own):
         notes.append("two splits are the same file")
     if request.limit:
         notes.append(f"limited to {counted(request.limit, 'row')} per split")
@@ -190,14 +198,6 @@ def make_plan(request: Request) -> Plan:
 
 def _random_weights(folder: BackboneFolder) -> str:
     return f"the backbone {folder.name} has random weights"
-
-
-def data_folder(task: Task, data: Path | None) -> Path:
-    """Where a task's files are: in DIR/NAME if there is such a folder, else in DIR (--data DIR);
-    without --data the sample data."""
-    if data is None:
-        return sample_folder(task)
-    return data / task.name if (data / task.name).is_dir() else data
 
 
 def find_template(task: Task, name: str | None) -> Template:

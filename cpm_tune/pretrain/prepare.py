@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -21,6 +20,7 @@ import numpy as np
 
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.folders import disk_trouble, new_folder
+from cpm_tune.common.progress import working
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain import filters
 from cpm_tune.pretrain.dedup import SHARE, SeenParagraphs
@@ -40,7 +40,6 @@ from cpm_tune.pretrain.store import (
 DUPLICATE = "seen before"
 HANDFUL = 10  # a source of at most so many documents is not reported if none is held out
 CHUNK = 64  # documents judged at a time
-REPORT_SECONDS = 60
 Perplexities = Callable[[Sequence[str]], Sequence[float]]
 
 
@@ -75,7 +74,7 @@ def prepare(
     with disk_trouble(f"--out {out}", "make room, or choose another path"), new_folder(out) as part:
         for source in sources:
             counts: Counter[str] = Counter()
-            kept = _kept(source, counts, seen, words, perplexities, max_perplexity, report)
+            kept = _kept(source, counts, seen, words, perplexities, max_perplexity)
             about[source.name] = _write(source, kept, counts, tokenizer, part)
             report(_line(source.name, about[source.name]))
             if source.heldout and not about[source.name]["heldout"]["documents"]:
@@ -145,24 +144,20 @@ def _kept(
     words: filters.WordList | None,
     perplexities: Perplexities | None,
     max_perplexity: float,
-    report: Callable[[str], None],
 ) -> Iterator[Document]:
-    """The documents that pass all stages, cleaned; counts what each stage removes, and reports
-    every minute how many have been read."""
+    """The documents that pass all stages, cleaned; counts what each stage removes."""
     stream = _filtered(source, counts, words)
     if perplexities is not None:
         stream = _fluent(stream, counts, perplexities, max_perplexity)
-    last = time.monotonic()
-    for document in stream:
-        if time.monotonic() - last > REPORT_SECONDS:
-            last = time.monotonic()
-            report(f"{source.name}: {counts['documents']:,} documents so far")
-        if seen.is_duplicate(document.text):
-            counts[DUPLICATE] += 1
-        else:
-            counts["kept"] += 1
-            counts["kept characters"] += len(document.text)
-            yield document
+    with working(f"reading {source.name}") as work:
+        for document in stream:
+            work.at(0, f"{counts['documents']:,} documents so far")
+            if seen.is_duplicate(document.text):
+                counts[DUPLICATE] += 1
+            else:
+                counts["kept"] += 1
+                counts["kept characters"] += len(document.text)
+                yield document
 
 
 def _filtered(

@@ -24,6 +24,7 @@ from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.common.folders import CHECKPOINT, LOG, complete, disk_trouble, partial_folder, remove
 from cpm_tune.common.interrupt import Interrupts
+from cpm_tune.common.progress import working
 from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
@@ -186,7 +187,12 @@ def train(
 
     model.train()
     saved_at = judged_at = time.monotonic()
-    with Interrupts() as stop, stop.deferred():
+    length, unit = (settings.steps, "step") if settings.steps else (int(settings.seconds), "second")
+    with (
+        Interrupts() as stop,
+        stop.deferred(),
+        working("training", length, unit, _done_of(settings, progress)) as work,
+    ):
         while not (_done(settings, progress) or stop.requested):
             began = time.perf_counter()
             step = progress.step + 1
@@ -209,6 +215,7 @@ def train(
             progress.step, progress.tokens = step, progress.tokens + batch.n_tokens
             took = time.perf_counter() - began
             progress.seconds += 0.0 if losses.fresh else took
+            work.at(_done_of(settings, progress), f"step {step:,}, loss {float(loss.detach()):.4f}")
             running.add(each.detach(), batch, norm, 0.0 if losses.fresh else took)
             if step % intervals.log_steps == 0 or _done(settings, progress):
                 log.write("train", progress, lr=lr, **running.flush())
@@ -276,6 +283,11 @@ def _share(settings: Settings, progress: Progress) -> float:
     if settings.steps:
         return progress.step / settings.steps
     return progress.seconds / settings.seconds
+
+
+def _done_of(settings: Settings, progress: Progress) -> int:
+    """How many steps, or seconds, of the run are done."""
+    return progress.step if settings.steps else int(progress.seconds)
 
 
 def _done(settings: Settings, progress: Progress) -> bool:

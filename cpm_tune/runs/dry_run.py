@@ -19,7 +19,7 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
     skeleton, modules = inputs.skeleton, Counter[str]()
     for name, shape in skeleton.trained.items():
         modules[".".join(part for part in name.split(".") if not part.isdigit())] += shape.numel()
-    lines = [plan.spec.model_dump_json(indent=1), ""]
+    lines = [plan.spec.model_dump_json(indent=1), "", f"scoring    {plan.scoring}"]
     lines += [f"trained    {n:>12,}  {name}" for name, n in modules.items()]
     n, n_backbone = skeleton.n_trained, skeleton.n_backbone
     lines.append(f"trained    {n:>12,}  in all, {n / n_backbone:.3%} of {n_backbone:,}")

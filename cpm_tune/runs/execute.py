@@ -32,6 +32,7 @@ from cpm_tune.common.folders import (
 )
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.progress import working
 from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
@@ -39,7 +40,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
 from cpm_tune.planning.inputs import Inputs, load_backbone, odd_data, read_inputs, unofficial
 from cpm_tune.planning.plan import Plan
-from cpm_tune.runs.finished import finished
+from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
     BackboneRecord,
     ControlRecord,
@@ -60,6 +61,7 @@ from cpm_tune.tuning.resume import Checkpoints
 from cpm_tune.tuning.score import Scored, Selection, constant_control, score_split
 from cpm_tune.tuning.stopping import stop_rule
 from cpm_tune.tuning.train import Training, train
+from cpm_tune.version import NUMBERS
 
 Log = Callable[[Entry], None]
 
@@ -80,7 +82,6 @@ def execute(
     *,
     overwrite: bool = False,
     resume: bool = True,
-    live: bool = False,
     zero_shot: Outcome | Callable[[], Outcome] | None = None,
     wait: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -89,9 +90,9 @@ def execute(
     """Carry out a plan, unless a finished run with the same spec is in `out`.
 
     `inputs` are those of the plan, or of the plan that this one is a control of, if they have been
-    read. `resume`: continue an unfinished run instead of starting again. `live`: show a progress
-    bar. `zero_shot` is the outcome of the same plan without delta, recorded as a control, or
-    returns it: called when this run is scored and its backbone freed. `wait` for a process that
+    read. `resume`: continue an unfinished run instead of starting again. `zero_shot` is the outcome
+    of the same plan without delta, recorded as a control, or returns it: called when this run is
+    scored and its backbone freed. `wait` for a process that
     works on the same run, instead of refusing. `say` prints what comes before the result. `load`
     returns the plan's backbone in place of `load_backbone`, and gets it back without the delta.
 
@@ -122,7 +123,7 @@ def execute(
         try:
             services = plan.execution.track if engine.main else ()
             with open_sinks(services, RunInfo(plan.spec, partial, running.ranks_by)) as log:
-                record = _tune_and_score(plan, prepared, partial, live, stop, log)
+                record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
             if callable(zero_shot):
                 del prepared
@@ -184,7 +185,8 @@ class _Prepared:
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
     reset_peak_memory()
     started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
-    model = load(plan, engine)
+    with working("loading the backbone"):
+        model = load(plan, engine)
     tokenizer = inputs.encoder.tokenizer
     delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
     notes = [*plan.notes, *unofficial(plan, inputs)]
@@ -195,6 +197,8 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         spec=spec,
         execution=plan.execution,
         ranks_by=plan.task.metrics[0],
+        scoring=plan.scoring,
+        numbers=NUMBERS,
         comparable=not notes,
         note="; ".join(notes),
         backbone=BackboneRecord(
@@ -221,7 +225,7 @@ def _delta_record(plan: Plan, inputs: Inputs, weights: Path | None) -> DeltaReco
 
 
 def _tune_and_score(
-    plan: Plan, prepared: _Prepared, folder: Path, live: bool, stop: Interrupts, log: Log
+    plan: Plan, prepared: _Prepared, folder: Path, stop: Interrupts, log: Log
 ) -> RunRecord:
     import torch
 
@@ -236,7 +240,7 @@ def _tune_and_score(
         training = predictions = None
         if plan.spec.recipe is not None:
             selection = Selection(predictor, inputs.splits["dev"], plan.spec.recipe.dev_rows)
-            training = _train(plan, prepared, folder, live, selection, stop, log)
+            training = _train(plan, prepared, folder, selection, stop, log)
             predictions = selection.predictions
         scored = {
             "dev": score_split(predictor, inputs.splits["dev"], folder, predictions),
@@ -303,9 +307,10 @@ def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
     """The record with this control, if the test split has gold answers."""
     if not record.labelled:
         return record
-    test = zero_shot.record.test
+    test, run_id = zero_shot.record.test, zero_shot.record.run_id
+    note = other_numbers(zero_shot.record)
     control = ControlRecord(
-        value=test.value, low=test.low, high=test.high, run_id=zero_shot.record.run_id
+        value=test.value, low=test.low, high=test.high, run_id=run_id, note=note
     )
     return record.model_copy(update={"controls": {**record.controls, "zero-shot": control}})
 
@@ -324,7 +329,6 @@ def _train(
     plan: Plan,
     prepared: _Prepared,
     folder: Path,
-    live: bool,
     selection: Selection,
     stop: Interrupts,
     log: Log,
@@ -346,7 +350,7 @@ def _train(
     checksum = frozen_checksum(model, delta)
     identity, minutes = {"spec": plan.spec.sha256}, plan.execution.checkpoint_minutes
     checkpoints = Checkpoints(folder, identity, delta, engine, selection, minutes)
-    names = ["log", "tensorboard", *["bar"] * live] if engine.main else []
+    names = ["log", "tensorboard", "progress"] if engine.main else []
     earlier = entries_until(folder, checkpoints.state, metric.name) if engine.main else []
     run = RunInfo(plan.spec, folder, metric.name, training.total, earlier)
     with open_sinks(names, run) as log_training:

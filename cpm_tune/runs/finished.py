@@ -1,4 +1,4 @@
-"""Whether a run of a results folder has finished."""
+"""Whether a run of a results folder has finished, and with the results of this version."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cpm_tune.common.folders import OLD, RECORD
 from cpm_tune.schema.record import RunRecord, read_record
+from cpm_tune.version import NUMBERS
 
 
 def finished(out: Path, run_id: str) -> RunRecord | None:
@@ -19,3 +20,10 @@ def finished(out: Path, run_id: str) -> RunRecord | None:
         return None
     record = read_record(path)
     return record if record.status == "finished" else None
+
+
+def other_numbers(record: RunRecord) -> str:
+    """A note if another version of the package computed a run, with other results; else ""."""
+    if record.numbers == NUMBERS:
+        return ""
+    return f"of another version, which computes other results (numbers {record.numbers})"

@@ -14,7 +14,7 @@ from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
 from cpm_tune.backbone.loading import open_backbone
 from cpm_tune.common.folders import RECORD, new_folder
 from cpm_tune.common.sizes import checked_size
-from cpm_tune.data.splits import find_splits
+from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.delta.insert import insert, load_delta
@@ -23,7 +23,7 @@ from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
-from cpm_tune.planning.plan import Plan, data_folder, find_template
+from cpm_tune.planning.plan import Plan, find_template
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import SPLITS
@@ -50,11 +50,12 @@ def plan_of(
         )
     folder = backbone_folder(record, backbone)
     splits = find_splits(task, data_folder(task, data), (split,))
+    notes = tuple(file.note for file in splits.values() if file.note)
     delta = parse_config(spec.delta, str(run / RECORD))
     # One process, however many made the run.
     execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
     return (
-        Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, ()),
+        Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, notes),
         record,
     )
 
@@ -176,7 +177,7 @@ def predict_run(
         encoder = make_encoder(plan, plan.folder.tokenizer())
         predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
         scored = score_split(predictor, rows, part)
-        warnings = [*rows.warnings, *scored.warnings]
+        warnings = [*plan.notes, *rows.warnings, *scored.warnings]
         if submission and task.submission is not None:
             file = part / task.submission.file
             warnings += write_submission(task, rows, scored.predictions, file)

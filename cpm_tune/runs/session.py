@@ -8,13 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.progress import working
 from cpm_tune.common.sizes import counted
+from cpm_tune.data.splits import data_folder
 from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.dry_run import dry_run_text
 from cpm_tune.runs.execute import Outcome, execute
+from cpm_tune.runs.finished import other_numbers
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_task
@@ -42,9 +45,9 @@ def tune(
     if dry_run:
         print(dry_run_text(plan, out, nproc))
         return None
-    inputs = read_inputs(plan)  # mistakes in any file are reported before anything runs
+    with working("reading the data"):
+        inputs = read_inputs(plan)  # mistakes in any file are reported before anything runs
     main = inputs.engine.main  # one process prints
-    live = main and not quiet and sys.stderr.isatty()
     controlled: list[Outcome] = []
 
     def say(text: str) -> None:
@@ -59,7 +62,7 @@ def tune(
 
     say(_describe(plan))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
-    how: dict[str, Any] = {"resume": resume, "live": live, "say": say}
+    how: dict[str, Any] = {"resume": resume, "say": say}
     outcome = execute(
         plan, out, inputs, overwrite=overwrite, zero_shot=zero_shot if wanted else None, **how
     )
@@ -119,9 +122,13 @@ def tune_all(
 def _one_of(request: Request, name: str) -> Request:
     """The request for one task of several, without settings that only others have."""
     settings = dict(request.settings or {})
-    if not isinstance(load_task(name, request.include).answer, Generate):
+    task, data = load_task(name, request.include), request.data
+    if not isinstance(task.answer, Generate):
         settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
-    data = None if request.data is None else request.data / name
+    if data is not None and (folder := data_folder(task, data)) == data:
+        data = data / name
+    elif data is not None:
+        data = folder
     return replace(request, task=name, settings=settings, data=data)
 
 
@@ -131,6 +138,7 @@ def _describe(plan: Plan) -> str:
     lines = [
         f"task       {spec.task} v{spec.task_version}, "
         f"template {spec.template} v{spec.template_version}",
+        f"scoring    {plan.scoring}",
         f"data       {where}",
         f"backbone   {plan.folder.name}",
         f"delta      {plan.delta_name}",
@@ -167,8 +175,9 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
         t = record.training
         early = ", stopped early" if t.stopped_early else ""
         lines.append(
-            f"training   best step {t.best_step} of {t.steps}{early}; {t.samples_per_second:.1f} "
-            f"samples/s; {record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
+            f"training   best step {t.best_step} of {t.steps} (dev {record.ranks_by} "
+            f"{t.best_dev:.4f}){early}; {t.samples_per_second:.1f} samples/s; "
+            f"{record.delta.n_trainable:,} trained values, {record.delta.bytes:,} bytes"
         )
     cut = {k: s for k, s in record.data.items() if s.n_truncated or s.n_unparsed}
     for name, split in cut.items():
@@ -179,6 +188,8 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
     lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:
         lines.append(f"note       {record.note}")
+    if outcome.reused and (note := other_numbers(record)):
+        lines.append(f"note       {note}; --overwrite computes it again")
     done = "already exists; --overwrite reruns it" if outcome.reused else "written"
     lines.append(f"record     {outcome.folder}/run.json  {done}")
     return "\n".join(lines)

@@ -27,6 +27,14 @@ Quantize = Annotated[
     Literal["int8"],
     Option("8-bit linear weights of the frozen backbone (extra int8); changes results"),
 ]
+Scoring = Literal[
+    "yes-logit",
+    "verbaliser-sum",
+    "verbaliser-mean",
+    "verbaliser-relative",
+    "argmax-vocabulary",
+    "mean-nll",
+]
 Split = Literal["train", "dev", "test"]
 Control = Literal["zero-shot", "random-backbone"]
 Engine = Literal["auto", "torch", "bmtrain"]

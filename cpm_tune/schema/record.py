@@ -8,15 +8,17 @@ JSON Schema that ships with the package.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
+from cpm_tune.schema.options import Scoring
 from cpm_tune.schema.spec import Execution, NamePart, RunSpec, SystemSpec
 
 SCHEMA = Path(__file__).with_name("run.schema.json")
@@ -107,6 +109,11 @@ class TrainingRecord(_Part):
     samples_per_second: Number
     seconds: Number
 
+    @property
+    def best_dev(self) -> float:
+        """The dev metric at the best step; nan if the curve lacks it."""
+        return next((point.dev for point in self.curve if point.step == self.best_step), math.nan)
+
 
 class EnvironmentRecord(_Part):
     """Where the run was made; nothing here is part of its identity."""
@@ -135,16 +142,37 @@ class ControlRecord(_Part):
     note: str = ""
 
 
-class RunRecord(_Part):
-    """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks."""
+class _Record(_Part):
+    """A record of any earlier schema is read as one of this: what schema 1 lacks has defaults."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_schema_1(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("schema_version") != 1:
+            return values
+        spec = values.get("spec")
+        generates = isinstance(spec, dict) and spec.get("decoding") is not None
+        rule = {"scoring": "generation"} if generates else {}
+        return {**values, "schema_version": 2, **rule}
+
+
+class RunRecord(_Record):
+    """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks.
+
+    `scoring` is how answers were chosen; None in records of schema 1 whose template decided.
+    `numbers` is `cpm_tune.version.NUMBERS` of the package that computed the run.
+    """
+
     status: Literal["running", "finished", "failed"]
     run_id: NamePart
     spec_sha256: Sha256
     spec: RunSpec
     execution: Execution
     ranks_by: str
+    scoring: Scoring | Literal["generation"] | None = None
+    numbers: Annotated[int, Field(ge=1, lt=2**31)] = 1
     comparable: bool
     note: str = ""
     data: dict[SplitName, SplitRecord] = {}
@@ -176,12 +204,11 @@ class RunRecord(_Part):
         return self.scores["test"][self.ranks_by]
 
 
-class SystemRecord(_Part):
+class SystemRecord(_Record):
     """The scored predictions of a system outside this package: its name, data and scores. `split`
     is the only split, and it is labelled."""
 
     kind: Literal["system"] = "system"
-    schema_version: Literal[1] = 1
     status: Literal["finished"] = "finished"
     run_id: NamePart
     spec_sha256: Sha256

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -38,6 +39,7 @@ from cpm_tune.schema.options import (
     Quantize,
     RepetitionPenalty,
     RepetitionWindow,
+    Scoring,
     Seed,
     Temperature,
     TopK,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 else:
     ScheduleName = Literal[tuple(SCHEDULES)]
 Positive = Annotated[float, Field(gt=0)]
+FAMILY = "ant"  # of every spec that names none
 
 
 def _name_part(text: str) -> str:
@@ -69,17 +72,35 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Encoding(Frozen):
+class Extended(Frozen):
+    """A value with fields that were added later: each is left out of the JSON where it has the
+    value in `OMITTED`, which stands for what was meant before, so that older specs keep their
+    hashes."""
+
+    OMITTED: ClassVar[Mapping[str, Any]] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_omitted(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        for name, meant in self.OMITTED.items():
+            if values[name] == meant:
+                del values[name]
+        return values
+
+
+class Encoding(Extended):
     """How an example becomes a sequence; the same in training and inference.
 
     `max_length` counts everything: soft prompt, text, the longest option. `prompt_type` selects
-    the rows of the backbone's own soft prompt and `segment` the segment of the text: 2 and 2 are
-    what CPM-Ant was pre-trained with for generation.
+    the rows of CPM-Ant's own soft prompt and `segment` the segment of the text: 2 and 2 are what
+    CPM-Ant was pre-trained with for generation. Both are None for families that have neither.
     """
 
+    OMITTED = {"prompt_type": None, "segment": None}
+
     max_length: Annotated[int, Field(ge=8, le=2**20)] = 256
-    prompt_type: Natural = 2
-    segment: Natural = 2
+    prompt_type: Natural | None = 2
+    segment: Natural | None = 2
 
 
 class Recipe(Frozen):
@@ -169,22 +190,21 @@ class DataSpec(Frozen):
     sample: bool = False
 
 
-class BackboneSpec(Frozen):
+class BackboneSpec(Extended):
     """Which frozen weights: fingerprint of the files; `init="random"` discards the weights;
-    `quantize` stores them in 8 bits."""
+    `quantize` stores them in 8 bits. `family` names the kind of model, `tokenizer` the fingerprint
+    of its tokenizer, unless the files' own fingerprint covers that."""
+
+    OMITTED = {"quantize": None, "family": FAMILY, "tokenizer": None}
 
     sha256: str
     init: Literal["checkpoint", "random"] = "checkpoint"
     quantize: Quantize | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_default(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `quantize` if it is not used, so that older runs keep their hashes."""
-        values: dict[str, Any] = serialise(self)
-        return {k: v for k, v in values.items() if k != "quantize" or v is not None}
+    family: NamePart = FAMILY
+    tokenizer: str | None = None
 
 
-class Identified(Frozen):
+class Identified(Extended):
     """A spec whose hash identifies a result."""
 
     @property
@@ -195,7 +215,13 @@ class Identified(Frozen):
 
 
 class RunSpec(Identified):
-    """One run. Two runs with equal specs are the same run."""
+    """One run. Two runs with equal specs are the same run.
+
+    `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
+    examples before each prompt, `chat_template` is the fingerprint of the chat template around it.
+    """
+
+    OMITTED = {"scoring": None, "shots": 0, "chat_template": None}
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -203,6 +229,9 @@ class RunSpec(Identified):
     template: str
     template_version: int
     template_sha256: str
+    scoring: Scoring | None = None
+    shots: Natural = 0
+    chat_template: str | None = None
     metrics: tuple[str, ...]
     data: DataSpec
     backbone: BackboneSpec
@@ -212,6 +241,25 @@ class RunSpec(Identified):
     recipe: Recipe | None
     seed: Seed
     precision: Precision = "fp32"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _omitted_by_other_families(cls, values: Any) -> Any:
+        """Read back what was left out: the settings of CPM-Ant, in the spec of another family."""
+        if not isinstance(values, dict):
+            return values
+        backbone, encoding = values.get("backbone"), values.get("encoding")
+        if not (isinstance(backbone, dict) and isinstance(encoding, dict)):
+            return values
+        of_ant = backbone.get("family", FAMILY) == FAMILY
+        return values if of_ant else {**values, "encoding": {**Encoding.OMITTED, **encoding}}
+
+    @model_validator(mode="after")
+    def _encoding_fits(self) -> RunSpec:
+        absent = [name for name in Encoding.OMITTED if getattr(self.encoding, name) is None]
+        if absent and self.backbone.family == FAMILY:
+            raise ValueError(f"encode.{absent[0]} is none, expected a number for CPM-Ant")
+        return self
 
     @model_validator(mode="after")
     def _delta_fits(self) -> RunSpec:

@@ -129,7 +129,9 @@ def _by_id(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, Row, 
 
 def _by_record(task: Task, path: Path, data: SplitFile) -> Iterator[tuple[str, Row, Any]]:
     """The place, row and prediction of each row, from records in the order of the data's."""
-    submitted = _without_blanks(official_records(task, SplitFile(data.split, (path,), "")))
+    submitted = _without_blanks(
+        official_records(task, SplitFile(data.split, (path,), "", data.source))
+    )
     records = (
         (record, rows)
         for record, rows, n_bad in records_with_rows(task, data)

@@ -21,9 +21,8 @@ from cpm_tune.common.folders import (
 )
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.data.splits import SplitFile, find_splits, is_sample
+from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import data_folder
 from cpm_tune.schema.record import SplitRecord, SystemRecord, read_any_record, write_record
 from cpm_tune.schema.spec import DataSpec, SystemSpec
 from cpm_tune.systems.predictions import (
@@ -136,12 +135,13 @@ def _same_name(out: Path, spec: SystemSpec) -> dict[Path, SystemRecord]:
 def _record(
     task: Task, file: SplitFile, scored: Predictions, spec: SystemSpec, source: str
 ) -> SystemRecord:
-    note = task.source.size_note(file.split, len(scored))
+    n = len(scored)
+    note = file.note or task.source.size_note(file.split, n)
     if spec.data.sample:
         note = f"sample data written for this project: not comparable with real {task.name}"
     unread = sum(prediction is None for prediction in scored.predictions)
-    warning = task.source.size_warning(file.split, len(scored))
-    warnings = [warning] if warning and not spec.data.sample else []
+    size = "" if file.source or spec.data.sample else task.source.size_warning(file.split, n)
+    warnings = [warning for warning in (file.warning, size) if warning]
     if unread:
         warnings.append(f"{unread:,} of {len(scored):,} rows have no answer that can be read")
     if spec.predictions_sha256 == file.sha256:

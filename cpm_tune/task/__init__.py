@@ -2,6 +2,7 @@
 
 from cpm_tune.task.definition import (
     SPLITS,
+    STEMS,
     Answer,
     BadRow,
     Choice,
@@ -18,6 +19,7 @@ from cpm_tune.task.template import Template
 
 __all__ = [
     "SPLITS",
+    "STEMS",
     "Answer",
     "BadRow",
     "Choice",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cpm_tune.task.template import Template
@@ -24,7 +23,12 @@ class BadRow:
     message: str
 
 
-Reader = Callable[[tuple[Path, ...], str], Iterator[tuple[str, Row | BadRow]]]
+Reader = Callable[..., Iterator[tuple[str, Row | BadRow]]]
+STEMS = {
+    "train": ("train",),
+    "dev": ("dev", "valid", "eval", "val", "validation"),
+    "test": ("test", "test_public"),
+}
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,14 @@ class Files:
     pattern ("*/train.json"), or a tuple of these that are read together, in order.
 
     `parts` are folders with one file of a pattern each; runs report which of them are missing.
+    Files called as in `replaced` are not taken if another file of their split is there. `whole`
+    names a file that has the rows of all splits.
 
     `rows` turns one official record (an object of a .jsonl or .json file, a line's cells by column
     of a table) into rows; it may yield none or several, and raises ValueError for a record that is
     wrong. Without it a record is a row. `read(paths, split)` replaces the readers for any other
-    format; see `cpm_tune.data.readers`.
+    format; see `cpm_tune.data.readers`. Its third parameter, if it has one, is the `Layout` in
+    which those readers note what is odd.
     """
 
     columns: tuple[str, ...]
@@ -96,12 +103,10 @@ class Files:
     structures: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, tuple[str | tuple[str, ...], ...]] = field(
-        default_factory=lambda: {
-            "train": ("train",),
-            "dev": ("dev", "valid", "eval"),
-            "test": ("test", "test_public"),
-        }
+        default_factory=lambda: dict(STEMS)
     )
+    whole: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     rows: Callable[[Any], Iterable[Row]] | None = None
     read: Reader | None = None
@@ -190,7 +195,8 @@ class Task:
     first one is the default. `recipe` holds defaults of `train.*`, `encode.*` and `decode.*`
     settings, `sample_recipe` what differs on the sample data (small, and meant for the bundled
     backbone). `published` maps a row name to a test score of the ranking metric, from
-    `published_source`. `protocol` describes in prose what is read and scored, and what differs from
+    `published_source`; `published_scoring` maps those rows whose options were scored by a known
+    rule to it. `protocol` describes in prose what is read and scored, and what differs from
     the benchmark's own statement.
     """
 
@@ -208,6 +214,7 @@ class Task:
     sample_recipe: Mapping[str, Any] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
     published_source: str = ""
+    published_scoring: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     submission: Submission | None = None
 

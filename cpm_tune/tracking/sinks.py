@@ -1,4 +1,4 @@
-"""The sinks: log file, TensorBoard, progress bar, Weights & Biases, MLflow. Add one here.
+"""The sinks: log file, TensorBoard, progress, Weights & Biases, MLflow. Add one here.
 
 The services' own environment variables decide where they write: WANDB_MODE, MLFLOW_TRACKING_URI, …
 """
@@ -12,12 +12,12 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from cpm_tune.common.folders import EVENTS, LOG, remove
-from cpm_tune.common.terminal import obeyed
+from cpm_tune.common.progress import working
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.metrics import get_metric
 from cpm_tune.schema.spec import flattened
 from cpm_tune.tracking.sink import Entry, RunInfo, Sink, SinkKind
 
@@ -63,42 +63,43 @@ class TensorBoard:
         self._writer.close()
 
 
-class ProgressBar:
-    """A bar on standard error with the loss and the last dev score; it vanishes at the end."""
+class Shown:
+    """The display of `common.progress`: loss, the last dev score and the best; a line at every
+    evaluation if there is no terminal."""
 
     package = ""
 
     def __init__(self, run: RunInfo) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}  dev {task.fields[metric]} {task.fields[dev]}"),
-            TimeRemainingColumn(),
-            console=Console(file=obeyed(sys.stderr)),
-            transient=True,
-        )
-        shown: dict[str, Any] = {"loss": "-", "dev": "-", "metric": run.metric}
-        self._task = self._bar.add_task("training", total=run.total, **shown)
-        self._bar.start()
+        self._stack = contextlib.ExitStack()
+        self._metric = get_metric(run.metric)
+        self._loss = self._dev = ""
+        self._best: tuple[float, int] | None = None
+        for entry in run.earlier:
+            self._take(entry)
+        done = run.earlier[-1].step if run.earlier else 0
+        self._work = self._stack.enter_context(working("training", run.total, "step", done))
+        self._work.at(done, self._about())
 
     def log(self, entry: Entry) -> None:
-        shown: dict[str, Any] = {
-            key: f"{entry.line[key]:.4f}" for key in ("loss", "dev") if key in entry.line
-        }
-        self._bar.update(self._task, completed=entry.step, **shown)
+        self._take(entry)
+        self._work.at(entry.step, self._about())
+        if "dev" in entry.line:
+            self._work.tell()
+
+    def _take(self, entry: Entry) -> None:
+        self._loss = f"loss {entry.line['loss']:.4f}"
+        if "dev" in entry.line:
+            dev, sign = entry.line["dev"], 1 if self._metric.higher_is_better else -1
+            self._dev = f"dev {self._metric.name} {dev:.4f}"
+            if self._best is None or sign * dev > sign * self._best[0]:
+                self._best = dev, entry.step
+
+    def _about(self) -> str:
+        best = f"best {self._best[0]:.4f} at step {self._best[1]:,}" if self._best else ""
+        return ", ".join(filter(None, (self._loss, self._dev, best)))
 
     def finish(self, ok: bool) -> None:
-        self._bar.stop()
+        self._stack.close()
 
 
 class WandB:
@@ -157,7 +158,7 @@ class MLflow:
 SINKS: dict[str, SinkKind] = {
     "log": LogFile,
     "tensorboard": TensorBoard,
-    "bar": ProgressBar,
+    "progress": Shown,
     "wandb": WandB,
     "mlflow": MLflow,
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.folders import predictions_file
+from cpm_tune.common.progress import tracked
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.encoded import keep_encoded
 from cpm_tune.data.store import Split
@@ -104,9 +105,10 @@ class Selection:
 def _predict_all(predictor: Predictor, data: Split) -> list[Prediction]:
     """All predictions in the main process, none in the others, which make their share."""
     engine = predictor.engine
-    predictions = predictor.predict(data.rows.share(engine.rank, engine.world_size))
+    rows = data.rows.share(engine.rank, engine.world_size)
+    what = f"scoring {data.file.split}" if data.labelled else f"predicting {data.file.split}"
     with engine.join(predictor.model):
-        share = list(predictions)
+        share = list(tracked(predictor.predict(rows), what, len(rows)))
     return engine.gather(share)
 
 
@@ -117,10 +119,11 @@ def _score(
     metric, engine = get_metric(name), predictor.engine
     if metric.kind.likelihood:  # of the gold text, not of what the backbone generates
         rows = data.rows.share(engine.rank, engine.world_size)
+        losses = tracked(predictor.answer_losses(rows), f"scoring {data.file.split}", len(rows))
         with engine.join(predictor.model):
-            share = list(predictor.answer_losses(rows))
-        losses = engine.gather(share)
-        return metric.score(losses, [None] * len(losses)) if engine.main else None
+            share = list(losses)
+        each = engine.gather(share)
+        return metric.score(each, [None] * len(each)) if engine.main else None
     if not engine.main:
         return None
     return metric.score([p.prediction for p in predictions], [p.gold for p in predictions])

@@ -30,6 +30,7 @@ from cpm_tune.backbone.ant.hugging_face import check_whole, hugging_face_config,
 from cpm_tune.backbone.ant.rounding_residual import RoundingResidual
 from cpm_tune.backbone.ant.writers import Target, write_pt, write_safetensors, write_shards
 from cpm_tune.common.folders import clear_up, new_folder
+from cpm_tune.common.progress import Work, working
 from cpm_tune.errors import UserError
 
 SHARD = 5_000_000_000  # bytes of a file in Hugging Face's format, transformers' former default
@@ -63,8 +64,9 @@ def convert(
     with (
         new_folder(out, "", overwrite=overwrite) as part,
         contextlib.closing(RoundingResidual(folder.path, part)) as residual,
+        working("writing", len(weights), "tensor") as work,
     ):
-        targets = _targets(weights, folder, config, to, dtype, residual)
+        targets = _targets(weights, folder, config, to, dtype, residual, work)
         widest = max((target.dtype for target in targets), key=lambda kind: kind.itemsize)
         values: dict[str, Any]
         try:
@@ -137,6 +139,7 @@ def _targets(
     to: str,
     dtype: torch.dtype | None,
     residual: RoundingResidual,
+    work: Work,
 ) -> list[Target]:
     """The tensors of the new folder, each made of one or more weights."""
 
@@ -149,6 +152,7 @@ def _targets(
             for part in parts:
                 by = divisor(part, weights[part].shape, to, config)
                 yield from _values(part, weights[part], by, kind, folder, residual)
+                work.advance()
 
         return Target(name, (rows, *weights[parts[0]].shape[1:]), kind, chunks)
 

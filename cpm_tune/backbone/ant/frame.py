@@ -33,6 +33,9 @@ def make_frame(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) -
 
     Raises UserError if the backbone has no such prompt or segment.
     """
+    prompt_type, segment = encoding.prompt_type, encoding.segment
+    assert prompt_type is not None  # as RunSpec has checked
+    assert segment is not None
     for setting, top in (("prompt_type", "prompt_types"), ("segment", "segment_types")):
         value, limit = getattr(encoding, setting), getattr(config, top)
         if value >= limit:
@@ -41,10 +44,10 @@ def make_frame(encoding: Encoding, config: CPMAntConfig, tokenizer: Tokenizer) -
                 f"{limit - 1}."
             )
     first, n = config.vocab_size, config.prompt_length
-    start = first + encoding.prompt_type * n
+    start = first + prompt_type * n
     return Frame(
         start=(*range(start, start + n), tokenizer.bos),
         n_prompt=n,
-        segment=encoding.segment,
+        segment=segment,
         first_free=first + config.prompt_types * n,
     )

@@ -18,7 +18,7 @@ function openCell(row, column) {
 function quotedBody(cell) {
   return [
     el("p", {}, el("span", { class: "tag" }, t("quoted")), ` ${t("quotedBand")}.`),
-    facts([[t("value"), score(cell.mean)], [t("asked"), cell.printed], [t("metric"), cell.metric], [t("notes"), cell.note], [t("source"), BOARD.sources[cell.source]]]),
+    facts([[t("value"), score(cell.mean)], [t("asked"), cell.printed], [t("metric"), cell.metric], [t("template"), cell.template || t("unpublished")], [t("scoring"), cell.scoring || t("unpublished")], [t("notes"), cell.note], [t("source"), BOARD.sources[cell.source]]]),
   ];
 }
 function measuredBody(row, column, cell) {
@@ -34,6 +34,7 @@ function measuredBody(row, column, cell) {
       [t("majority"), column.majority === null ? "" : score(column.majority)],
       [t("others"), others],
       [t("template"), `${column.template} v${column.template_version}`],
+      [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],
       [t("rows"), String(column.n)],
       [t("notes"), [...column.notes, ...cell.notes].join("; ")],
       [t("cost"), costs.join(", ")],

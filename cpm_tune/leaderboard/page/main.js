@@ -43,8 +43,8 @@ function renderAbout() {
     return [el("dt", {}, `${title} (${name})`), el("dd", {}, `${said} ${t("baseline", rule.baseline)}`)];
   }));
   $("columns").replaceChildren(plainTable(t("columns"),
-    [[t("column"), false], [t("capability"), false], [t("metric"), false], [t("template"), false], [t("rows"), true], [t("notes"), false], [t("apart"), false]],
-    BOARD.columns.map((c) => [c.id, capabilityName(c.capability), c.signature, c.template ? `${c.template} v${c.template_version}` : "", c.n ? String(c.n) : "", c.notes.join("; "), c.apart.join("; ")])));
+    [[t("column"), false], [t("capability"), false], [t("metric"), false], [t("template"), false], [t("scoring"), false], [t("rows"), true], [t("notes"), false], [t("apart"), false]],
+    BOARD.columns.map((c) => [c.id, capabilityName(c.capability), c.signature, c.template ? `${c.template} v${c.template_version}` : "", [c.scoring, ...c.protocol].filter(Boolean).join(", "), c.n ? String(c.n) : "", c.notes.join("; "), c.apart.join("; ")])));
   const list = (title, lines) => (lines.length ? [el("h3", {}, title), el("ul", {}, ...lines.map((line) => el("li", {}, line)))] : []);
   $("sources").replaceChildren(...list(t("sources"), Object.values(BOARD.sources)));
   $("left-out").replaceChildren(...list(t("leftOut"), BOARD.left_out));

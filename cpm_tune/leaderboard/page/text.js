@@ -47,9 +47,10 @@ const WORDS = {
   indices: ["Indices", "指数"], baseline: ["Baseline: {0}.", "基线：{0}。"],
   columns: ["Columns", "列"],
   columnsNote: [
-    "Runs are in one column only if task version, template, dev and test files, limit and metric are equal; only runs that differ in nothing but the seed are averaged.",
-    "只有任务版本、模板、开发集与测试集文件、行数限制和指标都相同的运行才在同一列；只对仅随机种子不同的运行取平均。"],
+    "Runs are in one column only if task version, template, scoring rule, shots, dev and test files, limit and metric are equal; only runs that differ in nothing but the seed are averaged.",
+    "只有任务版本、模板、打分规则、示例数、开发集与测试集文件、行数限制和指标都相同的运行才在同一列；只对仅随机种子不同的运行取平均。"],
   column: ["column", "列"], metric: ["metric", "指标"], template: ["template", "模板"],
+  scoring: ["scoring rule", "打分规则"], unpublished: ["not published", "未公布"],
   rows: ["test rows", "测试行数"], notes: ["notes", "说明"], apart: ["differs from its other columns in", "与同数据集其他列的区别"],
   sources: ["Sources of published results", "已发表结果的来源"], source: ["source", "来源"],
   leftOut: ["Left out", "未收入的文件"], close: ["Close", "关闭"],

@@ -17,11 +17,13 @@ function rowName(row) {
 function average(values) {
   return values.reduce((a, b) => a + b, 0) / values.length;
 }
-// A score in the displayed unit: as scored, or 100 x score / the base row's.
+// A score in the displayed unit: as scored, or 100 x score / the base row's. A published base row
+// counts however it was measured, as in CUGE's indices.
 function shown(cell, id, key = "mean") {
   if (!cell || cell[key] === null || cell[key] === undefined) return null;
   if (!state.base) return cell[key];
-  const base = ROWS.get(state.base).cells[id];
+  const { cells } = ROWS.get(state.base);
+  const base = cells[id] || cells[`${COLUMNS.get(id).task}#quoted`];
   if (!base || !base.mean) return null;
   if (COLUMNS.get(id).higher_is_better) return (100 * cell[key]) / base.mean;
   return cell[key] ? (100 * base.mean) / cell[key] : null;
