@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
+from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches, n_tokens
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.example import Example
 from cpm_tune.common.interrupt import Interrupts
@@ -126,6 +126,7 @@ def _backward(
     engine.seed(training.seed, batch.step)  # dropout
     examples = encoded_at(training.rows, engine.shard(batch.rows), encoder, "train")
     tokens = state.micro_tokens or training.micro_tokens
+    examples.sort(key=n_tokens, reverse=True)  # passes have few lengths, the largest is first
     packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
     (count,) = engine.reduce_sums([sum(loss_count(b, encoder.scores_in_prompt) for b in packed)])
     while (loss := _passes(training, packed, count)) is None:

@@ -1,4 +1,4 @@
-"""CPM-Ant's batches: contexts and answers become sequences, packed into one row without padding.
+"""CPM-Ant's batches: contexts and answers become sequences, packed end to end into one row.
 
 A sequence is a context and all but the last token of an answer to it; the hidden state before each
 of the answer's tokens is scored for that token. Answers of one token share their context's
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.ant.frame import PROMPT_SEGMENT, Frame
+from cpm_tune.backbone.ant.spans import PADDING_SPAN
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example, Ids
 
@@ -26,8 +27,8 @@ from cpm_tune.backbone.example import Example, Ids
 class Batch:
     """Sequences in one row and what is scored in them.
 
-    ids, segment, span: int64 (1, tokens); context: bool (1, tokens). lengths: of the sequences, the
-    longest first; span numbers them.
+    ids, segment, span: int64 (1, row); context: bool (1, row). lengths: of the sequences, the
+    longest first; span numbers them, and is -1 in the padding after them.
     target_index: int64 (targets,), into the row. target_token: int64 (targets,).
     target_candidate: int64 (targets,), which candidate a target counts for.
     candidates: int64 (examples, options), candidate numbers, -1 where an example has fewer.
@@ -77,6 +78,16 @@ def _sequences(example: Example) -> Iterator[_Sequence]:
             yield _Sequence(ids, len(context), (number,))
 
 
+def row_length(tokens: int) -> int:
+    """The length of a row of that many tokens: one of 16 from a power of two to the next.
+
+    For every new shape of a product, oneDNN spends a few milliseconds and keeps a small block of
+    memory, behind which the heap cannot use again what the step has freed.
+    """
+    step = 1 << max(0, (tokens - 1).bit_length() - 5)
+    return -(-tokens // step) * step
+
+
 def n_tokens(example: Example) -> int:
     """The tokens of an example in a batch: the length of its sequences together."""
     return sum(len(sequence.ids) for sequence in _sequences(example))
@@ -102,7 +113,11 @@ def collate(examples: Sequence[Example], frame: Frame) -> Batch:
     order = [(e, s) for e, example in enumerate(examples) for s in _sequences(example)]
     order.sort(key=lambda item: -len(item[1].ids))
     lengths = [len(sequence.ids) for _, sequence in order]
-    ids = np.fromiter(chain.from_iterable(s.ids for _, s in order), np.int64, sum(lengths))
+    tokens = sum(lengths)
+    row = row_length(tokens)
+    ids, span = np.zeros(row, np.int64), np.full(row, PADDING_SPAN)
+    ids[:tokens] = np.fromiter(chain.from_iterable(s.ids for _, s in order), np.int64, tokens)
+    span[:tokens] = np.repeat(np.arange(len(lengths)), lengths)
     segment = np.full_like(ids, frame.segment)
     context = np.zeros_like(ids, dtype=bool)
     last: dict[tuple[int, int], int] = {}  # (example, candidate) -> its context's last position
@@ -127,7 +142,7 @@ def collate(examples: Sequence[Example], frame: Frame) -> Batch:
     return Batch(
         ids=torch.from_numpy(ids)[None],
         segment=torch.from_numpy(segment)[None],
-        span=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))[None],
+        span=torch.from_numpy(span)[None],
         context=torch.from_numpy(context)[None],
         target_index=torch.tensor(index),
         target_token=torch.tensor(token),
@@ -142,7 +157,7 @@ def collate(examples: Sequence[Example], frame: Frame) -> Batch:
 def blank_batch(sequences: int, length: int, answer_tokens: int) -> Batch:
     """A batch of `sequences` of `length` tokens without values, to measure memory. Of each
     `answer_tokens` are scored (0: an option's word)."""
-    grid = torch.zeros(1, sequences * length, dtype=torch.int64)
+    grid = torch.zeros(1, row_length(sequences * length), dtype=torch.int64)
     targets = torch.zeros(sequences * (answer_tokens or 1), dtype=torch.int64)
     return Batch(
         ids=grid,
