@@ -206,7 +206,8 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_computed(
     def no_weights(*_: object, **__: object) -> None:
         raise AssertionError("weights were loaded before the place was tried")
 
-    monkeypatch.setattr("cpm_tune.planning.inputs.open_backbone", no_weights)
+    for user in ("execute", "rerun"):
+        monkeypatch.setattr(f"cpm_tune.runs.{user}.load_backbone", no_weights)
     for words in (
         (*tune, *short, "--out", out),
         ("predict", made, "--data", others / "lcqmc", "--out", out),
