@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.base import Backbone, LowRank
 from cpm_tune.common.saved import write_pickled, write_tensors
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -44,7 +46,7 @@ _NEUTRAL = {  # where LoRA is, how it was made, or without effect unless another
     *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"),
     *("task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping"),
     *("peft_version", "runtime_config", "exclude_modules", "layers_to_transform"),
-    *("layers_pattern", "megatron_core", "qalora_group_size", "eva_config"),
+    *("layers_pattern", "megatron_core", "qalora_group_size", "eva_config", "fan_in_fan_out"),
 }
 _LEAVES_BASE = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the backbone
 
@@ -61,14 +63,21 @@ def write_peft(
         raise UserError(
             f"PEFT cannot express {config.delta_type} here, only lora; {_way_out(config)}."
         )
+    loras = backbone.to_transformers(
+        {
+            name: (state[f"{name}.lora.lora_A"], state[f"{name}.lora.lora_B"])
+            for name in lora_modules(state)
+        }
+    )
+    rank = max(len(a) for a, _ in loras.values())
     values = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None,
         "inference_mode": True,
-        "target_modules": _endings(backbone, config),
-        "r": config.lora_r,
-        "lora_alpha": config.lora_alpha,
+        "target_modules": _targets(backbone, config, loras),
+        "r": rank,
+        "lora_alpha": config.lora_alpha * (rank / config.lora_r if rank > config.lora_r else 1),
         "lora_dropout": config.lora_dropout,
         "init_lora_weights": True,
         "use_rslora": False,
@@ -76,15 +85,30 @@ def write_peft(
     }
     _write_json(folder / PEFT_CONFIG, values)
     named = {
-        f"{prefix}{name}.lora_{side}.weight": state[f"{name}.lora.lora_{side}"].contiguous()
-        for name in lora_modules(state)
-        for side in "AB"
+        f"{prefix}{name}.lora_{side}.weight": padded.contiguous()
+        for name, pair in loras.items()
+        for side, padded in zip("AB", _of_rank(pair, rank), strict=True)
     }
     write_tensors(folder / PEFT_WEIGHTS, named, {"format": "pt"})
 
 
+def _of_rank(pair: LowRank, rank: int) -> LowRank:
+    """The same product with so many rows and columns: zeros are added."""
+    a, b = pair
+    more = rank - len(a)
+    return F.pad(a, (0, 0, 0, more)), F.pad(b, (0, more))
+
+
+def _targets(backbone: Backbone, config: LoraConfig, loras: Mapping[str, LowRank]) -> list[str]:
+    """Names of modules for PEFT: as they are configured, if transformers has them by these."""
+    names = _endings(backbone, config)
+    if all(any(("." + name).endswith("." + end) for end in names) for name in loras):
+        return names
+    return list(loras)
+
+
 def read_peft(folder: Path, backbone: Backbone) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """Read a LoRA of PEFT's for transformers' CpmAnt: its config, and tensors under our names.
+    """Read a LoRA of PEFT's for transformers' class: its config, and tensors under our names.
 
     Raises UserError for other methods, variants of LoRA that add more than B A, and keys that are
     not modules of this backbone.
@@ -92,13 +116,22 @@ def read_peft(folder: Path, backbone: Backbone) -> tuple[LoraConfig, dict[str, T
     keys = ("peft_type", "r", "lora_alpha")
     values, tensors = read_files(folder / PEFT_CONFIG, folder / PEFT_WEIGHTS, keys)
     _check_plain(folder / PEFT_CONFIG, values)
-    state: dict[str, Tensor] = {}
+    given: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, dot, rest = key.removeprefix(_PREFIX).removeprefix("cpmant.").partition(".lora_")
         side = rest.removesuffix(".weight")
         if not dot or side not in ("A", "B") or tensor.dim() != 2:
             raise UserError(f"{folder / PEFT_WEIGHTS}: {key} is not part of a LoRA.")
-        state[f"{name}.lora.lora_{side}"] = tensor.float()
+        given.setdefault(name, {})[side] = tensor.float()
+    for name, sides in given.items():
+        if len(sides) < 2 or len(sides["A"]) != sides["B"].shape[1] or not len(sides["A"]):
+            raise UserError(f"{folder / PEFT_WEIGHTS}: A and B of {name} do not fit together.")
+    loras = {name: (sides["A"], sides["B"]) for name, sides in given.items()}
+    state = {
+        f"{name}.lora.lora_{side}": tensor.contiguous()
+        for name, pair in backbone.from_transformers(loras).items()
+        for side, tensor in zip("AB", pair, strict=True)
+    }
     if not state:
         raise UserError(f"{folder / PEFT_WEIGHTS}: contains no tensors, expected a LoRA's.")
     raw = {

@@ -19,6 +19,8 @@ _LEFT_OUT = {
     "cpm_tune_trained",
 }
 
+_NUMBERS = ("n_embd", "n_layer", "vocab_size", "n_positions")  # of GPT-2
+
 
 @dataclass(frozen=True)
 class CausalConfig(ConfigDefaults):
@@ -41,6 +43,11 @@ class CausalConfig(ConfigDefaults):
 
     @property
     def shape(self) -> Shape:
+        """The architecture in numbers; without transformers where the values say all."""
+        values = self.values
+        if values["model_type"] == "gpt2" and set(_NUMBERS) <= values.keys():
+            width, layers, rows, longest = (values[key] for key in _NUMBERS)
+            return Shape(width, layers, rows, longest, 2 * width * layers)
         shape: Shape = load("cpm_tune.backbone.causal.architecture:shape_of")(self)
         return shape
 
@@ -48,6 +55,10 @@ class CausalConfig(ConfigDefaults):
     def roles(self) -> Mapping[str, tuple[str, ...]]:
         roles: Mapping[str, tuple[str, ...]] = load("cpm_tune.backbone.causal.roles:roles_of")(self)
         return roles
+
+    def peft_prefix(self) -> str:
+        """Nothing: `CausalLM.to_transformers` gives whole names."""
+        return ""
 
     def skeleton(self, layers: int | None = None) -> Any:
         """The CausalLM without values, on the meta device; with its first `layers` layers alone."""

@@ -55,11 +55,13 @@ def _random(
     if materialise is None or not materialise(model):
         model.to_empty(device="cpu")
     else:
-        _allocate_buffers(model)
+        _complete(model)
     return model.init_weights(seed)
 
 
-def _allocate_buffers(model: nn.Module) -> None:
+def _complete(model: CausalLM) -> None:
+    """After an engine made the parameters: tie them, and allocate buffers."""
+    model.model.tie_weights()
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and buffer.is_meta:
@@ -77,7 +79,7 @@ def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | N
     values = dict(whole.named_parameters())
     for name, parameter in model.named_parameters():
         fill(parameter, values[name].detach())
-    _allocate_buffers(model)
+    _complete(model)
     for name, buffer in whole.named_buffers():  # rotary positions'
         model.get_buffer(name).copy_(buffer)
     return model
@@ -95,9 +97,14 @@ def _whole(folder: CausalFolder, dtype: torch.dtype) -> CausalLM:
     try:
         with quiet():
             model, report = model_class(made).from_pretrained(
-                None, config=made, state_dict=state, dtype=dtype, output_loading_info=True
+                None,
+                config=made,
+                state_dict=state,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below
             )
-    except Exception as error:  # sizes that do not fit, of any class
+    except Exception as error:  # of any class
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UserError(
             f"{folder.path}: transformers cannot load these weights ({reason}); get the files that "
@@ -111,8 +118,11 @@ def _whole(folder: CausalFolder, dtype: torch.dtype) -> CausalLM:
                 "config.json."
             )
     if report["mismatched_keys"]:
-        name = sorted(map(str, report["mismatched_keys"]))[0]
-        raise UserError(f"{folder.path}: {name} has another shape than config.json says.")
+        name, theirs, expected = min(report["mismatched_keys"])
+        raise UserError(
+            f"{folder.path}: tensor {name} is {tuple(theirs)}, but config.json asks for the shape "
+            f"{tuple(expected)}; get the files that belong together."
+        )
     attention.use(model)
     causal = CausalLM(folder.config, model)
     in_dtype(causal, dtype)

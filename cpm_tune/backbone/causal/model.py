@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.base import MOST_LOGITS, Backbone, Cache, PromptTable, Recomputed
+from cpm_tune.backbone.base import (
+    MOST_LOGITS,
+    Backbone,
+    Cache,
+    LowRank,
+    PromptTable,
+    Recomputed,
+)
 from cpm_tune.backbone.causal.cache import CausalCache
 from cpm_tune.backbone.causal.config import CausalConfig
-from cpm_tune.backbone.causal.split import split
+from cpm_tune.backbone.causal.split import fused_loras, parts_of_loras, split
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.padded_batch import PaddedBatch, dummy_batch
 from cpm_tune.backbone.storage.shards import fill, whole_shape
@@ -215,6 +222,20 @@ class CausalLM(Backbone):
             for name, block in layer.named_children()
             if name in (*ATTENTION, *FFN)
         }
+
+    def to_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        return {
+            name.removeprefix("model."): pair for name, pair in fused_loras(self, loras).items()
+        }
+
+    def from_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        return parts_of_loras(self, {f"model.{name}": pair for name, pair in loras.items()})
+
+    def to_empty(self, *given: Any, **named: Any) -> Self:
+        """As torch's, with tied weights tied again."""
+        super().to_empty(*given, **named)
+        self.model.tie_weights()
+        return self
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> Self:

@@ -6,11 +6,15 @@ The outputs are the same; parameters are views of the fused ones. `joined` is th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
+
+from cpm_tune.backbone.base import LowRank
+from cpm_tune.errors import UserError
 
 PARTS = ("q", "k", "v")
 # By the class of an attention module: its fused projection, and whether that is in parts per head.
@@ -102,6 +106,55 @@ def joined(model: nn.Module) -> dict[str, Tensor]:
     for name in transposed(model):
         state[f"{name}.weight"] = state[f"{name}.weight"].t().contiguous()
     return state
+
+
+def fused_loras(model: nn.Module, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+    """LoRAs of the parts of fused projections as one of each: A's below each other, and the B of
+    each part in its rows and columns."""
+    made: dict[str, LowRank] = {}
+    parts: dict[str, dict[str, LowRank]] = {}
+    for name, pair in loras.items():
+        whole, _, part = name.rpartition(".")
+        if isinstance(model.get_submodule(whole), FusedLinear):
+            parts.setdefault(whole, {})[part] = pair
+        else:
+            made[name] = pair
+    for whole, given in parts.items():
+        fused = model.get_submodule(whole)
+        assert isinstance(fused, FusedLinear)
+        below, rank, start = list[Tensor](), sum(len(a) for a, _ in given.values()), 0
+        for part in PARTS:
+            rows = getattr(fused, part).out_features
+            block = torch.zeros(rows, rank)
+            if part in given:
+                a, b = given[part]
+                block[:, start : start + len(a)] = b
+                start += len(a)
+            below.append(block)
+        a = torch.cat([given[part][0] for part in PARTS if part in given])
+        made[whole] = a, _joined(below, fused.heads)
+    return made
+
+
+def parts_of_loras(model: nn.Module, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+    """The way back of `fused_loras`: one A for all parts; those without any effect are left out."""
+    modules = dict(model.named_modules())
+    made: dict[str, LowRank] = {}
+    used: set[str] = set()
+    for name, (a, b) in loras.items():
+        fused = modules.get(name)
+        if not isinstance(fused, FusedLinear):
+            made[name] = a, b
+            continue
+        sizes = [getattr(fused, part).out_features for part in PARTS]
+        if len(b) != sum(sizes):
+            raise UserError(f"a LoRA of {name} adds {len(b)} values, expected {sum(sizes)}.")
+        for part, rows in zip(PARTS, _cut(b, sizes, fused.heads), strict=True):
+            made[f"{name}.{part}"] = a, rows
+            if bool(rows.any()):
+                used.add(part)
+    inside = {f"{name}.{part}" for name in loras for part in set(PARTS) - (used or set(PARTS))}
+    return {name: pair for name, pair in made.items() if name not in inside}
 
 
 def transposed(model: Any) -> list[str]:
