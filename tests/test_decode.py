@@ -25,7 +25,6 @@ from decode_oracle import (
 )
 
 from cpm_tune import decode
-from cpm_tune.backbone.ant.collate import collate
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer
@@ -121,8 +120,8 @@ def test_log_probs_are_the_scores_of_training() -> None:
         model,
         prefixes,
         stop=(),
-        segment=encoding.segment,
-        n_prompt=encoder.frame.n_prompt,
+        segment=encoder.layout.segment,
+        n_prompt=encoder.layout.n_prompt,
         max_new_tokens=7,
         beams=2,
     )
@@ -131,7 +130,7 @@ def test_log_probs_are_the_scores_of_training() -> None:
         for example, (hypothesis,) in zip(examples, made, strict=True)
     ]
     with torch.no_grad():
-        scores = candidate_scores(model, collate(as_gold, encoder.frame), scores_in_prompt=False)
+        scores = candidate_scores(model, encoder.layout.collate(as_gold), scores_in_prompt=False)
     assert [h.log_prob for (h,) in made] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 
 

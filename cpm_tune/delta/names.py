@@ -76,5 +76,5 @@ class Expression:
                     "give endings of names."
                 ) from error
             self._left -= time.perf_counter() - began
-            self._known[key] = None if found is None else found.span()
+            self._known[key] = None if found is None else (found.start(), found.end())
         return self._known[key]

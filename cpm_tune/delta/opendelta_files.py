@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.common.reading import read_json
 from cpm_tune.delta.config import (
     CONFIGS,
@@ -55,7 +55,7 @@ def is_opendelta(folder: Path) -> bool:
     return isinstance(values, dict) and "delta_type" in values
 
 
-def read_opendelta(folder: Path, backbone: CPMAnt) -> tuple[DeltaConfig, dict[str, Tensor]]:
+def read_opendelta(folder: Path, backbone: Backbone) -> tuple[DeltaConfig, dict[str, Tensor]]:
     """Read a folder that OpenDelta's `save_finetuned`, or our export, wrote.
 
     Raises UserError for a method whose layers differ here, for settings that ours do not have, and
@@ -84,7 +84,7 @@ def read_opendelta(folder: Path, backbone: CPMAnt) -> tuple[DeltaConfig, dict[st
     return _as_written(config, backbone, values.get("modified_modules"), where), state
 
 
-def read_alone(file: Path, backbone: CPMAnt) -> tuple[DeltaConfig, dict[str, Tensor]]:
+def read_alone(file: Path, backbone: Backbone) -> tuple[DeltaConfig, dict[str, Tensor]]:
     """Read the tensors of a LoRA without a config: rank from their shapes, alpha 16, which is
     OpenDelta's default and that of CPM-Live's scripts.
 
@@ -120,7 +120,7 @@ def _modules(state: dict[str, Tensor], model: type[ModuleConfig]) -> list[str]:
     return list(dict.fromkeys(name.partition(_MARKS[model])[0] for name in state))
 
 
-def _as_written(config: M, backbone: CPMAnt, written: Any, where: str) -> M:
+def _as_written(config: M, backbone: Backbone, written: Any, where: str) -> M:
     """The config with the names of modules as they were written, if they are the same modules."""
     modules = matched_modules(backbone, config)
     if isinstance(written, str):

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone, Batch, micro_batches
 from cpm_tune.backbone.example import Example, Ids
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
@@ -32,25 +31,21 @@ from cpm_tune.task.answers import gold, parsed
 _DECODED_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
 
-def candidate_scores(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
+def candidate_scores(model: Backbone, batch: Batch, scores_in_prompt: bool) -> Tensor:
     """Return fp32 scores (candidates,).
 
     By option: the logit of the answer word. By verbaliser: the sum of its tokens' log-
-    probabilities. The head is applied at target positions only.
+    probabilities.
     """
-    at_targets = model(
-        batch.ids,
-        batch.segment,
-        batch.context,
-        lengths=batch.lengths,
-        targets=batch.target_index,
-    )[0]
-    if scores_in_prompt:
-        word = model.input_embedding(batch.target_token)
-        scores = (at_targets.float() * word.float()).sum(-1)
-    else:
-        log_p = model.logits(at_targets).float().log_softmax(-1)
-        scores = log_p.gather(1, batch.target_token[:, None])[:, 0]
+    token, parts, start = batch.target_token[:, None], list[Tensor](), 0
+    for logits in model.scores(batch, token if scores_in_prompt else None):
+        end = start + len(logits)
+        if scores_in_prompt:
+            parts.append(logits[:, 0])
+        else:
+            parts.append(logits.log_softmax(-1).gather(1, token[start:end])[:, 0])
+        start = end
+    scores = torch.cat(parts)
     return scores.new_zeros(batch.n_candidates).index_add(0, batch.target_candidate, scores)
 
 
@@ -60,7 +55,7 @@ def option_table(scores: Tensor, batch: Batch) -> Tensor:
     return table.masked_fill(batch.candidates < 0, float("-inf"))
 
 
-def loss_sum(model: CPMAnt, batch: Batch, scores_in_prompt: bool) -> Tensor:
+def loss_sum(model: Backbone, batch: Batch, scores_in_prompt: bool) -> Tensor:
     """Return the summed loss of a batch, to be divided by the `loss_count` of the global batch.
 
     By option: cross-entropy of the right option (the best document) among the options' logits, per
@@ -112,7 +107,7 @@ class Predictor:
     are generated. With several processes, each has its own predictor.
     """
 
-    model: CPMAnt
+    model: Backbone
     task: Task
     encoder: Encoder
     engine: Engine
@@ -150,7 +145,8 @@ class Predictor:
                 yield example
 
         with _evaluating(self.model):
-            groups = micro_batches(examples(), self.micro_tokens)
+            layout, vocabulary = self.encoder.layout, self.model.config.shape.vocabulary
+            groups = micro_batches(examples(), layout, self.micro_tokens, vocabulary)
             while (group := next(groups, None)) is not None:
                 table = self._option_scores(group)
                 if table is None:
@@ -172,7 +168,7 @@ class Predictor:
         engine, scores_in_prompt = self.engine, self.encoder.scores_in_prompt
 
         def score() -> Tensor:
-            batch = collate(group, self.encoder.frame).to(engine.device)
+            batch = self.encoder.layout.collate(group).to(engine.device)
             with torch.inference_mode(), engine.autocast():
                 return option_table(candidate_scores(self.model, batch, scores_in_prompt), batch)
 
@@ -205,8 +201,7 @@ class Predictor:
         encoder, engine = self.encoder, self.engine
         request = Request(
             decoding,
-            segment=encoder.frame.segment,
-            n_prompt=encoder.frame.n_prompt,
+            encoder.layout,
             stop=frozenset({encoder.tokenizer.eos}),
             banned=frozenset(encoder.tokenizer.never_written),
         )
@@ -225,7 +220,7 @@ def make_predictor(plan: Plan, model: Any, encoder: Encoder, engine: Engine) -> 
 
 
 @contextlib.contextmanager
-def _evaluating(model: CPMAnt) -> Iterator[None]:
+def _evaluating(model: Backbone) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:
