@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.frame import make_frame
+from cpm_tune.backbone.ant.layout import make_layout
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.delta.soft import SoftSlots
@@ -51,9 +51,8 @@ def encoder_of(
     scoring: Scoring | None = None,
 ) -> Encoder:
     """The encoder for a backbone of this configuration."""
-    frame = make_frame(encoding, config, tokenizer)
-    length = encoding.max_length
-    return kind(task, template, frame, tokenizer, length, answer_tokens, soft, scoring)
+    layout, length = make_layout(encoding, config, tokenizer), encoding.max_length
+    return kind(task, template, layout, tokenizer, length, answer_tokens, soft, scoring)
 
 
 def small_config(**changes: object) -> CPMAntConfig:
@@ -79,7 +78,8 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small backbone whose random weights count as trained."""
     import torch
 
-    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import save_native
+    from cpm_tune.backbone.opening import random_backbone
 
     folder = tmp_path_factory.mktemp("backbone") / "small"
     model = random_backbone(small_config(), 7, torch.float32)

@@ -25,7 +25,6 @@ from decode_oracle import (
 )
 
 from cpm_tune import decode
-from cpm_tune.backbone.ant.collate import collate
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer
@@ -122,8 +121,8 @@ def test_log_probs_are_the_scores_of_training() -> None:
         model,
         prefixes,
         stop=(),
-        segment=encoding.segment,
-        n_prompt=encoder.frame.n_prompt,
+        segment=encoder.layout.segment,
+        n_prompt=encoder.layout.n_prompt,
         max_new_tokens=7,
         beams=2,
     )
@@ -132,7 +131,7 @@ def test_log_probs_are_the_scores_of_training() -> None:
         for example, (hypothesis,) in zip(examples, made, strict=True)
     ]
     with torch.no_grad():
-        batch = collate(as_gold, encoder.frame)
+        batch = encoder.layout.collate(as_gold)
         scored = scored_targets(model, batch, "generation")
         scores = candidate_scores(scored, batch, "generation")
     assert [h.log_prob for (h,) in made] == pytest.approx(scores.tolist(), abs=TOLERANCE)

@@ -229,7 +229,8 @@ def test_a_backbone_that_gives_no_numbers_is_an_error_not_a_score(
 ) -> None:
     import torch
 
-    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import save_native
+    from cpm_tune.backbone.opening import random_backbone
 
     model = random_backbone(small_config(), 1, torch.float32)
     with torch.no_grad():

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cpm_tune.backbone.ant.checkpoint import load_weights
-from cpm_tune.backbone.ant.collate import collate
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
@@ -123,10 +122,10 @@ def some_rows(draw: st.DrawFn, name: str) -> list[Row]:
 
 def logits_after(model: CPMAnt, encoder: Encoder, context: list[int], rest: list[int]) -> Tensor:
     """Logits (rest, vocabulary) at the positions that predict `rest`, run alone and unpacked."""
-    start = list(encoder.frame.start)
+    start = list(encoder.layout.start)
     ids = torch.tensor([[*start, *context, *rest[:-1]]])
     segment = torch.full_like(ids, SEGMENT)
-    segment[:, : encoder.frame.n_prompt] = 0
+    segment[:, : encoder.layout.n_prompt] = 0
     n = len(start) + len(context)
     hidden = model(ids, segment, torch.arange(ids.shape[1])[None] < n)[0, n - 1 :]
     return hidden @ model.input_embedding.weight.T
@@ -209,12 +208,12 @@ def test_by_argmax_vocabulary_an_option_is_chosen_only_if_it_is_the_argmax(model
     encoder = encoder_with(task, "argmax-vocabulary")
     row: Row = {"id": "0", "sentence1": "猫", "sentence2": "今天", "target": 2}
     first = TOKENIZER.encode("矛盾无")[0]
-    batch = collate([encoder.encode(row)], encoder.frame)
+    batch = encoder.layout.collate([encoder.encode(row)])
     with torch.no_grad():
         before = next(Predictor(model, task, encoder, CPU, 8192).predict([row]))
         assert before.prediction is None
         assert before.unparsed
-        context = list(encoder.encode(row).contexts[0][len(encoder.frame.start) :])
+        context = list(encoder.encode(row).contexts[0][len(encoder.layout.start) :])
         logits = logits_after(model, encoder, context, [0])
         for margin, chosen in ((-0.1, -1), (0.1, 2)):
             raised = logits.expand(3, -1).clone()
@@ -236,7 +235,7 @@ def test_the_loss_of_each_rule_is_that_of_the_docs(model: CPMAnt, rule: Scoring,
     rows: list[Row] = [{**one, **listed, "id": "0", "target": target}]
     rows.append({**rows[0], "id": "1", "sentence1": "好", "query": "好", "translation": "大"})
     examples = [encoder.encode(row, train=True) for row in rows]
-    batch = collate(examples, encoder.frame)
+    batch = encoder.layout.collate(examples)
     with torch.no_grad():
         loss = batch_loss(model, batch, rule)
         terms = []
@@ -381,7 +380,7 @@ def test_a_soft_prompt_inside_the_passage_has_no_likelihood(
     encoder = encoder_with(TASKS["option"], "mean-nll", soft)
     row: Row = {"id": "0", "sentence1": "猫", "sentence2": "今天", "target": 2}
     example = encoder.encode(row)
-    assert example.contexts == ((*encoder.frame.start, 10_000, 10_001, 10_002),)
+    assert example.contexts == ((*encoder.layout.start, 10_000, 10_001, 10_002),)
     assert all(max(answer.ids) < 10_000 for answer in example.candidates)
     assert all(answer.ids[-1] == TOKENIZER.eos for answer in example.candidates)
 

@@ -54,6 +54,7 @@ def _card(task: Task, chosen: Template, scoring: Scoring | None) -> list[str]:
         f"  capability  {task.capability}, {task.kind}; "
         f"task groups: {', '.join(task.suites) or '-'}",
         f"  official    {sizes(task)} (train / dev / test); licence: {task.source.licence}",
+        *(f"  edition     {name}: {_counts(n)}" for name, n in task.source.editions.items()),
         f"  paper       {task.source.paper}",
         f"  to obtain   {task.source.obtain}",
         f"  columns     {', '.join(task.files.columns)}",
@@ -77,6 +78,10 @@ def _card(task: Task, chosen: Template, scoring: Scoring | None) -> list[str]:
             task.protocol, 96, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
         )
     return lines
+
+
+def _counts(sizes: Sequence[int | None]) -> str:
+    return " / ".join("-" if n is None else f"{n:,}" for n in sizes)
 
 
 def _answers(task: Task, template: Template, row: Row) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """Turns a row into contexts and answers. The only encoder: training and inference share it.
 
-A context begins with the ids that the backbone's frame says. Texts that are too long are shortened
+A context begins with the ids that the backbone's layout says. Texts that are too long are shortened
 by one rule: the longest fields (and the row's options) lose characters, at the side that the
 template names, until the sequence fits; the template's words are never cut. A text to generate is
 cut to `answer_tokens`, for which room is left in training and in inference. Rows that were cut are
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpm_tune.backbone.ant.frame import Frame
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer, Example, Ids
+from cpm_tune.backbone.protocol import Layout, Tokenizer
 from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
@@ -30,7 +29,7 @@ class Encoder:
         self,
         task: Task,
         template: Template,
-        frame: Frame,
+        layout: Layout,
         tokenizer: Tokenizer,
         max_length: int,
         answer_tokens: int = 0,
@@ -43,7 +42,7 @@ class Encoder:
 
         Raises UserError if template or settings do not fit the vocabulary.
         """
-        self.template, self.frame, self.tokenizer = template, frame, tokenizer
+        self.template, self.layout, self.tokenizer = template, layout, tokenizer
         self.answer, self.rule = task.answer, scoring_of(task, template, scoring)
         self.generates = isinstance(task.answer, Generate)
         self.max_length, self.answer_tokens = max_length, answer_tokens
@@ -109,7 +108,7 @@ class Encoder:
         template = self.template
         return [
             [template.name, template.version, template.sha256, self.rule],
-            [self.max_length, self.answer_tokens, self.frame.start],
+            [self.max_length, self.answer_tokens, self.layout.start],
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
         ]
@@ -167,7 +166,7 @@ class Encoder:
             contexts = tuple((*before, *option, *after) for option in options)
             return contexts, tuple(Answer(k, (self._yes,)) for k in range(len(options)))
         if self.rule == "mean-nll":
-            n = max(1, len(self.frame.start) + len(self._soft.get(0, ())))
+            n = max(1, len(self.layout.start) + len(self._soft.get(0, ())))
             passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
             return (passages[0][:n],), tuple(Answer(0, passage[n:]) for passage in passages)
         if self.rule == "argmax-vocabulary" and not train:
@@ -193,7 +192,7 @@ class Encoder:
     ) -> tuple[Ids, list[Ids], Ids]:
         """The ids before the option or answer, of each option, and after it."""
         encode = self.tokenizer.encode
-        parts: tuple[list[int], list[int]] = ([*self.frame.start], [])
+        parts: tuple[list[int], list[int]] = ([*self.layout.start], [])
         side, text = 0, ""
         for place, piece in enumerate(self.template.pieces):
             slot = piece.kind in ("option", "answer")

@@ -23,6 +23,7 @@ __all__ = (
     "SplitFile",
     "check_first_rows",
     "data_folder",
+    "edition",
     "find_splits",
     "is_sample",
     "missing_parts",
@@ -107,6 +108,13 @@ def check_first_rows(task: Task, splits: Mapping[str, SplitFile], n: int = 20) -
     for file in splits.values():
         if not list(islice(checked_rows(task, file), n)):
             raise UserError(f"{file.path}: the {file.split} split has no rows.")
+
+
+def edition(task: Task, file: SplitFile, n: int) -> str:
+    """The edition of a dataset that a split of `n` rows belongs to, if it is known and whole."""
+    if file.digits:
+        return ""
+    return task.source.edition(file.written_for, n, [input_sha256(path) for path in file.paths])
 
 
 def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:

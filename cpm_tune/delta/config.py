@@ -7,7 +7,7 @@ sources: docs/deltas.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -61,7 +61,10 @@ class _Dependent(Frozen):
 
 class ModuleConfig(_Dependent):
     """A delta on each module whose name ends in one of `modified_modules` (whole parts of the
-    name), except those whose name starts with one of `exclude_modules`."""
+    name), except those whose name starts with one of `exclude_modules`.
+
+    A name such as @attention.q is a role, which every family of models has its own names for.
+    """
 
     modified_modules: Names
     exclude_modules: tuple[Name, ...] = ()
@@ -79,7 +82,7 @@ class LoraConfig(ModuleConfig):
     """y = W x + (lora_alpha / lora_r) * B A x, on linear layers."""
 
     delta_type: Literal["lora"] = "lora"
-    modified_modules: Names = ("project_q", "project_v")
+    modified_modules: Names = ("@attention.q", "@attention.v")
     lora_r: Count = 8
     lora_alpha: Annotated[float, Field(gt=0, strict=True)] = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
@@ -89,7 +92,7 @@ class AdapterConfig(ModuleConfig):
     """h + up(f(down(h))) on a module's output h; by default inside the residual branches."""
 
     delta_type: Literal["adapter"] = "adapter"
-    modified_modules: Names = ("self_attention", "ffn.ffn")
+    modified_modules: Names = ("@attention", "@ffn")
     bottleneck_dim: Count = 24
     non_linearity: NonLinearity = "gelu_new"
 
@@ -99,7 +102,7 @@ class LowRankAdapterConfig(ModuleConfig):
     is the width divided by `reduction_factor`."""
 
     delta_type: Literal["low_rank_adapter"] = "low_rank_adapter"
-    modified_modules: Names = ("self_attention", "ffn.ffn")
+    modified_modules: Names = ("@attention", "@ffn")
     reduction_factor: Count = 32
     non_linearity: NonLinearity = "gelu_new"
     low_rank_w_init: Literal["glorot-uniform", "glorot-normal"] = "glorot-uniform"
@@ -111,7 +114,7 @@ class CompacterConfig(ModuleConfig):
     bottleneck is the width divided by `reduction_factor`."""
 
     delta_type: Literal["compacter"] = "compacter"
-    modified_modules: Names = ("self_attention", "ffn.ffn")
+    modified_modules: Names = ("@attention", "@ffn")
     reduction_factor: Count = 16
     non_linearity: NonLinearity = "gelu_new"
     hypercomplex_division: Count = 4
@@ -135,7 +138,7 @@ class ParallelAdapterConfig(ModuleConfig):
     """
 
     delta_type: Literal["parallel_adapter"] = "parallel_adapter"
-    modified_modules: Names = ("self_attention", "self_attention", "ffn.ffn", "ffn.ffn")
+    modified_modules: Names = ("@attention", "@attention", "@ffn", "@ffn")
     bottleneck_dim: Count = 24
     non_linearity: NonLinearity = "gelu_new"
     scaled: Annotated[float, Field(gt=0, strict=True)] = 1.0
@@ -145,7 +148,7 @@ class ParallelAdapterConfig(ModuleConfig):
         if len(self.modified_modules) % 2:
             raise ValueError(
                 f"modified_modules has {len(self.modified_modules)} names, expected pairs of "
-                "(input of, output of), such as self_attention, self_attention"
+                "(input of, output of), such as @attention, @attention"
             )
         return self
 
@@ -153,13 +156,14 @@ class ParallelAdapterConfig(ModuleConfig):
 class BitFitConfig(ModuleConfig):
     """y = F(x) + b. CPM-Ant has no bias at all, so the vectors are added, starting at zero.
 
-    A bias on keys alone changes nothing (softmax removes what all keys share), hence no project_k.
+    A bias on keys alone changes nothing (softmax removes what all keys share), hence not
+    @attention.k.
     """
 
     delta_type: Literal["bitfit"] = "bitfit"
     modified_modules: Names = (
-        *("layernorm_before_attention", "project_q", "project_v", "attention_out"),
-        *("layernorm_before_ffn", "w_0", "w_1", "w_out", "output_layernorm"),
+        *("@attention.norm", "@attention.q", "@attention.v", "@attention.o"),
+        *("@ffn.norm", "@ffn.in", "@ffn.out", "@norm"),
     )
 
 
@@ -171,7 +175,7 @@ class PrefixConfig(ModuleConfig):
     """
 
     delta_type: Literal["prefix"] = "prefix"
-    modified_modules: Names = ("self_attention",)
+    modified_modules: Names = ("@attention",)
     prefix_token_num: Count = 6
     reparameterize: bool = False
     embed_dim: Count = 512
@@ -230,9 +234,30 @@ DeltaConfig = (
     | PrefixConfig
     | SoftPromptConfig
 )
+T = TypeVar("T", bound=Frozen)
 CONFIGS: dict[str, type[DeltaConfig]] = {
     model.model_fields["delta_type"].default: model for model in get_args(DeltaConfig)
 }
+
+
+def with_names(config: T, roles: Mapping[str, tuple[str, ...]]) -> T:
+    """The config with a family's own names of modules for roles.
+
+    Raises UserError for a role that the family does not have.
+    """
+    if not isinstance(config, ModuleConfig):
+        return config
+    names: list[str] = []
+    for name in config.modified_modules:
+        if name.startswith("@") and name not in roles:
+            raise UserError(
+                f"delta.modified_modules: this family of models has no {name}."
+                f"{did_you_mean(name, roles)}"
+            )
+        names += roles.get(name, (name,))
+    if tuple(names) == config.modified_modules:
+        return config
+    return type(config).model_validate({**config.model_dump(), "modified_modules": names})
 
 
 _APART = ("about", "lr_factor", "lr_width")  # of a preset, not of the method

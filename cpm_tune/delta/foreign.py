@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cpm_tune.backbone.ant.hugging_face import check_whole
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.common.saved import write_pickled, write_tensors
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -24,6 +23,7 @@ from cpm_tune.delta.config import (
     LoraConfig,
     ModuleConfig,
     parse_config,
+    with_names,
 )
 from cpm_tune.delta.merge import lora_modules
 from cpm_tune.delta.modules import matched_modules
@@ -31,7 +31,6 @@ from cpm_tune.delta.stored import read_files
 from cpm_tune.errors import UserError
 
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-INSTEAD = "--to merged or --to opendelta"  # of formats that need every sub-block
 _PREFIX = "base_model.model."
 _PLAIN: dict[str, Any] = {  # what else PEFT's LoRA can be, and what it is here
     "bias": "none",
@@ -51,16 +50,16 @@ _LEAVES_BASE = (True, False, None, "gaussian", "eva", "orthogonal")  # others ch
 
 
 def write_peft(
-    folder: Path, backbone: CPMAnt, config: DeltaConfig, state: dict[str, Tensor]
+    folder: Path, backbone: Backbone, config: DeltaConfig, state: dict[str, Tensor]
 ) -> None:
-    """Write a LoRA as PEFT does, for transformers' CpmAntForCausalLM.
+    """Write a LoRA as PEFT does, for transformers' class of this model.
 
     Raises UserError for any other method, or a backbone that transformers has no class for.
     """
-    check_whole(backbone.config, INSTEAD)
+    prefix = _PREFIX + backbone.config.peft_prefix()
     if not isinstance(config, LoraConfig):
         raise UserError(
-            f"PEFT cannot express {config.delta_type} on CpmAnt, only lora; {_way_out(config)}."
+            f"PEFT cannot express {config.delta_type} here, only lora; {_way_out(config)}."
         )
     values = {
         "peft_type": "LORA",
@@ -77,14 +76,14 @@ def write_peft(
     }
     _write_json(folder / PEFT_CONFIG, values)
     named = {
-        f"{_PREFIX}cpmant.{name}.lora_{side}.weight": state[f"{name}.lora.lora_{side}"].contiguous()
+        f"{prefix}{name}.lora_{side}.weight": state[f"{name}.lora.lora_{side}"].contiguous()
         for name in lora_modules(state)
         for side in "AB"
     }
     write_tensors(folder / PEFT_WEIGHTS, named, {"format": "pt"})
 
 
-def read_peft(folder: Path, backbone: CPMAnt) -> tuple[LoraConfig, dict[str, Tensor]]:
+def read_peft(folder: Path, backbone: Backbone) -> tuple[LoraConfig, dict[str, Tensor]]:
     """Read a LoRA of PEFT's for transformers' CpmAnt: its config, and tensors under our names.
 
     Raises UserError for other methods, variants of LoRA that add more than B A, and keys that are
@@ -146,7 +145,7 @@ def _check_plain(file: Path, values: dict[str, Any]) -> None:
 
 
 def write_opendelta(
-    folder: Path, backbone: CPMAnt, config: DeltaConfig, state: dict[str, Tensor]
+    folder: Path, backbone: Backbone, config: DeltaConfig, state: dict[str, Tensor]
 ) -> None:
     """Write a checkpoint as OpenDelta's `save_finetuned` does: config.json, pytorch_model.bin.
 
@@ -174,11 +173,11 @@ def _way_out(config: DeltaConfig) -> str:
     return "no other library can: use it with predict and load_delta"
 
 
-def _endings(backbone: CPMAnt, config: ModuleConfig) -> list[str]:
+def _endings(backbone: Backbone, config: ModuleConfig) -> list[str]:
     """Which modules, in a form that needs no exclusion: OpenDelta's LoRA ignores it."""
-    return list(
-        matched_modules(backbone, config) if config.exclude_modules else config.modified_modules
-    )
+    if config.exclude_modules:
+        return matched_modules(backbone, config)
+    return list(with_names(config, backbone.config.roles).modified_modules)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.common.folders import DELTA, RECORD
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.delta.config import DeltaConfig
@@ -25,7 +25,7 @@ def check_delta(run: Path, record: RunRecord) -> None:
 
 
 def read_saved(
-    folder: Path, model: CPMAnt, backbone_sha256: str
+    folder: Path, model: Backbone, backbone_sha256: str
 ) -> tuple[DeltaConfig, dict[str, Tensor]]:
     """Read a delta from its folder: of a run, saved alone, or a LoRA of PEFT's.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import is_finite
+from cpm_tune.backbone.storage.finite import is_finite
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.reading import parse_json, read_json
 from cpm_tune.delta.config import DeltaConfig, parse_config

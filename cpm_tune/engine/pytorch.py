@@ -122,7 +122,7 @@ class TorchEngine:
         return model.to(self.device)
 
     def _recompute_layers(self, model: Any) -> None:
-        for layer in model.encoder.layers if self.checkpointing else ():
+        for layer in layers_of(model) if self.checkpointing else ():
             _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -236,6 +236,11 @@ def sum_gradients(
             for gradient, part in zip(group, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
             group = []
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The layers of all stacks."""
+    return [layer for stack in model.layers for layer in stack]
 
 
 def _recompute(layer: nn.Module) -> None:

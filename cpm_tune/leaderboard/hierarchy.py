@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -80,6 +81,15 @@ class Hierarchy:
             self.notes.append(str(error))
             return Dataset(UNKNOWN, UNKNOWN, ())
         return Dataset(task.capability, task.kind, task.suites)
+
+    def unofficial_size(self, task: str, note: str) -> bool:
+        """Whether a note of a record, "dev has 1,070 rows, officially …", still holds for the
+        editions that are known now."""
+        self.dataset(task)
+        size = re.match(r"(train|dev|test) has ([\d,]+) rows, officially", note)
+        if size is None or task not in self._tasks:
+            return size is not None
+        return bool(self._tasks[task].source.size_note(size[1], int(size[2].replace(",", ""))))
 
     def order(self, task: str) -> tuple[int, str, str, str]:
         """Sort key: capabilities as in the report, others after them, then kind and name."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cpm_tune.backbone.ant.frame import make_frame
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
@@ -87,12 +85,11 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     )
 
 
-def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
+def load_backbone(plan: Plan, engine: Engine) -> Backbone:
     """A plan's backbone in its precision: its weights, or random ones for the control. With some
     engines every process has only a part of it."""
     spec = plan.spec
-    return open_backbone(
-        plan.folder,
+    return plan.folder.open(
         DTYPES[spec.precision],
         random_seed=spec.random_seed,
         quantize=spec.backbone.quantize,
@@ -105,13 +102,13 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
 def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
     """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
     spec, soft = plan.spec, None
-    frame = make_frame(spec.encoding, plan.folder.config, tokenizer)
+    layout = plan.folder.layout(spec.encoding, tokenizer)
     if isinstance(plan.delta, SoftPromptConfig):
-        soft = SoftSlots(plan.delta, frame.first_free, _places_for_options(plan, plan.delta))
+        soft = SoftSlots(plan.delta, layout.first_free, _places_for_options(plan, plan.delta))
     return Encoder(
         plan.task,
         plan.template,
-        frame,
+        layout,
         tokenizer,
         spec.encoding.max_length,
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,

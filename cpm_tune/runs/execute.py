@@ -33,6 +33,7 @@ from cpm_tune.common.folders import (
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.progress import working
+from cpm_tune.data.splits import edition
 from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
@@ -60,6 +61,7 @@ from cpm_tune.schema.record import (
     read_record,
     write_record,
 )
+from cpm_tune.task import Task
 from cpm_tune.tracking.sink import Entry, RunInfo
 from cpm_tune.tracking.sinks import open_sinks
 from cpm_tune.tuning.predict import Predictor, make_predictor
@@ -268,7 +270,7 @@ def _tune_and_score(
         update={
             "status": "finished",
             "data": {
-                name: _split_record(split, scored.get(name))
+                name: _split_record(plan.task, split, scored.get(name))
                 for name, split in inputs.splits.items()
             },
             "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
@@ -299,15 +301,17 @@ def _tune_and_score(
     )
 
 
-def _split_record(split: Split, scored: Scored | None) -> SplitRecord:
+def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecord:
+    file = split.file
     return SplitRecord(
-        path=", ".join(map(str, split.file.paths)),
-        sha256=split.file.sha256,
+        path=", ".join(map(str, file.paths)),
+        sha256=file.sha256,
         n=len(split),
         n_skipped=split.n_skipped,
         n_truncated=scored.n_truncated if scored else None,
         n_unparsed=scored.n_unparsed if scored else 0,
         labelled=split.labelled,
+        edition=edition(task, file, len(split)),
     )
 
 

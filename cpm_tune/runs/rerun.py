@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import RECORD, new_folder
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import data_folder, find_splits
@@ -60,11 +60,11 @@ def plan_of(
     )
 
 
-def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
+def backbone_of_run(run: Path, backbone: str | None) -> tuple[Backbone, BackboneFolder, RunRecord]:
     """The backbone of a finished run, in fp32; its task is not needed."""
     record = finished_record(run)
     folder = backbone_folder(record, backbone)
-    model = open_backbone(folder, torch.float32, random_seed=record.spec.random_seed)
+    model = folder.open(torch.float32, random_seed=record.spec.random_seed)
     return model.eval(), folder, record
 
 

@@ -37,6 +37,7 @@ class Source:
 
     `sizes` are the published numbers of rows in train, dev and test, often rounded; None if there
     is no such split. `editions` are exact numbers by the name of an edition, None where not known.
+    `checksums` are the SHA-256 of known official files, with the edition that each belongs to.
     """
 
     title: str
@@ -45,6 +46,16 @@ class Source:
     obtain: str
     sizes: tuple[int | None, int | None, int | None] = (None, None, None)
     editions: Mapping[str, tuple[int | None, int | None, int | None]] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+    def edition(self, split: str, n: int, sha256: Sequence[str]) -> str:
+        """The edition of a split with `n` rows in files of these checksums, and by what it is
+        known; "" if it is not."""
+        by_file = {self.checksums.get(one, "") for one in sha256}
+        if len(by_file) == 1 and (name := by_file.pop()):
+            return f"{name} (official files)"
+        names = [name for name, size in self._exact(split).items() if name and size == n]
+        return f"{' or '.join(names)} (by its number of rows)" if names else ""
 
     def size_note(self, split: str, n: int) -> str:
         """A note on `n` rows of a split, if its exact numbers are known and `n` is none of them nor

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone, Batch, micro_batches
 from cpm_tune.backbone.example import Example, Ids
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
@@ -39,24 +38,13 @@ from cpm_tune.tuning.scoring import (
 _DECODED_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
 
-def scored_targets(model: CPMAnt, batch: Batch, rule: ScoringName) -> TargetScores:
-    """Run a batch and score its targets; the head is applied at their positions only."""
-    at_targets = model(
-        batch.ids,
-        batch.segment,
-        batch.context,
-        lengths=batch.lengths,
-        targets=batch.target_index,
-    )[0]
-    if rule == "yes-logit":
-        word = model.input_embedding(batch.target_token)
-        logits = (at_targets.float() * word.float()).sum(-1, keepdim=True)
-    else:
-        logits = model.logits(at_targets).float()
-    return target_scores([logits], batch.target_token, rule)
+def scored_targets(model: Backbone, batch: Batch, rule: ScoringName) -> TargetScores:
+    """Run a batch and score its targets."""
+    alone = batch.target_token[:, None] if rule == "yes-logit" else None
+    return target_scores(model.scores(batch, alone), batch.target_token, rule)
 
 
-def batch_loss(model: CPMAnt, batch: Batch, rule: ScoringName) -> Tensor:
+def batch_loss(model: Backbone, batch: Batch, rule: ScoringName) -> Tensor:
     """Run a batch to train on; return its summed loss, see `scoring.loss_sum`."""
     return loss_sum(scored_targets(model, batch, rule), batch, rule)
 
@@ -98,7 +86,7 @@ class Predictor:
     are generated. With several processes, each has its own predictor.
     """
 
-    model: CPMAnt
+    model: Backbone
     task: Task
     encoder: Encoder
     engine: Engine
@@ -143,7 +131,8 @@ class Predictor:
                 yield example
 
         with _evaluating(self.model):
-            groups = micro_batches(examples(), self.micro_tokens)
+            layout, vocabulary = self.encoder.layout, self.model.config.shape.vocabulary
+            groups = micro_batches(examples(), layout, self.micro_tokens, vocabulary)
             while (group := next(groups, None)) is not None:
                 scored = self._option_scores(group)
                 if scored is None:
@@ -168,7 +157,7 @@ class Predictor:
         engine, rule = self.engine, self.encoder.rule
 
         def score() -> tuple[Tensor, Tensor]:
-            batch = collate(group, self.encoder.frame).to(engine.device)
+            batch = self.encoder.layout.collate(group).to(engine.device)
             with torch.inference_mode(), engine.autocast():
                 scored = scored_targets(self.model, batch, rule)
                 table = option_scores(scored, batch, rule)
@@ -205,8 +194,7 @@ class Predictor:
         encoder, engine = self.encoder, self.engine
         request = Request(
             decoding,
-            segment=encoder.frame.segment,
-            n_prompt=encoder.frame.n_prompt,
+            encoder.layout,
             stop=frozenset({encoder.tokenizer.eos}),
             banned=frozenset(encoder.tokenizer.never_written),
         )
@@ -225,7 +213,7 @@ def make_predictor(plan: Plan, model: Any, encoder: Encoder, engine: Engine) -> 
 
 
 @contextlib.contextmanager
-def _evaluating(model: CPMAnt) -> Iterator[None]:
+def _evaluating(model: Backbone) -> Iterator[None]:
     was_training = model.training
     model.eval()
     try:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone, Batch, micro_batches
 from cpm_tune.backbone.example import Example
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.batches import GlobalBatch, global_batches, total_steps
@@ -40,7 +39,7 @@ _LISTED = 64  # examples that are named when the loss of their batch is not fini
 class Training:
     """What is trained, on which rows, and how. `micro_tokens` bounds one forward pass."""
 
-    model: CPMAnt
+    model: Backbone
     delta: Delta
     rows: RowDataset
     encoder: Encoder
@@ -127,14 +126,20 @@ def _backward(
     engine.seed(training.seed, batch.step)  # dropout
     examples = encoded_at(training.rows, engine.shard(batch.rows), encoder, "train")
     tokens = state.micro_tokens or training.micro_tokens
-    packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
+    packed = _packed(training, examples, tokens)
     (count,) = engine.reduce_sums([sum(loss_count(b, encoder.rule) for b in packed)])
     while (loss := _passes(training, packed, count)) is None:
         tokens = state.micro_tokens = tokens // 2
         optimizer.zero_grad(set_to_none=True)
         engine.seed(training.seed, batch.step)
-        packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
+        packed = _packed(training, examples, tokens)
     return loss, examples
+
+
+def _packed(training: Training, examples: Sequence[Example], tokens: int) -> list[Batch]:
+    layout, vocabulary = training.encoder.layout, training.model.config.shape.vocabulary
+    groups = micro_batches(examples, layout, tokens, vocabulary)
+    return [layout.collate(group) for group in groups]
 
 
 def _passes(training: Training, packed: Sequence[Batch], count: float) -> float | None:
