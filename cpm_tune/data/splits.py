@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from cpm_tune.common.paths import input_sha256, shipped
+from cpm_tune.common.paths import input_sha256, name_fault, shipped
 from cpm_tune.data.file_sets import SplitFile, file_sets, incomplete, members, whole_file
 from cpm_tune.data.files import answers_withheld, checked_rows
 from cpm_tune.errors import UserError
@@ -95,6 +95,9 @@ def find_splits(
     for split in needed:
         file = _from_one_file(task, folder, split) or _split(task, folder, split)
         if file is not None:
+            for path in file.paths:
+                if fault := name_fault(path):
+                    raise UserError(f"{path}: {fault}.")
             splits[split] = replace(file, sha256=_fingerprint(file)) if fingerprints else file
         elif split not in optional or incomplete(task, folder, split):
             missing.append(split)
