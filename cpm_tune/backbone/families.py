@@ -1,7 +1,7 @@
 """The families of models: CPM-Ant, and those that other packages bring.
 
 A package adds a family by an entry point of the group `cpm_tune.families`, whose object is a
-`cpm_tune.backbone.protocol.Family`.
+`cpm_tune.backbone.protocol.Family` or makes one when it is called.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ def families() -> tuple[Family, ...]:
 
 def _loaded(point: EntryPoint) -> Family:
     try:
-        family: Family = point.load()
+        loaded = point.load()
     except Exception as error:  # somebody else's code
-        raise UserError(
-            f"{_of(point)} cannot be loaded ({error}); uninstall or mend it."
-        ) from error
+        raise UserError(f"{_of(point)} does not load ({error}); repair or uninstall it.") from error
+    family: Family = loaded() if isinstance(loaded, type) else loaded
     return family
 
 
@@ -71,5 +70,5 @@ def open_folder(path: Path) -> BackboneFolder:
     """Open a backbone's folder, of whichever family; raise UserError with what is wrong."""
     if not path.is_dir():
         raise UserError(f"backbone {path}: there is no such folder.")
-    family = next((family for family in families() if family.recognises(path)), ANT)
-    return family.open(path)
+    others = (family for family in families() if family is not ANT and family.recognises(path))
+    return next(others, ANT).open(path)

@@ -28,14 +28,17 @@ from cpm_tune.schema.options import (
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List tasks or deltas.
+    """List tasks, deltas or backbones.
 
     examples:
       tune.py list tasks
       tune.py list deltas
+      tune.py list backbones
     """
 
-    what: Annotated[Literal["tasks", "deltas"], Option("what to list", positional=True)]
+    what: Annotated[
+        Literal["tasks", "deltas", "backbones"], Option("what to list", positional=True)
+    ]
     data: Annotated[Data, Option("look for data here, in one folder per task")] = None
     include: Include = ()
 
