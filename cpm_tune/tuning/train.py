@@ -137,7 +137,10 @@ def _backward(
 
 
 def _packed(training: Training, examples: Sequence[Example], tokens: int) -> list[Batch]:
+    """The batches of a step's passes: sorted, so that few lengths occur in each, and the largest
+    pass is the first."""
     layout, vocabulary = training.encoder.layout, training.model.config.shape.vocabulary
+    examples = sorted(examples, key=layout.n_tokens, reverse=True)
     groups = micro_batches(examples, layout, tokens, vocabulary)
     return [layout.collate(group) for group in groups]
 
