@@ -1,4 +1,4 @@
-"""CPM-Ant's batches: every sequence once, where the batch says it is; no padding."""
+"""CPM-Ant's batches: every sequence once, where the batch says it is; padding after the last."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.ant.collate import AntBatch
+from cpm_tune.backbone.ant.spans import PADDING_SPAN
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
-from cpm_tune.backbone.base import MOST_LOGITS, micro_batches
+from cpm_tune.backbone.base import MOST_LOGITS, micro_batches, row_length
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.data.encode import Encoder
 from cpm_tune.schema.spec import Encoding
@@ -69,7 +70,8 @@ def sequences(example: Example) -> list[tuple[Ids, int]]:
 def stretches(batch: AntBatch) -> list[tuple[int, int]]:
     """(start, end) of every sequence of a batch, which is what its spans say, too."""
     ends = list(accumulate(batch.lengths))
-    numbers, lengths = batch.span[0].unique_consecutive(return_counts=True)
+    numbers, lengths = batch.span[0, : ends[-1]].unique_consecutive(return_counts=True)
+    assert batch.span[0, ends[-1] :].eq(PADDING_SPAN).all()
     assert numbers.tolist() == list(range(len(ends)))
     assert tuple(lengths.tolist()) == batch.lengths
     return list(pairwise([0, *ends]))
@@ -103,11 +105,19 @@ def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
 @given(made=examples())
 def test_sequences_lie_end_to_end_the_longest_first(encoder: Encoder, made: list[Example]) -> None:
     batch = encoder.layout.collate(made)
-    assert batch.ids.shape == (
-        1,
-        sum(len(ids) for example in made for ids, _ in sequences(example)),
-    )
+    tokens = sum(len(ids) for example in made for ids, _ in sequences(example))
+    assert sum(batch.lengths) == tokens
+    assert batch.ids.shape == (1, row_length(tokens))
     assert list(batch.lengths) == sorted(batch.lengths, reverse=True)
+
+
+@given(tokens=st.integers(1, 2**20))
+def test_rows_have_few_lengths_and_little_padding(tokens: int) -> None:
+    length = row_length(tokens)
+    assert tokens <= length <= tokens * 17 / 16
+    assert row_length(length) == length
+    octave = range(2 ** (tokens.bit_length() - 1), 2 ** tokens.bit_length(), max(1, tokens // 64))
+    assert len({row_length(n) for n in octave}) <= 17
 
 
 @settings(deadline=None, max_examples=60)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cpm_tune.engine.device import DTYPES
-from cpm_tune.engine.memory import set_malloc
+from cpm_tune.engine.memory import set_memory
 from cpm_tune.engine.rank import RankInfo, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 
@@ -118,7 +118,7 @@ class TorchEngine:
         """Move or wrap a model with its delta inserted; return the module to call."""
         self._recompute_layers(model)
         if self.device.type == "cpu":
-            set_malloc(model)
+            set_memory(model)
         return model.to(self.device)
 
     def _recompute_layers(self, model: Any) -> None:

@@ -1,7 +1,8 @@
-"""CPM-Ant's batches: sequences packed into one row without padding, the longest first.
+"""CPM-Ant's batches: sequences packed end to end into one row, the longest first.
 
 Relative positions within each sequence are the same as alone, and no position attends to another
-sequence: packing changes no score beyond float rounding.
+sequence: packing changes no score beyond float rounding. Padding at the end of the row alone rounds
+its length up to one of a few.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from itertools import accumulate, chain
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cpm_tune.backbone.ant.layout import PROMPT_SEGMENT, AntLayout
-from cpm_tune.backbone.base import Batch, dummy_fields, scored
+from cpm_tune.backbone.ant.spans import PADDING_SPAN
+from cpm_tune.backbone.base import Batch, dummy_fields, row_length, scored
 from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.padded import sequences
 
@@ -24,9 +27,9 @@ from cpm_tune.backbone.padded import sequences
 class AntBatch(Batch):
     """Sequences in one row.
 
-    ids, segment, span: int64 (1, tokens); context: bool (1, tokens). lengths: of the sequences, the
-    longest first; span numbers them. target_index: int64 (targets,), into the row: the position
-    whose hidden state is scored for each target.
+    ids, segment, span: int64 (1, row); context: bool (1, row). lengths: of the sequences, the
+    longest first; span numbers them, and is -1 in the padding after them. target_index: int64
+    (targets,), into the row: the position whose hidden state is scored for each target.
     """
 
     ids: Tensor
@@ -42,7 +45,11 @@ def collate(examples: Sequence[Example], layout: AntLayout) -> AntBatch:
     order = [(e, *s) for e, example in enumerate(examples) for s in sequences(example)]
     order.sort(key=lambda item: -len(item[1]))
     lengths = [len(sequence) for _, sequence, _, _ in order]
-    ids = np.fromiter(chain.from_iterable(s for _, s, _, _ in order), np.int64, sum(lengths))
+    tokens = sum(lengths)
+    row = row_length(tokens)
+    ids, span = np.zeros(row, np.int64), np.full(row, PADDING_SPAN)
+    ids[:tokens] = np.fromiter(chain.from_iterable(s for _, s, _, _ in order), np.int64, tokens)
+    span[:tokens] = np.repeat(np.arange(len(lengths)), lengths)
     segment = np.full_like(ids, layout.segment)
     context = np.zeros_like(ids, dtype=bool)
     last: dict[tuple[int, int], int] = {}  # (example, candidate) -> its context's last position
@@ -60,7 +67,7 @@ def collate(examples: Sequence[Example], layout: AntLayout) -> AntBatch:
     return AntBatch(
         ids=torch.from_numpy(ids)[None],
         segment=torch.from_numpy(segment)[None],
-        span=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths))[None],
+        span=torch.from_numpy(span)[None],
         context=torch.from_numpy(context)[None],
         target_index=torch.tensor(index),
         lengths=tuple(lengths),
@@ -73,11 +80,13 @@ def dummy_batch(tokens: Tensor, answer_tokens: int) -> AntBatch:
     `answer_tokens` positions of each are scored, for token 0."""
     n, length = tokens.shape
     ends = torch.arange(1, n + 1)[:, None] * length - torch.arange(answer_tokens, 0, -1)
+    padding = (0, row_length(n * length) - n * length)
+    span = torch.arange(n).repeat_interleave(length)
     return AntBatch(
-        ids=tokens.reshape(1, -1),
-        segment=torch.zeros(1, n * length, dtype=torch.int64),
-        span=torch.arange(n).repeat_interleave(length)[None],
-        context=torch.ones(1, n * length, dtype=torch.bool),
+        ids=F.pad(tokens.flatten(), padding)[None],
+        segment=torch.zeros(1, row_length(n * length), dtype=torch.int64),
+        span=F.pad(span, padding, value=PADDING_SPAN)[None],
+        context=torch.ones(1, row_length(n * length), dtype=torch.bool),
         target_index=ends.flatten(),
         lengths=(length,) * n,
         **dummy_fields(n, answer_tokens),

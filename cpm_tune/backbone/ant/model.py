@@ -85,9 +85,10 @@ class CPMAnt(Backbone):
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
         caches: one per layer, for decoding: keys and values are added to them. If they contain any,
         `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
-        lengths: of packed sequences that fill the batch's one row (instead of span and length): the
-        same by a faster way. targets: int64 (targets,), positions of every row whose
-        hidden states alone are returned, (batch, targets, dim_model), and are computed at the end.
+        lengths: of packed sequences in the batch's one row, which padding may follow (instead of
+        span and length): the same by a faster way. targets: int64 (targets,), positions of every
+        row whose hidden states alone are returned, (batch, targets, dim_model), and are computed
+        at the end.
         """
         if lengths is not None:
             bias = self._span_bias(ids, segment, context, lengths)
