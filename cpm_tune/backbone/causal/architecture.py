@@ -16,6 +16,7 @@ from cpm_tune.backbone.causal import attention
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.model import CausalLM, layers_in
 from cpm_tune.backbone.protocol import Shape
+from cpm_tune.backbone.quantize import quiet_logging
 from cpm_tune.errors import UserError
 
 NO_LIMIT = 2**20  # tokens, where positions have none
@@ -28,7 +29,8 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        yield
+        with quiet_logging():
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
@@ -63,7 +65,8 @@ def architecture(config: CausalConfig, layers: int | None = None) -> PretrainedC
 
 def model_class(made: PretrainedConfig) -> Any:
     """Transformers' class for a config."""
-    return AutoModelForCausalLM._model_mapping[type(made)]
+    with quiet():  # this imports its module, and torchao with it
+        return AutoModelForCausalLM._model_mapping[type(made)]
 
 
 def skeleton(config: CausalConfig, layers: int | None = None) -> CausalLM:

@@ -57,6 +57,7 @@ class CausalLM(Backbone):
         self.config = config
         split(model)
         self.model = model
+        model.config.pad_token_id = None  # or it warns of padding, which is on the right here
         stack = layers_in(model, model.config.num_hidden_layers)
         names = {id(module): name for name, module in self.named_modules()}
         self._stack = names[id(stack)]
@@ -229,7 +230,12 @@ class CausalLM(Backbone):
         }
 
     def from_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
-        return parts_of_loras(self, {f"model.{name}": pair for name, pair in loras.items()})
+        names = [name for name, _ in self.named_modules()]
+        whole = {}  # names of files may lack the first parts
+        for given, pair in loras.items():
+            ours = [name for name in names if f".{name}".endswith(f".{given}")]
+            whole[ours[0] if len(ours) == 1 else given] = pair
+        return parts_of_loras(self, whole)
 
     def to_empty(self, *given: Any, **named: Any) -> Self:
         """As torch's, with tied weights tied again."""
