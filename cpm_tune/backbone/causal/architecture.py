@@ -8,12 +8,16 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
-from transformers import __version__ as _VERSION
-from transformers.utils import logging
 
 from cpm_tune.backbone.causal import attention
 from cpm_tune.backbone.causal.config import CausalConfig
+from cpm_tune.backbone.causal.hf import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    logging,
+)
+from cpm_tune.backbone.causal.hf import __version__ as _VERSION
 from cpm_tune.backbone.causal.model import CausalLM, layers_in
 from cpm_tune.backbone.protocol import Shape
 from cpm_tune.backbone.quantize import quiet_logging

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from cpm_tune.backbone.base import LowRank
+from cpm_tune.backbone.causal.hf import Conv1D
 from cpm_tune.errors import UserError
 
 PARTS = ("q", "k", "v")
