@@ -11,6 +11,7 @@ from torch import Tensor
 from cpm_tune.backbone.ant.checkpoint import is_finite
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.reading import parse_json, read_json
+from cpm_tune.common.saved import check_extent
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.errors import UserError
 
@@ -85,6 +86,7 @@ def read_files(
         fault = f"has no '{absent[0]}'" if isinstance(values, dict) else "is not an object"
         raise UserError(f"{config}: {fault}; expected an object with {', '.join(keys)}.")
     try:
+        check_extent(weights)
         tensors = load_file(weights)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{weights}: cannot be read as safetensors ({error}).") from error

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cpm_tune.common.saved import SAFETENSORS_DTYPES, as_bytes
+from cpm_tune.common.saved import SAFETENSORS_DTYPES, as_bytes, check_extent
 from cpm_tune.errors import UserError
 
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
@@ -69,6 +69,10 @@ class Stored:
 def stored_tensors(files: Iterable[Path]) -> Iterator[Stored]:
     """Yield the tensors of weight files; raise UserError for anything else and for broken files."""
     for path in files:
+        try:
+            check_extent(path)
+        except (OSError, ValueError) as error:
+            raise _broken(path, error) from error
         if path.suffix == ".safetensors":
             yield from _safetensors(path)
             continue
