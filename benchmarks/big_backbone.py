@@ -91,12 +91,12 @@ def conversions(folder: Path, scratch: Path, dtype: torch.dtype) -> None:
 
 def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> dict[str, Any]:
     """Score and generate with a backbone; return the results and the times."""
-    from cpm_tune.backbone.loading import open_backbone
+    from cpm_tune.backbone.ant.layout import AntLayout
     from cpm_tune.decode import Request, generate
     from cpm_tune.schema.spec import Decoding
 
     began = time.perf_counter()
-    model = open_backbone(open_folder(folder), dtype, limit=limit).eval()
+    model = open_folder(folder).open(dtype, limit=limit).eval()
     opened = time.perf_counter()
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(8, VOCABULARY, (2, 24), generator=generator)
@@ -106,7 +106,7 @@ def work(folder: Path, dtype: torch.dtype, limit: int | None, tokens: int) -> di
         first = time.perf_counter()
         scores = model.logits(model(ids, segment)[:, -1]).float().log_softmax(-1)
     scored = time.perf_counter()
-    request = Request(Decoding(max_new_tokens=tokens), segment=2, n_prompt=1)
+    request = Request(Decoding(max_new_tokens=tokens), AntLayout((), 1, 2, 0))
     rows = [tuple(row) for row in ids.tolist()]
     written = generate(model, rows, request)
     done = time.perf_counter()

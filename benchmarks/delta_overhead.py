@@ -19,8 +19,8 @@ from peers import CONFIG
 from timing import spread, timed
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
 from cpm_tune.task.registry import load_preset

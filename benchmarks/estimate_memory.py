@@ -37,9 +37,10 @@ def write_backbone(folder: Path, layers: int) -> None:
     """A random backbone; the bundled one's vocabulary, made as long as the published ones'."""
     import torch
 
-    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import save_native
     from cpm_tune.backbone.ant.folder import open_folder
     from cpm_tune.backbone.bundled import FOLDER
+    from cpm_tune.backbone.opening import random_backbone
 
     there = open_folder(FOLDER)
     words = there.vocabulary.read_text(encoding="utf-8").split("\n")[: there.config.vocab_size]

@@ -15,6 +15,7 @@ import torch
 from peers import (
     CONFIG,
     DTYPES,
+    LAYOUT,
     PROMPT_TYPE,
     SEGMENT,
     as_transformers,
@@ -25,7 +26,7 @@ from peers import (
 from timing import Work, in_turns, report
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.decode import Request, generate
 from cpm_tune.schema.spec import Decoding
 
@@ -48,8 +49,7 @@ def ours(batch: int, length: int, new: int, beams: int, dtype: str, threads: int
     prefixes = [prompt_ids() + text for text in inputs(batch, length).tolist()]
     request = Request(
         Decoding(max_new_tokens=new, beams=beams),
-        segment=SEGMENT,
-        n_prompt=CONFIG.prompt_length,
+        LAYOUT,
         banned=frozenset({NEVER}),
     )
 

@@ -15,7 +15,7 @@ import torch
 from peers import (
     CONFIG,
     DTYPES,
-    FRAME,
+    LAYOUT,
     SEGMENT,
     Ids,
     as_transformers,
@@ -46,23 +46,25 @@ def questions(n: int) -> list[list[Ids]]:
 
 def ours(n: int, dtype: str, threads: int) -> Work:
     """`cpm_tune.tuning.predict`'s scores."""
-    from cpm_tune.backbone.ant.collate import collate, micro_batches
-    from cpm_tune.tuning.predict import candidate_scores
+    from cpm_tune.backbone.base import micro_batches
+    from cpm_tune.tuning.predict import scored_targets
+    from cpm_tune.tuning.scoring import candidate_scores
 
     engine = engine_of(dtype, threads)
     model = engine.prepare(tuned(dtype)[0]).eval()
     asked = []
     for number, options in enumerate(questions(n)):
-        contexts = tuple((*FRAME.start, *option) for option in options)
+        contexts = tuple((*LAYOUT.start, *option) for option in options)
         answers = tuple(Answer(k, (YES,)) for k in range(len(contexts)))
         asked.append(Example(str(number), contexts, answers, 0, False))
 
     def work() -> list[float]:
         scores: list[float] = []
-        for group in micro_batches(asked, 8192):
-            batch = collate(group, FRAME)
+        for group in micro_batches(asked, LAYOUT, 8192, CONFIG.vocab_size):
+            batch = LAYOUT.collate(group)
             with torch.inference_mode(), engine.autocast():
-                scores += candidate_scores(model, batch, True).tolist()
+                scored = scored_targets(model, batch, "yes-logit")
+                scores += candidate_scores(scored, batch, "yes-logit").tolist()
         return scores
 
     return work

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from timing import Work
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.frame import Frame
+from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine.engine import Engine, make_engine
@@ -42,7 +42,7 @@ def prompt_ids() -> Ids:
     return list(range(start, start + CONFIG.prompt_length))
 
 
-FRAME = Frame(
+LAYOUT = AntLayout(
     start=tuple(prompt_ids()),
     n_prompt=CONFIG.prompt_length,
     segment=SEGMENT,
@@ -196,7 +196,7 @@ def padded(rows: Sequence[Ids], *, left: bool) -> Tensor:
 def example(text: Ids) -> Example:
     """The encoding of a row whose answer is one token after its text."""
     answer = Answer(0, (answer_of(text),))
-    return Example("", ((*FRAME.start, *text),), (answer,), 0, False)
+    return Example("", ((*LAYOUT.start, *text),), (answer,), 0, False)
 
 
 def answer_of(text: Ids) -> int:
@@ -213,8 +213,9 @@ def engine_of(dtype: str, threads: int) -> Engine:
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
     """One optimiser step of `cpm_tune.tuning.train` per round, of `batch` / `share` samples."""
-    from cpm_tune.backbone.ant.collate import collate, micro_batches
-    from cpm_tune.tuning.predict import loss_count, loss_sum
+    from cpm_tune.backbone.base import micro_batches
+    from cpm_tune.tuning.predict import batch_loss
+    from cpm_tune.tuning.scoring import loss_count
 
     engine = engine_of(dtype, threads)
     model, delta = tuned(dtype)
@@ -225,12 +226,12 @@ def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 
 
     def work() -> list[float]:
         rows = next(stream)[::share]
-        groups = micro_batches([example(text) for text in rows], 8192)
-        packed = [collate(group, FRAME) for group in groups]
-        count, loss = sum(loss_count(b, False) for b in packed), 0.0
+        groups = micro_batches([example(text) for text in rows], LAYOUT, 8192, CONFIG.vocab_size)
+        packed = [LAYOUT.collate(group) for group in groups]
+        count, loss = sum(loss_count(b, "generation") for b in packed), 0.0
         for micro in packed:
             with engine.autocast():
-                part = loss_sum(model, micro.to(engine.device), False) / count
+                part = batch_loss(model, micro.to(engine.device), "generation") / count
             loss += float(part.detach())
             engine.backward(part)
         engine.clip(optimizer, parameters, 10.0)

@@ -66,7 +66,6 @@ from pathlib import Path
 import numpy as np
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
-from cpm_tune.backbone.ant.frame import make_frame
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded_at
 from cpm_tune.data.splits import find_splits
@@ -79,8 +78,8 @@ rows = read_split(task, find_splits(task, Path({scratch!r}), ("train",))["train"
 print(f"reading {{len(rows):,}} rows of {len(lines):,} different: "
       f"{{time.perf_counter() - start:.1f}} s")
 tokenizer, encoding = folder.tokenizer(), Encoding()
-frame = make_frame(encoding, folder.config, tokenizer)
-encoder = Encoder(task, task.templates[0], frame, tokenizer, encoding.max_length)
+layout = folder.layout(encoding, tokenizer)
+encoder = Encoder(task, task.templates[0], layout, tokenizer, encoding.max_length)
 order = np.random.default_rng(1).permutation(len(rows)).tolist()
 start = time.perf_counter(), time.process_time()
 for k in range(0, len(order), 32):

@@ -13,10 +13,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone import base
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.option import checked
 from cpm_tune.data.prompts import check_characters
@@ -67,7 +67,7 @@ def load_backbone(
 
 
 class Backbone:
-    """A CPM-Ant backbone with at most one delta inserted.
+    """A backbone with at most one delta inserted.
 
     `model` is the torch module, `tokenizer` its tokenizer, `folder` its folder, `delta` the
     inserted delta or None.
@@ -94,15 +94,14 @@ class Backbone:
         self._engine = make_engine(execution, precision)
         self._limit, self._quantize = execution.memory_bytes, quantize
         self._precision, self._seed = precision, random_seed
-        self._model: CPMAnt | None = None
+        self._model: base.Backbone | None = None
         self._encoding: Encoding | None = None
 
     @property
-    def model(self) -> CPMAnt:
+    def model(self) -> base.Backbone:
         """The torch module, in evaluation mode and frozen unless a delta was just inserted."""
         if self._model is None:
-            model = open_backbone(
-                self.folder,
+            model = self.folder.open(
                 DTYPES[self._precision],
                 random_seed=self._seed,
                 quantize=self._quantize,
@@ -126,7 +125,8 @@ class Backbone:
         return self.delta
 
     def load_delta(self, folder: AnyPath) -> Delta:
-        """Insert a saved delta: a run's folder, one written by `delta.save`, or a LoRA of PEFT's.
+        """Insert a saved delta: a run's folder, one written by `delta.save`, a LoRA of PEFT's,
+        OpenDelta's folder, or CPM-Live's best.pt.
 
         It replaces the present delta. Raises UserError if it belongs to another backbone or is
         broken; nothing changes then.
@@ -136,7 +136,7 @@ class Backbone:
                 f"load_delta: {folder!r} is not a path; give the folder of a run or of a delta."
             )
         place = Path(folder)
-        if not place.is_dir():
+        if not place.exists():
             raise UserError(
                 f"{place}: there is no such folder; give the folder of a run or of a delta."
             )
@@ -244,7 +244,7 @@ class Backbone:
         if max_length is not None:
             whole_number(max_length, "max_length")
         config = self.delta.config if self.delta is not None else None
-        return Writer(self.folder.config, self.tokenizer, config, self._encoding, max_length)
+        return Writer(self.folder, self.tokenizer, config, self._encoding, max_length)
 
 
 def _named(

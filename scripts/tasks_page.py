@@ -7,7 +7,7 @@ The test suite checks that the pages are up to date.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cpm_tune.task import Choice, Generate, Options, Rank, Task
@@ -36,11 +36,14 @@ def pages() -> dict[Path, str]:
 def card(task: Task) -> str:
     """A task's section."""
     source = task.source
-    sizes = " / ".join("-" if n is None else f"{n:,}" for n in source.sizes)
+    sizes = _counts(source.sizes)
     lines = [f"## {task.name}", "", f"{source.title}.", ""]
+    editions = "; ".join(f"{name} {_counts(n)}" for name, n in source.editions.items())
     lines += [
         f"- {task.kind}; task groups: {', '.join(task.suites) or '-'}",
-        f"- rows {sizes} (train / dev / test); licence: {source.licence}",
+        f"- rows {sizes} (train / dev / test)"
+        + (f"; exact numbers: {editions}" if editions else ""),
+        f"- licence: {source.licence}",
         f"- obtain: {source.obtain}" + (f"; paper: <{source.paper}>" if source.paper else ""),
         f"- metrics: {', '.join(task.metrics)}",
         f"- answer: {_answer(task)}",
@@ -77,6 +80,10 @@ def _overview(groups: Mapping[str, list[Task]]) -> str:
 
 def _file(capability: str) -> str:
     return capability.replace(" ", "-") + ".md"
+
+
+def _counts(sizes: Sequence[int | None]) -> str:
+    return " / ".join("-" if n is None else f"{n:,}" for n in sizes)
 
 
 def _answer(task: Task) -> str:

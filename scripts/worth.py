@@ -36,11 +36,12 @@ from probes import (
     write_probe,
 )
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
-from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import CPMAntFolder, open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
@@ -219,7 +220,7 @@ def keep(file: Path, key: str, value: Any) -> None:
     write_atomically(file, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
 
-def measure(wanted: Collection[str], corpus: Corpus, backbone: BackboneFolder, file: Path) -> None:
+def measure(wanted: Collection[str], corpus: Corpus, backbone: CPMAntFolder, file: Path) -> None:
     """What needs no tuning: print it and put it into `file`."""
     tokenizer, model = backbone.tokenizer(), load_weights(backbone, torch.float32).eval()
     if "loss" in wanted:
@@ -244,7 +245,7 @@ def measure(wanted: Collection[str], corpus: Corpus, backbone: BackboneFolder, f
 
 
 def make_jobs(
-    wanted: Sequence[str], corpus: Corpus | None, backbone: BackboneFolder, args: argparse.Namespace
+    wanted: Sequence[str], corpus: Corpus | None, backbone: CPMAntFolder, args: argparse.Namespace
 ) -> dict[str, Job]:
     """Write the data of the LoRA runs that are wanted; how each is run, by name."""
     jobs = {}

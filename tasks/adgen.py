@@ -47,7 +47,10 @@ TASK = Task(
         obtain="cuge.baai.ac.cn provides E-Reviews as train.jsonl, valid.jsonl and "
         "test_public.jsonl; AdvertiseGen is train.json and dev.json",
         sizes=(115_000, 1_000, 3_000),
-        editions={"AdvertiseGen": (114_599, 1_070, None)},
+        editions={"AdvertiseGen": (114_599, 1_070, None), "E-Reviews": (None, 1_070, None)},
+        checksums={
+            "8a4f00fba7cb619360f59d8c01dcb0a77b58704abc7c759d8c66a474551002ba": "E-Reviews"  # dev
+        },
     ),
     files=Files(
         columns=("features", "text"), aliases={"desc": "text", "summary": "text"}, rows=rows

@@ -67,6 +67,17 @@ TASK = Task(
         obtain="CUGE's C3.zip, or github.com/nlpdata/c3; keep the files' names",
         sizes=(11_900, 3_816, 3_900),
         editions={"C3 1.0": (11_869, 3_816, 3_892)},
+        checksums=dict.fromkeys(
+            (
+                "baf81f327dee84c6f451c9a4dd662e6193c67473b8791ffb72cce75cdb528f20",  # d-train
+                "4c84a534f1eec2c72e5f60f0c044cc39e2e42a88df01134e677e03217472d6af",  # m-train
+                "8c7054930a40aeb288ad7c51c42fa93d54aef678ccab29c75d46a7432f4f6278",  # d-dev
+                "357d0d8d2a29bc845cbe50e048c263629f5e527b70f24c3e0838c387c8d3cb54",  # m-dev
+                "e9920491b31f9d00ecf31e51727b495dd6b0d05f4a96f273a343e81b6775a8f0",  # d-test
+                "7d8074be56cf574536a3284bc2d6b04d137694d5e5f5b1368143c0cf3e336822",  # m-test
+            ),
+            "C3 1.0",
+        ),
     ),
     files=Files(
         columns=("passage", "question", "choices", "answer"),

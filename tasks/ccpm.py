@@ -24,6 +24,9 @@ TASK = Task(
         obtain="CUGE's CCPM.zip, or github.com/THUNLP-AIPoet/CCPM; keep the files' names",
         sizes=(21_800, 2_720, 2_700),
         editions={"CCPM": (21_778, 2_720, 2_720)},
+        checksums={
+            "65e686c64b77635832e826d68b0d78300752c8c4d7fe7a830ddb0a6ae85bf784": "CCPM"  # valid
+        },
     ),
     files=Files(columns=("translation", "choices", "answer"), texts=("choices",)),
     answer=Options(options="choices", column="answer", most=4),

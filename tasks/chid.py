@@ -99,6 +99,15 @@ TASK = Task(
         paper="https://aclanthology.org/P19-1075",
         licence="not stated",
         obtain="github.com/chujiezheng/ChID-Dataset, CLUE or FewCLUE; keep the files' names",
+        editions={"FewCLUE": (202, 202, 2_002)},
+        checksums=dict.fromkeys(
+            (
+                "3c947439d7d6144093dac32da66c2d20baaeec02a4bc38388f72c286da6238bc",  # train_few_all
+                "9a826d6173e032e5cf73b41be48b293dc553ad306a9c8b913ffb6829abc68a2f",  # dev_few_all
+                "95ced0f30b80a964994ef3eff486ba7b2880e5e4f3aa5be571eb1e88066eed4b",  # test_public
+            ),
+            "FewCLUE",
+        ),
     ),
     files=Files(
         columns=("before", "after", "candidates", "answer"),
@@ -131,6 +140,7 @@ TASK = Task(
     answer=Options(options="candidates", column="answer", most=10),
     templates=(
         Template("cpm-ant", "{before}{option}{after}[是否正确]", keep_end=("before",)),
+        Template("filled", "{before}{option}{after}", keep_end=("before",), scoring="mean-nll"),
         Template(
             "numbered",
             "选项：{candidates}文章：{before}[？]{after}答案：{answer}",

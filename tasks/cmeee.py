@@ -121,6 +121,14 @@ TASK = Task(
         licence="research use, on registration",
         obtain="CBLUE on Tianchi (CMeEE_train.json and so on) or CUGE's download page",
         sizes=(15_000, 5_000, 3_000),
+        editions=dict.fromkeys(("CMeEE", "CMeEE-V2"), (15_000, 5_000, 3_000)),
+        checksums=dict.fromkeys(
+            (
+                "79352890edd0223ac42288bdf3e7c2862c8227d65b532e760457620ef5b23acc",  # dev
+                "dca7d9b7cf820947bba68e14557908fdc63e9286add1b4bc34f78f245e0c7ecf",  # test
+            ),
+            "CMeEE-V2",
+        ),
     ),
     files=Files(
         columns=("text", "entities", "listed"),

@@ -100,6 +100,14 @@ TASK = Task(
         obtain="the data folder of the paper's code (train.txt, valid.txt, test.txt) or CUGE's "
         "download page",
         sizes=(13_486, 1_489, 3_727),
+        editions={"FinRE": (13_486, 1_489, 3_727)},
+        checksums=dict.fromkeys(
+            (
+                "94842290437ca421cf93b544a4caf8f3e9355ffe754ac04780a072dcb984c72c",  # valid.txt
+                "11fce309784734c7257cbf4952206ebabff7dfaed5352c6ad7aa6aa09a9cd0d1",  # CUGE's valid
+            ),
+            "FinRE",
+        ),
     ),
     files=Files(
         columns=("head", "tail", "text", "relation", "name"),

@@ -57,6 +57,9 @@ TASK = Task(
         obtain="CUGE's GCRC.zip; keep the files' names",
         sizes=(6_994, 863, 900),
         editions={"GCRC": (6_994, 863, 862)},
+        checksums={
+            "dea0f33b7216f20faacecc660908fe63974d72b232e6fbe4c55ae43fa4d2d9c2": "GCRC"  # test
+        },
     ),
     files=Files(
         columns=("passage", "question", "options", "answer"),

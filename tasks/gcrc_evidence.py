@@ -59,6 +59,7 @@ TASK = Task(
         licence="non-commercial research only",
         obtain="the files of gcrc",
         sizes=(8_084, 3_452, None),
+        editions={"GCRC": (8_084, 3_452, 3_448)},
     ),
     files=Files(
         columns=("passage", "question", "statement", "evidence"),

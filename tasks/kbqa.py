@@ -70,7 +70,11 @@ TASK = Task(
         obtain="CUGE's KBQA.zip or NLPCC's files, named *kbqa*train*, *kbqa*dev*, *kbqa*test*; "
         "there is no official dev split",
         sizes=(24_000, None, 600),
-        editions={"NLPCC 2016": (14_609, None, 9_870), "NLPCC 2017": (None, None, 7_631)},
+        editions={
+            "NLPCC 2016": (14_609, None, 9_870),
+            "NLPCC 2017": (None, None, 7_631),
+            "NLPCC 2018": (24_479, None, 618),
+        },
     ),
     files=Files(
         columns=("question", "answer"),

@@ -15,6 +15,13 @@ TASK = Task(
         obtain="apply to HIT Shenzhen; put the train, dev and test files in one folder",
         sizes=(238_766, 8_802, 12_500),
         editions={"LCQMC": (238_766, 8_802, 12_500)},
+        checksums=dict.fromkeys(
+            (
+                "b98df5ff7fcfe2d879444d12e202598c16c531c5a309e01b4b0806dde21de3f1",  # dev.tsv
+                "6ce072d0e8cd91b5ad66815eda0021926e75847d0a410bef365a70dd73c44121",  # dev.jsonl
+            ),
+            "LCQMC",
+        ),
     ),
     files=Files(
         columns=("sentence1", "sentence2", "label"),
@@ -37,6 +44,9 @@ TASK = Task(
         Template(
             "cpm-2", "“{sentence1}”与“{sentence2}”的意思{answer}", ("矛盾", "相似"), version=2
         ),
+    ),
+    earlier_templates=(
+        Template("cpm-2", "“{sentence1}”与“{sentence2}”的关系是：{answer}", ("矛盾", "相似")),
     ),
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 10},

@@ -18,7 +18,11 @@ TASK = Task(
         paper="https://doi.org/10.1007/978-3-319-50496-4_84",
         licence="research use",
         obtain="the data folder of the shared task NLPCC-2016 WordSeg-Weibo, or CUGE's files",
-        sizes=(20_135, 2_052, 8_592),
+        sizes=(20_135, 2_052, 8_592),  # lines; a row is a sentence
+        editions={"NLPCC 2016": (None, 2_088, None)},
+        checksums={
+            "8902ab2fb3009ef1ae1b8de2f5325e68878a7cdc77514e59be9e52d0cb291999": "NLPCC 2016"  # dev
+        },
     ),
     files=Files(
         columns=PKU_SEG.files.columns,

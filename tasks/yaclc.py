@@ -100,6 +100,14 @@ TASK = Task(
         licence="research use, on application; not to be passed on",
         obtain="apply to Beijing Language and Culture University, or CUGE's download page",
         sizes=(8_000, 1_000, 1_000),
+        editions={"YACLC": (8_000, 1_000, 1_000)},
+        checksums=dict.fromkeys(
+            (
+                "58463c3ff5944de8b88b9023e2b15ee61d24d0f019125d1b3595d942bc420d40",  # valid
+                "0f78c5ed706d8238bbfe0f1ea40bb946e2411ace519525fad976f52ad5e0e62f",  # test_public
+            ),
+            "YACLC",
+        ),
     ),
     files=Files(
         columns=COLUMNS,

@@ -19,10 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CpmAntConfig, CpmAntForCausalLM
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import load_weights, save_native
 from cpm_tune.backbone.ant.config import CPMAntConfig as OurConfig
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.errors import UserError
 
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>", "<d>", "</d>", "</n>", "</_>")

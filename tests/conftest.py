@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.frame import make_frame
+from cpm_tune.backbone.ant.layout import make_layout
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.delta.soft import SoftSlots
+from cpm_tune.schema.options import Scoring
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Task, Template
 
@@ -47,10 +48,11 @@ def encoder_of(
     answer_tokens: int = 0,
     soft: SoftSlots | None = None,
     kind: type[Encoder] = Encoder,
+    scoring: Scoring | None = None,
 ) -> Encoder:
     """The encoder for a backbone of this configuration."""
-    frame = make_frame(encoding, config, tokenizer)
-    return kind(task, template, frame, tokenizer, encoding.max_length, answer_tokens, soft)
+    layout, length = make_layout(encoding, config, tokenizer), encoding.max_length
+    return kind(task, template, layout, tokenizer, length, answer_tokens, soft, scoring)
 
 
 def small_config(**changes: object) -> CPMAntConfig:
@@ -76,7 +78,8 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small backbone whose random weights count as trained."""
     import torch
 
-    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import save_native
+    from cpm_tune.backbone.opening import random_backbone
 
     folder = tmp_path_factory.mktemp("backbone") / "small"
     model = random_backbone(small_config(), 7, torch.float32)

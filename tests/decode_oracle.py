@@ -15,9 +15,10 @@ from backbone_oracle import CONFIG
 from torch import Tensor
 
 from cpm_tune import decode
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.decode import Hypothesis
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
@@ -88,7 +89,7 @@ def request(**settings: Any) -> decode.Request:
     """A request with this file's stop tokens, segment and prompt, unless given."""
     stop, banned = (frozenset(settings.pop(k, v)) for k, v in (("stop", STOP), ("banned", ())))
     segment, n_prompt = settings.pop("segment", SEGMENT), settings.pop("n_prompt", N_PROMPT)
-    return decode.Request(Decoding(**settings), segment, n_prompt, stop, banned)
+    return decode.Request(Decoding(**settings), AntLayout((), n_prompt, segment, 0), stop, banned)
 
 
 @torch.no_grad()

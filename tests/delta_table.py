@@ -6,8 +6,8 @@ import torch
 from conftest import small_config
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,

@@ -6,9 +6,9 @@ import signal
 
 import torch
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.pretrain import train as training
 from cpm_tune.pretrain.prepare import prepare
 from cpm_tune.pretrain.sources import TextSource

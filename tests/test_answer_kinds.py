@@ -11,7 +11,6 @@ import pytest
 from conftest import CLI, encoder_of, small_config, vocabulary, write_jsonl
 from kinds import DATA, tune, write_tasks
 
-from cpm_tune.backbone.ant.collate import collate, describe
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example
 from cpm_tune.data.encode import Encoder
@@ -36,7 +35,7 @@ def make_encoder(tasks: Path, name: str, template: int = 0, **settings: Any) -> 
 
 def texts(encoder: Encoder, example: Example) -> list[str]:
     """The contexts as text, without what stands before each."""
-    start = len(encoder.frame.start)
+    start = len(encoder.layout.start)
     return [encoder.tokenizer.decode(context[start:]) for context in example.contexts]
 
 
@@ -149,8 +148,8 @@ def test_options_of_the_row_stand_in_the_middle_of_the_text(tasks: Path) -> None
     assert example.gold == 0
     assert [answer.context for answer in example.candidates] == [0, 1, 2]
     lengths = [len(context) for context in example.contexts]
-    shown = describe(example, encoder.frame, encoder.tokenizer)
-    assert [s["targets"] for s in shown] == [[(length - 1, "是")] for length in lengths]
+    shown = encoder.layout.describe(example)
+    assert [s.scored for s in shown] == [((length - 1, "是"),) for length in lengths]
 
 
 def test_listed_options_are_answered_by_their_numerals(tasks: Path) -> None:
@@ -164,8 +163,8 @@ def test_spoken_options_are_scored_token_by_token(tasks: Path) -> None:
     encoder = make_encoder(tasks, "pick", 2)
     example = encoder.encode(as_row("pick", 0))
     assert texts(encoder, example) == ["天地，"]
-    shown = describe(example, encoder.frame, encoder.tokenizer)
-    assert ["".join(s["tokens"]) for s in shown] == ["<s>天地，", "<s>天地，水"]
+    shown = encoder.layout.describe(example)
+    assert ["".join(s.tokens) for s in shown] == ["<s>天地，", "<s>天地，水"]
     assert answers(encoder, example) == [["山"], ["水", "火"]]
     assert answers(encoder, encoder.encode(as_row("pick", 0), train=True)) == [["水", "火"]]
 
@@ -185,7 +184,7 @@ def test_a_text_to_write_is_no_context_and_ends_with_the_end_mark(tasks: Path, t
     prefix, _ = encoder.prefix(as_row("write", 0))
     assert example.contexts == (prefix,)
     assert answers(encoder, example) == [["天", "地", " ", "人", "</s>"]]
-    batch = collate([example], encoder.frame)
+    batch = encoder.layout.collate([example])
     assert batch.context[0].tolist() == [True] * len(prefix) + [False] * 4
     assert batch.target_index.tolist() == [len(prefix) - 1 + i for i in range(5)]
 
@@ -214,5 +213,5 @@ def test_no_sequence_is_longer_than_allowed_in_training_or_inference(tasks: Path
     row = {"id": "0", "text": "天地玄黄" * 20, "words": None, "target": "日月" * 20}
     for train in (False, True):
         example = encoder.encode(row, train=train)
-        assert collate([example], encoder.frame).ids.shape[1] <= 20
+        assert encoder.layout.collate([example]).ids.shape[1] <= 20
         assert example.contexts == (encoder.prefix(row)[0],)

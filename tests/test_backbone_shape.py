@@ -8,9 +8,9 @@ import pytest
 import torch
 from backbone_oracle import CONFIG, DIM, REFERENCE_SHAPE, random_hugging_face
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import random_backbone
 
 
 def test_the_same_seed_draws_the_same_weights_and_another_seed_others():

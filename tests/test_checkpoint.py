@@ -26,9 +26,10 @@ from backbone_oracle import (
 from safetensors.torch import load_file, save_file
 
 from cpm_tune.backbone import bundled
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import load_weights, save_native
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.opening import random_backbone
 
 NORM = "encoder.output_layernorm.weight"
 

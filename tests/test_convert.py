@@ -32,11 +32,12 @@ from transformers import CpmAntForCausalLM
 
 from cpm_tune.backbone.ant import convert as module
 from cpm_tune.backbone.ant import formats
-from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import save_native
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -25,7 +25,6 @@ from decode_oracle import (
 )
 
 from cpm_tune import decode
-from cpm_tune.backbone.ant.collate import collate
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Answer
@@ -33,7 +32,8 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding, Encoding
 from cpm_tune.task import Template
 from cpm_tune.task.registry import load_task
-from cpm_tune.tuning.predict import candidate_scores
+from cpm_tune.tuning.predict import scored_targets
+from cpm_tune.tuning.scoring import candidate_scores
 
 LENGTHS = (3, 9, 14, 1, 20, 6, 0, 35)
 TOLERANCE = 1e-5
@@ -121,8 +121,8 @@ def test_log_probs_are_the_scores_of_training() -> None:
         model,
         prefixes,
         stop=(),
-        segment=encoding.segment,
-        n_prompt=encoder.frame.n_prompt,
+        segment=encoder.layout.segment,
+        n_prompt=encoder.layout.n_prompt,
         max_new_tokens=7,
         beams=2,
     )
@@ -131,7 +131,9 @@ def test_log_probs_are_the_scores_of_training() -> None:
         for example, (hypothesis,) in zip(examples, made, strict=True)
     ]
     with torch.no_grad():
-        scores = candidate_scores(model, collate(as_gold, encoder.frame), scores_in_prompt=False)
+        batch = encoder.layout.collate(as_gold)
+        scored = scored_targets(model, batch, "generation")
+        scores = candidate_scores(scored, batch, "generation")
     assert [h.log_prob for (h,) in made] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 
 

@@ -203,6 +203,7 @@ import torch; torch.set_num_threads(1)
 from safetensors.torch import load_file
 from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.delta.config import with_names
 from cpm_tune.delta.insert import load_delta
 from delta_table import DELTAS, DTYPES, forward
 folder = open_folder(Path(sys.argv[1]))
@@ -213,7 +214,7 @@ for precision, dtype in DTYPES.items():
         delta = load_delta(place, model, folder.sha256())
         with torch.no_grad():
             out = forward(model, config, dtype)
-        assert delta.config == config
+        assert delta.config == with_names(config, model.config.roles)
         print(name, torch.equal(out, load_file(place / "expected.safetensors")["out"]))
         delta.remove()
 """

@@ -9,7 +9,6 @@ from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.ant.collate import collate, describe, n_tokens
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.data.encode import Encoder
@@ -49,7 +48,7 @@ def row(sentence1: str, sentence2: str, target: int = 1) -> Row:
 
 def sequences(example: Example, encoder: Encoder) -> list[str]:
     """The text of CPM-Ant's sequences, with `<s>`, in the order of contexts and candidates."""
-    return ["".join(s["tokens"]) for s in describe(example, encoder.frame, encoder.tokenizer)]
+    return ["".join(s.tokens) for s in encoder.layout.describe(example)]
 
 
 def entries(text: str) -> tuple[int, ...]:
@@ -74,12 +73,12 @@ def test_an_option_is_written_into_the_prompt_and_the_last_token_answers_yes(
     yes = CHARACTERS.ids["是"]
     assert example.candidates == (Answer(0, (yes,)), Answer(1, (yes,)))
     assert (example.id, example.gold, example.truncated) == ("7", 1, False)
-    batch = collate([example], encoder.frame)
+    batch = encoder.layout.collate([example])
     assert batch.context.all()
     lengths = [len(whole[0]), len(whole[1])]
     assert batch.target_index.tolist() == [lengths[0] - 1, sum(lengths) - 1]
     assert batch.target_token.tolist() == [yes, yes]
-    assert n_tokens(example) == sum(lengths)
+    assert encoder.layout.n_tokens(example) == sum(lengths)
 
 
 def test_a_verbaliser_predicts_each_token_of_an_option_from_the_token_before_it() -> None:
@@ -92,7 +91,7 @@ def test_a_verbaliser_predicts_each_token_of_an_option_from_the_token_before_it(
     assert example.contexts == (before,)
     assert example.candidates == (Answer(0, (one, two)), Answer(0, (three, four)))
     assert example.gold == 0
-    batch, n = collate([example], encoder.frame), len(before)
+    batch, n = encoder.layout.collate([example]), len(before)
     assert batch.ids[0].tolist() == [*before, one, *before, three]
     assert batch.context[0].tolist() == ([True] * n + [False]) * 2
     assert batch.target_index.tolist() == [n - 1, n, 2 * n, 2 * n + 1]
@@ -107,7 +106,7 @@ def test_options_of_one_token_share_one_sequence() -> None:
     assert context[PROMPT + 1 :] == entries("猫对狗吗？")
     assert example.candidates == tuple(Answer(0, (token,)) for token in entries("是否无"))
     assert example.gold == 2
-    batch = collate([example], encoder.frame)
+    batch = encoder.layout.collate([example])
     assert batch.ids[0].tolist() == list(context)
     assert batch.context.all()
     assert batch.target_index.tolist() == [len(context) - 1] * 3
@@ -120,10 +119,11 @@ def test_one_longer_option_gives_every_option_its_own_sequence() -> None:
     assert context[PROMPT + 1 :] == entries("狗，猫：")
     assert example.candidates == tuple(Answer(0, entries(o)) for o in ("是", "不是", "说不好"))
     assert sequences(example, encoder) == ["<s>狗，猫：", "<s>狗，猫：不", "<s>狗，猫：说不"]
-    shown = describe(example, encoder.frame, encoder.tokenizer)
+    shown = encoder.layout.describe(example)
     last = len(context) - 1
-    assert [s["targets"] for s in shown] == [
-        [(last + i, token) for i, token in enumerate(option)] for option in ("是", "不是", "说不好")
+    assert [s.scored for s in shown] == [
+        tuple((last + i, token) for i, token in enumerate(option))
+        for option in ("是", "不是", "说不好")
     ]
 
 
@@ -152,9 +152,9 @@ def test_training_by_option_keeps_every_option() -> None:
 
 def test_the_description_shows_tokens_and_scored_positions() -> None:
     encoder = make_encoder(CPM_2)
-    first, second = describe(encoder.encode(row("猫", "狗")), encoder.frame, CHARACTERS)
-    assert "".join(first["tokens"]) == "<s>“猫”与“狗”的意思矛"
-    assert second["targets"] == [(second["length"] - 2, "相"), (second["length"] - 1, "似")]
+    first, second = encoder.layout.describe(encoder.encode(row("猫", "狗")))
+    assert "".join(first.tokens) == "<s>“猫”与“狗”的意思矛"
+    assert second.scored == ((second.length - 2, "相"), (second.length - 1, "似"))
 
 
 # --- truncation ---
@@ -190,8 +190,8 @@ def test_a_row_is_cut_only_when_too_long_and_then_as_little_as_possible(
     encoder = make_encoder(template, tokenizer, max_length=limit)
     example = encoder.encode(fields)
     got = [list(context) for context in example.contexts]
-    assert max(s["length"] for s in describe(example, encoder.frame, tokenizer)) <= limit
-    if not encoder.scores_in_prompt:
+    assert max(s.length for s in encoder.layout.describe(example)) <= limit
+    if not encoder.template.scores_in_prompt:
         assert [list(answer.ids) for answer in example.candidates] == [
             tokenizer.encode(option) for option in template.options
         ]
@@ -222,7 +222,7 @@ def test_training_cuts_exactly_as_inference_does(
     assert kept.truncated == whole.truncated
     assert kept.contexts == whole.contexts
     gold = (whole.candidates[fields["target"]],)
-    assert kept.candidates == (whole.candidates if encoder.scores_in_prompt else gold)
+    assert kept.candidates == (whole.candidates if encoder.template.scores_in_prompt else gold)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 
 PROGRAM = """
 import torch
-from cpm_tune.engine.memory import set_malloc
+from cpm_tune.engine.memory import set_memory
 from cpm_tune.common.environment import peak_memory_bytes, reset_peak_memory
 
-set_malloc(torch.nn.Linear(1, 1))
+set_memory(torch.nn.Linear(1, 1))
 reset_peak_memory()
 small = peak_memory_bytes()
 blocks = [torch.ones(2**18) for _ in range(300)]  # 300 MiB

@@ -12,8 +12,8 @@ import torch
 from conftest import CLI, REPOSITORY, small_config
 from delta_table import DELTAS
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.delta.config import LoraConfig, NoneConfig

@@ -17,6 +17,7 @@ from conftest import CLI
 
 import cpm_tune as ct
 from cpm_tune.backbone.ant.checkpoint import write_native
+from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.decode import Request, generate
 from cpm_tune.delta.foreign import write_peft
 from cpm_tune.delta.merge import merge
@@ -91,8 +92,7 @@ def test_what_the_vocabulary_lacks_is_left_out_and_named(backbone: ct.Backbone) 
         [prefix(ids)],
         Request(
             Decoding(**options, length_penalty=1, repetition_penalty=1.2, min_new_tokens=1),
-            segment=2,
-            n_prompt=PROMPT,
+            AntLayout((), PROMPT, 2, 0),
             stop=frozenset({VOCABULARY.index("</s>")}),
             banned=frozenset(map(VOCABULARY.index, ("<pad>", "<unk>", "<s>", "<d>", "</d>"))),
             not_first=frozenset({VOCABULARY.index("</n>")}),
@@ -234,8 +234,7 @@ def test_a_soft_prompt_stands_where_training_has_it(backbone: ct.Backbone) -> No
         [(*prefix([soft[0], *ids]), *soft[1:])],
         Request(
             Decoding(beams=1, repetition_penalty=1.2, min_new_tokens=1),
-            segment=2,
-            n_prompt=PROMPT,
+            AntLayout((), PROMPT, 2, 0),
             stop=frozenset({backbone.tokenizer.eos}),
             banned=frozenset(backbone.tokenizer.never_written),
             not_first=frozenset({VOCABULARY.index("</n>")}),
@@ -273,7 +272,7 @@ def test_a_run_scores_and_writes(run: ct.Run, cli: CLI, small_backbone: Path) ->
     assert other.generate("春风") == backbone.generate("春风")
     writer = backbone._writer(None)
     start = backbone.folder.config.vocab_size + backbone.folder.config.prompt_length
-    assert writer.frame.start[0] == start  # the run's own prompt type, 1
+    assert writer.layout.start[0] == start  # the run's own prompt type, 1
 
 
 def test_a_backbone_that_is_not_the_runs_is_named_with_the_one_that_is(

@@ -16,6 +16,7 @@ from decode_oracle import assert_same, backbone, make
 from scipy.stats import chisquare
 
 from cpm_tune import decode
+from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.decode.blanks import parse_blanks
 from cpm_tune.errors import UserError
@@ -65,8 +66,7 @@ def fill(model: CPMAnt, texts: Sequence[Text], **settings: Any) -> Any:
     micro_tokens = settings.pop("micro_tokens", 8192)
     request = decode.Request(
         Decoding(**{k: v for k, v in settings.items() if k != "banned"}),
-        segment=SEGMENT,
-        n_prompt=N_PROMPT,
+        AntLayout((), N_PROMPT, SEGMENT, 0),
         banned=frozenset(settings.get("banned", ())),
     )
     return decode.infill(model, texts, request, micro_tokens=micro_tokens)

@@ -1,4 +1,4 @@
-"""CPM-Ant's batches: every sequence once, where the batch says it is; no padding."""
+"""CPM-Ant's batches: every sequence once, where the batch says it is; padding after the last."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from conftest import encoder_of, small_config, vocabulary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches, n_tokens
+from cpm_tune.backbone.ant.collate import AntBatch
+from cpm_tune.backbone.ant.spans import PADDING_SPAN
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import MOST_LOGITS, micro_batches, row_length
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.data.encode import Encoder
 from cpm_tune.schema.spec import Encoding
@@ -65,10 +67,11 @@ def sequences(example: Example) -> list[tuple[Ids, int]]:
     return made
 
 
-def stretches(batch: Batch) -> list[tuple[int, int]]:
+def stretches(batch: AntBatch) -> list[tuple[int, int]]:
     """(start, end) of every sequence of a batch, which is what its spans say, too."""
     ends = list(accumulate(batch.lengths))
-    numbers, lengths = batch.span[0].unique_consecutive(return_counts=True)
+    numbers, lengths = batch.span[0, : ends[-1]].unique_consecutive(return_counts=True)
+    assert batch.span[0, ends[-1] :].eq(PADDING_SPAN).all()
     assert numbers.tolist() == list(range(len(ends)))
     assert tuple(lengths.tolist()) == batch.lengths
     return list(pairwise([0, *ends]))
@@ -79,7 +82,7 @@ def stretches(batch: Batch) -> list[tuple[int, int]]:
 def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
     encoder: Encoder, made: list[Example]
 ) -> None:
-    batch = collate(made, encoder.frame)
+    batch = encoder.layout.collate(made)
     expected = Counter(
         (
             ids,
@@ -101,12 +104,20 @@ def test_a_batch_holds_every_sequence_once_with_its_segments_and_context(
 @settings(deadline=None, max_examples=60)
 @given(made=examples())
 def test_sequences_lie_end_to_end_the_longest_first(encoder: Encoder, made: list[Example]) -> None:
-    batch = collate(made, encoder.frame)
-    assert batch.ids.shape == (
-        1,
-        sum(len(ids) for example in made for ids, _ in sequences(example)),
-    )
+    batch = encoder.layout.collate(made)
+    tokens = sum(len(ids) for example in made for ids, _ in sequences(example))
+    assert sum(batch.lengths) == tokens
+    assert batch.ids.shape == (1, row_length(tokens))
     assert list(batch.lengths) == sorted(batch.lengths, reverse=True)
+
+
+@given(tokens=st.integers(1, 2**20))
+def test_rows_have_few_lengths_and_little_padding(tokens: int) -> None:
+    length = row_length(tokens)
+    assert tokens <= length <= tokens * 17 / 16
+    assert row_length(length) == length
+    octave = range(2 ** (tokens.bit_length() - 1), 2 ** tokens.bit_length(), max(1, tokens // 64))
+    assert len({row_length(n) for n in octave}) <= 17
 
 
 @settings(deadline=None, max_examples=60)
@@ -114,7 +125,7 @@ def test_sequences_lie_end_to_end_the_longest_first(encoder: Encoder, made: list
 def test_every_token_of_an_answer_is_scored_where_the_one_before_it_stands(
     encoder: Encoder, made: list[Example]
 ) -> None:
-    batch = collate(made, encoder.frame)
+    batch = encoder.layout.collate(made)
     whole = {}
     for start, end in stretches(batch):
         for index in range(start, end):
@@ -139,7 +150,7 @@ def test_every_token_of_an_answer_is_scored_where_the_one_before_it_stands(
 def test_the_table_numbers_all_candidates_and_marks_missing_options(
     encoder: Encoder, made: list[Example]
 ) -> None:
-    batch = collate(made, encoder.frame)
+    batch = encoder.layout.collate(made)
     table = batch.candidates.tolist()
     options = [len(example.candidates) for example in made]
     assert [len(row) for row in table] == [max(options)] * len(made)
@@ -153,7 +164,7 @@ def test_the_table_numbers_all_candidates_and_marks_missing_options(
 
 def test_a_batch_is_in_the_types_that_the_model_takes(encoder: Encoder) -> None:
     row = {"id": 1, "sentence1": "猫", "sentence2": "狗", "target": 0}
-    batch = collate([encoder.encode(row)], encoder.frame).to(torch.device("cpu"))
+    batch = encoder.layout.collate([encoder.encode(row)]).to(torch.device("cpu"))
     tensors = {
         name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
     }
@@ -167,31 +178,42 @@ def test_a_batch_is_in_the_types_that_the_model_takes(encoder: Encoder) -> None:
 @settings(deadline=None, max_examples=60)
 @given(made=examples(), bound=st.integers(1, 900))
 def test_micro_batches_keep_order_and_examples_whole_and_respect_the_bound(
-    made: list[Example], bound: int
+    encoder: Encoder, made: list[Example], bound: int
 ) -> None:
-    groups = list(micro_batches(iter(made), bound))
+    groups = list(micro_batches(iter(made), encoder.layout, bound, 1))
     assert [example for group in groups for example in group] == made
     for group in groups:
-        assert len(group) == 1 or sum(map(n_tokens, group)) <= bound
+        assert len(group) == 1 or sum(map(encoder.layout.n_tokens, group)) <= bound
     for group, following in pairwise(groups):  # and no group ends before it has to
-        assert sum(map(n_tokens, group)) + n_tokens(following[0]) > bound
+        assert sum(map(encoder.layout.n_tokens, [*group, following[0]])) > bound
 
 
-def test_a_micro_batch_may_be_exactly_full() -> None:
+def test_a_micro_batch_may_be_exactly_full(encoder: Encoder) -> None:
     def example(length: int) -> Example:
         return Example("", (tuple(range(length)),), (), 0, False)
 
     made = [example(length) for length in (30, 70, 1, 99, 1, 150, 50, 50)]
-    sizes = [list(map(n_tokens, group)) for group in micro_batches(made, 100)]
+    sizes = [
+        list(map(encoder.layout.n_tokens, group))
+        for group in micro_batches(made, encoder.layout, 100, 1)
+    ]
     assert sizes == [[30, 70], [1, 99], [1], [150], [50, 50]]
 
 
 @settings(deadline=None, max_examples=60)
 @given(made=examples())
-def test_the_tokens_of_an_example_are_those_of_its_sequences(made: list[Example]) -> None:
+def test_the_tokens_of_an_example_are_those_of_its_sequences(
+    encoder: Encoder, made: list[Example]
+) -> None:
     for example in made:
-        assert n_tokens(example) == sum(len(ids) for ids, _ in sequences(example))
+        assert encoder.layout.n_tokens(example) == sum(len(ids) for ids, _ in sequences(example))
 
 
-def test_no_examples_give_no_micro_batch() -> None:
-    assert list(micro_batches([], 100)) == []
+def test_no_examples_give_no_micro_batch(encoder: Encoder) -> None:
+    assert list(micro_batches([], encoder.layout, 100, 1)) == []
+
+
+def test_micro_batches_bound_the_logits_over_the_vocabulary(encoder: Encoder) -> None:
+    made = [Example("", ((1, 2),), (Answer(0, (1,) * n),), 0, False) for n in (3, 4, 1, 9)]
+    groups = micro_batches(made, encoder.layout, 10_000, MOST_LOGITS // 8)
+    assert [[len(e.candidates[0].ids) for e in group] for group in groups] == [[3, 4, 1], [9]]

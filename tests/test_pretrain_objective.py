@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.pretrain.objective import (
     GENERATION,
     INFILLING,

@@ -23,9 +23,10 @@ from pretrain_runs import (
     write_config,
 )
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.train import Intervals, train

@@ -11,8 +11,9 @@ import torch
 from conftest import REPOSITORY
 from pretrain_runs import config_for, make_corpus
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import save_native
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.prepare import prepare
 from cpm_tune.pretrain.sources import TextSource

@@ -10,9 +10,10 @@ import torch
 from backbone_oracle import REFERENCE_SHAPE, VOCABULARY_TEXT, load
 from conftest import CLI
 
-from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import save_native
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 from cpm_tune.pretrain.prune import (
     at_random,

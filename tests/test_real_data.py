@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from conftest import REAL_DATA, encoder_of
 
-from cpm_tune.backbone.ant.collate import describe
 from cpm_tune.backbone.ant.config import PRESETS
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.data.files import checked_rows
@@ -79,8 +78,8 @@ def test_rows_render_and_encode_within_the_recipes_length(place: str) -> None:
         config = PRESETS["cpm-ant-10b"]
         encoder = encoder_of(task, template, Encoding(**length), config, tokenizer, room)
         for row in islice(checked_rows(task, file), 60):
-            for sequence in describe(encoder.encode(row), encoder.frame, tokenizer):
-                assert config.prompt_length < sequence["length"] <= length["max_length"]
+            for sequence in encoder.layout.describe(encoder.encode(row)):
+                assert config.prompt_length < sequence.length <= length["max_length"]
             rendered = "".join(template.render(row, ""))
             assert all(
                 value in rendered for name in template.fields if isinstance(value := row[name], str)

@@ -229,7 +229,8 @@ def test_a_backbone_that_gives_no_numbers_is_an_error_not_a_score(
 ) -> None:
     import torch
 
-    from cpm_tune.backbone.ant.checkpoint import random_backbone, save_native
+    from cpm_tune.backbone.ant.checkpoint import save_native
+    from cpm_tune.backbone.opening import random_backbone
 
     model = random_backbone(small_config(), 1, torch.float32)
     with torch.no_grad():
@@ -278,7 +279,7 @@ def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(
         raise RuntimeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cpm_tune.tuning.train, "loss_sum", fail)
+        patch.setattr(cpm_tune.tuning.train, "batch_loss", fail)
         with pytest.raises(RuntimeError):
             tune(cli, data, small_backbone, tmp_path)
     record = unfinished(tmp_path)
@@ -326,7 +327,7 @@ def test_overwriting_that_fails_keeps_the_finished_run(
 
     tune(cli, data, small_backbone, tmp_path)
     before = (only_run(tmp_path) / "run.json").read_bytes()
-    monkeypatch.setattr(cpm_tune.tuning.train, "loss_sum", lambda *_: 1 / 0)
+    monkeypatch.setattr(cpm_tune.tuning.train, "batch_loss", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(cli, data, small_backbone, tmp_path, "--overwrite")
     finished = [p for p in tmp_path.glob("lcqmc.lora.*") if not p.name.endswith(".partial")]

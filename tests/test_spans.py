@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from delta_table import DELTAS, SHA, backbone, perturb, sequence
 from torch import Tensor
 
@@ -35,12 +36,13 @@ def batch(model: Any, config: Any, ragged: bool) -> dict[str, Any]:
 
 
 def both(model: Any, config: Any, ragged: bool, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states at targets: plain and fast."""
+    """Hidden states at targets: plain, and fast with padding at the row's end."""
     given = batch(model, config, ragged)
     lengths = given.pop("lengths")
     plain = model(**given).flatten(0, 1)[targets]
     del given["span"]
-    return plain, model(**given, lengths=lengths, targets=targets)[0]
+    padded = {name: F.pad(part, (0, 5)) for name, part in given.items()}
+    return plain, model(**padded, lengths=lengths, targets=targets)[0]
 
 
 def targets_of(model: Any, config: Any) -> Tensor:

@@ -13,13 +13,14 @@ from conftest import CLI, small_config, vocabulary
 from delta_table import DELTAS, SHA, perturb
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone, save_native
+from cpm_tune.backbone.ant.checkpoint import load_weights, save_native
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.streamed import open_streamed
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.decode import Request, generate
 from cpm_tune.delta.config import FullConfig, LoraConfig
 from cpm_tune.delta.insert import insert
@@ -73,7 +74,7 @@ def outputs(model: CPMAnt, soft: bool = False) -> tuple[Tensor, list[object]]:
     again = model.logits(model(ids, segment, context))
     assert torch.equal(first, again)
     settings = Decoding(max_new_tokens=4, beams=2)
-    request = Request(settings, segment=2, n_prompt=1, stop=frozenset({3}))
+    request = Request(settings, AntLayout((), 1, 2, 0), stop=frozenset({3}))
     prefixes = [tuple(row) for row in ids.clamp(max=25).tolist()]
     return first, generate(model, prefixes, request)
 
@@ -101,7 +102,7 @@ def test_scores_and_texts_are_those_of_the_whole_backbone(folders, layout, dtype
 def test_every_delta_works_in_it(folders, delta):
     folder, results = open_folder(folders["whole"]), []
     for limit in (None, least(folders["whole"], torch.float32)):
-        model = open_backbone(folder, torch.float32, limit=limit)
+        model = folder.open(torch.float32, limit=limit)
         inserted = insert(model, DELTAS[delta], SHA, 1)
         perturb(inserted)
         results.append(outputs(model, delta.startswith("soft_prompt")))

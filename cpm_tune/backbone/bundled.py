@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpm_tune.backbone import hub
-from cpm_tune.backbone.ant.config import PRESETS
+from cpm_tune.backbone.families import presets
 from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import UserError
 from cpm_tune.schema.options import BUNDLED
@@ -23,7 +23,7 @@ def resolve(name_or_path: str) -> Path:
         return FOLDER
     if name_or_path.startswith(hub.PREFIX):
         return hub.download(name_or_path)
-    if name_or_path in PRESETS and not Path(name_or_path).is_dir():
+    if name_or_path in presets() and not Path(name_or_path).is_dir():
         raise UserError(
             f"--backbone {name_or_path}: its weights are not shipped; download the checkpoint and "
             "pass its folder."

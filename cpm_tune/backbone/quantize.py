@@ -9,12 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from cpm_tune.errors import UserError
-
-if TYPE_CHECKING:
-    from cpm_tune.backbone.ant.model import CPMAnt
 
 
 @contextlib.contextmanager
@@ -39,7 +36,7 @@ def check_int8() -> None:
         ) from error
 
 
-def quantize_int8(backbone: CPMAnt) -> CPMAnt:
+def quantize_int8(backbone: Any) -> Any:
     """Replace the layers' linear weights by int8 ones, in place; return the backbone.
 
     They cannot be trained. Raises UserError if torchao is missing.
@@ -49,6 +46,7 @@ def quantize_int8(backbone: CPMAnt) -> CPMAnt:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
         backbone.requires_grad_(False)
-        quantize_(backbone.encoder, Int8WeightOnlyConfig())
+        for stack in backbone.layers:
+            quantize_(stack, Int8WeightOnlyConfig())
     backbone.quantized = True
     return backbone

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.bench.trials import Report, Trial, plan_of
 from cpm_tune.common.progress import Lines, shown
@@ -43,7 +43,7 @@ class Worker:
 
     def __init__(self, out: Path, threads: int) -> None:
         self._out, self._threads = out, threads
-        self._backbone: tuple[Any, CPMAnt, int] | None = None  # with its key and checksum
+        self._backbone: tuple[Any, Backbone, int] | None = None  # with its key and checksum
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
     def run(self, trial: Trial, gpus: str | None = None, lines: bool = False) -> Report:
@@ -84,7 +84,7 @@ class Worker:
             argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode(), *["lines"] * lines]
             launch(argv, trial.nproc, module="cpm_tune.bench.group", environment=environment)
 
-    def _load(self, plan: Plan, engine: Engine) -> CPMAnt:
+    def _load(self, plan: Plan, engine: Engine) -> Backbone:
         """The plan's backbone as it was loaded, without a delta."""
         spec, how = plan.spec, plan.execution
         if how.memory_limit or how.offload or how.engine == "bmtrain":
@@ -115,7 +115,7 @@ def _run(
     trial: Trial,
     out: Path,
     read: Callable[[Plan], Inputs] = read_inputs,
-    load: Callable[[Plan, Engine], CPMAnt] | None = None,
+    load: Callable[[Plan, Engine], Backbone] | None = None,
 ) -> None:
     """Run a trial with its zero-shot control, as this process or as one of its group."""
     plan = plan_of(trial)
@@ -134,7 +134,7 @@ def _as_user_error(error: Exception) -> UserError:
     return sentence
 
 
-def _checksum(model: CPMAnt) -> int:
+def _checksum(model: Backbone) -> int:
     """CRC-32 of every parameter and of its place in the state dict."""
     total = 0
     for name, tensor in model.state_dict().items():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cpm_tune.backbone.ant import convert
-from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.hugging_face import READ_BY
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import open_ant
 from cpm_tune.commands.options.backbone import Convert
 from cpm_tune.common.sizes import parse_size
 from cpm_tune.engine.device import DTYPES
@@ -13,7 +13,7 @@ from cpm_tune.engine.device import DTYPES
 
 def run(options: Convert) -> int:
     """Write a backbone in another checkpoint format, print its files."""
-    folder = open_folder(resolve(options.source))
+    folder = open_ant(resolve(options.source), "convert")
     convert.convert(
         folder,
         options.out,

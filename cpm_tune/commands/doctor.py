@@ -13,8 +13,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.families import open_folder
 from cpm_tune.commands.options.look import Doctor
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data.splits import check_first_rows, data_folder, find_splits

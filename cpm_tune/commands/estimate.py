@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
-from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.families import open_folder, presets
+from cpm_tune.backbone.protocol import BackboneConfig
 from cpm_tune.commands.options.look import Estimate
 from cpm_tune.common.texts import table
 from cpm_tune.delta.config import parse_config
@@ -48,12 +48,13 @@ def run(options: Estimate) -> int:
     return 0
 
 
-def _shape(name: str) -> CPMAntConfig:
-    if name in PRESETS and not Path(name).is_dir():
-        return PRESETS[name]
+def _shape(name: str) -> BackboneConfig:
+    known = presets()
+    if name in known and not Path(name).is_dir():
+        return known[name]
     if name != NAME and not Path(name).is_dir():
         raise UserError(
-            f"--backbone {name}: there is no such folder.{did_you_mean(name, [*PRESETS, NAME])}"
+            f"--backbone {name}: there is no such folder.{did_you_mean(name, [*known, NAME])}"
         )
     return open_folder(resolve(name)).config
 

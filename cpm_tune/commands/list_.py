@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from cpm_tune.backbone.bundled import FOLDER, NAME
+from cpm_tune.backbone.families import families, open_folder, presets
 from cpm_tune.commands.options.look import List
 from cpm_tune.common.texts import table
 from cpm_tune.data.splits import check_first_rows, data_folder, find_splits, sample_folder
@@ -14,8 +16,11 @@ from cpm_tune.task.registry import load_preset, load_tasks, preset_files
 
 
 def run(options: List) -> int:
-    """Print one line per task or delta."""
-    print(_tasks(options.include, options.data) if options.what == "tasks" else _deltas())
+    """Print one line per task, delta or backbone."""
+    if options.what == "tasks":
+        print(_tasks(options.include, options.data))
+    else:
+        print(_deltas() if options.what == "deltas" else _backbones())
     return 0
 
 
@@ -70,3 +75,18 @@ def _deltas() -> str:
             (name, f"{count:,}" if isinstance(count, int) else "-", str(about.get("title", "")))
         )
     return table(("delta", "trained on 10B", "title"), rows)
+
+
+def _backbones() -> str:
+    """Bundled backbones, published sizes, and the families whose folders are recognised."""
+    bundled = open_folder(FOLDER)
+    known = [(NAME, bundled.config, "bundled")]
+    known += [(name, config, "pass its folder") for name, config in presets().items()]
+    rows = []
+    for name, config, weights in known:
+        shape = config.shape
+        sizes = f"{shape.layers} x {shape.width}", f"{shape.vocabulary:,}"
+        rows.append((name, config.family, *sizes, weights))
+    listed = table(("backbone", "family", "layers x width", "vocabulary", "weights"), rows)
+    kinds = "\n".join(f"{family.name}: {family.title}" for family in families())
+    return f"{listed}\n\n--backbone FOLDER is recognised by its files, of these families:\n{kinds}"

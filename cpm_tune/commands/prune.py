@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from cpm_tune.backbone.ant.convert import check_free, convert
-from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.hugging_face import check_whole
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.families import open_ant
 from cpm_tune.commands.options.backbone import Prune
 from cpm_tune.common.sizes import counted, parse_size
 from cpm_tune.engine.device import DTYPES, choose_device
@@ -19,7 +18,7 @@ def run(options: Prune) -> int:
     """Write a smaller backbone, print the importance of each sub-layer and the losses."""
     size = options.memory_limit
     limit = None if size is None else parse_size(size, "--memory-limit")
-    folder = open_folder(resolve(options.source))
+    folder = open_ant(resolve(options.source), "prune")
     keep = dict(zip(prune.KINDS, (options.attention_layers, options.ffn_layers), strict=True))
     prune.check_keep(folder.config, keep)
     check_free(options.out, options.overwrite, folder.path)
@@ -30,7 +29,7 @@ def run(options: Prune) -> int:
         options.text, folder.tokenizer(), folder.config, options.pieces, options.seed
     )
     device = choose_device(options.device, -1)
-    model = open_backbone(folder, DTYPES[options.precision], limit=limit, device=device)
+    model = folder.open(DTYPES[options.precision], limit=limit, device=device)
     model = model.to(device).eval()
     scores = prune.importance(model, sample.measure)
     chosen = prune.least(scores, keep)

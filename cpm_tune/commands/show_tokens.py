@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cpm_tune.backbone.ant.collate import describe
-from cpm_tune.backbone.ant.folder import open_folder
-from cpm_tune.backbone.ant.frame import make_frame
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.protocol import fitting
 from cpm_tune.commands.options.look import Show
 from cpm_tune.data.encode import Encoder
 from cpm_tune.planning.plan import encoding_of
@@ -21,17 +20,21 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     encoding = encoding_of(task, {} if length is None else {"encode.max_length": length})
     answer_tokens = getattr(task.answer, "max_new_tokens", 0)
     tokenizer = folder.tokenizer()
-    frame = make_frame(encoding, folder.config, tokenizer)
-    encoder = Encoder(task, template, frame, tokenizer, encoding.max_length, answer_tokens)
+    layout = folder.layout(fitting(encoding, folder), tokenizer)
+    encoder = Encoder(
+        *(task, template, layout, tokenizer, encoding.max_length, answer_tokens),
+        scoring=options.scoring,
+    )
 
     def lines(row: Row) -> list[str]:
         example = encoder.encode(row)
         text = []
-        for sequence in describe(example, frame, tokenizer):
-            tokens = " ".join(map(repr, sequence["tokens"]))
-            scored = ", ".join(f"{token!r} after position {i}" for i, token in sequence["targets"])
-            text.append(f"    {frame.n_prompt} soft-prompt rows + {tokens}")
-            text.append(f"    length {sequence['length']}; scored: {scored}")
+        for sequence in layout.describe(example):
+            tokens = " ".join(map(repr, sequence.tokens))
+            scored = ", ".join(f"{token!r} after position {i}" for i, token in sequence.scored)
+            before = f"{sequence.n_before} soft-prompt rows + " * bool(sequence.n_before)
+            text.append(f"    {before}{tokens}")
+            text.append(f"    length {sequence.length}; scored: {scored}")
         return [*text, f"    truncated: {'yes' if example.truncated else 'no'}"]
 
     return lines

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cpm_tune.common.interrupt import NOTHING_WRITTEN, Interrupts
+from cpm_tune.common.paths import beside
 from cpm_tune.errors import UserError
 
 RECORD = "run.json"
@@ -25,6 +26,7 @@ CHECKPOINT = "checkpoint.pt"  # of an unfinished run
 PARTIAL, OLD, COMPLETE = ".partial", ".old", ".complete"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # errors of writing alone
 _DISK = FULL | {errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENOTDIR}
+MAKING = _DISK | {errno.ENOENT, errno.EEXIST}  # of making a folder and files in it, no more
 _HIDDEN = ".cpm-tune"  # in the names of a new folder's lock and of its parts
 
 
@@ -129,7 +131,7 @@ def _inside(place: Path, ending: str) -> Path:
 
 
 def _beside(place: Path, ending: str) -> Path:
-    return Path(f"{place}{_HIDDEN}{ending}")
+    return beside(place, _HIDDEN + ending)
 
 
 def _lock_of(place: Path) -> Path:

@@ -19,6 +19,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
+from cpm_tune.common.paths import name_fault
 from cpm_tune.common.sizes import shortened
 from cpm_tune.errors import did_you_mean
 
@@ -136,18 +137,25 @@ class Declared:
         if value is None or not self._allowed(value):
             shown = text if self.kind in (int, float) else repr(text)
             raise ValueError(f"is {shortened(shown, 60)}, expected {self.expected}")
-        return value
+        return _named(value)
 
     def _check(self, value: Any) -> Any:
         fits = isinstance(value, _ACCEPTED.get(self.kind, self.kind))
         if not fits or isinstance(value, bool) != (self.kind is bool) or not self._allowed(value):
             raise ValueError(f"is {shortened(repr(value), 60)}, expected {self.expected}")
-        return Path(value) if self.kind is Path else value
+        return _named(Path(value) if self.kind is Path else value)
 
     def _allowed(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
         return self.kind not in (int, float) or self.option.allows(value)
+
+
+def _named(value: Any) -> Any:
+    """The value; raise ValueError if it is a text or a path that is not UTF-8."""
+    if isinstance(value, str | Path) and (fault := name_fault(value)):
+        raise ValueError(f"{value}: {fault}")
+    return value
 
 
 def split_list(text: str, *, ranges: bool = False) -> list[str]:

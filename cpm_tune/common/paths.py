@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 
 from cpm_tune.errors import UserError
 
+LONGEST_NAME = 255  # bytes
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -17,11 +19,37 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 
+def beside(path: Path, ending: str) -> Path:
+    """A path with this ending next to another one, with its name or, if that would be too long for
+    a file system, a hash of its name."""
+    name = os.fsencode(path.name)
+    if len(name) + len(ending) <= LONGEST_NAME:
+        return path.with_name(path.name + ending)
+    return path.with_name(hashlib.sha256(name).hexdigest()[:32] + ending)
+
+
+def name_fault(name: str | Path) -> str:
+    """What is wrong with a name whose bytes are not UTF-8, as archives of other systems leave them;
+    "" if nothing is. Records, Arrow and safetensors cannot have such names."""
+    try:
+        raw = os.fsencode(name)
+        raw.decode()
+    except UnicodeEncodeError:
+        return "its name contains half a surrogate pair; rename it"
+    except UnicodeDecodeError:
+        read = raw.decode("gb18030", "replace")
+        reads = "" if "\ufffd" in read else f" (in GBK it reads {read})"
+        return f"its name is not UTF-8 text{reads}; rename it, or run the command inside it"
+    return ""
+
+
 def cache_dir(name: str) -> Path:
     """Return (and create) a folder below the user's cache folder; UserError if that fails."""
     import platformdirs
 
     folder = Path(platformdirs.user_cache_dir("cpm-tune", appauthor=False)) / name
+    if fault := name_fault(folder):
+        raise UserError(f"the cache folder {folder}: {fault}, or set XDG_CACHE_HOME to another.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

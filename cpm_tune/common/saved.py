@@ -3,12 +3,9 @@ values only."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,10 +17,6 @@ from cpm_tune.errors import UserError
 from cpm_tune.version import NUMBERS
 
 FINGERPRINT = "fingerprint"
-# Of a file of tensors; a backbone of 48 layers has 500 tensors, 50 kB of header, 15,000 operations.
-_MOST_HEADER = 5_000_000  # bytes
-_MOST_OPERATIONS = 500_000
-_PICKLES = 4  # in the files of torch before 1.6, the last one of the state
 _NUMBERS = "numbers"
 # The names of dtypes in safetensors files, in the order in which the library writes tensors.
 _NAMES = {
@@ -80,38 +73,6 @@ def safetensors_head(
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def check_extent(path: Path) -> None:
-    """Raise ValueError for a file of far more tensors or pickle operations than any model has.
-
-    Such a file, made to do so, would take minutes and gigabytes to read. A file that is broken in
-    another way passes: its reader says what is wrong with it.
-    """
-    import pickletools
-    import zipfile
-
-    if path.suffix == ".safetensors":
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-        if _MOST_HEADER < size < path.stat().st_size:
-            raise ValueError(f"its header has {size:,} bytes, expected at most {_MOST_HEADER:,}")
-        return
-    with contextlib.ExitStack() as stack:
-        pickled: IO[bytes] = stack.enter_context(path.open("rb"))
-        if zipfile.is_zipfile(path):
-            with contextlib.suppress(zipfile.BadZipFile, NotImplementedError, RuntimeError):
-                whole = stack.enter_context(zipfile.ZipFile(path))
-                names = [name for name in whole.namelist() if name.endswith("/data.pkl")]
-                pickled = stack.enter_context(whole.open(names[0])) if names else io.BytesIO()
-        left = _MOST_OPERATIONS
-        with contextlib.suppress(Exception):  # a broken pickle, or what follows the first ones
-            for _ in range(_PICKLES):
-                left -= sum(1 for _ in islice(pickletools.genops(pickled), left))
-    if left <= 0:
-        raise ValueError(
-            f"its pickle has more than {_MOST_OPERATIONS:,} operations, far more than any model's"
-        )
 
 
 def as_bytes(values: Tensor) -> memoryview:

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cpm_tune.common.paths import beside
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -16,7 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The file is flushed to disk before it is renamed.
     """
-    part = path.with_name(path.name + ".part")
+    part = beside(path, ".part")
     try:
         yield part
         with part.open("rb") as file:

@@ -10,8 +10,10 @@ and a killed process leaves nothing.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from cpm_tune.backbone.example import Example
@@ -25,7 +27,7 @@ from cpm_tune.task import Row
 Use = Literal["train", "score", "prefix"]
 
 _CHUNK = 2_000
-_CODE = ("data/encode.py", "data/encoded.py", "backbone/ant/tokenizer.py", "task/template.py")
+_CODE = ("data/encode.py", "data/encoded.py", "task/template.py")
 
 
 def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[Row, Example]]:
@@ -87,13 +89,20 @@ def _examples(
 
 
 @cache
-def _code() -> list[str]:
+def _code(tokenizer: type) -> list[str]:
     from importlib.metadata import version
 
-    return [version("jieba"), *(file_sha256(PACKAGE / name) for name in _CODE)]
+    files = [*(PACKAGE / name for name in _CODE), Path(inspect.getfile(tokenizer))]
+    return [version("jieba"), *(file_sha256(file) for file in files)]
 
 
 def _key(rows: RowDataset, encoder: Encoder, use: Use) -> str:
     assert rows.origin is not None
-    parts = [use, rows.origin.key, rows.origin.n, encoder.fingerprint(), _code()]
+    parts = [
+        use,
+        rows.origin.key,
+        rows.origin.n,
+        encoder.fingerprint(),
+        _code(type(encoder.tokenizer)),
+    ]
     return hashlib.sha256(as_json(parts).encode()).hexdigest()

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from cpm_tune.common.paths import input_sha256, shipped
+from cpm_tune.common.paths import input_sha256, name_fault, shipped
 from cpm_tune.data.file_sets import SplitFile, file_sets, incomplete, members, whole_file
 from cpm_tune.data.files import answers_withheld, checked_rows
 from cpm_tune.errors import UserError
@@ -23,6 +23,7 @@ __all__ = (
     "SplitFile",
     "check_first_rows",
     "data_folder",
+    "edition",
     "find_splits",
     "is_sample",
     "missing_parts",
@@ -94,6 +95,9 @@ def find_splits(
     for split in needed:
         file = _from_one_file(task, folder, split) or _split(task, folder, split)
         if file is not None:
+            for path in file.paths:
+                if fault := name_fault(path):
+                    raise UserError(f"{path}: {fault}.")
             splits[split] = replace(file, sha256=_fingerprint(file)) if fingerprints else file
         elif split not in optional or incomplete(task, folder, split):
             missing.append(split)
@@ -107,6 +111,13 @@ def check_first_rows(task: Task, splits: Mapping[str, SplitFile], n: int = 20) -
     for file in splits.values():
         if not list(islice(checked_rows(task, file), n)):
             raise UserError(f"{file.path}: the {file.split} split has no rows.")
+
+
+def edition(task: Task, file: SplitFile, n: int) -> str:
+    """The edition of a dataset that a split of `n` rows belongs to, if it is known and whole."""
+    if file.digits:
+        return ""
+    return task.source.edition(file.written_for, n, [input_sha256(path) for path in file.paths])
 
 
 def missing_parts(task: Task, splits: Mapping[str, SplitFile]) -> list[str]:

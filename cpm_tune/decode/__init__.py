@@ -1,15 +1,8 @@
 """Generates text in batches, after prefixes or in blanks: greedy, beam search and sampling, with a
 cache of keys and values.
 
-A prefix is context, so its keys and values do not depend on what follows: it is encoded once. A
-generated token sees the prefix, the tokens before it and itself: what training computes for an
-answer after its prompt. All beams of a prefix are queries of one row of the cache: they share the
-prefix's keys, and each sees, of the generated ones, those of its own past. So nothing is copied
-when beams change their parents.
-
-A blank is filled as pre-training's infilling predicts masked tokens: each sees all given tokens, on
-both sides, and the generated ones before it. The hidden state before a token predicts it; if that
-is a given one, it saw the given tokens alone.
+A prefix is encoded once, its cache is the backbone's own (`cpm_tune.backbone.base.Cache`). What a
+generated token's logits depend on is what training computes for an answer after its context.
 
 How beams are ranked and when a search ends: `cpm_tune.decode.search`.
 """
@@ -21,25 +14,30 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.common.progress import working
-from cpm_tune.decode.rows import CachedRows, remaining
-from cpm_tune.decode.search import Hypothesis, Request, Search, padded
+from cpm_tune.decode.search import Hypothesis, Request, Search, padded, remaining
 from cpm_tune.decode.tokens import extensions
 
 __all__ = ["Hypothesis", "Request", "generate", "infill", "stream"]
 
 
 @torch.inference_mode()
-def _run(model: CPMAnt, searches: list[Search]) -> Iterator[None]:
+def _run(model: Backbone, searches: list[Search]) -> Iterator[None]:
     """Carry out searches of one kind as one batch; pauses after each step."""
     request = searches[0].request
     beams, last = request.settings.beams, request.settings.max_new_tokens - 1
     was_training = model.training
     model.eval()
     try:
-        rows = CachedRows(model, searches, request)
-        logits = rows.encode()
+        rows = model.cache(
+            request.layout,
+            [search.prefix for search in searches],
+            beams,
+            request.positions,
+            [search.masked for search in searches],
+        )
+        logits = rows.start()
         for step in range(last + 1):
             followers = extensions(logits, searches, request, step)
             for search, each in zip(searches, followers, strict=True):
@@ -75,17 +73,17 @@ def _searches(
     return searches
 
 
-def _after(prefixes: Sequence[Sequence[int]], request: Request, model: CPMAnt) -> list[Search]:
+def _after(prefixes: Sequence[Sequence[int]], request: Request, model: Backbone) -> list[Search]:
     """The searches for continuations of prefixes."""
-    least = max(1, request.n_prompt)
+    least = max(1, request.layout.shortest)
     for number, ids in enumerate(prefixes):
         if len(ids) < least:
             raise ValueError(f"prefix {number} has {len(ids)} ids, expected at least {least}")
-    return _searches([(tuple(ids), ()) for ids in prefixes], request, model.config.vocab_size)
+    return _searches([(tuple(ids), ()) for ids in prefixes], request, model.config.shape.vocabulary)
 
 
 def _carry_out(
-    model: CPMAnt, searches: Sequence[Search], micro_tokens: int
+    model: Backbone, searches: Sequence[Search], micro_tokens: int
 ) -> list[list[Hypothesis]]:
     """Carry out searches in batches of rows x cached positions <= `micro_tokens`.
 
@@ -110,13 +108,13 @@ def _carry_out(
     return [search.result() for search in searches]
 
 
-def _finish(model: CPMAnt, searches: list[Search]) -> None:
+def _finish(model: Backbone, searches: list[Search]) -> None:
     for _ in _run(model, searches):
         pass
 
 
 def generate(
-    model: CPMAnt,
+    model: Backbone,
     prefixes: Sequence[Sequence[int]],
     request: Request,
     *,
@@ -136,7 +134,7 @@ def generate(
 
 
 def infill(
-    model: CPMAnt,
+    model: Backbone,
     texts: Sequence[tuple[Sequence[int], Sequence[int]]],
     request: Request,
     *,
@@ -158,19 +156,19 @@ def infill(
             raise ValueError(
                 f"text {number} has the masked positions {masked}, expected some in rising order"
             )
-        if masked[0] <= request.n_prompt or masked[-1] >= len(ids):
+        if masked[0] <= request.layout.shortest or masked[-1] >= len(ids):
             raise ValueError(
                 f"text {number} of {len(ids)} ids has a masked position outside of "
-                f"{request.n_prompt + 1} to its end"
+                f"{request.layout.shortest + 1} to its end"
             )
         filled = {*masked}
         given.append(
             (tuple(0 if place in filled else token for place, token in enumerate(ids)), masked)
         )
-    return _carry_out(model, _searches(given, request, model.config.vocab_size), micro_tokens)
+    return _carry_out(model, _searches(given, request, model.config.shape.vocabulary), micro_tokens)
 
 
-def stream(model: CPMAnt, prefix: Sequence[int], request: Request) -> Iterator[int]:
+def stream(model: Backbone, prefix: Sequence[int], request: Request) -> Iterator[int]:
     """Yield the tokens that `generate` returns for one prefix, each when it is known.
 
     For greedy decoding and sampling; raises ValueError for more beams, whose best may still change.

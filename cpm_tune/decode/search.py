@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from cpm_tune.backbone.protocol import Layout
 from cpm_tune.schema.spec import Decoding
 
 NEVER = float("-inf")
@@ -52,14 +53,12 @@ class Beam:
 class Request:
     """What is the same for all prefixes of a call.
 
-    The first `n_prompt` ids of each are in the soft prompt's segment, the others and all generated
-    ones in `segment`. `stop` tokens end a text; `banned` ones are never generated, `not_first` ones
-    not as the first.
+    `layout` is that of the prefixes. `stop` tokens end a text; `banned` ones are never generated,
+    `not_first` ones not as the first.
     """
 
     settings: Decoding
-    segment: int
-    n_prompt: int
+    layout: Layout
     stop: frozenset[int] = frozenset()
     banned: frozenset[int] = frozenset()
     not_first: frozenset[int] = frozenset()
@@ -143,3 +142,14 @@ class Search:
 def padded(values: list[T], n: int) -> list[T]:
     """As many as `n`: early in a search, or with few tokens to choose, fewer beams live."""
     return values + values[:1] * (n - len(values))
+
+
+def remaining(alive: Sequence[bool]) -> list[int]:
+    """Numbers of the rows that are alive, each gap filled by the last one, so that few move."""
+    rows = list(range(len(alive)))
+    for row in reversed(range(len(alive))):
+        if not alive[row]:
+            last = rows.pop()
+            if row < len(rows):
+                rows[row] = last
+    return rows

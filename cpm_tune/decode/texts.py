@@ -1,8 +1,7 @@
-"""Texts from texts: prompts as the ids CPM-Ant was pre-trained on, and texts from generated tokens.
+"""Texts from texts: prompts as the ids that a backbone continues, and texts from generated tokens.
 
-A prompt follows the soft prompt of generation (type 2, segment 2) and `<s>`; a text with blanks
-follows that of infilling (type 1, segment 1) and ends with `</s>`. What the vocabulary lacks is
-left out, as in pre-training. The first token is neither a newline nor the end of the text.
+What the vocabulary lacks is left out, as in pre-training. The first token is neither a newline nor
+the end of the text.
 """
 
 from __future__ import annotations
@@ -15,11 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.frame import make_frame
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
@@ -31,8 +28,6 @@ from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Decoding, Encoding
 
-_SEGMENT = 1  # of texts with blanks
-INFILLING = Encoding(prompt_type=1, segment=_SEGMENT)
 Blanked = tuple[Blanks, list[tuple[Ids, tuple[int, ...]]], tuple[str, ...]]
 MOST_TEXTS = 100_000  # of one call; half a GB, where each has 50 tokens
 DRAWING = ("temperature", "top_k", "top_p")
@@ -132,17 +127,17 @@ class Writer:
 
     def __init__(
         self,
-        config: CPMAntConfig,
+        folder: BackboneFolder,
         tokenizer: Tokenizer,
         delta: DeltaConfig | None = None,
         encoding: Encoding | None = None,
         max_length: int | None = None,
     ) -> None:
-        self.config, self.tokenizer, self.delta = config, tokenizer, delta
+        self.folder, self.tokenizer, self.delta = folder, tokenizer, delta
         least = Encoding.model_fields["max_length"].default
-        self.max_length = max_length or max(least, config.position_bias_max_distance)
-        self.frame = make_frame(encoding or Encoding(), config, tokenizer)
-        self.before, self.after = self.frame.start, tuple[int, ...]()
+        self.max_length = max_length or max(least, folder.config.shape.longest)
+        self.layout = folder.layout(fitting(encoding or Encoding(), folder), tokenizer)
+        self.before, self.after = self.layout.start, tuple[int, ...]()
         if isinstance(delta, SoftPromptConfig):
             self._place(delta)
 
@@ -153,7 +148,7 @@ class Writer:
                 "this soft prompt has tokens that stand before options, and a prompt has no "
                 "options; only `predict` can use it."
             )
-        soft, places = SoftSlots(delta, self.frame.first_free), slot_places(("field", "answer"))
+        soft, places = SoftSlots(delta, self.layout.first_free), slot_places(("field", "answer"))
         for name in soft.names:
             if name not in places:
                 raise UserError(f"this soft prompt has the slot '{name}', which a prompt has not.")
@@ -199,27 +194,27 @@ class Writer:
                 "them without this delta."
             )
         blanks = parse_blanks(text, where, default)
-        start = make_frame(INFILLING, self.config, self.tokenizer).start
+        infilling = self.folder.infilling(self.tokenizer)
+        start = infilling.layout.start
         pieces = [self._ids(piece) for piece in blanks.pieces]
         n = sum(len(ids) for ids, _ in pieces)
         room = sum(length[-1] for length in blanks.lengths)
-        self._check_length(where, n, len(start) + 1, room)
+        self._check_length(where, n, len(start) + len(infilling.end), room)
         choices = []
         for lengths in blanks.choices():
             ids, masked = [*start, *pieces[0][0]], list[int]()
             for length, (piece, _) in zip(lengths, pieces[1:], strict=True):
                 masked += range(len(ids), len(ids) + length)
-                ids += [*[self.tokenizer.pad] * length, *piece]
-            choices.append(((*ids, self.tokenizer.eos), tuple(masked)))
+                ids += [*[infilling.blank] * length, *piece]
+            choices.append(((*ids, *infilling.end), tuple(masked)))
         return blanks, choices, tuple(text for _, unknown in pieces for text in unknown)
 
     def _request(self, settings: Decoding) -> Request:
         """The request for continuations."""
-        newline = self.tokenizer.ids.get("\n")
+        newline = self.tokenizer.newline
         return Request(
             settings,
-            segment=self.frame.segment,
-            n_prompt=self.frame.n_prompt,
+            self.layout,
             stop=frozenset({self.tokenizer.eos}),
             banned=frozenset(self.tokenizer.never_written),
             not_first=frozenset() if newline is None else frozenset({newline}),
@@ -236,7 +231,7 @@ class Writer:
 
     def write(
         self,
-        model: CPMAnt,
+        model: Backbone,
         engine: Engine,
         prompts: Sequence[str],
         encoded: Sequence[tuple[Ids, tuple[str, ...]]],
@@ -259,7 +254,7 @@ class Writer:
         return made
 
     def stream(
-        self, model: CPMAnt, engine: Engine, prefix: Ids, settings: Decoding
+        self, model: Backbone, engine: Engine, prefix: Ids, settings: Decoding
     ) -> Iterator[str]:
         """The pieces of one text, each when it is known."""
         tokens = stream(model, prefix, self._request(settings))
@@ -272,7 +267,7 @@ class Writer:
 
     def fill(
         self,
-        model: CPMAnt,
+        model: Backbone,
         engine: Engine,
         texts: Sequence[str],
         blanked: Sequence[Blanked],
@@ -288,8 +283,7 @@ class Writer:
         choices = [choice for _, every, _ in blanked for choice in every for _ in range(draws)]
         request = Request(
             settings,
-            segment=_SEGMENT,
-            n_prompt=self.frame.n_prompt,
+            self.folder.infilling(self.tokenizer).layout,
             banned=frozenset(self.tokenizer.never_written),
         )
         with engine.autocast():

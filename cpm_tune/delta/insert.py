@@ -8,7 +8,6 @@ parameter that moved, a delta loaded onto another backbone.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.ant.model import CPMAnt, skeleton
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.backbone.storage.shards import fill, stored, whole, whole_shape
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
@@ -28,6 +27,7 @@ from cpm_tune.delta.config import (
     FullConfig,
     NoneConfig,
     SoftPromptConfig,
+    with_names,
 )
 from cpm_tune.delta.stored import ABOUT, read_delta
 from cpm_tune.errors import UserError
@@ -41,7 +41,7 @@ class Delta:
 
     config: DeltaConfig
     parameters: dict[str, nn.Parameter]
-    backbone: CPMAnt
+    backbone: Backbone
     backbone_sha256: str
     _undo: Callable[[], None]
     removed: bool = False
@@ -96,26 +96,26 @@ class Delta:
         write_atomically(folder / DELTA_CONFIG, json.dumps(about, indent=1, sort_keys=True) + "\n")
 
 
-def load_delta(folder: Path, backbone: CPMAnt, backbone_sha256: str) -> Delta:
+def load_delta(folder: Path, backbone: Backbone, backbone_sha256: str) -> Delta:
     """Insert a saved delta into its backbone; raise UserError if it belongs to another one."""
     config, state = read_delta(folder, backbone_sha256)
     return insert(backbone, config, backbone_sha256, 0, values=state)
 
 
-def fixed_by(backbone: CPMAnt) -> str:
+def fixed_by(backbone: Backbone) -> str:
     """Why a backbone's weights cannot be changed, as words for a message; empty if they can."""
     return "a memory limit" * backbone.streamed or "8-bit weights" * backbone.quantized
 
 
-def like(backbone: CPMAnt) -> CPMAnt:
+def like(backbone: Backbone) -> Backbone:
     """A backbone of the same shape without values or delta, to try a delta on."""
-    made = skeleton(backbone.config)
+    made = backbone.config.skeleton()
     made.streamed, made.quantized = backbone.streamed, backbone.quantized
     return made
 
 
 def insert(
-    backbone: CPMAnt,
+    backbone: Backbone,
     config: DeltaConfig,
     backbone_sha256: str,
     seed: int,
@@ -142,7 +142,8 @@ def insert(
     return delta
 
 
-def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: int) -> Delta:
+def _insert(backbone: Backbone, config: DeltaConfig, backbone_sha256: str, seed: int) -> Delta:
+    config = with_names(config, backbone.config.roles)
     if _CARRIES in vars(backbone):
         raise UserError(
             f"this backbone has a delta already ({vars(backbone)[_CARRIES]}); remove it before "
@@ -182,7 +183,7 @@ def _insert(backbone: CPMAnt, config: DeltaConfig, backbone_sha256: str, seed: i
     return Delta(config, trained, backbone, backbone_sha256, undo)
 
 
-def _put_in(backbone: CPMAnt, config: DeltaConfig, seed: int) -> Callable[[], None]:
+def _put_in(backbone: Backbone, config: DeltaConfig, seed: int) -> Callable[[], None]:
     """Insert the layers; return what takes them out again."""
     if isinstance(config, NoneConfig):
         return lambda: None
@@ -194,7 +195,7 @@ def _put_in(backbone: CPMAnt, config: DeltaConfig, seed: int) -> Callable[[], No
         return load("cpm_tune.delta.models:insert_model")(backbone, config)
 
 
-def _keep(backbone: CPMAnt) -> Callable[[], None]:
+def _keep(backbone: Backbone) -> Callable[[], None]:
     """Copy the backbone's values to the CPU, to put them back."""
     kept = {
         name: p.detach().clone() if p.is_meta else p.detach().to("cpu", copy=True)
@@ -217,16 +218,19 @@ def _initialise(
     backbone, n = delta.backbone, config.soft_token_num
     if config.token_init == "random":
         return  # drawn when it was inserted
-    embedding = backbone.input_embedding.weight
+    place = backbone.prompt_table()
+    assert place is not None  # or it would not have been inserted
+    embedding = place.tokens
     if config.token_init == "prompt":
-        types, each = backbone.config.prompt_types, backbone.config.prompt_length
-        if config.init_prompt_type >= types:
+        prompts = () if place.prompts is None else place.prompts
+        if config.init_prompt_type >= len(prompts):
+            numbers = f"; choose 0 to {len(prompts) - 1}" if len(prompts) else ""
             raise UserError(
                 f"delta.init_prompt_type is {config.init_prompt_type}, but this backbone has "
-                f"{types} prompts; choose 0 to {types - 1}."
+                f"{len(prompts)} prompts{numbers}."
             )
-        embedding = backbone.prompt_embedding.weight
-        rows = list(range(config.init_prompt_type * each, (config.init_prompt_type + 1) * each))
+        embedding = prompts[config.init_prompt_type]
+        rows = list(range(len(embedding)))
     elif table.is_meta and tokenizer is None:
         return
     elif config.token_init == "text":
@@ -237,7 +241,7 @@ def _initialise(
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randperm(len(embedding), generator=generator)[:n].tolist()
     index = [rows[k % len(rows)] for k in range(n)]
-    table.copy_(embedding[index].float() * math.sqrt(backbone.config.dim_model))
+    table.copy_(embedding[index].float() * place.unscaled)
 
 
 def _known_ids(text: str, tokenizer: Tokenizer | None) -> list[int]:
@@ -250,7 +254,7 @@ def _known_ids(text: str, tokenizer: Tokenizer | None) -> list[int]:
 
 
 @torch.no_grad()
-def frozen_checksum(backbone: CPMAnt, delta: Delta) -> int:
+def frozen_checksum(backbone: Backbone, delta: Delta) -> int:
     """A checksum of every bit of the frozen parameters (of this process's part): it must be the
     same after training."""
     total = 0

@@ -6,13 +6,12 @@ values are fp32; they are cast to the dtype of what they meet.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.errors import UserError
 
 
@@ -96,23 +95,29 @@ class ReparameterizedPrefixLayer(PrefixLayer):
 
 
 class SoftPromptLayer(nn.Module):
-    """Makes `prompt_embedding` longer: rows from `first` on are trained.
+    """Makes an embedding longer: rows from `first` on are trained.
 
-    `soft_embeds` (soft_token_num, dim_model) has the original scale (entries about 1)
-    and divided by sqrt(dim_model), so that a learning rate means the same at every width.
+    `soft_embeds` (soft_token_num, width) are `unscaled` times what is looked up: in CPM-Ant, whose
+    embeddings are divided by the root of the width, entries are about 1 and a learning rate means
+    the same at every width.
     """
 
     def __init__(
-        self, n: int, first: int, dim: int, init_range: float, device: torch.device
+        self,
+        config: SoftPromptConfig,
+        first: int,
+        width: int,
+        unscaled: float,
+        device: torch.device,
     ) -> None:
         super().__init__()
-        table = torch.empty(n, dim, device=device).uniform_(-init_range, init_range)
-        self.soft_embeds = nn.Parameter(table)
-        self.first, self.scale = first, 1 / math.sqrt(dim)
+        table = torch.empty(config.soft_token_num, width, device=device)
+        self.soft_embeds = nn.Parameter(table.uniform_(-config.init_range, config.init_range))
+        self.first, self.scale = first, 1 / unscaled
 
-    def hidden_pairs(self, ids: Tensor, vocab_size: int, prompt_sees_text: bool) -> Tensor:
-        """`CPMAnt.hidden_pairs`: soft tokens do not see the others, or the others not them."""
-        soft = ids >= vocab_size + self.first
+    def hidden_pairs(self, ids: Tensor, first_free: int, prompt_sees_text: bool) -> Tensor:
+        """`Backbone.hidden_pairs`: soft tokens do not see the others, or the others not them."""
+        soft = ids >= first_free
         query, key = soft[:, :, None], soft[:, None, :]
         return query & ~key if not prompt_sees_text else ~query & key
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.delta.config import FullConfig, LoraConfig, NoneConfig
 from cpm_tune.delta.insert import Delta, fixed_by
 from cpm_tune.errors import UserError
 
-TOLERANCE = 1e-3  # relative to the largest hidden state; fp32 products in another order give 1e-6
+TOLERANCE = 1e-3  # relative to the largest logit; fp32 products in another order give 1e-6
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far merged weights are from backbone and delta: hidden states of random text."""
+    """How far merged weights are from backbone and delta: logits after random text."""
 
     largest: float
     relative: float
@@ -39,7 +39,7 @@ def merge(delta: Delta) -> Difference:
     if not isinstance(config, LoraConfig):
         raise UserError(
             f"a {config.delta_type} cannot be merged: what it computes is not a change of "
-            "CPM-Ant's weights. LoRA and full can; export others with --to opendelta if possible."
+            "the weights. LoRA and full can; export others with --to opendelta if possible."
         )
     if how := fixed_by(backbone):
         raise UserError(f"a delta cannot be merged into a backbone with {how}.")
@@ -70,17 +70,13 @@ def lora_modules(state: dict[str, Tensor]) -> list[str]:
     return [key.removesuffix(end) for key in state if key.endswith(end)]
 
 
-def _probe(backbone: CPMAnt) -> Tensor:
-    """fp32 hidden states of 8 rows of 32 random tokens after the backbone's prompt 0."""
-    was_training, shape = backbone.training, backbone.config
+def _probe(backbone: Backbone) -> Tensor:
+    """The fp32 logits at the end of 8 sequences of 32 random tokens."""
+    was_training = backbone.training
     generator = torch.Generator().manual_seed(0)
-    text = torch.randint(shape.vocab_size, (8, 32), generator=generator)
-    head = shape.vocab_size + torch.arange(shape.prompt_length)
-    ids = torch.cat((head.expand(8, -1), text), 1)
-    segment = torch.zeros_like(ids)
-    segment[:, shape.prompt_length :] = shape.segment_types - 1
-    device = backbone.input_embedding.weight.device
+    tokens = torch.randint(backbone.config.shape.vocabulary, (8, 32), generator=generator)
+    batch = backbone.dummy(tokens, 1).to(next(backbone.parameters()).device)
     backbone.eval()
-    hidden: Tensor = backbone(ids.to(device), segment.to(device)).float()
+    logits = torch.cat(list(backbone.scores(batch)))
     backbone.train(was_training)
-    return hidden
+    return logits

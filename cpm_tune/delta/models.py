@@ -1,4 +1,4 @@
-"""OpenDelta's delta models, made to fit CPM-Ant. Importing this module imports OpenDelta.
+"""OpenDelta's delta models, made to fit our backbones. Importing this module imports OpenDelta.
 
 OpenDelta's own classes where they work, subclasses of its base where they do not. What differs:
 modules are given by full name (`cpm_tune.delta.modules` has checked them); adapters are made at
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.ant.model import Attention, CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.fused import is_plain, low_rank_linear
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -39,6 +39,7 @@ from cpm_tune.delta.layers import (
 )
 from cpm_tune.delta.modules import check_sizes, matched_modules, matched_pairs, widths
 from cpm_tune.delta.opendelta_import import opendelta
+from cpm_tune.errors import UserError
 
 opendelta()
 
@@ -69,10 +70,12 @@ class _ByFullName:
         return key in target_list
 
 
-def _make(layer: Any, module: nn.Module) -> nn.Module:
+def _make(layer: Any, module: nn.Module, backbone: Backbone) -> nn.Module:
     """Give an adapter its weights, for the width of this module's output."""
+    sizes = backbone.widths(module)
+    assert sizes is not None  # it was matched
     layer.device = layer.init_device = _home(module)
-    layer.instantiate(torch.empty(1, 1, widths(module)[1], device=_home(module)))
+    layer.instantiate(torch.empty(1, 1, sizes[1], device=_home(module)))
     made: nn.Module = layer.to(_device(module))
     return made
 
@@ -81,7 +84,8 @@ class _MadeAtOnce(_ByFullName):
     """An adapter whose layers are made from widths, not by a first forward pass."""
 
     def new_module_like(self, module: nn.Module) -> nn.Module:
-        return _make(super().new_module_like(module), module)  # type: ignore[misc]
+        layer = super().new_module_like(module)  # type: ignore[misc]
+        return _make(layer, module, self.backbone_model)  # type: ignore[attr-defined]
 
     def _pseudo_data_to_instantiate(self, backbone: nn.Module) -> None:
         return
@@ -144,11 +148,11 @@ class _LowRankAdapterLayer(LowRankAdapter):  # type: ignore[misc]
 
 
 def _insert_low_rank_adapters(
-    model: DeltaBase, backbone: CPMAnt, config: LowRankAdapterConfig
+    model: DeltaBase, backbone: Backbone, config: LowRankAdapterConfig
 ) -> None:
     for name in matched_modules(backbone, config):
         module = backbone.get_submodule(name)
-        layer = _make(_LowRankAdapterLayer(**_settings(config)), module)
+        layer = _make(_LowRankAdapterLayer(**_settings(config)), module, backbone)
         model.insert_sequential_module(module, layer, "low_rank_adapter")
 
 
@@ -166,15 +170,13 @@ class _ParallelAdapterLayer(ParallelAdapterLayer):  # type: ignore[misc]
 
 
 def _insert_parallel_adapters(
-    model: DeltaBase, backbone: CPMAnt, config: ParallelAdapterConfig
+    model: DeltaBase, backbone: Backbone, config: ParallelAdapterConfig
 ) -> None:
     """OpenDelta counts modules as it meets them and so pairs wrongly; here pairs are given."""
     for names in matched_pairs(backbone, config):
         start, end = map(backbone.get_submodule, names)
-        layer = _make(_ParallelAdapterLayer(**_settings(config)), end)
-        if ".self_att" in names[0] and not names[0].endswith((".self_attention", "project_q")):
-            # It begins at all positions: what it is added to must have them too.
-            vars(backbone)["last_layer_at_targets"] = False
+        layer = _make(_ParallelAdapterLayer(**_settings(config)), end, backbone)
+        backbone.adds_input_of(names[0])
         if start is end:
             model.insert_sequential_module(start, layer, "parallel_adapter")
             continue
@@ -182,24 +184,25 @@ def _insert_parallel_adapters(
         model.insert_module(end, "after", layer, "parallel_adapter")
 
 
-def _insert_biases(model: DeltaBase, backbone: CPMAnt, config: BitFitConfig) -> None:
+def _insert_biases(model: DeltaBase, backbone: Backbone, config: BitFitConfig) -> None:
     """OpenDelta's BitFit fails on a linear layer without bias; CPM-Ant has no other."""
     for name in matched_modules(backbone, config):
         module = backbone.get_submodule(name)
-        layer = BiasLayer(widths(module)[1], _device(module))
+        layer = BiasLayer(widths(backbone, name)[1], _device(module))
         model.insert_sequential_module(module, layer, "bitfit")
 
 
-def _insert_prefixes(model: DeltaBase, backbone: CPMAnt, config: PrefixConfig) -> None:
-    """OpenDelta's prefix knows a few Hugging Face models; here `Attention.extend` is replaced."""
+def _insert_prefixes(model: DeltaBase, backbone: Backbone, config: PrefixConfig) -> None:
+    """OpenDelta's prefix knows a few Hugging Face models; here the `extend` of attention modules is
+    replaced, which adds keys and values of `key_width` values to their own."""
     names, n, pad = matched_modules(backbone, config), config.prefix_token_num, BiasPadding()
     device = _home(backbone)
     if config.reparameterize:
         shared = Reparameterization(n, config.embed_dim, config.mid_dim, device)
         backbone.reparams = shared.to(_device(backbone))
     for attention in map(backbone.get_submodule, names):
-        assert isinstance(attention, Attention)
-        width = attention.project_k.out_features
+        width = attention.key_width
+        assert isinstance(width, int)
         layer = (
             ReparameterizedPrefixLayer(shared, width, device, pad)
             if config.reparameterize
@@ -209,21 +212,25 @@ def _insert_prefixes(model: DeltaBase, backbone: CPMAnt, config: PrefixConfig) -
         vars(attention)["extend"] = layer.extend
 
 
-def _insert_soft_prompt(model: DeltaBase, backbone: CPMAnt, config: SoftPromptConfig) -> None:
+def _insert_soft_prompt(model: DeltaBase, backbone: Backbone, config: SoftPromptConfig) -> None:
     """OpenDelta's soft prompt precedes all input; here its tokens have ids and places."""
-    table = backbone.prompt_embedding
-    layer = SoftPromptLayer(
-        config.soft_token_num,
-        table.num_embeddings,
-        table.embedding_dim,
-        config.init_range,
-        _home(table),
-    )
+    place, all_seen = backbone.prompt_table(), config.prompt_sees_text and config.text_sees_prompt
+    if place is None:
+        raise UserError(
+            "a soft prompt has no place in this family of models; choose another delta."
+        )
+    if not (all_seen or backbone.hides_pairs):
+        raise UserError(
+            "delta.prompt_sees_text and delta.text_sees_prompt cannot be false in this family of "
+            "models, whose attention hides no pair of positions."
+        )
+    table = place.embedding
+    layer = SoftPromptLayer(config, place.first, table.embedding_dim, place.unscaled, _home(table))
     model.insert_sequential_module(table, layer.to(_device(table)), "soft_prompt")
-    if not (config.prompt_sees_text and config.text_sees_prompt):
+    if not all_seen:
         vars(backbone)["hidden_pairs"] = partial(
             layer.hidden_pairs,
-            vocab_size=backbone.config.vocab_size,
+            first_free=place.first_free,
             prompt_sees_text=config.prompt_sees_text,
         )
 
@@ -252,7 +259,7 @@ _OURS: dict[Any, Any] = {
 }
 
 
-def insert_model(backbone: CPMAnt, config: Any) -> Callable[[], None]:
+def insert_model(backbone: Backbone, config: Any) -> Callable[[], None]:
     """Insert a delta's layers, values drawn from torch's CPU generator; return what removes them.
 
     Raises UserError for what does not fit the backbone, before anything is changed.

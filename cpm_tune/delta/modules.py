@@ -1,23 +1,14 @@
 """Which modules of a backbone a delta modifies. Wrong wiring is refused here.
 
-Names are matched by OpenDelta's rule: `modified_modules` are whole endings of a module's name,
-`exclude_modules` are beginnings.
+Names are matched by OpenDelta's rule: `modified_modules` are whole endings of a module's name, or
+regular expressions for them (`cpm_tune.delta.names`), `exclude_modules` are beginnings.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-from cpm_tune.backbone.ant.model import (
-    Attention,
-    CPMAnt,
-    FeedForward,
-    FFNBlock,
-    GatedInput,
-    RMSNorm,
-    SelfAttentionBlock,
-)
-from cpm_tune.backbone.storage.shards import whole_shape
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,
@@ -28,55 +19,43 @@ from cpm_tune.delta.config import (
     ParallelAdapterConfig,
     PrefixConfig,
 )
+from cpm_tune.delta.names import REGULAR, ends
 from cpm_tune.errors import UserError, did_you_mean
 
-_ANY = (nn.Linear, Attention, FeedForward, GatedInput, SelfAttentionBlock, FFNBlock, RMSNorm)
-_TAKES: dict[type[ModuleConfig], tuple[type[nn.Module], ...]] = {
-    LoraConfig: (nn.Linear,),
-    AdapterConfig: _ANY,
-    LowRankAdapterConfig: _ANY,
-    CompacterConfig: _ANY,
-    ParallelAdapterConfig: _ANY,
-    BitFitConfig: (nn.Linear, RMSNorm),
-    PrefixConfig: (Attention,),
-}
+
+def _takes(backbone: Backbone, config: ModuleConfig, module: nn.Module) -> bool:
+    """Whether a delta of this kind can modify a module."""
+    match config:
+        case LoraConfig():
+            return isinstance(module, nn.Linear)
+        case PrefixConfig():
+            return hasattr(module, "key_width")
+        case BitFitConfig():  # a linear layer or a norm
+            return backbone.widths(module) is not None and not any(module.children())
+    return backbone.widths(module) is not None
 
 
-def widths(module: nn.Module) -> tuple[int, int]:
+def widths(backbone: Backbone, name: str) -> tuple[int, int]:
     """Sizes of the last dimension of a module's input and output."""
-    match module:
-        case nn.Linear():
-            return module.in_features, module.out_features
-        case Attention():
-            return module.project_q.in_features, module.attention_out.out_features
-        case GatedInput():
-            return module.w_0.in_features, module.w_0.out_features
-        case FeedForward():
-            return module.w_in.w_0.in_features, module.w_out.out_features
-        case SelfAttentionBlock():
-            return widths(module.layernorm_before_attention)
-        case FFNBlock():
-            return widths(module.layernorm_before_ffn)
-        case RMSNorm():
-            (width,) = whole_shape(module.weight)
-            return width, width
-    raise TypeError(f"a {type(module).__name__} has no width")
+    sizes = backbone.widths(backbone.get_submodule(name))
+    assert sizes is not None  # as `matched_modules` has found
+    return sizes
 
 
-def matched_modules(backbone: CPMAnt, config: ModuleConfig) -> list[str]:
+def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     """Full names of the modules that a delta modifies, in the backbone's order.
 
     Raises UserError for a name that matches nothing, or a module that the delta cannot modify.
     """
     modules = dict(backbone.named_modules())
-    takes = _TAKES[type(config)]
     kind = type(config).model_fields["delta_type"].default
-    fitting = {n.rsplit(".", 1)[-1] for n, module in modules.items() if isinstance(module, takes)}
+    takes = {name for name, module in modules.items() if _takes(backbone, config, module)}
+    fitting = {name.rsplit(".", 1)[-1] for name in takes}
     for ending in config.modified_modules:
-        if not any(_ends(name, ending) for name in modules):
+        if not any(ends(name, ending) for name in modules):
+            hint = "" if ending.startswith(REGULAR) else did_you_mean(ending, fitting)
             raise UserError(
-                f"delta.modified_modules: no module of the backbone is named '{ending}'."
-                f"{did_you_mean(ending, fitting)}"
+                f"delta.modified_modules: no module of the backbone is named '{ending}'.{hint}"
             )
     for start in config.exclude_modules:
         if not any(name.startswith(start) for name in modules):
@@ -84,24 +63,20 @@ def matched_modules(backbone: CPMAnt, config: ModuleConfig) -> list[str]:
     matched = [
         name
         for name in modules
-        if any(_ends(name, ending) for ending in config.modified_modules)
+        if any(ends(name, ending) for ending in config.modified_modules)
         and not any(name.startswith(start) for start in config.exclude_modules)
     ]
     if not matched:
         raise UserError("delta.exclude_modules leaves no module to modify.")
     for name in matched:
-        if not isinstance(modules[name], takes):
+        if name not in takes:
             raise UserError(
                 f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, which "
                 f"{kind} cannot modify; it modifies {', '.join(sorted(fitting))}."
             )
-    if takes is _ANY and not isinstance(config, ParallelAdapterConfig):
+    if isinstance(config, AdapterConfig | LowRankAdapterConfig | CompacterConfig):
         _refuse_nested(matched)
     return matched
-
-
-def _ends(name: str, ending: str) -> bool:
-    return ("." + name).endswith("." + ending)
 
 
 def _refuse_nested(names: list[str]) -> None:
@@ -115,11 +90,11 @@ def _refuse_nested(names: list[str]) -> None:
             )
 
 
-def check_sizes(backbone: CPMAnt, config: ModuleConfig, names: list[str]) -> None:
+def check_sizes(backbone: Backbone, config: ModuleConfig, names: list[str]) -> None:
     """Raise UserError if a module's output cannot be divided as the config says, or a rank is above
     what the module's own weight can have."""
     for name in names:
-        taken, width = widths(backbone.get_submodule(name))
+        taken, width = widths(backbone, name)
         if isinstance(config, LoraConfig) and config.lora_r > min(taken, width):
             raise UserError(
                 f"delta.lora_r is {config.lora_r}, but {name} is {taken} x {width}: its weight has "
@@ -142,7 +117,7 @@ def check_sizes(backbone: CPMAnt, config: ModuleConfig, names: list[str]) -> Non
                 )
 
 
-def matched_pairs(backbone: CPMAnt, config: ParallelAdapterConfig) -> list[tuple[str, str]]:
+def matched_pairs(backbone: Backbone, config: ParallelAdapterConfig) -> list[tuple[str, str]]:
     """(input of, output of) of each parallel adapter: always within one sub-block, input first.
 
     Raises UserError for a pair that is anything else, or whose two widths differ.
@@ -164,8 +139,8 @@ def matched_pairs(backbone: CPMAnt, config: ParallelAdapterConfig) -> list[tuple
                 raise UserError(
                     f"delta.modified_modules: {end} is done before {start} begins; swap the pair."
                 )
-            taken = widths(backbone.get_submodule(start))[0]
-            added = widths(backbone.get_submodule(end))[1]
+            taken = widths(backbone, start)[0]
+            added = widths(backbone, end)[1]
             if taken != added:
                 raise UserError(
                     f"delta.modified_modules: the input of {start} is {taken} wide, the output of "
@@ -181,7 +156,7 @@ def _by_block(names: list[str], ending: str) -> dict[str, str]:
     """Sub-block (such as encoder.layers.0.ffn) -> the one module in it with that ending."""
     by_block: dict[str, str] = {}
     for name in names:
-        if _ends(name, ending):
+        if ends(name, ending):
             block = ".".join(name.split(".")[:4])
             if block in by_block:
                 raise UserError(

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.delta.config import DeltaConfig, FullConfig
 from cpm_tune.delta.insert import Delta, insert, like
 from cpm_tune.delta.saved import read_saved
@@ -32,7 +32,7 @@ class Deltas:
     the modules are taken out and put in. Not to be used from several threads at once.
     """
 
-    def __init__(self, backbone: CPMAnt, backbone_sha256: str) -> None:
+    def __init__(self, backbone: Backbone, backbone_sha256: str) -> None:
         self._backbone, self._sha256 = backbone, backbone_sha256
         self._known: dict[str, tuple[DeltaConfig, dict[str, Tensor]]] = {}
         self._inserted: Delta | None = None
@@ -76,7 +76,7 @@ class Deltas:
         del self._known[name]
 
     @contextlib.contextmanager
-    def active(self, name: str | None) -> Iterator[CPMAnt]:
+    def active(self, name: str | None) -> Iterator[Backbone]:
         """Yield the backbone with that delta active; None: without any.
 
         Raises UserError for an unknown name, or inside another `active`.
@@ -96,7 +96,7 @@ class Deltas:
         self,
         names: Sequence[str | None],
         examples: Sequence[T],
-        work: Callable[[CPMAnt, list[T]], Sequence[R]],
+        work: Callable[[Backbone, list[T]], Sequence[R]],
     ) -> list[R]:
         """Do `work` on examples that belong to different deltas, each delta's in one group.
 

@@ -18,14 +18,14 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.ant.spans import SpanBias
 from cpm_tune.common.door import load
-from cpm_tune.engine.pytorch import sum_gradients, together
+from cpm_tune.engine.pytorch import layers_of, sum_gradients, together
 from cpm_tune.engine.rank import RankInfo
 from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
@@ -85,8 +85,7 @@ class BMTrainEngine(ShardedEngine):
         return self._manager.loss_scale_enabled and self._manager.loss_scale > 1
 
     def materialise(self, model: Any) -> bool:
-        layers = model.encoder.layers
-        inside = {id(p) for p in layers.parameters()}
+        inside = {id(p) for layer in layers_of(model) for p in layer.parameters()}
         for module in model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is None:
@@ -96,24 +95,25 @@ class BMTrainEngine(ShardedEngine):
                 else:
                     values = torch.empty_like(parameter, device=self.device)
                 module._parameters[name] = nn.Parameter(values, requires_grad=False)
-        for number, layer in enumerate(layers):
-            block = self._bmt.Block(
-                _taking_biases(self._bmt.BMTrainModelWrapper(layer)),
-                use_checkpoint=self.checkpointing,
-                zero_level=self.zero,
-            )
-            block.register_forward_pre_hook(_with_biases)
-            layers[number] = block
+        for stack in model.layers:
+            for number, layer in enumerate(stack):
+                block = self._bmt.Block(
+                    _taking_parts(self._bmt.BMTrainModelWrapper(layer), model),
+                    use_checkpoint=self.checkpointing,
+                    zero_level=self.zero,
+                )
+                block.register_forward_pre_hook(partial(_with_parts, model))
+                stack[number] = block
         return True
 
     def prepare(self, model: Any) -> Any:
-        layers = model.encoder.layers
+        layers = layers_of(model)
         if not all(isinstance(layer, self._bmt.Block) for layer in layers):
             raise UserError("a backbone loaded whole cannot be sharded; load it again.")
         for layer in layers:
             self._train_shares(layer)
 
-        def begin(encoder: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        def begin(first: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
             """A block whose input has no gradient would not free what its backward pass gathers;
             one of ZeRO-2 would not keep its weights after passes without gradients."""
             for layer in layers:
@@ -121,7 +121,8 @@ class BMTrainEngine(ShardedEngine):
             x, *others = given
             return x.requires_grad_() if torch.is_grad_enabled() else x, *others
 
-        model.encoder.register_forward_pre_hook(begin)
+        for stack in model.layers:
+            stack[0].register_forward_pre_hook(begin, prepend=True)
         return model
 
     def _train_shares(self, layer: Any) -> None:
@@ -187,23 +188,22 @@ class BMTrainEngine(ShardedEngine):
             self._bmt.nccl.allReduce(storage, storage, "sum", self._bmt.config["comm"])
 
 
-def _with_biases(block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Pass a block the tensors within its bias as separate arguments, too.
+def _with_parts(model: Any, block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Pass a block the tensors within its arguments as separate arguments, too.
 
     It detaches tensor arguments from the graph and gives them gradients; through other arguments
     its backward pass would continue into a trained position bias, once per layer.
     """
-    x, bias, cache, rows = (*given, None, None)[:4]
-    biases = bias.biases if isinstance(bias, SpanBias) else ()
-    return x, bias, cache, rows, *biases
+    x, *others = given
+    return x, tuple(others), *model.tensors_in(others)
 
 
-def _taking_biases(layer: Any) -> Any:
-    """Let a layer accept what `_with_biases` adds; returns the layer."""
+def _taking_parts(layer: Any, model: Any) -> Any:
+    """Let a layer accept what `_with_parts` makes of its arguments; returns the layer."""
     forward = layer.forward
 
-    def taking(x: Tensor, bias: Any, cache: Any, rows: Any, *biases: Tensor) -> Any:
-        return forward(x, bias.of(biases) if biases else bias, cache, rows)
+    def taking(x: Tensor, given: tuple[Any, ...], *parts: Tensor) -> Any:
+        return forward(x, *model.with_tensors(given, parts))
 
     layer.forward = taking
     return layer

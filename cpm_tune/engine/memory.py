@@ -1,9 +1,10 @@
-"""Sets what glibc's malloc does with memory that a step on a CPU has freed."""
+"""Sets what glibc's malloc and oneDNN keep of what a step on a CPU has used."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 
 from torch import nn
 
@@ -12,17 +13,21 @@ from torch import nn
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEEP = {_TRIM_THRESHOLD: 2**28, _TOP_PAD: 2**26, _MMAP_THRESHOLD: 2**25}
 _GIVE_BACK = {_TRIM_THRESHOLD: 2**17, _TOP_PAD: 2**17, _MMAP_THRESHOLD: 2**20}
+_PRODUCTS = 256  # shapes of products that oneDNN keeps prepared, not 1,024
 _LARGE = 9 * 2**24  # bytes of weights from which memory matters: 144 MiB
 
 
-def set_malloc(model: nn.Module) -> None:
+def set_memory(model: nn.Module) -> None:
     """Keep freed memory for the next step, up to 256 MiB; with a large or streamed backbone return
     every block of 1 MiB or more to the system. Does nothing without glibc.
 
     The system clears returned pages before it hands them out again, up to a tenth of a small
     backbone's step. But the heap hardly ever reuses torch's aligned blocks: the second step of a
     large backbone would take new memory for the same activations.
+
+    oneDNN reads how many shapes it keeps before its first product; a user's number stays.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRODUCTS))
     large = getattr(model, "streamed", False) or sum(p.nbytes for p in model.parameters()) >= _LARGE
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cpm_tune.engine.device import DTYPES
-from cpm_tune.engine.memory import set_malloc
+from cpm_tune.engine.memory import set_memory
 from cpm_tune.engine.rank import RankInfo, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
 
@@ -118,11 +118,11 @@ class TorchEngine:
         """Move or wrap a model with its delta inserted; return the module to call."""
         self._recompute_layers(model)
         if self.device.type == "cpu":
-            set_malloc(model)
+            set_memory(model)
         return model.to(self.device)
 
     def _recompute_layers(self, model: Any) -> None:
-        for layer in model.encoder.layers if self.checkpointing else ():
+        for layer in layers_of(model) if self.checkpointing else ():
             _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -236,6 +236,11 @@ def sum_gradients(
             for gradient, part in zip(group, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
             group = []
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The layers of all stacks."""
+    return [layer for stack in model.layers for layer in stack]
 
 
 def _recompute(layer: nn.Module) -> None:

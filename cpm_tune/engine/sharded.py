@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from cpm_tune.engine.pytorch import TorchEngine
+from cpm_tune.engine.pytorch import TorchEngine, layers_of
 from cpm_tune.engine.rank import RankInfo
 from cpm_tune.errors import UserError
 
@@ -51,14 +51,16 @@ class ShardedEngine(TorchEngine):
         policy = OffloadPolicy()
         if self.offload:
             policy = CPUOffloadPolicy(pin_memory=self.device.type == "cuda")
-        encoder = model.encoder
-        for module in (*encoder.layers, encoder):
+        layers = layers_of(model)
+        inside = {parameter for layer in layers for parameter in layer.parameters()}
+        whole = {parameter for parameter in model.parameters() if parameter not in inside}
+        for module in (*layers, *self._trunks(model)):
             fully_shard(
                 module,
                 mesh=self._mesh,
                 reshard_after_forward=True,
                 offload_policy=policy,
-                ignored_params=set(encoder.output_layernorm.parameters()),
+                ignored_params=whole,
             )
         home = torch.device("cpu") if self.offload else self.device
         for module in model.modules():
@@ -66,18 +68,26 @@ class ShardedEngine(TorchEngine):
                 if parameter is not None and not isinstance(parameter, DTensor):
                     values = torch.empty_like(parameter, device=self.device)
                     module._parameters[name] = nn.Parameter(values)
-        encoder.to_empty(device=home)
+        for layer in layers:
+            layer.to_empty(device=home)
         return True
 
+    @staticmethod
+    def _trunks(model: Any) -> list[nn.Module]:
+        """The modules that own the stacks of layers, within the model."""
+        stacks = {id(stack) for stack in model.layers}
+        names = [name for name, module in model.named_modules() if id(module) in stacks]
+        return [model.get_submodule(name.rpartition(".")[0]) for name in names if "." in name]
+
     def prepare(self, model: Any) -> Any:
-        for layer in model.encoder.layers:
+        for layer in layers_of(model):
             if not hasattr(layer, "unshard"):
                 raise UserError("a backbone loaded whole cannot be sharded; load it again.")
         self._recompute_layers(model)
         for parameter in model.parameters():  # of the delta
             if not isinstance(parameter, DTensor):
                 parameter.data = parameter.data.to(self.device)
-        for layer in model.encoder.layers:
+        for layer in layers_of(model):
             # FSDP2 allocates at a layer's first use; tensors made in inference mode could not be
             # used in training.
             layer.unshard()
@@ -89,7 +99,8 @@ class ShardedEngine(TorchEngine):
         if self.world_size == 1:
             yield
             return
-        hook = model.encoder.register_forward_pre_hook(lambda *_: self._any(True) and None)
+        first = model.layers[0][0]  # in every pass
+        hook = first.register_forward_pre_hook(lambda *_: self._any(True) and None, prepend=True)
         try:
             yield
         finally:
@@ -105,16 +116,14 @@ class ShardedEngine(TorchEngine):
     def _empty_pass(self, model: Any, backward: bool) -> None:
         """Gather what the others gather, with a dummy token whose gradients are zero.
 
-        FSDP2 gathers a layer in the backward pass if the layer's output has gradients, so the input
-        has them if that of a real pass does.
+        FSDP2 gathers a layer in the backward pass if the layer's output has gradients, as that of a
+        real pass.
         """
-        shape = model.config
-        weight = model.input_embedding.weight
-        x = weight.new_zeros(1, 1, shape.dim_model)
-        bias = weight.new_zeros(1, shape.num_heads, 1, 1)
-        tables = (model.input_embedding, model.prompt_embedding, model.segment_embedding)
-        x.requires_grad_(any(p.requires_grad for table in tables for p in table.parameters()))
+        batch = model.dummy(torch.zeros(1, 1, dtype=torch.int64), 1).to(self.device)
+        was_training = model.training
+        model.eval()  # a soft prompt in training looks for its tokens
         with torch.set_grad_enabled(backward), self.autocast():
-            hidden = model.encoder(x, bias)
+            total = sum(part.sum() for part in model.scores(batch))
         if backward:
-            (hidden.float().sum() * 0).backward()
+            (total * 0).backward()
+        model.train(was_training)

@@ -53,7 +53,7 @@ def make_board(results: Results, include: tuple[Path, ...] = (), published: bool
 
 def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Board:
     columns, groups = _columns_and_groups(results, hierarchy)
-    rows = _rows(groups)
+    rows = _rows(groups, hierarchy)
     board = Board(
         columns=columns,
         rows=rows,
@@ -145,7 +145,7 @@ def _groups(
     return groups
 
 
-def _rows(groups: Sequence[SeedGroup]) -> list[MeasuredRow]:
+def _rows(groups: Sequence[SeedGroup], hierarchy: Hierarchy) -> list[MeasuredRow]:
     families: dict[tuple[str, str, str], list[SeedGroup]] = defaultdict(list)
     for group in groups:
         families[group.family].append(group)
@@ -157,7 +157,9 @@ def _rows(groups: Sequence[SeedGroup]) -> list[MeasuredRow]:
         for group in members:
             key = tuple((k, group.settings[k]) for k in telling if k in group.settings)
             by_settings[key].append(group)
-        rows += [_row(family, dict(key), cells, names) for key, cells in by_settings.items()]
+        rows += [
+            _row(family, dict(key), cells, names, hierarchy) for key, cells in by_settings.items()
+        ]
     return rows
 
 
@@ -185,13 +187,14 @@ def _row(
     settings: dict[str, str],
     groups: Sequence[SeedGroup],
     names: Mapping[str, str],
+    hierarchy: Hierarchy,
 ) -> MeasuredRow:
     sha, init, delta = family
     control = "random control" if init == "random" else ""
     if not control and not groups[0].runs[0].record.backbone.trained:
         control = "random weights"
     parts = [names[sha], control, delta, *(f"{k}={v}" for k, v in settings.items())]
-    cells = {group.column: _cell(group) for group in groups}
+    cells = {group.column: _cell(group, hierarchy) for group in groups}
     runs = [run.record for group in groups for run in group.runs]
     repeats = [run.record for group in groups for run in group.repeats]
     return MeasuredRow(
@@ -207,8 +210,8 @@ def _row(
     )
 
 
-def _cell(group: SeedGroup) -> Cell:
+def _cell(group: SeedGroup, hierarchy: Hierarchy) -> Cell:
     records = [run.record for run in group.runs]
-    notes = (note for r in records for note in (*split_notes(r, ("train ",)), *r.warnings))
+    notes = [n for r in records for n in (*split_notes(r, ("train ",), hierarchy), *r.warnings)]
     cost = cell_cost(records, [run.record for run in group.repeats])
     return cell_of(records, cost, notes, group.settings)

@@ -50,15 +50,18 @@ def data_notes(record: AnyRecord) -> list[str]:
     """What makes a record's data differ from the official data."""
     data = record.spec.data
     notes = ["sample data, not comparable with real results"] if data.sample else []
-    notes += ["dev is scored as test"] if data.test and data.test == data.dev else []
     notes += [f"limited to {counted(data.limit, 'row')} a split"] if data.limit else []
     return notes + (["bad rows skipped"] if data.skip_bad_rows else [])
 
 
-def split_notes(record: AnyRecord, splits: tuple[str, ...]) -> list[str]:
-    """The parts of a record's note about splits that do not have their official size."""
+def split_notes(record: AnyRecord, splits: tuple[str, ...], hierarchy: Hierarchy) -> list[str]:
+    """The parts of a record's note about splits that have no official size, or that another split
+    stands in for."""
     parts = record.note.split("; ")
-    return [part for part in parts if "officially" in part and part.startswith(splits)]
+    task = record.spec.task
+    sizes = [p for p in parts if p.startswith(splits) and hierarchy.unofficial_size(task, p)]
+    ends = tuple(f"{how} {split.strip()}" for how in ("is", "as") for split in splits)
+    return sizes + [part for part in parts if part.endswith(ends)]
 
 
 def next_id(columns: Iterable[Column], task: str) -> str:
@@ -72,7 +75,7 @@ def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> 
     questions."""
     record = records[0]
     spec, score = record.spec, record.test
-    sizes = {note for each in records for note in split_notes(each, ("dev ", "test "))}
+    sizes = {note for each in records for note in split_notes(each, ("dev ", "test "), hierarchy)}
     notes = [*data_notes(record), *sorted(sizes)]
     column = Column(
         id=name,

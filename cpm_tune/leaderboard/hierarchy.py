@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -67,10 +68,8 @@ class Hierarchy:
         longer has that."""
         self.dataset(spec.task)
         task = self._tasks.get(spec.task)
-        template = task.template(spec.template) if task else None
-        if task is None or template is None or template.sha256 != spec.template_sha256:
-            return ""
-        return scoring_of(task, template, spec.scoring)
+        template = task.template_of(spec.template, spec.template_sha256) if task else None
+        return scoring_of(task, template, spec.scoring) if task and template else ""
 
     def _read(self, name: str) -> Dataset:
         if name not in self._files:
@@ -82,6 +81,15 @@ class Hierarchy:
             self.notes.append(str(error))
             return Dataset(UNKNOWN, UNKNOWN, ())
         return Dataset(task.capability, task.kind, task.suites)
+
+    def unofficial_size(self, task: str, note: str) -> bool:
+        """Whether a note of a record, "dev has 1,070 rows, officially …", still holds for the
+        editions that are known now."""
+        self.dataset(task)
+        size = re.match(r"(train|dev|test) has ([\d,]+) rows, officially", note)
+        if size is None or task not in self._tasks:
+            return size is not None
+        return bool(self._tasks[task].source.size_note(size[1], int(size[2].replace(",", ""))))
 
     def order(self, task: str) -> tuple[int, str, str, str]:
         """Sort key: capabilities as in the report, others after them, then kind and name."""

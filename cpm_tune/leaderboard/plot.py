@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.common.folders import disk_trouble
+from cpm_tune.common.folders import MAKING, disk_trouble
 from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, MeasuredRow, PublishedRow
@@ -60,7 +60,7 @@ def draw(
             name = column.id.replace("#", "-")
             figures[f"curves.{name}"] = _curves(lines, chosen, f"{column.id}: dev {column.metric}")
     written = []
-    with disk_trouble(f"--out {out}", "make room, or choose another path"):
+    with disk_trouble(f"--out {out}", "make room, or choose another path", MAKING):
         out.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for ending in ("png", "svg") if figure is not None else ():

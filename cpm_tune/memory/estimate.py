@@ -7,11 +7,12 @@ Weights, gradients and optimiser states are counted, activations measured on fak
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from cpm_tune.delta.config import FullConfig
 from cpm_tune.engine.device import DTYPES
-from cpm_tune.memory.meter import layer_of, measure_step
+from cpm_tune.memory.meter import measure_step
 from cpm_tune.planning.plan import Plan
 from cpm_tune.planning.skeleton import Skeleton
 from cpm_tune.schema.spec import Execution
@@ -114,7 +115,7 @@ def estimate(work: Work) -> Memory:
             resident = 0 if work.gpu else resident
     weights = 0 if whole else resident + rest
 
-    config, how = work.skeleton.config, (work.length, work.answer_tokens, work.precision)
+    shape, how = work.skeleton.config.shape, (work.length, work.answer_tokens, work.precision)
     step = measure_step(work.skeleton, work.examples * work.sequences, *how, work.checkpointing)
     extra = step.peak if values == trained else step.peak_without_gradients + gradients
     tokens = work.execution.micro_tokens
@@ -125,7 +126,7 @@ def estimate(work: Work) -> Memory:
     copies = _FP32 * trained + (resident + rest if whole else 0)
     peak = weights + gathered + delta + states + extra
     # The largest weight is read from the file in fp32 and then converted.
-    loading = weights + delta + _FP32 * config.vocab_size * config.dim_model
+    loading = weights + delta + _FP32 * shape.vocabulary * shape.width
     if not work.gpu:  # a checkpoint is written from one more copy of the delta
         peak = max(peak - extra + max(extra, _FP32 * trained) + copies, loading)
     host = copies + _FP32 * trained + offloaded
@@ -150,7 +151,9 @@ def work_of(plan: Plan, skeleton: Skeleton, nproc: int = 1, gpu: bool = False) -
     sequences, answer_tokens = 1, 2
     if spec.decoding is not None:
         answer_tokens = spec.decoding.max_new_tokens
-    elif plan.template.scores_in_prompt:
+    elif plan.scoring == "mean-nll":
+        answer_tokens = spec.encoding.max_length
+    elif plan.scoring == "yes-logit":
         most = answer.most if isinstance(answer, Options) else _DOCUMENTS
         sequences, answer_tokens = len(plan.template.options) or most, 0
     return Work(
@@ -170,24 +173,28 @@ def work_of(plan: Plan, skeleton: Skeleton, nproc: int = 1, gpu: bool = False) -
 
 def _cache(work: Work, slots: int) -> int:
     """Bytes of the decoder's cache of keys and values."""
-    config = work.skeleton.config
-    layers = sum(not no_attention for no_attention, _ in config.mask_modules)
-    inner = config.num_heads * config.dim_head
-    return 2 * slots * inner * layers * DTYPES[work.precision].itemsize if work.generates else 0
+    each = work.skeleton.config.shape.cached * DTYPES[work.precision].itemsize
+    return slots * each if work.generates else 0
 
 
 def _sizes(work: Work) -> tuple[int, int, int, int]:
     """Bytes of all layers' frozen weights, of the other weights and of the largest layer; number of
     values trained within layers."""
     size, skeleton = DTYPES[work.precision].itemsize, work.skeleton
-    layers, rest = [0] * skeleton.config.num_layers, 0
+    layers: Counter[str] = Counter()
+    rest = 0
     for name, shape in skeleton.backbone.items():
-        if (number := layer_of(name)) is None:
+        if (layer := skeleton.layer_of(name)) is None:
             rest += size * shape.numel()
         elif work.quantize is not None and len(shape) == 2:
             # int8 with an fp32 scale and an int8 zero point per row
-            layers[number] += shape.numel() + 5 * shape[0]
+            layers[layer] += shape.numel() + 5 * shape[0]
         else:
-            layers[number] += size * shape.numel()
-    inside = [n for name, n in skeleton.trained.items() if layer_of(name) is not None]
-    return sum(layers), rest, max(layers), sum(shape.numel() for shape in inside)
+            layers[layer] += size * shape.numel()
+    inside = [n for name, n in skeleton.trained.items() if skeleton.layer_of(name) is not None]
+    return (
+        layers.total(),
+        rest,
+        max(layers.values(), default=0),
+        sum(shape.numel() for shape in inside),
+    )

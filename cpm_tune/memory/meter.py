@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,15 +18,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cpm_tune.backbone.ant.collate import blank_batch
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.delta.config import FullConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.layers import SoftPromptLayer
 from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.pytorch import TorchEngine
 from cpm_tune.planning.skeleton import Skeleton
-from cpm_tune.tuning.predict import loss_sum
+from cpm_tune.task.scoring import ScoringName
+from cpm_tune.tuning.predict import batch_loss
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -99,9 +99,8 @@ def measure_step(
     config = skeleton.config
 
     def measured(layers: int) -> StepMemory:
-        shape = replace(config, num_layers=layers, mask_modules=config.mask_modules[:layers])
+        model = config.skeleton(layers).to(DTYPES[precision])
         with torch.device("meta"):
-            model = CPMAnt(shape).to(DTYPES[precision])
             trained = list(insert(model, skeleton.delta, "", 0).parameters)
         batch = sequences, length, answer_tokens
         return _measured(model, trained if training else [], batch, precision, checkpointing)
@@ -109,10 +108,10 @@ def measure_step(
     # In too shallow backbones the peak is elsewhere: with checkpointing it must exceed what is not
     # in the layers; with all trained, gradients grow while activations are freed.
     few = 10 if isinstance(skeleton.delta, FullConfig) else 8 if checkpointing else 3
-    if config.num_layers <= few + 2 or not _alike(skeleton):
-        return measured(config.num_layers)
+    if config.shape.layers <= few + 2 or not _alike(skeleton):
+        return measured(config.shape.layers)
     small, larger = measured(few), measured(few + 1)
-    more = config.num_layers - few
+    more = config.shape.layers - few
     return StepMemory(
         small.saved + more * (larger.saved - small.saved),
         small.peak + more * (larger.peak - small.peak),
@@ -121,23 +120,17 @@ def measure_step(
     )
 
 
-def layer_of(name: str) -> int | None:
-    """The number of the layer that a parameter is in; None if it is in no layer."""
-    inside = name.startswith("encoder.layers.")
-    return int(name.split(".")[2]) if inside else None
-
-
 def _alike(skeleton: Skeleton) -> bool:
     """Whether all layers have the same parameters, and the same of them trained."""
-    layers: list[set[tuple[str, Size, bool]]] = [set() for _ in range(skeleton.config.num_layers)]
+    layers: dict[str, set[tuple[str, Size, bool]]] = {layer: set() for layer in skeleton.layers}
     for name, shape in {**skeleton.backbone, **skeleton.trained}.items():
-        if (number := layer_of(name)) is not None:
-            layers[number].add((name.split(".", 3)[3], shape, name in skeleton.trained))
-    return all(layer == layers[0] for layer in layers)
+        if (layer := skeleton.layer_of(name)) is not None:
+            layers[layer].add((name.removeprefix(layer), shape, name in skeleton.trained))
+    return all(layer == layers[skeleton.layers[0]] for layer in layers.values())
 
 
 def _measured(
-    model: CPMAnt,
+    model: Backbone,
     names: Sequence[str],
     batch: tuple[int, int, int],
     precision: str,
@@ -148,7 +141,9 @@ def _measured(
         model.to_empty(device="cpu")  # fake tensors
         parameters = dict(model.named_parameters())
         trained = [parameters[name] for name in names]
-        packed = blank_batch(*batch)
+        sequences, length, answer_tokens = batch
+        grid = torch.zeros(sequences, length, dtype=torch.int64)
+        packed = model.dummy(grid, answer_tokens or 1)
         engine._recompute_layers(model.train(bool(trained)))
         for module in model.modules():
             if isinstance(module, SoftPromptLayer):
@@ -162,7 +157,8 @@ def _measured(
             parameter.register_post_accumulate_grad_hook(meter.is_gradient)  # type: ignore[no-untyped-call]
         start = meter.reset()
         with torch.set_grad_enabled(bool(trained)), engine.autocast():
-            loss = loss_sum(model, packed, scores_in_prompt=batch[2] == 0) / batch[0]
+            rule: ScoringName = "generation" if batch[2] else "yes-logit"
+            loss = batch_loss(model, packed, rule) / batch[0]
         saved = meter.now - start
         if trained:
             loss.backward()  # type: ignore[no-untyped-call]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cpm_tune.backbone.ant.frame import make_frame
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
@@ -21,6 +19,8 @@ from cpm_tune.planning.plan import Plan
 from cpm_tune.planning.skeleton import Skeleton, make_skeleton
 from cpm_tune.task import Generate, Options
 from cpm_tune.task.answers import gold, parsed
+
+_LOOKED_AT = 50  # rows of dev
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     kind = get_metric(task.metrics[0]).kind
     if not isinstance(task.answer, Generate) or kind.from_gold is None:
         return
-    for row in (rows := dev.rows.first(50)):
+    for row in (rows := dev.rows.first(_LOOKED_AT)):
         if parsed(task, row["target"], row) in kind.from_gold(gold(task, row)):
             return
     first = rows.at([0])[0]
@@ -85,12 +85,11 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     )
 
 
-def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
+def load_backbone(plan: Plan, engine: Engine) -> Backbone:
     """A plan's backbone in its precision: its weights, or random ones for the control. With some
     engines every process has only a part of it."""
     spec = plan.spec
-    return open_backbone(
-        plan.folder,
+    return plan.folder.open(
         DTYPES[spec.precision],
         random_seed=spec.random_seed,
         quantize=spec.backbone.quantize,
@@ -103,17 +102,18 @@ def load_backbone(plan: Plan, engine: Engine) -> CPMAnt:
 def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
     """The encoder of a plan: template, limits and the soft prompt of its delta, if it has one."""
     spec, soft = plan.spec, None
-    frame = make_frame(spec.encoding, plan.folder.config, tokenizer)
+    layout = plan.folder.layout(spec.encoding, tokenizer)
     if isinstance(plan.delta, SoftPromptConfig):
-        soft = SoftSlots(plan.delta, frame.first_free, _places_for_options(plan, plan.delta))
+        soft = SoftSlots(plan.delta, layout.first_free, _places_for_options(plan, plan.delta))
     return Encoder(
         plan.task,
         plan.template,
-        frame,
+        layout,
         tokenizer,
         spec.encoding.max_length,
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
         soft=soft,
+        scoring=spec.scoring,
     )
 
 
@@ -150,6 +150,17 @@ def odd_data(plan: Plan, inputs: Inputs) -> list[str]:
         source = plan.task.source
         warnings += [w for name, n in _whole(inputs) if (w := source.size_warning(name, n))]
     return warnings
+
+
+def odd_scoring(plan: Plan, inputs: Inputs) -> list[str]:
+    """A warning if the rule adds up log-probabilities of options that differ in length."""
+    rows = inputs.splits["dev"].rows.first(_LOOKED_AT)
+    if not any(map(inputs.encoder.uneven, rows)):
+        return []
+    return [
+        f"options of template {plan.template.name} differ in number of tokens, and {plan.scoring} "
+        "favours short ones; --scoring verbaliser-mean or verbaliser-relative does not"
+    ]
 
 
 def _whole(inputs: Inputs) -> list[tuple[str, int]]:

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import ValidationError
 
-from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.protocol import BackboneFolder, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
-from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config
+from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config, with_names
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
 from cpm_tune.planning.settings import KEYS, PARTS, build
@@ -31,7 +32,7 @@ from cpm_tune.schema.spec import (
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
-from cpm_tune.task.scoring import ScoringName, scoring_of
+from cpm_tune.task.scoring import ScoringName, scoring_of, unfit
 from cpm_tune.tracking.sinks import check as check_services
 
 
@@ -97,17 +98,21 @@ def make_plan(request: Request) -> Plan:
     task: Task | None = attempt(load_task, request.task, request.include)
     settings = dict(request.settings or {})
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
-    width = folder.config.dim_model if folder else None
-    delta, factor = attempt(_delta, request.delta, settings, width) or (None, 1.0)
+    width = folder.config.shape.width if folder else None
+    roles = folder.config.roles if folder else {}
+    delta, factor = attempt(_delta, request.delta, settings, width, roles) or (None, 1.0)
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None
     if task is not None:
         template = attempt(find_template, task, request.template)
         optional = () if trains else ("train",)  # without training it only names the majority
+        if template is not None and request.scoring is not None:
+            problem = unfit(task, template, request.scoring)
+            problems += [problem] if problem else []
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
-        encoding = attempt(build, Encoding, "encode", settings, defaults)
+        encoding = attempt(_encoding, settings, defaults, folder)
         recipe = attempt(build, Recipe, "train", settings, defaults) if trains else None
         if isinstance(task.answer, Generate):
             decoding = attempt(_decoding, task.answer, settings, defaults)
@@ -160,6 +165,7 @@ def make_plan(request: Request) -> Plan:
             template=template.name,
             template_version=template.version,
             template_sha256=template.sha256,
+            scoring=None if request.scoring == template.own_scoring else request.scoring,
             metrics=task.metrics,
             data=DataSpec(
                 train=splits["train"].sha256 if trains else None,
@@ -173,6 +179,7 @@ def make_plan(request: Request) -> Plan:
                 sha256=folder.sha256(),
                 init="random" if request.random_backbone else "checkpoint",
                 quantize=request.quantize,
+                family=folder.config.family,
             ),
             delta=delta.model_dump(mode="json"),
             encoding=encoding,
@@ -216,6 +223,21 @@ def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:
     return build(Encoding, "encode", settings, task.recipe)
 
 
+def _encoding(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], folder: BackboneFolder | None
+) -> Encoding:
+    encoding = build(Encoding, "encode", settings, defaults)
+    if folder is None:
+        return encoding
+    for name in Encoding.OMITTED:
+        if name not in folder.settings and f"encode.{name}" in settings:
+            raise UserError(
+                f"encode.{name} has no effect: models of the family {folder.config.family} have "
+                "no such setting; omit it."
+            )
+    return fitting(encoding, folder)
+
+
 def _decoding(
     answer: Generate, settings: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> Decoding:
@@ -223,7 +245,12 @@ def _decoding(
     return build(Decoding, "decode", settings, {**of_task, **defaults})
 
 
-def _delta(name: str, settings: Mapping[str, Any], width: int | None) -> tuple[DeltaConfig, float]:
+def _delta(
+    name: str,
+    settings: Mapping[str, Any],
+    width: int | None,
+    roles: Mapping[str, tuple[str, ...]],
+) -> tuple[DeltaConfig, float]:
     """A delta's config, and what it multiplies the task's learning rate with."""
     config = load_preset(name)
     for key, value in settings.items():
@@ -231,4 +258,5 @@ def _delta(name: str, settings: Mapping[str, Any], width: int | None) -> tuple[D
         if part == "delta":
             config[setting] = value
     where = f"delta {name}"
-    return parse_config(config, where), lr_factor(config, where, width)
+    parsed = parse_config(config, where)
+    return (with_names(parsed, roles) if roles else parsed), lr_factor(config, where, width)

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Size
 
-from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.protocol import BackboneConfig, Tokenizer
 from cpm_tune.delta.config import DeltaConfig
 from cpm_tune.delta.insert import insert
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Names and shapes of a backbone's parameters, frozen or not, and of what is trained."""
+    """Names and shapes of a backbone's parameters, frozen or not, and of what is trained; the names
+    of its layers."""
 
-    config: CPMAntConfig
+    config: BackboneConfig
     delta: DeltaConfig
     backbone: Mapping[str, Size]
     trained: Mapping[str, Size]
+    layers: tuple[str, ...]
 
     @property
     def n_backbone(self) -> int:
@@ -34,17 +34,23 @@ class Skeleton:
         """Number of trained values."""
         return sum(shape.numel() for shape in self.trained.values())
 
+    def layer_of(self, name: str) -> str | None:
+        """The layer that a parameter is in; None if it is in no layer."""
+        return next((layer for layer in self.layers if name.startswith(f"{layer}.")), None)
+
 
 def make_skeleton(
-    config: CPMAntConfig, delta: DeltaConfig, tokenizer: Tokenizer | None = None
+    config: BackboneConfig, delta: DeltaConfig, tokenizer: Tokenizer | None = None
 ) -> Skeleton:
     """Insert a delta on the meta device; raise UserError if it does not fit the backbone.
 
     A tokenizer also checks the text that a soft prompt begins as.
     """
+    model = config.skeleton()
     with torch.device("meta"):
-        model = CPMAnt(config)
         backbone = {name: parameter.shape for name, parameter in model.named_parameters()}
         inserted = insert(model, delta, "", 0, tokenizer)
     trained = {name: parameter.shape for name, parameter in inserted.parameters.items()}
-    return Skeleton(config, delta, backbone, trained)
+    layers = {id(layer) for stack in model.layers for layer in stack}
+    names = tuple(name for name, module in model.named_modules() if id(module) in layers)
+    return Skeleton(config, inserted.config, backbone, trained, names)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from cpm_tune import decode
 from cpm_tune.backbone.ant.checkpoint import load_weights
-from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.layout import make_layout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
+from cpm_tune.backbone.families import open_ant
 from cpm_tune.pretrain.objective import (
     GENERATION,
     OBJECTIVES,
@@ -26,7 +27,7 @@ from cpm_tune.pretrain.objective import (
 )
 from cpm_tune.pretrain.order import Pieces, cut_and_pack
 from cpm_tune.pretrain.store import Corpus
-from cpm_tune.schema.spec import Decoding
+from cpm_tune.schema.spec import Decoding, Encoding
 
 EVAL_SEED = 20220501
 
@@ -134,7 +135,7 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
 
     Generation with only the first token given; a text counts by its first piece.
     """
-    folder = open_folder(path)
+    folder = open_ant(path, "pretrain evaluate")
     tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
     width = 256 + model.config.prompt_length
     row_format = RowFormat.of(model.config, tokenizer, width)
@@ -169,16 +170,16 @@ def generate(
     seed: int = 0,
 ) -> list[str]:
     """Sample `n` continuations of `prefix` by the generation objective; without the prefix."""
-    prompt = RowFormat.of(model.config, tokenizer, 0).prompt(GENERATION).tolist()
+    number = GENERATION + 1
+    layout = make_layout(Encoding(prompt_type=number, segment=number), model.config, tokenizer)
     request = decode.Request(
         Decoding(
             max_new_tokens=length, sample=True, temperature=temperature, top_k=top_k, seed=seed
         ),
-        segment=GENERATION + 1,
-        n_prompt=len(prompt),
+        layout,
         stop=frozenset({tokenizer.eos}),
         banned=frozenset({tokenizer.unk, tokenizer.pad, tokenizer.bos}),
     )
-    prefixes = [(*prompt, tokenizer.bos, *tokenizer.encode(prefix))] * n
+    prefixes = [(*layout.start, *tokenizer.encode(prefix))] * n
     made = decode.generate(model, prefixes, request)
     return [tokenizer.decode(text.ids) for (text,) in made]

@@ -15,12 +15,13 @@ import torch
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cpm_tune.backbone.ant.checkpoint import load_weights, random_backbone
+from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import open_ant
+from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import CHECKPOINT, LOG, RECORD, disk_trouble, remove, run_lock
 from cpm_tune.common.interrupt import Interrupted, Interrupts
@@ -83,7 +84,7 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
         )
         _check(settings.width, settings.rows, settings.shortest, config)
         if request.backbone is not None and not request.resume:
-            model = load_weights(open_folder(request.backbone), torch.float32)
+            model = load_weights(open_ant(request.backbone, "pre-training"), torch.float32)
         else:
             model = random_backbone(config, settings.seed, torch.float32)
         for parameter in model.parameters():
@@ -203,7 +204,7 @@ def _of_before(request: PretrainRequest) -> PretrainRequest:
 def _config(request: PretrainRequest, corpus: Corpus) -> CPMAntConfig:
     """The model's config, checked against the corpus's vocabulary."""
     if request.backbone is not None:
-        folder = open_folder(request.backbone)
+        folder = open_ant(request.backbone, "pre-training")
         corpus.check_vocabulary(folder.vocabulary)
         return folder.config
     assert request.config is not None

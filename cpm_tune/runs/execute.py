@@ -33,12 +33,20 @@ from cpm_tune.common.folders import (
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.progress import working
+from cpm_tune.data.splits import edition
 from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import check_memory, memory_trouble
-from cpm_tune.planning.inputs import Inputs, load_backbone, odd_data, read_inputs, unofficial
+from cpm_tune.planning.inputs import (
+    Inputs,
+    load_backbone,
+    odd_data,
+    odd_scoring,
+    read_inputs,
+    unofficial,
+)
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
@@ -53,6 +61,7 @@ from cpm_tune.schema.record import (
     read_record,
     write_record,
 )
+from cpm_tune.task import Task
 from cpm_tune.tracking.sink import Entry, RunInfo
 from cpm_tune.tracking.sinks import open_sinks
 from cpm_tune.tuning.predict import Predictor, make_predictor
@@ -262,7 +271,7 @@ def _tune_and_score(
         update={
             "status": "finished",
             "data": {
-                name: _split_record(split, scored.get(name))
+                name: _split_record(plan.task, split, scored.get(name))
                 for name, split in inputs.splits.items()
             },
             "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
@@ -270,6 +279,7 @@ def _tune_and_score(
             "controls": controls,
             "warnings": [
                 *odd_data(plan, inputs),
+                *odd_scoring(plan, inputs),
                 *(w for part in scored.values() for w in part.warnings),
             ],
             "training": training,
@@ -292,15 +302,17 @@ def _tune_and_score(
     )
 
 
-def _split_record(split: Split, scored: Scored | None) -> SplitRecord:
+def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecord:
+    file = split.file
     return SplitRecord(
-        path=", ".join(map(str, split.file.paths)),
-        sha256=split.file.sha256,
+        path=", ".join(map(str, file.paths)),
+        sha256=file.sha256,
         n=len(split),
         n_skipped=split.n_skipped,
         n_truncated=scored.n_truncated if scored else None,
         n_unparsed=scored.n_unparsed if scored else 0,
         labelled=split.labelled,
+        edition=edition(task, file, len(split)),
     )
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.backbone.ant.checkpoint import write_native
-from cpm_tune.backbone.ant.hugging_face import READ_BY, check_whole, save_hugging_face
 from cpm_tune.common.folders import new_folder
-from cpm_tune.delta.foreign import INSTEAD, write_opendelta, write_peft
+from cpm_tune.delta.foreign import write_opendelta, write_peft
 from cpm_tune.delta.insert import load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.delta.saved import check_delta
@@ -32,7 +30,7 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
             raise UserError(f"{run}: a zero-shot run has no delta to export.")
         if record.spec.backbone.init == "random" and to in ("opendelta", "peft"):
             raise UserError(f"{run}: its delta was trained on random weights, the control.")
-        delta = None
+        delta, read_by = None, ""
         if kind != "none":
             check_delta(run, record)
             delta = load_delta(run, model, record.spec.backbone.sha256)
@@ -40,21 +38,16 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
             write = write_peft if to == "peft" else write_opendelta
             write(part, model, delta.config, delta.state())
         else:
-            if to == "hf":
-                check_whole(model.config, INSTEAD)
+            folder.check_save(to)
             if delta is not None:
                 difference = merge(delta)
                 print(
-                    f"merged     largest difference of hidden states {difference.largest:.1e} "
+                    f"merged     largest difference of logits {difference.largest:.1e} "
                     f"({difference.relative:.1e} of the largest)"
                 )
-            vocabulary = folder.vocabulary.read_text(encoding="utf-8-sig")
-            if to == "hf":
-                save_hugging_face(part, model, vocabulary, plus=folder.plus)
-            else:
-                trained = record.backbone.trained or bool(delta)
-                write_native(part, model, vocabulary, trained=trained, plus=folder.plus)
+            trained = record.backbone.trained or delta is not None
+            read_by = folder.save(model, part, to, trained=trained)
     for path in sorted(out.iterdir()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
-    if to == "hf":
-        print(f"read by    {READ_BY}")
+    if read_by:
+        print(f"read by    {read_by}")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from cpm_tune.backbone.ant.folder import BackboneFolder, open_folder
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
-from cpm_tune.backbone.loading import open_backbone
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import RECORD, new_folder
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import data_folder, find_splits
@@ -23,7 +23,7 @@ from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
-from cpm_tune.planning.plan import Plan, find_template
+from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import SPLITS
@@ -42,10 +42,10 @@ def plan_of(
     record = finished_record(run)
     spec = record.spec
     task = load_task(spec.task, include)
-    template = find_template(task, spec.template)
-    if (task.version, template.sha256) != (spec.task_version, spec.template_sha256):
+    template = task.template_of(spec.template, spec.template_sha256)
+    if template is None or task.version != spec.task_version:
         raise UserError(
-            f"{run}: task {task.name} or its template '{template.name}' has changed since the run; "
+            f"{run}: task {task.name} or its template '{spec.template}' has changed since the run; "
             "use the version of cpm-tune that made the run."
         )
     folder = backbone_folder(record, backbone)
@@ -60,11 +60,11 @@ def plan_of(
     )
 
 
-def backbone_of_run(run: Path, backbone: str | None) -> tuple[CPMAnt, BackboneFolder, RunRecord]:
+def backbone_of_run(run: Path, backbone: str | None) -> tuple[Backbone, BackboneFolder, RunRecord]:
     """The backbone of a finished run, in fp32; its task is not needed."""
     record = finished_record(run)
     folder = backbone_folder(record, backbone)
-    model = open_backbone(folder, torch.float32, random_seed=record.spec.random_seed)
+    model = folder.open(torch.float32, random_seed=record.spec.random_seed)
     return model.eval(), folder, record
 
 

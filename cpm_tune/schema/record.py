@@ -57,7 +57,8 @@ class EarlierScore(_Part):
 class SplitRecord(_Part):
     """What was read of a split: `n` rows in use, `n_truncated` of them cut to fit (None if not all
     were encoded), `n_unparsed` of them with a generated text that could not be read. `labelled` is
-    False for a test split without gold answers, which has predictions but no score."""
+    False for a test split without gold answers, which has predictions but no score. `edition` names
+    the edition of the dataset, and by what it is known, if it is."""
 
     path: str
     sha256: Sha256
@@ -66,6 +67,7 @@ class SplitRecord(_Part):
     n_truncated: Count | None
     n_unparsed: Count = 0
     labelled: bool = True
+    edition: str = ""
 
 
 class BackboneRecord(_Part):

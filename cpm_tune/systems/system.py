@@ -21,7 +21,7 @@ from cpm_tune.common.folders import (
 )
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample
+from cpm_tune.data.splits import SplitFile, data_folder, edition, find_splits, is_sample
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import SplitRecord, SystemRecord, read_any_record, write_record
 from cpm_tune.schema.spec import DataSpec, SystemSpec
@@ -156,6 +156,7 @@ def _record(
         n_skipped=0,
         n_truncated=None,
         n_unparsed=unread,
+        edition=edition(task, file, n),
     )
     return SystemRecord(
         run_id=spec.run_id,

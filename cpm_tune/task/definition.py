@@ -37,6 +37,7 @@ class Source:
 
     `sizes` are the published numbers of rows in train, dev and test, often rounded; None if there
     is no such split. `editions` are exact numbers by the name of an edition, None where not known.
+    `checksums` are the SHA-256 of known official files, with the edition that each belongs to.
     """
 
     title: str
@@ -45,6 +46,16 @@ class Source:
     obtain: str
     sizes: tuple[int | None, int | None, int | None] = (None, None, None)
     editions: Mapping[str, tuple[int | None, int | None, int | None]] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+
+    def edition(self, split: str, n: int, sha256: Sequence[str]) -> str:
+        """The edition of a split with `n` rows in files of these checksums, and by what it is
+        known; "" if it is not."""
+        by_file = {self.checksums.get(one, "") for one in sha256}
+        if len(by_file) == 1 and (name := by_file.pop()):
+            return f"{name} (official files)"
+        names = [name for name, size in self._exact(split).items() if name and size == n]
+        return f"{' or '.join(names)} (by its number of rows)" if names else ""
 
     def size_note(self, split: str, n: int) -> str:
         """A note on `n` rows of a split, if its exact numbers are known and `n` is none of them nor
@@ -192,10 +203,11 @@ class Task:
     """One dataset. See CONTRIBUTING.md for how to add one.
 
     `metrics` names metrics of `cpm_tune.metrics`; the first one ranks and selects. `templates`: the
-    first one is the default. `recipe` holds defaults of `train.*`, `encode.*` and `decode.*`
-    settings, `sample_recipe` what differs on the sample data (small, and meant for the bundled
-    backbone). `published` maps a row name to a test score of the ranking metric, from
-    `published_source`; `published_scoring` maps those rows whose options were scored by a known
+    first one is the default; `earlier_templates` are versions that only runs of before use.
+    `recipe` holds defaults of `train.*`, `encode.*` and `decode.*` settings, `sample_recipe` what
+    differs on the sample data (small, and meant for the bundled backbone). `published` maps a row
+    name to a test score of the ranking metric, from `published_source`; `published_scoring` maps
+    those rows whose options were scored by a known
     rule to it. `protocol` describes in prose what is read and scored, and what differs from
     the benchmark's own statement.
     """
@@ -209,6 +221,7 @@ class Task:
     answer: Answer
     templates: tuple[Template, ...]
     metrics: tuple[str, ...]
+    earlier_templates: tuple[Template, ...] = ()
     suites: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     sample_recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -295,3 +308,8 @@ class Task:
         if name is None:
             return self.templates[0]
         return next((t for t in self.templates if t.name == name), None)
+
+    def template_of(self, name: str, sha256: str) -> Template | None:
+        """Return the template that a run was made with, in its version; None if it is gone."""
+        known = (*self.templates, *self.earlier_templates)
+        return next((t for t in known if (t.name, t.sha256) == (name, sha256)), None)

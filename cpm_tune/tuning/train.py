@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cpm_tune.backbone.ant.collate import Batch, collate, micro_batches
-from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone, Batch, micro_batches
 from cpm_tune.backbone.example import Example
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.batches import GlobalBatch, global_batches, total_steps
@@ -26,9 +25,10 @@ from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Recipe
-from cpm_tune.tuning.predict import loss_count, loss_sum
+from cpm_tune.tuning.predict import batch_loss
 from cpm_tune.tuning.resume import Checkpoints
 from cpm_tune.tuning.score import Selection
+from cpm_tune.tuning.scoring import loss_count
 from cpm_tune.tuning.state import Evaluation, State, Step
 from cpm_tune.tuning.stopping import StopRule
 
@@ -39,7 +39,7 @@ _LISTED = 64  # examples that are named when the loss of their batch is not fini
 class Training:
     """What is trained, on which rows, and how. `micro_tokens` bounds one forward pass."""
 
-    model: CPMAnt
+    model: Backbone
     delta: Delta
     rows: RowDataset
     encoder: Encoder
@@ -126,14 +126,23 @@ def _backward(
     engine.seed(training.seed, batch.step)  # dropout
     examples = encoded_at(training.rows, engine.shard(batch.rows), encoder, "train")
     tokens = state.micro_tokens or training.micro_tokens
-    packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
-    (count,) = engine.reduce_sums([sum(loss_count(b, encoder.scores_in_prompt) for b in packed)])
+    packed = _packed(training, examples, tokens)
+    (count,) = engine.reduce_sums([sum(loss_count(b, encoder.rule) for b in packed)])
     while (loss := _passes(training, packed, count)) is None:
         tokens = state.micro_tokens = tokens // 2
         optimizer.zero_grad(set_to_none=True)
         engine.seed(training.seed, batch.step)
-        packed = [collate(group, encoder.frame) for group in micro_batches(examples, tokens)]
+        packed = _packed(training, examples, tokens)
     return loss, examples
+
+
+def _packed(training: Training, examples: Sequence[Example], tokens: int) -> list[Batch]:
+    """The batches of a step's passes: sorted, so that few lengths occur in each, and the largest
+    pass is the first."""
+    layout, vocabulary = training.encoder.layout, training.model.config.shape.vocabulary
+    examples = sorted(examples, key=layout.n_tokens, reverse=True)
+    groups = micro_batches(examples, layout, tokens, vocabulary)
+    return [layout.collate(group) for group in groups]
 
 
 def _passes(training: Training, packed: Sequence[Batch], count: float) -> float | None:
@@ -146,10 +155,8 @@ def _passes(training: Training, packed: Sequence[Batch], count: float) -> float 
         with engine.join(model, backward=True):
             for micro in packed:
                 with engine.autocast():
-                    part = loss_sum(
-                        model, micro.to(engine.device), training.encoder.scores_in_prompt
-                    )
-                    part = part / count
+                    rule = training.encoder.rule
+                    part = batch_loss(model, micro.to(engine.device), rule) / count
                 loss += float(part.detach())
                 engine.backward(part)
         return loss

@@ -6,64 +6,30 @@ All weights come out folded (see `cpm_tune.backbone.ant.model`), strictly checke
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import PLUS, BackboneFolder
+from cpm_tune.backbone.ant.folder import PLUS, CPMAntFolder
 from cpm_tune.backbone.ant.formats import folded, pieces
-from cpm_tune.backbone.ant.model import CPMAnt, skeleton
-from cpm_tune.backbone.storage.shards import fill
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.opening import read_backbone
+from cpm_tune.backbone.protocol import Materialise
 from cpm_tune.common.folders import new_folder
 from cpm_tune.common.saved import write_tensors
-from cpm_tune.errors import UserError
-
-Materialise = Callable[[CPMAnt], bool]  # gives a model without values memory, if it keeps parts
 
 
 def load_weights(
-    folder: BackboneFolder, dtype: torch.dtype, materialise: Materialise | None = None
+    folder: CPMAntFolder, dtype: torch.dtype, materialise: Materialise | None = None
 ) -> CPMAnt:
     """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
 
-    If `materialise` is given and true, it has made the model's parameters, of which every process
-    may have a part: tensors are then read from the (memory-mapped) files one at a time and only
-    that part is kept. Raises UserError with what is missing, unexpected or of another shape.
+    `materialise`: see `read_backbone`. Raises UserError with what is missing, unexpected or of
+    another shape.
     """
-    model, state = skeleton(folder.config).to(dtype), dict[str, torch.Tensor]()
-    in_parts = materialise is not None and materialise(model)
-    parameters = dict(model.named_parameters()) if in_parts else {}
-    for name, piece in pieces(folder).items():
-        whole = folded(piece.values(), piece.divisor)
-        state[name] = fill(parameters[name], whole) if in_parts else whole.to(dtype)
-        check_finite(folder.path, name, state[name])
-    if not in_parts:
-        model.load_state_dict(state, strict=True, assign=True)
+    tensors = ((n, folded(p.values(), p.divisor)) for n, p in pieces(folder).items())
+    model: CPMAnt = read_backbone(folder.config, tensors, dtype, folder.path, materialise)
     return model
-
-
-def check_finite(path: Path, name: str, values: torch.Tensor) -> None:
-    """Raise UserError if a weight contains NaN or infinity."""
-    if not is_finite(values):
-        raise UserError(f"{path}: tensor {name} is not finite in {values.dtype}.")
-
-
-def is_finite(values: torch.Tensor) -> bool:
-    """Whether no value is NaN or infinite."""
-    ends = values.aminmax() if values.numel() else ()  # 50 times as fast as isfinite in bf16
-    return all(bool(end.isfinite()) for end in ends)
-
-
-def random_backbone(
-    config: CPMAntConfig, seed: int, dtype: torch.dtype, materialise: Materialise | None = None
-) -> CPMAnt:
-    """Return a backbone of that shape with random weights: the control for a trained one."""
-    model = skeleton(config).to(dtype)
-    if materialise is None or not materialise(model):
-        model.to_empty(device="cpu")
-    return model.init_weights(seed)
 
 
 def save_native(path: Path, model: CPMAnt, vocabulary: str, *, trained: bool) -> None:

@@ -5,18 +5,35 @@ The keys are those of the original config files; Hugging Face's spellings are ac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from cpm_tune.backbone.protocol import Shape
+from cpm_tune.common.door import load
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 
+INSTEAD = "--to merged or --to opendelta"  # of formats that need every sub-block
 HUGGING_FACE = {
     "hidden_size": "dim_model",
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
+}
+ROLES = {
+    "@attention": ("self_attention",),
+    "@attention.q": ("project_q",),
+    "@attention.k": ("project_k",),
+    "@attention.v": ("project_v",),
+    "@attention.o": ("attention_out",),
+    "@attention.norm": ("layernorm_before_attention",),
+    "@ffn": ("ffn.ffn",),
+    "@ffn.in": ("w_0", "w_1"),
+    "@ffn.out": ("w_out",),
+    "@ffn.norm": ("layernorm_before_ffn",),
+    "@norm": ("output_layernorm",),
 }
 
 
@@ -42,6 +59,8 @@ class CPMAntConfig:
     prompt_length: int = 32
     segment_types: int = 32
     mask_modules: tuple[tuple[bool, bool], ...] = field(default=())
+    family: ClassVar = "ant"
+    roles: ClassVar[Mapping[str, tuple[str, ...]]] = ROLES
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -88,6 +107,30 @@ class CPMAntConfig:
         if "mask_modules" in taken:
             taken["mask_modules"] = tuple(tuple(pair) for pair in taken["mask_modules"])
         return cls(**taken)
+
+    @property
+    def shape(self) -> Shape:
+        """The architecture in numbers."""
+        attending = sum(not no_attention for no_attention, _ in self.mask_modules)
+        return Shape(
+            width=self.dim_model,
+            layers=self.num_layers,
+            vocabulary=self.vocab_size,
+            longest=self.position_bias_max_distance,
+            cached=2 * self.num_heads * self.dim_head * attending,
+        )
+
+    def peft_prefix(self) -> str:
+        """As in transformers' CpmAntForCausalLM; UserError for a pruned model, which it lacks."""
+        load("cpm_tune.backbone.ant.hugging_face:check_whole")(self, INSTEAD)
+        return "cpmant."
+
+    def skeleton(self, layers: int | None = None) -> Any:
+        """The CPMAnt without values, on the meta device; with its first `layers` layers alone."""
+        config = self
+        if layers is not None:
+            config = replace(self, num_layers=layers, mask_modules=self.mask_modules[:layers])
+        return load("cpm_tune.backbone.ant.model:skeleton")(config)
 
     @property
     def is_pruned(self) -> bool:

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.ant.checkpoint import check_finite
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import PLUS, BackboneFolder, open_folder
+from cpm_tune.backbone.ant.folder import PLUS, CPMAntFolder, open_folder
 from cpm_tune.backbone.ant.formats import (
     CHUNK,
     Piece,
@@ -29,6 +28,7 @@ from cpm_tune.backbone.ant.formats import (
 from cpm_tune.backbone.ant.hugging_face import check_whole, hugging_face_config, write_tokenizer
 from cpm_tune.backbone.ant.rounding_residual import RoundingResidual
 from cpm_tune.backbone.ant.writers import Target, write_pt, write_safetensors, write_shards
+from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.common.folders import clear_up, new_folder
 from cpm_tune.common.progress import Work, working
 from cpm_tune.errors import UserError
@@ -37,7 +37,7 @@ SHARD = 5_000_000_000  # bytes of a file in Hugging Face's format, transformers'
 
 
 def convert(
-    folder: BackboneFolder,
+    folder: CPMAntFolder,
     out: Path,
     to: str,
     *,
@@ -134,7 +134,7 @@ def check_free(place: Path, overwrite: bool, source: Path) -> None:
 
 def _targets(
     weights: Mapping[str, Piece],
-    folder: BackboneFolder,
+    folder: CPMAntFolder,
     config: CPMAntConfig,
     to: str,
     dtype: torch.dtype | None,
@@ -169,7 +169,7 @@ def _values(
     piece: Piece,
     by: float,
     dtype: torch.dtype,
-    folder: BackboneFolder,
+    folder: CPMAntFolder,
     residual: RoundingResidual,
 ) -> Iterator[Tensor]:
     """Yield a weight's values as the new format has them: folded ones times `by`."""

@@ -1,4 +1,4 @@
-"""Opens a backbone folder of any checkpoint format: native, the original (.pt), or Hugging Face's.
+"""Opens a CPM-Ant folder of any checkpoint format: native, the original (.pt), or Hugging Face's.
 
 Reads config and vocabulary, no weight; imports no torch.
 """
@@ -10,15 +10,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
+from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
 from cpm_tune.backbone.ant.tokenizer import PlusTokenizer, Tokenizer
+from cpm_tune.backbone.protocol import Infilling, folder_name
 from cpm_tune.backbone.storage.shard_index import check_shards
+from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA_CONFIG, RECORD
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+
+if TYPE_CHECKING:
+    import torch
 
 PLUS = "ant-plus"  # the tokenizer in a config.json of ours
 _PLUS = "ant_plus.txt"
@@ -40,8 +47,8 @@ _OTHERS = (
 
 
 @dataclass(frozen=True)
-class BackboneFolder:
-    """What is in a backbone folder, before any weight is read.
+class CPMAntFolder:
+    """What is in a CPM-Ant folder, before any weight is read.
 
     `format` is native, reference (the original one) or hf; `weights` are the files of tensors.
     `plus`: its text is cut as CPM-Ant+'s.
@@ -54,13 +61,11 @@ class BackboneFolder:
     vocabulary: Path
     trained: bool
     plus: bool = False
+    settings: ClassVar = frozenset({"prompt_type", "segment"})
 
     @property
     def name(self) -> str:
-        """The folder's name; for one in the hub's cache, that of the model."""
-        if self.path.parent.name == "snapshots":
-            return self.path.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return self.path.name
+        return folder_name(self.path)
 
     def tokenizer(self) -> Tokenizer:
         """Read the vocabulary and check its size against the config."""
@@ -81,9 +86,37 @@ class BackboneFolder:
             digest.update(_PLUS.encode())
         return digest.hexdigest()
 
+    def layout(self, encoding: Encoding, tokenizer: Tokenizer) -> AntLayout:
+        """How sequences look; raise UserError for a prompt or segment that does not exist."""
+        return make_layout(encoding, self.config, tokenizer)
 
-def open_folder(path: Path) -> BackboneFolder:
-    """Recognise a backbone folder; raise UserError with what is missing."""
+    def infilling(self, tokenizer: Tokenizer) -> Infilling:
+        """How texts with blanks look."""
+        return make_infilling(self.config, tokenizer)
+
+    def check_save(self, form: str) -> None:
+        """Raise UserError if transformers' format cannot express this backbone."""
+        if form == "hf":
+            load("cpm_tune.backbone.ant.hugging_face:check_whole")(self.config, INSTEAD)
+
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
+        """Write the backbone into an empty folder: merged (native) or hf."""
+        vocabulary, plus = self.vocabulary.read_text(encoding="utf-8-sig"), self.plus
+        if form == "hf":
+            save = load("cpm_tune.backbone.ant.hugging_face:save_hugging_face")
+            save(path, model, vocabulary, plus=plus)
+            return str(load("cpm_tune.backbone.ant.hugging_face:READ_BY"))
+        write = load("cpm_tune.backbone.ant.checkpoint:write_native")
+        write(path, model, vocabulary, trained=trained, plus=plus)
+        return ""
+
+    def open(self, dtype: torch.dtype, **how: Any) -> Any:
+        """The CPMAnt in `dtype`, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""
+        return load("cpm_tune.backbone.ant.loading:open_backbone")(self, dtype, **how)
+
+
+def open_folder(path: Path) -> CPMAntFolder:
+    """Open a CPM-Ant folder; raise UserError with what is missing."""
     if not path.is_dir():
         raise UserError(f"backbone {path}: there is no such folder.")
     file, raw = _config(path)
@@ -114,7 +147,7 @@ def open_folder(path: Path) -> BackboneFolder:
         )
     config, trained = CPMAntConfig.from_file(file), bool(raw.get("trained", True))
     plus = raw.get("tokenizer") == PLUS or vocabulary.name == _PLUS or _has_spaces(vocabulary)
-    return BackboneFolder(path, form, config, tuple(weights), vocabulary, trained, plus)
+    return CPMAntFolder(path, form, config, tuple(weights), vocabulary, trained, plus)
 
 
 def _config(path: Path) -> tuple[Path | None, dict[str, Any]]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.ant.model import skeleton
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.backbone.storage.stored import Stored, stored_tensors
@@ -118,7 +118,7 @@ class Piece:
             out.view(-1)[begin : begin + len(part)] = folded(part, self.divisor)
 
 
-def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[str, Piece]:
+def pieces(folder: CPMAntFolder, config: CPMAntConfig | None = None) -> dict[str, Piece]:
     """Every weight that `config` (default: the folder's own) has, in the order of its state dict.
 
     Reads no values but those of an lm_head. Raises UserError for broken files and with what is
@@ -147,7 +147,7 @@ def pieces(folder: BackboneFolder, config: CPMAntConfig | None = None) -> dict[s
 
 
 def _parts(
-    stored: Stored, prefix: str, folder: BackboneFolder, joint: bool
+    stored: Stored, prefix: str, folder: CPMAntFolder, joint: bool
 ) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """The weights of a stored tensor: name, flat index of the first value, shape."""
     name, shape, tokens = stored.name.removeprefix(prefix), stored.shape, folder.config.vocab_size
@@ -162,7 +162,7 @@ def _parts(
     yield name, 0, shape
 
 
-def _shared_prefix(folder: BackboneFolder, names: Sequence[str]) -> str:
+def _shared_prefix(folder: CPMAntFolder, names: Sequence[str]) -> str:
     """What wrappers (module., model.) have put before every name: without it, most are known.
 
     Raises UserError if it says that the weights are Hugging Face's, and so scaled otherwise than

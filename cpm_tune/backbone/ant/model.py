@@ -9,236 +9,23 @@ checkpoints are folded once, when they are loaded (`cpm_tune.backbone.ant.checkp
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.backbone.ant.cache import AntCache, KVCache
+from cpm_tune.backbone.ant.collate import AntBatch, dummy_batch
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.layers import Encoder
+from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.position import PositionBias, attention_allowed
 from cpm_tune.backbone.ant.spans import Group, SpanBias, has_values, runs
-from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
+from cpm_tune.backbone.base import MOST_LOGITS, Backbone, PromptTable
+from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.fused import linear
 from cpm_tune.backbone.storage.shards import fill, whole_shape
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in fp32, weight only."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class Linear(nn.Linear):
-    """torch's, without bias, and faster where it is frozen."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
-
-
-class KVCache:
-    """One layer's keys and values at up to `capacity` positions, allocated once, filled in order.
-
-    The first `append` decides batch, heads, dtype and device.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.filled = capacity, 0
-        self._both: Tensor | None = None  # keys and values: (2, batch, heads, capacity, dim_head)
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, heads, new, dim_head) each; return views of all that was added so far."""
-        start, self.filled = self.filled, self.filled + key.shape[2]
-        if self._both is None:
-            batch, heads, _, dim_head = key.shape
-            self._both = key.new_empty(2, batch, heads, self.capacity, dim_head)
-        self._both[0, :, :, start : self.filled] = key
-        self._both[1, :, :, start : self.filled] = value
-        return self._both[0, :, :, : self.filled], self._both[1, :, :, : self.filled]
-
-    def keep(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was, the rest goes. Rows that stay are not copied."""
-        if self._both is None:
-            return
-        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-        used = self._both[:, :, :, : self.filled]
-        used[:, moved] = used[:, rows[moved]]
-        self._both = self._both[:, : len(rows)]
-
-
-class Attention(nn.Module):
-    """Multi-head attention with an additive bias that carries both positions and mask."""
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        inner = config.num_heads * config.dim_head
-        self.project_q = Linear(config.dim_model, inner, bias=False)
-        self.project_k = Linear(config.dim_model, inner, bias=False)
-        self.project_v = Linear(config.dim_model, inner, bias=False)
-        self.attention_out = Linear(inner, config.dim_model, bias=False)
-        self.dim_head = config.dim_head
-        self.dropout_p = config.dropout_p
-
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor | SpanBias,
-        cache: KVCache | None = None,
-        memory: Tensor | None = None,
-    ) -> Tensor:
-        """x (batch, length, dim_model), bias (batch, heads, length, keys) -> like x.
-
-        The keys are those of `memory` (batch, keys, dim_model), by default x's own, after those of
-        the cache (which takes them), if there is one.
-        """
-        memory = x if memory is None else memory
-        query, key, value = self.project_q(x), self.project_k(memory), self.project_v(memory)
-        if isinstance(bias, SpanBias):
-            mixed = bias.attend(query, key, value, self._attend)
-        else:
-            mixed = self._attend(query, key, value, bias, cache)
-        return self.attention_out(mixed)
-
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, cache: KVCache | None = None
-    ) -> Tensor:
-        def heads(projected: Tensor) -> Tensor:
-            return projected.view(*projected.shape[:2], -1, self.dim_head).transpose(1, 2)
-
-        query, key, value = heads(query), heads(key), heads(value)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        key, value, bias = self.extend(key, value, bias)
-        dropout = self.dropout_p if self.training else 0.0
-        mixed = attention(query, key, value, bias.to(query.dtype), dropout)
-        return mixed.transpose(1, 2).flatten(2)
-
-    def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What queries see besides the sequence: nothing here; a prefix delta replaces this."""
-        return key, value, bias
-
-
-class SelfAttentionBlock(nn.Module):
-    """x + attention(norm(x))."""
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        self.layernorm_before_attention = RMSNorm(config.dim_model, config.eps)
-        self.self_attention = Attention(config)
-        self.dropout = nn.Dropout(config.dropout_p)
-
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor | SpanBias,
-        cache: KVCache | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """x (batch, length, dim_model) -> like x; with `rows` int64 (n,), of these positions alone,
-        for which `bias` is then."""
-        normed = self.layernorm_before_attention(x)
-        if rows is None:
-            mixed = self.self_attention(normed, bias, cache)
-        else:
-            x = x.index_select(1, rows)
-            mixed = self.self_attention(normed.index_select(1, rows), bias, cache, normed)
-        return x + self.dropout(mixed)
-
-
-class GatedInput(nn.Module):
-    """GELU(w_0 x) * (w_1 x)."""
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        self.w_0 = Linear(config.dim_model, config.dim_ff, bias=False)
-        self.w_1 = Linear(config.dim_model, config.dim_ff, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return gated_gelu(self.w_0(x), self.w_1(x))
-
-
-class FeedForward(nn.Module):
-    """The gated feed-forward network."""
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        self.w_in = GatedInput(config)
-        self.dropout = nn.Dropout(config.dropout_p)
-        self.w_out = Linear(config.dim_ff, config.dim_model, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w_out(self.dropout(self.w_in(x)))
-
-
-class FFNBlock(nn.Module):
-    """x + ffn(norm(x))."""
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        self.layernorm_before_ffn = RMSNorm(config.dim_model, config.eps)
-        self.ffn = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout_p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.ffn(self.layernorm_before_ffn(x)))
-
-
-class TransformerBlock(nn.Module):
-    """One layer; a masked sub-block is absent and has no parameters."""
-
-    def __init__(self, config: CPMAntConfig, masked: tuple[bool, bool]) -> None:
-        super().__init__()
-        self.self_att = None if masked[0] else SelfAttentionBlock(config)
-        self.ffn = None if masked[1] else FFNBlock(config)
-
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor | SpanBias,
-        cache: KVCache | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        if self.self_att is not None:
-            x = self.self_att(x, bias, cache, rows)
-        return x if self.ffn is None else self.ffn(x)
-
-
-class Encoder(nn.Module):
-    """The stack of layers and the last norm."""
-
-    def __init__(self, config: CPMAntConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(TransformerBlock(config, m) for m in config.mask_modules)
-        self.output_layernorm = RMSNorm(config.dim_model, config.eps)
-        attending = [n for n, masked in enumerate(config.mask_modules) if not masked[0]]
-        self.last_attention = attending[-1] if attending else -1
-
-    def forward(
-        self,
-        x: Tensor,
-        bias: Tensor | SpanBias,
-        caches: Sequence[KVCache | None] | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """x (batch, length, dim_model) -> like x.
-
-        With `rows` int64 (n,), ascending: of these positions alone, (batch, n, dim_model). From the
-        last attention's queries on, nothing else is computed.
-        """
-        if rows is not None and self.last_attention < 0:
-            x, rows = x.index_select(1, rows), None
-        caches = caches or [None] * len(self.layers)
-        for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
-            if rows is not None and number == self.last_attention:
-                at = bias.at(rows) if isinstance(bias, SpanBias) else bias.index_select(2, rows)
-                x = layer(x, at, cache, rows)
-            else:
-                x = layer(x, bias, cache)
-        return self.output_layernorm(x)
 
 
 def embedding(rows: int, dim: int) -> nn.Embedding:
@@ -246,7 +33,7 @@ def embedding(rows: int, dim: int) -> nn.Embedding:
     return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
 
 
-class CPMAnt(nn.Module):
+class CPMAnt(Backbone):
     """The backbone: token ids to hidden states; `logits` is the tied head.
 
     Soft-prompt rows are addressed by ids from `vocab_size` upwards:
@@ -255,9 +42,9 @@ class CPMAnt(nn.Module):
     A delta that needs all positions of the last layer sets `last_layer_at_targets` to False.
     """
 
+    config: CPMAntConfig
     last_layer_at_targets = True
-    streamed = False  # whether weights come and go (`cpm_tune.backbone.ant.streamed`)
-    quantized = False  # whether linear weights are 8 bits (`cpm_tune.backbone.quantize`)
+    hides_pairs = True
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
@@ -298,9 +85,10 @@ class CPMAnt(nn.Module):
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
         caches: one per layer, for decoding: keys and values are added to them. If they contain any,
         `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
-        lengths: of packed sequences that fill the batch's one row (instead of span and length): the
-        same by a faster way. targets: int64 (targets,), positions of every row whose
-        hidden states alone are returned, (batch, targets, dim_model), and are computed at the end.
+        lengths: of packed sequences in the batch's one row, which padding may follow (instead of
+        span and length): the same by a faster way. targets: int64 (targets,), positions of every
+        row whose hidden states alone are returned, (batch, targets, dim_model), and are computed
+        at the end.
         """
         if lengths is not None:
             bias = self._span_bias(ids, segment, context, lengths)
@@ -371,16 +159,76 @@ class CPMAnt(nn.Module):
         allowed, hidden = attention_allowed(span, context), self.hidden_pairs(ids)
         return allowed if hidden is None else allowed & ~hidden
 
-    def hidden_pairs(self, ids: Tensor) -> Tensor | None:
-        """(query, key) pairs that a delta hides, bool (batch, length, length); None: no pair."""
-        return None
-
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., dim_model) -> (..., vocab_size), by the tied input embedding."""
         return linear(hidden, self.input_embedding.weight)
 
+    @property
+    def layers(self) -> Sequence[nn.ModuleList]:
+        return (self.encoder.layers,)
+
+    def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
+        bias = arguments[0]
+        return bias.biases if isinstance(bias, SpanBias) else (bias,)
+
+    def with_tensors(self, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> Sequence[Any]:
+        bias, *others = arguments
+        return (bias.of(tensors) if isinstance(bias, SpanBias) else tensors[0]), *others
+
+    def scores(self, batch: AntBatch, tokens: Tensor | None = None) -> Iterator[Tensor]:
+        """The logits at the targets alone, see `Backbone.scores`."""
+        (hidden,) = self(
+            batch.ids,
+            batch.segment,
+            batch.context,
+            lengths=batch.lengths,
+            targets=batch.target_index,
+        )
+        if tokens is not None:
+            words = self.input_embedding(tokens)
+            yield (hidden.float()[:, None] * words.float()).sum(-1)
+            return
+        at_once = len(hidden)
+        if not torch.is_grad_enabled():
+            at_once = max(1, MOST_LOGITS // self.config.vocab_size)
+        for part in torch.split(hidden, at_once):
+            yield self.logits(part).float()
+
+    def cache(
+        self,
+        layout: AntLayout,
+        contexts: Sequence[Ids],
+        beams: int,
+        slots: int,
+        blanks: Sequence[Sequence[int]] = (),
+    ) -> AntCache:
+        return AntCache(self, layout, contexts, beams, slots, blanks)
+
+    def dummy(self, tokens: Tensor, answer_tokens: int) -> AntBatch:
+        return dummy_batch(tokens, answer_tokens)
+
+    def prompt_table(self) -> PromptTable:
+        """The backbone's own soft prompts, after which trained ones have rows."""
+        table, config = self.prompt_embedding, self.config
+        return PromptTable(
+            embedding=table,
+            first=table.num_embeddings,
+            first_free=config.vocab_size + table.num_embeddings,
+            unscaled=math.sqrt(config.dim_model),
+            tokens=self.input_embedding.weight,
+            prompts=table.weight.view(config.prompt_types, config.prompt_length, -1),
+        )
+
+    def adds_input_of(self, module: str) -> None:
+        if ".self_att" in module and not module.endswith((".self_attention", "project_q")):
+            self.__dict__["last_layer_at_targets"] = False  # it begins at all positions
+
+    def widths(self, module: nn.Module) -> tuple[int, int] | None:
+        sizes: tuple[int, int] | None = getattr(module, "widths", None) or super().widths(module)
+        return sizes
+
     @torch.no_grad()
-    def init_weights(self, seed: int) -> CPMAnt:
+    def init_weights(self, seed: int) -> Self:
         """Draw all weights at random, the same for a seed on every machine; returns self.
 
         Linear weights N(0, 1/fan_in), the two that write into the residual stream divided further

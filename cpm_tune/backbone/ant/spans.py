@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 Attend = Callable[..., Tensor]
+PADDING_SPAN = -1
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Group:
 
 @dataclass(frozen=True)
 class SpanBias:
-    """The attention bias of a whole row.
+    """The attention bias of a whole row: of sequences and, after them, padding.
 
     Without `queries` every position is a query. Otherwise only some are: `queries`, int64, are the
     numbers of those of every sequence, one group after the other, filled up with repeated ones to
@@ -52,16 +53,19 @@ class SpanBias:
         """Attention of a row: (1, queries, width) and twice (1, length, width) -> like query.
 
         `attend` does it for a batch: (batch, queries, width), twice (batch, length, width), bias.
+        Padding gets zeros.
         """
         if self.queries is not None:
             query = query.index_select(1, self.queries)
         # split, not slices: the gradient of a slice is a whole row of zeros.
         each = [group.n * group.bias.shape[2] for group in self.groups]
         sizes = [group.n * group.length for group in self.groups]
+        padding = query.shape[1] - sum(each)
+        sizes.append(key.shape[1] - sum(sizes))
         parts = zip(
-            torch.split(query[0], each),
-            torch.split(key[0], sizes),
-            torch.split(value[0], sizes),
+            torch.split(query[0], [*each, padding])[:-1],
+            torch.split(key[0], sizes)[:-1],
+            torch.split(value[0], sizes)[:-1],
             strict=True,
         )
         mixed = [
@@ -70,6 +74,8 @@ class SpanBias:
             )
             for group, qkv in zip(self.groups, parts, strict=True)
         ]
+        if padding:
+            mixed.append(query.new_zeros(padding, query.shape[2]))
         row = torch.cat(mixed)[None]
         return row if self.order is None else row.index_select(1, self.order)
 

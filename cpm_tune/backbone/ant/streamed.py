@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.ant.checkpoint import check_finite, load_weights
-from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.ant.formats import Piece, pieces
 from cpm_tune.backbone.ant.model import CPMAnt, skeleton
+from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.common.sizes import size_text
 from cpm_tune.errors import UserError
 
@@ -29,7 +30,7 @@ _LAYERS = "encoder.layers."
 
 
 def open_streamed(
-    folder: BackboneFolder,
+    folder: CPMAntFolder,
     dtype: torch.dtype,
     *,
     limit: int,
@@ -72,7 +73,7 @@ def _chosen(sizes: Sequence[int], resident: int) -> list[int]:
 
 
 def _build(
-    folder: BackboneFolder,
+    folder: CPMAntFolder,
     dtype: torch.dtype,
     device: torch.device,
     fixed: Mapping[str, Piece],
@@ -128,7 +129,7 @@ def _views(memory: Tensor, layer: Mapping[str, Piece], dtype: torch.dtype) -> di
 
 
 def _read(
-    folder: BackboneFolder, weights: Mapping[str, Piece], out: Mapping[str, Tensor], *, check: bool
+    folder: CPMAntFolder, weights: Mapping[str, Piece], out: Mapping[str, Tensor], *, check: bool
 ) -> None:
     for name, piece in weights.items():
         piece.read_into(out[name])
@@ -158,7 +159,7 @@ class _Stream:
 
     def __init__(
         self,
-        folder: BackboneFolder,
+        folder: CPMAntFolder,
         dtype: torch.dtype,
         buffers: Sequence[_Buffer],
         contents: Sequence[dict[str, Piece]],

@@ -45,6 +45,7 @@ class Tokenizer:
         self.bos, self.eos = ids["<s>"], ids["</s>"]
         self.pad, self.unk = ids["<pad>"], ids["<unk>"]
         self.never_written = tuple(ids[special] for special in SPECIALS if special != "</s>")
+        self.newline = ids.get("\n")
         self._longest = max(map(len, ids))
         self._begins = {entry[0] for entry in ids if len(entry) > 1}
         self._pieces = lru_cache(maxsize=200_000)(self._cut_word)

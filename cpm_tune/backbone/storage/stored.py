@@ -1,34 +1,33 @@
 """Tensors in checkpoint files: found by name, read whole or in parts.
 
 A part is copied from the file into the caller's memory: only what was asked for is resident.
-Pickled files are only ever read with torch's weights_only loader.
+Pickled files are interpreted, never unpickled (`cpm_tune.backbone.storage.pickled`).
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
 import math
-import mmap
-import sys
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cpm_tune.common.saved import SAFETENSORS_DTYPES, as_bytes, check_extent
+from cpm_tune.backbone.storage.pickled import Opaque, Placed, read_pickled
+from cpm_tune.common.reading import parse_json
+from cpm_tune.common.saved import SAFETENSORS_DTYPES, as_bytes
 from cpm_tune.errors import UserError
 
+MAX_HEADER = 16 * 2**20  # bytes of a safetensors header: 100,000 tensors have as many
 _DTYPES = {name: dtype for dtype, name in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A floating-point tensor in a file. `offset`: where its bytes begin, in a safetensors file;
-    `loaded`: the tensor itself, contiguous, of a pickled one; `mapped`: its memory is the file."""
+    """A floating-point tensor in a file. `offset`: where its bytes begin; `loaded`: the tensor
+    itself, contiguous, if the file has its values in another order."""
 
     path: Path
     name: str
@@ -36,25 +35,25 @@ class Stored:
     shape: tuple[int, ...]
     offset: int = 0
     loaded: Tensor | None = field(default=None, repr=False)
-    mapped: bool = False
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
 
     def whole(self) -> Tensor:
         """The tensor, its bytes mapped from the file and not to be changed."""
         if self.loaded is not None:
             return self.loaded
-        from safetensors import safe_open
-
-        with safe_open(self.path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(self.name)
-        return tensor
+        if self.offset % self.dtype.itemsize or not self.numel:
+            values = torch.empty(self.shape, dtype=self.dtype)
+            self.read_into(values, 0)
+            return values
+        return _mapped(self.path, self.dtype, self.offset, self.numel).view(self.shape)
 
     def read_into(self, out: Tensor, start: int) -> None:
         """Fill a contiguous CPU tensor of this dtype with the values from flat index `start` on."""
         if self.loaded is not None:
-            part = self.loaded.view(-1)[start : start + out.numel()]
-            out.view(-1).copy_(part)
-            if self.mapped:
-                _forget(part)
+            out.view(-1).copy_(self.loaded.view(-1)[start : start + out.numel()])
             return
         buffer, done = as_bytes(out), 0
         with self.path.open("rb", buffering=0) as file:
@@ -66,103 +65,98 @@ class Stored:
                 done += got
 
 
+def _mapped(path: Path, dtype: torch.dtype, offset: int, numel: int) -> Tensor:
+    """Values mapped from a file: what is written to them stays in memory."""
+    size = path.stat().st_size
+    if offset + numel * dtype.itemsize > size:
+        raise UserError(f"{path}: ends within a tensor; get it again.")
+    mapping = torch.UntypedStorage.from_file(str(path), False, size)
+    whole = torch.empty(0, dtype=torch.uint8).set_(mapping)  # type: ignore[arg-type]
+    return whole[offset:][: numel * dtype.itemsize].view(dtype)
+
+
 def stored_tensors(files: Iterable[Path]) -> Iterator[Stored]:
     """Yield the tensors of weight files; raise UserError for anything else and for broken files."""
     for path in files:
-        try:
-            check_extent(path)
-        except (OSError, ValueError) as error:
-            raise _broken(path, error) from error
         if path.suffix == ".safetensors":
             yield from _safetensors(path)
-            continue
-        state, mapped = _load_pickled(path)
-        if not isinstance(state, Mapping):
-            raise UserError(f"{path}: expected a state dict, found {type(state).__name__}.")
-        for name, value in state.items():
-            if not isinstance(value, Tensor) or value.dtype not in SAFETENSORS_DTYPES:
-                kind = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
-                raise _not_floating(path, str(name), kind)
-            loaded = value.detach().contiguous()
-            yield Stored(
-                path,
-                str(name),
-                value.dtype,
-                tuple(value.shape),
-                loaded=loaded,
-                mapped=mapped and loaded.data_ptr() == value.data_ptr(),
+        else:
+            yield from tensors_of(path, state_of(path))
+
+
+def state_of(path: Path) -> Any:
+    """What a file of torch's contains; raise UserError for a broken file, or one of anything but
+    plain values and tensors."""
+    try:
+        return read_pickled(path)
+    except OSError as error:
+        raise broken(path, error) from error
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint: corrupt, or a pickle of more than tensors "
+            f"(refused): {str(error)[:160]}; get it again."
+        ) from error
+
+
+def tensors_of(path: Path, state: Any) -> Iterator[Stored]:
+    """Yield the tensors of a state dict; raise UserError if it is not one."""
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path}: expected a state dict, found {_kind(state)}.")
+    for name, value in state.items():
+        if isinstance(value, Opaque):
+            raise UserError(
+                f"{path}: not a readable checkpoint: corrupt, or a pickle of more than tensors "
+                f"(refused): '{name}' is none."
             )
+        if not isinstance(value, Placed) or value.dtype not in SAFETENSORS_DTYPES:
+            raise _not_floating(path, str(name), _kind(value))
+        offset, loaded = value.offset, None
+        if not value.contiguous and 0 not in value.shape:
+            around = Stored(path, str(name), value.dtype, (value.available,), offset).whole()
+            loaded = around.as_strided(value.shape, value.stride).contiguous()
+        yield Stored(path, str(name), value.dtype, value.shape, offset, loaded)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Placed):
+        return str(value.dtype) if value.dtype not in SAFETENSORS_DTYPES else "Tensor"
+    return type(value).__name__
 
 
 def _safetensors(path: Path) -> Iterator[Stored]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as file:  # checks header and size
-            names = list(file.keys())
         with path.open("rb") as raw:
             size = int.from_bytes(raw.read(8), "little")
-            header = json.loads(raw.read(size))
-    except (SafetensorError, OSError) as error:
-        raise _broken(path, error) from error
-    for name in names:
-        about = header[name]
-        if about["dtype"] not in _DTYPES:
-            with safe_open(path, framework="pt") as file:
-                raise _not_floating(path, name, str(file.get_tensor(name).dtype))
-        yield Stored(
-            path,
-            name,
-            _DTYPES[about["dtype"]],
-            tuple(about["shape"]),
-            offset=8 + size + about["data_offsets"][0],
-        )
+            if size > MAX_HEADER:
+                raise ValueError(f"a header of {size:,} bytes, at most {MAX_HEADER:,} are read")
+            header = parse_json(raw.read(size))
+        with safe_open(path, framework="pt") as file:  # checks header and size
+            names = list(file.keys())
+        for name in names:
+            about = header[name]
+            if about["dtype"] not in _DTYPES:
+                raise _not_floating(path, name, _names_of_others(about["dtype"]))
+            begins = 8 + size + about["data_offsets"][0]
+            yield Stored(path, name, _DTYPES[about["dtype"]], tuple(about["shape"]), begins)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise broken(path, error) from error
 
 
-def _broken(path: Path, error: Exception) -> UserError:
+def broken(path: Path, error: Exception) -> UserError:
+    """That a checkpoint cannot be read, with the first sentence of the reason."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason = line.split(". ")[0][:160]
     return UserError(f"{path}: not a readable checkpoint ({reason}); get it again.")
+
+
+def _names_of_others(name: str) -> str:
+    others = {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8"}
+    return f"torch.{others.get(name, name.lower())}"
 
 
 def _not_floating(path: Path, name: str, kind: str) -> UserError:
     return UserError(
         f"{path}: '{name}' is {kind}, expected a floating-point tensor; give a state dict."
     )
-
-
-def _load_pickled(path: Path) -> tuple[object, bool]:
-    """torch.load of tensors only, and whether they are mapped from the file.
-
-    A broken file can make it raise anything.
-    """
-    import pickle
-
-    try:
-        with warnings.catch_warnings():  # of protocols; what the loader does not know, it refuses
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=True), True
-            except RuntimeError as error:
-                if "mmap can only be used" not in str(error):  # written by torch before 1.6
-                    raise
-                return torch.load(path, map_location="cpu", weights_only=True), False
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: not a readable checkpoint: corrupt, or a pickle of more than "
-            "tensors (refused)."
-        ) from error
-    except Exception as error:
-        raise _broken(path, error) from error
-
-
-def _forget(part: Tensor) -> None:
-    """Give back the pages of a mapped file that reading a part has made resident (Linux)."""
-    if sys.platform != "linux":
-        return
-    page = mmap.PAGESIZE
-    begin = math.ceil(part.data_ptr() / page) * page  # whole pages only: others have neighbours
-    end = (part.data_ptr() + part.nbytes) // page * page
-    if end > begin:
-        libc = ctypes.CDLL(None)
-        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)

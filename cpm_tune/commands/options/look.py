@@ -19,6 +19,7 @@ from cpm_tune.schema.options import (
     Natural,
     Precision,
     Quantize,
+    ScoringRule,
     Split,
     TaskName,
     TemplateName,
@@ -28,14 +29,17 @@ from cpm_tune.schema.options import (
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List tasks or deltas.
+    """List tasks, deltas or backbones.
 
     examples:
       tune.py list tasks
       tune.py list deltas
+      tune.py list backbones
     """
 
-    what: Annotated[Literal["tasks", "deltas"], Option("what to list", positional=True)]
+    what: Annotated[
+        Literal["tasks", "deltas", "backbones"], Option("what to list", positional=True)
+    ]
     data: Annotated[Data, Option("look for data here, in one folder per task")] = None
     include: Include = ()
 
@@ -52,6 +56,7 @@ class Show:
 
     task: Annotated[TaskName, Option(metavar="TASK", positional=True)]
     template: TemplateName = None
+    scoring: ScoringRule = None
     data: Data = None
     split: Annotated[Split, Option("split to show")] = "dev"
     rows: Annotated[Natural, Option("number of rows")] = 2

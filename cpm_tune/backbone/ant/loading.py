@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from cpm_tune.backbone.ant.checkpoint import Materialise, load_weights, random_backbone
-from cpm_tune.backbone.ant.folder import BackboneFolder
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.streamed import open_streamed
+from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.backbone.protocol import Materialise
 from cpm_tune.backbone.quantize import quantize_int8
 
 
 def open_backbone(
-    folder: BackboneFolder,
+    folder: CPMAntFolder,
     dtype: torch.dtype,
     *,
     random_seed: int | None = None,

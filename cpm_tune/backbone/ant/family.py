@@ -1,0 +1,30 @@
+"""CPM-Ant as a family of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
+from cpm_tune.backbone.ant.folder import CPMAntFolder, open_folder
+
+
+class AntFamily:
+    """CPM-Ant of every size, pruned or not."""
+
+    name = "ant"
+    title = "CPM-Ant"
+
+    @property
+    def presets(self) -> Mapping[str, CPMAntConfig]:
+        return PRESETS
+
+    def recognises(self, folder: Path) -> bool:
+        """The family to ask last: its errors say what a folder lacks."""
+        return True
+
+    def open(self, folder: Path) -> CPMAntFolder:
+        return open_folder(folder)
+
+
+ANT = AntFamily()

@@ -1,0 +1,266 @@
+"""What every backbone is as a torch module, and its batches and caches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cpm_tune.backbone.example import Answer, Example, Ids
+from cpm_tune.backbone.protocol import BackboneConfig, Layout
+from cpm_tune.backbone.storage.shards import fill, whole_shape
+
+MOST_LOGITS = 2**27  # logits of one forward pass: 512 MiB in fp32
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is scored in a batch; families add what their model reads.
+
+    The targets are the answers' tokens, those of an answer in order.
+    target_token: int64 (targets,). target_candidate: int64 (targets,), which candidate each counts
+    for. candidates: int64 (examples, options), candidate numbers, -1 where an example has fewer.
+    gold: int64 (examples,), the column of the right one, -1 if there is none.
+    """
+
+    target_token: Tensor
+    target_candidate: Tensor
+    candidates: Tensor
+    gold: Tensor
+    n_candidates: int
+
+    def to(self, device: torch.device) -> Self:
+        """Copy to a device."""
+        moved: dict[str, Any] = {
+            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
+        }
+        return replace(self, **moved)
+
+
+def scored(examples: Sequence[Example]) -> dict[str, Any]:
+    """The fields of `Batch` for these examples."""
+    token: list[int] = []
+    owner: list[int] = []
+    n_options = max(len(example.candidates) for example in examples)
+    table = np.full((len(examples), n_options), -1, dtype=np.int64)
+    n_candidates = 0
+    for e, example in enumerate(examples):
+        for k, answer in enumerate(example.candidates):
+            table[e, k] = n_candidates
+            token += answer.ids
+            owner += [n_candidates] * len(answer.ids)
+            n_candidates += 1
+    return {
+        "target_token": torch.tensor(token),
+        "target_candidate": torch.tensor(owner),
+        "candidates": torch.from_numpy(table),
+        "gold": torch.tensor([example.gold for example in examples]),
+        "n_candidates": n_candidates,
+    }
+
+
+def dummy_fields(sequences: int, answer_tokens: int) -> dict[str, Any]:
+    """The fields of `Batch` for sequences that are each one example with one candidate."""
+    owner = torch.arange(sequences)
+    return {
+        "target_token": torch.zeros(sequences * answer_tokens, dtype=torch.int64),
+        "target_candidate": owner.repeat_interleave(answer_tokens),
+        "candidates": owner[:, None],
+        "gold": torch.zeros(sequences, dtype=torch.int64),
+        "n_candidates": sequences,
+    }
+
+
+def row_length(tokens: int) -> int:
+    """The length of a row with that many tokens: one of 16 from a power of two to the next.
+
+    For every new shape of a product, oneDNN spends a few milliseconds and keeps a small block of
+    memory, behind which the heap cannot use again what a step has freed.
+    """
+    step = 1 << max(0, (tokens - 1).bit_length() - 5)
+    return -(-tokens // step) * step
+
+
+def micro_batches(
+    examples: Iterable[Example], layout: Layout, tokens: int, vocabulary: int
+) -> Iterator[list[Example]]:
+    """Cut a run of examples into groups of at most `tokens` tokens and MOST_LOGITS logits over the
+    vocabulary (at least one example each)."""
+    group: list[Example] = []
+    size = logits = 0
+    for example in examples:
+        added = layout.n_tokens(example)
+        targets = sum(len(answer.ids) for answer in example.candidates)
+        more = targets * vocabulary
+        if group and (size + added > tokens or logits + more > MOST_LOGITS):
+            yield group
+            group, size, logits = [], 0, 0
+        group.append(example)
+        size, logits = size + added, logits + more
+    if group:
+        yield group
+
+
+class Cache(Protocol):
+    """Keys and values (or states) of contexts and of what was generated after them."""
+
+    def start(self) -> Tensor:
+        """Encode the contexts; return the logits after each: fp32 (rows, 1, vocabulary)."""
+        ...
+
+    def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        """Feed every beam's new token after its parent, a beam of the step before.
+
+        tokens, parents: int64 (rows, beams) -> the logits after each, fp32 (rows, beams,
+        vocabulary).
+        """
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order."""
+        ...
+
+
+class Recomputed:
+    """A cache that keeps the ids alone: right for every family, and slow."""
+
+    def __init__(self, model: Backbone, layout: Layout, contexts: Sequence[Ids]) -> None:
+        self._model, self._layout = model, layout
+        self._ids = [[ids] for ids in contexts]  # of each row, of each beam
+
+    def start(self) -> Tensor:
+        return self._logits()
+
+    def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
+        self._ids = [
+            [(*row[parent], token) for token, parent in zip(*pair, strict=True)]
+            for row, *pair in zip(self._ids, tokens.tolist(), parents.tolist(), strict=True)
+        ]
+        return self._logits()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._ids = [self._ids[row] for row in rows]
+
+    def _logits(self) -> Tensor:
+        texts = [ids for row in self._ids for ids in row]
+        asked = [Example("", (ids,), (Answer(0, (0,)),), 0, False) for ids in texts]
+        batch = self._layout.collate(asked).to(next(self._model.parameters()).device)
+        logits = torch.cat(list(self._model.scores(batch)))
+        return logits.view(len(self._ids), -1, logits.shape[1])
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """Where a soft prompt goes in.
+
+    `embedding` looks its tokens up: row `first` and those after it, which it does not have, are the
+    soft prompt's; their ids are `first_free` and so on. Trained values are `unscaled` times the
+    embeddings. `tokens` (vocabulary, width): the embeddings of the backbone's own tokens. `prompts`
+    (types, rows, width): its own soft prompts.
+    """
+
+    embedding: nn.Embedding
+    first: int
+    first_free: int
+    unscaled: float
+    tokens: Tensor
+    prompts: Tensor | None = None
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen model: batches to logits.
+
+    `config` says what it is. `streamed`: its weights come and go; `quantized`: its linear weights
+    have 8 bits: neither can be trained.
+    """
+
+    config: BackboneConfig
+    streamed = False
+    quantized = False
+    hides_pairs = False
+
+    @property
+    @abstractmethod
+    def layers(self) -> Sequence[nn.ModuleList]:
+        """The stacks of layers (one, or encoder and decoder), for checkpointing and sharding.
+
+        A layer is called with hidden states first, other arguments by place, and returns hidden
+        states.
+        """
+
+    def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
+        """The tensors within a layer's arguments after the first, for engines that handle tensors
+        alone; `with_tensors` gives the arguments with these in their place."""
+        return ()
+
+    def with_tensors(self, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> Sequence[Any]:
+        """See `tensors_in`."""
+        return arguments
+
+    @abstractmethod
+    def scores(self, batch: Any, tokens: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the fp32 logits at the batch's targets, in order, in slices.
+
+        A slice is (targets, vocabulary), or with `tokens` int64 (targets, k) for these alone:
+        (targets, k). Without gradients a slice has at most MOST_LOGITS values.
+        """
+
+    def cache(
+        self,
+        layout: Any,
+        contexts: Sequence[Ids],
+        beams: int,
+        slots: int,
+        blanks: Sequence[Sequence[int]] = (),
+    ) -> Cache:
+        """A cache for `beams` continuations of each context, with room for `slots` tokens (of all
+        beams) after it. `blanks`: of each context, the positions to be filled in order, equally
+        many; only for families that fill blanks.
+
+        By default nothing is kept and every step computes its sequences anew.
+        """
+        return Recomputed(self, layout, contexts)
+
+    @abstractmethod
+    def dummy(self, tokens: Tensor, answer_tokens: int) -> Any:
+        """A batch of sequences without meaning, to measure memory or to compare: int64 (sequences,
+        length), each with its last `answer_tokens` positions as targets."""
+
+    @torch.no_grad()
+    def init_weights(self, seed: int) -> Self:
+        """Draw all weights at random, the same for a seed on every machine; return the model.
+
+        Matrices and embeddings N(0, 1/columns); of vectors, norms' weights are 1, others 0.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in self.named_parameters():
+            shape = whole_shape(weight)
+            if len(shape) == 1:
+                fill(weight, torch.full(shape, float("norm" in name and name.endswith("weight"))))
+            else:
+                fill(weight, torch.randn(shape, generator=generator).mul_(shape[-1] ** -0.5))
+        return self
+
+    def prompt_table(self) -> PromptTable | None:
+        """Where a soft prompt goes in; None if it cannot."""
+        return None
+
+    def hidden_pairs(self, ids: Tensor) -> Tensor | None:
+        """(query, key) pairs that a delta hides, bool (batch, length, length); None: no pair. Only
+        families whose attention heeds it set `hides_pairs`."""
+        return None
+
+    def adds_input_of(self, module: str) -> None:
+        """A delta will add what it makes of this module's input to another module's output: both
+        have to be of the same positions from now on, until the delta is taken out."""
+
+    def widths(self, module: nn.Module) -> tuple[int, int] | None:
+        """Sizes of the last dimension of a module's input and output; None where no delta goes."""
+        if isinstance(module, nn.Linear):
+            return module.in_features, module.out_features
+        return None

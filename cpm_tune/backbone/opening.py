@@ -1,0 +1,75 @@
+"""Opens a backbone of any family: weights read one at a time, or drawn at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpm_tune.backbone.protocol import BackboneConfig, Materialise
+from cpm_tune.backbone.quantize import quantize_int8
+from cpm_tune.backbone.storage.finite import check_finite
+from cpm_tune.backbone.storage.shards import fill
+from cpm_tune.errors import UserError
+
+
+def read_backbone(
+    config: BackboneConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype,
+    path: Path,
+    materialise: Materialise | None = None,
+) -> Any:
+    """Return the Backbone with these weights, by name, in `dtype` on the CPU.
+
+    If `materialise` is given and true, it has made the model's parameters, of which every process
+    may have a part: tensors are then read one at a time and only that part is kept. `path` is for
+    messages: raises UserError for a value that is not finite.
+    """
+    model, state = config.skeleton().to(dtype), dict[str, Tensor]()
+    in_parts = materialise is not None and materialise(model)
+    parameters = dict(model.named_parameters()) if in_parts else {}
+    for name, whole in tensors:
+        state[name] = fill(parameters[name], whole) if in_parts else whole.to(dtype)
+        check_finite(path, name, state[name])
+    if not in_parts:
+        model.load_state_dict(state, strict=True, assign=True)
+    return model
+
+
+def random_backbone(
+    config: BackboneConfig, seed: int, dtype: torch.dtype, materialise: Materialise | None = None
+) -> Any:
+    """Return a Backbone of that shape with random weights: the control for a trained one."""
+    model = config.skeleton().to(dtype)
+    if materialise is None or not materialise(model):
+        model.to_empty(device="cpu")
+    return model.init_weights(seed)
+
+
+def open_whole(
+    config: BackboneConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    dtype: torch.dtype,
+    path: Path,
+    *,
+    random_seed: int | None = None,
+    quantize: str | None = None,
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+    materialise: Materialise | None = None,
+) -> Any:
+    """`BackboneFolder.open` for a family whose backbones are in memory as a whole."""
+    if limit is not None:
+        raise UserError(
+            f"{path}: models of the family {config.family} cannot be read in parts; omit the "
+            "memory limit."
+        )
+    if random_seed is not None:
+        model = random_backbone(config, random_seed, dtype, materialise)
+    else:
+        model = read_backbone(config, tensors, dtype, path, materialise)
+    return quantize_int8(model) if quantize else model

@@ -1,0 +1,327 @@
+"""The door that models come in by: what the package asks of a family, a folder and a layout.
+
+A `Family` recognises a folder and opens it as a `BackboneFolder`, which knows what config and
+vocabulary say; its `Layout` turns contexts and answers into batches. What is computed with is in
+`cpm_tune.backbone.base`: a Backbone and its batches, which are Any here, where torch is unknown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from cpm_tune.backbone.example import Example, Ids
+from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+
+if TYPE_CHECKING:
+    import torch
+
+Materialise = Callable[[Any], bool]  # gives a model without values memory, if it keeps parts
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. `never_written` are ids that no generated text contains."""
+
+    @property
+    def entries(self) -> Mapping[int, str]:
+        """What each id is written as."""
+        ...
+
+    @property
+    def bos(self) -> int: ...
+
+    @property
+    def eos(self) -> int: ...
+
+    @property
+    def pad(self) -> int: ...
+
+    @property
+    def unk(self) -> int: ...
+
+    @property
+    def newline(self) -> int | None:
+        """The id of a newline, if it has one of its own."""
+        ...
+
+    @property
+    def never_written(self) -> tuple[int, ...]: ...
+
+    @property
+    def sha256(self) -> str:
+        """Fingerprint of all that decides ids."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without any special entry around it."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids."""
+        ...
+
+    def unknown(self, text: str) -> list[str]:
+        """What `encode` makes `unk` of, in order."""
+        ...
+
+
+class TokenizerDefaults:
+    """What most tokenizers answer alike, to inherit from."""
+
+    entries: Mapping[int, str]
+    unk: int
+    newline: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def sha256(self) -> str:
+        entries = (self.entries[index] for index in sorted(self.entries))
+        return hashlib.sha256("\0".join(entries).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(self.entries[index] for index in ids)
+
+    def unknown(self, text: str) -> list[str]:
+        return [character for character in text if self.unk in self.encode(character)]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A backbone in numbers.
+
+    width: of hidden states. layers: of all stacks. vocabulary: columns of the logits. longest:
+    tokens that it tells apart by position. cached: values that decoding keeps for each token.
+    """
+
+    width: int
+    layers: int
+    vocabulary: int
+    longest: int
+    cached: int
+
+
+class BackboneConfig(Protocol):
+    """A model's architecture: enough to build it without values.
+
+    roles: for each role that deltas name (`@attention.q`), the endings of its modules' names.
+    """
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def shape(self) -> Shape: ...
+
+    @property
+    def roles(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    def peft_prefix(self) -> str:
+        """What transformers' class, and so PEFT, has before the names of modules; UserError if
+        transformers has no such class."""
+        ...
+
+    def skeleton(self, layers: int | None = None) -> Any:
+        """The Backbone without values, on the meta device; with its first `layers` layers alone."""
+        ...
+
+
+class ConfigDefaults:
+    """What most families' configs answer alike, to inherit from."""
+
+    family: str
+
+    def peft_prefix(self) -> str:
+        raise UserError(f"PEFT has no class for models of the family {self.family}.")
+
+
+class Layout(Protocol):
+    """How contexts and answers become sequences, for one encoding.
+
+    start: the ids that every context begins with. shortest: the fewest ids of a context.
+    first_free: the first id that means nothing to the backbone; the tokens of a trained soft prompt
+    have ids from there on.
+    """
+
+    @property
+    def start(self) -> Ids: ...
+
+    @property
+    def shortest(self) -> int: ...
+
+    @property
+    def first_free(self) -> int: ...
+
+    def n_tokens(self, example: Example) -> int:
+        """The tokens of an example in a batch."""
+        ...
+
+    def collate(self, examples: Sequence[Example]) -> Any:
+        """One Batch of whole examples, whose contexts begin with `start`."""
+        ...
+
+    def describe(self, example: Example) -> list[Shown]:
+        """Each sequence of an example, for people to read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sequence for people to read: how many ids of the backbone's own come before its `tokens`,
+    its length, and the entries that are scored, each after a position."""
+
+    n_before: int
+    tokens: tuple[str, ...]
+    length: int
+    scored: tuple[tuple[int, str], ...]
+
+
+class BackboneFolder(Protocol):
+    """What is in a backbone's folder, before any weight is read.
+
+    `format` names the checkpoint format, `trained` is false for weights drawn at random. `settings`
+    are the fields of `Encoding` that only some families have, and this one has.
+    """
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def format(self) -> str: ...
+
+    @property
+    def trained(self) -> bool: ...
+
+    @property
+    def config(self) -> BackboneConfig: ...
+
+    settings: ClassVar[frozenset[str]]
+
+    def sha256(self) -> str:
+        """Fingerprint of all files that decide what the backbone computes."""
+        ...
+
+    def tokenizer(self) -> Tokenizer:
+        """Read the vocabulary; raise UserError if it does not fit."""
+        ...
+
+    def layout(self, encoding: Encoding, tokenizer: Any) -> Layout:
+        """How sequences look; raise UserError for a setting that this backbone cannot have."""
+        ...
+
+    def infilling(self, tokenizer: Any) -> Infilling:
+        """How texts with blanks look; raise UserError if this backbone fills none."""
+        ...
+
+    def open(
+        self,
+        dtype: torch.dtype,
+        *,
+        random_seed: int | None = None,
+        quantize: str | None = None,
+        limit: int | None = None,
+        device: torch.device | str = "cpu",
+        materialise: Materialise | None = None,
+    ) -> Any:
+        """The Backbone in `dtype` on the CPU: its weights, or with `random_seed` random ones.
+
+        `limit`: the most bytes of it in memory at a time, the rest is read while it computes, on
+        `device`. `quantize` "int8": linear weights in 8 bits. `materialise`: see
+        `cpm_tune.engine`. Raises UserError for broken files and for what the family cannot do; the
+        caller rejects options that exclude each other (`cpm_tune.planning.placement`).
+        """
+        ...
+
+    def check_save(self, form: str) -> None:
+        """Raise UserError if this backbone cannot be written in a format: merged, the family's own,
+        or hf."""
+        ...
+
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
+        """Write this backbone, whose weights may have changed, into an empty folder; return what
+        reads that, if there is something to know."""
+        ...
+
+
+def folder_name(path: Path) -> str:
+    """A folder's name; for one in the hub's cache, that of the model."""
+    if path.parent.name == "snapshots":
+        return path.parent.parent.name.removeprefix("models--").replace("--", "/")
+    return path.name
+
+
+def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
+    """The encoding without the settings that this family of models does not have."""
+    absent = {name: None for name in Encoding.OMITTED if name not in folder.settings}
+    return encoding.model_copy(update=absent)
+
+
+class FolderDefaults:
+    """What most families' folders answer alike, to inherit from."""
+
+    path: Path
+    config: BackboneConfig
+    format = "native"
+    trained = True
+    settings: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return folder_name(self.path)
+
+    def infilling(self, tokenizer: Any) -> Infilling:
+        raise UserError(f"{self.path}: models of the family {self.config.family} fill no blanks.")
+
+    def check_save(self, form: str) -> None:
+        raise UserError(
+            f"{self.path}: models of the family {self.config.family} cannot be written again; "
+            "its deltas can be used with predict and load_delta."
+        )
+
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
+        self.check_save(form)
+        return ""
+
+
+@dataclass(frozen=True)
+class Infilling:
+    """How a text with blanks becomes ids: `layout.start`, the text with `blank` at each masked
+    position, `end`."""
+
+    layout: Layout
+    blank: int
+    end: Ids
+
+
+class Family(Protocol):
+    """A kind of model. `presets` are published sizes by name, to estimate without a checkpoint."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def presets(self) -> Mapping[str, BackboneConfig]: ...
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether a folder's files are this family's, by config and names alone."""
+        ...
+
+    def open(self, folder: Path) -> BackboneFolder:
+        """Open a folder; raise UserError with what is missing or wrong."""
+        ...
