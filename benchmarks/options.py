@@ -47,7 +47,8 @@ def questions(n: int) -> list[list[Ids]]:
 def ours(n: int, dtype: str, threads: int) -> Work:
     """`cpm_tune.tuning.predict`'s scores."""
     from cpm_tune.backbone.base import micro_batches
-    from cpm_tune.tuning.predict import candidate_scores
+    from cpm_tune.tuning.predict import scored_targets
+    from cpm_tune.tuning.scoring import candidate_scores
 
     engine = engine_of(dtype, threads)
     model = engine.prepare(tuned(dtype)[0]).eval()
@@ -62,7 +63,8 @@ def ours(n: int, dtype: str, threads: int) -> Work:
         for group in micro_batches(asked, LAYOUT, 8192, CONFIG.vocab_size):
             batch = LAYOUT.collate(group)
             with torch.inference_mode(), engine.autocast():
-                scores += candidate_scores(model, batch, True).tolist()
+                scored = scored_targets(model, batch, "yes-logit")
+                scores += candidate_scores(scored, batch, "yes-logit").tolist()
         return scores
 
     return work

@@ -214,7 +214,8 @@ def engine_of(dtype: str, threads: int) -> Engine:
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
     """One optimiser step of `cpm_tune.tuning.train` per round, of `batch` / `share` samples."""
     from cpm_tune.backbone.base import micro_batches
-    from cpm_tune.tuning.predict import loss_count, loss_sum
+    from cpm_tune.tuning.predict import batch_loss
+    from cpm_tune.tuning.scoring import loss_count
 
     engine = engine_of(dtype, threads)
     model, delta = tuned(dtype)
@@ -227,10 +228,10 @@ def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 
         rows = next(stream)[::share]
         groups = micro_batches([example(text) for text in rows], LAYOUT, 8192, CONFIG.vocab_size)
         packed = [LAYOUT.collate(group) for group in groups]
-        count, loss = sum(loss_count(b, False) for b in packed), 0.0
+        count, loss = sum(loss_count(b, "generation") for b in packed), 0.0
         for micro in packed:
             with engine.autocast():
-                part = loss_sum(model, micro.to(engine.device), False) / count
+                part = batch_loss(model, micro.to(engine.device), "generation") / count
             loss += float(part.detach())
             engine.backward(part)
         engine.clip(optimizer, parameters, 10.0)

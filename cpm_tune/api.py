@@ -125,7 +125,8 @@ class Backbone:
         return self.delta
 
     def load_delta(self, folder: AnyPath) -> Delta:
-        """Insert a saved delta: a run's folder, one written by `delta.save`, or a LoRA of PEFT's.
+        """Insert a saved delta: a run's folder, one written by `delta.save`, a LoRA of PEFT's,
+        OpenDelta's folder, or CPM-Live's best.pt.
 
         It replaces the present delta. Raises UserError if it belongs to another backbone or is
         broken; nothing changes then.
@@ -135,7 +136,7 @@ class Backbone:
                 f"load_delta: {folder!r} is not a path; give the folder of a run or of a delta."
             )
         place = Path(folder)
-        if not place.is_dir():
+        if not place.exists():
             raise UserError(
                 f"{place}: there is no such folder; give the folder of a run or of a delta."
             )

@@ -140,6 +140,7 @@ TASK = Task(
     answer=Options(options="candidates", column="answer", most=10),
     templates=(
         Template("cpm-ant", "{before}{option}{after}[是否正确]", keep_end=("before",)),
+        Template("filled", "{before}{option}{after}", keep_end=("before",), scoring="mean-nll"),
         Template(
             "numbered",
             "选项：{candidates}文章：{before}[？]{after}答案：{answer}",

@@ -45,6 +45,9 @@ TASK = Task(
             "cpm-2", "“{sentence1}”与“{sentence2}”的意思{answer}", ("矛盾", "相似"), version=2
         ),
     ),
+    earlier_templates=(
+        Template("cpm-2", "“{sentence1}”与“{sentence2}”的关系是：{answer}", ("矛盾", "相似")),
+    ),
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 10},
     sample_recipe={

@@ -14,6 +14,7 @@ from cpm_tune.backbone.ant.layout import make_layout
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.delta.soft import SoftSlots
+from cpm_tune.schema.options import Scoring
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Task, Template
 
@@ -47,10 +48,11 @@ def encoder_of(
     answer_tokens: int = 0,
     soft: SoftSlots | None = None,
     kind: type[Encoder] = Encoder,
+    scoring: Scoring | None = None,
 ) -> Encoder:
     """The encoder for a backbone of this configuration."""
-    layout = make_layout(encoding, config, tokenizer)
-    return kind(task, template, layout, tokenizer, encoding.max_length, answer_tokens, soft)
+    layout, length = make_layout(encoding, config, tokenizer), encoding.max_length
+    return kind(task, template, layout, tokenizer, length, answer_tokens, soft, scoring)
 
 
 def small_config(**changes: object) -> CPMAntConfig:

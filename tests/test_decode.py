@@ -32,7 +32,8 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Decoding, Encoding
 from cpm_tune.task import Template
 from cpm_tune.task.registry import load_task
-from cpm_tune.tuning.predict import candidate_scores
+from cpm_tune.tuning.predict import scored_targets
+from cpm_tune.tuning.scoring import candidate_scores
 
 LENGTHS = (3, 9, 14, 1, 20, 6, 0, 35)
 TOLERANCE = 1e-5
@@ -130,7 +131,9 @@ def test_log_probs_are_the_scores_of_training() -> None:
         for example, (hypothesis,) in zip(examples, made, strict=True)
     ]
     with torch.no_grad():
-        scores = candidate_scores(model, encoder.layout.collate(as_gold), scores_in_prompt=False)
+        batch = encoder.layout.collate(as_gold)
+        scored = scored_targets(model, batch, "generation")
+        scores = candidate_scores(scored, batch, "generation")
     assert [h.log_prob for (h,) in made] == pytest.approx(scores.tolist(), abs=TOLERANCE)
 
 

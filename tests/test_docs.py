@@ -178,12 +178,10 @@ def own_tasks(tmp_path: Path) -> dict[str, Path]:
         months = [f"第{i}个月" for i in range(2, 14)]
         texts = [{"input": f"{split}：{month}的后一个月是", "target": month} for month in months]
         write_jsonl(tmp_path / "dialogue" / f"{split}.jsonl", texts)
-        choices = [{**row, "options": ["不知道", row["target"]], "target": 1} for row in texts]
-        write_jsonl(tmp_path / "quiz" / f"{split}.jsonl", choices)
     return files
 
 
-@pytest.mark.parametrize("name", ["dialogue", "quiz"])
+@pytest.mark.parametrize("name", ["dialogue"])
 def test_the_task_files_for_prompts_that_are_written_already(
     name: str, own_tasks: dict[str, Path], tmp_path: Path, cli: CLI
 ) -> None:
@@ -191,7 +189,7 @@ def test_the_task_files_for_prompts_that_are_written_already(
     words = ["--include", str(own_tasks[name]), "--data", str(tmp_path / name)]
     code, output, error = cli("show", name, *words, "--rows", "1")
     assert code == 0, error
-    assert "  dev：第2个月的后一个月是第2个月" + "[是否正确]" * (name == "quiz") + "\n" in output
+    assert "  dev：第2个月的后一个月是第2个月" + "\n" in output
     code, output, error = cli(
         *("--task", name, "--delta", "lora", "--control", "none", "--out", str(tmp_path / "runs")),
         *(*words, *SMALL),

@@ -191,7 +191,7 @@ def test_a_row_is_cut_only_when_too_long_and_then_as_little_as_possible(
     example = encoder.encode(fields)
     got = [list(context) for context in example.contexts]
     assert max(s.length for s in encoder.layout.describe(example)) <= limit
-    if not encoder.scores_in_prompt:
+    if not encoder.template.scores_in_prompt:
         assert [list(answer.ids) for answer in example.candidates] == [
             tokenizer.encode(option) for option in template.options
         ]
@@ -222,7 +222,7 @@ def test_training_cuts_exactly_as_inference_does(
     assert kept.truncated == whole.truncated
     assert kept.contexts == whole.contexts
     gold = (whole.candidates[fields["target"]],)
-    assert kept.candidates == (whole.candidates if encoder.scores_in_prompt else gold)
+    assert kept.candidates == (whole.candidates if encoder.template.scores_in_prompt else gold)
 
 
 @pytest.mark.parametrize(

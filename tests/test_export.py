@@ -116,7 +116,7 @@ def test_what_peft_or_its_variants_cannot_say_is_a_sentence(tmp_path: Path) -> N
     file = tmp_path / "adapter_config.json"
     values = json.loads(file.read_text())
     variants = {
-        **{"use_dora": True, "rank_pattern": {"project_q": 2}, "bias": "all", "lora_bias": True},
+        **{"use_dora": True, "bias": "all", "lora_bias": True},
         **{"use_qalora": True, "layer_replication": [[0, 1]], "trainable_token_indices": [1]},
         **{"alora_invocation_tokens": [1], "of_a_later_version": {"a": 1}},
     }

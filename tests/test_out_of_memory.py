@@ -49,21 +49,21 @@ def giving_out(monkeypatch: pytest.MonkeyPatch, above: int) -> None:
     import cpm_tune.tuning.predict as predict
     from cpm_tune.engine.pytorch import TorchEngine
 
-    scores, backward, large = predict.candidate_scores, TorchEngine.backward, [False]
+    scores, backward, large = predict.scored_targets, TorchEngine.backward, [False]
 
-    def candidate_scores(model: Any, batch: Any, scores_in_prompt: bool) -> Any:
+    def scored_targets(model: Any, batch: Any, rule: Any) -> Any:
         real = type(batch.ids) is torch.Tensor  # not where memory is estimated
         large[0] = real and len(batch.gold) > above
         if large[0] and not model.training:
             raise RuntimeError(SAID)
-        return scores(model, batch, scores_in_prompt)
+        return scores(model, batch, rule)
 
     def backward_then(engine: Any, loss: Any) -> None:
         backward(engine, loss)
         if large[0]:
             raise RuntimeError(SAID)
 
-    monkeypatch.setattr(predict, "candidate_scores", candidate_scores)
+    monkeypatch.setattr(predict, "scored_targets", scored_targets)
     monkeypatch.setattr(TorchEngine, "backward", backward_then)
 
 

@@ -18,6 +18,7 @@ from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import Batch
 from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.data.encode import Encoder
@@ -25,14 +26,8 @@ from cpm_tune.engine.engine import make_engine
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task import Choice, Row, Template
 from cpm_tune.task.registry import load_task
-from cpm_tune.tuning.predict import (
-    Prediction,
-    Predictor,
-    candidate_scores,
-    loss_count,
-    loss_sum,
-    option_table,
-)
+from cpm_tune.tuning.predict import Prediction, Predictor, batch_loss, scored_targets
+from cpm_tune.tuning.scoring import loss_count, option_scores
 
 LCQMC = load_task("lcqmc")
 CPM_ANT, CPM_2 = (next(t for t in LCQMC.templates if t.name == n) for n in ("cpm-ant", "cpm-2"))
@@ -71,6 +66,11 @@ def make_encoder(template: Template, kind: type[Encoder] = Encoder) -> Encoder:
     return encoder_of(task, template, encoding, small_config(), tokenizer, kind=kind)
 
 
+def table_of(model: CPMAnt, batch: Batch, encoder: Encoder) -> Tensor:
+    """Option scores (examples, options)."""
+    return option_scores(scored_targets(model, batch, encoder.rule), batch, encoder.rule)
+
+
 def choose(
     model: CPMAnt, rows: Iterable[Row], encoder: Encoder, micro_tokens: int
 ) -> Iterator[Prediction]:
@@ -105,7 +105,7 @@ def scores_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
     """The score of each candidate: a logit, or the sum of logits less their log-sum-exp."""
     scores = []
     for targets in targets_alone(model, example, encoder):
-        if encoder.scores_in_prompt:
+        if encoder.rule == "yes-logit":
             ((logits, token),) = targets
             scores.append(logits[token])
         else:
@@ -116,7 +116,7 @@ def scores_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
 
 def loss_alone(model: CPMAnt, example: Example, encoder: Encoder) -> Tensor:
     """Cross-entropy of the right option, or summed over the tokens of the right answer."""
-    if encoder.scores_in_prompt:
+    if encoder.rule == "yes-logit":
         scores = scores_alone(model, example, encoder)
         return F.cross_entropy(scores[None], torch.tensor([example.gold]))
     (targets,) = targets_alone(model, example, encoder)
@@ -169,7 +169,7 @@ def test_scores_in_any_company_are_those_of_each_sequence_alone(
 ) -> None:
     batch = encoder.layout.collate([encoder.encode(ROWS[row]) for row in order])
     with torch.no_grad():
-        table = option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
+        table = table_of(model, batch, encoder)
     expected = torch.stack([alone(encoder, row) for row in order])
     assert table.dtype == torch.float32
     torch.testing.assert_close(table, expected, rtol=0, atol=TOLERANCE)
@@ -182,7 +182,7 @@ def test_an_option_that_an_example_lacks_scores_minus_infinity(
     examples = [encoder.encode(row) for row in ROWS[1:4]]
     batch = encoder.layout.collate([examples[0], without_last_option(examples[1]), examples[2]])
     with torch.no_grad():
-        table = option_table(candidate_scores(model, batch, encoder.scores_in_prompt), batch)
+        table = table_of(model, batch, encoder)
     expected = torch.stack([alone(encoder, row) for row in (1, 2, 3)])
     expected[1, -1] = float("-inf")
     torch.testing.assert_close(table, expected, rtol=0, atol=TOLERANCE)
@@ -196,7 +196,7 @@ def test_scores_of_a_bfloat16_model_are_fp32_and_near(
     for encoder in ENCODERS.values():
         batch = encoder.layout.collate([encoder.encode(row) for row in ROWS])
         with torch.no_grad():
-            table = option_table(candidate_scores(half, batch, encoder.scores_in_prompt), batch)
+            table = table_of(half, batch, encoder)
         assert table.dtype == torch.float32
         expected = torch.stack([alone(encoder, row) for row in range(len(ROWS))])
         torch.testing.assert_close(table, expected, rtol=0, atol=0.3)
@@ -217,12 +217,12 @@ def test_the_loss_of_a_batch_is_the_sum_of_cross_entropies_alone(
     examples = training_examples(encoder)
     batch = encoder.layout.collate(examples)
     with torch.no_grad():
-        ours = loss_sum(model, batch, encoder.scores_in_prompt)
+        ours = batch_loss(model, batch, encoder.rule)
         expected = sum(loss_alone(model, example, encoder) for example in examples)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=TOLERANCE)
     tokens = [len(example.candidates[example.gold].ids) for example in examples]
-    assert loss_count(batch, encoder.scores_in_prompt) == (
-        len(examples) if encoder.scores_in_prompt else sum(tokens)
+    assert loss_count(batch, encoder.rule) == (
+        len(examples) if encoder.rule == "yes-logit" else sum(tokens)
     )
 
 
@@ -231,7 +231,7 @@ def test_an_option_that_an_example_lacks_has_no_part_in_its_loss(model: CPMAnt) 
     examples = [encoder.encode(row) for row in ROWS[1:4]]
     examples[1] = without_last_option(examples[1])
     with torch.no_grad():
-        ours = loss_sum(model, encoder.layout.collate(examples), scores_in_prompt=True)
+        ours = batch_loss(model, encoder.layout.collate(examples), "yes-logit")
         expected = sum(loss_alone(model, example, encoder) for example in examples)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=TOLERANCE)
 
@@ -248,9 +248,7 @@ def test_gradients_of_a_packed_batch_are_those_of_its_examples_one_by_one(
             loss().backward()
         return {name: weight.grad.clone() for name, weight in model.named_parameters()}  # type: ignore[union-attr]
 
-    packed = gradients(
-        [lambda: loss_sum(model, encoder.layout.collate(examples), encoder.scores_in_prompt)]
-    )
+    packed = gradients([lambda: batch_loss(model, encoder.layout.collate(examples), encoder.rule)])
     single = gradients([lambda e=e: loss_alone(model, e, encoder) for e in examples])  # type: ignore[misc]
     model.zero_grad(set_to_none=True)
     for name, gradient in single.items():

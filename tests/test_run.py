@@ -279,7 +279,7 @@ def test_a_failed_run_is_recorded_and_named_and_a_later_one_takes_its_place(
         raise RuntimeError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cpm_tune.tuning.train, "loss_sum", fail)
+        patch.setattr(cpm_tune.tuning.train, "batch_loss", fail)
         with pytest.raises(RuntimeError):
             tune(cli, data, small_backbone, tmp_path)
     record = unfinished(tmp_path)
@@ -327,7 +327,7 @@ def test_overwriting_that_fails_keeps_the_finished_run(
 
     tune(cli, data, small_backbone, tmp_path)
     before = (only_run(tmp_path) / "run.json").read_bytes()
-    monkeypatch.setattr(cpm_tune.tuning.train, "loss_sum", lambda *_: 1 / 0)
+    monkeypatch.setattr(cpm_tune.tuning.train, "batch_loss", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tune(cli, data, small_backbone, tmp_path, "--overwrite")
     finished = [p for p in tmp_path.glob("lcqmc.lora.*") if not p.name.endswith(".partial")]

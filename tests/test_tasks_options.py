@@ -220,7 +220,7 @@ def test_real_chid(tmp_path: Path) -> None:
         for row, record in zip(rows, records, strict=True):
             assert row["before"] + "#idiom#" + row["after"] == record["content"]
             assert (row["candidates"], row["target"]) == (record["candidates"], record["answer"])
-        assert rendered("chid", rows) == 2 * 202
+        assert rendered("chid", rows) == 3 * 202
 
 
 @REAL

@@ -21,7 +21,16 @@ from cpm_tune.common.reading import read_mapping
 from cpm_tune.common.sizes import shortened
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.settings import DELTA_KEYS, KEYS, flat_settings
-from cpm_tune.schema.options import BUNDLED, Control, Count, Limit, Precision, Quantize, Seed
+from cpm_tune.schema.options import (
+    BUNDLED,
+    Control,
+    Count,
+    Limit,
+    Precision,
+    Quantize,
+    Scoring,
+    Seed,
+)
 
 
 def _listed(value: Any) -> Any:
@@ -66,6 +75,7 @@ class Override(_Part):
     match: Match
     skip: bool = False
     template: Name | None = None
+    scoring: Scoring | None = None
     precision: Precision | None = None
     quantize: Quantize | None = None
     limit: Limit | None = None

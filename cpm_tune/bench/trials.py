@@ -130,6 +130,8 @@ class _Expansion:
         request = Request(task, delta, backbone, seed, **chosen)
         where = f"{task}, {delta}, {Path(backbone).name}"
         with self._noting(where):
+            if _generates(request):  # there are no options to score
+                request = replace(request, scoring=None)
             for settings, about in self._settings(request, overrides):
                 with self._noting(where):
                     self._add_runs(replace(request, settings=settings), about, nproc)
@@ -228,12 +230,16 @@ def _match(override: Override, suite: Suite) -> Mapping[str, frozenset[str]]:
     return {axis: frozenset(several) for axis, several in names.items()}
 
 
+def _generates(request: Request) -> bool:
+    return isinstance(load_task(request.task, request.include).answer, Generate)
+
+
 def _applies(request: Request) -> Callable[[str], bool]:
     """Whether a setting means something for this task and delta: a delta's own settings for that
     delta, decoding for tasks that generate, training for a delta that is trained."""
     kind = str(load_preset(request.delta).get("delta_type"))
     fields = CONFIGS[kind].model_fields if kind in CONFIGS else {}
-    generates = isinstance(load_task(request.task, request.include).answer, Generate)
+    generates = _generates(request)
 
     def applies(key: str) -> bool:
         part, _, name = key.partition(".")

@@ -15,22 +15,25 @@ from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import find_template
+from cpm_tune.schema.options import Scoring
 from cpm_tune.task import Choice, Generate, Row, Task, Template
 from cpm_tune.task.answers import gold
 from cpm_tune.task.registry import load_task
-from cpm_tune.task.scoring import scoring_of
+from cpm_tune.task.scoring import scoring_of, unfit
 
 
 def run(options: Show) -> int:
     """Print a task's card and rows."""
     task = load_task(options.task, options.include)
     template = find_template(task, options.template)
+    if options.scoring and (problem := unfit(task, template, options.scoring)):
+        raise UserError(problem)
     file = find_splits(task, data_folder(task, options.data), (options.split,))[options.split]
     rows = list(islice(checked_rows(task, file), options.rows))
     if not rows and options.rows:
         raise UserError(f"{file.path}: the {options.split} split has no rows.")
     sample = " (sample data)" if options.data is None else ""
-    lines = [*_card(task, template), ""]
+    lines = [*_card(task, template, options.scoring), ""]
     lines += [f"note: {text}" for text in (file.note, file.warning) if text]
     lines.append(f"{file.path.name}{sample}, first {counted(len(rows), 'row')}:")
     describe: Callable[[Row], list[str]] | None = None
@@ -45,7 +48,7 @@ def run(options: Show) -> int:
     return 0
 
 
-def _card(task: Task, chosen: Template) -> list[str]:
+def _card(task: Task, chosen: Template, scoring: Scoring | None) -> list[str]:
     lines = [
         f"{task.name} v{task.version}: {task.source.title}",
         f"  capability  {task.capability}, {task.kind}; "
@@ -63,7 +66,8 @@ def _card(task: Task, chosen: Template) -> list[str]:
         lines.append(f"  published   {row}: {score}" + (f" ({rule})" if rule else ""))
     for template in task.templates:
         mark = "*" if template is chosen else " "
-        details: list[str] = [scoring_of(task, template)]
+        rule = scoring if template is chosen else None
+        details: list[str] = [scoring_of(task, template, rule)]
         details += [f"options {' / '.join(template.options)}"] * bool(template.options)
         lines.append(
             f"{mark} template    {template.name} v{template.version}: {template.text}  "

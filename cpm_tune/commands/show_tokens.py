@@ -21,7 +21,10 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     answer_tokens = getattr(task.answer, "max_new_tokens", 0)
     tokenizer = folder.tokenizer()
     layout = folder.layout(fitting(encoding, folder), tokenizer)
-    encoder = Encoder(task, template, layout, tokenizer, encoding.max_length, answer_tokens)
+    encoder = Encoder(
+        *(task, template, layout, tokenizer, encoding.max_length, answer_tokens),
+        scoring=options.scoring,
+    )
 
     def lines(row: Row) -> list[str]:
         example = encoder.encode(row)

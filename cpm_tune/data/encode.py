@@ -17,7 +17,9 @@ from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
+from cpm_tune.schema.options import Scoring
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
+from cpm_tune.task.scoring import scoring_of
 
 
 class Encoder:
@@ -32,23 +34,27 @@ class Encoder:
         max_length: int,
         answer_tokens: int = 0,
         soft: SoftSlots | None = None,
+        scoring: Scoring | None = None,
     ) -> None:
         """`max_length` bounds a context and its longest answer together, `answer_tokens` is the
-        room for a text to generate, `soft` a soft prompt's tokens.
+        room for a text to generate, `soft` a soft prompt's tokens, `scoring` the rule that scores
+        options, if it is not the template's own.
 
         Raises UserError if template or settings do not fit the vocabulary.
         """
         self.template, self.layout, self.tokenizer = template, layout, tokenizer
-        self.answer, self.scores_in_prompt = task.answer, template.scores_in_prompt
+        self.answer, self.rule = task.answer, scoring_of(task, template, scoring)
         self.generates = isinstance(task.answer, Generate)
         self.max_length, self.answer_tokens = max_length, answer_tokens
         self._soft, self._before_option = _placed(template, soft)
-        before_each = soft is not None and soft.options and not self.scores_in_prompt
+        before_each = soft is not None and soft.options and not template.scores_in_prompt
         listed = isinstance(task.answer, Options) and task.answer.options
         self._listed = listed if before_each and listed else None
         self._verbalised = {option: self._known(option, "option") for option in template.options}
         yes = (
-            self._known(template.yes, "answer word") if self.scores_in_prompt else (tokenizer.unk,)
+            self._known(template.yes, "answer word")
+            if self.rule == "yes-logit"
+            else (tokenizer.unk,)
         )
         if len(yes) != 1:
             raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
@@ -57,13 +63,35 @@ class Encoder:
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
         longest = max(template.options, key=len, default="")
-        least = self._length(self._ids(empty, (longest,), None))
+        parts = self._ids(empty, (longest,), None)
+        self._without_row = parts[0]
+        self._check_rule()
+        least = self._length(parts)
         if least > max_length:
             needed = f"template '{template.name}'"
             needed += f" and {answer_tokens} tokens to generate" if self.generates else ""
             raise UserError(
                 f"encode.max_length is {max_length}: the soft prompt and {needed} alone "
                 f"need {least}; raise it."
+            )
+
+    def _check_rule(self) -> None:
+        """Raise UserError if the rule cannot score this template's options in this vocabulary."""
+        if self.rule == "argmax-vocabulary":
+            first: dict[int, str] = {}
+            for option, ids in self._verbalised.items():
+                if (other := first.setdefault(ids[0], option)) != option:
+                    raise UserError(
+                        f"scoring argmax-vocabulary: options '{other}' and '{option}' of template "
+                        f"'{self.template.name}' begin with the same entry of this vocabulary; "
+                        "choose another rule or template."
+                    )
+        inside = [place for place in self._soft if place > 0]
+        if self.rule == "mean-nll" and (inside or any(self._before_option)):
+            raise UserError(
+                "scoring mean-nll: the soft prompt's tokens inside the text have no likelihood; "
+                "put all of them in front (delta.slots, delta.ratio_list, delta.option_token_num) "
+                "or choose another rule."
             )
 
     def _known(self, text: str, what: str) -> Ids:
@@ -79,11 +107,21 @@ class Encoder:
         """Return, as JSON values, all that decides besides a row how it is encoded."""
         template = self.template
         return [
-            [template.name, template.version, template.sha256, self.scores_in_prompt],
+            [template.name, template.version, template.sha256, self.rule],
             [self.max_length, self.answer_tokens, self.layout.start],
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
         ]
+
+    def n_options(self, example: Example) -> int:
+        """The number of options that an example was encoded with."""
+        return len(example.candidates) // (2 if self.rule == "verbaliser-relative" else 1)
+
+    def uneven(self, row: Row) -> bool:
+        """Whether a row's options have several lengths in tokens that the rule adds up."""
+        encode = self.tokenizer.encode
+        lengths = {len(self._verbalised.get(text) or encode(text)) for text in self.options(row)}
+        return self.rule == "verbaliser-sum" and len(lengths) > 1
 
     def options(self, row: Row) -> tuple[str, ...]:
         """The texts that are scored for a row, in the order of the labels or the row's options."""
@@ -97,8 +135,8 @@ class Encoder:
     def encode(self, row: Row, *, train: bool = False) -> Example:
         """Encode a row.
 
-        With `train`, what carries no loss is left out: a verbaliser's wrong options (CPM-2 trains
-        on the gold answer's tokens), documents as good as the best one. Without it a text to
+        With `train`, what carries no loss is left out: wrong options, where the loss is that of the
+        gold answer's tokens (as in CPM-2), documents as good as the best one. Without it a text to
         generate is encoded, too, if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
@@ -114,15 +152,30 @@ class Encoder:
                 options, gold = [options[i] for i in kept], kept.index(gold)
         elif target is not None:
             gold = int(target)
-            if train and not self.scores_in_prompt:
-                options, gold = [options[gold]], 0
-        if self.scores_in_prompt:
-            contexts = tuple((*before, *option, *after) for option in options)
-            candidates = tuple(Answer(k, (self._yes,)) for k in range(len(options)))
-        else:
-            contexts = (before,)
-            candidates = tuple(Answer(0, option) for option in options)
+        if train and self.rule != "yes-logit" and not self.generates:
+            options, gold = [options[gold]], 0
+        contexts, candidates = self._scored(before, options, after, train=train)
         return Example(str(row["id"]), contexts, candidates, gold, truncated)
+
+    def _scored(
+        self, before: Ids, options: list[Ids], after: Ids, *, train: bool
+    ) -> tuple[tuple[Ids, ...], tuple[Answer, ...]]:
+        """The contexts and the answers that the rule scores in them: one per option, in order; by
+        verbaliser-relative a second one each, in a context without the row's texts."""
+        if self.rule == "yes-logit":
+            contexts = tuple((*before, *option, *after) for option in options)
+            return contexts, tuple(Answer(k, (self._yes,)) for k in range(len(options)))
+        if self.rule == "mean-nll":
+            n = max(1, len(self.layout.start) + len(self._soft.get(0, ())))
+            passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
+            return (passages[0][:n],), tuple(Answer(0, passage[n:]) for passage in passages)
+        if self.rule == "argmax-vocabulary" and not train:
+            return (before,), tuple(Answer(0, option[:1]) for option in options)
+        answers = tuple(Answer(0, option) for option in options)
+        if self.rule == "verbaliser-relative" and not train:
+            alone = tuple(Answer(1, option) for option in options)
+            return (before, self._without_row), (*answers, *alone)
+        return (before,), answers
 
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
@@ -161,7 +214,7 @@ class Encoder:
         written = [
             self._verbalised.get(text)
             or tuple(encode(text[:cap]))
-            or (() if self.scores_in_prompt else (self.tokenizer.unk,))
+            or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
         return tuple(parts[0]), written, tuple(parts[1])
@@ -169,7 +222,8 @@ class Encoder:
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts
         longest = max(map(len, options), default=0)
-        return len(before) + max(longest, self.answer_tokens if self.generates else 0) + len(after)
+        answer = max(longest, self.answer_tokens if self.generates else 0)
+        return len(before) + answer + len(after) + (self.rule == "mean-nll")
 
     def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
         """The ids that fit max_length, fields cut to as many characters, and whether they were."""

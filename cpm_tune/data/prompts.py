@@ -1,10 +1,10 @@
-"""Prompts to continue: lines of text, or JSON objects with `prompt`, in lines or in an array."""
+"""Prompts to continue (lines of text, or JSON objects with `prompt`), and records as prompts."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,14 @@ def check_characters(text: str, where: str) -> None:
             f"{where}: character {error.start + 1} is half a surrogate pair, not a character; "
             "remove it."
         ) from error
+
+
+def prompt_of(fields: Mapping[str, Any]) -> str:
+    """The fields of a record as one text: the value of the only one, or a line "name：value" each.
+    Raises TypeError for a value that is not a text or a number."""
+    for name, value in fields.items():
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise TypeError(f"'{name}' is {type(value).__name__}, expected text")
+    if len(fields) == 1:
+        return str(*fields.values())
+    return "\n".join(f"{name}：{value}" for name, value in fields.items())

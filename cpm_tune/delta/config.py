@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from cpm_tune.common.faults import faults
+from cpm_tune.delta.names import check_ending
 from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.spec import Frozen
@@ -26,6 +27,8 @@ def _one_is_a_list(value: Any) -> Any:
 
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(_one_is_a_list)]
+Ending = Annotated[Name, AfterValidator(check_ending)]
+Endings = Annotated[tuple[Ending, ...], BeforeValidator(_one_is_a_list)]
 Count = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 NonLinearity = Literal["relu", "tanh", "swish", "gelu_new", "gelu_orig", "leakyrelu"]
 
@@ -61,12 +64,13 @@ class _Dependent(Frozen):
 
 class ModuleConfig(_Dependent):
     """A delta on each module whose name ends in one of `modified_modules` (whole parts of the
-    name), except those whose name starts with one of `exclude_modules`.
+    name, or a regular expression after `[r]`, as in OpenDelta), except those whose name starts with
+    one of `exclude_modules`.
 
     A name such as @attention.q is a role, which every family of models has its own names for.
     """
 
-    modified_modules: Names
+    modified_modules: Endings
     exclude_modules: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
@@ -82,7 +86,7 @@ class LoraConfig(ModuleConfig):
     """y = W x + (lora_alpha / lora_r) * B A x, on linear layers."""
 
     delta_type: Literal["lora"] = "lora"
-    modified_modules: Names = ("@attention.q", "@attention.v")
+    modified_modules: Endings = ("@attention.q", "@attention.v")
     lora_r: Count = 8
     lora_alpha: Annotated[float, Field(gt=0, strict=True)] = 16
     lora_dropout: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.0
@@ -92,7 +96,7 @@ class AdapterConfig(ModuleConfig):
     """h + up(f(down(h))) on a module's output h; by default inside the residual branches."""
 
     delta_type: Literal["adapter"] = "adapter"
-    modified_modules: Names = ("@attention", "@ffn")
+    modified_modules: Endings = ("@attention", "@ffn")
     bottleneck_dim: Count = 24
     non_linearity: NonLinearity = "gelu_new"
 
@@ -102,7 +106,7 @@ class LowRankAdapterConfig(ModuleConfig):
     is the width divided by `reduction_factor`."""
 
     delta_type: Literal["low_rank_adapter"] = "low_rank_adapter"
-    modified_modules: Names = ("@attention", "@ffn")
+    modified_modules: Endings = ("@attention", "@ffn")
     reduction_factor: Count = 32
     non_linearity: NonLinearity = "gelu_new"
     low_rank_w_init: Literal["glorot-uniform", "glorot-normal"] = "glorot-uniform"
@@ -114,7 +118,7 @@ class CompacterConfig(ModuleConfig):
     bottleneck is the width divided by `reduction_factor`."""
 
     delta_type: Literal["compacter"] = "compacter"
-    modified_modules: Names = ("@attention", "@ffn")
+    modified_modules: Endings = ("@attention", "@ffn")
     reduction_factor: Count = 16
     non_linearity: NonLinearity = "gelu_new"
     hypercomplex_division: Count = 4
@@ -138,7 +142,7 @@ class ParallelAdapterConfig(ModuleConfig):
     """
 
     delta_type: Literal["parallel_adapter"] = "parallel_adapter"
-    modified_modules: Names = ("@attention", "@attention", "@ffn", "@ffn")
+    modified_modules: Endings = ("@attention", "@attention", "@ffn", "@ffn")
     bottleneck_dim: Count = 24
     non_linearity: NonLinearity = "gelu_new"
     scaled: Annotated[float, Field(gt=0, strict=True)] = 1.0
@@ -161,7 +165,7 @@ class BitFitConfig(ModuleConfig):
     """
 
     delta_type: Literal["bitfit"] = "bitfit"
-    modified_modules: Names = (
+    modified_modules: Endings = (
         *("@attention.norm", "@attention.q", "@attention.v", "@attention.o"),
         *("@ffn.norm", "@ffn.in", "@ffn.out", "@norm"),
     )
@@ -175,7 +179,7 @@ class PrefixConfig(ModuleConfig):
     """
 
     delta_type: Literal["prefix"] = "prefix"
-    modified_modules: Names = ("@attention",)
+    modified_modules: Endings = ("@attention",)
     prefix_token_num: Count = 6
     reparameterize: bool = False
     embed_dim: Count = 512

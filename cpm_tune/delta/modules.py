@@ -1,7 +1,7 @@
 """Which modules of a backbone a delta modifies. Wrong wiring is refused here.
 
-Names are matched by OpenDelta's rule: `modified_modules` are whole endings of a module's name,
-`exclude_modules` are beginnings.
+Names are matched by OpenDelta's rule: `modified_modules` are whole endings of a module's name, or
+regular expressions for them (`cpm_tune.delta.names`), `exclude_modules` are beginnings.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from cpm_tune.delta.config import (
     ParallelAdapterConfig,
     PrefixConfig,
 )
+from cpm_tune.delta.names import REGULAR, ends
 from cpm_tune.errors import UserError, did_you_mean
 
 
@@ -51,10 +52,10 @@ def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     takes = {name for name, module in modules.items() if _takes(backbone, config, module)}
     fitting = {name.rsplit(".", 1)[-1] for name in takes}
     for ending in config.modified_modules:
-        if not any(_ends(name, ending) for name in modules):
+        if not any(ends(name, ending) for name in modules):
+            hint = "" if ending.startswith(REGULAR) else did_you_mean(ending, fitting)
             raise UserError(
-                f"delta.modified_modules: no module of the backbone is named '{ending}'."
-                f"{did_you_mean(ending, fitting)}"
+                f"delta.modified_modules: no module of the backbone is named '{ending}'.{hint}"
             )
     for start in config.exclude_modules:
         if not any(name.startswith(start) for name in modules):
@@ -62,7 +63,7 @@ def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     matched = [
         name
         for name in modules
-        if any(_ends(name, ending) for ending in config.modified_modules)
+        if any(ends(name, ending) for ending in config.modified_modules)
         and not any(name.startswith(start) for start in config.exclude_modules)
     ]
     if not matched:
@@ -76,10 +77,6 @@ def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     if isinstance(config, AdapterConfig | LowRankAdapterConfig | CompacterConfig):
         _refuse_nested(matched)
     return matched
-
-
-def _ends(name: str, ending: str) -> bool:
-    return ("." + name).endswith("." + ending)
 
 
 def _refuse_nested(names: list[str]) -> None:
@@ -159,7 +156,7 @@ def _by_block(names: list[str], ending: str) -> dict[str, str]:
     """Sub-block (such as encoder.layers.0.ffn) -> the one module in it with that ending."""
     by_block: dict[str, str] = {}
     for name in names:
-        if _ends(name, ending):
+        if ends(name, ending):
             block = ".".join(name.split(".")[:4])
             if block in by_block:
                 raise UserError(

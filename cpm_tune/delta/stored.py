@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from cpm_tune.backbone.storage.finite import is_finite
+from cpm_tune.backbone.storage.stored import stored_tensors
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.reading import parse_json, read_json
+from cpm_tune.common.texts import shortened
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.errors import UserError
 
+_WRAPPERS = ("base_model.model.", "module.", "model.", "_orig_mod.", "cpmant.")
 ABOUT = "cpm_tune"  # the key of our description in a file's header
 
 
@@ -26,8 +29,8 @@ def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[st
     owner, config = about["backbone_sha256"], about["config"]
     if not isinstance(owner, str) or not isinstance(config, dict):
         raise UserError(
-            f"{folder / DELTA_CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; "
-            "expected a text and an object."
+            f"{folder / DELTA_CONFIG}: backbone_sha256 is {shortened(owner)} and config is "
+            f"{shortened(config)}; expected a text and an object."
         )
     header = _header(folder / DELTA)
     if header is not None and header != about:
@@ -68,14 +71,11 @@ def read_files(
     Raises UserError for a missing or broken file, and for tensors that are not of finite
     floating-point numbers.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     for file in (config, weights):
         if not file.is_file():
             raise UserError(
                 f"{file.parent}: no readable delta, {file.name} is missing; pass the folder of a "
-                "run, of a saved delta, or of a LoRA of PEFT's."
+                "run, of a saved delta, of a LoRA of PEFT's, or of OpenDelta's or CPM-Live's files."
             )
     try:
         values = read_json(config)
@@ -84,13 +84,32 @@ def read_files(
     if not isinstance(values, dict) or (absent := [key for key in keys if key not in values]):
         fault = f"has no '{absent[0]}'" if isinstance(values, dict) else "is not an object"
         raise UserError(f"{config}: {fault}; expected an object with {', '.join(keys)}.")
+    return values, read_tensors(weights)
+
+
+def read_tensors(weights: Path) -> dict[str, Tensor]:
+    """Return copies of the tensors in a file of safetensors or torch's.
+
+    Raises UserError for a broken file, or tensors that are not of finite floating-point numbers.
+    """
     try:
-        tensors = load_file(weights)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{weights}: cannot be read as safetensors ({error}).") from error
+        tensors = {stored.name: stored.whole().clone() for stored in stored_tensors([weights])}
+    except UserError as error:
+        reason = str(error).removeprefix(f"{weights}: ")
+        raise UserError(f"{weights}: cannot be read as a file of tensors: {reason}") from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise UserError(f"{weights}: {name} is {tensor.dtype}, expected floating point.")
         if not is_finite(tensor):
             raise UserError(f"{weights}: {name} contains NaN or inf; this delta is broken.")
-    return values, tensors
+    return tensors
+
+
+def without_wrappers(names: Iterable[str]) -> dict[str, str]:
+    """Names of tensors -> what they are without the parts that wrappers put before all of them."""
+    names = list(names)
+    short = dict(zip(names, names, strict=True))
+    while names:
+        wrapper = next((w for w in _WRAPPERS if all(n.startswith(w) for n in short.values())), "")
+        if not wrapper:
+            break
+        short = {name: inner.removeprefix(wrapper) for name, inner in short.items()}
+    return short

@@ -68,10 +68,8 @@ class Hierarchy:
         longer has that."""
         self.dataset(spec.task)
         task = self._tasks.get(spec.task)
-        template = task.template(spec.template) if task else None
-        if task is None or template is None or template.sha256 != spec.template_sha256:
-            return ""
-        return scoring_of(task, template, spec.scoring)
+        template = task.template_of(spec.template, spec.template_sha256) if task else None
+        return scoring_of(task, template, spec.scoring) if task and template else ""
 
     def _read(self, name: str) -> Dataset:
         if name not in self._files:

@@ -106,8 +106,7 @@ def _template(task: Task, record: AnyRecord) -> Template | None:
     """The template of a run, if it is still the same; an outside system has none."""
     if not isinstance(record, RunRecord):
         return None
-    now = task.template(record.spec.template)
-    return now if now and now.sha256 == record.spec.template_sha256 else None
+    return task.template_of(record.spec.template, record.spec.template_sha256)
 
 
 def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Which) -> SplitFile:

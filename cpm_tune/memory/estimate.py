@@ -167,7 +167,9 @@ def work_of(plan: Plan, skeleton: Skeleton, nproc: int = 1, gpu: bool = False) -
     sequences, answer_tokens = 1, 2
     if spec.decoding is not None:
         answer_tokens = spec.decoding.max_new_tokens
-    elif plan.template.scores_in_prompt:
+    elif plan.scoring == "mean-nll":
+        answer_tokens = spec.encoding.max_length
+    elif plan.scoring == "yes-logit":
         most = answer.most if isinstance(answer, Options) else _DOCUMENTS
         sequences, answer_tokens = len(plan.template.options) or most, 0
     return Work(

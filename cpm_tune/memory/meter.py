@@ -25,7 +25,8 @@ from cpm_tune.delta.layers import SoftPromptLayer
 from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.pytorch import TorchEngine
 from cpm_tune.planning.skeleton import Skeleton
-from cpm_tune.tuning.predict import loss_sum
+from cpm_tune.task.scoring import ScoringName
+from cpm_tune.tuning.predict import batch_loss
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -156,7 +157,8 @@ def _measured(
             parameter.register_post_accumulate_grad_hook(meter.is_gradient)  # type: ignore[no-untyped-call]
         start = meter.reset()
         with torch.set_grad_enabled(bool(trained)), engine.autocast():
-            loss = loss_sum(model, packed, scores_in_prompt=batch[2] == 0) / batch[0]
+            rule: ScoringName = "generation" if batch[2] else "yes-logit"
+            loss = batch_loss(model, packed, rule) / batch[0]
         saved = meter.now - start
         if trained:
             loss.backward()  # type: ignore[no-untyped-call]

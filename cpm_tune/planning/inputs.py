@@ -20,6 +20,8 @@ from cpm_tune.planning.skeleton import Skeleton, make_skeleton
 from cpm_tune.task import Generate, Options
 from cpm_tune.task.answers import gold, parsed
 
+_LOOKED_AT = 50  # rows of dev
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -72,7 +74,7 @@ def _check_parser(plan: Plan, dev: Split) -> None:
     kind = get_metric(task.metrics[0]).kind
     if not isinstance(task.answer, Generate) or kind.from_gold is None:
         return
-    for row in (rows := dev.rows.first(50)):
+    for row in (rows := dev.rows.first(_LOOKED_AT)):
         if parsed(task, row["target"], row) in kind.from_gold(gold(task, row)):
             return
     first = rows.at([0])[0]
@@ -111,6 +113,7 @@ def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
         spec.encoding.max_length,
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
         soft=soft,
+        scoring=spec.scoring,
     )
 
 
@@ -147,6 +150,17 @@ def odd_data(plan: Plan, inputs: Inputs) -> list[str]:
         source = plan.task.source
         warnings += [w for name, n in _whole(inputs) if (w := source.size_warning(name, n))]
     return warnings
+
+
+def odd_scoring(plan: Plan, inputs: Inputs) -> list[str]:
+    """A warning if the rule adds up log-probabilities of options that differ in length."""
+    rows = inputs.splits["dev"].rows.first(_LOOKED_AT)
+    if not any(map(inputs.encoder.uneven, rows)):
+        return []
+    return [
+        f"options of template {plan.template.name} differ in number of tokens, and {plan.scoring} "
+        "favours short ones; --scoring verbaliser-mean or verbaliser-relative does not"
+    ]
 
 
 def _whole(inputs: Inputs) -> list[tuple[str, int]]:

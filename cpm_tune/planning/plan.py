@@ -32,7 +32,7 @@ from cpm_tune.schema.spec import (
 )
 from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
-from cpm_tune.task.scoring import ScoringName, scoring_of
+from cpm_tune.task.scoring import ScoringName, scoring_of, unfit
 from cpm_tune.tracking.sinks import check as check_services
 
 
@@ -106,6 +106,9 @@ def make_plan(request: Request) -> Plan:
     if task is not None:
         template = attempt(find_template, task, request.template)
         optional = () if trains else ("train",)  # without training it only names the majority
+        if template is not None and request.scoring is not None:
+            problem = unfit(task, template, request.scoring)
+            problems += [problem] if problem else []
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
@@ -162,6 +165,7 @@ def make_plan(request: Request) -> Plan:
             template=template.name,
             template_version=template.version,
             template_sha256=template.sha256,
+            scoring=None if request.scoring == template.own_scoring else request.scoring,
             metrics=task.metrics,
             data=DataSpec(
                 train=splits["train"].sha256 if trains else None,

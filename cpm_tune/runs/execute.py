@@ -39,7 +39,14 @@ from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import memory_trouble
-from cpm_tune.planning.inputs import Inputs, load_backbone, odd_data, read_inputs, unofficial
+from cpm_tune.planning.inputs import (
+    Inputs,
+    load_backbone,
+    odd_data,
+    odd_scoring,
+    read_inputs,
+    unofficial,
+)
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
@@ -271,6 +278,7 @@ def _tune_and_score(
             "controls": controls,
             "warnings": [
                 *odd_data(plan, inputs),
+                *odd_scoring(plan, inputs),
                 *(w for part in scored.values() for w in part.warnings),
             ],
             "training": training,

@@ -23,7 +23,7 @@ from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
-from cpm_tune.planning.plan import Plan, find_template
+from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import SPLITS
@@ -42,10 +42,10 @@ def plan_of(
     record = finished_record(run)
     spec = record.spec
     task = load_task(spec.task, include)
-    template = find_template(task, spec.template)
-    if (task.version, template.sha256) != (spec.task_version, spec.template_sha256):
+    template = task.template_of(spec.template, spec.template_sha256)
+    if template is None or task.version != spec.task_version:
         raise UserError(
-            f"{run}: task {task.name} or its template '{template.name}' has changed since the run; "
+            f"{run}: task {task.name} or its template '{spec.template}' has changed since the run; "
             "use the version of cpm-tune that made the run."
         )
     folder = backbone_folder(record, backbone)

@@ -13,7 +13,7 @@ from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import data_folder
 from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
-from cpm_tune.planning.inputs import read_inputs
+from cpm_tune.planning.inputs import odd_scoring, read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.dry_run import dry_run_text
 from cpm_tune.runs.execute import Outcome, execute
@@ -60,7 +60,7 @@ def tune(
         controlled.append(control)
         return control
 
-    say(_describe(plan))
+    say("\n".join([_describe(plan), *(f"warning    {w}" for w in odd_scoring(plan, inputs))]))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
     how: dict[str, Any] = {"resume": resume, "say": say}
     outcome = execute(
@@ -121,15 +121,17 @@ def tune_all(
 
 def _one_of(request: Request, name: str) -> Request:
     """The request for one task of several, without settings that only others have."""
-    settings = dict(request.settings or {})
+    settings, scoring = dict(request.settings or {}), request.scoring
     task, data = load_task(name, request.include), request.data
-    if not isinstance(task.answer, Generate):
+    if isinstance(task.answer, Generate):
+        scoring = None
+    else:
         settings = {k: v for k, v in settings.items() if not k.startswith("decode.")}
     if data is not None and (folder := data_folder(task, data)) == data:
         data = data / name
     elif data is not None:
         data = folder
-    return replace(request, task=name, settings=settings, data=data)
+    return replace(request, task=name, settings=settings, data=data, scoring=scoring)
 
 
 def _describe(plan: Plan) -> str:

@@ -85,6 +85,9 @@ Include = Annotated[
 TemplateName = Annotated[
     str | None, Option("template of the task", "NAME", default="the task's first")
 ]
+ScoringRule = Annotated[
+    Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
+]
 BackboneName = Annotated[str, Option("name or folder of a backbone, or hub:OWNER/NAME", "NAME|DIR")]
 DeltaName = Annotated[str, Option("delta of `list deltas`, or a JSON file", "NAME|FILE")]
 MemoryLimit = Annotated[
@@ -128,6 +131,7 @@ class TrialOptions:
     """Everything else that decides a run, settings excepted."""
 
     template: TemplateName = None
+    scoring: ScoringRule = None
     data: Data = None
     precision: Precision = "fp32"
     quantize: Quantize | None = None

@@ -203,10 +203,11 @@ class Task:
     """One dataset. See CONTRIBUTING.md for how to add one.
 
     `metrics` names metrics of `cpm_tune.metrics`; the first one ranks and selects. `templates`: the
-    first one is the default. `recipe` holds defaults of `train.*`, `encode.*` and `decode.*`
-    settings, `sample_recipe` what differs on the sample data (small, and meant for the bundled
-    backbone). `published` maps a row name to a test score of the ranking metric, from
-    `published_source`; `published_scoring` maps those rows whose options were scored by a known
+    first one is the default; `earlier_templates` are versions that only runs of before use.
+    `recipe` holds defaults of `train.*`, `encode.*` and `decode.*` settings, `sample_recipe` what
+    differs on the sample data (small, and meant for the bundled backbone). `published` maps a row
+    name to a test score of the ranking metric, from `published_source`; `published_scoring` maps
+    those rows whose options were scored by a known
     rule to it. `protocol` describes in prose what is read and scored, and what differs from
     the benchmark's own statement.
     """
@@ -220,6 +221,7 @@ class Task:
     answer: Answer
     templates: tuple[Template, ...]
     metrics: tuple[str, ...]
+    earlier_templates: tuple[Template, ...] = ()
     suites: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     sample_recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -306,3 +308,8 @@ class Task:
         if name is None:
             return self.templates[0]
         return next((t for t in self.templates if t.name == name), None)
+
+    def template_of(self, name: str, sha256: str) -> Template | None:
+        """Return the template that a run was made with, in its version; None if it is gone."""
+        known = (*self.templates, *self.earlier_templates)
+        return next((t for t in known if (t.name, t.sha256) == (name, sha256)), None)

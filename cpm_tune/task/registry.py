@@ -14,6 +14,7 @@ from cpm_tune.metrics import get_metric
 from cpm_tune.metrics.kinds import AnswerForm
 from cpm_tune.schema.spec import Decoding, Encoding, Recipe
 from cpm_tune.task import Choice, Options, Rank, Task
+from cpm_tune.task.scoring import unfit
 
 
 def task_files(include: Sequence[Path] = ()) -> dict[str, Path]:
@@ -69,6 +70,9 @@ def _import_task(path: Path) -> Task:
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
         raise UserError(f"{path}: expected a variable TASK of type cpm_tune.task.Task.")
+    for template in task.templates:
+        if template.scoring and (problem := unfit(task, template, template.scoring)):
+            raise UserError(f"{path}: {problem}")
     for name in task.metrics:
         try:
             metric = get_metric(name)

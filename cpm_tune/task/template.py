@@ -7,7 +7,9 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
+
+from cpm_tune.schema.options import Scoring
 
 NUMERALS = "一二三四五六七八九十"
 
@@ -31,6 +33,9 @@ class Template:
     their own options they stand for the first, the second … option; without them the option's text
     is used.
 
+    `scoring` is the template's own scoring rule (see `cpm_tune.task.scoring`), if it is not that of
+    its slot: yes-logit for `{option}`, verbaliser-sum for `{answer}`.
+
     A column of texts is shown as 一、… 二、…. Fields that are too long lose their end, those in
     `keep_end` their beginning.
     """
@@ -41,6 +46,7 @@ class Template:
     version: int = 1
     yes: str = "是"
     keep_end: tuple[str, ...] = ()
+    scoring: Scoring | None = None
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -64,14 +70,22 @@ class Template:
 
     @property
     def scores_in_prompt(self) -> bool:
-        """Whether options are scored by the `yes` logit (else as continuations)."""
+        """Whether options are put into the prompt (else they come after it)."""
         return any(piece.kind == "option" for piece in self.pieces)
+
+    @property
+    def own_scoring(self) -> Scoring:
+        """The rule that runs have which choose none. What a slot's is never changes: it is not in
+        their specs."""
+        return self.scoring or ("yes-logit" if self.scores_in_prompt else "verbaliser-sum")
 
     @property
     def sha256(self) -> str:
         """Fingerprint of everything that decides what the model sees and how it answers."""
         yes = self.yes if self.scores_in_prompt else ""
         parts = "\x1f".join((self.text, yes, *self.options, "\x1e", *self.keep_end))
+        if self.scoring:
+            parts += f"\x1d{self.scoring}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def cut(self, row: Mapping[str, Any], name: str, cap: int | None) -> str:
@@ -118,6 +132,10 @@ class Template:
         for name in (*self.fields, *self.keep_end):
             if name not in shown:
                 raise ValueError(f"template '{self.name}' names unknown field '{name}'")
+        if self.scoring and (kind == "generate" or self.scoring not in get_args(Scoring)):
+            raise ValueError(
+                f"template '{self.name}': there is no scoring rule '{self.scoring}' here"
+            )
         if not isinstance(self.options, tuple):
             raise TypeError(f"template '{self.name}': options must be a tuple of texts")
         if kind == "generate":

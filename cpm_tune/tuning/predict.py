@@ -1,6 +1,6 @@
 """What a backbone predicts for rows: scores of options, orders of documents, texts.
 
-The loss of training and the scores of choosing share one step, `candidate_scores`.
+The loss of training and the scores of choosing share one step, `scored_targets`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from itertools import chain, islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cpm_tune.backbone.base import Backbone, Batch, micro_batches
@@ -27,49 +26,27 @@ from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.spec import Decoding
 from cpm_tune.task import Choice, Rank, Row, Task
 from cpm_tune.task.answers import gold, parsed
+from cpm_tune.task.scoring import ScoringName
+from cpm_tune.tuning.scoring import (
+    TargetScores,
+    chosen_options,
+    loss_sum,
+    option_scores,
+    target_scores,
+)
 
 _DECODED_AT_ONCE = 256  # rows handed to the decoder, which makes its own batches of them
 
 
-def candidate_scores(model: Backbone, batch: Batch, scores_in_prompt: bool) -> Tensor:
-    """Return fp32 scores (candidates,).
-
-    By option: the logit of the answer word. By verbaliser: the sum of its tokens' log-
-    probabilities.
-    """
-    token, parts, start = batch.target_token[:, None], list[Tensor](), 0
-    for logits in model.scores(batch, token if scores_in_prompt else None):
-        end = start + len(logits)
-        if scores_in_prompt:
-            parts.append(logits[:, 0])
-        else:
-            parts.append(logits.log_softmax(-1).gather(1, token[start:end])[:, 0])
-        start = end
-    scores = torch.cat(parts)
-    return scores.new_zeros(batch.n_candidates).index_add(0, batch.target_candidate, scores)
+def scored_targets(model: Backbone, batch: Batch, rule: ScoringName) -> TargetScores:
+    """Run a batch and score its targets."""
+    alone = batch.target_token[:, None] if rule == "yes-logit" else None
+    return target_scores(model.scores(batch, alone), batch.target_token, rule)
 
 
-def option_table(scores: Tensor, batch: Batch) -> Tensor:
-    """Candidate scores (candidates,) as (examples, options); -inf for a missing option."""
-    table = scores[batch.candidates.clamp(min=0)]
-    return table.masked_fill(batch.candidates < 0, float("-inf"))
-
-
-def loss_sum(model: Backbone, batch: Batch, scores_in_prompt: bool) -> Tensor:
-    """Return the summed loss of a batch, to be divided by the `loss_count` of the global batch.
-
-    By option: cross-entropy of the right option (the best document) among the options' logits, per
-    example. Otherwise: cross-entropy over the vocabulary, per token of the right answer.
-    """
-    scores = candidate_scores(model, batch, scores_in_prompt)
-    if scores_in_prompt:
-        return F.cross_entropy(option_table(scores, batch), batch.gold, reduction="sum")
-    return -scores.sum()
-
-
-def loss_count(batch: Batch, scores_in_prompt: bool) -> int:
-    """The number of terms in `loss_sum`."""
-    return len(batch.gold) if scores_in_prompt else len(batch.target_token)
+def batch_loss(model: Backbone, batch: Batch, rule: ScoringName) -> Tensor:
+    """Run a batch to train on; return its summed loss, see `scoring.loss_sum`."""
+    return loss_sum(scored_targets(model, batch, rule), batch, rule)
 
 
 @dataclass(frozen=True)
@@ -78,7 +55,9 @@ class Prediction:
 
     `prediction` and `gold` have the form that the task's metrics compare: a label, the number of an
     option, documents' scores and grades, or what the parser read in the generated `text` (None
-    if it could not, a list of such with n_best above 1). `scores`: of the options, in order.
+    if it could not, a list of such with n_best above 1). `scores`: of the options, in order. By
+    argmax-vocabulary the prediction is None, and `unparsed`, where another token is more probable
+    than each option's.
     """
 
     id: str
@@ -120,23 +99,30 @@ class Predictor:
 
     def answer_losses(self, rows: Iterable[Row]) -> Iterator[tuple[float, int]]:
         """Yield (summed negative log-likelihood, tokens) of each row's gold text, end included."""
-        for _, example, scores in self._scored(rows):
+        for _, example, scores, _ in self._scored(rows):
             yield -scores[0], len(example.candidates[0].ids)
 
     def _choose(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Predict by the options' scores. The first of equally good options wins."""
-        for row, example, scores in self._scored(rows):
-            best = max(range(len(scores)), key=lambda k: (scores[k], -k))
+        for row, example, scores, best in self._scored(rows):
             prediction: Any = best
-            if isinstance(self.task.answer, Choice):
+            if best is not None and isinstance(self.task.answer, Choice):
                 prediction = self.task.answer.labels[best]
             elif isinstance(self.task.answer, Rank):
                 prediction = [round(score, 6) for score in scores]
-            target = gold(self.task, row)
-            yield Prediction(example.id, prediction, target, example.truncated, scores)
+            yield Prediction(
+                example.id,
+                prediction,
+                gold(self.task, row),
+                example.truncated,
+                scores,
+                unparsed=best is None,
+            )
 
-    def _scored(self, rows: Iterable[Row]) -> Iterator[tuple[Row, Example, tuple[float, ...]]]:
-        """Yield (row, example, its candidates' scores), in order."""
+    def _scored(
+        self, rows: Iterable[Row]
+    ) -> Iterator[tuple[Row, Example, tuple[float, ...], int | None]]:
+        """Yield (row, example, its options' scores, the chosen option if any), in order."""
         rows_read: list[Row] = []
 
         def examples() -> Iterator[Example]:
@@ -148,11 +134,12 @@ class Predictor:
             layout, vocabulary = self.encoder.layout, self.model.config.shape.vocabulary
             groups = micro_batches(examples(), layout, self.micro_tokens, vocabulary)
             while (group := next(groups, None)) is not None:
-                table = self._option_scores(group)
-                if table is None:
+                scored = self._option_scores(group)
+                if scored is None:
                     half = len(group) // 2
                     groups = chain([group[:half], group[half:]], groups)
                     continue
+                table, chosen = scored
                 broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
                 if bool(broken.any()):
                     raise UserError(
@@ -160,17 +147,23 @@ class Predictor:
                         "finite: the backbone's weights are broken, or overflow in this precision; "
                         "try --precision fp32."
                     )
-                for example, scores in zip(group, table.tolist(), strict=True):
-                    yield rows_read.pop(0), example, tuple(scores[: len(example.candidates)])
+                for example, line, best in zip(group, table.tolist(), chosen.tolist(), strict=True):
+                    scores = tuple(line[: self.encoder.n_options(example)])
+                    yield rows_read.pop(0), example, scores, best if best >= 0 else None
 
-    def _option_scores(self, group: list[Example]) -> Tensor | None:
-        """Scores (examples, options); None if memory ran out and halves of the group may fit."""
-        engine, scores_in_prompt = self.engine, self.encoder.scores_in_prompt
+    def _option_scores(self, group: list[Example]) -> tuple[Tensor, Tensor] | None:
+        """Scores (examples, options) and the chosen options (examples,), -1 for none; None if
+        memory ran out and halves of the group may fit."""
+        engine, rule = self.engine, self.encoder.rule
 
-        def score() -> Tensor:
+        def score() -> tuple[Tensor, Tensor]:
             batch = self.encoder.layout.collate(group).to(engine.device)
             with torch.inference_mode(), engine.autocast():
-                return option_table(candidate_scores(self.model, batch, scores_in_prompt), batch)
+                scored = scored_targets(self.model, batch, rule)
+                table = option_scores(scored, batch, rule)
+                if rule == "argmax-vocabulary":
+                    return table, chosen_options(scored, batch)
+                return table, table.argmax(1)  # the first of equally good ones
 
         return unless_out_of_memory(score, engine.splits_on_oom and len(group) > 1)
 

@@ -132,10 +132,16 @@ def _score(
 def _warnings(task: Task, predictions: Sequence[Prediction], split: str) -> Iterator[str]:
     answers = {json.dumps(p.prediction, ensure_ascii=False) for p in predictions}
     wanted = {json.dumps(p.gold, ensure_ascii=False) for p in predictions}
-    if len(answers) == 1 and len(wanted) > 1 and not isinstance(task.answer, Rank):
+    same = len(answers) == 1 and answers != {"null"}
+    if same and len(wanted) > 1 and not isinstance(task.answer, Rank):
         yield f"every prediction on {split} is {answers.pop()}: nothing was learnt"
     unparsed = sum(p.unparsed for p in predictions)
-    if unparsed * 2 > len(predictions):
+    if unparsed and not isinstance(task.answer, Generate):
+        yield (
+            f"{unparsed:,} of {len(predictions):,} rows on {split} have no prediction: another "
+            "token is more probable than each option's"
+        )
+    elif unparsed * 2 > len(predictions):
         yield f"{unparsed:,} of {len(predictions):,} texts on {split} could not be read"
 
 

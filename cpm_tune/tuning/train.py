@@ -25,9 +25,10 @@ from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Recipe
-from cpm_tune.tuning.predict import loss_count, loss_sum
+from cpm_tune.tuning.predict import batch_loss
 from cpm_tune.tuning.resume import Checkpoints
 from cpm_tune.tuning.score import Selection
+from cpm_tune.tuning.scoring import loss_count
 from cpm_tune.tuning.state import Evaluation, State, Step
 from cpm_tune.tuning.stopping import StopRule
 
@@ -126,7 +127,7 @@ def _backward(
     examples = encoded_at(training.rows, engine.shard(batch.rows), encoder, "train")
     tokens = state.micro_tokens or training.micro_tokens
     packed = _packed(training, examples, tokens)
-    (count,) = engine.reduce_sums([sum(loss_count(b, encoder.scores_in_prompt) for b in packed)])
+    (count,) = engine.reduce_sums([sum(loss_count(b, encoder.rule) for b in packed)])
     while (loss := _passes(training, packed, count)) is None:
         tokens = state.micro_tokens = tokens // 2
         optimizer.zero_grad(set_to_none=True)
@@ -154,10 +155,8 @@ def _passes(training: Training, packed: Sequence[Batch], count: float) -> float 
         with engine.join(model, backward=True):
             for micro in packed:
                 with engine.autocast():
-                    part = loss_sum(
-                        model, micro.to(engine.device), training.encoder.scores_in_prompt
-                    )
-                    part = part / count
+                    rule = training.encoder.rule
+                    part = batch_loss(model, micro.to(engine.device), rule) / count
                 loss += float(part.detach())
                 engine.backward(part)
         return loss

@@ -90,7 +90,7 @@ class Generate(DecodingOptions, TextOptions):
         BackboneName | None, Option(default=f"the run's of --delta-from, else {BUNDLED}")
     ] = None
     delta_from: Annotated[
-        Path | None, Option("folder of a run, a saved delta, or PEFT's adapter", "DIR")
+        Path | None, Option("delta: of a run, saved alone, of PEFT, OpenDelta or CPM-Live", "PATH")
     ] = None
     precision: Precision = "fp32"
     device: Device = "auto"

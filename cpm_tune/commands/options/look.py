@@ -19,6 +19,7 @@ from cpm_tune.schema.options import (
     Natural,
     Precision,
     Quantize,
+    ScoringRule,
     Split,
     TaskName,
     TemplateName,
@@ -55,6 +56,7 @@ class Show:
 
     task: Annotated[TaskName, Option(metavar="TASK", positional=True)]
     template: TemplateName = None
+    scoring: ScoringRule = None
     data: Data = None
     split: Annotated[Split, Option("split to show")] = "dev"
     rows: Annotated[Natural, Option("number of rows")] = 2

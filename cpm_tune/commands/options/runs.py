@@ -48,7 +48,7 @@ class Predict:
     delta_from: Annotated[
         Path | None,
         Option(
-            "use another delta for this backbone: a run's folder, or a LoRA saved by PEFT", "DIR"
+            "use another delta for this backbone: of a run, PEFT, OpenDelta or CPM-Live", "PATH"
         ),
     ] = None
     limit: Limit | None = None

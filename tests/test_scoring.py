@@ -1,0 +1,545 @@
+"""Scoring rules on CPM-Ant against brute force: one forward pass per option, in plain torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import CLI, encoder_of, small_config, vocabulary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cpm_tune.backbone.ant.checkpoint import load_weights
+from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.data.encode import Encoder
+from cpm_tune.delta.config import SoftPromptConfig
+from cpm_tune.delta.soft import SoftSlots
+from cpm_tune.engine.engine import make_engine
+from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.schema.options import Scoring
+from cpm_tune.schema.record import read_record
+from cpm_tune.schema.spec import Encoding, Execution
+from cpm_tune.task import Choice, Options, Row, Task, Template
+from cpm_tune.task.registry import load_task, load_tasks
+from cpm_tune.task.scoring import scoring_of, unfit
+from cpm_tune.tuning.predict import Predictor, batch_loss
+from cpm_tune.tuning.scoring import (
+    candidate_scores,
+    chosen_options,
+    loss_count,
+    option_scores,
+    target_scores,
+)
+
+RULES: tuple[Scoring, ...] = get_args(Scoring)
+SEGMENT = 3
+CPU = make_engine(Execution(device="cpu"), "fp32")
+LCQMC = load_task("lcqmc")
+OWN = replace(  # a task whose rows have two to four options of their own
+    load_task("ccpm"),
+    answer=Options("choices", "answer", 4),
+    templates=(Template("own", "{translation}：{answer}"),),
+)
+TASKS = {
+    "option": replace(
+        LCQMC,
+        answer=Choice((0, 1, 2)),
+        templates=(
+            Template("t", "{sentence1}和{sentence2}{option}[是否正确]", ("不同", "相同", "无")),
+        ),
+    ),
+    "answer": replace(
+        LCQMC,
+        answer=Choice((0, 1, 2)),
+        templates=(Template("t", "{sentence1}和{sentence2}：{answer}", ("同", "相似", "矛盾无")),),
+    ),
+    "numbered": replace(
+        OWN,
+        templates=(Template("t", "{choices}{translation}：{answer}", ("一", "二", "三", "四")),),
+    ),
+    "own": OWN,
+    "ranked": load_task("sogou_log"),
+}
+SLOT = {"yes-logit": ("option", "ranked"), "mean-nll": tuple(TASKS)}
+FITS = {
+    rule: SLOT.get(rule, ("answer", "numbered") + (() if "argmax" in rule else ("own",)))
+    for rule in RULES
+}
+CASES = [(rule, name) for rule in RULES for name in FITS[rule]]
+TOKENIZER = Tokenizer(vocabulary())
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def model(small_backbone: Path) -> CPMAnt:
+    model = load_weights(open_folder(small_backbone), torch.float32)
+    with torch.no_grad():
+        model.position_bias.relative_attention_bias.mul_(25)
+    return model
+
+
+def encoder_with(task: Task, rule: Scoring, soft: SoftSlots | None = None) -> Encoder:
+    encoding = Encoding(max_length=320, segment=SEGMENT)
+    template = task.templates[0]
+    return encoder_of(task, template, encoding, small_config(), TOKENIZER, soft=soft, scoring=rule)
+
+
+TEXTS = st.text("今天气不错猫怎么养北京大学好", max_size=12)
+
+
+@st.composite
+def some_rows(draw: st.DrawFn, name: str) -> list[Row]:
+    rows: list[Row] = []
+    for number in range(draw(st.integers(1, 4))):
+        row: Row = {"id": f"{number}"}
+        listed = draw(st.lists(TEXTS.filter(bool), min_size=2, max_size=4))
+        if name in ("option", "answer"):
+            row |= {"sentence1": draw(TEXTS), "sentence2": draw(TEXTS)}
+            row["target"] = draw(st.integers(0, 2))
+        elif name == "ranked":
+            row |= {"query": draw(TEXTS), "documents": listed}
+            row["target"] = list(range(len(listed)))
+        else:
+            row |= {"translation": draw(TEXTS), "choices": listed}
+            row["target"] = draw(st.integers(0, len(listed) - 1))
+        rows.append(row)
+    return rows
+
+
+# --- brute force: render, tokenise, one forward pass per option, plain torch ---
+
+
+def logits_after(model: CPMAnt, encoder: Encoder, context: list[int], rest: list[int]) -> Tensor:
+    """Logits (rest, vocabulary) at the positions that predict `rest`, run alone and unpacked."""
+    start = list(encoder.layout.start)
+    ids = torch.tensor([[*start, *context, *rest[:-1]]])
+    segment = torch.full_like(ids, SEGMENT)
+    segment[:, : encoder.layout.n_prompt] = 0
+    n = len(start) + len(context)
+    hidden = model(ids, segment, torch.arange(ids.shape[1])[None] < n)[0, n - 1 :]
+    return hidden @ model.input_embedding.weight.T
+
+
+def log_p(logits: Tensor, ids: list[int]) -> Tensor:
+    probabilities = logits.exp() / logits.exp().sum(1, keepdim=True)
+    return torch.stack([probabilities[i, token].log() for i, token in enumerate(ids)])
+
+
+def options_of(task: Task, row: Row) -> Sequence[str]:
+    template = task.templates[0]
+    if isinstance(task.answer, Choice):
+        return template.options
+    own: Sequence[str] = row[task.answer.options]  # type: ignore[union-attr]
+    return template.options[: len(own)] if template.options else own
+
+
+def brute(
+    model: CPMAnt, task: Task, encoder: Encoder, row: Row, rule: Scoring
+) -> tuple[list[float], int | None]:
+    """The options' scores and the number of the chosen one, from their definitions."""
+    encode, template = TOKENIZER.encode, task.templates[0]
+    empty: Row = {name: [] if name in task.files.texts else "" for name in template.fields}
+    scores, top = [], None
+    for option in options_of(task, row):
+        before, text, after = map(encode, template.render(row, option))
+        if rule == "yes-logit":
+            logits = logits_after(model, encoder, [*before, *text, *after], [0])
+            scores.append(float(logits[0, encode("是")[0]]))
+        elif rule == "mean-nll":
+            passage = [*before, *text, *after, TOKENIZER.eos]
+            scores.append(float(log_p(logits_after(model, encoder, [], passage), passage).mean()))
+        else:
+            logits = logits_after(model, encoder, before, text)
+            each = log_p(logits, text)
+            top = int(logits[0].argmax())
+            if rule == "verbaliser-sum":
+                scores.append(float(each.sum()))
+            elif rule == "verbaliser-mean":
+                scores.append(float(each.mean()))
+            elif rule == "argmax-vocabulary":
+                scores.append(float(each[0]))
+            else:
+                alone = encode(template.render(empty, "")[0])
+                without = log_p(logits_after(model, encoder, alone, text), text)
+                scores.append(float(each.sum() - without.sum()))
+    if rule == "argmax-vocabulary":
+        firsts = [encode(option)[0] for option in options_of(task, row)]
+        return scores, firsts.index(top) if top in firsts else None
+    return scores, max(range(len(scores)), key=lambda k: scores[k])
+
+
+@pytest.mark.parametrize(("rule", "name"), CASES)
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_a_packed_batch_scores_and_chooses_as_brute_force_does(
+    model: CPMAnt, rule: Scoring, name: str, data: st.DataObject
+) -> None:
+    task, rows = TASKS[name], data.draw(some_rows(name))
+    encoder = encoder_with(task, rule)
+    predictions = list(Predictor(model, task, encoder, CPU, 8192).predict(rows))
+    with torch.no_grad():
+        for row, prediction in zip(rows, predictions, strict=True):
+            scores, chosen = brute(model, task, encoder, row, rule)
+            assert prediction.scores == pytest.approx(scores, abs=1e-4)
+            if name == "ranked":
+                assert prediction.prediction == [round(score, 6) for score in prediction.scores]
+            elif rule == "argmax-vocabulary":
+                assert prediction.prediction == chosen
+                assert prediction.unparsed == (chosen is None)
+            else:
+                best = prediction.prediction
+                assert scores[best] == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_by_argmax_vocabulary_an_option_is_chosen_only_if_it_is_the_argmax(model: CPMAnt) -> None:
+    """Pushes the logits of option 2's first token up until it is the most probable of all."""
+    task = TASKS["answer"]
+    encoder = encoder_with(task, "argmax-vocabulary")
+    row: Row = {"id": "0", "sentence1": "猫", "sentence2": "今天", "target": 2}
+    first = TOKENIZER.encode("矛盾无")[0]
+    batch = encoder.layout.collate([encoder.encode(row)])
+    with torch.no_grad():
+        before = next(Predictor(model, task, encoder, CPU, 8192).predict([row]))
+        assert before.prediction is None
+        assert before.unparsed
+        context = list(encoder.encode(row).contexts[0][len(encoder.layout.start) :])
+        logits = logits_after(model, encoder, context, [0])
+        for margin, chosen in ((-0.1, -1), (0.1, 2)):
+            raised = logits.expand(3, -1).clone()
+            raised[:, first] = logits.max() + margin
+            scored = target_scores([raised], batch.target_token, "argmax-vocabulary")
+            assert chosen_options(scored, batch).tolist() == [chosen]
+
+
+# --- the loss of each rule ---
+
+
+@pytest.mark.parametrize(("rule", "name"), CASES)
+def test_the_loss_of_each_rule_is_that_of_the_docs(model: CPMAnt, rule: Scoring, name: str) -> None:
+    task = TASKS[name]
+    encoder = encoder_with(task, rule)
+    one = {"sentence1": "猫怎么养", "sentence2": "今天", "query": "猫", "translation": "北京"}
+    listed = {"choices": ["好", "大学", "天气"], "documents": ["猫", "今天气", "好"]}
+    target: Any = [0, 1, 0] if name == "ranked" else 1
+    rows: list[Row] = [{**one, **listed, "id": "0", "target": target}]
+    rows.append({**rows[0], "id": "1", "sentence1": "好", "query": "好", "translation": "大"})
+    examples = [encoder.encode(row, train=True) for row in rows]
+    batch = encoder.layout.collate(examples)
+    with torch.no_grad():
+        loss = batch_loss(model, batch, rule)
+        terms = []
+        for row in rows:
+            before, text, after = map(
+                TOKENIZER.encode, task.templates[0].render(row, options_of(task, row)[1])
+            )
+            if rule == "yes-logit":
+                scores, _ = brute(model, task, encoder, row, rule)
+                terms.append(F.cross_entropy(torch.tensor([scores]), torch.tensor([1])))
+                continue
+            whole = [*before, *text, *after, TOKENIZER.eos]
+            context, ids = ([], whole) if rule == "mean-nll" else (before, text)
+            terms += list(-log_p(logits_after(model, encoder, context, ids), ids))
+    torch.testing.assert_close(loss, torch.stack(terms).sum(), rtol=1e-5, atol=1e-4)
+    assert loss_count(batch, rule) == len(terms)
+
+
+# --- the module by itself, on logits of nothing ---
+
+
+class Made:
+    """Targets of candidates with these numbers of tokens, `n` options per example."""
+
+    def __init__(self, sizes: list[list[int]], vocabulary: int, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        flat = [size for example in sizes for size in example]
+        self.target_token = torch.randint(vocabulary, (sum(flat),), generator=draw)
+        self.target_candidate = torch.repeat_interleave(torch.tensor(flat))
+        self.candidates = torch.full((len(sizes), max(map(len, sizes))), -1)
+        number = iter(range(len(flat)))
+        for e, example in enumerate(sizes):
+            for k in range(len(example)):
+                self.candidates[e, k] = next(number)
+        self.gold = torch.zeros(len(sizes), dtype=torch.long)
+        self.n_candidates = len(flat)
+        self.logits = torch.randn(sum(flat), vocabulary, generator=draw)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=4), min_size=1, max_size=5),
+    st.integers(0, 99),
+    st.integers(1, 7),
+)
+def test_scores_are_sums_means_and_differences_whatever_the_slices(
+    sizes: list[list[int]], seed: int, step: int
+) -> None:
+    doubled = [[*example, *example] for example in sizes]
+    for rule in ("verbaliser-sum", "verbaliser-mean", "mean-nll", "verbaliser-relative"):
+        relative = rule == "verbaliser-relative"
+        made = Made(doubled if relative else sizes, 11, seed)
+        slices = [made.logits[i : i + step] for i in range(0, len(made.logits), step)]
+        scored = target_scores(slices, made.target_token, rule)
+        table = option_scores(scored, made, rule)
+        assert table.shape == (len(sizes), max(map(len, sizes)))
+        each = candidate_loop(made)
+        for e, example in enumerate(sizes):
+            for k in range(table.shape[1]):
+                if k >= len(example):
+                    assert table[e, k] == float("-inf")
+                    continue
+                terms = each[int(made.candidates[e, k])]
+                expected = sum(terms) if rule[-3:] in ("sum", "ive") else sum(terms) / len(terms)
+                if relative:
+                    expected -= sum(each[int(made.candidates[e, len(example) + k])])
+                assert float(table[e, k]) == pytest.approx(expected, abs=1e-4)
+
+
+def candidate_loop(made: Made) -> list[list[float]]:
+    each: list[list[float]] = [[] for _ in range(made.n_candidates)]
+    for logits, token, owner in zip(
+        made.logits, made.target_token.tolist(), made.target_candidate.tolist(), strict=True
+    ):
+        each[owner].append(float(logits[token] - logits.exp().sum().log()))
+    return each
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 99))
+def test_the_logits_of_single_tokens_are_the_scores_by_yes_logit(n: list[int], seed: int) -> None:
+    made = Made([[1] * k for k in n], 11, seed)
+    own = made.logits.gather(1, made.target_token[:, None])
+    scored = target_scores([own], made.target_token, "yes-logit")
+    assert torch.equal(candidate_scores(scored, made, "yes-logit"), own[:, 0])
+
+
+# --- where a rule can be used ---
+
+
+def test_rules_fit_templates_by_their_slot_and_their_words() -> None:
+    ccpm = load_task("ccpm")
+    ant, two = ccpm.templates
+    assert not unfit(ccpm, ant, "yes-logit")
+    assert not unfit(ccpm, ant, "mean-nll")
+    assert not unfit(ccpm, two, "argmax-vocabulary")
+    assert "template 'cpm-ant' of task ccpm has no {answer}; choose cpm-2" in unfit(
+        ccpm, ant, "verbaliser-mean"
+    )
+    assert "has no {option}; choose cpm-ant" in unfit(ccpm, two, "yes-logit")
+    own = replace(OWN, templates=(Template("own", "{translation}：{answer}"),))
+    said = unfit(own, own.templates[0], "argmax-vocabulary")
+    assert "has no option words of its own; no template of it fits" in said
+    adgen = load_task("adgen")
+    assert "generates its answers" in unfit(adgen, adgen.templates[0], "mean-nll")
+
+
+def test_the_own_rule_of_every_shipped_template_fits_it() -> None:
+    for task in load_tasks():
+        for template in task.templates:
+            rule = scoring_of(task, template)
+            assert rule == "generation" or not unfit(task, template, rule)
+
+
+def test_a_templates_own_rule_is_in_its_fingerprint_only_if_it_is_not_its_slots() -> None:
+    plain = Template("t", "{a}{option}")
+    ruled = replace(plain, scoring="mean-nll")
+    assert plain.own_scoring == "yes-logit"
+    assert ruled.own_scoring == "mean-nll"
+    assert plain.sha256 != ruled.sha256
+    assert replace(plain, scoring=None).sha256 == plain.sha256
+
+
+def test_options_that_begin_alike_cannot_be_told_by_their_first_token() -> None:
+    task = replace(
+        TASKS["answer"],
+        templates=(Template("t", "{sentence1}{sentence2}{answer}", ("不同", "不", "相似")),),
+    )
+    with pytest.raises(UserError, match="options '不同' and '不' of template 't' begin with the"):
+        encoder_with(task, "argmax-vocabulary")
+    encoder_with(task, "verbaliser-sum")
+
+
+@pytest.mark.parametrize(("slot", "fits"), [("front", True), ("back", False), ("middle", False)])
+def test_a_soft_prompt_inside_the_passage_has_no_likelihood(
+    model: CPMAnt, slot: str, fits: bool
+) -> None:
+    config = SoftPromptConfig(soft_token_num=3, slots=(slot,), ratio_list=(1.0,))
+    soft = SoftSlots(config, 10_000, 1)
+    if not fits:
+        with pytest.raises(UserError, match="scoring mean-nll: the soft prompt's tokens inside"):
+            encoder_with(TASKS["option"], "mean-nll", soft)
+        return
+    encoder = encoder_with(TASKS["option"], "mean-nll", soft)
+    row: Row = {"id": "0", "sentence1": "猫", "sentence2": "今天", "target": 2}
+    example = encoder.encode(row)
+    assert example.contexts == ((*encoder.layout.start, 10_000, 10_001, 10_002),)
+    assert all(max(answer.ids) < 10_000 for answer in example.candidates)
+    assert all(answer.ids[-1] == TOKENIZER.eos for answer in example.candidates)
+
+
+def test_a_passage_has_room_for_its_end() -> None:
+    task = TASKS["option"]
+    for length in range(30, 60):
+        encoder = encoder_of(
+            *(task, task.templates[0], Encoding(max_length=length, segment=SEGMENT)),
+            *(small_config(), TOKENIZER),
+            scoring="mean-nll",
+        )
+        row: Row = {"id": "0", "sentence1": "猫" * 40, "sentence2": "好" * 40, "target": 0}
+        (context,), candidates = encoder.encode(row).contexts, encoder.encode(row).candidates
+        longest = max(len(context) + len(answer.ids) for answer in candidates)
+        assert length - 1 <= longest <= length
+
+
+# --- the command line ---
+
+
+def tune(cli: CLI, data: Path, backbone: Path, out: Path, *words: object) -> tuple[int, str, str]:
+    common = ("--task", "lcqmc", "--data", data, "--backbone", backbone, "--out", out)
+    return cli(*common, "--set", "train.max_steps=2", "--control", "none", *words)
+
+
+def lines(out: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    (path,) = out.glob(f"{pattern}/predictions.test.jsonl")
+    return map(json.loads, path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "yes-logit"])
+def test_a_run_is_tuned_and_scored_by_every_rule_and_named_after_it(
+    rule: Scoring, cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    words = ("--template", "cpm-2", "--scoring", rule)
+    code, out, error = tune(cli, data, small_backbone, tmp_path, *words)
+    assert code == 0, error
+    assert f"scoring    {rule}" in out
+    (path,) = tmp_path.glob("lcqmc.lora*/run.json")
+    record = read_record(path)
+    assert record.scoring == rule
+    assert record.spec.scoring == (None if rule == "verbaliser-sum" else rule)
+    code, out, error = cli("predict", path.parent, "--data", data, "--out", tmp_path / "again")
+    assert code == 0, error
+    again = (tmp_path / "again" / "predictions.test.jsonl").read_text()
+    assert again == (path.parent / "predictions.test.jsonl").read_text()
+
+
+def test_the_templates_own_rule_is_the_same_run_as_none_and_another_is_not(
+    data: Path, small_backbone: Path
+) -> None:
+    def run_id(**request: Any) -> str:
+        words = {"data": data, "backbone": str(small_backbone), **request}
+        return make_plan(Request("lcqmc", **words)).spec.run_id
+
+    assert run_id() == run_id(scoring="yes-logit")
+    ids = {rule: run_id(template="cpm-2", scoring=rule) for rule in RULES if rule != "yes-logit"}
+    assert len(set(ids.values())) == len(ids)
+    assert ids["verbaliser-sum"] == run_id(template="cpm-2")
+
+
+def test_a_rule_that_does_not_fit_is_one_sentence_with_what_fits(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    code, _, error = tune(cli, data, small_backbone, tmp_path, "--scoring", "verbaliser-mean")
+    assert code == 2
+    assert (
+        "scoring verbaliser-mean: template 'cpm-ant' of task lcqmc has no {answer}; choose cpm-2 "
+        "(--template)." in error
+    )
+    code, _, error = cli("--task", "lcsts", "--scoring", "mean-nll", "--dry-run")
+    assert code == 2
+    assert "scoring mean-nll has no effect: task lcsts generates its answers." in error
+    assert cli("--task", "lcqmc", "--scoring", "sum", "--dry-run")[0] == 2
+
+
+def test_a_list_of_tasks_is_scored_by_a_rule_where_there_are_options(cli: CLI) -> None:
+    words = ("--scoring", "mean-nll", "--dry-run", "--delta", "none")
+    code, out, error = cli("--task", "lcqmc,lcsts", *words)
+    assert code == 0, error
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("scoring  ")] == [
+        "mean-nll",
+        "generation",
+    ]
+
+
+def test_options_of_several_lengths_under_the_plain_sum_are_a_warning(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    task = tmp_path / "uneven.py"
+    task.write_text(
+        "from dataclasses import replace\n"
+        "from cpm_tune.task import Template\n"
+        "from cpm_tune.task.registry import load_task\n"
+        'TEMPLATE = Template("t", "{sentence1}{sentence2}{answer}", ("不同", "意思是一"))\n'
+        'EVEN = Template("even", "{sentence1}{sentence2}{answer}", ("不同", "相同"))\n'
+        'TASK = replace(load_task("lcqmc"), name="uneven", templates=(TEMPLATE, EVEN))\n'
+    )
+    words = ("--task", "uneven", "--include", task, "--data", data, "--backbone", small_backbone)
+    said = "differ in number of tokens, and verbaliser-sum favours short ones; --scoring"
+    for more, warned in (
+        ((), True),
+        (("--template", "even"), False),
+        (("--scoring", "verbaliser-mean"), False),
+        (("--scoring", "verbaliser-relative"), False),
+    ):
+        code, out, error = cli(*words, *more, "--dry-run")
+        assert code == 0, error
+        assert (said in out) == warned, more
+    code, out, error = cli(*words, "--delta", "none", "--out", tmp_path / "out")
+    assert code == 0, error
+    assert said in out
+    (path,) = (tmp_path / "out").glob("uneven*/run.json")
+    assert any(said in warning for warning in read_record(path).warnings)
+
+
+def test_rows_without_a_prediction_are_counted_and_wrong(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    """Random weights prefer other tokens of the vocabulary."""
+    words = ("--template", "cpm-2", "--scoring", "argmax-vocabulary", "--delta", "none")
+    code, out, error = cli(
+        *("--task", "lcqmc", "--data", data, "--backbone", small_backbone, "--out", tmp_path),
+        *words,
+    )
+    assert code == 0, error
+    (path,) = tmp_path.glob("lcqmc.none*/run.json")
+    record, given = read_record(path), list(lines(tmp_path, "lcqmc.none*"))
+    absent = sum(line["prediction"] is None for line in given)
+    assert absent > 0
+    assert record.data["test"].n_unparsed == absent
+    assert record.test.value == sum(a["prediction"] == a["target"] for a in given) / len(given)
+    assert f"{absent:,} of {len(given):,} rows on test have no prediction" in out
+    assert cli("leaderboard", "verify", tmp_path)[0] == 0
+
+
+def test_show_names_the_rule_and_shows_what_it_scores(cli: CLI) -> None:
+    code, out, _ = cli("show", "lcqmc", "--rows", "1")
+    assert code == 0
+    assert "(yes-logit, options 不同 / 相同)" in out
+    code, out, _ = cli("show", "chid", "--template", "filled", "--rows", "1")
+    assert code == 0
+    assert "{before}{option}{after}  (mean-nll)" in out
+    code, out, _ = cli(
+        "show", "lcqmc", "--template", "cpm-2", "--scoring", "argmax-vocabulary", "--rows", "1"
+    )
+    assert code == 0
+    assert "(argmax-vocabulary, options" in out
+    assert cli("show", "lcqmc", "--scoring", "verbaliser-mean")[0] == 2
+
+
+def test_a_suite_may_choose_the_rule_and_change_it_for_some_trials(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "tasks: [lcqmc, lcsts]\ndeltas: [none]\ncontrols: []\nscoring: mean-nll\n"
+        "trials:\n- {match: {task: lcqmc}, template: cpm-2, scoring: verbaliser-mean}\n"
+    )
+    code, out, error = cli("bench", "--suite", suite, "--dry-run", "--out", tmp_path / "out")
+    assert code == 0, out + error
