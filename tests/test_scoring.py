@@ -543,3 +543,24 @@ def test_a_suite_may_choose_the_rule_and_change_it_for_some_trials(
     )
     code, out, error = cli("bench", "--suite", suite, "--dry-run", "--out", tmp_path / "out")
     assert code == 0, out + error
+
+
+def test_a_submission_has_the_best_option_where_there_is_no_prediction(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "ccpm"
+    data.mkdir()
+    row = {"translation": "今天气不错", "choices": ["今天", "天气", "不错", "好"]}
+    for split in ("train", "valid", "test"):
+        lines = [{**row, **({} if split == "test" else {"answer": i % 4})} for i in range(8)]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (data / f"{split}.jsonl").write_text(text)
+    words = ("--template", "cpm-2", "--scoring", "argmax-vocabulary", "--delta", "none")
+    where = ("--data", data, "--backbone", small_backbone, "--out", tmp_path / "out")
+    code, _, error = cli("--task", "ccpm", *where, *words)
+    assert code == 0, error
+    (run,) = (tmp_path / "out").glob("ccpm.none*")
+    given = [json.loads(line) for line in (run / "predictions.test.jsonl").open()]
+    assert any(line["prediction"] is None for line in given)
+    submitted = [json.loads(line)["answer"] for line in (run / "CCPM.jsonl").open()]
+    assert submitted == [line["scores"].index(max(line["scores"])) for line in given]
