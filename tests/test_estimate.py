@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -117,6 +118,20 @@ def test_mistakes(cli: CLI, words: tuple[str, ...], said: str) -> None:
     code, _, error = cli("estimate", *words)
     assert code == 2
     assert said in error
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured in /proc")
+def test_a_dry_run_says_what_the_whole_process_takes(tmp_path: Path) -> None:
+    words = [sys.executable, str(REPOSITORY / "tune.py"), "--task", "lcqmc", "--control", "none"]
+    words += ["--set", "train.max_steps=20", "--set", "train.eval_every=10", "--out", str(tmp_path)]
+    said = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, check=True).stdout
+    estimated = re.search(r"memory +about ([\d.]+) GiB", said)
+    assert estimated
+    subprocess.run(words, capture_output=True, check=True)
+    (record,) = tmp_path.glob("*/run.json")
+    measured = json.loads(record.read_text())["environment"]["peak_memory_bytes"]
+    assert float(estimated[1]) * GIB == pytest.approx(measured, rel=0.2)
 
 
 @pytest.mark.slow

@@ -93,6 +93,9 @@ def _text(work: Work, memory: Memory) -> str:
         rows.append(("host", size(memory.host), "host memory per process"))
     else:
         rows.insert(-1, ("copies", size(memory.copies), "the best delta and restored values"))
+        rows.append(("heap", size(memory.heap), "freed memory between blocks in use"))
+    rows.append(("libraries", size(memory.libraries), "Python, torch and others, host memory"))
+    rows.append(("process", size(memory.process), "host memory in all"))
     rows = [row for row in rows if row[0] != "gathered" or memory.gathered]
     head = table(("each process", "memory", "content"), rows)
-    return f"{head}\n\nAdd about 1 GiB for Python, its libraries and CUDA's context."
+    return head + "\n\nAdd about 1 GiB of GPU memory for CUDA's context." * work.gpu

@@ -1,4 +1,4 @@
-"""Text for a terminal."""
+"""Text for a terminal, and values in messages."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """A value of somebody's file as a message has it: its literal, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.common.saved import write_pickled, write_tensors
+from cpm_tune.common.texts import shortened
 from cpm_tune.delta.config import (
     AdapterConfig,
     CompacterConfig,
@@ -226,12 +227,6 @@ def _check_plain(file: Path, values: dict[str, Any]) -> None:
                 f"{file}: {key[:60]} is {shortened(value)}{variant}, which is not supported here; "
                 f"expected {plain!r}."
             )
-
-
-def shortened(value: Any) -> str:
-    """A value of somebody's file, for a message."""
-    text = ascii(value) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def write_opendelta(

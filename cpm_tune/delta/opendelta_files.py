@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.common.reading import read_json
+from cpm_tune.common.texts import shortened
 from cpm_tune.delta.config import (
     CONFIGS,
     AdapterConfig,
@@ -23,7 +24,6 @@ from cpm_tune.delta.config import (
     ModuleConfig,
     parse_config,
 )
-from cpm_tune.delta.foreign import shortened
 from cpm_tune.delta.modules import matched_modules
 from cpm_tune.delta.stored import read_files, read_tensors, without_wrappers
 from cpm_tune.errors import UserError

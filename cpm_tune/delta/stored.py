@@ -12,6 +12,7 @@ from cpm_tune.backbone.storage.finite import is_finite
 from cpm_tune.backbone.storage.stored import stored_tensors
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.reading import parse_json, read_json
+from cpm_tune.common.texts import shortened
 from cpm_tune.delta.config import DeltaConfig, parse_config
 from cpm_tune.errors import UserError
 
@@ -28,8 +29,8 @@ def read_delta(folder: Path, backbone_sha256: str) -> tuple[DeltaConfig, dict[st
     owner, config = about["backbone_sha256"], about["config"]
     if not isinstance(owner, str) or not isinstance(config, dict):
         raise UserError(
-            f"{folder / DELTA_CONFIG}: backbone_sha256 is {owner!r} and config is {config!r}; "
-            "expected a text and an object."
+            f"{folder / DELTA_CONFIG}: backbone_sha256 is {shortened(owner)} and config is "
+            f"{shortened(config)}; expected a text and an object."
         )
     header = _header(folder / DELTA)
     if header is not None and header != about:

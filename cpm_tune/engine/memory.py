@@ -17,6 +17,11 @@ _PRODUCTS = 256  # shapes of products that oneDNN keeps prepared, not 1,024
 _LARGE = 9 * 2**24  # bytes of weights from which memory matters: 144 MiB
 
 
+def keeps_freed(weights: int) -> bool:
+    """Whether freed memory is kept with a backbone of that many bytes, unless it is streamed."""
+    return weights < _LARGE
+
+
 def set_memory(model: nn.Module) -> None:
     """Keep freed memory for the next step, up to 256 MiB; with a large or streamed backbone return
     every block of 1 MiB or more to the system. Does nothing without glibc.
@@ -28,7 +33,8 @@ def set_memory(model: nn.Module) -> None:
     oneDNN reads how many shapes it keeps before its first product; a user's number stays.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRODUCTS))
-    large = getattr(model, "streamed", False) or sum(p.nbytes for p in model.parameters()) >= _LARGE
+    size = sum(p.nbytes for p in model.parameters())
+    large = getattr(model, "streamed", False) or not keeps_freed(size)
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in (_GIVE_BACK if large else _KEEP).items():

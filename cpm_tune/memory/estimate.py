@@ -1,7 +1,8 @@
 """Estimates the memory that tuning takes in each process, without reading weights or data.
 
 Weights, gradients and optimiser states are counted, activations measured on fake tensors
-(`cpm_tune.memory.meter`). Not included: Python, its libraries, CUDA's context, and fragmentation.
+(`cpm_tune.memory.meter`). What Python, its libraries and the heap add on a host was measured.
+CUDA's context and fragmentation on a GPU are not included.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from cpm_tune.delta.config import FullConfig
 from cpm_tune.engine.device import DTYPES
+from cpm_tune.engine.memory import keeps_freed
 from cpm_tune.memory.meter import measure_step
 from cpm_tune.planning.plan import Plan
 from cpm_tune.planning.skeleton import Skeleton
@@ -19,6 +21,8 @@ from cpm_tune.schema.spec import Execution
 from cpm_tune.task import Options
 
 _FP32 = 4
+_LIBRARIES = 580 * 2**20  # a run's process without what is counted: Python, torch, datasets, ...
+_HEAP = 0.4  # of what a step allocates: what the heap keeps besides, where freed memory is kept
 _DOCUMENTS = 8  # per example, if documents are ranked
 # Layers that a process has whole at one time: with FSDP2 the one in use, and the next one twice, as
 # received and as copied out; with BMTrain's ZeRO-3 one.
@@ -77,7 +81,10 @@ class Memory:
     `delta`, `gradients` and `optimizer` of what is trained; `activations`, which the forward pass
     keeps for the backward pass. `peak` is the highest total at any moment, not the sum; on a CPU it
     includes `copies`, in host memory: the best delta and other values that are kept. `host`: the
-    total in host memory if the device is a GPU.
+    total in host memory if the device is a GPU, without libraries.
+
+    In host memory: `libraries`, Python's and what they keep; `heap`, freed memory between blocks in
+    use. `process`: the peak of the whole process in host memory, as the system reports it.
     """
 
     weights: int
@@ -89,6 +96,12 @@ class Memory:
     copies: int
     peak: int
     host: int
+    libraries: int
+    heap: int
+
+    @property
+    def process(self) -> int:
+        return self.libraries + (self.host or self.peak + self.heap)
 
 
 def estimate(work: Work) -> Memory:
@@ -132,6 +145,7 @@ def estimate(work: Work) -> Memory:
     host = copies + _FP32 * trained + offloaded
     if not work.sharded:
         host = max(host, layers + rest)  # read there, then moved
+    kept = not work.gpu and keeps_freed(layers + rest)
     return Memory(
         weights=weights,
         gathered=gathered,
@@ -142,6 +156,8 @@ def estimate(work: Work) -> Memory:
         copies=copies,
         peak=peak,
         host=host if work.gpu else 0,
+        libraries=_LIBRARIES,
+        heap=int(_HEAP * extra) if kept else 0,
     )
 
 

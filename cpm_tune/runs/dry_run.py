@@ -32,10 +32,11 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
         )
     memory = estimate(work_of(plan, skeleton, nproc))
     lines.append(
-        f"memory     about {memory.peak / 2**30:.2f} GiB per process, if all sequences have the "
-        f"maximum length: weights {memory.weights / 2**30:.2f}, delta and optimiser "
+        f"memory     about {memory.process / 2**30:.2f} GiB per process on a CPU, if all sequences "
+        f"have the maximum length: Python and libraries {memory.libraries / 2**30:.2f}, weights "
+        f"{memory.weights / 2**30:.2f}, delta and optimiser "
         f"{(memory.delta + memory.gradients + memory.optimizer) / 2**30:.2f}, activations "
-        f"{memory.activations / 2**30:.2f} (Python and libraries not included)"
+        f"{memory.activations / 2**30:.2f}, the heap's free blocks {memory.heap / 2**30:.2f}"
     )
     finished = (out / plan.spec.run_id / RECORD).is_file()
     lines.append(f"run        {out / plan.spec.run_id}{'  (already finished)' if finished else ''}")

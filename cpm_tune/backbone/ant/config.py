@@ -14,6 +14,7 @@ from cpm_tune.backbone.protocol import Shape
 from cpm_tune.common.door import load
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.texts import shortened
 from cpm_tune.errors import UserError
 
 INSTEAD = "--to merged or --to opendelta"  # of formats that need every sub-block
@@ -68,12 +69,15 @@ class CPMAntConfig:
             whole = isinstance(value, int) and not isinstance(value, bool)
             if item.type == "int" and not (whole and 0 < value < 2**31):
                 raise ValueError(
-                    f"'{item.name}' is {value!r}, expected a whole number above 0, below 2^31"
+                    f"'{item.name}' is {shortened(value)}, expected a whole number above 0, below "
+                    "2^31"
                 )
             if item.type == "float":
                 number = whole or isinstance(value, float)
                 if not (number and 0 <= value < 1) or (item.name == "eps" and value == 0):
-                    raise ValueError(f"'{item.name}' is {value!r}, expected a number in [0, 1)")
+                    raise ValueError(
+                        f"'{item.name}' is {shortened(value)}, expected a number in [0, 1)"
+                    )
         exact = self.position_bias_num_buckets // 4
         if exact < 1 or self.position_bias_max_distance <= exact:
             raise ValueError(
