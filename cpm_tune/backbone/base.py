@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -15,6 +15,7 @@ from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import BackboneConfig, Layout
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 
+LowRank = tuple[Tensor, Tensor]  # A (rank, in), B (out, rank): what is added is a multiple of B A
 MOST_LOGITS = 2**27  # logits of one forward pass: 512 MiB in fp32
 
 
@@ -183,6 +184,7 @@ class Backbone(nn.Module, ABC):
     streamed = False
     quantized = False
     hides_pairs = False
+    layers_by_place = True
 
     @property
     @abstractmethod
@@ -190,7 +192,7 @@ class Backbone(nn.Module, ABC):
         """The stacks of layers (one, or encoder and decoder), for checkpointing and sharding.
 
         A layer is called with hidden states first, other arguments by place, and returns hidden
-        states.
+        states; engines that need that refuse a backbone whose `layers_by_place` is false.
         """
 
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -258,6 +260,14 @@ class Backbone(nn.Module, ABC):
     def adds_input_of(self, module: str) -> None:
         """A delta will add what it makes of this module's input to another module's output: both
         have to be of the same positions from now on, until the delta is taken out."""
+
+    def to_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        """LoRAs by names of this backbone's modules, as those of transformers' modules for it."""
+        return dict(loras)
+
+    def from_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        """The way back of `to_transformers`."""
+        return dict(loras)
 
     def widths(self, module: nn.Module) -> tuple[int, int] | None:
         """Sizes of the last dimension of a module's input and output; None where no delta goes."""
