@@ -57,7 +57,12 @@ class Encoder:
             else (tokenizer.unk,)
         )
         if len(yes) != 1:
-            raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
+            others = [t.name for t in task.templates if not t.scores_in_prompt]
+            way = f"choose a template that scores words: --template {others[0]}" if others else ""
+            raise UserError(
+                f"'{template.yes}' is {len(yes)} entries of this vocabulary, and template "
+                f"'{template.name}' scores options by one; {way or 'use another backbone'}."
+            )
         self._yes = yes[0]
         self.stores: dict[tuple[str, str], EncodedCache] = {}  # see encoded.py
         lists = set(task.files.texts)
