@@ -229,5 +229,7 @@ def test_an_answer_word_of_two_tokens_names_a_template_that_scores_words(made: A
     _, layout, tokenizer = opened(made("llama"))
     task = load_task("lcqmc")
     template = replace(task.template(None), yes="是的")
-    with pytest.raises(UserError, match="is 2 entries of this vocabulary.*--template cpm-2"):
+    with pytest.raises(
+        UserError, match=r"not a single entry of this vocabulary, but 2.*--template cpm-2"
+    ):
         Encoder(task, template, layout, tokenizer, 256)

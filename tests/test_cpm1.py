@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,18 @@ def vocabulary() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[Any]]]:
     """A folder as TsinghuaAI's, of two ranks, and their states; the vocabulary is above 80000."""
     rows = (len(CPM1Tokenizer(vocabulary())) + 1) // 2 * 2
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cpm1, "VOCAB", rows)
         patch.setattr(cpm1, "POSITIONS", 256)
         ranks = cpm1.random_ranks(2)
-    folder = cpm1.write_ranks(tmp_path_factory.mktemp("cpm1") / "cpm1", ranks)
-    (folder / "chinese_vocab.model").write_bytes(vocabulary())
-    for place in (folder, folder / "80000"):
-        (place / "config.json").write_text(json.dumps({"n_head": cpm1.HEADS}))
-    return folder, ranks
+        folder = cpm1.write_ranks(tmp_path_factory.mktemp("cpm1") / "cpm1", ranks)
+        (folder / "chinese_vocab.model").write_bytes(vocabulary())
+        for place in (folder, folder / "80000"):
+            (place / "config.json").write_text(json.dumps({"n_head": cpm1.HEADS}))
+        yield folder, ranks
 
 
 def logits_of(path: Path, ids: list[int]) -> torch.Tensor:

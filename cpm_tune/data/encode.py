@@ -58,10 +58,12 @@ class Encoder:
         )
         if len(yes) != 1:
             others = [t.name for t in task.templates if not t.scores_in_prompt]
-            way = f"choose a template that scores words: --template {others[0]}" if others else ""
+            way = "use another backbone"
+            if others:
+                way = f"choose a template that scores words: --template {others[0]}"
             raise UserError(
-                f"'{template.yes}' is {len(yes)} entries of this vocabulary, and template "
-                f"'{template.name}' scores options by one; {way or 'use another backbone'}."
+                f"'{template.yes}' is not a single entry of this vocabulary, but {len(yes)}, and "
+                f"template '{template.name}' scores options by one; {way}."
             )
         self._yes = yes[0]
         self.stores: dict[tuple[str, str], EncodedCache] = {}  # see encoded.py
