@@ -112,6 +112,7 @@ TASK = Task(
     files=Files(
         columns=("before", "after", "candidates", "answer"),
         texts=("candidates",),
+        blank=("before", "after"),
         names={
             "train": (
                 ("train.json", "train_answer.json"),

@@ -48,6 +48,7 @@ TASK = Task(
     files=Files(
         columns=("before", "after", "plots", "label"),
         texts=("plots",),
+        blank=("before", "after"),
         rows=rows,
     ),
     answer=Options(options="plots", column="label", most=2),

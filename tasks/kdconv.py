@@ -116,6 +116,7 @@ TASK = Task(
     ),
     files=Files(
         columns=("history", "knowledge", "reply"),
+        blank=("knowledge",),
         names={
             "train": ("train", "*/train.json"),
             "dev": (*STEMS["dev"], "*/dev.json"),

@@ -78,6 +78,7 @@ TASK = Task(
     ),
     files=Files(
         columns=("context", "speaker", "sentence", "label"),
+        blank=("context",),
         names={
             "train": ("train", "cn_train"),
             "dev": (*STEMS["dev"], "cn_dev"),

@@ -85,6 +85,7 @@ def test_a_config_that_is_not_json_is_named(hugging_face, content):
     [
         ("vocab_size", 2.0, "'vocab_size' is 2.0"),
         ("dim_ff", "42", "'dim_ff' is '42'"),
+        ("dim_ff", "4" * 9_000, "'dim_ff' is '444"),
         ("dim_head", 0, "'dim_head' is 0"),
         ("position_bias_num_buckets", 0, "'position_bias_num_buckets' is 0"),
         ("position_bias_max_distance", "20", "'position_bias_max_distance' is '20'"),
@@ -101,6 +102,8 @@ def test_a_config_that_is_not_json_is_named(hugging_face, content):
         ("eps", float("nan"), "'eps' is nan"),
         ("vocab_size", None, "'vocab_size' is missing"),
         ("num_hidden_layers", None, "'num_layers' is missing"),
+        ("num_hidden_layers", 10**7, "'num_layers' is 10000000, expected at most 1,000"),
+        ("segment_types", 2**31 - 1, "a weight of more than 1,000,000,000,000 values"),
         ("mask_modules", [[0, 1]], "1 pair for 3 layers"),
         ("mask_modules", [[0], [0], [0]], "pairs of true and false"),
         ("mask_modules", 7, "not iterable"),

@@ -275,6 +275,18 @@ def test_a_malicious_pickle_is_refused_with_a_sentence(reference, tmp_path, cli:
     assert not Path("marker").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_the_root_of_the_file_system_is_one_sentence(
+    native: Path, tmp_path: Path, cli: CLI, more: tuple[str, ...]
+) -> None:
+    (tmp_path / "text.txt").write_text("天地玄黄。", encoding="utf-8")
+    prune = ("--text", tmp_path / "text.txt", "--attention-layers", 1, "--ffn-layers", 1)
+    for words in (("convert", native, "/"), ("prune", native, "/", *prune)):
+        code, _, error = cli(*words, "--to", "native", *more)
+        assert (code, error.count("\n")) == (2, 1)
+        assert "error: /" in error
+
+
 def test_the_command_replaces_only_a_backbone_and_only_when_told_to(native, tmp_path, cli: CLI):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("keep")

@@ -5,6 +5,7 @@ without a word."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,98 @@ def test_columns_that_look_swapped_are_told(tmp_path: Path) -> None:
     assert read("lcsts", written(tmp_path / "b.csv", right)).warnings == ()
     named = read("lcsts", written(tmp_path / "c.csv", "summary,text\n" + "\n".join(NEWS)))
     assert named.warnings == ()
+
+
+ARTICLE = "记者从市政府获悉，第{i}号线地铁将于明年开通，全长三十公里，共有二十座车站。"
+
+
+def swapped_files(text: str, summary: str) -> dict[str, str]:
+    pairs = [(ARTICLE.format(i=i), f"第{i}号线明年开通") for i in range(1, 13)]
+    objects = [{text: article, summary: title} for article, title in pairs]
+    rows = [json.dumps(o, ensure_ascii=False) for o in objects]
+    return {
+        "a.jsonl": "\n".join(rows),
+        "b.json": f"[{','.join(rows)}]",
+        "c.csv": "\n".join([f"{text},{summary}", *(",".join(pair) for pair in pairs)]),
+        "d.tsv": "\n".join([f"{text}\t{summary}", *("\t".join(pair) for pair in pairs)]),
+    }
+
+
+@pytest.mark.parametrize("name", swapped_files("", ""))
+def test_columns_that_look_swapped_are_told_for_every_kind_of_file(
+    tmp_path: Path, name: str
+) -> None:
+    right = read("lcsts", written(tmp_path / name, swapped_files("text", "summary")[name]))
+    assert right.warnings == ()
+    other = written(tmp_path / f"other-{name}", swapped_files("summary", "text")[name])
+    (warning,) = read("lcsts", other).warnings
+    assert re.fullmatch(
+        r"dev: 'summary' is \d\.\d times as long as 'text', which is \d\.\d times as long in the "
+        r"task's sample data; are these columns swapped\?",
+        warning,
+    )
+    parts = written(
+        tmp_path / "PART.txt",
+        "".join(
+            f"<doc id={i}>\n<summary>{ARTICLE.format(i=i)}</summary>\n"
+            f"<short_text>{i}号线明年开通</short_text>\n</doc>\n"
+            for i in range(9)
+        ),
+    )
+    assert "are these columns swapped" in read("lcsts", parts).warnings[0]
+
+
+def test_own_readers_give_the_warnings_of_the_common_ones(tmp_path: Path) -> None:
+    tall = '"' + "一行\n" * 40 + '"'
+    spr = "ID,Dialogue_id,Utterance_id,Speaker,Sentence,Label\n" + f"1,1,1,甲,{tall},0\n"
+    wmt = f"source,target\n{tall},a line\n"
+    finre = {"head": "甲", "tail": "乙", "label": 1, "text": "甲\n" * 40 + "乙"}
+    for task, name, text in (("spr", "s.csv", spr), ("wmt20_enzh", "w.csv", wmt)):
+        (warning,) = read(task, written(tmp_path / name, text)).warnings
+        assert warning == f"dev: {name}:2: one row spans 41 lines; is a quote not closed there?"
+    lines = [{**finre, "text": "甲收购乙"}] * 199 + [finre]
+    (warning,) = read("finre", write_jsonl(tmp_path / "f.jsonl", lines)).warnings
+    assert warning == (
+        "dev: 'text' of row 199 has 41 lines, and of 1 of 200 rows more than 10; are several rows "
+        "in one?"
+    )
+    many = [{**finre, "head": "甲", "tail": "乙"}] * 20  # texts of many lines are usual there
+    assert read("finre", write_jsonl(tmp_path / "g.jsonl", many)).warnings == ()
+
+
+def test_empty_sentences_are_named(tmp_path: Path) -> None:
+    for name, joined in (("a.csv", ","), ("b.tsv", "\t")):
+        text = "\n".join(
+            joined.join(row)
+            for row in (
+                ("sentence1", "sentence2", "label"),
+                ("一", "二", "1"),
+                ("三", " ", "0"),
+                ("四", "", "1"),
+            )
+        )
+        (warning,) = read("lcqmc", written(tmp_path / name, text)).warnings
+        assert warning == f"dev: 2 rows have an empty 'sentence2', first at {name}:3"
+    row = {"translation": "月", "choices": ["一", "", "三", "四"], "answer": 0}
+    (warning,) = read("ccpm", write_jsonl(tmp_path / "c.jsonl", [row])).warnings
+    assert warning == "dev: 1 row has an empty 'choices', first at c.jsonl:1"
+    cloze = {"content": "#idiom#走来。", "candidates": ["甲", "乙"], "answer": 0}
+    assert read("chid", write_jsonl(tmp_path / "d.json", [cloze])).warnings == ()
+
+
+@pytest.mark.parametrize("ending", ["tsv", "txt", "csv", "jsonl", "json"])
+def test_nul_bytes_are_named_and_dropped_on_request(tmp_path: Path, ending: str) -> None:
+    raw = [line.encode() for line in lines_of(ending, 30)]
+    raw[19] = raw[19][:6] + b"\0" * 500
+    path = tmp_path / f"dev.{ending}"
+    path.write_bytes(b"[" + b",\n".join(raw) + b"]" if ending == "json" else b"\n".join(raw))
+    with pytest.raises(UserError, match=r"dev\.\w+:20: NUL bytes; the file is damaged"):
+        read("lcqmc", path)
+    if ending != "json":
+        assert (len(s := read("lcqmc", path, skip=True)), s.n_skipped) == (29, 1)
+    escaped = [{**row, "sentence1": "一\0二"} for row in rows(2)]
+    with pytest.raises(UserError, match=r":1: 'sentence1' contains a NUL character"):
+        read("lcqmc", write_jsonl(tmp_path / "e.jsonl", escaped))
 
 
 # --- quotes ---
@@ -414,7 +507,7 @@ def test_exact_sizes_decide_and_rounded_ones_warn() -> None:
     assert source["lcqmc"].size_note("test", 12_500) == ""
     assert source["lcqmc"].size_note("test", 100) == "test has 100 rows, officially 12,500"
     note = source["adgen"].size_note("dev", 300)
-    assert note == "dev has 300 rows, officially 1,000 (1,070 in AdvertiseGen)"
+    assert note == "dev has 300 rows, officially 1,000 (1,070 in AdvertiseGen and E-Reviews)"
     rounded = source["kdconv"]
     assert rounded.size_note("test", 100) == ""
     assert rounded.size_warning("test", 100).startswith("test has 100 rows; the published number")

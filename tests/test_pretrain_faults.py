@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -256,6 +257,25 @@ def test_a_folder_with_other_files_is_not_touched(words, tmp_path, cli, name):
     assert "contains other files" in error or "not that of a `pretrain run`" in error
     assert mine.read_text() == "{}"
     assert not (tmp_path / "mine/.locks").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "folder"])
+def test_a_backbone_of_the_users_is_not_replaced_when_resuming(words, tmp_path, cli, kind):
+    out = tmp_path / "out"
+    assert cli(*words, "--out", out, "--steps", 1)[0] == 0
+    mine = out / "backbone"
+    shutil.rmtree(mine)
+    if kind == "file":
+        mine.write_text("mine")
+    elif kind == "link":
+        mine.symlink_to("elsewhere")
+    else:
+        mine.mkdir()
+        (mine / "notes.txt").write_text("mine")
+    code, _, error = cli("pretrain", "run", "--out", out, "--resume", "--steps", 2)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "did not write and would replace" in error
+    assert mine.is_symlink() or mine.is_file() or (mine / "notes.txt").is_file()
 
 
 @pytest.mark.parametrize("place", ["file", "below a file", "nowhere"])

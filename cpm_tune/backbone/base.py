@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Protocol, Self, cast
 
@@ -16,6 +16,7 @@ from cpm_tune.backbone.protocol import BackboneConfig, Layout
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 
 _ALIGNED = 64  # bytes: where each tensor of a batch begins
+LowRank = tuple[Tensor, Tensor]  # A (rank, in), B (out, rank): what is added is a multiple of B A
 MOST_LOGITS = 2**27  # logits of one forward pass: 512 MiB in fp32
 
 
@@ -25,12 +26,14 @@ class Batch:
 
     The targets are the answers' tokens, those of an answer in order.
     target_token: int64 (targets,). target_candidate: int64 (targets,), which candidate each counts
-    for. candidates: int64 (examples, options), candidate numbers, -1 where an example has fewer.
-    gold: int64 (examples,), the column of the right one, -1 if there is none.
+    for. in_score: bool (targets,), False where a target is in the loss only. candidates: int64
+    (examples, options), candidate numbers, -1 where an example has fewer. gold: int64 (examples,),
+    the column of the right one, -1 if there is none.
     """
 
     target_token: Tensor
     target_candidate: Tensor
+    in_score: Tensor
     candidates: Tensor
     gold: Tensor
     n_candidates: int
@@ -79,6 +82,7 @@ def scored(examples: Sequence[Example]) -> dict[str, Any]:
     """The fields of `Batch` for these examples."""
     token: list[int] = []
     owner: list[int] = []
+    in_score: list[bool] = []
     n_options = max(len(example.candidates) for example in examples)
     table = np.full((len(examples), n_options), -1, dtype=np.int64)
     n_candidates = 0
@@ -87,10 +91,12 @@ def scored(examples: Sequence[Example]) -> dict[str, Any]:
             table[e, k] = n_candidates
             token += answer.ids
             owner += [n_candidates] * len(answer.ids)
+            in_score += [place >= answer.lead for place in range(len(answer.ids))]
             n_candidates += 1
     return {
         "target_token": torch.tensor(token),
         "target_candidate": torch.tensor(owner),
+        "in_score": torch.tensor(in_score),
         "candidates": torch.from_numpy(table),
         "gold": torch.tensor([example.gold for example in examples]),
         "n_candidates": n_candidates,
@@ -103,6 +109,7 @@ def dummy_fields(sequences: int, answer_tokens: int) -> dict[str, Any]:
     return {
         "target_token": torch.zeros(sequences * answer_tokens, dtype=torch.int64),
         "target_candidate": owner.repeat_interleave(answer_tokens),
+        "in_score": torch.ones(sequences * answer_tokens, dtype=torch.bool),
         "candidates": owner[:, None],
         "gold": torch.zeros(sequences, dtype=torch.int64),
         "n_candidates": sequences,
@@ -216,6 +223,7 @@ class Backbone(nn.Module, ABC):
     streamed = False
     quantized = False
     hides_pairs = False
+    layers_by_place = True
 
     @property
     @abstractmethod
@@ -223,7 +231,7 @@ class Backbone(nn.Module, ABC):
         """The stacks of layers (one, or encoder and decoder), for checkpointing and sharding.
 
         A layer is called with hidden states first, other arguments by place, and returns hidden
-        states.
+        states; engines that need that refuse a backbone whose `layers_by_place` is false.
         """
 
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
@@ -291,6 +299,14 @@ class Backbone(nn.Module, ABC):
     def adds_input_of(self, module: str) -> None:
         """A delta will add what it makes of this module's input to another module's output: both
         have to be of the same positions from now on, until the delta is taken out."""
+
+    def to_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        """LoRAs by names of this backbone's modules, as those of transformers' modules for it."""
+        return dict(loras)
+
+    def from_transformers(self, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:
+        """The way back of `to_transformers`."""
+        return dict(loras)
 
     def widths(self, module: nn.Module) -> tuple[int, int] | None:
         """Sizes of the last dimension of a module's input and output; None where no delta goes."""

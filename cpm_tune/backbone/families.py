@@ -1,4 +1,4 @@
-"""The families of models: CPM-Ant, and those that other packages bring.
+"""The families of models: CPM-Ant, causal language models, and those that other packages bring.
 
 A package adds a family by an entry point of the group `cpm_tune.families`, whose object is a
 `cpm_tune.backbone.protocol.Family` or makes one when it is called.
@@ -12,11 +12,12 @@ from pathlib import Path
 
 from cpm_tune.backbone.ant.family import ANT
 from cpm_tune.backbone.ant.folder import CPMAntFolder
+from cpm_tune.backbone.causal.family import CAUSAL
 from cpm_tune.backbone.protocol import BackboneConfig, BackboneFolder, Family
 from cpm_tune.errors import UserError
 
 GROUP = "cpm_tune.families"
-_OWN: tuple[Family, ...] = (ANT,)
+_OWN: tuple[Family, ...] = (ANT, CAUSAL)
 
 
 @cache

@@ -8,7 +8,7 @@ vocabulary say; its `Layout` turns contexts and answers into batches. What is co
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -66,6 +66,10 @@ class Tokenizer(Protocol):
         """The text of ids."""
         ...
 
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids in pieces, each as soon as it is known."""
+        ...
+
     def unknown(self, text: str) -> list[str]:
         """What `encode` makes `unk` of, in order."""
         ...
@@ -91,6 +95,10 @@ class TokenizerDefaults:
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.entries[index] for index in ids)
+
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        for index in ids:
+            yield self.entries[index]
 
     def unknown(self, text: str) -> list[str]:
         return [character for character in text if self.unk in self.encode(character)]

@@ -15,8 +15,8 @@ from cpm_tune.errors import UserError
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence torchao, which reports on every machine which CUDA kernels it cannot load."""
+def quiet_logging() -> Iterator[None]:
+    """Silence warnings, such as torchao's of every CUDA kernel that this machine cannot load."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -28,7 +28,7 @@ def _quiet() -> Iterator[None]:
 def check_int8() -> None:
     """Raise UserError if torchao cannot be used."""
     try:
-        with _quiet():
+        with quiet_logging():
             from torchao.quantization import Int8WeightOnlyConfig  # noqa: F401
     except ImportError as error:
         raise UserError(
@@ -42,7 +42,7 @@ def quantize_int8(backbone: Any) -> Any:
     They cannot be trained. Raises UserError if torchao is missing.
     """
     check_int8()
-    with _quiet():
+    with quiet_logging():
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
         backbone.requires_grad_(False)

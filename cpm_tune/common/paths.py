@@ -22,10 +22,12 @@ def shipped(folder: str) -> Path:
 def beside(path: Path, ending: str) -> Path:
     """A path with this ending next to another one, with its name or, if that would be too long for
     a file system, a hash of its name."""
+    if path.name in ("", ".."):  # the folder itself, one above, the root
+        path = Path(os.path.abspath(path))  # noqa: PTH100  not through links
     name = os.fsencode(path.name)
     if len(name) + len(ending) <= LONGEST_NAME:
-        return path.with_name(path.name + ending)
-    return path.with_name(hashlib.sha256(name).hexdigest()[:32] + ending)
+        return path.parent / (path.name + ending)
+    return path.parent / (hashlib.sha256(name).hexdigest()[:32] + ending)
 
 
 def name_fault(name: str | Path) -> str:

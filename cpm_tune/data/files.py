@@ -71,6 +71,8 @@ def records_with_rows(
                 bad.append(str(error))
             else:
                 kept.append(checked)
+                if layout is not None:
+                    _note_blanks(task, where, checked, layout)
                 if isinstance(checked["target"], str) and not checked["target"].strip():
                     n_empty += 1
                     first_empty = where if n_empty == 1 else first_empty
@@ -79,6 +81,16 @@ def records_with_rows(
     if n_empty and layout is not None:
         are = "answer is" if n_empty == 1 else "answers are"
         layout.warnings.append(f"{n_empty:,} {are} empty, first at {Path(first_empty).name}")
+
+
+def _note_blanks(task: Task, where: str, row: Row, layout: Layout) -> None:
+    """Count the row's texts (and options) that are empty, but for columns that may be."""
+    for name in task.shown:
+        value = row[name]
+        texts = value if isinstance(value, list) else [value]
+        if name not in task.files.blank and any(not text.strip() for text in texts):
+            count, first = layout.blanks.get(name, (0, Path(where).name))
+            layout.blanks[name] = count + 1, first
 
 
 def _id(value: Any) -> str | None:
@@ -215,6 +227,8 @@ def _check_value(task: Task, where: str, name: str, value: Any) -> None:
             raise UserError(
                 f"{where}: '{name}' is {_short(value)}, expected {expected} (task {task.name})."
             )
+    if any("\0" in text for text in texts):
+        raise UserError(f"{where}: '{name}' contains a NUL character (task {task.name}).")
     if not all(map(_is_utf8, texts)):
         raise UserError(f"{where}: '{name}' contains half a surrogate pair (a cut emoji).")
 

@@ -12,6 +12,7 @@ from cpm_tune.task import BadRow
 
 Records = Iterator[tuple[str, Any]]
 _PACKED = {b"\x1f\x8b": "gzip-compressed", b"PK\x03\x04": "a zip archive or a workbook"}
+_NUL = "NUL bytes; the file is damaged, get it again."
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
@@ -43,21 +44,27 @@ def numbered(path: Path) -> Iterator[tuple[int, str, BadRow | None]]:
 def check_encoding(path: Path) -> int:
     """The number of the first line of a file that is not UTF-8; 0 if all are.
 
-    Raises UserError if the file is packed or in UTF-16.
+    Raises UserError if the file is packed, in UTF-16, or has NUL bytes.
     """
     import codecs
 
     decode = codecs.getincrementaldecoder("utf-8")().decode
+    nul = False
     with path.open("rb") as file:
         refuse_other_kinds(file.read(4), f"{path}:1")
         file.seek(0)
         try:
             while block := file.read(1 << 20):
                 decode(block)
+                nul |= b"\0" in block
             decode(b"", final=True)
         except UnicodeDecodeError:
             file.seek(0)
             return next((n for n, raw in enumerate(file, 1) if _text(raw, "", n)[1]), 0)
+        if nul:
+            file.seek(0)
+            number = next(n for n, raw in enumerate(file, 1) if b"\0" in raw)
+            raise UserError(f"{path}:{number}: {_NUL}")
     return 0
 
 
@@ -89,6 +96,8 @@ def _text(raw: bytes, name: str, number: int) -> tuple[str, BadRow | None]:
     if number == 1:
         refuse_other_kinds(raw[:4], f"{name}:1")
     encoding = "utf-8-sig" if number == 1 else "utf-8"
+    if b"\0" in raw:
+        return raw.decode(encoding, "replace"), BadRow(f"{name}:{number}: {_NUL}")
     try:
         return raw.decode(encoding), None
     except UnicodeDecodeError:

@@ -7,8 +7,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,14 +17,14 @@ from cpm_tune.common.folders import FULL, disk_trouble
 from cpm_tune.common.paths import cache_dir, file_sha256
 from cpm_tune.common.writing import scratch_folder
 from cpm_tune.data.files import as_json, checked_rows
+from cpm_tune.data.oddities import Oddities
 from cpm_tune.data.readers import Layout
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.task import Generate, Rank, Row, Task
 
-READER_VERSION = 4
+READER_VERSION = 5
 _CHUNK = 2_000
-_SWAPPED = 2  # times as long as the texts: answers that may be the texts
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
     bad: list[str] | None = [] if skip else None
     n_rows, answered = 0, 0
     without = ""  # the id of the first row that has no answer
-    layout, lengths = Layout(), Counter[str]()
+    layout, oddities = Layout(), Oddities(task)
     advice = "make room there, or set XDG_CACHE_HOME to another folder"
     with (
         disk_trouble(f"the cache folder {stored.parent}", advice, FULL),
@@ -194,8 +193,7 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                     columns[name] = [None if v is None else as_json(v) for v in columns[name]]
                 writer.write_batch(pa.RecordBatch.from_pydict(columns, schema))
                 n_rows += len(chunk)
-                for name in (*task.shown, "target"):
-                    lengths[name] += sum(len(v) for v in columns[name] if isinstance(v, str))
+                oddities.note(columns)
                 answered += sum(target is not None for target in columns["target"])
                 if not without and None in columns["target"]:
                     without = columns["id"][columns["target"].index(None)]
@@ -209,24 +207,8 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                 f"none (task {task.name})."
             )
         about = scratch / "about.json"
-        odd = [*layout.warnings, *_swapped(task, layout, lengths)]
-        warnings = [f"{file.split}: {warning}" for warning in odd]
+        warnings = [f"{file.split}: {warning}" for warning in oddities.warnings(layout)]
         counts = {"skipped": len(bad or ()), "labelled": answered > 0, "warnings": warnings}
         about.write_text(as_json(counts), encoding="utf-8")
         os.replace(about, stored.with_suffix(".json"))
         os.replace(part, stored)
-
-
-def _swapped(task: Task, layout: Layout, lengths: Mapping[str, int]) -> list[str]:
-    """A warning if the columns of a table without header look swapped."""
-    shown = max((lengths[name] for name in task.shown), default=0)
-    if not (layout.headless and isinstance(task.answer, Generate)):
-        return []
-    if not 0 < _SWAPPED * shown <= lengths["target"]:
-        return []
-    names = ", ".join(task.files.columns)
-    return [
-        f"the answers ({task.answer.column}) are {lengths['target'] / shown:.1f} times as long as "
-        f"the texts, in a table without header; if its columns are not {names}, write their names "
-        "above them"
-    ]

@@ -37,9 +37,12 @@ Cells = tuple[str, list[str] | BadRow]  # a row and its place
 
 @dataclass
 class Layout:
-    """What was noticed about the tables of a split: whether one has no header, and warnings."""
+    """What was noticed about the files of a split: whether a table has no header, or a row of many
+    lines, how often a text column is empty and where first, and other warnings."""
 
     headless: bool = False
+    tall: bool = False
+    blanks: dict[str, tuple[int, str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -158,6 +161,7 @@ def _rows(path: Path, delimiter: str, layout: Layout) -> Iterator[Cells]:
             if n_lines > TALL:
                 tall += 1
                 if tall == 1:
+                    layout.tall = True
                     layout.warnings.append(
                         f"{path.name}:{source.taken[0][0]}: one row spans {n_lines:,} lines; is a "
                         "quote not closed there?"

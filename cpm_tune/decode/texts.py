@@ -258,12 +258,16 @@ class Writer:
     ) -> Iterator[str]:
         """The pieces of one text, each when it is known."""
         tokens = stream(model, prefix, self._request(settings))
-        while True:
-            with engine.autocast():
-                token = next(tokens, None)
-            if token is None:
-                return
-            yield self.tokenizer.entries[token]
+
+        def each() -> Iterator[int]:
+            while True:
+                with engine.autocast():
+                    token = next(tokens, None)
+                if token is None:
+                    return
+                yield token
+
+        yield from self.tokenizer.pieces(each())
 
     def fill(
         self,

@@ -252,13 +252,15 @@ def with_names(config: T, roles: Mapping[str, tuple[str, ...]]) -> T:
     if not isinstance(config, ModuleConfig):
         return config
     names: list[str] = []
+    once = not isinstance(config, ParallelAdapterConfig)  # its names are pairs
     for name in config.modified_modules:
         if name.startswith("@") and name not in roles:
             raise UserError(
                 f"delta.modified_modules: this family of models has no {name}."
                 f"{did_you_mean(name, roles)}"
             )
-        names += roles.get(name, (name,))
+        ways = roles.get(name, (name,))
+        names += [way for way in ways if not (once and name in roles and way in names)]
     if tuple(names) == config.modified_modules:
         return config
     return type(config).model_validate({**config.model_dump(), "modified_modules": names})

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.base import Backbone, LowRank
 from cpm_tune.common.saved import write_pickled, write_tensors
 from cpm_tune.common.texts import shortened
 from cpm_tune.delta.config import (
@@ -81,14 +82,22 @@ def write_peft(
         raise UserError(
             f"PEFT cannot express {config.delta_type} here, only lora; {_way_out(config)}."
         )
+    loras = backbone.to_transformers(
+        {
+            name: (state[f"{name}.lora.lora_A"], state[f"{name}.lora.lora_B"])
+            for name in lora_modules(state)
+        }
+    )
+    rank = max((len(a) for a, _ in loras.values()), default=config.lora_r)
+    alpha = config.lora_alpha if rank == config.lora_r else config.lora_alpha * rank / config.lora_r
     values = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None,
         "inference_mode": True,
-        "target_modules": _endings(backbone, config, plain=True),
-        "r": config.lora_r,
-        "lora_alpha": config.lora_alpha,
+        "target_modules": _targets(backbone, config, loras),
+        "r": rank,
+        "lora_alpha": alpha,
         "lora_dropout": config.lora_dropout,
         "init_lora_weights": True,
         "use_rslora": False,
@@ -99,15 +108,28 @@ def write_peft(
     }
     _write_json(folder / PEFT_CONFIG, values)
     named = {
-        f"{prefix}{name}.lora_{side}.weight": state[f"{name}.lora.lora_{side}"].contiguous()
-        for name in lora_modules(state)
-        for side in "AB"
+        f"{prefix}{name}.lora_{side}.weight": tensor.contiguous()
+        for name, pair in loras.items()
+        for side, tensor in zip("AB", _of_rank(pair, rank), strict=True)
     }
     write_tensors(folder / PEFT_WEIGHTS, named, {"format": "pt"})
 
 
+def _of_rank(pair: LowRank, rank: int) -> LowRank:
+    """The same product with so many rows and columns: zeros are added."""
+    a, b = pair
+    more = rank - len(a)
+    return F.pad(a, (0, 0, 0, more)), F.pad(b, (0, more))
+
+
+def _targets(backbone: Backbone, config: LoraConfig, loras: Mapping[str, LowRank]) -> list[str]:
+    """Names of modules for PEFT: as they are configured, if transformers has them by these."""
+    names = _endings(backbone, config, plain=True)
+    return names if all(any(ends(n, end) for end in names) for n in loras) else list(loras)
+
+
 def read_peft(folder: Path, backbone: Backbone) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """Read a LoRA of PEFT's for transformers' CpmAnt: its config, and tensors under our names.
+    """Read a LoRA of PEFT's for transformers' class: its config, and tensors under our names.
 
     Ranks and alphas by module (rank_pattern, alpha_pattern) become one of each: tensors of a lower
     rank get rows of zeros, and B the ratio of the scalings. Raises UserError for other methods,
@@ -138,14 +160,18 @@ def read_peft(folder: Path, backbone: Backbone) -> tuple[LoraConfig, dict[str, T
     rank = max(ranks.values())
     alphas = {name: _alpha(file, values, name, own, rank) for name, own in ranks.items()}
     alpha = Counter(alphas.values()).most_common(1)[0][0]
-    state: dict[str, Tensor] = {}
+    loras: dict[str, LowRank] = {}
     for name, sides in parts.items():
-        more = rank - ranks[name]
         factor = alphas[name] / alpha
         down, up = sides["A"], sides["B"] if factor == 1 else (sides["B"].double() * factor).float()
-        state[f"{name}.lora.lora_A"] = F.pad(down, (0, 0, 0, more))
-        state[f"{name}.lora.lora_B"] = F.pad(up, (0, more))
-    raw |= {"modified_modules": list(parts), "lora_r": rank, "lora_alpha": alpha}
+        loras[name] = _of_rank((down, up), rank)
+    loras = backbone.from_transformers(loras)
+    state = {
+        f"{name}.lora.lora_{side}": tensor.contiguous()
+        for name, pair in loras.items()
+        for side, tensor in zip("AB", pair, strict=True)
+    }
+    raw |= {"modified_modules": list(loras), "lora_r": rank, "lora_alpha": alpha}
     config = parse_config(raw, str(file))
     assert isinstance(config, LoraConfig)
     return _shortest(config, backbone, values.get("target_modules")), state

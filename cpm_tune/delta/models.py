@@ -155,7 +155,8 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
                 return combined(x)
             down, up = matrices.of(delta_module)
             p = self.lora_dropout if delta_module.training else 0.0
-            return low_rank_linear(x, module.weight, down, up, delta_module.scaling, p)
+            y = low_rank_linear(x, module.weight, down, up, delta_module.scaling, p)
+            return y if module.bias is None else y + module.bias.to(y.dtype)
 
         vars(module)["forward"] = forward
 
@@ -197,7 +198,15 @@ def _insert_low_rank_adapters(
 
 
 class _ParallelAdapterLayer(ParallelAdapterLayer):  # type: ignore[misc]
-    """Starts at zero, as in the code of He et al. (2022): parallel adapters begin like LoRA."""
+    """Starts at zero, as in the code of He et al. (2022): parallel adapters begin like LoRA.
+
+    OpenDelta expects hidden states as the first argument by place; many models of transformers give
+    them by name.
+    """
+
+    def pre_forward(self, *given: Any, **named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        super().pre_forward(*(given or (named["hidden_states"],)))
+        return given, named
 
     def instantiate(self, hiddens: Tensor) -> None:
         super().instantiate(hiddens)

@@ -115,6 +115,10 @@ def check_sizes(backbone: Backbone, config: ModuleConfig, names: list[str]) -> N
                     f"delta.reduction_factor x delta.hypercomplex_division is {parts}, which does "
                     f"not divide the width {width} of {name}; lower one of the two."
                 )
+            if config.phm_rank > width:
+                raise UserError(
+                    f"delta.phm_rank is {config.phm_rank}, above the width {width} of {name}."
+                )
 
 
 def matched_pairs(backbone: Backbone, config: ParallelAdapterConfig) -> list[tuple[str, str]]:

@@ -85,6 +85,11 @@ class BMTrainEngine(ShardedEngine):
         return self._manager.loss_scale_enabled and self._manager.loss_scale > 1
 
     def materialise(self, model: Any) -> bool:
+        if not model.layers_by_place:
+            raise UserError(
+                "--engine bmtrain wraps layers that are called as CPM-Ant's, and this backbone's "
+                "are called by transformers; use --engine torch, with run.shard to divide it."
+            )
         inside = {id(p) for layer in layers_of(model) for p in layer.parameters()}
         for module in model.modules():
             for name, parameter in module._parameters.items():

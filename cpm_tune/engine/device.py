@@ -10,6 +10,21 @@ import torch
 from cpm_tune.errors import UserError
 
 T = TypeVar("T")
+# What a RuntimeError says, in small letters, when no memory could be allocated.
+_NO_MEMORY = (
+    "can't allocate memory",  # torch's allocator on a host
+    "not enough memory",  # the same, on Windows
+    "cannot allocate memory",  # the system: a file that could not be mapped, gloo's buffers
+    "std::bad_alloc",  # C++ behind torch's back
+    "bad allocation",
+    "out of memory",  # CUDA, outside of torch's allocator; NCCL; the shared memory of processes
+    "_alloc_failed",  # cuBLAS, cuDNN, cuSPARSE, cuSOLVER
+    "memory allocation",  # MKL; CUDA's cudaErrorMemoryAllocation
+    # oneDNN, which gives no reason; it has implementations for all that is asked of it here.
+    "could not create a primitive",
+    "could not create a memory",
+    "could not execute a primitive",
+)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by precision
 
 
@@ -58,6 +73,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python could not allocate memory, on a device or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    message = str(error).lower()  # of torch's allocator, or of a file that could not be mapped
-    allocation = "can't allocate memory" in message or "cannot allocate memory" in message
-    return isinstance(error, RuntimeError) and allocation
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in message for words in _NO_MEMORY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import re
 import resource
 import traceback
@@ -18,20 +19,63 @@ from cpm_tune.planning.inputs import Inputs
 from cpm_tune.planning.plan import Plan
 
 _SMALLEST = 256  # run.micro_tokens
+_RESERVE = 64 * 2**20  # bytes of address space
+_USUAL = 5_000_000  # trained values: fewer are not worth an estimate before the run
 _CGROUP = Path("/sys/fs/cgroup")
 
 
 @contextlib.contextmanager
 def memory_trouble(plan: Plan, inputs: Inputs) -> Iterator[None]:
     """Raise UserError if memory runs out, of the device or of the host."""
-    free = free_memory(inputs.engine)
+    free, reserve = free_memory(inputs.engine), _reserve()
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they refer to what filled the memory
-        raise UserError(_message(plan, inputs, free)) from None
+        if reserve is not None:
+            reserve.close()
+        raise UserError(_message(plan, inputs, free, reserve is not None)) from None
+    finally:
+        if reserve is not None:
+            reserve.close()
+
+
+def _reserve() -> mmap.mmap | None:
+    """Address space, without memory, that is given up to find out what would fit: at the limit of
+    its address space a process takes minutes for that. None if there is not enough of it."""
+    try:
+        return mmap.mmap(-1, _RESERVE)
+    except OSError:
+        return None
+
+
+def check_memory(plan: Plan, inputs: Inputs) -> None:
+    """Raise UserError for a run on a CPU that needs more memory than the whole machine has, such as
+    one of a mistyped size: the system would kill it without a word.
+
+    Estimated for one pass of training of the smallest size that the plan allows.
+    """
+    engine, skeleton = inputs.engine, inputs.skeleton
+    total = _least(_number("/proc/meminfo", "MemTotal"), _address_space(), _cgroup())
+    if engine.device.type != "cpu" or skeleton.n_trained < _USUAL or total is None:
+        return
+    work = work_of(plan, skeleton, engine.world_size)
+    tokens = work.examples * work.sequences * work.length
+    tokens = _SMALLEST if plan.execution.auto_batch else tokens
+    needed = estimate(_with(work, micro_tokens=tokens)).peak
+    if needed <= total:
+        return
+    way_out = f"give the delta a smaller size (it would train {skeleton.n_trained:,} values)."
+    for how, changed in _changes(work):
+        if (reduced := estimate(changed).peak) <= 0.9 * total:
+            way_out = f"{how} needs about {_size(reduced)}, with the same result."
+            break
+    raise UserError(
+        f"this run needs about {_size(needed)} of memory, more than the {_size(total)} of this "
+        f"machine; {way_out}"
+    )
 
 
 def free_memory(engine: Engine) -> int | None:
@@ -41,6 +85,10 @@ def free_memory(engine: Engine) -> int | None:
 
         return int(torch.cuda.mem_get_info(engine.device)[0])
     limits = (_number("/proc/meminfo", "MemAvailable"), _address_space(), _cgroup())
+    return _least(*limits)
+
+
+def _least(*limits: int | None) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -63,13 +111,13 @@ def _cgroup() -> int | None:
     return None
 
 
-def _message(plan: Plan, inputs: Inputs, free: int | None) -> str:
-    """The error; `free` is the number of bytes before the run."""
+def _message(plan: Plan, inputs: Inputs, free: int | None, look: bool) -> str:
+    """The error; `free` is the number of bytes before the run. `look` for settings that fit."""
     engine = inputs.engine
-    try:
-        needed, fits = _fitting(plan, inputs, free)
-    except (RuntimeError, MemoryError):  # no memory left to look for it
-        needed, fits = None, None
+    needed, fits = None, None
+    with contextlib.suppress(Exception):  # no memory left to look for them: an import may fail
+        if look:
+            needed, fits = _fitting(plan, inputs, free)
     message = f"out of memory on {'the GPU' if engine.device.type == 'cuda' else 'this machine'}"
     if free is not None and needed is not None:
         message += f" ({_size(free)} were free, each process needs about {_size(needed)})"

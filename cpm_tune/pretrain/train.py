@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -257,7 +258,8 @@ def export(model: CPMAnt, tokenizer: Tokenizer, path: Path) -> None:
 def check_replaceable(path: Path) -> None:
     """Raise UserError if there is something at `path` that `export` did not write."""
     names = {"config.json", "model.safetensors", "vocab.txt"}
-    if path.exists() and not (path.is_dir() and {file.name for file in path.iterdir()} <= names):
+    ours = path.is_dir() and {file.name for file in path.iterdir()} <= names
+    if os.path.lexists(path) and (path.is_symlink() or not ours):
         raise UserError(
             f"{path} contains files that `pretrain run` did not write and would replace. Move it "
             "away, then continue with --resume."

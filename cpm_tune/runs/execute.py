@@ -38,7 +38,7 @@ from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
-from cpm_tune.memory.out_of_memory import memory_trouble
+from cpm_tune.memory.out_of_memory import check_memory, memory_trouble
 from cpm_tune.planning.inputs import (
     Inputs,
     load_backbone,
@@ -119,6 +119,7 @@ def execute(
         done = engine.broadcast(_done(out, run_id, overwrite, resume) if engine.main else None)
         if done is not None:
             return done
+        check_memory(plan, inputs)
         prepared = _prepare(plan, inputs, load or load_backbone)
         if engine.main:
             resumed = resume and (partial / CHECKPOINT).is_file()

@@ -63,7 +63,8 @@ class Source:
         exact, official = self._exact(split), self.sizes[SPLITS.index(split)]
         if not exact or n in exact.values() or self._near(split, n):
             return ""
-        names = [f"{size:,} in {name}" for name, size in exact.items() if name and size != official]
+        known = {size: [n for n in exact if exact[n] == size] for size in exact.values()}
+        names = [f"{size:,} in {' and '.join(n)}" for size, n in known.items() if size != official]
         others = f" ({', '.join(names)})" if names else ""
         return f"{split} has {n:,} rows, officially {official:,}{others}"
 
@@ -93,7 +94,7 @@ class Files:
 
     `columns` are the fields each row has, in the order of a table without header; those in `texts`
     are lists of texts, those in `structures` any JSON value, the others texts. `aliases` maps other
-    spellings in official files to these.
+    spellings in official files to these. Those in `blank` may be empty without a warning.
 
     `names` gives what the files of each split may be called: a stem ("train"), a name ("a.txt"), a
     pattern ("*/train.json"), or a tuple of these that are read together, in order.
@@ -116,6 +117,7 @@ class Files:
     names: Mapping[str, tuple[str | tuple[str, ...], ...]] = field(
         default_factory=lambda: dict(STEMS)
     )
+    blank: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from cpm_tune.common.texts import shortened
 from cpm_tune.errors import UserError
 
 INSTEAD = "--to merged or --to opendelta"  # of formats that need every sub-block
+MAX_LAYERS, MAX_WEIGHT = 1_000, 10**12
 HUGGING_FACE = {
     "hidden_size": "dim_model",
     "num_hidden_layers": "num_layers",
@@ -84,6 +85,13 @@ class CPMAntConfig:
                 "'position_bias_num_buckets' must be at least 4 and 'position_bias_max_distance' "
                 "greater than a quarter of it"
             )
+        if self.num_layers > MAX_LAYERS:
+            raise ValueError(f"'num_layers' is {self.num_layers}, expected at most {MAX_LAYERS:,}")
+        inner, heads = self.num_heads * self.dim_head, self.num_heads
+        tables = self.vocab_size, self.prompt_types * self.prompt_length, self.segment_types
+        pairs = self.position_bias_num_buckets + self.segment_types**2
+        if max(self.dim_model * max(self.dim_ff, inner, *tables), pairs * heads) > MAX_WEIGHT:
+            raise ValueError(f"its sizes give a weight of more than {MAX_WEIGHT:,} values")
         masks = self.mask_modules or ((False, False),) * self.num_layers
         if len(masks) != self.num_layers:
             layers = counted(self.num_layers, "layer")

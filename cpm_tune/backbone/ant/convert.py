@@ -108,7 +108,7 @@ def check_free(place: Path, overwrite: bool, source: Path) -> None:
     exists; with `overwrite`, only if it is something other than a backbone folder."""
     if source.resolve() in place.resolve().parents:
         raise UserError(f"{place}: this is inside {source}, which is read; choose another path.")
-    above = next(folder for folder in place.absolute().parents if folder.exists())
+    above = next((folder for folder in place.absolute().parents if folder.exists()), place)
     if not above.is_dir():
         raise UserError(f"{place}: cannot be written ({above} is a file); choose another path.")
     if not os.access(above, os.W_OK):

@@ -108,6 +108,11 @@ class Tokenizer:
                 ids.extend(self._pieces(word))
         return ids
 
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids in pieces: what each is written as."""
+        for index in ids:
+            yield self.entries[index]
+
     def unknown(self, text: str) -> list[str]:
         """What `encode` makes <unk> of, in order: characters, and how too long words begin."""
         if self.unk not in self.encode(text):
@@ -164,6 +169,11 @@ class PlusTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special entry around it."""
         return [index for _, index in self._match(text) if index is not None]
+
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids in pieces: what each is written as."""
+        for index in ids:
+            yield self.entries[index]
 
     def unknown(self, text: str) -> list[str]:
         """The characters that `encode` drops, in order."""

@@ -1,0 +1,42 @@
+"""Every causal language model that transformers has, as a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cpm_tune.backbone.causal.config import PRESETS, CausalConfig
+from cpm_tune.backbone.causal.folder import CausalFolder, open_folder, raw_config
+from cpm_tune.backbone.causal.names import causal_types
+from cpm_tune.errors import UserError
+
+
+class CausalFamily:
+    """Folders in Hugging Face's format; CPM-1 is one, with GPT-2's network."""
+
+    name = "causal"
+    title = "causal language models of transformers"
+
+    @property
+    def presets(self) -> Mapping[str, CausalConfig]:
+        return PRESETS
+
+    def recognises(self, folder: Path) -> bool:
+        """Whether config.json names a causal language model, of transformers' or with its own code
+        (which `open` refuses with the reason)."""
+        try:
+            values = raw_config(folder)
+        except UserError:
+            return False
+        kind, own_code = values.get("model_type"), values.get("auto_map")
+        if not isinstance(kind, str) or kind == "cpmant" or values.get("format") == "cpm-tune":
+            return False
+        return (isinstance(own_code, dict) and "AutoModelForCausalLM" in own_code) or (
+            kind in causal_types()
+        )
+
+    def open(self, folder: Path) -> CausalFolder:
+        return open_folder(folder)
+
+
+CAUSAL = CausalFamily()

@@ -1,0 +1,124 @@
+"""Opens a causal language model's folder in Hugging Face's format: config, tokenizer, names of
+weights. Reads no weight; imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cpm_tune.backbone.causal.config import CausalConfig
+from cpm_tune.backbone.causal.layout import CausalLayout
+from cpm_tune.backbone.causal.names import causal_types
+from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer
+from cpm_tune.backbone.protocol import FolderDefaults
+from cpm_tune.backbone.storage.shard_index import check_shards
+from cpm_tune.common.door import load
+from cpm_tune.common.paths import input_sha256
+from cpm_tune.common.reading import read_json
+from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "config.json"
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True)
+class CausalFolder(FolderDefaults):
+    """A folder in Hugging Face's format. `weights`: its files of tensors."""
+
+    path: Path
+    config: CausalConfig
+    weights: tuple[Path, ...]
+    trained: bool = True
+    format: str = "hf"
+    settings: ClassVar = frozenset[str]()
+
+    def sha256(self) -> str:
+        """Fingerprint of the config and of the tokenizer's and weights' files."""
+        digest = hashlib.sha256(self.config.text.encode())
+        for path in (*self._tokenizer_files, *self.weights):
+            digest.update(path.name.encode() + bytes.fromhex(input_sha256(path)))
+        return digest.hexdigest()
+
+    @property
+    def _tokenizer_files(self) -> tuple[Path, ...]:
+        return tuple(path for name in FILES if (path := self.path / name).is_file())
+
+    def tokenizer(self) -> HFTokenizer:
+        """Read the tokenizer; raise UserError if it has entries that the model does not."""
+        return read_tokenizer(self.path, self.config.values)
+
+    def layout(self, encoding: Encoding, tokenizer: HFTokenizer) -> CausalLayout:
+        """How sequences look; raise UserError for more tokens than the model has positions for."""
+        shape = self.config.shape
+        if encoding.max_length > shape.longest:
+            raise UserError(
+                f"encode.max_length is {encoding.max_length}, but {self.name} reads at most "
+                f"{shape.longest} tokens; set it to {shape.longest} or less."
+            )
+        return CausalLayout(tokenizer, tokenizer.start, max(shape.vocabulary, len(tokenizer)))
+
+    def open(self, dtype: torch.dtype, **how: Any) -> Any:
+        """The CausalLM, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""
+        return load("cpm_tune.backbone.causal.loading:open_backbone")(self, dtype, **how)
+
+    def check_save(self, form: str) -> None:
+        """Both formats, merged and hf, are Hugging Face's."""
+
+    def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
+        """Write config, weights and tokenizer into an empty folder, in Hugging Face's format."""
+        load("cpm_tune.backbone.causal.saving:save")(self, model, path, trained=trained)
+        return ""
+
+
+def raw_config(folder: Path) -> dict[str, Any]:
+    """The values of a folder's config.json, or none if there is no such file.
+
+    Raises UserError for a file that is not a JSON object.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        return {}
+    try:
+        values = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not valid JSON ({error}).") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: not a JSON object.")
+    return values
+
+
+def open_folder(path: Path) -> CausalFolder:
+    """Open a folder; raise UserError with what is missing, or cannot be used and why."""
+    values = raw_config(path)
+    kind = values.get("model_type")
+    if "auto_map" in values and kind not in causal_types():
+        raise UserError(
+            f"{path}: this model needs Python code from its folder (auto_map), and code from "
+            "downloads is never run here; use a model that transformers has itself."
+        )
+    if kind not in causal_types():
+        raise UserError(
+            f"{path / CONFIG}: model_type is {kind!r}, for which transformers has no causal "
+            "language model."
+        )
+    for key, meaning in (
+        ("quantization_config", "weights quantised by another library; get the unquantised model"),
+        ("vision_config", "a model of images and text; use one of text alone"),
+        ("audio_config", "a model of sound and text; use one of text alone"),
+    ):
+        if values.get(key):
+            raise UserError(f"{path}: {meaning} ({key} in {CONFIG}).")
+    files = ([f for f in sorted(path.glob(p)) if f.is_file()] for p in _WEIGHTS)
+    weights = next(filter(None, files), [])
+    check_shards(path, weights)
+    if not weights:
+        raise UserError(f"{path}: no weights ({' or '.join(_WEIGHTS)}) next to {CONFIG}.")
+    single = [file for file in weights if file.stem in ("model", "pytorch_model")]
+    trained = values.get("cpm_tune_trained") is not False
+    return CausalFolder(path, CausalConfig.of(values), tuple(single or weights), trained)

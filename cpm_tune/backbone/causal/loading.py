@@ -1,0 +1,129 @@
+"""Opens a causal language model: weights read from the folder's files, or drawn at random."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cpm_tune.backbone.causal import attention
+from cpm_tune.backbone.causal.architecture import architecture, model_class, quiet, skeleton
+from cpm_tune.backbone.causal.folder import CausalFolder
+from cpm_tune.backbone.causal.model import CausalLM
+from cpm_tune.backbone.protocol import Materialise
+from cpm_tune.backbone.quantize import quantize_int8
+from cpm_tune.backbone.storage.finite import check_finite
+from cpm_tune.backbone.storage.shard_index import check_shards
+from cpm_tune.backbone.storage.shards import fill
+from cpm_tune.backbone.storage.stored import stored_tensors
+from cpm_tune.errors import UserError
+
+
+def open_backbone(
+    folder: CausalFolder,
+    dtype: torch.dtype,
+    *,
+    random_seed: int | None = None,
+    quantize: str | None = None,
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+    materialise: Materialise | None = None,
+) -> CausalLM:
+    """See `cpm_tune.backbone.protocol.BackboneFolder.open`."""
+    if limit is not None:
+        raise UserError(
+            f"{folder.path}: only CPM-Ant is read in parts; omit the memory limit, or use "
+            "--quantize int8."
+        )
+    if random_seed is not None:
+        model = _random(folder, random_seed, dtype, materialise)
+    else:
+        model = _read(folder, dtype, materialise)
+    return quantize_int8(model) if quantize else model
+
+
+def in_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convert parameters; buffers keep the precision of positions."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def _random(
+    folder: CausalFolder, seed: int, dtype: torch.dtype, materialise: Materialise | None
+) -> CausalLM:
+    model = skeleton(folder.config)
+    in_dtype(model, dtype)
+    if materialise is None or not materialise(model):
+        model.to_empty(device="cpu")
+    else:
+        _complete(model)
+    return model.init_weights(seed)
+
+
+def _complete(model: CausalLM) -> None:
+    """After an engine made the parameters: tie them, and allocate buffers."""
+    model.model.tie_weights()
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                module._buffers[name] = torch.empty_like(buffer, device="cpu")
+
+
+def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | None) -> CausalLM:
+    whole = _whole(folder, dtype)
+    if materialise is None:
+        return whole
+    model = skeleton(folder.config)
+    in_dtype(model, dtype)
+    if not materialise(model):
+        return whole
+    values = dict(whole.named_parameters())
+    for name, parameter in model.named_parameters():
+        fill(parameter, values[name].detach())
+    _complete(model)
+    for name, buffer in whole.named_buffers():  # rotary positions'
+        model.get_buffer(name).copy_(buffer)
+    return model
+
+
+def _whole(folder: CausalFolder, dtype: torch.dtype) -> CausalLM:
+    """Transformers' model with the tensors of the files, whose names transformers knows."""
+    state: dict[str, Tensor] = {}
+    for stored in stored_tensors(folder.weights):
+        tensor = stored.whole()
+        check_finite(folder.path, stored.name, tensor)
+        state[stored.name] = tensor
+    check_shards(folder.path, folder.weights, state)
+    made = architecture(folder.config)
+    try:
+        with quiet():
+            model, report = model_class(made).from_pretrained(
+                None,
+                config=made,
+                state_dict=state,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported below
+            )
+    except Exception as error:  # of any class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(
+            f"{folder.path}: transformers cannot load these weights ({reason}); get the files that "
+            "belong to config.json."
+        ) from error
+    for kind, meaning in (("missing_keys", "is in none of"), ("unexpected_keys", "is unknown in")):
+        if names := sorted(report[kind]):
+            raise UserError(
+                f"{folder.path}: tensor {names[0]} {meaning} the weights for a "
+                f"{made.model_type} ({len(names)} in all); get the files that belong to "
+                "config.json."
+            )
+    if report["mismatched_keys"]:
+        name, theirs, expected = min(report["mismatched_keys"])
+        raise UserError(
+            f"{folder.path}: tensor {name} is {tuple(theirs)}, but config.json asks for the shape "
+            f"{tuple(expected)}; get the files that belong together."
+        )
+    attention.use(model)
+    causal = CausalLM(folder.config, model)
+    in_dtype(causal, dtype)
+    return causal

@@ -1,0 +1,31 @@
+"""Writes a causal language model in Hugging Face's format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cpm_tune.backbone.causal.architecture import quiet
+from cpm_tune.backbone.causal.folder import CONFIG, CausalFolder, raw_config
+from cpm_tune.backbone.causal.split import joined
+from cpm_tune.backbone.causal.tokenizer import FILES
+
+
+def save(folder: CausalFolder, model: Any, path: Path, *, trained: bool) -> None:
+    """Write `model`, a CausalLM opened from `folder`, with that folder's config and tokenizer."""
+    with quiet():
+        model.model.save_pretrained(path, state_dict=joined(model.model))
+    (path / "generation_config.json").unlink(missing_ok=True)
+    values = raw_config(folder.path)
+    for key in ("torch_dtype", "dtype"):
+        if key in values:
+            values[key] = str(next(model.parameters()).dtype).removeprefix("torch.")
+    values.pop("cpm_tune_trained", None)
+    if not trained:
+        values["cpm_tune_trained"] = False
+    (path / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for name in (*FILES, "chat_template.jinja"):
+        if (folder.path / name).is_file():
+            shutil.copyfile(folder.path / name, path / name)

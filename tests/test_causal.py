@@ -1,0 +1,222 @@
+"""Causal language models of transformers as backbones: the same logits as transformers' own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from causal_folders import SHAPES, make_folder
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cpm_tune.backbone.base import Recomputed
+from cpm_tune.backbone.causal.names import causal_types
+from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+
+KINDS = sorted(SHAPES)
+TEXTS = ["春天来了花都开了", "天", "今天天气很好我们去山上", "鱼和花", "水火树"]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folders of models by type, each made once."""
+    place, known = tmp_path_factory.mktemp("causal"), dict[str, Path]()
+
+    def folder(kind: str) -> Path:
+        if kind not in known:
+            known[kind] = make_folder(place / kind, kind)
+        return known[kind]
+
+    return folder
+
+
+def opened(path: Path) -> tuple[Any, Any, Any]:
+    """Model, layout and tokenizer."""
+    folder = open_folder(path)
+    tokenizer = folder.tokenizer()
+    model = folder.open(torch.float32).eval()
+    return model, folder.layout(Encoding(prompt_type=None, segment=None), tokenizer), tokenizer
+
+
+def example(layout: Any, tokenizer: Any, text: str, answers: list[str]) -> Example:
+    context = (*layout.start, *tokenizer.encode(text))
+    return Example(
+        text, (context,), tuple(Answer(0, tuple(tokenizer.encode(a))) for a in answers), 0, False
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_logits_are_those_of_transformers_forward_one_by_one(kind: str, made: Any) -> None:
+    model, layout, tokenizer = opened(made(kind))
+    theirs = AutoModelForCausalLM.from_pretrained(made(kind)).eval()
+    examples = [example(layout, tokenizer, text, ["是", "不是的"]) for text in TEXTS]
+    (logits,) = model.scores(layout.collate(examples))
+    tokens = torch.arange(3 * len(logits)).view(-1, 3)
+    (some,) = model.scores(layout.collate(examples), tokens)
+    expected = []
+    for one in examples:
+        for answer in one.candidates:
+            ids = torch.tensor([[*one.contexts[0], *answer.ids[:-1]]])
+            expected.append(theirs(ids).logits[0, len(one.contexts[0]) - 1 :])
+    whole = torch.cat(expected)
+    assert whole.std() > 0.05
+    torch.testing.assert_close(logits, whole, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(some, logits.gather(1, tokens), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_the_cache_gives_what_computing_anew_gives(kind: str, made: Any) -> None:
+    model, layout, tokenizer = opened(made(kind))
+    contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
+    kept, anew = model.cache(layout, contexts, 3, 9), Recomputed(model, layout, contexts)
+    assert isinstance(kept, Recomputed) == (kind == "mamba")
+    torch.testing.assert_close(kept.start(), anew.start(), atol=1e-5, rtol=1e-5)
+    generator = torch.Generator().manual_seed(1)
+    rows, beams = len(contexts), 1
+    for step in range(4):
+        parents = torch.randint(beams, (rows, 3), generator=generator)
+        tokens, beams = torch.randint(4, 300, (rows, 3), generator=generator), 3
+        torch.testing.assert_close(
+            kept.step(tokens, parents), anew.step(tokens, parents), atol=1e-5, rtol=1e-5
+        )
+        if step == 1:
+            kept.keep([4, 1, 2])
+            anew.keep([4, 1, 2])
+            rows = 3
+
+
+def test_long_batches_are_cut_into_groups_of_similar_length(made: Any) -> None:
+    model, layout, tokenizer = opened(made("llama"))
+    examples = [example(layout, tokenizer, "春" * n, ["是"]) for n in (3, 90, 5, 80, 4, 7, 60) * 4]
+    batch = layout.collate(examples)
+    groups = model._groups(batch)
+    assert len(groups) > 1
+    with torch.no_grad():
+        (logits,) = model.scores(batch)
+        one = torch.cat([next(model.scores(layout.collate([e]))) for e in examples])
+    torch.testing.assert_close(logits, one, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_the_tokenizer_is_the_folders_own(kind: str, made: Any) -> None:
+    _, layout, tokenizer = opened(made(kind))
+    theirs = AutoTokenizer.from_pretrained(made(kind))
+    for text in (*TEXTS, "a b\nc  d", "，。！"):
+        assert tokenizer.encode(text) == theirs.encode(text, add_special_tokens=False)
+        assert list(layout.start) + tokenizer.encode(text) == theirs.encode(text)
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        assert "".join(tokenizer.pieces(tokenizer.encode(text))) == text
+    assert layout.start == ((1,) if kind == "llama" else ())
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.pad, tokenizer.unk) == (1, 2, 0, 3)
+    assert tokenizer.never_written == (0, 1, 3)
+    assert 1 not in tokenizer.encode("<s>"), "a special entry in a text is text"
+    assert tokenizer.decode([tokenizer.newline]) == "\n"
+
+
+def test_masked_language_models_and_encoders_are_not_causal() -> None:
+    types = causal_types()
+    assert {"gpt2", "llama", "qwen3", "glm", "mistral", "bloom", "minicpm3", "cohere"} <= types
+    assert not types & {"bert", "roberta", "bart", "t5", "mt5", "cpmant", "xlnet", "whisper"}
+
+
+def test_recognising_and_reading_a_config_import_no_torch(made: Any) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cpm_tune.backbone.families import open_folder;"
+        f"f = open_folder(Path({str(made('llama'))!r})); f.tokenizer().encode('春'); f.sha256();"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def changed(made: Any, tmp_path: Path, kind: str = "llama", **values: Any) -> Path:
+    """A copy of a folder with other values in config.json."""
+    import shutil
+
+    folder = tmp_path / "changed"
+    shutil.copytree(made(kind), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model_type": "minicpm", "auto_map": {"AutoModelForCausalLM": "m.M"}}, "Python code"),
+        ({"quantization_config": {"bits": 4}}, "quantised by another library"),
+        ({"vision_config": {}, "audio_config": {"a": 1}}, "sound and text"),
+        ({"num_attention_heads": 5}, "cannot"),
+        ({"num_hidden_layers": 3}, "is in none of the weights"),
+        ({"num_hidden_layers": 1}, "is unknown in the weights"),
+        ({"intermediate_size": 64}, "shape"),
+        ({"vocab_size": 100}, "entries, but the config says vocab_size 100"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(
+    values: dict[str, Any], words: str, made: Any, tmp_path: Path
+) -> None:
+    path = changed(made, tmp_path, **values)
+    with pytest.raises(UserError, match=words) as refused:
+        opened(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_config_cannot_name_code_elsewhere(made: Any, tmp_path: Path) -> None:
+    folder = changed(made, tmp_path, _attn_implementation="kernels-community/anything")
+    model, _, _ = opened(folder)
+    assert model.model.config._attn_implementation == "cpm_tune_sdpa"
+
+
+def test_more_tokens_than_positions_are_refused(made: Any) -> None:
+    folder = open_folder(made("gpt2"))
+    encoding = Encoding(prompt_type=None, segment=None, max_length=513)
+    with pytest.raises(UserError, match="reads at most 512 tokens"):
+        folder.layout(encoding, folder.tokenizer())
+
+
+def test_an_empty_context_is_refused(made: Any) -> None:
+    _, layout, tokenizer = opened(made("gpt2"))
+    with pytest.raises(UserError, match="its context has no token"):
+        layout.collate([example(layout, tokenizer, "", ["是"])])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_random_weights_are_the_same_for_a_seed_and_finite(kind: str, made: Any) -> None:
+    folder = open_folder(made(kind))
+    layout = folder.layout(Encoding(prompt_type=None, segment=None), folder.tokenizer())
+    batch = layout.collate([example(layout, folder.tokenizer(), "春天", ["是"])])
+    models = [folder.open(torch.float32, random_seed=seed).eval() for seed in (1, 1, 2)]
+    first, again, other = (next(model.scores(batch)) for model in models)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    assert first.isfinite().all()
+    assert {n: p.shape for n, p in models[0].named_parameters()} == {
+        n: p.shape for n, p in folder.open(torch.float32).named_parameters()
+    }
+    trained = dict(folder.open(torch.float32).named_buffers())
+    for name, buffer in models[0].named_buffers():
+        assert torch.equal(buffer, trained[name]), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_saved_it_is_the_same_folder(kind: str, made: Any, tmp_path: Path) -> None:
+    folder, out = open_folder(made(kind)), tmp_path / "out"
+    out.mkdir()
+    folder.save(folder.open(torch.float32), out, "hf", trained=True)
+    theirs = [AutoModelForCausalLM.from_pretrained(path).eval() for path in (folder.path, out)]
+    ids = torch.arange(4, 40)[None]
+    assert torch.equal(*(model(ids).logits for model in theirs))
+    again = open_folder(out)
+    assert (again.config, again.trained) == (folder.config, True)
+    assert again.tokenizer().sha256 == folder.tokenizer().sha256
