@@ -224,6 +224,7 @@ class Backbone(nn.Module, ABC):
     quantized = False
     hides_pairs = False
     layers_by_place = True
+    fan_in_fan_out = False  # whether transformers' class has its linear weights transposed
 
     @property
     @abstractmethod

@@ -69,6 +69,11 @@ def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     if not matched:
         raise UserError("delta.exclude_modules leaves no module to modify.")
     for name in matched:
+        if not takes:
+            raise UserError(
+                f"this backbone's {type(modules[name]).__name__} has no place for {kind}; choose "
+                "another delta."
+            )
         if name not in takes:
             raise UserError(
                 f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, which "
