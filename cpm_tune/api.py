@@ -372,8 +372,8 @@ def tune(
     """Tune a delta on a task and score it, unless that run is in `out` already.
 
     settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
-    other fields of `cpm_tune.planning.plan.Request` (seed, template, precision, quantize, limit,
-    skip_bad_rows, include, random_backbone), with the types and bounds of the command line.
+    other fields of `cpm_tune.planning.plan.Request` (seed, template, scoring, precision, quantize,
+    limit, skip_bad_rows, include, random_backbone), with the types and bounds of the command line.
     Raises UserError for every mistake at once, before anything is trained where possible.
     """
     if isinstance(backbone, Backbone):

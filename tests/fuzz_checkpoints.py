@@ -31,7 +31,14 @@ from cpm_tune.backbone.ant.config import ROLES
 from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.opening import random_backbone
-from cpm_tune.delta.config import AdapterConfig, CompacterConfig, LoraConfig, with_names
+from cpm_tune.delta.config import (
+    AdapterConfig,
+    CompacterConfig,
+    LoraConfig,
+    PrefixConfig,
+    SoftPromptConfig,
+    with_names,
+)
 from cpm_tune.delta.foreign import write_opendelta, write_peft
 from cpm_tune.delta.insert import insert, like
 from cpm_tune.delta.saved import read_saved
@@ -39,6 +46,13 @@ from cpm_tune.errors import UserError
 
 SECONDS, MEMORY = 5.0, 2 * 2**30
 SHA = "0" * 64
+DELTAS = (
+    LoraConfig(lora_r=2),
+    AdapterConfig(bottleneck_dim=2),
+    CompacterConfig(reduction_factor=2, hypercomplex_division=2),
+    PrefixConfig(reparameterize=True, embed_dim=4, mid_dim=4),
+    SoftPromptConfig(soft_token_num=6, token_init="random"),
+)
 NUMBERS = (0, -1, 1, 7, 10**7, 2**31 - 1, 2**31, 2**40, 2**63, 10**30, 0.5, True, "8", None, [1])
 
 
@@ -60,14 +74,15 @@ def originals(place: Path) -> list[Path]:
     for name in ("hf", "shards", "pickled"):
         (place / name / "vocab.txt").write_text(VOCABULARY_TEXT, encoding="utf-8")
     folder = open_folder(place / "native")
-    for config in (LoraConfig(lora_r=2), AdapterConfig(bottleneck_dim=2), CompacterConfig(
-        reduction_factor=2, hypercomplex_division=2)):  # fmt: skip
+    for config in DELTAS:
         config = with_names(config, ROLES)
         delta = insert(model, config, folder.sha256(), 1)
-        delta.save(place / f"delta.{config.delta_type}")
-        out = place / f"opendelta.{config.delta_type}"
-        out.mkdir()
-        write_opendelta(out, model, config, delta.state())
+        kind = config.delta_type
+        delta.save(place / f"delta.{kind}")
+        if isinstance(config, LoraConfig | AdapterConfig | CompacterConfig):
+            out = place / f"opendelta.{kind}"
+            out.mkdir()
+            write_opendelta(out, model, config, delta.state())
         if isinstance(config, LoraConfig):
             for name in ("peft", "delta.best"):
                 (place / name).mkdir()
@@ -171,7 +186,8 @@ def read(folder: Path, out: Path, model: Any) -> None:
     """What a command does with such a folder."""
     if any(part in folder.name for part in ("delta", "peft")):
         config, state = read_saved(folder, like(model), SHA)
-        insert(like(model), config, SHA, 0, values=state)
+        delta = insert(model, config, SHA, 0, values=state)
+        delta.remove()
         return
     opened = open_folder(folder)
     opened.tokenizer().encode("今天天气不错 abc\n")

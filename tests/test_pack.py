@@ -168,7 +168,10 @@ def test_a_batch_is_in_the_types_that_the_model_takes(encoder: Encoder) -> None:
     tensors = {
         name: value for name, value in vars(batch).items() if isinstance(value, torch.Tensor)
     }
-    assert {name for name, value in tensors.items() if value.dtype == torch.bool} == {"context"}
+    assert {name for name, value in tensors.items() if value.dtype == torch.bool} == {
+        "context",
+        "in_score",
+    }
     assert {value.dtype for value in tensors.values()} == {torch.int64, torch.bool}
 
 

@@ -20,6 +20,7 @@ from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.data.encode import Encoder
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.soft import SoftSlots
@@ -32,7 +33,7 @@ from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task import Choice, Options, Row, Task, Template
 from cpm_tune.task.registry import load_task, load_tasks
 from cpm_tune.task.scoring import scoring_of, unfit
-from cpm_tune.tuning.predict import Predictor, batch_loss
+from cpm_tune.tuning.predict import Predictor, batch_loss, scored_targets
 from cpm_tune.tuning.scoring import (
     candidate_scores,
     chosen_options,
@@ -270,6 +271,7 @@ class Made:
         for e, example in enumerate(sizes):
             for k in range(len(example)):
                 self.candidates[e, k] = next(number)
+        self.in_score = torch.ones(sum(flat), dtype=torch.bool)
         self.gold = torch.zeros(len(sizes), dtype=torch.long)
         self.n_candidates = len(flat)
         self.logits = torch.randn(sum(flat), vocabulary, generator=draw)
@@ -319,6 +321,43 @@ def test_the_logits_of_single_tokens_are_the_scores_by_yes_logit(n: list[int], s
     own = made.logits.gather(1, made.target_token[:, None])
     scored = target_scores([own], made.target_token, "yes-logit")
     assert torch.equal(candidate_scores(scored, made, "yes-logit"), own[:, 0])
+
+
+@pytest.mark.parametrize("rule", ["verbaliser-sum", "verbaliser-mean", "argmax-vocabulary"])
+def test_a_mark_before_the_answer_is_in_the_loss_and_not_in_the_score(
+    model: CPMAnt, rule: Scoring
+) -> None:
+    """As CPM-2's <s_0>: the answer's tokens are scored after it."""
+    task = TASKS["answer"]
+    encoder = encoder_with(task, rule)
+    mark = TOKENIZER.encode("好")[0]
+    row: Row = {"id": "0", "sentence1": "猫怎么养", "sentence2": "今天", "target": 1}
+    plain, train = encoder.encode(row), encoder.encode(row, train=True)
+
+    def marked(example: Example, lead: int) -> Example:
+        answers = [Answer(a.context, (mark, *a.ids), lead) for a in example.candidates]
+        return replace(example, candidates=tuple(answers))
+
+    context = list(plain.contexts[0][len(encoder.layout.start) :])
+    with torch.no_grad():
+        batch = encoder.layout.collate([marked(plain, 1)])
+        scored = scored_targets(model, batch, rule)
+        expected, top = [], None
+        for answer in plain.candidates:
+            logits = logits_after(model, encoder, context, [mark, *answer.ids])[1:]
+            each, top = log_p(logits, list(answer.ids)), int(logits[0].argmax())
+            expected.append(float(each.mean() if rule == "verbaliser-mean" else each.sum()))
+        assert option_scores(scored, batch, rule)[0].tolist() == pytest.approx(expected, abs=1e-4)
+        if rule == "argmax-vocabulary":
+            firsts = [answer.ids[0] for answer in plain.candidates]
+            chosen = firsts.index(top) if top in firsts else -1
+            assert chosen_options(scored, batch).tolist() == [chosen]
+        whole = [mark, *train.candidates[0].ids]
+        loss = batch_loss(model, encoder.layout.collate([marked(train, 1)]), rule)
+        terms = -log_p(logits_after(model, encoder, context, whole), whole)
+        torch.testing.assert_close(loss, terms.sum(), rtol=1e-5, atol=1e-4)
+        same = batch_loss(model, encoder.layout.collate([marked(train, 0)]), rule)
+        assert torch.equal(loss, same)
 
 
 # --- where a rule can be used ---
@@ -543,3 +582,24 @@ def test_a_suite_may_choose_the_rule_and_change_it_for_some_trials(
     )
     code, out, error = cli("bench", "--suite", suite, "--dry-run", "--out", tmp_path / "out")
     assert code == 0, out + error
+
+
+def test_a_submission_has_the_best_option_where_there_is_no_prediction(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "ccpm"
+    data.mkdir()
+    row = {"translation": "今天气不错", "choices": ["今天", "天气", "不错", "好"]}
+    for split in ("train", "valid", "test"):
+        lines = [{**row, **({} if split == "test" else {"answer": i % 4})} for i in range(8)]
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        (data / f"{split}.jsonl").write_text(text)
+    words = ("--template", "cpm-2", "--scoring", "argmax-vocabulary", "--delta", "none")
+    where = ("--data", data, "--backbone", small_backbone, "--out", tmp_path / "out")
+    code, _, error = cli("--task", "ccpm", *where, *words)
+    assert code == 0, error
+    (run,) = (tmp_path / "out").glob("ccpm.none*")
+    given = [json.loads(line) for line in (run / "predictions.test.jsonl").open()]
+    assert any(line["prediction"] is None for line in given)
+    submitted = [json.loads(line)["answer"] for line in (run / "CCPM.jsonl").open()]
+    assert submitted == [line["scores"].index(max(line["scores"])) for line in given]

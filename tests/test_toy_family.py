@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -23,6 +23,8 @@ import cpm_tune
 from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.families import families, open_folder
 from cpm_tune.errors import UserError
+from cpm_tune.schema.options import Scoring
+from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding
 
 SHORT = ("--set", "train.max_steps=4", "--set", "train.eval_every=2", "--set", "train.batch_size=8")
@@ -272,3 +274,19 @@ def test_rows_for_the_toy_can_be_learnt(cli: CLI, toy: Path, tmp_path: Path) -> 
     (log,) = out.glob("*full*/log.jsonl")
     losses = [line["loss"] for line in map(json.loads, log.open()) if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("rule", [r for r in get_args(Scoring) if r != "verbaliser-sum"])
+def test_every_scoring_rule_works_on_it(
+    cli: CLI, toy: Path, data: Path, tmp_path: Path, rule: str
+) -> None:
+    template = "cpm-ant" if rule == "yes-logit" else "cpm-2"
+    words = ("--scoring", rule, "--template", template, "--control", "none")
+    settings = ("train.schedule=constant", "train.warmup=1", "train.lr=0.3", "train.max_steps=8")
+    words += ("--delta", "full", *(f"--set={one}" for one in settings))
+    run = tune(cli, toy, data, tmp_path, *words)
+    record = read_record(run / "run.json")
+    assert record.scoring == rule
+    assert record.training is not None
+    losses = [point.loss for point in record.training.curve]
+    assert losses[-1] < losses[0] - 0.1, losses

@@ -25,12 +25,14 @@ class Batch:
 
     The targets are the answers' tokens, those of an answer in order.
     target_token: int64 (targets,). target_candidate: int64 (targets,), which candidate each counts
-    for. candidates: int64 (examples, options), candidate numbers, -1 where an example has fewer.
-    gold: int64 (examples,), the column of the right one, -1 if there is none.
+    for. in_score: bool (targets,), False where a target is in the loss only. candidates: int64
+    (examples, options), candidate numbers, -1 where an example has fewer. gold: int64 (examples,),
+    the column of the right one, -1 if there is none.
     """
 
     target_token: Tensor
     target_candidate: Tensor
+    in_score: Tensor
     candidates: Tensor
     gold: Tensor
     n_candidates: int
@@ -47,6 +49,7 @@ def scored(examples: Sequence[Example]) -> dict[str, Any]:
     """The fields of `Batch` for these examples."""
     token: list[int] = []
     owner: list[int] = []
+    in_score: list[bool] = []
     n_options = max(len(example.candidates) for example in examples)
     table = np.full((len(examples), n_options), -1, dtype=np.int64)
     n_candidates = 0
@@ -55,10 +58,12 @@ def scored(examples: Sequence[Example]) -> dict[str, Any]:
             table[e, k] = n_candidates
             token += answer.ids
             owner += [n_candidates] * len(answer.ids)
+            in_score += [place >= answer.lead for place in range(len(answer.ids))]
             n_candidates += 1
     return {
         "target_token": torch.tensor(token),
         "target_candidate": torch.tensor(owner),
+        "in_score": torch.tensor(in_score),
         "candidates": torch.from_numpy(table),
         "gold": torch.tensor([example.gold for example in examples]),
         "n_candidates": n_candidates,
@@ -71,6 +76,7 @@ def dummy_fields(sequences: int, answer_tokens: int) -> dict[str, Any]:
     return {
         "target_token": torch.zeros(sequences * answer_tokens, dtype=torch.int64),
         "target_candidate": owner.repeat_interleave(answer_tokens),
+        "in_score": torch.ones(sequences * answer_tokens, dtype=torch.bool),
         "candidates": owner[:, None],
         "gold": torch.zeros(sequences, dtype=torch.int64),
         "n_candidates": sequences,
@@ -185,6 +191,7 @@ class Backbone(nn.Module, ABC):
     quantized = False
     hides_pairs = False
     layers_by_place = True
+    fan_in_fan_out = False  # whether transformers' class has its linear weights transposed
 
     @property
     @abstractmethod

@@ -9,10 +9,12 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Token ids, each scored given context number `context` and the ids before it."""
+    """Token ids, each scored given context number `context` and the ids before it. The first `lead`
+    ids are in the loss only: a family's mark of where answers begin."""
 
     context: int
     ids: Ids
+    lead: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ class Encoder:
             contexts = tuple((*before, *option, *after) for option in options)
             return contexts, tuple(Answer(k, (self._yes,)) for k in range(len(options)))
         if self.rule == "mean-nll":
-            n = max(1, len(self.layout.start) + len(self._soft.get(0, ())))
+            n = max(1, self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
             passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
             return (passages[0][:n],), tuple(Answer(0, passage[n:]) for passage in passages)
         if self.rule == "argmax-vocabulary" and not train:

@@ -21,14 +21,14 @@ from pydantic_core import from_json, to_json
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.common.writing import scratch_folder
 
-_FORMAT = b"cpm-tune encoded 3\n"
+_FORMAT = b"cpm-tune encoded 4\n"
 _INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: no such record
 _END = struct.Struct("<qI")  # rows, CRC-32 of the index before it
 
 
 def to_bytes(example: Example) -> bytes:
     """Return an example as JSON without field names."""
-    candidates = [(answer.context, answer.ids) for answer in example.candidates]
+    candidates = [(answer.context, answer.ids, answer.lead) for answer in example.candidates]
     return to_json((example.id, example.contexts, candidates, example.gold, example.truncated))
 
 
@@ -38,7 +38,7 @@ def from_bytes(raw: bytes) -> Example:
     return Example(
         id_,
         tuple(map(tuple, contexts)),
-        tuple(Answer(context, tuple(ids)) for context, ids in candidates),
+        tuple(Answer(context, tuple(ids), lead) for context, ids, lead in candidates),
         gold,
         truncated,
     )

@@ -103,7 +103,7 @@ def write_peft(
         "use_rslora": False,
         "rank_pattern": {},
         "alpha_pattern": {},
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": backbone.fan_in_fan_out,
         **_PLAIN,
     }
     _write_json(folder / PEFT_CONFIG, values)

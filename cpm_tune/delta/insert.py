@@ -99,7 +99,14 @@ class Delta:
 def load_delta(folder: Path, backbone: Backbone, backbone_sha256: str) -> Delta:
     """Insert a saved delta into its backbone; raise UserError if it belongs to another one."""
     config, state = read_delta(folder, backbone_sha256)
+    check_fits(backbone, config, state)
     return insert(backbone, config, backbone_sha256, 0, values=state)
+
+
+def check_fits(backbone: Backbone, config: DeltaConfig, state: dict[str, Tensor]) -> None:
+    """Raise UserError if a saved delta does not fit a backbone, before memory is taken for one that
+    its config makes too large."""
+    insert(like(backbone), config, "", 0, values=state)
 
 
 def fixed_by(backbone: Backbone) -> str:

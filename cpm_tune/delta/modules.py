@@ -69,6 +69,11 @@ def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     if not matched:
         raise UserError("delta.exclude_modules leaves no module to modify.")
     for name in matched:
+        if not takes:
+            raise UserError(
+                f"this backbone's {type(modules[name]).__name__} has no place for {kind}; choose "
+                "another delta."
+            )
         if name not in takes:
             raise UserError(
                 f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, which "
@@ -114,6 +119,10 @@ def check_sizes(backbone: Backbone, config: ModuleConfig, names: list[str]) -> N
                 raise UserError(
                     f"delta.reduction_factor x delta.hypercomplex_division is {parts}, which does "
                     f"not divide the width {width} of {name}; lower one of the two."
+                )
+            if config.phm_rank > width:
+                raise UserError(
+                    f"delta.phm_rank is {config.phm_rank}, above the width {width} of {name}."
                 )
 
 

@@ -11,6 +11,7 @@ from cpm_tune.common.folders import DELTA, DELTA_CONFIG, RECORD
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.delta.config import DeltaConfig
 from cpm_tune.delta.foreign import PEFT_CONFIG, read_peft
+from cpm_tune.delta.insert import check_fits
 from cpm_tune.delta.opendelta_files import BEST, is_opendelta, read_alone, read_opendelta
 from cpm_tune.delta.stored import check_owner, read_delta
 from cpm_tune.errors import UserError
@@ -34,6 +35,14 @@ def read_saved(
     without values, gives the names of the modules. Raises UserError if the delta belongs to another
     backbone, which includes random weights.
     """
+    config, state = _read(folder, model, backbone_sha256)
+    check_fits(model, config, state)
+    return config, state
+
+
+def _read(
+    folder: Path, model: Backbone, backbone_sha256: str
+) -> tuple[DeltaConfig, dict[str, Tensor]]:
     if folder.is_file():
         return read_alone(folder, model)
     if (folder / RECORD).is_file():

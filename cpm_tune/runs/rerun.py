@@ -180,6 +180,6 @@ def predict_run(
         warnings = [*plan.notes, *rows.warnings, *scored.warnings]
         if submission and task.submission is not None:
             file = part / task.submission.file
-            warnings += write_submission(task, rows, scored.predictions, file)
+            warnings += write_submission(task, rows, scored.answers, file)
     files = tuple(sorted(folder.iterdir()))
     return Predicted(split, scored.scores, files, tuple(dict.fromkeys(warnings)))

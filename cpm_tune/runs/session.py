@@ -187,7 +187,11 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
     for name, split in cut.items():
         lines.append(
             f"{name:10} {split.n_truncated or 0:,} of {split.n:,} rows truncated, "
-            f"{counted(split.n_unparsed, 'text')} not readable"
+            + (
+                f"{counted(split.n_unparsed, 'text')} not readable"
+                if record.scoring == "generation"
+                else f"{split.n_unparsed:,} without a prediction"
+            )
         )
     lines += [f"warning    {warning}" for warning in record.warnings]
     if record.note:

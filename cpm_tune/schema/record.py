@@ -56,9 +56,10 @@ class EarlierScore(_Part):
 
 class SplitRecord(_Part):
     """What was read of a split: `n` rows in use, `n_truncated` of them cut to fit (None if not all
-    were encoded), `n_unparsed` of them with a generated text that could not be read. `labelled` is
-    False for a test split without gold answers, which has predictions but no score. `edition` names
-    the edition of the dataset, and by what it is known, if it is."""
+    were encoded), `n_unparsed` of them with a generated text that could not be read or, by
+    argmax-vocabulary, without a prediction. `labelled` is False for a test split without gold
+    answers, which has predictions but no score. `edition` names the edition of the dataset, and by
+    what it is known, if it is."""
 
     path: str
     sha256: Sha256

@@ -100,7 +100,8 @@ class Predictor:
     def answer_losses(self, rows: Iterable[Row]) -> Iterator[tuple[float, int]]:
         """Yield (summed negative log-likelihood, tokens) of each row's gold text, end included."""
         for _, example, scores, _ in self._scored(rows):
-            yield -scores[0], len(example.candidates[0].ids)
+            answer = example.candidates[0]
+            yield -scores[0], len(answer.ids) - answer.lead
 
     def _choose(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Predict by the options' scores. The first of equally good options wins."""

@@ -27,9 +27,10 @@ _COUNTED = 200_000  # rows looked at for the most frequent answer
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring a split leaves; `files` are the predictions and the submission."""
+    """What scoring a split leaves; `files` are the predictions and the submission, `answers` what
+    a submission says."""
 
-    predictions: tuple[Any, ...]
+    answers: tuple[Any, ...]
     scores: dict[str, ScoreRecord]
     files: tuple[Path, ...]
     n_truncated: int
@@ -61,18 +62,28 @@ def score_split(
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
     write_atomically(file, "".join(lines))
     files, warnings = [file], list(_warnings(task, predictions, split))
+    answers = tuple(_answer(task, p) for p in predictions)
     if split == "test" and not data.labelled and task.submission is not None:
         submission = folder / task.submission.file
-        warnings += write_submission(task, data, [p.prediction for p in predictions], submission)
+        warnings += write_submission(task, data, answers, submission)
         files += [folder / form.file for form in task.submission.forms]
     return Scored(
-        tuple(p.prediction for p in predictions),
+        answers,
         scores,
         tuple(files),
         sum(p.truncated for p in predictions),
         sum(p.unparsed for p in predictions),
         tuple(warnings),
     )
+
+
+def _answer(task: Task, predicted: Prediction) -> Any:
+    """What a submission says of a row: the prediction, or where a rule chose no option (which
+    organisers do not accept) the one with the highest score."""
+    if not predicted.unparsed or not predicted.scores:
+        return predicted.prediction
+    best = max(range(len(predicted.scores)), key=lambda k: (predicted.scores[k], -k))
+    return task.answer.labels[best] if isinstance(task.answer, Choice) else best
 
 
 class Selection:

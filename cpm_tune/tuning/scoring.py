@@ -30,6 +30,9 @@ class Targets(Protocol):
     def target_candidate(self) -> Tensor: ...
 
     @property
+    def in_score(self) -> Tensor: ...
+
+    @property
     def candidates(self) -> Tensor: ...
 
     @property
@@ -67,13 +70,16 @@ def target_scores(slices: Iterable[Tensor], token: Tensor, rule: ScoringName) ->
 
 
 def candidate_scores(scored: TargetScores, batch: Targets, rule: ScoringName) -> Tensor:
-    """Return fp32 scores (candidates,): the sum over each candidate's targets, or their mean."""
-    zeros = scored.scores.new_zeros(batch.n_candidates)
-    sums = zeros.index_add(0, batch.target_candidate, scored.scores)
-    if rule not in _MEANS:
-        return sums
-    ones = torch.ones_like(scored.scores)
-    return sums / zeros.index_add(0, batch.target_candidate, ones)
+    """Return fp32 scores (candidates,): the sum over each candidate's targets that are in the
+    score, or their mean."""
+    sums = _sums(scored.scores.masked_fill(~batch.in_score, 0), batch)
+    return sums / _sums(batch.in_score.float(), batch) if rule in _MEANS else sums
+
+
+def _sums(values: Tensor, batch: Targets) -> Tensor:
+    """Values (targets,) added up by candidate."""
+    zeros = values.new_zeros(batch.n_candidates)
+    return zeros.index_add(0, batch.target_candidate, values)
 
 
 def option_scores(scored: TargetScores, batch: Targets, rule: ScoringName) -> Tensor:
@@ -99,13 +105,10 @@ def _table(scores: Tensor, numbers: Tensor) -> Tensor:
 def chosen_options(scored: TargetScores, batch: Targets) -> Tensor:
     """By argmax-vocabulary, return the option of each example whose token is the most probable of
     the vocabulary, int64 (examples,); -1 where that token is no option's. Each candidate has one
-    target, and an example's candidates follow one context."""
+    target in the score, and an example's candidates follow one context."""
     assert scored.top is not None
-    hit = (scored.top == batch.target_token).float()
-    hits = _table(
-        hit.new_zeros(batch.n_candidates).index_add(0, batch.target_candidate, hit),
-        batch.candidates,
-    )
+    hit = (scored.top == batch.target_token) & batch.in_score
+    hits = _table(_sums(hit.float(), batch), batch.candidates)
     best = hits.max(1)
     return torch.where(best.values > 0, best.indices, -1)
 
@@ -119,7 +122,7 @@ def loss_sum(scored: TargetScores, batch: Targets, rule: ScoringName) -> Tensor:
     """
     if rule == "yes-logit":
         return F.cross_entropy(option_scores(scored, batch, rule), batch.gold, reduction="sum")
-    return -candidate_scores(scored, batch, "generation").sum()
+    return -_sums(scored.scores, batch).sum()
 
 
 def loss_count(batch: Targets, rule: ScoringName) -> int:

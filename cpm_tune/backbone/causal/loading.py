@@ -76,10 +76,10 @@ def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | N
     in_dtype(model, dtype)
     if not materialise(model):
         return whole
+    _complete(model)
     values = dict(whole.named_parameters())
     for name, parameter in model.named_parameters():
         fill(parameter, values[name].detach())
-    _complete(model)
     for name, buffer in whole.named_buffers():  # rotary positions'
         model.get_buffer(name).copy_(buffer)
     return model

@@ -24,7 +24,7 @@ from cpm_tune.backbone.base import (
 )
 from cpm_tune.backbone.causal.cache import CausalCache
 from cpm_tune.backbone.causal.config import CausalConfig
-from cpm_tune.backbone.causal.split import fused_loras, parts_of_loras, split
+from cpm_tune.backbone.causal.split import fused_loras, parts_of_loras, split, transposed
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.padded_batch import PaddedBatch, dummy_batch
 from cpm_tune.backbone.storage.shards import fill, whole_shape
@@ -57,6 +57,7 @@ class CausalLM(Backbone):
         self.config = config
         split(model)
         self.model = model
+        self.fan_in_fan_out = bool(transposed(model))
         model.config.pad_token_id = None  # or it warns of padding, which is on the right here
         stack = layers_in(model, model.config.num_hidden_layers)
         names = {id(module): name for name, module in self.named_modules()}

@@ -101,7 +101,7 @@ function predictions(column, runId, which) {
   const heads = [[t("example"), false], ...(scored ? [[t("options"), false]] : []), [t("prediction"), false], [t("target"), false], [t("verdict"), false]];
   const rows = lines.map((p) => {
     const example = exampleOf(set, p);
-    const taken = p.scores ? p.scores.indexOf(Math.max(...p.scores)) : -1;
+    const taken = p.scores && p.prediction !== null ? p.scores.indexOf(Math.max(...p.scores)) : -1;
     const named = example !== null && example.options.length > 0;
     const scores = el("div", { class: named ? "options named" : "options" }, ...(p.scores || []).map((s, i) => el("span", { class: i === taken ? "taken" : "" },
       `${i}: ${s.toFixed(3)}`, named && example.options[i] !== undefined ? ` ${example.options[i]}` : null)));

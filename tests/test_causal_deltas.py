@@ -1,0 +1,217 @@
+"""Deltas on causal language models: by roles, identical at the start, saved, merged, exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from causal_folders import make_folder
+from transformers import AutoModelForCausalLM
+
+from cpm_tune.backbone.base import Recomputed
+from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.delta.config import LoraConfig, parse_config
+from cpm_tune.delta.foreign import read_peft, write_peft
+from cpm_tune.delta.insert import Delta, frozen_checksum, insert, load_delta
+from cpm_tune.delta.merge import merge
+from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+from cpm_tune.task.registry import load_preset, preset_files
+
+KINDS = ("gpt2", "llama", "bloom", "cohere", "phi3", "gemma2", "minicpm3", "opt")
+PRESETS = sorted(set(preset_files()) - {"none"})
+IDENTICAL = {"lora", "bitfit", "parallel_adapter", "full"}  # at the start, bit by bit or nearly
+NO_PREFIX = {"bloom", "gemma2", "minicpm3"}
+LACKS = {("opt", "adapter"), ("opt", "low_rank_adapter"), ("opt", "compacter")}
+LACKS |= {("opt", "parallel_adapter")}
+SHA = "0" * 64
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    place, known = tmp_path_factory.mktemp("causal"), dict[str, Path]()
+
+    def folder(kind: str) -> Path:
+        if kind not in known:
+            changes = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+            dropouts = {"gpt2": changes, "opt": {"dropout": 0.0}}
+            known[kind] = make_folder(place / kind, kind, **dropouts.get(kind, {}))
+        return known[kind]
+
+    return folder
+
+
+def opened(path: Path) -> tuple[Any, Any]:
+    folder = open_folder(path)
+    layout = folder.layout(Encoding(prompt_type=None, segment=None), folder.tokenizer())
+    return folder.open(torch.float32).eval(), layout
+
+
+def config_of(preset: str, **changes: Any) -> Any:
+    values = load_preset(preset)
+    small = {"soft_token_num": 6} if values["delta_type"] == "soft_prompt" else {}
+    if values["delta_type"] in ("compacter", "low_rank_adapter"):
+        small = {"reduction_factor": 4}
+    if values.get("reparameterize"):
+        small = {"embed_dim": 8, "mid_dim": 8}
+    return parse_config({**values, **small, **changes}, preset)
+
+
+def batch_of(layout: Any, soft: bool = False) -> Any:
+    """Three sequences; with `soft` tokens at the front, in the middle and at the back."""
+    first = layout.first_free
+    examples = []
+    for n in (9, 4, 7):
+        ids = list(range(10, 10 + n))
+        if soft:
+            ids = [first, first + 1, *ids[:3], first + 2, first + 3, *ids[3:], first + 4, first + 5]
+        ids = [*layout.start, *ids]
+        examples.append(Example("", (tuple(ids),), (Answer(0, (20, 21)),), 0, False))
+    return layout.collate(examples)
+
+
+def logits_of(model: Any, batch: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat(list(model.scores(batch)))
+
+
+def scatter(delta: Delta) -> None:
+    """Give what is trained other values."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in delta.parameters.values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_starts_trains_is_saved_and_taken_out(
+    kind: str, preset: str, made: Any, tmp_path: Path
+) -> None:
+    model, layout = opened(made(kind))
+    config, soft = config_of(preset), preset.startswith("soft")
+    prefix = preset.startswith("prefix") and kind in NO_PREFIX
+    if prefix or (kind, preset) in LACKS:
+        with pytest.raises(UserError) as refused:
+            insert(model, config, SHA, 1)
+        assert "\n" not in str(refused.value)
+        return
+    batch = batch_of(layout)
+    before = logits_of(model, batch)
+    names = set(model.state_dict())
+    delta = insert(model, config, SHA, 1)
+    trained = batch_of(layout, soft) if soft else batch
+    started = logits_of(model, trained)
+    if preset in IDENTICAL:
+        torch.testing.assert_close(started, before, atol=1e-6, rtol=1e-6)
+    scatter(delta)
+    frozen = frozen_checksum(model, delta)
+    optimizer = torch.optim.SGD(list(delta.parameters.values()), lr=0.5)
+    model.train()
+    loss = -next(model.scores(trained)).log_softmax(-1)[:, 20].mean()
+    loss.backward()
+    optimizer.step()
+    model.eval()
+    for name, parameter in delta.parameters.items():
+        assert parameter.grad is not None, name
+    changed = logits_of(model, trained)
+    assert (changed - started).abs().max() > 1e-4
+    assert frozen_checksum(model, delta) == frozen
+    delta.save(tmp_path / "delta")
+    delta.remove()
+    assert set(model.state_dict()) == names
+    assert torch.equal(logits_of(model, batch), before)
+    again, _ = opened(made(kind))
+    load_delta(tmp_path / "delta", again, SHA)
+    assert torch.equal(logits_of(again, trained), changed)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_prefix_is_seen_when_texts_are_generated(kind: str, made: Any) -> None:
+    model, layout = opened(made(kind))
+    delta = insert(model, config_of("prefix"), SHA, 1)
+    contexts = [(*layout.start, *range(10, 10 + n)) for n in (3, 9, 5)]
+    with torch.no_grad():
+        kept, anew = model.cache(layout, contexts, 2, 9), Recomputed(model, layout, contexts)
+        torch.testing.assert_close(kept.start(), anew.start(), atol=1e-5, rtol=1e-5)
+        for parents in ([[0, 0]] * 3, [[1, 0], [0, 1], [1, 1]]):
+            given = torch.tensor([[7, 8], [9, 10], [11, 12]]), torch.tensor(parents)
+            torch.testing.assert_close(kept.step(*given), anew.step(*given), atol=1e-5, rtol=1e-5)
+        other = Recomputed(model, layout, contexts).start()
+        delta.remove()
+        assert (Recomputed(model, layout, contexts).start() - other).abs().max() > 1e-3
+
+
+def lora(kind: str) -> LoraConfig:
+    """On fused and other projections."""
+    return config_of("lora", modified_modules=["@attention.q", "@attention.v", "@ffn.out"])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bloom", "phi3"])
+def test_a_lora_merged_or_read_by_peft_gives_the_same_logits(
+    kind: str, made: Any, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = open_folder(made(kind))
+    model, layout = opened(made(kind))
+    delta = insert(model, lora(kind), SHA, 1)
+    scatter(delta)
+    batch = batch_of(layout)
+    tuned = logits_of(model, batch)
+    (tmp_path / "peft").mkdir()
+    write_peft(tmp_path / "peft", model, delta.config, delta.state())
+    base = AutoModelForCausalLM.from_pretrained(made(kind))
+    theirs = PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    rows = [batch.ids[r, :n].tolist() for r, n in enumerate(batch.lengths.tolist())]
+    with torch.no_grad():
+        whole = [theirs(torch.tensor([row])).logits[0] for row in rows]
+    pairs = zip(batch.target_row.tolist(), batch.target_place.tolist(), strict=True)
+    expected = torch.stack([whole[row][place] for row, place in pairs])
+    torch.testing.assert_close(expected, tuned, atol=1e-5, rtol=1e-5)
+
+    again, _ = opened(made(kind))
+    config, state = read_peft(tmp_path / "peft", again)
+    insert(again, config, SHA, 1, values=state)
+    torch.testing.assert_close(logits_of(again, batch), tuned, atol=1e-5, rtol=1e-5)
+
+    merge(delta)
+    torch.testing.assert_close(logits_of(model, batch), tuned, atol=1e-5, rtol=1e-5)
+    (tmp_path / "merged").mkdir()
+    folder.save(model, tmp_path / "merged", "merged", trained=True)
+    saved, _ = opened(tmp_path / "merged")
+    torch.testing.assert_close(logits_of(saved, batch), tuned, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "target"), [("gpt2", "c_attn"), ("llama", "q_proj")])
+def test_a_lora_trained_with_peft_is_read(
+    kind: str, target: str, made: Any, tmp_path: Path
+) -> None:
+    import peft
+
+    base = AutoModelForCausalLM.from_pretrained(made(kind))
+    config = peft.LoraConfig(r=4, target_modules=[target], init_lora_weights=False)
+    theirs = peft.get_peft_model(base, config).eval()
+    theirs.save_pretrained(tmp_path)
+    model, layout = opened(made(kind))
+    ours, state = read_peft(tmp_path, model)
+    insert(model, ours, SHA, 1, values=state)
+    batch = batch_of(layout)
+    row = batch.ids[:1, : int(batch.lengths[0])]
+    with torch.no_grad():
+        expected = theirs(row).logits[0, batch.target_place[batch.target_row == 0]]
+    ours_at = logits_of(model, batch)[batch.target_row == 0]
+    torch.testing.assert_close(ours_at, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_role_that_a_model_lacks_and_hidden_pairs_are_refused(made: Any) -> None:
+    mixtral = open_folder(made("mixtral"))
+    with pytest.raises(UserError, match=r"has no @ffn\.in"):
+        insert(mixtral.open(torch.float32), config_of("lora", modified_modules=["@ffn.in"]), SHA, 1)
+    model, _ = opened(made("llama"))
+    hidden = config_of("soft_prompt", text_sees_prompt=False)
+    with pytest.raises(UserError, match="hides no pair"):
+        insert(model, hidden, SHA, 1)
