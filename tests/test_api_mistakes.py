@@ -197,10 +197,10 @@ def test_a_full_disk_is_one_sentence(
 def test_what_is_left_out_is_shown_without_control_characters(
     cli: CLI, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("今天\0\x1b".encode())))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("今天\x01\x1b".encode())))
     code, _, error = cli("generate", "--backbone", folder)
     assert code == 0
-    assert r"lacks \x00 \x1b; left out" in error
+    assert r"lacks \x01 \x1b; left out" in error
 
 
 @pytest.mark.parametrize("controls", ["zero-shot", ("zero_shot",), (1,)])

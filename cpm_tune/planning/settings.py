@@ -101,9 +101,11 @@ def flat_settings(settings: Mapping[Any, Any]) -> dict[str, Any]:
                 f"{key} is {value_text(value)}, expected a mapping of its settings, such as "
                 f"{{{_EXAMPLES[key]}}}"
             )
-        inside = value if isinstance(value, Mapping) else {None: value}
-        for part, each in inside.items():
-            name = str(key) if part is None else f"{key}.{part}"
+        several = isinstance(value, Mapping)
+        inside = (
+            [(f"{key}.{part}", v) for part, v in value.items()] if several else [(str(key), value)]
+        )
+        for name, each in inside:
             if name in flat:
                 raise ValueError(f"'{name}' is there twice")
             flat[name] = each
