@@ -12,7 +12,7 @@ from cpm_tune.task.answers import is_withheld
 
 def rows(record: Any) -> Iterator[Row]:
     """One row of {input, options, target}, or of a CPM-Bee record with options by their names."""
-    options = record.get("options")
+    options = record.get("options") if isinstance(record, dict) else None
     if not isinstance(options, Mapping):
         yield record
         return

@@ -15,6 +15,8 @@ MASK = re.compile(r"<mask_\d+>")
 
 def rows(record: Any) -> Iterator[Row]:
     """One row of {input, target}; of a CPM-Bee record one row per blank, or one without blanks."""
+    if not isinstance(record, dict):
+        raise TypeError(f"found {type(record).__name__}, expected an object")
     if ANSWER not in record and "input" in record:
         yield record
         return

@@ -56,8 +56,6 @@ def records_with_rows(
             try:
                 if isinstance(row, BadRow):
                     raise UserError(row.message)
-                if not isinstance(row, dict):
-                    raise UserError(f"{where}: rows() of task {task.name} gave no dict.")
                 if withheld:
                     row = {k: None if k in task.hidden else v for k, v in row.items()}
                 default = f"{official}-{nth}" if official and len(rows) > 1 else official
@@ -158,7 +156,10 @@ def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
         kind = type(record).__name__
         return [BadRow(f"{where}: expected one JSON object per line, found {kind}.")]
     try:
-        return list(task.files.rows(record))
+        rows = list(task.files.rows(record))
+        if all(isinstance(row, dict) for row in rows):
+            return rows
+        return [BadRow(f"{where}: rows() of task {task.name} gave no dict.")]
     except KeyError as error:
         fault = f"no field {error}"
     except ValueError as error:

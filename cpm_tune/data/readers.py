@@ -135,23 +135,26 @@ def json_items(path: Path, key: str = "") -> Records:
     # The fast backend replaces half a surrogate pair by another character; the slow one keeps it.
     slow = broken or _has_surrogate_escapes(path)
     backend = ijson.get_backend("python") if slow else ijson
-    item = f"{key}.item" if key else "item"
-    number, depth, inside, exists, builder = 0, 0, False, False, ObjectBuilder()
+    outside = 2 if key else 1  # the depth between items
+    number, depth, name, inside, exists, builder = 0, 0, "", False, False, ObjectBuilder()
     with path.open("rb") as file:
         try:
             if file.read(3) != b"\xef\xbb\xbf":
                 file.seek(0)
             source = _Marked(file) if broken else file
-            for prefix, event, value in backend.parse(source, use_float=True):
+            for event, value in backend.basic_parse(source, use_float=True):
                 depth += event.startswith("start_") - event.startswith("end_")
                 if depth > MAX_JSON_DEPTH:
                     raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
-                if prefix == key and event in ("start_array", "end_array"):
-                    inside = event == "start_array" and depth == (2 if key else 1)
-                    exists |= inside
+                if event == "map_key" and depth == 1:
+                    name = value
+                elif event == "start_array" and depth == outside and not inside and name == key:
+                    inside = exists = True
+                elif event == "end_array" and depth < outside:
+                    inside = False
                 elif inside:
                     builder.event(event, value)
-                    if prefix == item and event not in ("start_map", "start_array", "map_key"):
+                    if depth == outside and event not in ("start_map", "start_array", "map_key"):
                         number += 1
                         where = f"{path}: item {number}"
                         yield where, _unmarked(builder.value, path, where, broken)
