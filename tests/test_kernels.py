@@ -21,7 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cpm_tune.backbone.ant.collate import AntBatch
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout
+from cpm_tune.backbone.ant.packing import FEW
+from cpm_tune.backbone.base import _tensors_in
 from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.fused import rms_norm
 from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
@@ -142,6 +145,53 @@ def one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
     monkeypatch.setattr(F, "rms_norm", lambda x, *others: _Norm.apply(x))
+
+
+def test_a_batch_that_is_copied_at_once_is_the_same() -> None:
+    packed = batch("lcqmc").packed(FEW)
+    copied = packed.copied(torch.device("cpu"))
+    parts, again = ([*_tensors_in(each)] for each in (packed, copied))
+    assert len(parts) == len(again) > 12
+    for part, other in zip(parts, again, strict=True):
+        assert part.dtype == other.dtype
+        assert torch.equal(part, other)
+        assert part.data_ptr() != other.data_ptr()
+    assert copied.lengths == packed.lengths
+
+
+def test_matrices_cast_together_give_the_bits_of_those_cast_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given, gradients = batch("lcqmc"), []
+    for together in (True, False):
+        model = random_backbone(SHAPE, 1, torch.bfloat16).train()
+        delta = insert(model, LoraConfig(lora_r=8), "", seed=1)
+        with torch.no_grad():
+            for parameter in delta.parameters.values():
+                parameter.add_(0.01)
+        if not together:
+            monkeypatch.setattr("cpm_tune.delta.models._Matrices.of", alone)
+        with torch.autocast("cpu", torch.bfloat16):
+            batch_loss(model, given, "generation").backward()
+        gradients.append([p.grad for p in delta.parameters.values()])
+    for first, second in zip(*gradients, strict=True):
+        assert torch.equal(first, second)
+
+
+def alone(matrices: Any, layer: Any) -> tuple[Tensor, Tensor]:
+    return layer.lora_A, layer.lora_B
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_torchs_norm_which_gpus_take_is_ours(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(7, 64, generator=generator).to(dtype).requires_grad_()
+    weight, grad = (torch.randn(*n, generator=generator).to(dtype) for n in ((64,), (7, 64)))
+    ours, theirs = rms_norm(x, weight, 1e-6), F.rms_norm(x, (64,), weight, 1e-6)
+    close = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(ours, theirs, **close)
+    of = [torch.autograd.grad(y, x, grad)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*of, **close)
 
 
 @pytest.mark.parametrize("kind", LENGTHS)

@@ -40,8 +40,10 @@ class Batch:
 
     def to(self, device: torch.device) -> Self:
         """Move to a device, all tensors in one copy; nothing waits for it."""
-        if device.type == "cpu":
-            return self
+        return self if device.type == "cpu" else self.copied(device)
+
+    def copied(self, device: torch.device) -> Self:
+        """A copy on a device."""
         tensors = list(_tensors_in(self))
         sizes = [-(-part.nbytes // _ALIGNED) * _ALIGNED for part in tensors]
         pinned = device.type == "cuda" and torch.cuda.is_available()

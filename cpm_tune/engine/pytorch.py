@@ -100,6 +100,8 @@ class TorchEngine:
         self.rank, self.world_size = process.rank, process.world_size
         self.checkpointing, self.splits_on_oom = checkpointing, splits_on_oom
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        if device.type == "cuda":  # cuDNN's attention makes a plan for every shape, on the host
+            torch.backends.cuda.enable_cudnn_sdp(False)
 
     @property
     def main(self) -> bool:
