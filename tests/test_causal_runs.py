@@ -158,7 +158,7 @@ def test_estimate_bench_controls_and_the_list(
     )
     assert code == 0, error
     runs = [json.loads(path.read_text()) for path in (tmp_path / "bench").glob("*/run.json")]
-    assert any("random-backbone" in run["controls"] for run in runs)
+    assert {run["spec"]["backbone"]["init"] for run in runs} == {"checkpoint", "random"}
 
 
 @pytest.mark.parametrize(
