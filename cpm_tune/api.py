@@ -19,6 +19,7 @@ from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.option import checked
+from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
 from cpm_tune.delta.config import DeltaConfig, parse_config
@@ -33,7 +34,7 @@ from cpm_tune.planning.settings import flat_settings
 from cpm_tune.runs.export import export_run
 from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
 from cpm_tune.runs.session import tune as carry_out
-from cpm_tune.schema.options import BUNDLED, Control, Precision, Quantize
+from cpm_tune.schema.options import BUNDLED, MOST_SEED, Control, Precision, Quantize
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task.registry import load_preset
@@ -43,6 +44,18 @@ if TYPE_CHECKING:
 
 
 AnyPath = str | PathLike[str]
+
+
+def _path(value: object, name: str) -> Path:
+    """A caller's path; raise UserError for anything else."""
+    if not isinstance(value, str | PathLike) or not str(value):
+        raise UserError(f"{name} is {value!r}, expected a path.")
+    return Path(value)
+
+
+def _name(value: object, name: str) -> str:
+    """A caller's name or path as a text; raise UserError for anything else."""
+    return value if isinstance(value, str) and value else str(_path(value, name))
 
 
 def load_backbone(
@@ -62,7 +75,7 @@ def load_backbone(
     int8); they stay frozen, and it excludes a memory limit. Raises UserError if the folder is not a
     backbone, or if options exclude each other.
     """
-    folder = open_folder(resolve(str(backbone)))
+    folder = open_folder(resolve(_name(backbone, "backbone")))
     return Backbone(folder, precision, device, memory_limit=memory_limit, quantize=quantize)
 
 
@@ -86,7 +99,11 @@ class Backbone:
         """`random_seed` draws random weights of the folder's shape: a control's backbone."""
         if precision not in DTYPES:
             raise UserError(f"precision is '{precision}', expected one of {', '.join(DTYPES)}.")
-        limit = None if memory_limit is None else str(memory_limit)
+        limit = None
+        if memory_limit is not None:
+            limit = checked_size(str(memory_limit), "memory_limit")
+        if not isinstance(device, str):
+            raise UserError(f"device is {device!r}, expected auto, cpu, cuda or cuda:0.")
         execution = Execution(device=device, memory_limit=limit)
         check_placement(execution, None, precision, quantize, random=random_seed is not None)
         self.folder, self.tokenizer = folder, folder.tokenizer()
@@ -119,7 +136,10 @@ class Backbone:
         `delta` is a preset's name or a JSON file, `settings` change its keys (lora_r=16). It
         replaces the present delta. Raises UserError if it does not fit; nothing changes then.
         """
-        config = parse_config({**load_preset(delta), **settings}, f"delta {delta}")
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
+            raise UserError(f"seed is {seed!r}, expected a whole number from 0 to {MOST_SEED}.")
+        preset = load_preset(_name(delta, "delta"))
+        config = parse_config({**preset, **settings}, f"delta {delta}")
         self.delta = self._exchange(config, seed=seed)
         self._engine.prepare(self.model)
         return self.delta
@@ -296,8 +316,9 @@ class Run:
         **options: Any,
     ) -> Predicted:
         """Predict a split into a new folder; options: `cpm_tune.runs.rerun.predict_run`."""
-        data, out = (None if place is None else Path(place) for place in (data, out))
-        return predict_run(self.folder, split=split, data=data, out=out, **options)
+        places = {"data": data, "out": out, "delta_from": options.pop("delta_from", None)}
+        options |= {name: place and _path(place, name) for name, place in places.items()}
+        return predict_run(self.folder, split=split, **options)
 
     def backbone(
         self,
@@ -311,7 +332,8 @@ class Run:
         """The run's backbone with its delta inserted. `where` is its folder, if it has moved; in 8
         bits if the run used 8 bits, or with `quantize`."""
         spec = self.record.spec
-        folder = backbone_folder(self.record, None if where is None else str(where))
+        place = None if where is None else _name(where, "where")
+        folder = backbone_folder(self.record, place)
         backbone = Backbone(
             folder,
             precision or spec.precision,
@@ -326,12 +348,13 @@ class Run:
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
         """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/deltas.md."""
-        export_run(self.folder, to, Path(out), backbone=backbone)
+        export_run(self.folder, to, _path(out, "out"), backbone=backbone)
 
 
 def load_run(folder: AnyPath) -> Run:
     """Open a finished run's folder; raise UserError if it is not one."""
-    return Run(finished_record(Path(folder)), Path(folder))
+    place = _path(folder, "folder")
+    return Run(finished_record(place), place)
 
 
 def tune(
@@ -361,11 +384,17 @@ def tune(
         raise UserError(f"controls is {controls!r}, expected a list of {' and '.join(known)}.")
     if not isinstance(settings, Mapping | None):
         raise UserError('settings is not a dict, expected one such as {"train.lr": 1e-3}.')
-    options |= {"task": task, "delta": delta, "backbone": str(backbone), "data": data}
+    place = _path(out, "out")
+    options |= {"task": _name(task, "task"), "delta": _name(delta, "delta")}
+    options |= {"backbone": _name(backbone, "backbone"), "data": data}
     try:
-        request = Request(**checked(Request, options), settings=flat_settings(settings or {}))
+        flat = flat_settings(settings or {})
+    except ValueError as error:
+        raise UserError(f"settings: {error}.") from error
+    try:
+        request = Request(**checked(Request, options), settings=flat)
     except ValueError as error:
         raise UserError(str(error)) from error
-    outcome = carry_out(request, out=Path(out), controls=controls, overwrite=overwrite)
+    outcome = carry_out(request, out=place, controls=controls, overwrite=overwrite)
     assert outcome is not None
     return Run(outcome.record, outcome.folder)

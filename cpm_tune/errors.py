@@ -64,6 +64,9 @@ _SYNONYMS = {
 }
 
 
+_LISTED = 12  # names that a sentence lists
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, else a list of what exists.
 
@@ -76,4 +79,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = near or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if near:
         return f" Did you mean '{folded[near[0]]}'?"
-    return f" Known: {', '.join(names)}." if names else ""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED + 1 else ""
+    shown = ", ".join(names[:_LISTED] if more else names)
+    return f" Known: {shown}{more}." if names else ""

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cpm1_oracle as cpm1
 import torch
 from backbone_oracle import CONFIG, VOCABULARY_TEXT, random_hugging_face, write_reference
 from fuzz_records import EVIL, damaged, mangled
@@ -30,6 +31,7 @@ from cpm_tune.backbone.ant.checkpoint import load_weights, save_native
 from cpm_tune.backbone.ant.config import ROLES
 from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.causal.megatron import gpt2_config, read_checkpoint, write_checkpoint
 from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.delta.config import (
     AdapterConfig,
@@ -73,6 +75,13 @@ def originals(place: Path) -> list[Path]:
     )
     for name in ("hf", "shards", "pickled"):
         (place / name / "vocab.txt").write_text(VOCABULARY_TEXT, encoding="utf-8")
+    for zipped in (False, True):
+        folder = place / f"ranks.{zipped}"
+        (cpm1.write_ranks(folder, cpm1.random_ranks(2), zipped=zipped) / "80000").rename(
+            place / "80000"
+        )
+        shutil.rmtree(folder)
+        (place / "80000").rename(folder)
     folder = open_folder(place / "native")
     for config in DELTAS:
         config = with_names(config, ROLES)
@@ -188,6 +197,12 @@ def read(folder: Path, out: Path, model: Any) -> None:
         config, state = read_saved(folder, like(model), SHA)
         delta = insert(model, config, SHA, 0, values=state)
         delta.remove()
+        return
+    if "ranks" in folder.name:
+        shape, weights = read_checkpoint(folder)
+        out.mkdir()
+        write_checkpoint(out, weights, cpm1.HEADS, 1)
+        gpt2_config(shape, cpm1.HEADS)
         return
     opened = open_folder(folder)
     opened.tokenizer().encode("今天天气不错 abc\n")

@@ -48,7 +48,7 @@ WRITING: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a stream of a list": (lambda b: b.stream(["今天"]), "expected one text"),
     "blanks as text": (lambda b: b.infill("今____", blank_tokens="2"), "blank_tokens is '2'"),
     "three lengths": (lambda b: b.infill("今____", blank_tokens=(1, 2, 3)), "blank_tokens is (1"),
-    "a number as limit": (lambda b: ct.Backbone(b.folder, memory_limit=4), "--memory-limit is '4'"),  # type: ignore[arg-type]
+    "a number as limit": (lambda b: ct.Backbone(b.folder, memory_limit=4), "memory_limit is '4'"),  # type: ignore[arg-type]
     "fewer bits": (lambda b: ct.Backbone(b.folder, quantize="int4"), "'int4', expected int8"),
     "an option that is none": (lambda b: ct.tune("lcqmc", limt=3), "Did you mean 'limit'?"),
     "settings as a list": (lambda b: ct.tune("lcqmc", settings=["x=1"]), "settings is not a dict"),  # type: ignore[arg-type]
@@ -197,10 +197,10 @@ def test_a_full_disk_is_one_sentence(
 def test_what_is_left_out_is_shown_without_control_characters(
     cli: CLI, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("今天\0\x1b".encode())))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("今天\x01\x1b".encode())))
     code, _, error = cli("generate", "--backbone", folder)
     assert code == 0
-    assert r"lacks \x00 \x1b; left out" in error
+    assert r"lacks \x01 \x1b; left out" in error
 
 
 @pytest.mark.parametrize("controls", ["zero-shot", ("zero_shot",), (1,)])

@@ -1,4 +1,4 @@
-"""Every command that writes, killed before each of its renames and removals.
+"""Every command that writes, killed before each of its writes, renames and removals.
 
 What it writes is whole or as it was, and nothing of the dead process stays after the next command.
 """
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX"),
 ]
-MOST = 40  # renames and removals of a command
+MOST = 120  # writes, renames and removals of a command
 LEFT = ("*.partial", "*.old", "*.part", "*.tmp*", "*cpm-tune*", "scratch-*", "new-*", "archive.pt")
 
 
@@ -54,14 +54,24 @@ COMMANDS = {
     "rescore": Writer("rescore RESULTS --write", 1),
     "vocab": Writer("pretrain vocab TEXT --size 4000 --out OUT/v.txt", 2),
     "prepare": Writer("pretrain prepare TEXT --vocab VOCAB --out OUT/c", 2),
+    "prune": Writer(
+        "prune BACKBONE OUT/b --text TEXT --attention-layers 1 --ffn-layers 1 --to native "
+        "--pieces 4",
+        2,
+    ),
+    "csv": Writer("leaderboard RESULTS --out OUT/board.csv"),
+    "plot": Writer("leaderboard plot RESULTS --out OUT"),
 }
 
 
 def killed_at(step: int, words: list[str]) -> bool:
-    """Run a command that is killed before its n-th rename or removal; whether it was."""
+    """Run a command that is killed before its n-th write, rename or removal; whether it was."""
 
     def action(counted: Counted) -> None:
         os.replace, shutil.rmtree = counted(os.replace), counted(shutil.rmtree)
+        os.fsync, shutil.copyfile = counted(os.fsync), counted(shutil.copyfile)
+        for name in ("mkdir", "write_text", "write_bytes", "unlink"):
+            setattr(Path, name, counted(getattr(Path, name)))
         folders._exchange = counted(folders._exchange)
         main(words)
 

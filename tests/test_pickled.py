@@ -234,10 +234,11 @@ def test_a_header_of_many_tensors_is_refused_early(tmp_path: Path) -> None:
 
 def test_the_operations_that_torch_writes_are_known(tmp_path: Path) -> None:
     """Every operation of pickletools has a place, so that no name is reached by accident."""
-    from cpm_tune.backbone.storage import pickled
+    from cpm_tune.backbone.storage import operations
 
     strange = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER", "PERSID", "STOP"}
-    named = pickled._PUT | pickled._GET | pickled._PLAIN | set(pickled._CONSTANTS)
+    named = operations._PUT | operations._GET | operations._PLAIN | {*operations._CONSTANTS}
     for operation in pickletools.opcodes:
-        known = operation.name in named or hasattr(pickled._Machine, f"op_{operation.name.lower()}")
+        method = f"op_{operation.name.lower()}"
+        known = operation.name in named or hasattr(operations._Machine, method)
         assert known or operation.name in strange, operation.name

@@ -70,7 +70,7 @@ def test_a_broken_task_file_is_an_error_that_names_it(
         ('("不同", "相同")', '("不同",)', "2 different options"),
         ("labels=(0, 1)", 'labels=("0", "0")', "names something twice"),
         ("version=1", 'version="1"', "version must be a whole number"),
-        ("(238_766, 8_802, 12_500)", "(1,)", "three entries"),
+        ("(238_766, 8_802, 12_500)", "(1,)", "of train, dev and test"),
         ('"sentence1", "sentence2", "label"', '"sentence1", "sentence1", "label"', "twice"),
         (
             "TASK = ",

@@ -10,7 +10,7 @@ from pathlib import Path
 from cpm_tune.backbone import hub
 from cpm_tune.backbone.families import presets
 from cpm_tune.common.paths import PACKAGE
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.options import BUNDLED
 
 NAME = BUNDLED
@@ -33,4 +33,9 @@ def resolve(name_or_path: str) -> Path:
             f"--backbone {name_or_path}: there is no such folder; for a model of the Hugging Face "
             f"hub pass {hub.PREFIX}{name_or_path}."
         )
-    return Path(name_or_path)
+    path = Path(name_or_path)
+    if len(path.parts) == 1 and not path.exists():
+        hint = did_you_mean(name_or_path, {NAME, *presets()})
+        if "Did you mean" in hint:
+            raise UserError(f"--backbone {name_or_path}: there is no such folder.{hint}")
+    return path

@@ -17,9 +17,11 @@ from cpm_tune.bench.schedule import Executor, run_trials
 from cpm_tune.bench.state import History, SuiteState, suite_state
 from cpm_tune.bench.suite import Suite
 from cpm_tune.bench.trials import make_trials
+from cpm_tune.common.folders import check_results
 from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
+from cpm_tune.planning.settings import in_file
 
 FINISHED, FAILED = 0, 1
 
@@ -36,6 +38,7 @@ class Cluster:
 def bench(
     suite: Suite,
     *,
+    where: str = "",
     jobs: int = 0,
     cluster: Cluster | None = None,
     dry_run: bool = False,
@@ -44,12 +47,14 @@ def bench(
 ) -> int:
     """Run a suite; return 0 if every trial is finished, 1 if some failed.
 
-    `jobs` processes run at a time, on this machine or with `cluster` on Ray (0: those of the
-    largest trial, or as many as fit). Finished trials are not run again. Raises UserError, before
-    anything runs, for every mistake, and Interrupted after SIGINT or SIGTERM.
+    `where` is the suite's file, if it has one. `jobs` processes run at a time, on this machine or
+    with `cluster` on Ray (0: those of the largest trial, or as many as fit). Finished trials are
+    not run again. Raises UserError, before anything runs, for every mistake, and Interrupted after
+    SIGINT or SIGTERM.
     """
     out = suite.out
-    trials = make_trials(suite)
+    with in_file(where, suite.settings):
+        trials = make_trials(suite)
     state, history = suite_state(out, trials, only_failed), History(out)
     largest = max(state.todo, key=lambda trial: trial.nproc, default=None)
     nproc = 1 if largest is None else largest.nproc
@@ -62,6 +67,7 @@ def bench(
     where = f"{workers} process" + "es" * (workers > 1)
     if cluster is not None:
         where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU per process"
+    check_results(out)
     if state.todo and not dry_run:
         _make(out)
     if not quiet or dry_run:

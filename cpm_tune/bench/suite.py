@@ -18,7 +18,7 @@ from cpm_tune.bench.options import SuiteOptions
 from cpm_tune.common.faults import expected
 from cpm_tune.common.option import split_list
 from cpm_tune.common.reading import read_mapping
-from cpm_tune.common.sizes import shortened
+from cpm_tune.common.sizes import value_text
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.settings import DELTA_KEYS, KEYS, flat_settings
 from cpm_tune.schema.options import (
@@ -99,6 +99,12 @@ class Suite(SuiteOptions):
     grid: Grid = Field(default_factory=dict)
     trials: tuple[Override, ...] = ()
 
+    @property
+    def settings(self) -> frozenset[str]:
+        """Every setting of `set` and `grid`, of overrides too."""
+        inside = (key for trial in self.trials for key in (*trial.set, *trial.grid))
+        return frozenset((*self.set, *self.grid, *inside))
+
 
 def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
     """The suite of a file (or none) with the options over it; `options["set"]` wins over every
@@ -109,8 +115,12 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
     values: dict[str, Any] = {}
     if path is not None:
         values = read_mapping(path, "--suite", "tasks: [ccpm]")
-        if "cells" in values and "trials" not in values:
-            values["trials"] = values.pop("cells")  # their older name
+        if "cells" in values:  # their older name
+            if "trials" in values:
+                raise UserError(f"{path}: cells is an older name of trials; keep one of the two.")
+            values["trials"] = values.pop("cells")
+        missing = {"tasks": options["tasks"]} if "tasks" in options else {}
+        _validated({**missing, **values}, str(path), {})  # also what an option replaces
         values = _without(values, options)
         if isinstance(values.get("trials"), list):
             values["trials"] = [_without(override, options) for override in values["trials"]]
@@ -119,13 +129,17 @@ def make_suite(path: Path | None, options: Mapping[str, Any]) -> Suite:
         in_file = _flat(values.get("set") or {})
         values["set"] = {**in_file, **settings} if isinstance(in_file, dict) else in_file
     where = "bench" if path is None else str(path)
-    try:
-        suite = TypeAdapter(Suite).validate_python(values)
-    except ValidationError as error:
-        raise UserError("\n".join(_sentences(error, where, options))) from error
+    suite = _validated(values, where, options)
     if wrong := [f"{where}: {problem}" for problem in _unknown_settings(suite)]:
         raise UserError("\n".join(wrong))
     return suite
+
+
+def _validated(values: Mapping[str, Any], where: str, options: Mapping[str, Any]) -> Suite:
+    try:
+        return TypeAdapter(Suite).validate_python(values)
+    except ValidationError as error:
+        raise UserError("\n".join(_sentences(error, where, options))) from error
 
 
 def _without(scope: Any, options: Mapping[str, Any]) -> Any:
@@ -134,7 +148,7 @@ def _without(scope: Any, options: Mapping[str, Any]) -> Any:
         return scope
     kept = {key: value for key, value in scope.items() if key == "set" or key not in options}
     for part in ("set", "grid"):
-        flat = _flat(scope.get(part))
+        flat = _flat(scope.get(part) or {})
         if isinstance(flat, dict):
             kept[part] = {k: v for k, v in flat.items() if k not in options.get("set", {})}
     return kept
@@ -163,7 +177,11 @@ def _sentences(error: ValidationError, where: str, options: Mapping[str, Any]) -
         else:
             axis = place.partition(".")[0]
             shown = f"--{axis.replace('_', '-')}" if axis in options else f"{where}: {place}"
-            yield f"{shown} is {shortened(repr(fault['input']), 60)}, expected {expected(fault)}."
+            if fault["type"] == "value_error":  # of a validator here: a clause about the key
+                reason = str(fault["msg"]).removeprefix("Value error, ")
+                yield f"{shown}{'' if reason.startswith('is ') else ':'} {reason}."
+                continue
+            yield f"{shown} is {value_text(fault['input'])}, expected {expected(fault)}."
 
 
 def _unknown_settings(suite: Suite) -> Iterable[str]:

@@ -18,6 +18,7 @@ from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_preset, load_task
 
 _SHARED = {field.name for field in fields(TrialOptions)} | {"nproc"}  # overrides replace them
+_SHOWN = ("template", "precision", "quantize", "limit")  # in a trial's name, if overridden
 _KINDS: tuple[Control | None, ...] = ("zero-shot", None, "random-backbone")  # in the order of work
 _SUITE = -1  # the scope of a suite's own settings, among the indices of its overrides
 
@@ -127,6 +128,7 @@ class _Expansion:
         for override in overrides.values():
             chosen |= override.model_dump(include=_SHARED, exclude_none=True)
         nproc = chosen.pop("nproc")
+        other = [f"{k}={chosen[k]}" for k in _SHOWN if chosen[k] != getattr(self._suite, k)]
         request = Request(task, delta, backbone, seed, **chosen)
         where = f"{task}, {delta}, {Path(backbone).name}"
         with self._noting(where):
@@ -134,6 +136,7 @@ class _Expansion:
                 request = replace(request, scoring=None)
             for settings, about in self._settings(request, overrides):
                 with self._noting(where):
+                    about = " ".join((*other, about)).strip()
                     self._add_runs(replace(request, settings=settings), about, nproc)
 
     @contextlib.contextmanager

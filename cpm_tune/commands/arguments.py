@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from cpm_tune.common.option import Declared, checked, declared
 from cpm_tune.common.reading import read_mapping
+from cpm_tune.common.sizes import value_text
 from cpm_tune.errors import UserError, readable
 from cpm_tune.schema.options import MOST
 
@@ -128,12 +129,15 @@ def over_file(options: G, path: Path) -> tuple[G, Mapping[str, Any]]:
     Raises UserError with every mistake in the file, a line each.
     """
     values = read_mapping(path, "--config", "task: lcqmc")
-    values = {key.replace("-", "_"): value for key, value in values.items()}
-    settings = values.pop("set", None) or {}
+    settings, named = values.pop("set", None) or {}, dict[str, Any]()
     try:
+        for key, value in values.items():
+            if (field := key.replace("-", "_")) in named:
+                raise ValueError(f"'{key}' is there twice.")
+            named[field] = value
         if not isinstance(settings, Mapping):
-            raise ValueError(f"set is {settings!r}, expected a mapping.")  # noqa: TRY004
-        chosen = checked(type(options), values, file=True)
+            raise ValueError(f"set is {value_text(settings)}, expected a mapping.")  # noqa: TRY004
+        chosen = checked(type(options), named, file=True)
     except ValueError as error:
         problems = str(error).split("\n")
         raise UserError("\n".join(f"--config {path}: {p}" for p in problems)) from error

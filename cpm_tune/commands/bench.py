@@ -32,6 +32,7 @@ def run(options: Bench) -> int:
         )
     return session.bench(
         suite,
+        where="bench" if options.suite is None else str(options.suite),
         jobs=options.jobs or 0,
         cluster=cluster,
         dry_run=options.dry_run,

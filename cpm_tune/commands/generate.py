@@ -10,7 +10,7 @@ from typing import Any
 from cpm_tune.api import Backbone, load_backbone, load_run
 from cpm_tune.commands.options.generate import Generate
 from cpm_tune.common.folders import RECORD
-from cpm_tune.common.sizes import counted
+from cpm_tune.common.sizes import checked_size, counted
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.prompts import Prompt, check_characters, prompts_from, read_prompts
 from cpm_tune.decode.blanks import parse_lengths
@@ -68,6 +68,8 @@ def _prompts(options: Generate) -> list[Prompt]:
 
 def _backbone(options: Generate) -> Backbone:
     """The backbone with its delta; a run's own, unless another one is named."""
+    if options.memory_limit is not None:
+        checked_size(options.memory_limit, "--memory-limit")
     where: dict[str, Any] = {
         name: getattr(options, name) for name in ("precision", "device", "memory_limit", "quantize")
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from cpm_tune.commands.arguments import over_file
 from cpm_tune.commands.options.tune import Tune
@@ -14,22 +15,27 @@ from cpm_tune.engine.launch import launch
 from cpm_tune.engine.rank import launched, rank_info
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Request, make_plan
-from cpm_tune.planning.settings import flat_settings, parse_settings
+from cpm_tune.planning.settings import flat_settings, in_file, parse_settings
 from cpm_tune.schema.options import RunOptions, chosen_controls
 from cpm_tune.task.registry import expand
 
 
 def run(options: Tune) -> int:
     """Tune, or print the plan with --dry-run."""
-    settings = {}
-    if options.config is not None:
-        options, in_file = over_file(options, options.config)
-        settings = flat_settings(in_file)
+    settings, file = dict[str, Any](), options.config
+    if file is not None:
+        options, chosen_there = over_file(options, file)
+        try:
+            settings = flat_settings(chosen_there)
+        except ValueError as error:
+            raise UserError(f"--config {file}: set: {error}.") from error
     if not options.task:
         raise UserError("--task is missing; `list tasks` prints the names.")
     if options.rendezvous and options.nnodes == 1:
         raise UserError("--rendezvous is for several machines; add --nnodes N, or omit it.")
-    settings |= options.execution_settings() | parse_settings(options.settings)
+    over = options.execution_settings() | parse_settings(options.settings)
+    naming = in_file(f"--config {file}: set", settings.keys() - over.keys())
+    settings |= over
     controls = chosen_controls(options.control)
     chosen = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
     request = Request(**chosen, settings=settings)
@@ -46,7 +52,8 @@ def run(options: Tune) -> int:
 
     plan = None
     if start is None and expand(request.task, request.include) == [request.task]:
-        plan = make_plan(request)  # mistakes are reported before torch is imported
+        with naming:
+            plan = make_plan(request)  # mistakes are reported before torch is imported
     other = start is not None or rank_info(os.environ).rank != 0  # another process shows it
     with shown(unless=options.quiet or options.dry_run or other):
         load("cpm_tune.runs.session:tune_all")(

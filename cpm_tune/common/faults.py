@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cpm_tune.common.sizes import shortened
+from cpm_tune.common.sizes import value_text
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -48,7 +48,7 @@ def _clause(fault: Mapping[str, Any], prefix: str) -> str:
         return f"'{key}' is missing"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"there is no key '{key}'"
-    given = shortened(repr(fault["input"]), 60)
+    given = value_text(fault["input"])
     if kind in ("value_error", "assertion_error"):
         return f"{key} is {given}: {message}"
     return f"{key} is {given}, expected {expected(fault)}"

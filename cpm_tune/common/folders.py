@@ -121,7 +121,8 @@ def new_folder(place: Path, option: str = "--out ", *, overwrite: bool = False) 
 def clear_up(place: Path, option: str = "") -> None:
     """Remove or finish what a killed process left of `new_folder(place)`. Raises UserError if
     another process is making it, or it cannot be written."""
-    if any(path.exists() for path in (*_leftovers(place), _inside(place, COMPLETE))):
+    left = (*_leftovers(place), _inside(place, COMPLETE), _lock_of(place))
+    if any(path.exists() for path in left):
         with _only_process(_lock_of(place), f"{option}{place}"):
             _clear_up(place)
 
@@ -270,6 +271,15 @@ def disk_trouble(
         raise UserError(
             f"{place}: cannot be written ({os.strerror(error.errno)}); {advice}."
         ) from error
+
+
+def check_results(out: Path) -> None:
+    """Raise UserError if a results folder can be neither written nor made."""
+    above = next((place for place in (out, *out.absolute().parents) if place.exists()), out)
+    if not above.is_dir():
+        raise UserError(f"--out {out}: cannot be written ({above} is a file); choose another.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--out {out}: cannot be written ({above}: no permission); choose another.")
 
 
 def remove(path: Path) -> None:

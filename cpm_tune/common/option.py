@@ -159,15 +159,22 @@ def _named(value: Any) -> Any:
 
 
 def split_list(text: str, *, ranges: bool = False) -> list[str]:
-    """The parts of a list with commas; with `ranges`, 1-3 becomes 1, 2 and 3."""
+    """The parts of a list with commas; with `ranges`, 1-3 becomes 1, 2 and 3.
+
+    Raises ValueError for a range that falls or is very long.
+    """
     parts: list[str] = []
     for part in filter(None, map(str.strip, text.split(","))):
         first, _, last = part.partition("-")
-        digits = ranges and first.isdecimal() and last.isdecimal()
-        if digits and 0 <= int(last) - int(first) < MOST_OF_A_RANGE:
-            parts += map(str, range(int(first), int(last) + 1))
-        else:
+        if not (ranges and first.isdecimal() and last.isdecimal()):
             parts.append(part)
+            continue
+        if len(first) > 10 or len(last) > 10 or not 0 <= int(last) - int(first) < MOST_OF_A_RANGE:
+            raise ValueError(
+                f"is {shortened(part, 60)}, expected a range from a smaller number to a greater "
+                f"one, of at most {MOST_OF_A_RANGE:,} numbers, such as 1-3"
+            )
+        parts += map(str, range(int(first), int(last) + 1))
     return parts
 
 

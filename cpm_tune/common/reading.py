@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cpm_tune.common.sizes import shortened
 from cpm_tune.errors import UserError
 
 MAX_BYTES = 64 * 2**20
@@ -45,6 +46,10 @@ def parse_json(text: str | bytes, *, unique_keys: bool = False, finite: bool = T
         value = _decoder(unique_keys, finite).decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
+    except ValueError as error:
+        if "integer string conversion" in str(error):  # Python's advice is for programmers
+            raise ValueError("a whole number of too many digits") from error
+        raise
     if text.count("[") + text.count("{") > MAX_JSON_DEPTH:
         _check_depth(value)
     return value
@@ -106,7 +111,7 @@ def read_mapping(path: Path, option: str, example: str) -> dict[str, Any]:
         raise UserError(f"{option} {path}: not readable YAML or JSON ({error}).") from error
     if not isinstance(values, dict):
         raise UserError(f"{option} {path}: expected a mapping, such as `{example}`.")
-    return {str(key): value for key, value in values.items()}
+    return {str(key): value for key, value in values.items()}  # 1 and "1" have no meaning here
 
 
 def parse_yaml(text: str) -> Any:
@@ -128,10 +133,10 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())[:200]) from error
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    except ValueError:
+    except _YamlError:
         raise
     except Exception as error:  # a tag's constructor may raise anything: !!int x, !!timestamp x
-        raise ValueError(" ".join(str(error).split())[:200]) from error
+        raise ValueError("a value that does not fit its tag") from error
 
 
 def _text(path: Path) -> str:
@@ -142,6 +147,10 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text at byte {error.start:,}") from error
+
+
+class _YamlError(ValueError):
+    """What is wrong with a document, as a clause for users."""
 
 
 def _check_size(events: Any) -> None:
@@ -156,7 +165,7 @@ def _check_size(events: Any) -> None:
             open_nodes.append((event.anchor, size))
             size += 1
             if len(open_nodes) > MAX_DEPTH:
-                raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+                raise _YamlError(f"nested more than {MAX_DEPTH} levels deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_nodes.pop()
             if anchor is not None:
@@ -167,10 +176,10 @@ def _check_size(events: Any) -> None:
                 sizes[event.anchor] = 1
         elif isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise ValueError(f"the alias *{event.anchor} contains itself")
+                raise _YamlError(f"the alias *{event.anchor} contains itself")
             size += sizes.get(str(event.anchor), 1)
         if size > MAX_NODES:
-            raise ValueError(f"more than {MAX_NODES:,} values, aliases written out")
+            raise _YamlError(f"more than {MAX_NODES:,} values, aliases written out")
 
 
 def _loader() -> Any:
@@ -184,10 +193,17 @@ def _loader() -> Any:
         }
 
         def construct_yaml_int(self, node: Any) -> int:
-            value: int = super().construct_yaml_int(node)
-            if value.bit_length() > MAX_BITS:
-                raise ValueError(f"a whole number of more than {MAX_BITS} bits")
+            value: int = super().construct_yaml_int(node) if len(node.value) <= MAX_BITS else -1
+            if len(node.value) > MAX_BITS or value.bit_length() > MAX_BITS:
+                raise _YamlError(f"a whole number of more than {MAX_BITS} bits")
             return value
+
+        def flatten_mapping(self, node: Any) -> None:
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            for key, times in keys.most_common(1):
+                if times > 1 and key != "<<":
+                    raise _YamlError(f"'{shortened(key)}' is there twice")
+            super().flatten_mapping(node)
 
     Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")

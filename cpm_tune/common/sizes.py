@@ -39,6 +39,14 @@ def shortened(text: str, most: int = 40) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def value_text(value: object) -> str:
+    """A value for quotation in a sentence, as JSON and YAML write it: 'x', 1, true, null."""
+    plain = {True: "true", False: "false", None: "null"}
+    if value is None or isinstance(value, bool):
+        return plain[value]
+    return shortened(repr(value), 60)
+
+
 def size_text(size: float) -> str:
     """A size for people, rounded up, as options take it: 1.3GB."""
     for unit in ("KB", "MB", "GB"):

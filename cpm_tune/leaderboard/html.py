@@ -152,7 +152,8 @@ def _predictions(run: AnyStored, most: int, texts: Texts) -> Iterator[dict[str, 
                 yield shown if row is None else {**shown, "row": row}
     except (OSError, UnicodeDecodeError) as error:
         if wanted is not None:
-            texts.notes.append(f"{path}: not shown ({error}).")
+            reason = error.strerror if isinstance(error, OSError) else error
+            texts.notes.append(f"{path}: not shown ({reason}).")
 
 
 def _prediction(line: Mapping[str, Any], metric: str) -> dict[str, Any]:

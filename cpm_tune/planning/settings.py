@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from cpm_tune.common.faults import faults
 from cpm_tune.common.reading import parse_yaml
+from cpm_tune.common.sizes import value_text
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError, did_you_mean, readable
 from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
@@ -35,6 +39,25 @@ _TEXTS = {
 }
 
 
+_EXAMPLES = {
+    "train": "lr: 0.001",
+    "encode": "max_length: 256",
+    "decode": "beams: 3",
+    "run": "device: cpu",
+    "delta": "lora_r: 8",
+}
+
+
+@dataclass(frozen=True)
+class _Bool:
+    """True or false where a setting is neither."""
+
+    value: bool
+
+    def __repr__(self) -> str:
+        return value_text(self.value)
+
+
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:
     """Parse `key=value` texts. Values are YAML: 1e-3, true and [a, b] mean that, but a value stays
     as it is where the setting is a text. Raises UserError with every mistake, a line each."""
@@ -45,6 +68,13 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
         key = key.strip()
         if not sign or not key:
             problems.append(f"--set {readable(item)}: expected key=value, such as train.lr=1e-3.")
+            continue
+        if key in _EXAMPLES:
+            example = _EXAMPLES[key].replace(": ", "=")
+            problems.append(
+                f"--set {readable(item)}: {key} is a group of settings; name one, such as "
+                f"{key}.{example}."
+            )
             continue
         try:
             value = parse_yaml(text)
@@ -61,15 +91,41 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
 def flat_settings(settings: Mapping[Any, Any]) -> dict[str, Any]:
     """Nested settings by dotted keys: {"train": {"lr": 1}} and {"train.lr": 1} are {"train.lr": 1}.
 
-    Values below the second level stay as they are: no setting has such keys.
+    Values below the second level stay as they are: no setting has such keys. Raises ValueError for
+    a setting that is there twice, and for a part that is not a mapping of its settings.
     """
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[str(key)] = value
+        if key in (*PARTS, "delta") and not isinstance(value, Mapping):
+            raise ValueError(
+                f"{key} is {value_text(value)}, expected a mapping of its settings, such as "
+                f"{{{_EXAMPLES[key]}}}"
+            )
+        several = isinstance(value, Mapping)
+        inside = (
+            [(f"{key}.{part}", v) for part, v in value.items()] if several else [(str(key), value)]
+        )
+        for name, each in inside:
+            if name in flat:
+                raise ValueError(f"'{name}' is there twice")
+            flat[name] = each
     return flat
+
+
+@contextlib.contextmanager
+def in_file(where: str, keys: Collection[str]) -> Iterator[None]:
+    """Name the file of settings in the sentences of a UserError that are about these keys."""
+    words = "|".join(re.escape(part) for key in keys for part in (key, key.partition(".")[2]))
+    about = re.compile(rf"(^|: |')({words})( |')")
+    try:
+        yield
+    except UserError as error:
+        lines = str(error).split("\n")
+        if not keys:
+            raise
+        named = (about.search(line) and not line.startswith(where) for line in lines)
+        text = [f"{where}: {li}" if here else li for li, here in zip(lines, named, strict=True)]
+        raise UserError("\n".join(text)) from error
 
 
 def build(model: type[M], part: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> M:
@@ -88,7 +144,7 @@ def build(model: type[M], part: str, settings: Mapping[str, Any], defaults: Mapp
             known = same or {f"{part}.{field}" for field in model.model_fields}
             problems.append(f"there is no setting '{key}'.{did_you_mean(key, known)}")
         elif isinstance(value, bool) and model.model_fields[name].annotation is not bool:
-            problems.append(f"{key} is {value}, expected a number or a name.")
+            values[name] = _Bool(value)  # which pydantic would take for a number
         else:
             values[name] = value
     try:

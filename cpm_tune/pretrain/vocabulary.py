@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -147,12 +148,11 @@ def cover_text(paths: Iterable[Path]) -> str:
 
 def new_file(path: Path) -> None:
     """Make sure, before the work, that a vocabulary can be written there; UserError if not."""
-    if path.exists():
-        raise UserError(f"--out {path} already exists. Choose another name.")
     try:
+        if path.exists():
+            raise UserError(f"--out {path} already exists. Choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(exist_ok=False)
-        path.unlink()
+        tempfile.TemporaryFile(dir=path.parent).close()  # nameless: a kill leaves nothing
     except OSError as error:
         raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error
 

@@ -156,7 +156,12 @@ def execute(
 
 def _done(out: Path, run_id: str, overwrite: bool, resume: bool) -> Outcome | None:
     """The run if it need not be carried out: finished before, or only its last renaming is left."""
-    record, partial = finished(out, run_id), partial_folder(out, run_id)
+    record, partial = None, partial_folder(out, run_id)
+    try:
+        record = finished(out, run_id)
+    except UserError:  # a damaged record is replaced on request
+        if not overwrite:
+            raise
     remove(out / (run_id + OLD))  # of a process that was killed while it replaced the run
     if record is not None and not overwrite:
         remove(partial)

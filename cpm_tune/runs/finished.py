@@ -16,7 +16,7 @@ def finished(out: Path, run_id: str) -> RunRecord | None:
     if old.exists() and not (out / run_id).exists():  # killed while one replaced the other
         os.replace(old, out / run_id)
     path = out / run_id / RECORD
-    if not path.is_file():
+    if not path.exists():
         return None
     record = read_record(path)
     return record if record.status == "finished" else None

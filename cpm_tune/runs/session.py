@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.folders import check_results
 from cpm_tune.common.progress import working
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import data_folder
@@ -42,6 +43,7 @@ def tune(
     processes that a dry run estimates for. `plan` is the request's, if it has been made.
     """
     plan = plan or make_plan(request)
+    check_results(out)
     if dry_run:
         print(dry_run_text(plan, out, nproc))
         return None

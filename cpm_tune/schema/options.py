@@ -80,7 +80,8 @@ Data = Annotated[
     ),
 ]
 Include = Annotated[
-    tuple[Path, ...], Option("task file, or folder of task files; repeatable", "PATH")
+    tuple[Path, ...],
+    Option("task file, or folder of them: Python that is run, so trust it; repeatable", "PATH"),
 ]
 TemplateName = Annotated[
     str | None, Option("template of the task", "NAME", default="the task's first")

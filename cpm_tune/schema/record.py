@@ -267,9 +267,14 @@ def read_any_record(path: Path) -> AnyRecord:
         raw = path.read_bytes()
         record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
     except ValidationError as error:
-        raise UserError(f"{path}: not a valid run record: {faults(error)[0]}.") from error
+        raise UserError(
+            f"{path}: not a valid run record: {faults(error)[0]}; restore the file, or run it "
+            "again with --overwrite."
+        ) from error
     except OSError as error:
-        raise UserError(f"{path}: not readable ({error.strerror}).") from error
+        raise UserError(
+            f"{path}: not readable ({error.strerror}); restore the file, or remove its folder."
+        ) from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
     split = record.split if isinstance(record, SystemRecord) else "test"

@@ -252,7 +252,9 @@ class Task:
             if len(set(value)) != len(value):
                 raise ValueError(f"{what} names something twice")
         if not isinstance(self.version, int) or len(self.source.sizes) != 3:
-            raise ValueError("version must be a whole number, source.sizes have three entries")
+            raise ValueError(
+                "version must be a whole number, and source.sizes three: of train, dev and test"
+            )
         for split in SPLITS:
             if not isinstance(self.files.names.get(split), tuple):
                 raise TypeError(f"files.names must give '{split}' a tuple of names")

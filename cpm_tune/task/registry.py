@@ -90,7 +90,10 @@ def _import_task(path: Path) -> Task:
         if key not in known:
             raise UserError(f"{path}: no recipe setting '{key}'.{did_you_mean(key, known)}")
     if task.name != path.stem:
-        raise UserError(f"{path}: the task is named '{task.name}'; name the file {task.name}.py.")
+        raise UserError(
+            f"{path}: its TASK has the name '{task.name}', expected that of the file; rename one "
+            "of the two."
+        )
     return task
 
 
@@ -144,7 +147,7 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
                 f"there is no delta '{name_or_path}'.{did_you_mean(name_or_path, presets)}"
             )
     try:
-        config = read_json(path)
+        config = read_json(path, unique_keys=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from error
     if not isinstance(config, dict):
