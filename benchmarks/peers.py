@@ -221,7 +221,8 @@ def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 
     model, delta = tuned(dtype)
     parameters = list(delta.parameters.values())
     engine.prepare(model)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+    optimizer = engine.optimizer(parameters, (0.9, 0.999), 0.01)
+    optimizer.param_groups[0]["lr"] = 1e-3
     stream = batches(kind, batch)
 
     def work() -> list[float]:

@@ -73,7 +73,6 @@ TASK = Task(
         editions={
             "NLPCC 2016": (14_609, None, 9_870),
             "NLPCC 2017": (None, None, 7_631),
-            "NLPCC 2018": (24_479, None, 618),
         },
     ),
     files=Files(

@@ -59,8 +59,9 @@ TASK = Task(
     },
     protocol=(
         "A row is two questions and whether they ask the same thing. By default, 是 is scored "
-        "after the pair with 不同 and with 相同. Template cpm-2 generates 矛盾 or 相似, as CPM-2 "
-        "does. LCQMC is not part of CUGE; its paper and CPM-2 measure accuracy."
+        "after the pair with 不同 and with 相同. Template cpm-2 has the words of CPM-2's code and "
+        "scores 矛盾 and 相似 after them; CPM-2's own rule is argmax-vocabulary. LCQMC is not part "
+        "of CUGE; its paper and CPM-2 measure accuracy."
     ),
     published={"CPM-2, full": 89.16, "CPM-2, prompt": 88.36, "mT5-XXL, full": 88.32},
     published_source="CPM-2: Large-scale Cost-effective Pre-trained Language Models (2021)",

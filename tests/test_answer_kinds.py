@@ -185,7 +185,7 @@ def test_a_text_to_write_is_no_context_and_ends_with_the_end_mark(tasks: Path, t
     assert example.contexts == (prefix,)
     assert answers(encoder, example) == [["天", "地", " ", "人", "</s>"]]
     batch = encoder.layout.collate([example])
-    assert batch.context[0].tolist() == [True] * len(prefix) + [False] * 4
+    assert batch.context[0, : len(prefix) + 4].tolist() == [True] * len(prefix) + [False] * 4
     assert batch.target_index.tolist() == [len(prefix) - 1 + i for i in range(5)]
 
 

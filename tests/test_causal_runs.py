@@ -66,6 +66,20 @@ def test_a_run_is_tuned_predicted_and_merged(
     assert controls["zero-shot"]["value"] == record["scores"]["test"]["accuracy"]["value"]
 
 
+@pytest.mark.parametrize(
+    ("rule", "template"), [("mean-nll", "cpm-ant"), ("verbaliser-relative", "cpm-2")]
+)
+def test_options_are_scored_by_the_rules_of_other_templates(
+    cli: CLI, model: Path, data: Path, tmp_path: Path, rule: str, template: str
+) -> None:
+    """A passage is scored from its first token on, or its second without a first one of its own."""
+    run = tune(cli, model, data, tmp_path, "--scoring", rule, "--template", template)
+    record = json.loads((run / "run.json").read_text())
+    assert (record["scoring"], record["spec"]["scoring"]) == (rule, rule)
+    scores = [json.loads(line)["scores"] for line in (run / "predictions.test.jsonl").open()]
+    assert {len(options) for options in scores} == {2}
+
+
 def test_texts_are_tuned_and_generated(cli: CLI, model: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -74,8 +74,8 @@ def test_an_option_is_written_into_the_prompt_and_the_last_token_answers_yes(
     assert example.candidates == (Answer(0, (yes,)), Answer(1, (yes,)))
     assert (example.id, example.gold, example.truncated) == ("7", 1, False)
     batch = encoder.layout.collate([example])
-    assert batch.context.all()
     lengths = [len(whole[0]), len(whole[1])]
+    assert batch.context[0, : sum(lengths)].all()
     assert batch.target_index.tolist() == [lengths[0] - 1, sum(lengths) - 1]
     assert batch.target_token.tolist() == [yes, yes]
     assert encoder.layout.n_tokens(example) == sum(lengths)
@@ -92,8 +92,8 @@ def test_a_verbaliser_predicts_each_token_of_an_option_from_the_token_before_it(
     assert example.candidates == (Answer(0, (one, two)), Answer(0, (three, four)))
     assert example.gold == 0
     batch, n = encoder.layout.collate([example]), len(before)
-    assert batch.ids[0].tolist() == [*before, one, *before, three]
-    assert batch.context[0].tolist() == ([True] * n + [False]) * 2
+    assert batch.ids[0, : 2 * n + 2].tolist() == [*before, one, *before, three]
+    assert batch.context[0, : 2 * n + 2].tolist() == ([True] * n + [False]) * 2
     assert batch.target_index.tolist() == [n - 1, n, 2 * n, 2 * n + 1]
     assert batch.target_token.tolist() == [one, two, three, four]
     assert batch.target_candidate.tolist() == [0, 0, 1, 1]
@@ -107,8 +107,8 @@ def test_options_of_one_token_share_one_sequence() -> None:
     assert example.candidates == tuple(Answer(0, (token,)) for token in entries("是否无"))
     assert example.gold == 2
     batch = encoder.layout.collate([example])
-    assert batch.ids[0].tolist() == list(context)
-    assert batch.context.all()
+    assert batch.ids[0, : len(context)].tolist() == list(context)
+    assert batch.context[0, : len(context)].all()
     assert batch.target_index.tolist() == [len(context) - 1] * 3
 
 

@@ -505,9 +505,9 @@ def test_exact_sizes_decide_and_rounded_ones_warn() -> None:
     assert source["adgen"].size_note("dev", 1_070) == ""
     assert source["kbqa"].size_note("test", 9_870) == ""
     assert source["lcqmc"].size_note("test", 12_500) == ""
-    assert source["lcqmc"].size_note("test", 100) == "test has 100 rows, officially 12,500"
+    assert source["lcqmc"].size_note("test", 100) == "test has 100 rows, officially 12,500 (LCQMC)"
     note = source["adgen"].size_note("dev", 300)
-    assert note == "dev has 300 rows, officially 1,000 (1,070 in AdvertiseGen and E-Reviews)"
+    assert note == "dev has 300 rows, officially 1,070 (AdvertiseGen and E-Reviews)"
     rounded = source["kdconv"]
     assert rounded.size_note("test", 100) == ""
     assert rounded.size_warning("test", 100).startswith("test has 100 rows; the published number")

@@ -37,3 +37,11 @@ def test_deep_nesting_in_an_array_is_told_at_once(tmp_path: Path, where: str) ->
     path.write_text(f"[{row}, {deep}" if where == "in an item" else deep, encoding="utf-8")
     with pytest.raises(UserError, match=r"item [01] \(nested more than 200 levels deep\)"):
         read_split(load_task("lcqmc"), SplitFile("dev", (path,), f"deep {where}"))
+
+
+def test_a_value_of_several_lines_is_told_on_one(tmp_path: Path) -> None:
+    record = '{"head": "甲", "tail": "乙", "text": "甲买乙", "label_desc": "a\\nb"}'
+    path = tmp_path / "dev.jsonl"
+    path.write_text(record, encoding="utf-8")
+    with pytest.raises(UserError, match=r"dev\.jsonl:1: 'a\\nb' is not one of the 44 relations"):
+        read_split(load_task("finre"), SplitFile("dev", (path,), "lines"))

@@ -107,7 +107,7 @@ def test_sequences_lie_end_to_end_the_longest_first(encoder: Encoder, made: list
     batch = encoder.layout.collate(made)
     tokens = sum(len(ids) for example in made for ids, _ in sequences(example))
     assert sum(batch.lengths) == tokens
-    assert batch.ids.shape == (1, row_length(tokens))
+    assert batch.ids.shape == (1, row_length(tokens + 1))
     assert list(batch.lengths) == sorted(batch.lengths, reverse=True)
 
 

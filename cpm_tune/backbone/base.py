@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from cpm_tune.backbone.protocol import BackboneConfig, Layout
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 from cpm_tune.errors import UserError
 
+_ALIGNED = 64  # bytes: where each tensor of a batch begins
 LowRank = tuple[Tensor, Tensor]  # A (rank, in), B (out, rank): what is added is a multiple of B A
 MOST_LOGITS = 2**27  # logits of one forward pass: 512 MiB in fp32
 
@@ -39,11 +40,45 @@ class Batch:
     n_candidates: int
 
     def to(self, device: torch.device) -> Self:
-        """Copy to a device."""
-        moved: dict[str, Any] = {
-            k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)
-        }
-        return replace(self, **moved)
+        """Move to a device, all tensors in one copy; nothing waits for it."""
+        return self if device.type == "cpu" else self.copied(device)
+
+    def copied(self, device: torch.device) -> Self:
+        """A copy on a device."""
+        tensors = list(_tensors_in(self))
+        sizes = [-(-part.nbytes // _ALIGNED) * _ALIGNED for part in tensors]
+        pinned = device.type == "cuda" and torch.cuda.is_available()
+        whole = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned)
+        for part, place in zip(tensors, torch.split(whole, sizes), strict=True):
+            place[: part.nbytes] = part.contiguous().flatten().view(torch.uint8)
+        places = torch.split(whole.to(device, non_blocking=True), sizes)
+        moved = (
+            place[: part.nbytes].view(part.dtype).view(part.shape)
+            for part, place in zip(tensors, places, strict=True)
+        )
+        return cast(Self, _with_tensors(self, moved))
+
+
+def _tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in a batch, also those in dataclasses and tuples within."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value):
+        yield from _tensors_in(tuple(vars(value).values()))
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _tensors_in(part)
+
+
+def _with_tensors(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same with other tensors, in the order of `_tensors_in`."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{k: _with_tensors(v, tensors) for k, v in vars(value).items()})
+    if isinstance(value, tuple):
+        return tuple(_with_tensors(part, tensors) for part in value)
+    return value
 
 
 def scored(examples: Sequence[Example]) -> dict[str, Any]:

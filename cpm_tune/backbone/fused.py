@@ -5,6 +5,7 @@ Each equals the chain in its docstring up to rounding, and gives gradients to wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,13 +85,17 @@ class _RMSNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         grad = grad * weight
         along = torch.linalg.vecdot(grad, x)[..., None]
-        along = along.float().mul_(scale**3).div_(-x.shape[-1])
-        return (grad * scale).addcmul_(x.to(scale.dtype), along).to(x.dtype), None, None
+        along = along.float().mul_(scale**3)
+        to_x = (grad * scale).addcmul_(x.to(scale.dtype), along, value=-1 / x.shape[-1])
+        return to_x.to(x.dtype), None, None
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension in fp32, times weight in x's dtype."""
     weight = weight.to(x.dtype)
+    if x.device.type != "cpu":
+        with torch.autocast("cuda", enabled=False):
+            return F.rms_norm(x, x.shape[-1:], weight, eps)  # one kernel, in fp32 within
     if weight.requires_grad and torch.is_grad_enabled():
         return F.rms_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype) * weight
     result: Tensor = _RMSNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
@@ -119,7 +124,7 @@ class _LowRank(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         read, weight, down, up, inner = ctx.saved_tensors
         grad, to_x, to_dropped = grad.flatten(0, -2), None, None
-        to_inner = (grad @ up).mul_(ctx.scaling)
+        to_inner = _scaled_product(grad, up, ctx.scaling)
         if ctx.needs_input_grad[0]:
             to_x = linear(grad, weight.t())
             if ctx.apart:
@@ -127,8 +132,39 @@ class _LowRank(torch.autograd.Function):
             else:
                 to_x.addmm_(to_inner, down)
             to_x = to_x.view_as(read)
-        to_up = (grad.t() @ inner.flatten(0, -2)).mul_(ctx.scaling)
+        to_up = _scaled_product(grad.t(), inner.flatten(0, -2), ctx.scaling)
         return to_x, to_dropped, None, to_inner.t() @ read.flatten(0, -2), to_up, None
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of products with x: autocast's, or its own."""
+    kind = x.device.type
+    autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if autocast else x.dtype
+
+
+class _CastTogether(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *values: Tensor) -> tuple[Tensor, ...]:
+        made = [torch.empty_like(value, dtype=dtype) for value in values]
+        torch._foreach_copy_(made, values)
+        return tuple(made)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        made = [torch.empty_like(grad, dtype=torch.float32) for grad in grads]
+        torch._foreach_copy_(made, grads)
+        return None, *made
+
+
+def cast_together(values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """fp32 values in another dtype, by one kernel, and their gradients back by one."""
+    result: tuple[Tensor, ...] = _CastTogether.apply(dtype, *values)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    return torch.addmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 def low_rank_linear(
@@ -136,8 +172,7 @@ def low_rank_linear(
 ) -> Tensor:
     """x weight' + scaling * dropout(x, p) down' up', weight frozen; all in x's dtype, or
     autocast's."""
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    dtype = autocast_dtype(x)
     x, weight, down, up = (tensor.to(dtype) for tensor in (x, weight, down, up))
     dropped = dropout(x, p) if p else None
     result: Tensor = _LowRank.apply(x, dropped, weight, down, up, scaling)  # type: ignore[no-untyped-call]

@@ -168,6 +168,7 @@ def rows_of(task: Task, where: str, record: Any) -> Iterable[Row | BadRow]:
         fault = f"not of the official form ({error}); `show {task.name}` prints records that are"
     except Exception as error:  # a task file's own code
         fault = f"rows() failed: {type(error).__name__}: {error}"
+    fault = "\\n".join(fault.splitlines())  # a value of the record may have several lines
     return [BadRow(f"{where}: {fault} (task {task.name}).")]
 
 

@@ -9,7 +9,7 @@ device and in every precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.base import Backbone
-from cpm_tune.backbone.fused import is_plain, low_rank_linear
+from cpm_tune.backbone.fused import autocast_dtype, cast_together, is_plain, low_rank_linear
 from cpm_tune.delta.config import (
     AdapterConfig,
     BitFitConfig,
@@ -91,7 +91,47 @@ class _MadeAtOnce(_ByFullName):
         return
 
 
+class _Matrices:
+    """LoRA's matrices in the dtype of a forward pass: cast together when it begins."""
+
+    def __init__(self) -> None:
+        self._layers = list[Any]()
+        self._cast = dict[int, tuple[Tensor, Tensor]]()
+
+    def watch(self, backbone: Backbone, layers: Sequence[Any]) -> Callable[[], None]:
+        """Cast these layers' matrices in every pass of the backbone; return what ends that."""
+        self._layers = list(layers)
+        begin = backbone.register_forward_pre_hook(self._begin)
+        end = backbone.register_forward_hook(self._end, always_call=True)
+
+        def stop() -> None:
+            begin.remove()
+            end.remove()
+
+        return stop
+
+    def of(self, layer: Any) -> tuple[Tensor, Tensor]:
+        """A layer's lora_A and lora_B. Outside of a pass, as when activations are recomputed, they
+        are fp32."""
+        return self._cast.get(id(layer)) or (layer.lora_A, layer.lora_B)
+
+    def _begin(self, backbone: nn.Module, _: Any) -> None:
+        dtype = autocast_dtype(next(backbone.parameters()))
+        values = [value for layer in self._layers for value in (layer.lora_A, layer.lora_B)]
+        if all(value.dtype == torch.float32 != dtype for value in values):
+            cast = iter(cast_together(values, dtype))
+            self._cast = {id(layer): (next(cast), next(cast)) for layer in self._layers}
+
+    def _end(self, *_: Any) -> None:
+        self._cast = {}
+
+
 class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
+    @property
+    def matrices(self) -> _Matrices:
+        made: _Matrices = self.__dict__.setdefault("_matrices", _Matrices())
+        return made
+
     def new_module_like(self, child_module: nn.Linear) -> nn.Module:
         layer: nn.Module = lora.LowRankLinear(
             child_module.in_features,
@@ -107,13 +147,13 @@ class _Lora(_ByFullName, LoraModel):  # type: ignore[misc]
     def insert_parallel_module(self, module: nn.Linear, delta_module: Any, **named: Any) -> None:
         """As OpenDelta does, but frozen and low-rank product are one step."""
         super().insert_parallel_module(module, delta_module, **named)
-        combined = module.forward
+        combined, matrices = module.forward, self.matrices
 
         @wraps(combined)  # OpenDelta looks for __wrapped__ when it takes the layer out
         def forward(x: Tensor) -> Tensor:
             if not is_plain(module.weight):
                 return combined(x)
-            down, up = delta_module.lora_A, delta_module.lora_B
+            down, up = matrices.of(delta_module)
             p = self.lora_dropout if delta_module.training else 0.0
             y = low_rank_linear(x, module.weight, down, up, delta_module.scaling, p)
             return y if module.bias is None else y + module.bias.to(y.dtype)
@@ -284,7 +324,13 @@ def insert_model(backbone: Backbone, config: Any) -> Callable[[], None]:
         model = DeltaBase(backbone, modified_modules=[])
         _OURS[type(config)](model, backbone, config)
 
+    stop = None
+    if isinstance(model, _Lora):
+        stop = model.matrices.watch(backbone, model.delta_modules)
+
     def remove() -> None:
+        if stop is not None:
+            stop()
         model.detach(backbone, reset_state_dict=False)
         for module in backbone.modules():
             for part in _PARTS:

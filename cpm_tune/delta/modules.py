@@ -68,16 +68,14 @@ def matched_modules(backbone: Backbone, config: ModuleConfig) -> list[str]:
     ]
     if not matched:
         raise UserError("delta.exclude_modules leaves no module to modify.")
+    others = f"; it modifies {', '.join(sorted(fitting))}"
+    if not fitting:
+        others = ", like all modules of this backbone; choose another delta"
     for name in matched:
-        if not takes:
-            raise UserError(
-                f"this backbone's {type(modules[name]).__name__} has no place for {kind}; choose "
-                "another delta."
-            )
         if name not in takes:
             raise UserError(
                 f"delta.modified_modules: {name} is a {type(modules[name]).__name__}, which "
-                f"{kind} cannot modify; it modifies {', '.join(sorted(fitting))}."
+                f"{kind} cannot modify{others}."
             )
     if isinstance(config, AdapterConfig | LowRankAdapterConfig | CompacterConfig):
         _refuse_nested(matched)

@@ -100,6 +100,8 @@ class TorchEngine:
         self.rank, self.world_size = process.rank, process.world_size
         self.checkpointing, self.splits_on_oom = checkpointing, splits_on_oom
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        if device.type == "cuda":  # cuDNN's attention makes a plan for every shape, on the host
+            torch.backends.cuda.enable_cudnn_sdp(False)
 
     @property
     def main(self) -> bool:
@@ -161,7 +163,9 @@ class TorchEngine:
         self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
     ) -> torch.optim.Optimizer:
         """AdamW for the delta's parameters; the loop sets its learning rate in every step."""
-        return torch.optim.AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay)
+        return torch.optim.AdamW(
+            parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True
+        )
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of a loss that is divided by its global count."""
@@ -174,7 +178,7 @@ class TorchEngine:
         if self.world_size > 1:
             sum_gradients(parameters)
         self._scaler.unscale_(optimizer)
-        return float(nn.utils.clip_grad_norm_(parameters, max_norm))
+        return float(nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True))
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the parameters, unless the gradients overflowed in fp16; clear the gradients."""

@@ -60,13 +60,14 @@ class Source:
     def size_note(self, split: str, n: int) -> str:
         """A note on `n` rows of a split, if its exact numbers are known and `n` is none of them nor
         near the published one (within a twentieth, or 50 rows of a small split), else ""."""
-        exact, official = self._exact(split), self.sizes[SPLITS.index(split)]
+        exact = self._exact(split)
         if not exact or n in exact.values() or self._near(split, n):
             return ""
-        known = {size: [n for n in exact if exact[n] == size] for size in exact.values()}
-        names = [f"{size:,} in {' and '.join(n)}" for size, n in known.items() if size != official]
-        others = f" ({', '.join(names)})" if names else ""
-        return f"{split} has {n:,} rows, officially {official:,}{others}"
+        sizes = []
+        for size in dict.fromkeys(exact.values()):
+            names = " and ".join(name for name in exact if name and exact[name] == size)
+            sizes.append(f"{size:,} ({names})" if names else f"{size:,}")
+        return f"{split} has {n:,} rows, officially {' or '.join(sizes)}"
 
     def size_warning(self, split: str, n: int) -> str:
         """A warning about `n` rows of a split whose published number is rounded, if `n` is far from

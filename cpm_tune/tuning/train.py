@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cpm_tune.backbone.base import Backbone, Batch, collated, micro_batches
 from cpm_tune.backbone.example import Example
@@ -151,15 +152,15 @@ def _passes(training: Training, packed: Sequence[Batch], count: float) -> float 
     model, engine = training.model, training.engine
 
     def passes() -> float:
-        loss = 0.0
+        parts = list[Tensor]()
         with engine.join(model, backward=True):
             for micro in packed:
                 with engine.autocast():
                     rule = training.encoder.rule
                     part = batch_loss(model, micro.to(engine.device), rule) / count
-                loss += float(part.detach())
                 engine.backward(part)
-        return loss
+                parts.append(part.detach())
+        return sum(torch.stack(parts).tolist()) if parts else 0.0  # the only wait for the device
 
     may_split = engine.splits_on_oom and any(len(micro.gold) > 1 for micro in packed)
     return unless_out_of_memory(passes, may_split)

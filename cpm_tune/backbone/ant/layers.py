@@ -231,7 +231,7 @@ class Encoder(nn.Module):
         caches = caches or [None] * len(self.layers)
         for number, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
             if rows is not None and number == self.last_attention:
-                at = bias.at(rows) if isinstance(bias, SpanBias) else bias.index_select(2, rows)
+                at = bias.at() if isinstance(bias, SpanBias) else bias.index_select(2, rows)
                 x = layer(x, at, cache, rows)
             else:
                 x = layer(x, bias, cache)

@@ -20,8 +20,9 @@ from cpm_tune.backbone.ant.collate import AntBatch, dummy_batch
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layers import Encoder
 from cpm_tune.backbone.ant.layout import AntLayout
+from cpm_tune.backbone.ant.packing import EXACT, SIMILAR, Packing
 from cpm_tune.backbone.ant.position import PositionBias, attention_allowed
-from cpm_tune.backbone.ant.spans import Group, SpanBias, has_values, runs
+from cpm_tune.backbone.ant.spans import SpanBias, parts_of, seen_within
 from cpm_tune.backbone.base import MOST_LOGITS, Backbone, PromptTable
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.fused import linear
@@ -75,7 +76,7 @@ class CPMAnt(Backbone):
         *,
         bias: Tensor | SpanBias | None = None,
         caches: Sequence[KVCache] | None = None,
-        lengths: Sequence[int] | None = None,
+        packing: Packing | None = None,
         targets: Tensor | None = None,
     ) -> Tensor:
         """Return hidden states (batch, length, dim_model).
@@ -85,56 +86,40 @@ class CPMAnt(Backbone):
         length: (batch,) int64, positions from there on are padding (for rows that are not packed).
         caches: one per layer, for decoding: keys and values are added to them. If they contain any,
         `bias` (batch, heads, length, keys) says what is seen instead of the masks above.
-        lengths: of packed sequences in the batch's one row, which padding may follow (instead of
-        span and length): the same by a faster way. targets: int64 (targets,), positions of every
-        row whose hidden states alone are returned, (batch, targets, dim_model), and are computed
-        at the end.
+        packing: of sequences in the batch's one row (instead of span and length): the same by a
+        faster way, at the packing's targets alone unless a delta needs all. targets: int64
+        (targets,), positions of every row whose hidden states alone are returned, (batch, targets,
+        dim_model), and are computed at the end.
         """
-        if lengths is not None:
-            bias = self._span_bias(ids, segment, context, lengths)
+        if packing is not None:
+            bias = self._span_bias(ids, packing)
+            targets = packing.rows
         if bias is None:
             bias = self._masked_bias(ids, segment, context, span, length)
-        rows = None
-        if targets is not None and self.last_layer_at_targets:
-            rows = targets
-            if has_values(targets):
-                rows, targets = torch.unique(targets, return_inverse=True)
+        rows = targets if self.last_layer_at_targets else None
         hidden = self.encoder(self.embed(ids, segment), bias, caches, rows)
-        return hidden if targets is None else hidden.index_select(1, targets)
+        if targets is not None and rows is None:
+            hidden = hidden.index_select(1, targets)
+        return hidden if packing is None else hidden.index_select(1, packing.targets)
 
-    def _span_bias(
-        self, ids: Tensor, segment: Tensor, context: Tensor | None, lengths: Sequence[int]
-    ) -> SpanBias:
-        """The bias of packed sequences; those with equal segments share the longest's.
-
-        The order that makes this cheap: the longest first, equal ones adjacent.
-        """
-        whole: tuple[Tensor, Tensor] | None = None
-        known = has_values(ids)
-        plain = context is None or not known or bool(context.all())
-        groups = []
-        for start, n, length in runs(lengths):
-            cut = slice(start, start + n * length)
-            segments = segment[0, cut].view(n, length)
-            if not known or bool((segments == segments[:1]).all()):
-                segments = segments[:1]
-            if whole is not None and (not known or torch.equal(segments, whole[0][:, :length])):
-                bias = whole[1][:, :, :length, :length]
+    def _span_bias(self, ids: Tensor, packing: Packing) -> SpanBias:
+        """The bias of packed sequences; those with equal segments share the longest's."""
+        biases = list[Tensor]()
+        for part in packing.parts:
+            length = part.length
+            if part.segments is None:
+                biases.append(biases[0][:, :, :length, :length])
             else:
-                bias = self.position_bias(segments)
-                if whole is None and len(segments) == 1:
-                    whole = segments, bias
-            if not plain or (known and "hidden_pairs" in vars(self)):
-                allowed = self._allowed(
-                    ids[0, cut].view(n, length),
-                    None if context is None else context[0, cut].view(n, length),
-                    segment.new_zeros(n, length),
-                )
-                if bool((allowed == allowed[:1]).all()):
-                    allowed = allowed[:1]
-                bias = bias.masked_fill(~allowed[:, None], float("-inf"))
-            groups.append(Group(n, length, bias))
-        return SpanBias(tuple(groups))
+                biases.append(self.position_bias(part.segments))
+        hides = "hidden_pairs" in vars(self)
+        each = parts_of(ids[0], packing) if hides else [None] * len(biases)
+        for number, (part, own) in enumerate(zip(packing.parts, each, strict=True)):
+            allowed = seen_within(part)
+            if own is not None and (hidden := self.hidden_pairs(own)) is not None:
+                allowed = ~hidden if allowed is None else allowed & ~hidden
+            if allowed is not None:
+                biases[number] = biases[number].masked_fill(~allowed[:, None], float("-inf"))
+        return SpanBias(packing, tuple(biases))
 
     def _masked_bias(
         self,
@@ -177,13 +162,10 @@ class CPMAnt(Backbone):
 
     def scores(self, batch: AntBatch, tokens: Tensor | None = None) -> Iterator[Tensor]:
         """The logits at the targets alone, see `Backbone.scores`."""
-        (hidden,) = self(
-            batch.ids,
-            batch.segment,
-            batch.context,
-            lengths=batch.lengths,
-            targets=batch.target_index,
-        )
+        if batch.packing is None:
+            half = self.input_embedding.weight.dtype != torch.float32
+            batch = batch.packed(SIMILAR if half else EXACT)
+        (hidden,) = self(batch.ids, batch.segment, batch.context, packing=batch.packing)
         if tokens is not None:
             words = self.input_embedding(tokens)
             yield (hidden.float()[:, None] * words.float()).sum(-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
@@ -44,7 +43,8 @@ class PositionBias(nn.Module):
         index = torch.arange(length, device=segment.device)
         lookup = index[None, :] - index[:, None] + length - 1
         within = table[self._bucket(distance)][lookup].permute(2, 0, 1)
-        one_hot = F.one_hot(segment, self.segments).to(table.dtype)[:, None]
+        number = torch.arange(self.segments, device=segment.device)
+        one_hot = (segment[..., None] == number).to(table.dtype)[:, None]
         pairs = table[self.buckets :].view(self.segments, self.segments, -1).permute(2, 0, 1)
         between = one_hot @ pairs[None] @ one_hot.transpose(2, 3)
         same = (segment[:, :, None] == segment[:, None, :])[:, None]

@@ -1,126 +1,129 @@
 """Attention of sequences packed into one row, each within itself.
 
-A dense mask over the row would make every sequence pay for all others. Here adjacent sequences of
-one length are one batch to the attention kernel: a view, without padding or copies.
+A dense mask over the row would make every sequence pay for all others. Here sequences of similar
+lengths are one batch to the attention kernel (`cpm_tune.backbone.ant.packing`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from cpm_tune.backbone.ant.packing import Gather, Packing, Part
+from cpm_tune.backbone.ant.position import attention_allowed
 
 Attend = Callable[..., Tensor]
 PADDING_SPAN = -1
 
 
-@dataclass(frozen=True)
-class Group:
-    """`n` sequences of one length; `bias` (n or 1, heads, queries, length) of their attention."""
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
 
-    n: int
-    length: int
-    bias: Tensor
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (back,) = ctx.saved_tensors
+        return grad.index_select(0, back), None, None
+
+
+def gathered(x: Tensor, gather: Gather, back: bool = False) -> Tensor:
+    """The rows of x (from, width) in their other places: (to, width); or back. The gradient is the
+    gather the other way: no sums, so the same bits every time."""
+    there, other = (gather.back, gather.there) if back else (gather.there, gather.back)
+    result: Tensor = _Gathered.apply(x, there, other)  # type: ignore[no-untyped-call]
+    return result
 
 
 @dataclass(frozen=True)
 class SpanBias:
     """The attention bias of a whole row: of sequences and, after them, padding.
 
-    Without `queries` every position is a query. Otherwise only some are: `queries`, int64, are the
-    numbers of those of every sequence, one group after the other, filled up with repeated ones to
-    equal numbers within a group; `order`, int64, is the place of each query among them.
+    biases: of each part of the packing, (n or 1, heads, queries, length). With `at_targets` the
+    queries are those at the packing's `rows` alone.
     """
 
-    groups: tuple[Group, ...]
-    queries: Tensor | None = None
-    order: Tensor | None = None
-
-    @property
-    def biases(self) -> tuple[Tensor, ...]:
-        """The groups' biases."""
-        return tuple(group.bias for group in self.groups)
+    packing: Packing
+    biases: tuple[Tensor, ...]
+    at_targets: bool = False
 
     def of(self, biases: Sequence[Tensor]) -> SpanBias:
-        """The same with these as the groups' biases."""
-        groups = (replace(g, bias=b) for g, b in zip(self.groups, biases, strict=True))
-        return replace(self, groups=tuple(groups))
+        """The same with these biases."""
+        return replace(self, biases=tuple(biases))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attend: Attend) -> Tensor:
         """Attention of a row: (1, queries, width) and twice (1, length, width) -> like query.
 
         `attend` does it for a batch: (batch, queries, width), twice (batch, length, width), bias.
-        Padding gets zeros.
         """
-        if self.queries is not None:
-            query = query.index_select(1, self.queries)
-        # split, not slices: the gradient of a slice is a whole row of zeros.
-        each = [group.n * group.bias.shape[2] for group in self.groups]
-        sizes = [group.n * group.length for group in self.groups]
-        padding = query.shape[1] - sum(each)
-        sizes.append(key.shape[1] - sum(sizes))
-        parts = zip(
-            torch.split(query[0], [*each, padding])[:-1],
-            torch.split(key[0], sizes)[:-1],
-            torch.split(value[0], sizes)[:-1],
-            strict=True,
-        )
+        parts, padded = self.packing.parts, self.packing.padded
+        sizes = [part.n * part.length for part in parts]
+        keys = _split(key.squeeze(0), sizes, padded)
+        values = _split(value.squeeze(0), sizes, padded)
+        if self.at_targets:
+            each = [part.n * part.queries for part in parts]
+            queries = _split(query.squeeze(0), each, self.packing.queries)
+        else:
+            queries = _split(query.squeeze(0), sizes, padded)
         mixed = [
-            attend(*(part.view(group.n, -1, part.shape[1]) for part in qkv), group.bias).flatten(
-                0, 1
-            )
-            for group, qkv in zip(self.groups, parts, strict=True)
+            attend(*(x.view(part.n, -1, x.shape[1]) for x in qkv), bias).flatten(0, 1)
+            for part, bias, *qkv in zip(parts, self.biases, queries, keys, values, strict=True)
         ]
-        if padding:
-            mixed.append(query.new_zeros(padding, query.shape[2]))
-        row = torch.cat(mixed)[None]
-        return row if self.order is None else row.index_select(1, self.order)
+        if self.at_targets:
+            return gathered(_joined(mixed), self.packing.queries, back=True)[None]
+        if padded is not None:
+            return gathered(_joined(mixed), padded, back=True)[None]
+        mixed.append(query.new_zeros(query.shape[1] - sum(sizes), query.shape[2]))
+        return torch.cat(mixed)[None]
 
-    def at(self, positions: Tensor) -> SpanBias:
-        """The same with the queries at `positions` (n,) alone: int64, ascending, not empty."""
-        device, groups, queries, valid, start = positions.device, [], [], [], 0
-        if not has_values(positions):  # shapes alone count
-            each = -(-len(positions) // sum(group.n for group in self.groups))
-            some = [replace(g, bias=g.bias[:, :, :each].clone()) for g in self.groups]
-            chosen = positions.new_zeros(each * sum(group.n for group in self.groups))
-            return SpanBias(tuple(some), chosen, positions)
-        for group in self.groups:
-            begins = start + group.length * torch.arange(group.n + 1, device=device)
-            edges = torch.searchsorted(positions, begins)  # of each sequence, among the positions
-            first, count = edges[:-1, None], edges.diff()[:, None]
-            column = torch.arange(max(1, int(count.max())), device=device)
-            which = (first + torch.minimum(column, count - 1).clamp(min=0)).clamp(
-                max=len(positions) - 1
-            )
-            inside = (positions[which] - begins[:-1, None]).clamp(0, group.length - 1)
-            if len(group.bias) == 1 and bool((inside == inside[:1]).all()):
-                inside = inside[:1]
-            row = torch.arange(len(inside), device=device)[:, None] % len(group.bias)
-            bias = group.bias.transpose(1, 2)[row, inside].transpose(1, 2)
-            groups.append(replace(group, bias=bias))
-            queries.append(which.flatten())
-            valid.append((column < count).flatten())
-            start += group.n * group.length
-        chosen = torch.cat(queries)
-        real = torch.cat(valid).nonzero()[:, 0]
-        order = torch.empty_like(positions)
-        order[chosen[real]] = real
-        return SpanBias(tuple(groups), chosen, order)
+    def at(self) -> SpanBias:
+        """The same for the queries at the packing's `rows` alone."""
+        biases = []
+        for part, bias in zip(self.packing.parts, self.biases, strict=True):
+            assert part.chosen is not None
+            if len(bias) == len(part.chosen) == 1:
+                biases.append(bias.index_select(2, part.chosen[0]))
+                continue
+            row = torch.arange(part.n, device=bias.device)[:, None]
+            row = row % len(bias)
+            biases.append(bias.transpose(1, 2)[row, part.chosen].transpose(1, 2))
+        return replace(self, biases=tuple(biases), at_targets=True)
 
 
-def has_values(tensor: Tensor) -> bool:
-    """False where memory is measured with fake tensors."""
-    return type(tensor).__name__ != "FakeTensor"
+def parts_of(row: Tensor, packing: Packing) -> list[Tensor]:
+    """A row of ids as its parts: (n, length) each."""
+    if packing.padded is not None:
+        row = row.index_select(0, packing.padded.there)
+    sizes = [part.n * part.length for part in packing.parts]
+    cuts = torch.split(row, [*sizes, len(row) - sum(sizes)])
+    return [cut.view(part.n, -1) for part, cut in zip(packing.parts, cuts, strict=False)]
 
 
-def runs(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(start, number, length) of each run of adjacent sequences of one length."""
-    each, start = [], 0
-    for length, equal in groupby(lengths):
-        n = len(list(equal))
-        each.append((start, n, length))
-        start += n * length
-    return each
+def seen_within(part: Part) -> Tensor | None:
+    """Which (query, key) pairs of a part's sequences attend: bool (1 or n, length, length); None if
+    all do."""
+    if part.context is None or part.ends is None:
+        return None
+    index = torch.arange(part.length, device=part.ends.device)
+    inside = index < part.ends
+    return attention_allowed(torch.zeros_like(inside), part.context) & inside[:, None]
+
+
+def _split(row: Tensor, sizes: list[int], gather: Gather | None) -> Sequence[Tensor]:
+    """The parts of a row, gathered or views, without what follows them. By split, not slices: the
+    gradient of a slice is a whole row of zeros."""
+    if gather is not None:
+        row = gathered(row, gather)
+    if len(row) > sum(sizes):
+        sizes = [*sizes, len(row) - sum(sizes)]
+        return torch.split(row, sizes)[:-1]
+    return [row] if len(sizes) == 1 else torch.split(row, sizes)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
