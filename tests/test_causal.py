@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
+from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
+from cpm_tune.task.registry import load_task
 
 KINDS = sorted(SHAPES)
 TEXTS = ["春天来了花都开了", "天", "今天天气很好我们去山上", "鱼和花", "水火树"]
@@ -220,3 +223,13 @@ def test_saved_it_is_the_same_folder(kind: str, made: Any, tmp_path: Path) -> No
     again = open_folder(out)
     assert (again.config, again.trained) == (folder.config, True)
     assert again.tokenizer().sha256 == folder.tokenizer().sha256
+
+
+def test_an_answer_word_of_two_tokens_names_a_template_that_scores_words(made: Any) -> None:
+    _, layout, tokenizer = opened(made("llama"))
+    task = load_task("lcqmc")
+    template = replace(task.template(None), yes="是的")
+    with pytest.raises(
+        UserError, match=r"not a single entry of this vocabulary, but 2.*--template cpm-2"
+    ):
+        Encoder(task, template, layout, tokenizer, 256)

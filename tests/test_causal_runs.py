@@ -158,14 +158,14 @@ def test_estimate_bench_controls_and_the_list(
     )
     assert code == 0, error
     runs = [json.loads(path.read_text()) for path in (tmp_path / "bench").glob("*/run.json")]
-    assert any("random-backbone" in run["controls"] for run in runs)
+    assert {run["spec"]["backbone"]["init"] for run in runs} == {"checkpoint", "random"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--set", "encode.segment=1"), "encode.segment has no effect"),
-        (("--set", "encode.max_length=600"), "reads at most 512 tokens"),
+        (("--set", "encode.max_length=600"), "reads 512 tokens at most"),
         (("--delta", "none", "--memory-limit", "1GB"), "omit the memory limit"),
     ],
 )

@@ -84,6 +84,22 @@ def test_a_suite_is_named_with_its_mistake_whatever_an_option_replaces(
         assert sentence in error
 
 
+MANY = list(range(1, 102))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"tasks: [lcqmc]\ngrid: {{train.lr: {MANY}, train.clip: {MANY}}}\n",
+        "tasks: [all]\nseeds: [1-1000, 2001-3000]\n",
+    ],
+)
+def test_a_suite_of_a_million_trials_is_a_slip(text: str, cli: CLI, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(text, encoding="utf-8")
+    error = said(cli, "bench", "--suite", tmp_path / "s.yaml", "--dry-run")
+    assert "more than 10,000 combinations" in error
+
+
 @pytest.mark.parametrize(("setting", "sentence"), SETTINGS.items())
 def test_a_setting_is_named_as_it_was_written(setting: str, sentence: str, cli: CLI) -> None:
     error = said(cli, "--task", "lcqmc", "--dry-run", "--set", setting)

@@ -13,7 +13,7 @@ from cpm_tune.errors import UserError
 
 PREFIX = "hub:"
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FIRST, _ELSE = ["*.json", "*.txt", "*.safetensors"], ["*.bin", "*.pt"]
+_FIRST, _ELSE = ["*.json", "*.txt", "*.model", "*.safetensors"], ["*.bin", "*.pt"]
 
 
 def looks_like_id(text: str) -> bool:

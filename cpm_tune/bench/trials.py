@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from cpm_tune.task.registry import expand, load_preset, load_task
 _SHARED = {field.name for field in fields(TrialOptions)} | {"nproc"}  # overrides replace them
 _SHOWN = ("template", "precision", "quantize", "limit")  # in a trial's name, if overridden
 _KINDS: tuple[Control | None, ...] = ("zero-shot", None, "random-backbone")  # in the order of work
+MOST = 10_000  # combinations of a suite: more would be a slip, and take minutes to plan
 _SUITE = -1  # the scope of a suite's own settings, among the indices of its overrides
 
 
@@ -84,6 +86,9 @@ def make_trials(suite: Suite) -> list[Trial]:
     Raises UserError with the mistakes of all trials, one line each.
     """
     expansion = _Expansion(suite)
+    axes = (suite.backbones, expansion.tasks, suite.seeds, suite.deltas)
+    if math.prod(map(len, axes)) > MOST:
+        raise _too_many()
     for backbone, task, seed, delta in itertools.product(
         dict.fromkeys(suite.backbones), expansion.tasks, dict.fromkeys(suite.seeds), suite.deltas
     ):
@@ -96,6 +101,13 @@ def make_trials(suite: Suite) -> list[Trial]:
     return sorted(expansion.trials.values(), key=lambda t: (*t.group, _KINDS.index(t.control)))
 
 
+def _too_many() -> UserError:
+    return UserError(
+        f"the suite has more than {MOST:,} combinations; shorten its grids or its axes, or make "
+        "several suites of it."
+    )
+
+
 class _Expansion:
     """A suite being expanded: its trials by run id, its mistakes by where they occur first, and
     which of its overrides and settings had an effect."""
@@ -106,11 +118,14 @@ class _Expansion:
         self._matches = [_match(override, suite) for override in suite.trials]
         self._matched: set[int] = set()
         self._effective: set[tuple[int, str]] = set()  # (override or _SUITE, setting)
+        self._points = 0
         self.trials: dict[str, Trial] = {}
         self.problems: dict[str, str] = {}
 
     def add(self, task: str, delta: str, backbone: str, seed: int) -> None:
         """Add the runs of one point of the axes, with their controls."""
+        if self._points > MOST:
+            return
         names = {
             "task": {task},
             "delta": {delta, Path(delta).stem},
@@ -161,6 +176,9 @@ class _Expansion:
             self._effective |= {(number, key) for key in given}
             values |= given
             varied = (varied - scope.set.keys()) | scope.grid.keys()
+        self._points += math.prod(map(len, values.values()))
+        if self._points > MOST:
+            raise _too_many()
         for point in itertools.product(*values.values()):
             settings = dict(zip(values, point, strict=True))
             about = [f"{k.partition('.')[2]}={v}" for k, v in settings.items() if k in varied]

@@ -57,7 +57,14 @@ class Encoder:
             else (tokenizer.unk,)
         )
         if len(yes) != 1:
-            raise UserError(f"'{template.yes}' is not a single entry of this vocabulary.")
+            others = [t.name for t in task.templates if not t.scores_in_prompt]
+            way = "use another backbone"
+            if others:
+                way = f"choose a template that scores words: --template {others[0]}"
+            raise UserError(
+                f"'{template.yes}' is not a single entry of this vocabulary, but {len(yes)}, and "
+                f"template '{template.name}' scores options by one; {way}."
+            )
         self._yes = yes[0]
         self.stores: dict[tuple[str, str], EncodedCache] = {}  # see encoded.py
         lists = set(task.files.texts)

@@ -11,7 +11,7 @@ transformers' CpmTokenizer gives other ids: it has no jieba, collapses spaces an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,10 @@ PUBLISHED = {
 class CPM1Tokenizer:
     """Text to ids and back. CPM-1 has no token that begins a text; <eod> ends one.
 
-    `entries`: what each id is written as.
+    `entries`: what each id is written as. `start`: the ids that begin a context.
     """
+
+    start: tuple[int, ...] = ()
 
     def __init__(self, model: bytes) -> None:
         """Raises ValueError for bytes that are not a sentencepiece model with CPM-1's signs."""
@@ -109,6 +111,11 @@ class CPM1Tokenizer:
         Raises KeyError for an id outside the vocabulary.
         """
         return "".join(self._decoded[index] for index in ids)
+
+    def pieces(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of ids in pieces, each as soon as it is known."""
+        for index in ids:
+            yield self._decoded[index]
 
     def unknown(self, text: str) -> list[str]:
         """The characters that `encode` makes <unk> of, in order."""

@@ -1,5 +1,7 @@
-"""Opens a causal language model's folder in Hugging Face's format: config, tokenizer, names of
-weights. Reads no weight; imports no torch."""
+"""Opens a causal language model's folder, in Hugging Face's format or CPM-1's files of ranks.
+
+Reads config, tokenizer and names of weights, no weight; imports torch for files of ranks alone.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpm_tune.backbone.causal.config import CausalConfig
+from cpm_tune.backbone.causal.cpm1 import (
+    SPECIALS,
+    has_ranks,
+    hf_vocabulary,
+    rank_vocabulary,
+    read_ranks,
+)
+from cpm_tune.backbone.causal.cpm1_tokenizer import CPM1Tokenizer
 from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.names import causal_types
-from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer
+from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer, tokenizer_about
 from cpm_tune.backbone.protocol import FolderDefaults
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
@@ -29,13 +39,17 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 @dataclass(frozen=True)
 class CausalFolder(FolderDefaults):
-    """A folder in Hugging Face's format. `weights`: its files of tensors."""
+    """A folder in Hugging Face's format, or with `format` "mp_rank" of CPM-1's ranks.
+
+    `weights`: its files of tensors. `vocabulary`: of a CPM-1, the sentencepiece model.
+    """
 
     path: Path
     config: CausalConfig
     weights: tuple[Path, ...]
     trained: bool = True
     format: str = "hf"
+    vocabulary: Path | None = None
     settings: ClassVar = frozenset[str]()
 
     def sha256(self) -> str:
@@ -47,13 +61,23 @@ class CausalFolder(FolderDefaults):
 
     @property
     def _tokenizer_files(self) -> tuple[Path, ...]:
+        if self.vocabulary is not None:
+            return (self.vocabulary,)
         return tuple(path for name in FILES if (path := self.path / name).is_file())
 
-    def tokenizer(self) -> HFTokenizer:
+    def tokenizer(self) -> HFTokenizer | CPM1Tokenizer:
         """Read the tokenizer; raise UserError if it has entries that the model does not."""
-        return read_tokenizer(self.path, self.config.values)
+        if self.vocabulary is None:
+            return read_tokenizer(self.path, self.config.values)
+        tokenizer = CPM1Tokenizer.from_file(self.vocabulary)
+        if len(tokenizer) > self.config.shape.vocabulary:
+            raise UserError(
+                f"{self.vocabulary}: {len(tokenizer)} entries, but the model has "
+                f"{self.config.shape.vocabulary}; use the vocabulary that belongs to it."
+            )
+        return tokenizer
 
-    def layout(self, encoding: Encoding, tokenizer: HFTokenizer) -> CausalLayout:
+    def layout(self, encoding: Encoding, tokenizer: HFTokenizer | CPM1Tokenizer) -> CausalLayout:
         """How sequences look; raise UserError for more tokens than the model has positions for."""
         shape = self.config.shape
         if encoding.max_length > shape.longest:
@@ -96,6 +120,10 @@ def raw_config(folder: Path) -> dict[str, Any]:
 def open_folder(path: Path) -> CausalFolder:
     """Open a folder; raise UserError with what is missing, or cannot be used and why."""
     values = raw_config(path)
+    if has_ranks(path):
+        values, files = read_ranks(path, values)
+        config = CausalConfig.of(values)
+        return CausalFolder(path, config, files, True, "mp_rank", rank_vocabulary(path))
     kind = values.get("model_type")
     if "auto_map" in values and kind not in causal_types():
         raise UserError(
@@ -114,11 +142,15 @@ def open_folder(path: Path) -> CausalFolder:
     ):
         if values.get(key):
             raise UserError(f"{path}: {meaning} ({key} in {CONFIG}).")
-    files = ([f for f in sorted(path.glob(p)) if f.is_file()] for p in _WEIGHTS)
-    weights = next(filter(None, files), [])
+    found = ([f for f in sorted(path.glob(p)) if f.is_file()] for p in _WEIGHTS)
+    weights = next(filter(None, found), [])
     check_shards(path, weights)
     if not weights:
         raise UserError(f"{path}: no weights ({' or '.join(_WEIGHTS)}) next to {CONFIG}.")
     single = [file for file in weights if file.stem in ("model", "pytorch_model")]
     trained = values.get("cpm_tune_trained") is not False
-    return CausalFolder(path, CausalConfig.of(values), tuple(single or weights), trained)
+    vocabulary = hf_vocabulary(path, values, tokenizer_about(path))
+    if vocabulary is not None:
+        values = {**values, **SPECIALS}
+    config, files = CausalConfig.of(values), tuple(single or weights)
+    return CausalFolder(path, config, files, trained, vocabulary=vocabulary)

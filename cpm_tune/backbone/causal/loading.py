@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cpm_tune.backbone.causal import attention
 from cpm_tune.backbone.causal.architecture import architecture, model_class, quiet, skeleton
 from cpm_tune.backbone.causal.folder import CausalFolder
+from cpm_tune.backbone.causal.megatron import read_checkpoint
 from cpm_tune.backbone.causal.model import CausalLM
 from cpm_tune.backbone.protocol import Materialise
 from cpm_tune.backbone.quantize import quantize_int8
@@ -88,11 +89,14 @@ def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | N
 def _whole(folder: CausalFolder, dtype: torch.dtype) -> CausalLM:
     """Transformers' model with the tensors of the files, whose names transformers knows."""
     state: dict[str, Tensor] = {}
-    for stored in stored_tensors(folder.weights):
+    ranks = folder.format == "mp_rank"
+    given = read_checkpoint(folder.path)[1].values() if ranks else stored_tensors(folder.weights)
+    for stored in given:
         tensor = stored.whole()
         check_finite(folder.path, stored.name, tensor)
         state[stored.name] = tensor
-    check_shards(folder.path, folder.weights, state)
+    if not ranks:
+        check_shards(folder.path, folder.weights, state)
     made = architecture(folder.config)
     try:
         with quiet():

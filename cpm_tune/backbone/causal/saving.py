@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.backbone.causal.architecture import quiet
+from cpm_tune.backbone.causal.converting import write_about
 from cpm_tune.backbone.causal.folder import CONFIG, CausalFolder, raw_config
 from cpm_tune.backbone.causal.split import joined
 from cpm_tune.backbone.causal.tokenizer import FILES
@@ -18,6 +19,10 @@ def save(folder: CausalFolder, model: Any, path: Path, *, trained: bool) -> None
     with quiet():
         model.model.save_pretrained(path, state_dict=joined(model.model))
     (path / "generation_config.json").unlink(missing_ok=True)
+    if folder.vocabulary is not None:
+        values = folder.config.values | ({} if trained else {"cpm_tune_trained": False})
+        write_about(path, values, folder.vocabulary, next(model.parameters()).dtype)
+        return
     values = raw_config(folder.path)
     for key in ("torch_dtype", "dtype"):
         if key in values:

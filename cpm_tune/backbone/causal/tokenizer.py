@@ -190,10 +190,16 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> HFTokenizer:
     return tokenizer
 
 
+def tokenizer_about(folder: Path) -> dict[str, Any]:
+    """The values of tokenizer_config.json, none if it is absent; raise UserError for a broken
+    one."""
+    return _object(folder / "tokenizer_config.json")
+
+
 def _specials(folder: Path, config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, int]:
     """The ids of bos, eos, pad and unk: as tokenizer_config.json names them, or else as config.json
     numbers them. Raises UserError if nothing ends a text."""
-    about = _object(folder / "tokenizer_config.json")
+    about = tokenizer_about(folder)
     numbers = {**config, **_object(folder / "generation_config.json")}
     vocab = _vocabulary(values)
     size = config.get("vocab_size")

@@ -33,6 +33,7 @@ class Convert:
       tune.py convert cpm-ant-tiny tiny-hf --to hf
       tune.py convert tiny-hf tiny-reference --to reference
       tune.py convert cpm-ant-tiny tiny-bf16 --to native --dtype bf16
+      tune.py convert CPM-1/80000 cpm1-hf --to hf
     """
 
     source: SourceBackbone
