@@ -165,7 +165,7 @@ def test_estimate_bench_controls_and_the_list(
     ("words", "message"),
     [
         (("--set", "encode.segment=1"), "encode.segment has no effect"),
-        (("--set", "encode.max_length=600"), "reads at most 512 tokens"),
+        (("--set", "encode.max_length=600"), "reads 512 tokens at most"),
         (("--delta", "none", "--memory-limit", "1GB"), "omit the memory limit"),
     ],
 )

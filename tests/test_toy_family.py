@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from same_runs import assert_same, read_run
 
 import cpm_tune
+from cpm_tune.backbone import families as door
 from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.families import families, open_folder
 from cpm_tune.errors import UserError
@@ -43,9 +44,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
         patch.syspath_prepend(str(site))
-        families.cache_clear()
+        door._installed.cache_clear()
         yield
-    families.cache_clear()
+    door._installed.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,10 @@ def test_other_deltas(cli: CLI, toy: Path, data: Path, tmp_path: Path, delta: st
     ("words", "message"),
     [
         (("--delta", "prefix"), "this family of models has no @attention"),
-        (("--delta", "prefix", "--set", "delta.modified_modules=[gate]"), "prefix cannot modify"),
+        (
+            ("--delta", "prefix", "--set", "delta.modified_modules=[gate]"),
+            "has no place for prefix",
+        ),
         (("--set", "encode.segment=1"), "encode.segment has no effect: models of the family toy"),
         (("--delta", "none", "--memory-limit", "1GB"), "cannot be read in parts"),
         (
@@ -254,10 +258,10 @@ def test_a_family_that_does_not_load_or_takes_a_name_is_one_sentence(
     monkeypatch.syspath_prepend(str(tmp_path))
     for target, message in points.items():
         (about / "entry_points.txt").write_text(f"[cpm_tune.families]\nztoy = {target}\n")
-        families.cache_clear()
+        door._installed.cache_clear()
         with pytest.raises(UserError, match=message):
             families()
-    families.cache_clear()
+    door._installed.cache_clear()
 
 
 def test_rows_for_the_toy_can_be_learnt(cli: CLI, toy: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import BackboneConfig, Layout
 from cpm_tune.backbone.storage.shards import fill, whole_shape
+from cpm_tune.errors import UserError
 
 _ALIGNED = 64  # bytes: where each tensor of a batch begins
 LowRank = tuple[Tensor, Tensor]  # A (rank, in), B (out, rank): what is added is a multiple of B A
@@ -103,6 +104,48 @@ def scored(examples: Sequence[Example]) -> dict[str, Any]:
         "gold": torch.tensor([example.gold for example in examples]),
         "n_candidates": n_candidates,
     }
+
+
+def collated(layout: Layout, examples: Sequence[Example]) -> Any:
+    """The layout's Batch of whole examples; raise UserError if targets or candidates are wrong."""
+    batch = layout.collate(examples)
+    answers = [answer for example in examples for answer in example.candidates]
+    expected = len(answers), sum(len(answer.ids) for answer in answers)
+    given = batch.n_candidates, len(batch.target_token)
+    if given != expected or len(batch.target_candidate) != expected[1]:
+        raise UserError(
+            f"{type(layout).__name__} makes {given[1]} targets of {given[0]} candidates, expected "
+            f"{expected[1]} of {expected[0]}: a mistake of this family of models."
+        )
+    return batch
+
+
+def checked_scores(model: Backbone, batch: Any, tokens: Tensor | None = None) -> Iterator[Tensor]:
+    """`Backbone.scores`; raise UserError if shapes or dtype are not those that it promises."""
+    columns = model.config.shape.vocabulary if tokens is None else tokens.shape[1]
+    targets, n = len(batch.target_token), 0
+    for part in model.scores(batch, tokens):
+        n += len(part)
+        if part.shape[1:] != (columns,) or part.dtype != torch.float32 or n > targets:
+            raise _wrong(model, f"{tuple(part.shape)}, {part.dtype}", (targets, columns))
+        yield part
+    if n != targets:
+        raise _wrong(model, f"{n} rows", (targets, columns))
+
+
+def check_logits(model: Backbone, logits: Tensor, rows: int, beams: int) -> Tensor:
+    """What a cache returns; raise UserError if it is not fp32 (rows, beams, vocabulary)."""
+    expected = rows, beams, model.config.shape.vocabulary
+    if logits.shape != expected or logits.dtype != torch.float32:
+        raise _wrong(model, f"{tuple(logits.shape)}, {logits.dtype}", expected)
+    return logits
+
+
+def _wrong(model: Backbone, given: str, expected: tuple[int, ...]) -> UserError:
+    return UserError(
+        f"the logits of {type(model).__name__} are {given}, expected {expected}, torch.float32: a "
+        f"mistake of the family {model.config.family}."
+    )
 
 
 def dummy_fields(sequences: int, answer_tokens: int) -> dict[str, Any]:
@@ -279,16 +322,25 @@ class Backbone(nn.Module, ABC):
     def init_weights(self, seed: int) -> Self:
         """Draw all weights at random, the same for a seed on every machine; return the model.
 
-        Matrices and embeddings N(0, 1/columns); of vectors, norms' weights are 1, others 0.
+        Matrices and embeddings N(0, 1/columns); vectors called `weight` (norms') are 1, others 0.
         """
         generator = torch.Generator().manual_seed(seed)
         for name, weight in self.named_parameters():
             shape = whole_shape(weight)
             if len(shape) == 1:
-                fill(weight, torch.full(shape, float("norm" in name and name.endswith("weight"))))
+                fill(weight, torch.full(shape, float(name.endswith("weight"))))
             else:
                 fill(weight, torch.randn(shape, generator=generator).mul_(shape[-1] ** -0.5))
         return self
+
+    def fill_buffers(self) -> None:
+        """Give buffers the values that no file has; skeletons have none. A family with buffers has
+        to: by default they are refused."""
+        if names := [name for name, _ in self.named_buffers()]:
+            raise UserError(
+                f"models of the family {self.config.family} have buffers ({names[0]}), and no "
+                "`fill_buffers` to give them values; add it to the family."
+            )
 
     def prompt_table(self) -> PromptTable | None:
         """Where a soft prompt goes in; None if it cannot."""

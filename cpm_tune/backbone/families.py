@@ -1,14 +1,18 @@
 """The families of models: CPM-Ant, causal language models, and those that other packages bring.
 
 A package adds a family by an entry point of the group `cpm_tune.families`, whose object is a
-`cpm_tune.backbone.protocol.Family` or makes one when it is called.
+`cpm_tune.backbone.protocol.Family` or makes one when it is called. The package's own families are
+asked first, so a package can neither take nor break them.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import re
+from collections.abc import Callable
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TypeVar
 
 from cpm_tune.backbone.ant.family import ANT
 from cpm_tune.backbone.ant.folder import CPMAntFolder
@@ -17,38 +21,67 @@ from cpm_tune.backbone.protocol import BackboneConfig, BackboneFolder, Family
 from cpm_tune.errors import UserError
 
 GROUP = "cpm_tune.families"
-_OWN: tuple[Family, ...] = (ANT, CAUSAL)
+T = TypeVar("T")
+_OWN: tuple[Family, ...] = (CAUSAL, ANT)
+_MEMBERS = ("name", "title", "presets", "recognises", "open")
 
 
 @cache
-def families() -> tuple[Family, ...]:
-    """All families: the package's own, then those of installed packages, by name.
+def _installed() -> tuple[Family, ...]:
+    """The families of installed packages, by the names of their entry points.
 
-    Raises UserError for one that cannot be loaded, or whose name is taken.
+    Raises UserError for one that does not load, lacks a member, or has a name that is taken.
     """
-    known = {family.name: family for family in _OWN}
+    known: dict[str, Family] = {}
+    presets = {preset for family in _OWN for preset in family.presets}
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        family = _loaded(point)
-        if family.name in known:
-            raise UserError(
-                f"{_of(point)}: there is a family '{family.name}' already; uninstall one of them."
-            )
+        who = _of(point)
+        family = _try(partial(_loaded, point), f"{who} does not load")
+        if absent := [name for name in _MEMBERS if not hasattr(family, name)]:
+            raise UserError(f"{who} has no '{absent[0]}'; repair or uninstall it.")
+        if not isinstance(family.name, str) or not re.fullmatch(r"[\w-]{1,40}", family.name):
+            raise UserError(f"{who} is called {family.name!r}, expected letters and digits.")
+        if family.name in {*known, *(own.name for own in _OWN)}:
+            raise UserError(f"{who}: there is a family '{family.name}' already; uninstall one.")
+        if taken := presets & {*family.presets}:
+            raise UserError(f"{who}: there is a backbone '{min(taken)}' already; uninstall one.")
+        presets |= {*family.presets}
         known[family.name] = family
     return tuple(known.values())
 
 
 def _loaded(point: EntryPoint) -> Family:
-    try:
-        loaded = point.load()
-    except Exception as error:  # somebody else's code
-        raise UserError(f"{_of(point)} does not load ({error}); repair or uninstall it.") from error
-    family: Family = loaded() if isinstance(loaded, type) else loaded
+    loaded = point.load()
+    family: Family = (
+        loaded if hasattr(loaded, "recognises") and not isinstance(loaded, type) else loaded()
+    )
     return family
+
+
+def _try(action: Callable[[], T], what: str) -> T:
+    """Do what an installed package does; raise UserError for whatever goes wrong there."""
+    try:
+        return action()
+    except UserError:
+        raise
+    except Exception as error:  # somebody else's code
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(f"{what} ({reason}); repair or uninstall it.") from error
 
 
 def _of(point: EntryPoint) -> str:
     package = f" of the package {point.dist.name}" if point.dist else ""
     return f"the model family '{point.name}'{package}"
+
+
+def families() -> tuple[Family, ...]:
+    """All families: the package's own, then those of installed packages."""
+    return (ANT, CAUSAL, *_installed())
+
+
+def presets() -> dict[str, BackboneConfig]:
+    """The published sizes of all families by name."""
+    return {name: config for family in families() for name, config in family.presets.items()}
 
 
 def open_ant(path: Path, purpose: str) -> CPMAntFolder:
@@ -62,14 +95,15 @@ def open_ant(path: Path, purpose: str) -> CPMAntFolder:
     return folder
 
 
-def presets() -> dict[str, BackboneConfig]:
-    """The published sizes of all families by name."""
-    return {name: config for family in families() for name, config in family.presets.items()}
-
-
 def open_folder(path: Path) -> BackboneFolder:
     """Open a backbone's folder, of whichever family; raise UserError with what is wrong."""
     if not path.is_dir():
         raise UserError(f"backbone {path}: there is no such folder.")
-    others = (family for family in families() if family is not ANT and family.recognises(path))
-    return next(others, ANT).open(path)
+    for family in _OWN:
+        if family.recognises(path):
+            return family.open(path)
+    for family in _installed():
+        who = f"{path}: the model family '{family.name}' cannot"
+        if _try(partial(family.recognises, path), f"{who} look at it"):
+            return _try(partial(family.open, path), f"{who} open it")
+    return ANT.open(path)  # its errors say what a folder lacks

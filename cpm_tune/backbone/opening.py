@@ -12,6 +12,7 @@ from torch import Tensor
 from cpm_tune.backbone.protocol import BackboneConfig, Materialise
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.storage.finite import check_finite
+from cpm_tune.backbone.storage.fit import check_fit
 from cpm_tune.backbone.storage.shards import fill
 from cpm_tune.errors import UserError
 
@@ -27,16 +28,23 @@ def read_backbone(
 
     If `materialise` is given and true, it has made the model's parameters, of which every process
     may have a part: tensors are then read one at a time and only that part is kept. `path` is for
-    messages: raises UserError for a value that is not finite.
+    messages: raises UserError for what is missing, unexpected, of another shape or not finite.
     """
     model, state = config.skeleton().to(dtype), dict[str, Tensor]()
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    given: dict[str, tuple[int, ...]] = {}
     in_parts = materialise is not None and materialise(model)
     parameters = dict(model.named_parameters()) if in_parts else {}
     for name, whole in tensors:
+        given[name] = tuple(whole.shape)
+        if given[name] != expected.get(name):
+            continue
         state[name] = fill(parameters[name], whole) if in_parts else whole.to(dtype)
         check_finite(path, name, state[name])
+    check_fit(path, given, expected)
     if not in_parts:
         model.load_state_dict(state, strict=True, assign=True)
+    model.fill_buffers()
     return model
 
 
@@ -47,6 +55,7 @@ def random_backbone(
     model = config.skeleton().to(dtype)
     if materialise is None or not materialise(model):
         model.to_empty(device="cpu")
+    model.fill_buffers()
     return model.init_weights(seed)
 
 

@@ -42,15 +42,15 @@ class PaddedLayout:
 
     def describe(self, example: Example) -> list[Shown]:
         """Each sequence: its text tokens, and the entries that are scored."""
-        shown, entries, own = [], self.tokenizer.entries, len(self.start)
+        shown, entries = [], self.tokenizer.entries
         for ids, n_context, numbers in sequences(example):
-            text = tuple(entries.get(i, "<soft>") for i in ids[own:])
+            text = tuple(entries.get(i, "<soft>") for i in ids)
             scored = tuple(
                 (place, entries[token])
                 for number in numbers
                 for place, token in enumerate(example.candidates[number].ids, n_context - 1)
             )
-            shown.append(Shown(own, text, len(ids), scored))
+            shown.append(Shown(0, text, len(ids), scored))
         return shown
 
 

@@ -32,9 +32,6 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def bos(self) -> int: ...
-
-    @property
     def eos(self) -> int: ...
 
     @property
@@ -110,6 +107,7 @@ class Shape:
 
     width: of hidden states. layers: of all stacks. vocabulary: columns of the logits. longest:
     tokens that it tells apart by position. cached: values that decoding keeps for each token.
+    limit: the most tokens that it can read at all, None for any number.
     """
 
     width: int
@@ -117,6 +115,7 @@ class Shape:
     vocabulary: int
     longest: int
     cached: int
+    limit: int | None = None
 
 
 class BackboneConfig(Protocol):
@@ -275,6 +274,16 @@ def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
     """The encoding without the settings that this family of models does not have."""
     absent = {name: None for name in Encoding.OMITTED if name not in folder.settings}
     return encoding.model_copy(update=absent)
+
+
+def check_length(length: int, config: BackboneConfig, setting: str) -> None:
+    """Raise UserError if sequences may be longer than a model can read."""
+    limit = config.shape.limit
+    if limit is not None and length > limit:
+        raise UserError(
+            f"{setting} is {length:,}, but this backbone reads {limit:,} tokens at most; set it to "
+            f"{limit} or less."
+        )
 
 
 class FolderDefaults:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cpm_tune.backbone.bundled import NAME, resolve
 from cpm_tune.backbone.families import open_folder, presets
-from cpm_tune.backbone.protocol import BackboneConfig
+from cpm_tune.backbone.protocol import BackboneConfig, check_length
 from cpm_tune.commands.options.look import Estimate
 from cpm_tune.common.texts import table
 from cpm_tune.delta.config import parse_config
@@ -31,8 +31,10 @@ def run(options: Estimate) -> int:
     )
     delta = parse_config(load_preset(options.delta), f"delta {options.delta}")
     check_placement(execution, delta, options.precision, options.quantize)
+    config = _shape(options.backbone)
+    check_length(options.length, config, "--length")
     work = Work(
-        skeleton=make_skeleton(_shape(options.backbone), delta),
+        skeleton=make_skeleton(config, delta),
         batch_size=options.batch_size,
         length=options.length,
         sequences=options.sequences,

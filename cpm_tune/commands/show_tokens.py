@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
-from cpm_tune.backbone.protocol import fitting
+from cpm_tune.backbone.protocol import check_length, fitting
 from cpm_tune.commands.options.look import Show
 from cpm_tune.data.encode import Encoder
 from cpm_tune.planning.plan import encoding_of
@@ -19,6 +19,7 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     length = options.max_length
     encoding = encoding_of(task, {} if length is None else {"encode.max_length": length})
     answer_tokens = getattr(task.answer, "max_new_tokens", 0)
+    check_length(encoding.max_length, folder.config, "--max-length")
     tokenizer = folder.tokenizer()
     layout = folder.layout(fitting(encoding, folder), tokenizer)
     encoder = Encoder(

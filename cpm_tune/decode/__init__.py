@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.base import Backbone, check_logits
 from cpm_tune.common.progress import working
 from cpm_tune.decode.search import Hypothesis, Request, Search, padded, remaining
 from cpm_tune.decode.tokens import extensions
@@ -37,7 +37,7 @@ def _run(model: Backbone, searches: list[Search]) -> Iterator[None]:
             request.positions,
             [search.masked for search in searches],
         )
-        logits = rows.start()
+        logits = check_logits(model, rows.start(), len(searches), 1)
         for step in range(last + 1):
             followers = extensions(logits, searches, request, step)
             for search, each in zip(searches, followers, strict=True):
@@ -53,6 +53,7 @@ def _run(model: Backbone, searches: list[Search]) -> Iterator[None]:
             tokens = [padded([beam.ids[-1] for beam in s.beams], beams) for s in searches]
             parents = [padded(s.parents, beams) for s in searches]
             logits = rows.step(*(torch.tensor(t, device=logits.device) for t in (tokens, parents)))
+            check_logits(model, logits, len(searches), beams)
     finally:
         model.train(was_training)
 

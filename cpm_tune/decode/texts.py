@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer, fitting
+from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer, check_length, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
@@ -135,8 +135,11 @@ class Writer:
     ) -> None:
         self.folder, self.tokenizer, self.delta = folder, tokenizer, delta
         least = Encoding.model_fields["max_length"].default
-        self.max_length = max_length or max(least, folder.config.shape.longest)
-        self.layout = folder.layout(fitting(encoding or Encoding(), folder), tokenizer)
+        shape = folder.config.shape
+        self.max_length = max_length or shape.limit or max(least, shape.longest)
+        check_length(self.max_length, folder.config, "max_length")
+        given = encoding or Encoding(max_length=min(least, self.max_length))
+        self.layout = folder.layout(fitting(given, folder), tokenizer)
         self.before, self.after = self.layout.start, tuple[int, ...]()
         if isinstance(delta, SoftPromptConfig):
             self._place(delta)

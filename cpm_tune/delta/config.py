@@ -263,7 +263,13 @@ def with_names(config: T, roles: Mapping[str, tuple[str, ...]]) -> T:
         names += [way for way in ways if not (once and name in roles and way in names)]
     if tuple(names) == config.modified_modules:
         return config
-    return type(config).model_validate({**config.model_dump(), "modified_modules": names})
+    try:
+        return type(config).model_validate({**config.model_dump(), "modified_modules": names})
+    except ValidationError as error:
+        shown = ", ".join(config.modified_modules)
+        raise UserError(
+            f"delta, with this backbone's names for {shown}: {faults(error)[0]}."
+        ) from error
 
 
 _APART = ("about", "lr_factor", "lr_width")  # of a preset, not of the method

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -40,10 +40,10 @@ class Delta:
     """A delta inside a backbone. `parameters` maps state-dict names to what is trained."""
 
     config: DeltaConfig
-    parameters: dict[str, nn.Parameter]
-    backbone: Backbone
+    parameters: dict[str, nn.Parameter] = field(repr=False)
+    backbone: Backbone = field(repr=False)
     backbone_sha256: str
-    _undo: Callable[[], None]
+    _undo: Callable[[], None] = field(repr=False)
     removed: bool = False
 
     @property

@@ -57,6 +57,13 @@ class PrefixLayer(nn.Module):
     def extend(self, key: Tensor, value: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`Attention.extend`: key, value (batch, heads, length, dim_head), bias (..., length)."""
         batch, heads, _, dim_head = key.shape
+        past_key = self.prefix()[0]
+        if bias.dtype == torch.bool or past_key.shape[1] != heads * dim_head:
+            raise UserError(
+                f"a prefix of width {past_key.shape[1]} meets keys of {heads} x {dim_head} and a "
+                f"bias of {bias.dtype}, expected keys of that width and a bias to add: a mistake "
+                "of this family of models."
+            )
         prefix = [
             part.to(key.dtype).view(-1, heads, dim_head).transpose(0, 1).expand(batch, -1, -1, -1)
             for part in self.prefix()

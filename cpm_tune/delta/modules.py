@@ -134,7 +134,7 @@ def matched_pairs(backbone: Backbone, config: ParallelAdapterConfig) -> list[tup
     for first, last in zip(
         config.modified_modules[::2], config.modified_modules[1::2], strict=True
     ):
-        starts, ends = (_by_block(matched, ending) for ending in (first, last))
+        starts, ends = (_by_block(backbone, matched, ending) for ending in (first, last))
         if starts.keys() != ends.keys():
             raise UserError(
                 f"delta.modified_modules: '{first}' and '{last}' are a pair (input of, output of), "
@@ -159,12 +159,15 @@ def matched_pairs(backbone: Backbone, config: ParallelAdapterConfig) -> list[tup
     return pairs
 
 
-def _by_block(names: list[str], ending: str) -> dict[str, str]:
+def _by_block(backbone: Backbone, names: list[str], ending: str) -> dict[str, str]:
     """Sub-block (such as encoder.layers.0.ffn) -> the one module in it with that ending."""
+    layers = {id(layer) for stack in backbone.layers for layer in stack}
+    inside = [name for name, module in backbone.named_modules() if id(module) in layers]
     by_block: dict[str, str] = {}
     for name in names:
         if ends(name, ending):
-            block = ".".join(name.split(".")[:4])
+            layer = next((layer for layer in inside if name.startswith(f"{layer}.")), "")
+            block = ".".join(name.split(".")[: len(layer.split(".")) + 1])
             if block in by_block:
                 raise UserError(
                     f"delta.modified_modules: '{ending}' names both {by_block[block]} and {name}; "

@@ -13,7 +13,7 @@ from torch import nn
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _KEEP = {_TRIM_THRESHOLD: 2**28, _TOP_PAD: 2**26, _MMAP_THRESHOLD: 2**25}
 _GIVE_BACK = {_TRIM_THRESHOLD: 2**17, _TOP_PAD: 2**17, _MMAP_THRESHOLD: 2**20}
-_PRODUCTS = 64  # shapes of products that oneDNN keeps prepared, not 1,024
+_PRODUCTS = 256  # shapes of products that oneDNN keeps prepared, not 1,024
 _LARGE = 9 * 2**24  # bytes of weights from which memory matters: 144 MiB
 
 

@@ -124,7 +124,12 @@ class TorchEngine:
         return model.to(self.device)
 
     def _recompute_layers(self, model: Any) -> None:
-        for layer in layers_of(model) if self.checkpointing else ():
+        if not self.checkpointing:
+            return
+        layers = layers_of(model)
+        if not layers:
+            raise UserError("this backbone names no layers, so none can be recomputed; omit it.")
+        for layer in layers:
             _recompute(layer)
 
     def autocast(self) -> AbstractContextManager[None]:

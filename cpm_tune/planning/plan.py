@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
-from cpm_tune.backbone.protocol import BackboneFolder, fitting
+from cpm_tune.backbone.protocol import BackboneFolder, check_length, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import counted
@@ -235,6 +235,7 @@ def _encoding(
                 f"encode.{name} has no effect: models of the family {folder.config.family} have "
                 "no such setting; omit it."
             )
+    check_length(encoding.max_length, folder.config, "encode.max_length")
     return fitting(encoding, folder)
 
 

@@ -135,7 +135,7 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
 
     Generation with only the first token given; a text counts by its first piece.
     """
-    folder = open_ant(path, "pretrain evaluate")
+    folder = open_ant(path, "pre-training")
     tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
     width = 256 + model.config.prompt_length
     row_format = RowFormat.of(model.config, tokenizer, width)

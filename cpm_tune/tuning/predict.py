@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.base import Backbone, Batch, micro_batches
+from cpm_tune.backbone.base import Backbone, Batch, checked_scores, collated, micro_batches
 from cpm_tune.backbone.example import Example, Ids
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import encoded
@@ -41,7 +41,7 @@ _DECODED_AT_ONCE = 256  # rows handed to the decoder, which makes its own batche
 def scored_targets(model: Backbone, batch: Batch, rule: ScoringName) -> TargetScores:
     """Run a batch and score its targets."""
     alone = batch.target_token[:, None] if rule == "yes-logit" else None
-    return target_scores(model.scores(batch, alone), batch.target_token, rule)
+    return target_scores(checked_scores(model, batch, alone), batch.target_token, rule)
 
 
 def batch_loss(model: Backbone, batch: Batch, rule: ScoringName) -> Tensor:
@@ -158,7 +158,7 @@ class Predictor:
         engine, rule = self.engine, self.encoder.rule
 
         def score() -> tuple[Tensor, Tensor]:
-            batch = self.encoder.layout.collate(group).to(engine.device)
+            batch = collated(self.encoder.layout, group).to(engine.device)
             with torch.inference_mode(), engine.autocast():
                 scored = scored_targets(self.model, batch, rule)
                 table = option_scores(scored, batch, rule)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cpm_tune.backbone.base import Backbone, Batch, micro_batches
+from cpm_tune.backbone.base import Backbone, Batch, collated, micro_batches
 from cpm_tune.backbone.example import Example
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.batches import GlobalBatch, global_batches, total_steps
@@ -143,7 +143,7 @@ def _packed(training: Training, examples: Sequence[Example], tokens: int) -> lis
     layout, vocabulary = training.encoder.layout, training.model.config.shape.vocabulary
     examples = sorted(examples, key=layout.n_tokens, reverse=True)
     groups = micro_batches(examples, layout, tokens, vocabulary)
-    return [layout.collate(group) for group in groups]
+    return [collated(layout, group) for group in groups]
 
 
 def _passes(training: Training, packed: Sequence[Batch], count: float) -> float | None:

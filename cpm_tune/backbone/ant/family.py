@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
-from cpm_tune.backbone.ant.folder import CPMAntFolder, open_folder
+from cpm_tune.backbone.ant.folder import CPMAntFolder, looks_like_ant, open_folder
 
 
 class AntFamily:
@@ -20,8 +20,9 @@ class AntFamily:
         return PRESETS
 
     def recognises(self, folder: Path) -> bool:
-        """The family to ask last: its errors say what a folder lacks."""
-        return True
+        """Whether it has CPM-Ant's config and a vocabulary; other folders may be asked to open, for
+        the sentence about what they lack."""
+        return looks_like_ant(folder)
 
     def open(self, folder: Path) -> CPMAntFolder:
         return open_folder(folder)

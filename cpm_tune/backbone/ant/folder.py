@@ -150,6 +150,16 @@ def open_folder(path: Path) -> CPMAntFolder:
     return CPMAntFolder(path, form, config, tuple(weights), vocabulary, trained, plus)
 
 
+def looks_like_ant(path: Path) -> bool:
+    """Whether a folder has a config of CPM-Ant's and a vocabulary."""
+    try:
+        file, raw = _config(path)
+    except UserError:
+        return False
+    ours = "dim_model" in raw or raw.get("model_type") == "cpmant"
+    return file is not None and ours and any((path / name).is_file() for name in _VOCABULARIES)
+
+
 def _config(path: Path) -> tuple[Path | None, dict[str, Any]]:
     """The config file of a folder and its values, or None and no values.
 

@@ -9,11 +9,9 @@ table, in the original format, has the soft prompts after the tokens as well.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
-from pathlib import Path
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -21,6 +19,7 @@ from torch import Tensor
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.ant.model import skeleton
+from cpm_tune.backbone.storage.fit import check_fit
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.backbone.storage.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
@@ -207,39 +206,3 @@ def _tied(head: Piece, weights: Mapping[str, Piece]) -> bool:
 def _equal(head: Piece, tokens: Piece) -> bool:
     same = zip(head.chunks(), tokens.chunks(), strict=True)
     return all(torch.equal(a, b) for (_, a), (_, b) in same)
-
-
-def check_fit(
-    where: Path, given: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]]
-) -> None:
-    """Raise UserError with the difference of two sets of names and shapes, if there is one.
-
-    Names that differ only in the number of the layer are listed as one, with the layers' range.
-    """
-    wrong = [(f"missing {name}", "") for name in expected if name not in given]
-    wrong += [(f"unexpected {name}", "") for name in given if name not in expected]
-    wrong += [
-        (name, f" has shape {tuple(given[name])}, expected {tuple(shape)}")
-        for name, shape in expected.items()
-        if name in given and tuple(given[name]) != tuple(shape)
-    ]
-    if not wrong:
-        return
-    groups: dict[tuple[str, str], list[int]] = {}
-    for name, about in wrong:
-        layer = re.search(r"(?<=\blayers\.)\d+", name)
-        key = (re.sub(r"(?<=\blayers\.)\d+", "*", name), about)
-        groups.setdefault(key, []).extend([int(layer[0])] if layer else [])
-    lines = [name.replace("*", _ranges(layers)) + about for (name, about), layers in groups.items()]
-    more = f" and {len(lines) - 8} more" if len(lines) > 8 else ""
-    raise UserError(
-        f"{where}: the checkpoint does not fit its config: {'; '.join(lines[:8])}{more}."
-    )
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """[0, 1, 2, 5] -> "[0-2,5]"; [3] -> "3"."""
-    rising = groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])
-    runs = [[number for _, number in run] for _, run in rising]
-    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-    return text if len(numbers) == 1 else f"[{text}]"

@@ -114,4 +114,5 @@ def shape_of(config: CausalConfig) -> Shape:
         NO_LIMIT,
     )
     rows = model.get_output_embeddings().weight.shape[0]
-    return Shape(width, n, int(rows), longest, 2 * kv_heads * head * n)
+    limit = longest if longest < NO_LIMIT else None
+    return Shape(width, n, int(rows), longest, 2 * kv_heads * head * n, limit)

@@ -47,7 +47,7 @@ class CausalConfig(ConfigDefaults):
         values = self.values
         if values["model_type"] == "gpt2" and set(_NUMBERS) <= values.keys():
             width, layers, rows, longest = (values[key] for key in _NUMBERS)
-            return Shape(width, layers, rows, longest, 2 * width * layers)
+            return Shape(width, layers, rows, longest, 2 * width * layers, longest)
         shape: Shape = load("cpm_tune.backbone.causal.architecture:shape_of")(self)
         return shape
 
