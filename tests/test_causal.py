@@ -158,6 +158,7 @@ def changed(made: Any, tmp_path: Path, kind: str = "llama", **values: Any) -> Pa
         ({"quantization_config": {"bits": 4}}, "quantised by another library"),
         ({"vision_config": {}, "audio_config": {"a": 1}}, "sound and text"),
         ({"num_attention_heads": 5}, "cannot"),
+        ({"num_hidden_layers": 10**9}, "expected at most 1000"),
         ({"num_hidden_layers": 3}, "is in none of the weights"),
         ({"num_hidden_layers": 1}, "is unknown in the weights"),
         ({"intermediate_size": 64}, "shape"),

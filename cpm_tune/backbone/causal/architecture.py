@@ -23,6 +23,8 @@ from cpm_tune.backbone.protocol import Shape
 from cpm_tune.backbone.quantize import quiet_logging
 from cpm_tune.errors import UserError
 
+MOST_LAYERS = 1000
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 NO_LIMIT = 2**20  # tokens, where positions have none
 
 
@@ -52,6 +54,9 @@ def architecture(config: CausalConfig, layers: int | None = None) -> PretrainedC
             "pip install -U transformers."
         )
     values = config.values
+    for key in _LAYERS:  # before lists are made of them
+        if isinstance(n := values.get(key, 1), int) and n > MOST_LAYERS:
+            raise UserError(f"config.json has {key} {n}, expected at most {MOST_LAYERS}.")
     try:
         with quiet():
             made = CONFIG_MAPPING[values["model_type"]].from_dict(values)
