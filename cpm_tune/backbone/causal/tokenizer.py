@@ -1,9 +1,10 @@
 """The tokenizer that a folder in Hugging Face's format has: tokenizer.json, read by `tokenizers`.
 
 Texts are put together of pieces, so no piece gets a space of its own in front (a dummy prefix): if
-the tokenizer has such a space as an entry, it comes once, at the start of a context, as the model's
-own tokenizer puts it before a Chinese text. Special entries that are written in a text are text.
-Without tokenizer.json, transformers makes one of vocab.json, merges.txt or a sentencepiece model.
+the tokenizer has such a space as an entry, it comes once, at the start of a context: as the model's
+own tokenizer has it, unless an entry is a space together with the first word. Special entries that
+are written in a text are text. Without tokenizer.json, transformers
+makes one of vocab.json, merges.txt or a sentencepiece model.
 """
 
 from __future__ import annotations
