@@ -155,7 +155,7 @@ def test_other_deltas(cli: CLI, toy: Path, data: Path, tmp_path: Path, delta: st
         (("--delta", "prefix"), "this family of models has no @attention"),
         (
             ("--delta", "prefix", "--set", "delta.modified_modules=[gate]"),
-            "has no place for prefix",
+            "prefix cannot modify",
         ),
         (("--set", "encode.segment=1"), "encode.segment has no effect: models of the family toy"),
         (("--delta", "none", "--memory-limit", "1GB"), "cannot be read in parts"),
