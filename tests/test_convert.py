@@ -334,11 +334,13 @@ def test_a_hub_name_is_downloaded_when_given_as_one(hugging_face, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
     assert open_folder(resolve("hub:openbmb/cpm-ant-10b@main")).format == "hf"
-    assert asked == [("openbmb/cpm-ant-10b", "main", ("*.json", "*.txt", "*.safetensors"))]
+    assert asked == [
+        ("openbmb/cpm-ant-10b", "main", ("*.json", "*.txt", "*.model", "*.safetensors"))
+    ]
     torch.save(load_file(hugging_face / "model.safetensors"), hugging_face / "pytorch_model.bin")
     (hugging_face / "model.safetensors").unlink()
     resolve("hub:openbmb/cpm-ant-10b")
-    assert asked[-1][1:] == (None, ("*.json", "*.txt", "*.safetensors", "*.bin", "*.pt"))
+    assert asked[-1][1:] == (None, ("*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "*.pt"))
 
 
 def test_without_a_network_or_the_prefix_a_hub_name_is_one_sentence(monkeypatch):

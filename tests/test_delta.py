@@ -187,7 +187,7 @@ def test_a_delta_that_was_taken_out_stays_out() -> None:
         ({"delta_type": "lora", "lora_rank": 4}, "'lora_rank' is not a setting of lora"),
         ({"delta_type": "lora", "lora_r": 0}, "lora_r is 0"),
         ({"delta_type": "lora", "lora_dropout": 1.0}, "lora_dropout is 1.0"),
-        ({"delta_type": "lora", "lora_r": True}, "lora_r is True"),
+        ({"delta_type": "lora", "lora_r": True}, "lora_r is true"),
         ({"delta_type": "lora", "modified_modules": []}, "expected at least one name"),
         ({"delta_type": "adapter", "bottleneck": 4}, "Did you mean 'bottleneck_dim'"),
         ({"delta_type": "adapter", "non_linearity": "gelu"}, "non_linearity is 'gelu'"),

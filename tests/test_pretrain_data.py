@@ -197,7 +197,7 @@ def test_sources_settings_are_overridden_for_all_or_one(tmp_path):
             "min_han is 'much', expected a number",
         ),
         ('{"a": {"files": ["a.txt"]}}', {"min_han": "5"}, "min_han is '5', expected at most 1"),
-        ('{"a": {"files": ["a.txt"], "weight": null}}', {}, "weight is None, expected"),
+        ('{"a": {"files": ["a.txt"], "weight": null}}', {}, "weight is null, expected"),
         ('{"../a": {"files": ["a.txt"]}}', {}, "cannot name a source"),
         ('{"": {"files": ["a.txt"]}}', {}, "cannot name a source"),
         (r'{"\ud800": {"files": ["a.txt"]}}', {}, "cannot name a source"),

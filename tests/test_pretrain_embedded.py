@@ -11,8 +11,12 @@ from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
 
 
+VIEWS = (".set_.", ".slice.", ".view.", ".detach.")
+
+
 class Work(TorchDispatchMode):
-    """Counts operations and the elements that they write, outside of the meta device."""
+    """Counts operations and the elements that they write, outside of the meta device; views write
+    none."""
 
     def __init__(self):
         super().__init__()
@@ -23,7 +27,8 @@ class Work(TorchDispatchMode):
         made = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
         if any(t.device.type != "meta" for t in made):
             self.operations[str(function)] += 1
-            self.elements += sum(t.numel() for t in made)
+            if not any(view in str(function) for view in VIEWS):
+                self.elements += sum(t.numel() for t in made)
         return result
 
 

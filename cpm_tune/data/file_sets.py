@@ -36,6 +36,13 @@ class SplitFile:
         """The split that the files are officially."""
         return self.source or self.split
 
+    @property
+    def without_rows(self) -> str:
+        """What to say if no row is left."""
+        if self.note:
+            return f"{self.note}, which leaves it no rows"
+        return f"the {self.split} split has no rows"
+
     def has(self, number: int) -> bool:
         """Whether the record of that number, from 0, is in the split."""
         return not self.digits or number % 10 in self.digits

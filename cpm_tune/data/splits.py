@@ -110,7 +110,7 @@ def check_first_rows(task: Task, splits: Mapping[str, SplitFile], n: int = 20) -
     """Raise UserError if one of the first rows of a split is not as the task expects it."""
     for file in splits.values():
         if not list(islice(checked_rows(task, file), n)):
-            raise UserError(f"{file.path}: the {file.split} split has no rows.")
+            raise UserError(f"{file.path}: {file.without_rows}.")
 
 
 def edition(task: Task, file: SplitFile, n: int) -> str:

@@ -199,7 +199,7 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
                     without = columns["id"][columns["target"].index(None)]
         if not n_rows:
             skipped = f" ({len(bad)} bad rows skipped)" if bad else ""
-            raise UserError(f"{file.path}: the {file.split} split has no rows{skipped}.")
+            raise UserError(f"{file.path}: {file.without_rows}{skipped}.")
         if answered not in (0, n_rows):
             raise UserError(
                 f"{file.path}: {n_rows - answered:,} of {n_rows:,} rows have no "
