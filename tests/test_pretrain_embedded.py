@@ -10,7 +10,6 @@ from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.bundled import FOLDER
 
-
 VIEWS = (".set_.", ".slice.", ".view.", ".detach.")
 
 
