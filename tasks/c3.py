@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import Records, json_items, json_lines
+from cpm_tune.data.readers import Records, in_turn, json_items, json_lines
 from cpm_tune.task import STEMS, Files, Options, Row, Source, Submission, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
     """Records are arrays: the items of one array, or one per line of a .jsonl file."""
-    for path in paths:
-        yield from json_lines(path) if path.suffix == ".jsonl" else json_items(path)
+    return in_turn(paths, lambda p: json_lines(p) if p.suffix == ".jsonl" else json_items(p))
 
 
 def rows(record: Any) -> Iterator[Row]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
+from cpm_tune.data.readers import Records, in_turn, json_items, json_lines, starts_with
 from cpm_tune.task import Files, Options, Row, Source, Submission, Task, Template
 from cpm_tune.task.answers import is_withheld
 
@@ -13,11 +13,13 @@ LETTERS = "ABCD"
 
 def read(paths: tuple[Path, ...], split: str) -> Records:
     """The items of {"data": [...]}; also of a bare array or of lines."""
-    for path in paths:
-        if path.suffix == ".jsonl":
-            yield from json_lines(path)
-        else:
-            yield from json_items(path, "" if starts_with(path) == "[" else "data")
+    return in_turn(paths, _items)
+
+
+def _items(path: Path) -> Records:
+    if path.suffix == ".jsonl":
+        return json_lines(path)
+    return json_items(path, "" if starts_with(path) == "[" else "data")
 
 
 def rows(record: Any) -> Iterator[Row]:

@@ -4,6 +4,7 @@ splits without renaming, and every command that describes a folder agrees with `
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import CLI
 
-from cpm_tune.data.splits import DEV_AS_TEST, data_folder, find_splits
+from cpm_tune.data.splits import DEV_AS_TEST, data_folder, find_splits, sample_folder
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.errors import UserError
 from cpm_tune.task import SPLITS
@@ -479,3 +480,27 @@ def test_dev_scored_as_test_is_said_by_run_record_and_board(
     code, told, _ = cli("predict", run, "--data", tmp_path, "--out", tmp_path / "predicted")
     assert code == 0
     assert DEV_AS_TEST in told
+
+
+@pytest.mark.parametrize("name", ["c3-d-dev.json", "c3-m-dev.json"])
+def test_one_of_several_files_may_not_be_empty(cli: CLI, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "c3"
+    shutil.copytree(sample_folder(load_task("c3")), folder)
+    for path in folder.glob("*dev*"):
+        path.unlink()
+    item = [["一行话。"], [{"question": "问？", "choice": ["甲", "乙"], "answer": "甲"}], "1"]
+    for part in ("c3-d-dev.json", "c3-m-dev.json"):
+        (folder / part).write_text(json.dumps([] if part == name else [item]), encoding="utf-8")
+    code, _, error = cli("--task", "c3", "--data", tmp_path, "--dry-run")
+    assert (code, f"{name}: the file is empty" in error) == (2, True), error
+
+
+def test_a_test_split_without_answers_is_told_before_anything_runs(
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (data / "test.jsonl").read_text().splitlines()]
+    bare = [{**row, "label": -1} for row in rows]
+    (data / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
+    given = ("--task", "lcqmc", "--data", data, "--backbone", small_backbone, "--out", tmp_path)
+    code, out, _ = cli(*given, "--dry-run")
+    assert (code, "no answers, so test will be predicted and not scored" in out) == (0, True)

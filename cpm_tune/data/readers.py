@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,9 +67,15 @@ def records_of(
     layout: Layout | None = None,
 ) -> Records:
     """The records of several files, one after the other. Raises UserError for one that is empty."""
+    return in_turn(paths, lambda path: records(path, columns, aliases, optional, layout))
+
+
+def in_turn(paths: tuple[Path, ...], read: Callable[[Path], Records]) -> Records:
+    """What `read` gives of each file, one after the other. Raises UserError for one of several that
+    is empty."""
     for path in paths:
         empty = True
-        for where, record in records(path, columns, aliases, optional, layout):
+        for where, record in read(path):
             empty = False
             yield where, record
         if empty and len(paths) > 1:

@@ -20,6 +20,7 @@ from cpm_tune.planning.skeleton import Skeleton, make_skeleton
 from cpm_tune.task import Generate, Options
 from cpm_tune.task.answers import gold, parsed
 
+_UNSCORED = "no answers, so test will be predicted and not scored; answers are read from "
 _LOOKED_AT = 50  # rows of dev
 
 
@@ -150,6 +151,16 @@ def odd_data(plan: Plan, inputs: Inputs) -> list[str]:
         source = plan.task.source
         warnings += [w for name, n in _whole(inputs) if (w := source.size_warning(name, n))]
     return warnings
+
+
+def before_scoring(plan: Plan, inputs: Inputs) -> list[str]:
+    """Warnings before anything runs: a test split without answers, and a rule that adds up
+    log-probabilities of options that differ in length."""
+    test, column = inputs.splits.get("test"), plan.task.answer.column
+    return [
+        *([] if test is None or test.labelled else [f"{test.file.path}: {_UNSCORED}'{column}'"]),
+        *odd_scoring(plan, inputs),
+    ]
 
 
 def odd_scoring(plan: Plan, inputs: Inputs) -> list[str]:

@@ -9,7 +9,7 @@ from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.batches import total_steps
 from cpm_tune.memory.estimate import estimate, work_of
-from cpm_tune.planning.inputs import odd_scoring, read_inputs
+from cpm_tune.planning.inputs import before_scoring, read_inputs
 from cpm_tune.planning.plan import Plan
 
 
@@ -40,6 +40,6 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
     )
     finished = (out / plan.spec.run_id / RECORD).is_file()
     lines.append(f"run        {out / plan.spec.run_id}{'  (already finished)' if finished else ''}")
-    lines += [f"warning    {warning}" for warning in odd_scoring(plan, inputs)]
+    lines += [f"warning    {warning}" for warning in before_scoring(plan, inputs)]
     lines += [f"note       {note}" for note in plan.notes]
     return "\n".join(lines)

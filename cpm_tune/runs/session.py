@@ -14,7 +14,7 @@ from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import data_folder
 from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
-from cpm_tune.planning.inputs import odd_scoring, read_inputs
+from cpm_tune.planning.inputs import before_scoring, read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.dry_run import dry_run_text
 from cpm_tune.runs.execute import Outcome, execute
@@ -62,7 +62,7 @@ def tune(
         controlled.append(control)
         return control
 
-    say("\n".join([_describe(plan), *(f"warning    {w}" for w in odd_scoring(plan, inputs))]))
+    say("\n".join([_describe(plan), *(f"warning    {w}" for w in before_scoring(plan, inputs))]))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
     how: dict[str, Any] = {"resume": resume, "say": say}
     outcome = execute(

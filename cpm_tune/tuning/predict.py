@@ -83,7 +83,8 @@ class Predictor:
     """A backbone, with its delta, that answers rows of one task.
 
     `micro_tokens` bounds the tokens of one forward pass; `decoding` is there if the task's answers
-    are generated. With several processes, each has its own predictor.
+    are generated; `trained` says whether a delta was. With several processes, each has its own
+    predictor.
     """
 
     model: Backbone
@@ -92,6 +93,7 @@ class Predictor:
     engine: Engine
     micro_tokens: int
     decoding: Decoding | None = None
+    trained: bool = False
 
     def predict(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Yield a prediction for each row, in order."""
@@ -210,7 +212,8 @@ class Predictor:
 def make_predictor(plan: Plan, model: Any, encoder: Encoder, engine: Engine) -> Predictor:
     """The predictor of a plan with its backbone, prepared by the engine."""
     tokens, decoding = plan.execution.micro_tokens, plan.spec.decoding
-    return Predictor(model, plan.task, encoder, engine, tokens, decoding)
+    trained = plan.spec.recipe is not None
+    return Predictor(model, plan.task, encoder, engine, tokens, decoding, trained)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task
 from cpm_tune.task.answers import gold, parsed
 from cpm_tune.tuning.predict import Prediction, Predictor
 
+_ENOUGH = 10  # predictions, to say that they are all the same
 _COUNTED = 200_000  # rows looked at for the most frequent answer
 
 
@@ -61,7 +62,7 @@ def score_split(
     file = folder / predictions_file(split)
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
     write_atomically(file, "".join(lines))
-    files, warnings = [file], list(_warnings(task, predictions, split))
+    files, warnings = [file], list(_warnings(task, predictions, split, predictor.trained))
     answers = tuple(_answer(task, p) for p in predictions)
     if split == "test" and not data.labelled and task.submission is not None:
         submission = folder / task.submission.file
@@ -140,12 +141,16 @@ def _score(
     return metric.score([p.prediction for p in predictions], [p.gold for p in predictions])
 
 
-def _warnings(task: Task, predictions: Sequence[Prediction], split: str) -> Iterator[str]:
+def _warnings(
+    task: Task, predictions: Sequence[Prediction], split: str, trained: bool
+) -> Iterator[str]:
     answers = {json.dumps(p.prediction, ensure_ascii=False) for p in predictions}
     wanted = {json.dumps(p.gold, ensure_ascii=False) for p in predictions}
     same = len(answers) == 1 and answers != {"null"}
-    if same and len(wanted) > 1 and not isinstance(task.answer, Rank):
-        yield f"every prediction on {split} is {answers.pop()}: nothing was learnt"
+    enough = len(predictions) >= _ENOUGH and len(wanted) > 1
+    if same and enough and not isinstance(task.answer, Rank):
+        learnt = ": nothing was learnt" if trained else ""
+        yield f"every prediction on {split} is {answers.pop()}{learnt}"
     unparsed = sum(p.unparsed for p in predictions)
     if unparsed and not isinstance(task.answer, Generate):
         yield (

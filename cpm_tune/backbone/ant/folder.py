@@ -125,6 +125,11 @@ def open_folder(path: Path) -> CPMAntFolder:
         inner = path / "backbone"  # of a pre-training run
         if any((inner / name).is_file() for name in _VOCABULARIES):
             raise UserError(f"{path}: not a backbone folder itself; give {inner}.")
+        if file is None:
+            raise UserError(
+                f"{path}: not a backbone: it has neither a config.json of a known model nor "
+                "CPM-Ant's vocabulary; list backbones shows the families that are known."
+            )
         raise UserError(f"{path}: no vocabulary; put the checkpoint's ant.txt there as vocab.txt.")
     if file is None:
         raise UserError(f"{path}: no CPM-Ant config (a .json file with dim_model or hidden_size).")

@@ -93,7 +93,7 @@ def skeleton(config: CausalConfig, layers: int | None = None) -> CausalLM:
 
 
 def _refused(values: dict[str, Any], error: Exception) -> UserError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return UserError(
         f"transformers {_VERSION} cannot build a {values.get('model_type')} from this config.json: "
         f"{reason}; expected the file that belongs to the model."
