@@ -336,6 +336,14 @@ def test_an_id_that_is_null_or_empty_is_the_rows_number(tmp_path: Path, empty: A
     assert [row["id"] for row in read("lcqmc", csv).rows] == ["0", "1", "2"]
 
 
+def test_ids_that_occur_again_are_told(tmp_path: Path) -> None:
+    content = [{"id": n // 3, "sentence1": "猫", "sentence2": "狗", "label": 0} for n in range(6)]
+    write_jsonl(tmp_path / "train.jsonl", content)
+    task = load_task("lcqmc")
+    split = read_split(task, find_splits(task, tmp_path, ("train",))["train"])
+    assert any("4 rows have ids of an earlier row, the first '0'" in w for w in split.warnings)
+
+
 # --- encodings ---
 
 

@@ -63,13 +63,13 @@ def cloze(i: int) -> dict[str, Any]:
     return {"content": content, "candidates": [f"成语{k}" for k in range(10)]}
 
 
-def dialogue(answer: bool) -> Callable[[int], Any]:
+def dialogue(answer: bool, part: str = "") -> Callable[[int], Any]:
     def record(i: int) -> Any:
         asked = {"question": "谁来了？", "choice": ["甲", "乙", "丙"]}
         return [
             [f"女：第{i}次来。", "男：好。"],
             [{**asked, "answer": "乙"} if answer else asked],
-            str(i),
+            f"{part}{i}",
         ]
 
     return record
@@ -198,8 +198,8 @@ LAYOUTS = {
     "C3 of CLUE": Layout(
         "c3",
         {
-            **{f"{kind}-train.json": array(dialogue(True), 3) for kind in "dm"},
-            **{f"{kind}-dev.json": array(dialogue(True), 2) for kind in "dm"},
+            **{f"{kind}-train.json": array(dialogue(True, kind), 3) for kind in "dm"},
+            **{f"{kind}-dev.json": array(dialogue(True, kind), 2) for kind in "dm"},
             "test1.0.json": array(dialogue(False), 5),
             "README.md": "C3\n",
         },
@@ -209,8 +209,8 @@ LAYOUTS = {
     "C3 of CLUE with both tests": Layout(
         "c3",
         {
-            **{f"{kind}-train.json": array(dialogue(True), 3) for kind in "dm"},
-            **{f"{kind}-dev.json": array(dialogue(True), 2) for kind in "dm"},
+            **{f"{kind}-train.json": array(dialogue(True, kind), 3) for kind in "dm"},
+            **{f"{kind}-dev.json": array(dialogue(True, kind), 2) for kind in "dm"},
             "test1.0.json": array(dialogue(False), 5),
             "test1.1.json": array(dialogue(False), 6),
         },
@@ -220,7 +220,7 @@ LAYOUTS = {
     "C3 of its authors": Layout(
         "c3",
         {
-            f"c3-{kind}-{split}.json": array(dialogue(True), 3)
+            f"c3-{kind}-{split}.json": array(dialogue(True, kind), 3)
             for kind in "dm"
             for split in ("train", "dev", "test")
         },

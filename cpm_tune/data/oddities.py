@@ -17,20 +17,28 @@ from cpm_tune.task import Generate, Task
 _SWAPPED = 2  # times as long as another column: columns that may be swapped
 _FEWEST = 5  # rows whose lengths say something
 _RARE = 100  # one row in so many
+_IDS = 1_000_000  # rows whose ids are compared
 
 
 class Oddities:
-    """Counts over a split's rows: the length of every text column, and texts of many lines."""
+    """Counts over a split's rows: the length of every text column, texts of many lines, and ids
+    that occur again (among the first million)."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._n = 0
         self._lengths = Counter[str]()
         self._tall: dict[str, list[tuple[str, int]]] = {}
+        self._ids: set[int] = set()  # hashes: a long split's ids take much memory
+        self._repeated: list[str] = []
 
     def note(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Count rows, given by column (the answers as `target`)."""
         self._n += len(columns["id"])
+        for name in columns["id"] if self._n <= _IDS else ():
+            if (key := hash(name)) in self._ids:
+                self._repeated.append(name)
+            self._ids.add(key)
         for name in (*self._task.shown, "target"):
             for number, value in enumerate(columns[name]):
                 if isinstance(value, str):
@@ -46,6 +54,13 @@ class Oddities:
         for name, (count, first) in layout.blanks.items():
             rows = "row has" if count == 1 else "rows have"
             found.append(f"{count:,} {rows} an empty '{name}', first at {first}")
+        if self._repeated:
+            n = len(self._repeated)
+            rows = "row has an id" if n == 1 else "rows have ids"
+            found.append(
+                f"{n:,} {rows} of an earlier row, the first '{self._repeated[0][:40]}'; "
+                "predictions are matched with them by order"
+            )
         return [*filter(None, found), *self._swapped(layout)]
 
     def _tall_text(self, name: str) -> str:
