@@ -309,7 +309,7 @@ class Backbone(nn.Module, ABC):
         beams) after it. `blanks`: of each context, the positions to be filled in order, equally
         many; only for families that fill blanks.
 
-        By default nothing is kept and every step computes its sequences anew.
+        By default nothing is kept and every step computes whole sequences again.
         """
         return Recomputed(self, layout, contexts)
 
