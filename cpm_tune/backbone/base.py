@@ -280,6 +280,12 @@ class Backbone(nn.Module, ABC):
         states; engines that need that refuse a backbone whose `layers_by_place` is false.
         """
 
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """The names of all layers within the model, in its order."""
+        inside = {id(layer) for stack in self.layers for layer in stack}
+        return tuple(name for name, module in self.named_modules() if id(module) in inside)
+
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         """The tensors within a layer's arguments after the first, for engines that handle tensors
         alone; `with_tensors` gives the arguments with these in their place."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer, check_length, fitting
+from cpm_tune.backbone.protocol import BackboneFolder, Infilling, Tokenizer, check_length, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
@@ -144,6 +145,11 @@ class Writer:
         if isinstance(delta, SoftPromptConfig):
             self._place(delta)
 
+    @cached_property
+    def infilling(self) -> Infilling:
+        """How texts with blanks look; UserError if the backbone fills none."""
+        return self.folder.infilling(self.tokenizer)
+
     def _place(self, delta: SoftPromptConfig) -> None:
         """Put soft tokens where they stand in a template of one field and the answer."""
         if delta.option_token_num:
@@ -197,7 +203,7 @@ class Writer:
                 "them without this delta."
             )
         blanks = parse_blanks(text, where, default)
-        infilling = self.folder.infilling(self.tokenizer)
+        infilling = self.infilling
         start = infilling.layout.start
         pieces = [self._ids(piece) for piece in blanks.pieces]
         n = sum(len(ids) for ids, _ in pieces)
@@ -290,7 +296,7 @@ class Writer:
         choices = [choice for _, every, _ in blanked for choice in every for _ in range(draws)]
         request = Request(
             settings,
-            self.folder.infilling(self.tokenizer).layout,
+            self.infilling.layout,
             banned=frozenset(self.tokenizer.never_written),
         )
         with engine.autocast():

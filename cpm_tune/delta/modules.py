@@ -161,12 +161,11 @@ def matched_pairs(backbone: Backbone, config: ParallelAdapterConfig) -> list[tup
 
 def _by_block(backbone: Backbone, names: list[str], ending: str) -> dict[str, str]:
     """Sub-block (such as encoder.layers.0.ffn) -> the one module in it with that ending."""
-    layers = {id(layer) for stack in backbone.layers for layer in stack}
-    inside = [name for name, module in backbone.named_modules() if id(module) in layers]
+    layers = backbone.layer_names
     by_block: dict[str, str] = {}
     for name in names:
         if ends(name, ending):
-            layer = next((layer for layer in inside if name.startswith(f"{layer}.")), "")
+            layer = next((layer for layer in layers if name.startswith(f"{layer}.")), "")
             block = ".".join(name.split(".")[: len(layer.split(".")) + 1])
             if block in by_block:
                 raise UserError(

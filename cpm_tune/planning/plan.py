@@ -98,8 +98,8 @@ def make_plan(request: Request) -> Plan:
     task: Task | None = attempt(load_task, request.task, request.include)
     settings = dict(request.settings or {})
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
-    width = folder.config.shape.width if folder else None
-    roles = folder.config.roles if folder else {}
+    width = attempt(lambda: folder.config.shape.width) if folder else None
+    roles = (attempt(lambda: folder.config.roles) or {}) if width else {}
     delta, factor = attempt(_delta, request.delta, settings, width, roles) or (None, 1.0)
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None

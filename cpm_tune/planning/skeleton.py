@@ -51,6 +51,4 @@ def make_skeleton(
         backbone = {name: parameter.shape for name, parameter in model.named_parameters()}
         inserted = insert(model, delta, "", 0, tokenizer)
     trained = {name: parameter.shape for name, parameter in inserted.parameters.items()}
-    layers = {id(layer) for stack in model.layers for layer in stack}
-    names = tuple(name for name, module in model.named_modules() if id(module) in layers)
-    return Skeleton(config, inserted.config, backbone, trained, names)
+    return Skeleton(config, inserted.config, backbone, trained, model.layer_names)

@@ -20,7 +20,6 @@ from cpm_tune.backbone.base import (
     Cache,
     LowRank,
     PromptTable,
-    Recomputed,
 )
 from cpm_tune.backbone.causal.cache import CausalCache
 from cpm_tune.backbone.causal.config import CausalConfig
@@ -186,7 +185,7 @@ class CausalLM(Backbone):
         blanks: Sequence[Sequence[int]] = (),
     ) -> Cache:
         if not self.caches:
-            return Recomputed(self, layout, contexts)
+            return super().cache(layout, contexts, beams, slots, blanks)
         return CausalCache(self, contexts, layout.tokenizer.pad)
 
     def dummy(self, tokens: Tensor, answer_tokens: int) -> PaddedBatch:
