@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 
 from cpm_tune.schema.record import RunRecord, read_record
 
@@ -55,3 +58,27 @@ def stop_in_step_3(rank: int) -> None:
         return real(recipe, step, total)
 
     Recipe.learning_rate = learning_rate  # type: ignore[method-assign]
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run tune.py in a process of its own."""
+    given = [sys.executable, "tune.py", *map(str, words)]
+    return subprocess.run(given, capture_output=True, text=True, cwd=REPOSITORY)
+
+
+_ENDS_IN_STEP_3 = """
+import os, sys
+from cpm_tune.schema.spec import Recipe
+real = Recipe.learning_rate
+def rate(self, step, total):
+    return os._exit(9) if step == 3 else real(self, step, total)
+Recipe.learning_rate = rate
+from cpm_tune.commands.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def ended_in_step_3(*words: object) -> None:
+    """Run tune.py in a process that ends in its third step, as if it had been killed there."""
+    given = [sys.executable, "-c", _ENDS_IN_STEP_3, *map(str, words)]
+    assert subprocess.run(given, capture_output=True, cwd=REPOSITORY).returncode == 9

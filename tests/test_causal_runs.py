@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from causal_folders import make_folder
-from conftest import CLI, REPOSITORY, write_jsonl
+from conftest import CLI, write_jsonl
 from safetensors.torch import load_file, save_file
-from same_runs import assert_same, read_run
+from same_runs import assert_same, command, ended_in_step_3, read_run
 from transformers import AutoModelForCausalLM
 
 SHORT = (
@@ -106,11 +103,6 @@ def test_ways_to_run(cli: CLI, model: Path, data: Path, tmp_path: Path, words: A
         assert_same(read_run(tune(cli, model, data, tmp_path / "plain")), read_run(run))
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    given = [sys.executable, "tune.py", *map(str, words)]
-    return subprocess.run(given, capture_output=True, text=True, cwd=REPOSITORY, env=os.environ)
-
-
 def test_two_processes_do_what_one_does(cli: CLI, model: Path, data: Path, tmp_path: Path) -> None:
     one = tune(cli, model, data, tmp_path / "one")
     words = ("--task", "lcqmc", "--data", data, "--backbone", model, *SHORT, "--nproc", 2)
@@ -124,19 +116,8 @@ def test_a_killed_run_goes_on(llama: Path, data: Path, cli: CLI, tmp_path: Path)
     """Killed in its third step; the rest is bit for bit what it would have been."""
     often = ("--set", "run.checkpoint_minutes=0")
     whole = tune(cli, llama, data, tmp_path / "whole", *often)
-    code = (
-        "import os, sys\n"
-        "from cpm_tune.schema.spec import Recipe\n"
-        "real = Recipe.learning_rate\n"
-        "def rate(self, step, total):\n"
-        "    return os._exit(9) if step == 3 else real(self, step, total)\n"
-        "Recipe.learning_rate = rate\n"
-        "from cpm_tune.commands.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
     words = ("--task", "lcqmc", "--data", data, "--backbone", llama, "--out", tmp_path / "out")
-    given = [sys.executable, "-c", code, *map(str, (*words, *SHORT, *often))]
-    assert subprocess.run(given, capture_output=True, cwd=REPOSITORY).returncode == 9
+    ended_in_step_3(*words, *SHORT, "--set", "run.checkpoint_minutes=0")
     run = tune(cli, llama, data, tmp_path / "out", *often)
     for name in ("delta.safetensors", "predictions.test.jsonl"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()

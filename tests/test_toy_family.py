@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +15,7 @@ import pytest
 import torch
 from conftest import CLI, REPOSITORY, rows, vocabulary, write_jsonl
 from safetensors.torch import save_file
-from same_runs import assert_same, read_run
+from same_runs import assert_same, command, ended_in_step_3, read_run
 
 import cpm_tune
 from cpm_tune.backbone import families as door
@@ -185,12 +183,6 @@ def test_pre_training_pruning_and_converting_are_refused(cli: CLI, toy: Path, da
         assert (code, "works with CPM-Ant only" in error) == (2, True), error
 
 
-def command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = [sys.executable, "tune.py", *map(str, words)]
-    env = {**os.environ, **environment}
-    return subprocess.run(given, capture_output=True, text=True, cwd=REPOSITORY, env=env)
-
-
 def test_two_processes_do_what_one_does(cli: CLI, toy: Path, data: Path, tmp_path: Path) -> None:
     one = tune(cli, toy, data, tmp_path / "one")
     words = ("--task", "lcqmc", "--data", data, "--backbone", toy, *SHORT, "--nproc", 2)
@@ -203,30 +195,8 @@ def test_two_processes_do_what_one_does(cli: CLI, toy: Path, data: Path, tmp_pat
 def test_a_killed_run_goes_on(toy: Path, data: Path, cli: CLI, tmp_path: Path) -> None:
     """Killed in its third step, which a device that ends the process there stands for."""
     whole = tune(cli, toy, data, tmp_path / "whole", "--set", "run.checkpoint_minutes=0")
-    code = (
-        "import os, sys\n"
-        "from cpm_tune.schema.spec import Recipe\n"
-        "real = Recipe.learning_rate\n"
-        "def rate(self, step, total):\n"
-        "    return os._exit(9) if step == 3 else real(self, step, total)\n"
-        "Recipe.learning_rate = rate\n"
-        "from cpm_tune.commands.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    words = [
-        "--task",
-        "lcqmc",
-        "--data",
-        data,
-        "--backbone",
-        toy,
-        "--out",
-        tmp_path / "out",
-        *SHORT,
-    ]
-    words += ["--set", "run.checkpoint_minutes=0"]
-    given = [sys.executable, "-c", code, *map(str, words)]
-    assert subprocess.run(given, capture_output=True, cwd=REPOSITORY).returncode == 9
+    words = ("--task", "lcqmc", "--data", data, "--backbone", toy, "--out", tmp_path / "out")
+    ended_in_step_3(*words, *SHORT, "--set", "run.checkpoint_minutes=0")
     run = tune(cli, toy, data, tmp_path / "out", "--set", "run.checkpoint_minutes=0")
     for name in ("delta.safetensors", "predictions.test.jsonl"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
