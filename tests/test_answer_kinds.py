@@ -14,6 +14,7 @@ from kinds import DATA, tune, write_tasks
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Example
 from cpm_tune.data.encode import Encoder
+from cpm_tune.errors import ProcessLostError
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Row
@@ -216,3 +217,27 @@ def test_no_sequence_is_longer_than_allowed_in_training_or_inference(tasks: Path
         example = encoder.encode(row, train=train)
         assert encoder.layout.collate([example]).ids.shape[1] <= 20
         assert example.contexts == (encoder.prefix(row)[0],)
+
+
+def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(
+    cli: Any, tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every task has processes of its own, which run it alone."""
+    words = ["--task", "ccpm,math23k,lcqmc", "--delta", "none", "--limit", "4", "--quiet"]
+    words += ["--backbone", str(small_backbone), "--out", str(tmp_path), "--control", "none"]
+    words += ["--set", "decode.max_new_tokens=2", "--set", "run.device=cpu"]
+
+    def launch(argv: list[str], nproc: int, *others: Any) -> None:
+        assert (nproc, argv[:-2]) == (2, [*words, "--nproc", "2"])
+        if argv[-1] == "ccpm":
+            raise ProcessLostError("process 1 of 2 was killed by SIGKILL")
+        assert cli(*words, *argv[-2:])[0] == 0
+
+    monkeypatch.setattr("cpm_tune.commands.tune.launch", launch)
+    code, _, said = cli(*words, "--nproc", "2")
+    assert code == 2
+    assert "1 of 3 tasks failed: ccpm." in said
+    assert sorted(p.parent.name.split(".")[0] for p in tmp_path.glob("*/run.json")) == [
+        "lcqmc",
+        "math23k",
+    ]

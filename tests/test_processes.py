@@ -364,30 +364,6 @@ def test_the_launcher_names_the_process_that_was_killed(
     assert "resume from the last checkpoint" in said
 
 
-def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(
-    cli: Any, tmp_path: Path, small_backbone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every task has processes of its own, which run it alone."""
-    words = ["--task", "ccpm,math23k,lcqmc", "--delta", "none", "--limit", "4", "--quiet"]
-    words += ["--backbone", str(small_backbone), "--out", str(tmp_path), "--control", "none"]
-    words += ["--set", "decode.max_new_tokens=2", "--set", "run.device=cpu"]
-
-    def launch(argv: list[str], nproc: int, *others: Any) -> None:
-        assert (nproc, argv[:-2]) == (2, [*words, "--nproc", "2"])
-        if argv[-1] == "ccpm":
-            raise ProcessLostError("process 1 of 2 was killed by SIGKILL")
-        assert cli(*words, *argv[-2:])[0] == 0
-
-    monkeypatch.setattr("cpm_tune.commands.tune.launch", launch)
-    code, _, said = cli(*words, "--nproc", "2")
-    assert code == 2
-    assert "1 of 3 tasks failed: ccpm." in said
-    assert sorted(p.parent.name.split(".")[0] for p in tmp_path.glob("*/run.json")) == [
-        "lcqmc",
-        "math23k",
-    ]
-
-
 def test_a_loss_that_is_not_finite_names_the_examples_of_all_processes(
     planned: Callable[..., Plan], tmp_path: Path
 ) -> None:
