@@ -14,7 +14,6 @@ from cpm_tune.backbone.causal.chat import make_turns, own_template, special_name
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.cpm1 import (
     SPECIALS,
-    has_ranks,
     hf_vocabulary,
     rank_vocabulary,
     read_ranks,
@@ -24,6 +23,7 @@ from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer, tokenizer_about
 from cpm_tune.backbone.protocol import FolderDefaults, Turns
+from cpm_tune.backbone.ranks.files import has_ranks
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
