@@ -11,6 +11,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import (
     BUNDLED,
     BackboneName,
+    ChatTemplate,
     Count,
     Data,
     DeltaName,
@@ -57,6 +58,7 @@ class Show:
     task: Annotated[TaskName, Option(metavar="TASK", positional=True)]
     template: TemplateName = None
     scoring: ScoringRule = None
+    chat_template: ChatTemplate = None
     data: Data = None
     split: Annotated[Split, Option("split to show")] = "dev"
     rows: Annotated[Natural, Option("number of rows")] = 2
