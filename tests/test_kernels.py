@@ -170,7 +170,7 @@ def test_matrices_cast_together_give_the_bits_of_those_cast_alone(
             for parameter in delta.parameters.values():
                 parameter.add_(0.01)
         if not together:
-            monkeypatch.setattr("cpm_tune.delta.models._Matrices.of", alone)
+            monkeypatch.setattr("cpm_tune.delta.placing.Matrices.of", alone)
         with torch.autocast("cpu", torch.bfloat16):
             batch_loss(model, given, "generation").backward()
         gradients.append([p.grad for p in delta.parameters.values()])

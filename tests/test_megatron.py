@@ -12,16 +12,15 @@ import torch
 from cpm1_oracle import HEADS, LAYERS, POSITIONS, VOCAB, WIDTH, random_ranks, write_ranks
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from cpm_tune.backbone.causal.family import CAUSAL
 from cpm_tune.backbone.causal.megatron import (
     Shape,
-    divide,
     gpt2_config,
-    merge,
-    rank_files,
     read_checkpoint,
-    recognises,
     write_checkpoint,
 )
+from cpm_tune.backbone.ranks.files import rank_files
+from cpm_tune.backbone.ranks.rules import THIRDS, divide, merge
 from cpm_tune.errors import UserError
 
 IDS = [7, 0, 47, 5, 23, 24, 25, 11, 11]
@@ -82,20 +81,18 @@ def test_ranks_are_divided_as_they_were_published(tmp_path: Path, before: int, a
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_queries_of_all_ranks_come_before_keys(n: int) -> None:
     parts = [torch.tensor([10 * kind + rank for kind in range(3)]) for rank in range(n)]
-    whole = merge("thirds of rows", parts)
+    whole = merge(THIRDS, parts)
     assert whole.tolist() == [10 * kind + rank for kind in range(3) for rank in range(n)]
-    assert [part.tolist() for part in divide("thirds of rows", whole, n)] == [
-        part.tolist() for part in parts
-    ]
+    assert [part.tolist() for part in divide(THIRDS, whole, n)] == [part.tolist() for part in parts]
 
 
 def test_either_folder_is_taken_and_files_are_in_the_order_of_ranks(tmp_path: Path) -> None:
     folder = write_ranks(tmp_path / "cpm1", random_ranks(2))
     assert rank_files(folder) == rank_files(folder / "80000")
-    assert recognises(folder)
-    assert recognises(folder / "80000")
-    assert not recognises(tmp_path)
-    assert not recognises(tmp_path / "nowhere")
+    assert CAUSAL.recognises(folder)
+    assert CAUSAL.recognises(folder / "80000")
+    assert not CAUSAL.recognises(tmp_path)
+    assert not CAUSAL.recognises(tmp_path / "nowhere")
     (folder / "latest_checkpointed_iteration.txt").write_text("release\n")
     (folder / "80000").rename(folder / "release")
     assert len(rank_files(folder)) == 2
@@ -132,7 +129,7 @@ QKV = "transformer.layers.1.attention.query_key_value.weight"
         ({NORM: torch.ones(WIDTH).long()}, "torch.int64, expected a floating-point tensor"),
         ({NORM: torch.ones(WIDTH)}, f"{NORM} differs between the ranks"),
         ({"transformer.layers.7.mlp.x": torch.ones(1)}, "unexpected transformer.layers.7.mlp.x"),
-        ({"encoder.word_embeds.weight": torch.ones(1)}, "a checkpoint of CPM-2"),
+        ({"encoder.word_embeds.weight": torch.ones(1)}, "unexpected encoder.word_embeds.weight"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_rank_is_one_sentence(

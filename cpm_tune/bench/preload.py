@@ -8,6 +8,7 @@ imports, nor at once, since an interpreter with so much in it takes seconds to s
 """
 
 import atexit
+import contextlib
 import os
 import threading
 
@@ -35,13 +36,15 @@ try:
     import cpm_tune.data.store
     import cpm_tune.engine.engine
     import cpm_tune.tuning.score
-    import cpm_tune.tuning.train  # noqa: F401
+    import cpm_tune.tuning.train
     from cpm_tune.common.segmenter import make_segmenter
-    from cpm_tune.delta import models  # noqa: F401  imports OpenDelta
-    from cpm_tune.delta.opendelta_import import activation
+    from cpm_tune.delta.opendelta_import import opendelta
+    from cpm_tune.errors import UserError
 
     make_segmenter().initialize()
-    activation("gelu_new")
+    with contextlib.suppress(UserError):  # not installed: our own layers need no import
+        opendelta()
+        import cpm_tune.delta.models  # noqa: F401
 finally:
     os.dup2(_stderr, 2)
     os.close(_stderr)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.saved import write_tensors
 from cpm_tune.common.writing import write_atomically
+from cpm_tune.delta import own
 from cpm_tune.delta.config import (
     DeltaConfig,
     FullConfig,
@@ -29,6 +31,7 @@ from cpm_tune.delta.config import (
     SoftPromptConfig,
     with_names,
 )
+from cpm_tune.delta.opendelta_import import opendelta
 from cpm_tune.delta.stored import ABOUT, read_delta
 from cpm_tune.errors import UserError
 
@@ -199,7 +202,22 @@ def _put_in(backbone: Backbone, config: DeltaConfig, seed: int) -> Callable[[], 
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return load("cpm_tune.delta.models:insert_model")(backbone, config)
+        return _way_in(config)(backbone, config)
+
+
+def _way_in(config: DeltaConfig) -> Callable[[Backbone, DeltaConfig], Callable[[], None]]:
+    """OpenDelta where it can be imported, otherwise our own layers, which equal it in every bit.
+
+    Raises UserError with the install command for what they do not have.
+    """
+    try:
+        opendelta()
+    except UserError:
+        if type(config) not in own.KINDS:
+            raise
+        return own.insert_model
+    way: Callable[..., Any] = load("cpm_tune.delta.models:insert_model")
+    return way
 
 
 def _keep(backbone: Backbone) -> Callable[[], None]:

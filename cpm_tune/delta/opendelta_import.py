@@ -3,8 +3,7 @@
 OpenDelta imports names that are gone (`transformers.deepspeed`, DistilBERT's old attention class),
 clients for its model hub and its interactive web page, and models of transformers that only its own
 prefix tuning asks for (ours is another). All of them get stand-ins that live only while it is
-imported: nothing here can open a connection, and transformers, seconds of imports, is left alone
-until an adapter asks for one of its activations.
+imported: nothing here can open a connection, and transformers, seconds of imports, is left alone.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import logging
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -22,7 +20,6 @@ from typing import Any
 from cpm_tune.errors import UserError
 
 INSTALL = "pip install --no-deps opendelta==0.3.2"
-_NOT_NEEDED = "torchao"  # transformers imports it where it is installed: seconds, and noise
 _MODELS = {
     "distilbert": ("MultiHeadSelfAttention",),
     "t5": ("T5Attention", "T5LayerSelfAttention"),
@@ -33,13 +30,6 @@ _MODELS = {
 }
 
 
-def activation(name: str) -> Any:
-    """transformers' activation of this name, imported when an adapter asks for one."""
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    with _instead({_NOT_NEEDED: None}):
-        return importlib.import_module("transformers.activations").get_activation(name)
-
-
 def _stand_ins() -> dict[str, types.ModuleType]:
     """Modules that have no more than the names that OpenDelta imports from them."""
     contents: dict[str, dict[str, Any]] = {
@@ -47,7 +37,7 @@ def _stand_ins() -> dict[str, types.ModuleType]:
         "DeltaCenter": {"OssClient": None},
         "opendelta.utils.interactive.web": {"interactive": None},
         "transformers": {"__version__": version("transformers")},
-        "transformers.activations": {"get_activation": activation},
+        "transformers.activations": {"get_activation": None},  # for names that no config may have
         "transformers.file_utils": {"PushToHubMixin": _empty("PushToHubMixin")},
         "transformers.deepspeed": {  # imported, never called
             "deepspeed_config": None,
@@ -84,10 +74,13 @@ def _instead(modules: Mapping[str, types.ModuleType | None]) -> Iterator[None]:
 
 def opendelta() -> Any:
     """Return the opendelta package; raise UserError with the install command if it is missing."""
-    if "opendelta" in sys.modules:
+    if sys.modules.get("opendelta") is not None:
         return sys.modules["opendelta"]
     if importlib.util.find_spec("opendelta") is None:
-        raise UserError(f"OpenDelta is not installed, and this delta needs it; run: {INSTALL}")
+        raise UserError(
+            "OpenDelta is not installed, and this delta needs it (lora, adapter, bitfit, prefix "
+            f"and soft_prompt do not); run: {INSTALL}"
+        )
     path = list(sys.path)
     try:
         with _instead(_stand_ins()):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.backbone.causal.cpm1_tokenizer import FILES, PUBLISHED, find_model
+from cpm_tune.backbone.ranks.files import rank_files
 from cpm_tune.common.door import load
 from cpm_tune.errors import UserError
 
@@ -20,12 +21,6 @@ SPECIALS = {
     "eos_token_id": PUBLISHED["<eod>"],
     "pad_token_id": PUBLISHED["<pad>"],
 }
-_LATEST, _RANKS = "latest_checkpointed_iteration.txt", "mp_rank_??_model_states.pt"
-
-
-def has_ranks(folder: Path) -> bool:
-    """Whether a folder has files of model-parallel ranks, by their names (CPM-2's are alike)."""
-    return (folder / _LATEST).is_file() or next(folder.glob(_RANKS), None) is not None
 
 
 def read_ranks(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Path, ...]]:
@@ -43,7 +38,7 @@ def read_ranks(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], 
         )
     except UserError as error:
         raise UserError(f'{folder}: {error} (config.json: {{"n_head": N}})') from error
-    return values, load("cpm_tune.backbone.causal.megatron:rank_files")(folder)
+    return values, rank_files(folder)
 
 
 def rank_vocabulary(folder: Path) -> Path:

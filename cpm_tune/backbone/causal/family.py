@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cpm_tune.backbone.causal.config import PRESETS, CausalConfig
-from cpm_tune.backbone.causal.cpm1 import has_ranks
-from cpm_tune.backbone.causal.folder import CausalFolder, open_folder, raw_config
+from cpm_tune.backbone.causal.folder import CausalFolder, open_folder
 from cpm_tune.backbone.causal.names import causal_types
+from cpm_tune.backbone.hf_folder import raw_config
+from cpm_tune.backbone.ranks.files import has_ranks, is_cpm2
 from cpm_tune.errors import UserError
 
 
@@ -23,10 +24,10 @@ class CausalFamily:
         return PRESETS
 
     def recognises(self, folder: Path) -> bool:
-        """Whether there are files of model-parallel ranks, or config.json names a causal language
-        model, of transformers' or with its own code (which `open` refuses with the reason)."""
+        """Whether there are files of model-parallel ranks (but CPM-2's), or config.json names a
+        causal language model, of transformers' or with its own code (which `open` refuses)."""
         if has_ranks(folder):
-            return True
+            return not is_cpm2(folder)
         try:
             values = raw_config(folder)
         except UserError:

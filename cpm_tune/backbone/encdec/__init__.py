@@ -1,0 +1,1 @@
+"""Encoder-decoder models: CPM-2, mT5 and T5."""
