@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +15,11 @@ from typing import Any
 
 from cpm_tune.common.paths import PACKAGE
 from cpm_tune.version import VERSION
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 PACKAGES = (
@@ -71,7 +76,7 @@ def reset_peak_memory(device: Any = None) -> None:
     process with several runs does not report the largest of them for all."""
     if (cuda := _cuda_of(device)) is not None:
         cuda.reset_peak_memory_stats(device)
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc: return freed memory to the system
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
@@ -79,13 +84,15 @@ def reset_peak_memory(device: Any = None) -> None:
 
 def peak_memory_bytes(device: Any = None) -> int:
     """Peak memory of this process since `reset_peak_memory`: that of `device` if it is a CUDA
-    device, otherwise resident memory."""
+    device, otherwise resident memory, 0 if the system does not report it (Windows)."""
     if (cuda := _cuda_of(device)) is not None:
         return int(cuda.max_memory_allocated(device))
     with contextlib.suppress(OSError):
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         if peak:
             return int(peak[1]) * 1024
+    if resource is None:
+        return 0
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -116,3 +123,18 @@ def _cuda_of(device: Any) -> Any:
         return None
     cuda = sys.modules["torch"].cuda
     return cuda if cuda.is_initialized() else None
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory of this machine; None if the system does not report them."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def address_space_limit() -> int | None:
+    """Bytes of address space that this process may use (`ulimit -v`); None without a limit."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
