@@ -99,6 +99,12 @@ class CausalFolder(FolderDefaults):
         load("cpm_tune.backbone.causal.saving:save")(self, model, path, trained=trained)
         return ""
 
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        """Write a CPM-1 as files of ranks (reference), or in Hugging Face's format."""
+        model = load("cpm_tune.backbone.causal.converting:convertible")(self)
+        load("cpm_tune.backbone.ranks.converting:convert")(model, out, to, **how)
+        return ""
+
 
 def raw_config(folder: Path) -> dict[str, Any]:
     """The values of a folder's config.json, or none if there is no such file.
