@@ -20,6 +20,7 @@ from cpm_tune.schema.spec import Encoding
 if TYPE_CHECKING:
     import torch
 
+Parts = tuple[str | int, ...]  # of a sequence: texts to encode with what they touch, and ids
 Materialise = Callable[[Any], bool]  # gives a model without values memory, if it keeps parts
 
 
@@ -233,6 +234,14 @@ class BackboneFolder(Protocol):
         """How texts with blanks look; raise UserError if this backbone fills none."""
         ...
 
+    def chat_template(self) -> str:
+        """The checkpoint's own chat template; raise UserError if it has none."""
+        ...
+
+    def turns(self, template: str, tokenizer: Any) -> Turns:
+        """What a chat template puts around turns; raise UserError if it cannot be used."""
+        ...
+
     def open(
         self,
         dtype: torch.dtype,
@@ -300,6 +309,13 @@ def check_length(length: int, config: BackboneConfig, setting: str) -> None:
         )
 
 
+def no_chat(path: Path, family: str) -> UserError:
+    """The error of a family whose models have no chat template."""
+    return UserError(
+        f"{path}: models of the family {family} have no chat template; omit --chat-template."
+    )
+
+
 class FolderDefaults:
     """What most families' folders answer alike, to inherit from."""
 
@@ -315,6 +331,12 @@ class FolderDefaults:
 
     def infilling(self, tokenizer: Any) -> Infilling:
         raise UserError(f"{self.path}: models of the family {self.config.family} fill no blanks.")
+
+    def chat_template(self) -> str:
+        raise no_chat(self.path, self.config.family)
+
+    def turns(self, template: str, tokenizer: Any) -> Turns:
+        raise no_chat(self.path, self.config.family)
 
     def check_save(self, form: str) -> None:
         raise UserError(
@@ -341,6 +363,24 @@ class Infilling:
     layout: Layout
     blank: int
     end: Ids
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What a chat template puts around a conversation's turns.
+
+    opening: before the first user's text. ask: between the last user's text and the answer to it.
+    answered, again: between a user's text and an answer given earlier, and from there to the next
+    user's text; `again` is None if the template treats turns unequally. end: the id that ends an
+    answer. strips: whether a user's text loses blanks at its start, and at its end.
+    """
+
+    opening: Parts
+    ask: Parts
+    answered: Parts
+    again: Parts | None
+    end: int
+    strips: tuple[bool, bool]
 
 
 class Family(Protocol):

@@ -76,6 +76,7 @@ class Override(_Part):
     skip: bool = False
     template: Name | None = None
     scoring: Scoring | None = None
+    chat_template: Name | None = None
     precision: Precision | None = None
     quantize: Quantize | None = None
     limit: Limit | None = None

@@ -9,7 +9,7 @@ from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import check_length, fitting
 from cpm_tune.commands.options.look import Show
 from cpm_tune.data.encode import Encoder
-from cpm_tune.planning.plan import encoding_of
+from cpm_tune.planning.plan import chat_template, encoding_of
 from cpm_tune.task import Row, Task, Template
 
 
@@ -22,9 +22,13 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     check_length(encoding.max_length, folder.config, "--max-length")
     tokenizer = folder.tokenizer()
     layout = folder.layout(fitting(encoding, folder), tokenizer)
+    name, turns = options.chat_template, None
+    if name is not None:
+        turns = folder.turns(chat_template(folder, name), tokenizer)
     encoder = Encoder(
         *(task, template, layout, tokenizer, encoding.max_length, answer_tokens),
         scoring=options.scoring,
+        turns=turns,
     )
 
     def lines(row: Row) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +14,11 @@ from pathlib import Path
 
 from cpm_tune.common.paths import PACKAGE
 from cpm_tune.version import VERSION
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 PACKAGES = (
     "torch",
@@ -70,7 +75,7 @@ def reset_peak_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)  # glibc: return freed memory to the system
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
@@ -78,7 +83,7 @@ def reset_peak_memory() -> None:
 
 def peak_memory_bytes() -> int:
     """Peak memory of this process since `reset_peak_memory`: device memory under CUDA, resident
-    memory on a CPU."""
+    memory on a CPU; 0 if the system does not report it (Windows)."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
@@ -86,5 +91,22 @@ def peak_memory_bytes() -> int:
         peak = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
         if peak:
             return int(peak[1]) * 1024
+    if resource is None:
+        return 0
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory of this machine; None if the system does not report them."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def address_space_limit() -> int | None:
+    """Bytes of address space that this process may use (`ulimit -v`); None without a limit."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit

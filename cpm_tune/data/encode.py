@@ -9,10 +9,12 @@ counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 from cpm_tune.backbone.example import Answer, Example, Ids
-from cpm_tune.backbone.protocol import Layout, Tokenizer
+from cpm_tune.backbone.protocol import Layout, Parts, Tokenizer, Turns
 from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
@@ -35,15 +37,19 @@ class Encoder:
         answer_tokens: int = 0,
         soft: SoftSlots | None = None,
         scoring: Scoring | None = None,
+        turns: Turns | None = None,
     ) -> None:
         """`max_length` bounds a context and its longest answer together, `answer_tokens` is the
         room for a text to generate, `soft` a soft prompt's tokens, `scoring` the rule that scores
-        options, if it is not the template's own.
+        options, if it is not the template's own. With `turns` of a chat template the text before
+        the answer is the user's turn, and what is scored or generated the assistant's.
 
         Raises UserError if template or settings do not fit the vocabulary.
         """
         self.template, self.layout, self.tokenizer = template, layout, tokenizer
         self.answer, self.rule = task.answer, scoring_of(task, template, scoring)
+        self.turns, self.end = turns, turns.end if turns else tokenizer.eos
+        self._start: Parts = turns.opening if turns else layout.start
         self.generates = isinstance(task.answer, Generate)
         self.max_length, self.answer_tokens = max_length, answer_tokens
         self._soft, self._before_option = _placed(template, soft)
@@ -93,6 +99,11 @@ class Encoder:
                         f"'{self.template.name}' begin with the same entry of this vocabulary; "
                         "choose another rule or template."
                     )
+        if self.rule == "mean-nll" and self.turns:
+            raise UserError(
+                "scoring mean-nll: a chat template has no place for a whole passage; omit "
+                "--chat-template, or choose another rule."
+            )
         inside = [place for place in self._soft if place > 0]
         if self.rule == "mean-nll" and (inside or any(self._before_option)):
             raise UserError(
@@ -118,7 +129,13 @@ class Encoder:
             [self.max_length, self.answer_tokens, self.layout.start],
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
+            astuple(self.turns) if self.turns else None,
         ]
+
+    @property
+    def stop(self) -> frozenset[int]:
+        """The ids that end a generated text."""
+        return frozenset({self.end, self.tokenizer.eos})
 
     def n_options(self, example: Example) -> int:
         """The number of options that an example was encoded with."""
@@ -186,7 +203,7 @@ class Encoder:
 
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
-        ids = (*self.tokenizer.encode(text), self.tokenizer.eos)
+        ids = (*self.tokenizer.encode(text), self.end)
         return ids[: self.answer_tokens], len(ids) > self.answer_tokens
 
     def prefix(self, row: Row) -> tuple[Ids, bool]:
@@ -199,32 +216,53 @@ class Encoder:
     ) -> tuple[Ids, list[Ids], Ids]:
         """The ids before the option or answer, of each option, and after it."""
         encode = self.tokenizer.encode
-        parts: tuple[list[int], list[int]] = ([*self.layout.start], [])
-        side, text = 0, ""
+        parts: tuple[list[str | int], list[str | int]] = ([], [])
+        side = 0
         for place, piece in enumerate(self.template.pieces):
-            slot = piece.kind in ("option", "answer")
-            if slot or place in self._soft:
-                parts[side].extend((*encode(text), *self._soft.get(place, ())))
-                text = ""
-            if slot:
+            parts[side].extend(self._soft.get(place, ()))
+            if piece.kind in ("option", "answer"):
                 parts[0].extend(self._before_option[0] if self._before_option else ())
                 side = 1
             elif piece.kind == "text":
-                text += piece.value
+                parts[side].append(piece.value)
             elif piece.value == self._listed:
                 for number, listed in enumerate(self.template.listed(row[piece.value], cap)):
-                    parts[side].extend((*encode(text), *self._before_option[number]))
-                    text = listed
+                    parts[side].extend((*self._before_option[number], listed))
             else:
-                text += self.template.cut(row, piece.value, cap)
-        parts[side].extend((*encode(text), *self._soft.get(len(self.template.pieces), ())))
+                parts[side].append(self.template.cut(row, piece.value, cap))
+        parts[side].extend(self._soft.get(len(self.template.pieces), ()))
+        if self.turns:
+            self._in_turn(self.turns, *parts)
         written = [
             self._verbalised.get(text)
             or tuple(encode(text[:cap]))
             or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        return tuple(parts[0]), written, tuple(parts[1])
+        return self._joined((*self._start, *parts[0])), written, self._joined(parts[1])
+
+    def _in_turn(self, turns: Turns, before: list[str | int], after: list[str | int]) -> None:
+        """Make of the parts before and after an option, or before an answer, a user's turn."""
+        last = after if self.template.scores_in_prompt else before
+        left, right = turns.strips
+        if left and before and isinstance(before[0], str):
+            before[0] = before[0].lstrip()
+        if right and last and isinstance(last[-1], str):
+            last[-1] = last[-1].rstrip()
+        last.extend(turns.ask)
+
+    def _joined(self, parts: Sequence[str | int]) -> Ids:
+        """The ids of parts; texts that touch are encoded as one."""
+        ids: list[int] = []
+        text = ""
+        for part in parts:
+            if isinstance(part, str):
+                text += part
+            else:
+                ids += self.tokenizer.encode(text) if text else ()
+                ids.append(part)
+                text = ""
+        return (*ids, *(self.tokenizer.encode(text) if text else ()))
 
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import re
-import resource
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cpm_tune.common.environment import address_space_limit
 from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
@@ -100,8 +100,8 @@ def _number(path: str, name: str) -> int | None:
 
 
 def _address_space() -> int | None:
-    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _number("/proc/self/status", "VmSize")
-    return None if limit == resource.RLIM_INFINITY or used is None else max(0, limit - used)
+    limit, used = address_space_limit(), _number("/proc/self/status", "VmSize")
+    return None if limit is None or used is None else max(0, limit - used)
 
 
 def _cgroup() -> int | None:

@@ -115,6 +115,7 @@ def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
         soft=soft,
         scoring=spec.scoring,
+        turns=None if plan.chat is None else plan.folder.turns(plan.chat, tokenizer),
     )
 
 

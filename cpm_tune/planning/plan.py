@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder, check_length, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
+from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config, with_names
@@ -34,6 +36,8 @@ from cpm_tune.task import SPLITS, Generate, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
 from cpm_tune.task.scoring import ScoringName, scoring_of, unfit
 from cpm_tune.tracking.sinks import check as check_services
+
+OWN = "own"  # the name of the checkpoint's chat template
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Plan:
     delta: DeltaConfig
     delta_name: str
     notes: tuple[str, ...]
+    chat: str | None = None  # the chat template
 
     @property
     def scoring(self) -> ScoringName:
@@ -116,6 +121,9 @@ def make_plan(request: Request) -> Plan:
         recipe = attempt(build, Recipe, "train", settings, defaults) if trains else None
         if isinstance(task.answer, Generate):
             decoding = attempt(_decoding, task.answer, settings, defaults)
+    chat = None
+    if folder is not None and request.chat_template is not None:
+        chat = attempt(chat_template, folder, request.chat_template)
     execution = attempt(build, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_services, execution.track)
@@ -166,6 +174,7 @@ def make_plan(request: Request) -> Plan:
             template_version=template.version,
             template_sha256=template.sha256,
             scoring=None if request.scoring == template.own_scoring else request.scoring,
+            chat_template=None if chat is None else chat_sha256(chat),
             metrics=task.metrics,
             data=DataSpec(
                 train=splits["train"].sha256 if trains else None,
@@ -200,6 +209,7 @@ def make_plan(request: Request) -> Plan:
         delta,
         Path(request.delta).stem,
         tuple(notes),
+        chat,
     )
 
 
@@ -216,6 +226,20 @@ def find_template(task: Task, name: str | None) -> Template:
             f"task {task.name} has no template '{name}'.{did_you_mean(str(name), known)}"
         )
     return template
+
+
+def chat_template(folder: BackboneFolder, name: str) -> str:
+    """The text of a chat template: "own" is the checkpoint's, another name a file's.
+
+    Raises UserError if the backbone has none, or the file cannot be read.
+    """
+    own = folder.chat_template() if name == OWN else None
+    return own or read_text(Path(name), "chat template", MOST_TEMPLATE)
+
+
+def chat_sha256(text: str) -> str:
+    """The fingerprint of a chat template."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:

@@ -19,6 +19,7 @@ from cpm_tune.common.environment import (
     reset_peak_memory,
 )
 from cpm_tune.common.folders import (
+    CHAT,
     CHECKPOINT,
     DELTA,
     OLD,
@@ -33,6 +34,7 @@ from cpm_tune.common.folders import (
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.progress import working
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.splits import edition
 from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
@@ -127,6 +129,8 @@ def execute(
                 say(f"resume     {partial}  (--no-resume starts again)")
             stack.enter_context(run_folder(out, run_id, resumed))
             write_record(partial, prepared.record)
+            if plan.chat is not None:
+                write_atomically(partial / CHAT, plan.chat)
         running = prepared.record
         if load is not None:
             stack.callback(prepared.delta.remove)

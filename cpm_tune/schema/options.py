@@ -89,6 +89,15 @@ TemplateName = Annotated[
 ScoringRule = Annotated[
     Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
 ]
+ChatTemplate = Annotated[
+    str | None,
+    Option(
+        "chat template of a causal model around each prompt: own (the checkpoint's) or a Jinja "
+        "file",
+        "own|FILE",
+        default="none",
+    ),
+]
 BackboneName = Annotated[str, Option("name or folder of a backbone, or hub:OWNER/NAME", "NAME|DIR")]
 DeltaName = Annotated[str, Option("delta of `list deltas`, or a JSON file", "NAME|FILE")]
 MemoryLimit = Annotated[
@@ -133,6 +142,7 @@ class TrialOptions:
 
     template: TemplateName = None
     scoring: ScoringRule = None
+    chat_template: ChatTemplate = None
     data: Data = None
     precision: Precision = "fp32"
     quantize: Quantize | None = None

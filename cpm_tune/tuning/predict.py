@@ -198,8 +198,8 @@ class Predictor:
         request = Request(
             decoding,
             encoder.layout,
-            stop=frozenset({encoder.tokenizer.eos}),
-            banned=frozenset(encoder.tokenizer.never_written),
+            stop=encoder.stop,
+            banned=frozenset(encoder.tokenizer.never_written) - encoder.stop,
         )
 
         def decode() -> list[list[Hypothesis]]:

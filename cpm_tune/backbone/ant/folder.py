@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
 from cpm_tune.backbone.ant.tokenizer import PlusTokenizer, Tokenizer
-from cpm_tune.backbone.protocol import Infilling, folder_name
+from cpm_tune.backbone.protocol import Infilling, Turns, folder_name, no_chat
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA_CONFIG, RECORD
@@ -93,6 +93,14 @@ class CPMAntFolder:
     def infilling(self, tokenizer: Tokenizer) -> Infilling:
         """How texts with blanks look."""
         return make_infilling(self.config, tokenizer)
+
+    def chat_template(self) -> str:
+        """None: raise UserError."""
+        raise no_chat(self.path, self.config.family)
+
+    def turns(self, template: str, tokenizer: Tokenizer) -> Turns:
+        """None: raise UserError."""
+        raise no_chat(self.path, self.config.family)
 
     def check_save(self, form: str) -> None:
         """Raise UserError if transformers' format cannot express this backbone."""

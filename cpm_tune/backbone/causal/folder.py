@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from cpm_tune.backbone.causal.chat import make_turns, own_template, special_names
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.cpm1 import (
     SPECIALS,
@@ -21,7 +22,7 @@ from cpm_tune.backbone.causal.cpm1_tokenizer import CPM1Tokenizer
 from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer, tokenizer_about
-from cpm_tune.backbone.protocol import FolderDefaults
+from cpm_tune.backbone.protocol import FolderDefaults, Turns
 from cpm_tune.backbone.ranks.files import has_ranks
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
@@ -86,6 +87,19 @@ class CausalFolder(FolderDefaults):
                 f"{shape.longest} tokens; set it to {shape.longest} or less."
             )
         return CausalLayout(tokenizer, tokenizer.start, max(shape.vocabulary, len(tokenizer)))
+
+    def chat_template(self) -> str:
+        """The checkpoint's own chat template; raise UserError if it has none."""
+        if self.vocabulary is not None:
+            raise UserError(f"{self.path}: CPM-1 has no chat template; omit --chat-template.")
+        return own_template(self.path)
+
+    def turns(self, template: str, tokenizer: HFTokenizer | CPM1Tokenizer) -> Turns:
+        """What a chat template puts around turns; raise UserError if it cannot be used."""
+        if isinstance(tokenizer, CPM1Tokenizer):
+            raise UserError(f"{self.path}: CPM-1 has no chat template; omit --chat-template.")
+        where = f"{self.path}: the chat template"
+        return make_turns(template, special_names(self.path), tokenizer, where)
 
     def open(self, dtype: torch.dtype, **how: Any) -> Any:
         """The CausalLM, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""

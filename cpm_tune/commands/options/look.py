@@ -11,6 +11,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import (
     BUNDLED,
     BackboneName,
+    ChatTemplate,
     Count,
     Data,
     DeltaName,
@@ -57,6 +58,7 @@ class Show:
     task: Annotated[TaskName, Option(metavar="TASK", positional=True)]
     template: TemplateName = None
     scoring: ScoringRule = None
+    chat_template: ChatTemplate = None
     data: Data = None
     split: Annotated[Split, Option("split to show")] = "dev"
     rows: Annotated[Natural, Option("number of rows")] = 2
@@ -73,7 +75,8 @@ class Show:
 class Doctor:
     """Check this machine: what works, what does not, how to fix it."""
 
-    data: Annotated[Path | None, Option("also check the data folders in this folder", "DIR")] = None
+    data: Annotated[Path | None, Option("check the data folders in this folder", "DIR")] = None
+    samples: Annotated[bool, Option("print one line per task with sample data")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
