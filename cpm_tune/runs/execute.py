@@ -15,6 +15,7 @@ from typing import Any
 from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.common.environment import (
     git_state,
+    gpu,
     package_versions,
     peak_memory_bytes,
     reset_peak_memory,
@@ -205,8 +206,8 @@ class _Prepared:
 
 
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
-    reset_peak_memory()
     started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
+    reset_peak_memory(engine.device)
     with working("loading the backbone"):
         model = load(plan, engine)
     tokenizer = inputs.encoder.tokenizer
@@ -306,7 +307,8 @@ def _tune_and_score(
                 world_size=engine.world_size,
                 threads=torch.get_num_threads(),
                 deterministic=deterministic,
-                peak_memory_bytes=peak_memory_bytes(),
+                peak_memory_bytes=peak_memory_bytes(engine.device),
+                gpu=gpu(engine.device),
                 seconds=round(time.perf_counter() - prepared.started, 3),
                 finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             ),

@@ -119,7 +119,8 @@ class TrainingRecord(_Part):
 
 
 class EnvironmentRecord(_Part):
-    """Where the run was made; nothing here is part of its identity."""
+    """Where the run was made; nothing here is part of its identity. `gpu`: name, capability,
+    driver, CUDA and cuDNN; empty on a CPU."""
 
     packages: dict[str, str]
     python: str
@@ -133,6 +134,7 @@ class EnvironmentRecord(_Part):
     peak_memory_bytes: Count
     seconds: Number
     finished_at: str
+    gpu: dict[str, str] = {}
 
 
 class ControlRecord(_Part):
