@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpm_tune.bench import show
@@ -16,7 +16,7 @@ from cpm_tune.bench.ray_cluster import RayActors
 from cpm_tune.bench.schedule import Executor, run_trials
 from cpm_tune.bench.state import History, SuiteState, suite_state
 from cpm_tune.bench.suite import Suite
-from cpm_tune.bench.trials import make_trials
+from cpm_tune.bench.trials import Trial, make_trials
 from cpm_tune.common.folders import check_results
 from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.sizes import counted
@@ -28,11 +28,12 @@ FINISHED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Cluster:
-    """The address of a Ray cluster, and the resources of each process of a trial on it."""
+    """The address of a Ray cluster, and the resources of each process of a trial on it. `gpus`:
+    None for one, if the cluster has any and the trials do not run on CPUs."""
 
     address: str | None = None
     cpus: int = 1
-    gpus: int = 0
+    gpus: int | None = None
 
 
 def bench(
@@ -66,7 +67,10 @@ def bench(
     workers = min(jobs or nproc, sum(trial.nproc for trial in state.todo) or 1)
     where = f"{workers} process" + "es" * (workers > 1)
     if cluster is not None:
-        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU per process"
+        if cluster.gpus is None and all(_on_cpu(trial) for trial in state.todo):
+            cluster = replace(cluster, gpus=0)
+        gpus = "1 GPU if it has any" if cluster.gpus is None else f"{cluster.gpus} GPU"
+        where = f"on Ray, {cluster.cpus} CPU and {gpus} per process"
     check_results(out)
     if state.todo and not dry_run:
         _make(out)
@@ -87,6 +91,10 @@ def bench(
         return RayActors(out, jobs, *how, nproc, lines)
 
     return _run(start, state, history, out, quiet)
+
+
+def _on_cpu(trial: Trial) -> bool:
+    return (trial.request.settings or {}).get("run.device") == "cpu"
 
 
 def _make(out: Path) -> None:

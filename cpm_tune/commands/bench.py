@@ -28,7 +28,7 @@ def run(options: Bench) -> int:
     cluster = None
     if options.executor == "ray":
         cluster = session.Cluster(
-            options.ray_address, options.cpus_per_process or 1, options.gpus_per_process or 0
+            options.ray_address, options.cpus_per_process or 1, options.gpus_per_process
         )
     return session.bench(
         suite,

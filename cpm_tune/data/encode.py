@@ -9,14 +9,15 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import astuple
+from itertools import groupby
 from typing import Any
 
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import Layout, Parts, Tokenizer, Turns
 from cpm_tune.data.example_store import EncodedCache
-from cpm_tune.data.shots import Shots
+from cpm_tune.data.shots import Shots, as_parts, strip
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
@@ -73,6 +74,7 @@ class Encoder:
                 f"template '{template.name}' scores options by one; {way}."
             )
         self._yes = yes[0]
+        self._lead = layout.lead
         self.stores: dict[tuple[str, str], EncodedCache] = {}  # see encoded.py
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
@@ -130,12 +132,17 @@ class Encoder:
         template = self.template
         return [
             [template.name, template.version, template.sha256, self.rule],
-            [self.max_length, self.answer_tokens, self.layout.start],
+            [self.max_length, self.answer_tokens, self.layout.start, *self._form],
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
             astuple(self.turns) if self.turns else None,
             self._shots.sha256 if self._shots else None,
         ]
+
+    @property
+    def _form(self) -> list[Any]:
+        """What else of the layout decides how rows are cut, if anything does."""
+        return [self._lead, self.layout.around] if self._lead or self.layout.around else []
 
     @property
     def stop(self) -> frozenset[int]:
@@ -194,18 +201,21 @@ class Encoder:
         verbaliser-relative a second one each, in a context without the row's texts."""
         if self.rule == "yes-logit":
             contexts = tuple((*before, *option, *after) for option in options)
-            return contexts, tuple(Answer(k, (self._yes,)) for k in range(len(options)))
+            return contexts, tuple(self._answer(k, (self._yes,)) for k in range(len(options)))
         if self.rule == "mean-nll":
-            n = max(1, self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
+            n = max(self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
             passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
-            return (passages[0][:n],), tuple(Answer(0, passage[n:]) for passage in passages)
+            return (passages[0][:n],), tuple(self._answer(0, passage[n:]) for passage in passages)
         if self.rule == "argmax-vocabulary" and not train:
-            return (before,), tuple(Answer(0, option[:1]) for option in options)
-        answers = tuple(Answer(0, option) for option in options)
+            return (before,), tuple(self._answer(0, option[:1]) for option in options)
+        answers = tuple(self._answer(0, option) for option in options)
         if self.rule == "verbaliser-relative" and not train:
-            alone = tuple(Answer(1, option) for option in options)
+            alone = tuple(self._answer(1, option) for option in options)
             return (before, self._without_row(shots)), (*answers, *alone)
         return (before,), answers
+
+    def _answer(self, context: int, ids: Ids) -> Answer:
+        return Answer(context, (*self._lead, *ids), len(self._lead))
 
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
@@ -232,7 +242,6 @@ class Encoder:
         shots: tuple[int, ...] = (),
     ) -> tuple[Ids, list[Ids], Ids]:
         """The ids before the option or answer, with these shots, of each option, and after it."""
-        encode = self.tokenizer.encode
         parts: tuple[list[str | int], list[str | int]] = ([], [])
         side = first = 0
         for place, piece in enumerate(self.template.pieces):
@@ -253,46 +262,36 @@ class Encoder:
                 parts[side].append(self.template.cut(row, piece.value, cap))
         parts[side].extend(self._soft.get(len(self.template.pieces), ()))
         if self.turns:
-            self._in_turn(self.turns, first, *parts)
+            last = parts[self.template.scores_in_prompt]
+            strip(parts[0], last, self.turns, first)
+            last.extend(self.turns.ask)
         written = [
             self._verbalised.get(text)
-            or tuple(encode(text[:cap]))
+            or tuple(self.tokenizer.encode(text[:cap]))
             or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        return self._joined((*self._start, *parts[0])), written, self._joined(parts[1])
+        encode = self.tokenizer.encode if shots else self.tokenizer.opening
+        before = self._joined((*self._start, *parts[0]), encode)
+        return before, written, self._joined(parts[1], self.tokenizer.encode)
 
-    def _in_turn(
-        self, turns: Turns, first: int, before: list[str | int], after: list[str | int]
-    ) -> None:
-        """Make of the parts before and after an option, or before an answer, a user's turn, which
-        begins with part `first`."""
-        last = after if self.template.scores_in_prompt else before
-        left, right = turns.strips
-        if left and len(before) > first and isinstance(text := before[first], str):
-            before[first] = text.lstrip()
-        if right and last and isinstance(text := last[-1], str):
-            last[-1] = text.rstrip()
-        last.extend(turns.ask)
-
-    def _joined(self, parts: Sequence[str | int]) -> Ids:
-        """The ids of parts; texts that touch are encoded as one."""
-        ids: list[int] = []
-        text = ""
-        for part in parts:
-            if isinstance(part, str):
-                text += part
-            else:
-                ids += self.tokenizer.encode(text) if text else ()
-                ids.append(part)
-                text = ""
-        return (*ids, *(self.tokenizer.encode(text) if text else ()))
+    def _joined(self, parts: Iterable[str | int], encode: Callable[[str], list[int]]) -> Ids:
+        """The ids of parts; texts that touch are encoded as one, the first of them by `encode`."""
+        ids = list[int]()
+        for text, group in groupby(parts, key=lambda part: isinstance(part, str)):
+            if not text:
+                ids += map(int, group)
+            elif whole := "".join(map(str, group)):
+                ids += encode(whole)
+                encode = self.tokenizer.encode
+        return tuple(ids)
 
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts
         longest = max(map(len, options), default=0)
         answer = max(longest, self.answer_tokens if self.generates else 0)
-        return len(before) + answer + len(after) + (self.rule == "mean-nll")
+        others = self.layout.around + len(self._lead) + (self.rule == "mean-nll")
+        return len(before) + answer + len(after) + others
 
     def _fit(
         self, row: Row, options: tuple[str, ...]
@@ -324,12 +323,8 @@ class Encoder:
                 "scoring mean-nll: shots would be scored with the passage; omit --shots, or choose "
                 "another rule."
             )
-        if self.turns is not None and self.turns.again is None:
-            raise UserError(
-                "--shots: the chat template treats earlier turns unlike the first one; omit "
-                "--shots, or use another template."
-            )
         self._shots, self._n_shots = shots, shots.k
+        self._shot(0)
 
     def _shot(self, number: int) -> Parts:
         """A shot as it stands in a prompt: a prompt with its answer; in a chat template, turns."""
@@ -342,30 +337,13 @@ class Encoder:
             answer = max(range(len(answer)), key=lambda i: answer[i])
         answer = options[answer] if options else answer
         before, option, after = self.template.render(row, answer)
-        in_prompt = self.template.scores_in_prompt
-        answer = self.template.yes if in_prompt else option
-        text: tuple[str, ...] = (before, *((option, after) if in_prompt else ()))
-        if self.turns:
-            assert self.turns.again is not None
-            left, right = self.turns.strips
-            ids = [self._known_or(part) for part in text[1:2]]
-            turn: list[str | int] = [before, *(i for part in ids for i in part), *text[2:]]
-            if left and isinstance(turn[0], str):
-                turn[0] = turn[0].lstrip()
-            if right and isinstance(turn[-1], str):
-                turn[-1] = turn[-1].rstrip()
-            answer = answer.strip() if left and right else answer
-            parts: Parts = (*turn, *self.turns.answered, answer, *self.turns.again)
+        if self.template.scores_in_prompt:
+            prompt, answer = [before, option, after], self.template.yes
         else:
-            newline = self.tokenizer.encode("\n")
-            end = () if self.tokenizer.unk in newline else newline
-            parts = (*(i for part in (*text, answer) for i in self._known_or(part)), *end)
+            prompt, answer = [before], option
+        parts = as_parts(prompt, answer, self.tokenizer, self._verbalised, self.turns)
         self._shot_parts[number] = parts
         return parts
-
-    def _known_or(self, text: str) -> Sequence[int]:
-        """The ids of an option's words, or of another text."""
-        return self._verbalised.get(text) or self.tokenizer.encode(text)
 
 
 def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any
 
+from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.protocol import Parts, Tokenizer, Turns
 from cpm_tune.data.files import as_json
 from cpm_tune.data.store import RowDataset
 from cpm_tune.errors import UserError
@@ -100,3 +102,43 @@ def _balanced(task: Task, rows: RowDataset, draw: random.Random) -> list[int]:
 def _in_turn(groups: Sequence[Sequence[int]]) -> Iterator[int]:
     for several in zip_longest(*groups):
         yield from (number for number in several if number is not None)
+
+
+def as_parts(
+    prompt: Sequence[str],
+    answer: str,
+    tokenizer: Tokenizer,
+    known: Mapping[str, Ids],
+    turns: Turns | None,
+) -> Parts:
+    """A shot as it stands before a prompt: `prompt` (one text, or that before an option, the option
+    and that after it), the answer and a newline; in a chat template, two turns. `known`: the ids
+    of options."""
+    encode = tokenizer.encode
+    if turns is None:
+        ends = (encode(text) for text in ("\n", " ", "。"))
+        end = next((ids for ids in ends if ids and tokenizer.unk not in ids), [])
+        texts = (known.get(text) or encode(text) for text in (*prompt, answer))
+        return (*(index for ids in texts for index in ids), *end)
+    if turns.again is None:
+        raise UserError(
+            "--shots: the chat template treats earlier turns unlike the first one; omit --shots, "
+            "or use another template."
+        )
+    first, *others = prompt
+    turn: list[str | int] = [first]
+    for option, after in pairwise(others):
+        turn += (*(known.get(option) or encode(option)), after)
+    strip(turn, turn, turns)
+    answer = answer.strip() if all(turns.strips) else answer
+    return (*turn, *turns.answered, answer, *turns.again)
+
+
+def strip(before: list[str | int], last: list[str | int], turns: Turns, first: int = 0) -> None:
+    """Strip a user's turn as its chat template does: it begins with part `first` of `before`, and
+    ends with `last`."""
+    left, right = turns.strips
+    if left and len(before) > first and isinstance(text := before[first], str):
+        before[first] = text.lstrip()
+    if right and last and isinstance(text := last[-1], str):
+        last[-1] = text.rstrip()

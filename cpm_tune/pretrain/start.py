@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_ant
 from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.common.environment import machine_memory
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import CHECKPOINT, LOG, RECORD, disk_trouble, remove, run_lock
 from cpm_tune.common.interrupt import Interrupted, Interrupts
@@ -236,8 +236,8 @@ def _check(width: int, rows: int, shortest: int, config: CPMAntConfig) -> None:
             f"{shortest}. Give a greater --width or a smaller --shortest."
         )
     bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if bias > memory:
+    memory = machine_memory()
+    if memory is not None and bias > memory:
         raise UserError(
             f"--rows {rows} --width {width}: attention alone takes {bias / 1e9:,.0f} GB, more than "
             f"the {memory / 1e9:,.0f} GB of this machine. Give fewer rows or a smaller width."

@@ -57,7 +57,7 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
         Count | None, Option("CPUs per process (Ray only)", default="1")
     ] = None
     gpus_per_process: Annotated[
-        Natural | None, Option("GPUs per process (Ray only)", default="0")
+        Natural | None, Option("GPUs per process (Ray only)", default="1 if the cluster has any")
     ] = None
 
     def __post_init__(self) -> None:

@@ -79,7 +79,8 @@ class Show:
 class Doctor:
     """Check this machine: what works, what does not, how to fix it."""
 
-    data: Annotated[Path | None, Option("also check the data folders in this folder", "DIR")] = None
+    data: Annotated[Path | None, Option("check the data folders in this folder", "DIR")] = None
+    samples: Annotated[bool, Option("print one line per task with sample data")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
