@@ -6,8 +6,13 @@ import contextlib
 import sys
 import tempfile
 import time
+<<<<<<< HEAD
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+=======
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+>>>>>>> main
 from pathlib import Path
 
 from cpm_tune.bench import show
@@ -17,7 +22,7 @@ from cpm_tune.bench.schedule import Executor, run_trials
 from cpm_tune.bench.slurm import MOST_JOBS, SlurmJobs
 from cpm_tune.bench.state import History, SuiteState, suite_state
 from cpm_tune.bench.suite import Suite
-from cpm_tune.bench.trials import make_trials
+from cpm_tune.bench.trials import Trial, make_trials
 from cpm_tune.common.folders import check_results
 from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.sizes import counted
@@ -29,6 +34,7 @@ FINISHED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Cluster:
+<<<<<<< HEAD
     """The address of a Ray cluster, or `slurm`, the settings of Slurm's jobs; and the resources of
     each process of a trial on it."""
 
@@ -36,6 +42,14 @@ class Cluster:
     cpus: int = 1
     gpus: int = 0
     slurm: Mapping[str, str] | None = None
+=======
+    """The address of a Ray cluster, and the resources of each process of a trial on it. `gpus`:
+    None for one, if the cluster has any and the trials do not run on CPUs."""
+
+    address: str | None = None
+    cpus: int = 1
+    gpus: int | None = None
+>>>>>>> main
 
 
 def bench(
@@ -69,8 +83,15 @@ def bench(
     workers = min(jobs or nproc, sum(trial.nproc for trial in state.todo) or 1)
     where = f"{workers} process" + "es" * (workers > 1)
     if cluster is not None:
+<<<<<<< HEAD
         on = "Ray" if cluster.slurm is None else "Slurm"
         where = f"on {on}, {cluster.cpus} CPU and {cluster.gpus} GPU per process"
+=======
+        if cluster.gpus is None and all(_on_cpu(trial) for trial in state.todo):
+            cluster = replace(cluster, gpus=0)
+        gpus = "1 GPU if it has any" if cluster.gpus is None else f"{cluster.gpus} GPU"
+        where = f"on Ray, {cluster.cpus} CPU and {gpus} per process"
+>>>>>>> main
     check_results(out)
     if state.todo and not dry_run:
         _make(out)
@@ -94,6 +115,10 @@ def bench(
         return RayActors(out, jobs, cluster.address, *asked, nproc, lines)
 
     return _run(start, state, history, out, quiet)
+
+
+def _on_cpu(trial: Trial) -> bool:
+    return (trial.request.settings or {}).get("run.device") == "cpu"
 
 
 def _make(out: Path) -> None:
