@@ -6,13 +6,8 @@ import contextlib
 import sys
 import tempfile
 import time
-<<<<<<< HEAD
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-=======
-from collections.abc import Callable
 from dataclasses import dataclass, replace
->>>>>>> main
 from pathlib import Path
 
 from cpm_tune.bench import show
@@ -34,22 +29,14 @@ FINISHED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Cluster:
-<<<<<<< HEAD
     """The address of a Ray cluster, or `slurm`, the settings of Slurm's jobs; and the resources of
-    each process of a trial on it."""
-
-    address: str | None = None
-    cpus: int = 1
-    gpus: int = 0
-    slurm: Mapping[str, str] | None = None
-=======
-    """The address of a Ray cluster, and the resources of each process of a trial on it. `gpus`:
-    None for one, if the cluster has any and the trials do not run on CPUs."""
+    each process of a trial on it. `gpus`: None for one, if a Ray cluster has any and the trials do
+    not run on CPUs."""
 
     address: str | None = None
     cpus: int = 1
     gpus: int | None = None
->>>>>>> main
+    slurm: Mapping[str, str] | None = None
 
 
 def bench(
@@ -83,15 +70,11 @@ def bench(
     workers = min(jobs or nproc, sum(trial.nproc for trial in state.todo) or 1)
     where = f"{workers} process" + "es" * (workers > 1)
     if cluster is not None:
-<<<<<<< HEAD
-        on = "Ray" if cluster.slurm is None else "Slurm"
-        where = f"on {on}, {cluster.cpus} CPU and {cluster.gpus} GPU per process"
-=======
-        if cluster.gpus is None and all(_on_cpu(trial) for trial in state.todo):
-            cluster = replace(cluster, gpus=0)
+        if cluster.slurm is not None or all(_on_cpu(trial) for trial in state.todo):
+            cluster = replace(cluster, gpus=cluster.gpus or 0)
         gpus = "1 GPU if it has any" if cluster.gpus is None else f"{cluster.gpus} GPU"
-        where = f"on Ray, {cluster.cpus} CPU and {gpus} per process"
->>>>>>> main
+        on = "Ray" if cluster.slurm is None else "Slurm"
+        where = f"on {on}, {cluster.cpus} CPU and {gpus} per process"
     check_results(out)
     if state.todo and not dry_run:
         _make(out)
@@ -108,11 +91,12 @@ def bench(
     def start() -> Executor:
         if cluster is None:
             return Processes(out, workers, lines)
-        asked = cluster.cpus, cluster.gpus
         if cluster.slurm is not None:
-            every = sum(trial.nproc for trial in state.todo)
-            return SlurmJobs(out, jobs or min(every, MOST_JOBS), *asked, cluster.slurm, lines)
-        return RayActors(out, jobs, cluster.address, *asked, nproc, lines)
+            most = jobs or min(MOST_JOBS, sum(trial.nproc for trial in state.todo))
+            asked = cluster.cpus, cluster.gpus or 0
+            return SlurmJobs(out, most, *asked, cluster.slurm, lines)
+        how = cluster.address, cluster.cpus, cluster.gpus
+        return RayActors(out, jobs, *how, nproc, lines)
 
     return _run(start, state, history, out, quiet)
 

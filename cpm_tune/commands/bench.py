@@ -29,14 +29,10 @@ def run(options: Bench) -> int:
     cluster = None
     if options.executor != "local":
         cluster = session.Cluster(
-<<<<<<< HEAD
             options.ray_address,
             options.cpus_per_process or 1,
-            options.gpus_per_process or 0,
+            options.gpus_per_process,
             parse_slurm(options.slurm) if options.executor == "slurm" else None,
-=======
-            options.ray_address, options.cpus_per_process or 1, options.gpus_per_process
->>>>>>> main
         )
     return session.bench(
         suite,

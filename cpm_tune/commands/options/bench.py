@@ -57,11 +57,10 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
         Count | None, Option("CPUs per process (Ray and Slurm)", default="1")
     ] = None
     gpus_per_process: Annotated[
-<<<<<<< HEAD
-        Natural | None, Option("GPUs per process (Ray and Slurm)", default="0")
-=======
-        Natural | None, Option("GPUs per process (Ray only)", default="1 if the cluster has any")
->>>>>>> main
+        Natural | None,
+        Option(
+            "GPUs per process (Ray and Slurm)", default="on Ray 1 if the cluster has any, else 0"
+        ),
     ] = None
     slurm: Annotated[
         tuple[str, ...],
