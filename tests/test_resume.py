@@ -172,7 +172,12 @@ def test_a_run_that_is_killed_again_and_again_from_outside_still_ends_the_same(
 
 @pytest.mark.parametrize(
     ("number", "phase"),
-    [(signal.SIGTERM, "training"), (signal.SIGINT, "training"), (signal.SIGTERM, "evaluation")],
+    [
+        (signal.SIGTERM, "training"),
+        (signal.SIGINT, "training"),
+        (signal.SIGUSR1, "training"),
+        (signal.SIGTERM, "evaluation"),
+    ],
 )
 def test_a_signal_saves_the_step_and_exits_as_shells_expect(
     case: Case, tmp_path: Path, number: signal.Signals, phase: str, capfd: Any
