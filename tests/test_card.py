@@ -86,7 +86,7 @@ def test_the_card_as_json(tmp_path: Path, cli: CLI) -> None:
     file = tmp_path / "card.json"
     assert cli("data", "tasks/sample/ccpm", "--out", str(file))[0] == 0
     card = json.loads(file.read_text(encoding="utf-8"))
-    assert [split["n"] for split in card["splits"]] == [600, 200, 200]
+    assert [split["n"] for split in card["splits"]] == [600, 150, 200]
     test = card["splits"][2]
     assert sum(test["answers"].values()) == 200
     assert set(test["lengths"]) == {"translation", "choices"}
