@@ -40,7 +40,10 @@ _OTHERS = (
     (DELTA_CONFIG, "a delta, not a backbone; pass it as --delta-from"),
     ("adapter_config.json", "an adapter of PEFT's, not a backbone; pass it as --delta-from"),
     ("latest_checkpointed_iteration.txt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
-    ("*/mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
+    (
+        "*/mp_rank_00_model_states.pt",
+        "it contains a folder with the ranks of CPM-1 or CPM-2; give that folder",
+    ),
     ("mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
     ("*.gguf", f"weights of llama.cpp; {_EXPECTED}"),
 )
