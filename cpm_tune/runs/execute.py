@@ -325,6 +325,7 @@ def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecor
         n_skipped=split.n_skipped,
         n_truncated=scored.n_truncated if scored else None,
         n_unparsed=scored.n_unparsed if scored else 0,
+        n_shots_dropped=scored.n_shots_dropped if scored else 0,
         labelled=split.labelled,
         edition=edition(task, file, len(split)),
     )

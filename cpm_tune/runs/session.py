@@ -204,6 +204,10 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
                 else f"{split.n_unparsed:,} without a prediction"
             )
         )
+    for name, split in record.data.items():
+        if dropped := split.n_shots_dropped:
+            of = split.n * record.spec.shots
+            lines.append(f"{name:10} {dropped:,} of {of:,} shots dropped: no room for them")
     lines += [f"warning    {warning}" for warning in (*_unbeaten(record), *record.warnings)]
     if record.note:
         lines.append(f"note       {record.note}")

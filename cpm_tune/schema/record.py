@@ -57,7 +57,8 @@ class EarlierScore(_Part):
 class SplitRecord(_Part):
     """What was read of a split: `n` rows in use, `n_truncated` of them cut to fit (None if not all
     were encoded), `n_unparsed` of them with a generated text that could not be read or, by
-    argmax-vocabulary, without a prediction. `labelled` is False for a test split without gold
+    argmax-vocabulary, without a prediction. `n_shots_dropped`: of all rows, the shots for which
+    there was no room. `labelled` is False for a test split without gold
     answers, which has predictions but no score. `edition` names the edition of the dataset, and by
     what it is known, if it is."""
 
@@ -67,6 +68,7 @@ class SplitRecord(_Part):
     n_skipped: Count
     n_truncated: Count | None
     n_unparsed: Count = 0
+    n_shots_dropped: Count = 0
     labelled: bool = True
     edition: str = ""
 
