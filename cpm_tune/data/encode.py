@@ -22,6 +22,9 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import Scoring
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
 from cpm_tune.task.scoring import scoring_of
+from cpm_tune.task.template import Piece
+
+Part = str | int | None  # a text, an id, the end of a text
 
 
 class Encoder:
@@ -57,6 +60,9 @@ class Encoder:
         listed = isinstance(task.answer, Options) and task.answer.options
         self._listed = listed if before_each and listed else None
         self._verbalised = {option: self._known(option, "option") for option in template.options}
+        self._special = self._special_ids()
+        # The prompt's tokens are in the loss too, and prompt and answer are one text.
+        self._whole = template.counts == "text" and (self.generates or self.rule == "mean-nll")
         yes = (
             self._known(template.yes, "answer word")
             if self.rule == "yes-logit"
@@ -99,18 +105,36 @@ class Encoder:
                         f"'{self.template.name}' begin with the same entry of this vocabulary; "
                         "choose another rule or template."
                     )
-        if self.rule == "mean-nll" and self.turns:
+        likelihood = self.rule == "mean-nll" or self._whole
+        what = "scoring mean-nll" if not self.generates else f"template '{self.template.name}'"
+        if likelihood and self.turns:
             raise UserError(
-                "scoring mean-nll: a chat template has no place for a whole passage; omit "
+                f"{what}: a chat template has no place for a whole passage; omit "
                 "--chat-template, or choose another rule."
             )
-        inside = [place for place in self._soft if place > 0]
-        if self.rule == "mean-nll" and (inside or any(self._before_option)):
+        counted = 0  # the first piece whose tokens have a likelihood
+        if self.template.counts == "after":
+            counted = [piece.kind for piece in self.template.pieces].index("option")
+        inside = [place for place in self._soft if place > counted]
+        if likelihood and (inside or (any(self._before_option) and not counted)):
             raise UserError(
-                "scoring mean-nll: the soft prompt's tokens inside the text have no likelihood; "
+                f"{what}: the soft prompt's tokens inside the text have no likelihood; "
                 "put all of them in front (delta.slots, delta.ratio_list, delta.option_token_num) "
                 "or choose another rule."
             )
+
+    def _special_ids(self) -> dict[str, tuple[int, ...]]:
+        """The id of each special entry that the template names; none for an optional one that this
+        vocabulary lacks. Raises UserError for another one that it lacks."""
+        tokenizer = self.tokenizer
+        there = {tokenizer.entries[i]: i for i in (*tokenizer.never_written, tokenizer.eos)}
+        for entry, optional in self.template.specials.items():
+            if entry not in there and not optional:
+                raise UserError(
+                    f"template '{self.template.name}' has the special entry {entry}, which this "
+                    "vocabulary lacks; use another template or backbone."
+                )
+        return {e: (there[e],) if e in there else () for e in self.template.specials}
 
     def _known(self, text: str, what: str) -> Ids:
         ids = tuple(self.tokenizer.encode(text))
@@ -164,6 +188,8 @@ class Encoder:
         generate is encoded, too, if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
+        if self.generates and self._whole:
+            return self._line(row, target)
         (before, options, after), truncated = self._fit(row, texts)
         gold = -1 if target is None else 0
         if self.generates:
@@ -190,9 +216,11 @@ class Encoder:
             contexts = tuple((*before, *option, *after) for option in options)
             return contexts, tuple(Answer(k, (self._yes,)) for k in range(len(options)))
         if self.rule == "mean-nll":
-            n = max(1, self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
-            passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
-            return (passages[0][:n],), tuple(Answer(0, passage[n:]) for passage in passages)
+            after = (*after, self.end)
+            if self.template.counts == "after":
+                contexts = tuple((*before, *option) for option in options)
+                return contexts, tuple(Answer(k, after) for k in range(len(options)))
+            return self._passages([(*before, *option, *after) for option in options])
         if self.rule == "argmax-vocabulary" and not train:
             return (before,), tuple(Answer(0, option[:1]) for option in options)
         answers = tuple(Answer(0, option) for option in options)
@@ -201,9 +229,25 @@ class Encoder:
             return (before, self._without_row), (*answers, *alone)
         return (before,), answers
 
+    def _passages(self, passages: Sequence[Ids]) -> tuple[tuple[Ids, ...], tuple[Answer, ...]]:
+        """Passages as answers, each in the context of its first ids, which are not scored."""
+        n = max(1, self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
+        contexts = list(dict.fromkeys(passage[:n] for passage in passages))
+        answers = (Answer(contexts.index(passage[:n]), passage[n:]) for passage in passages)
+        return tuple(contexts), tuple(answers)
+
+    def _line(self, row: Row, target: str | None) -> Example:
+        """The prompt and the text to generate as one text, every token of which is learnt."""
+        before, after = self._parts(row, None)
+        written = (target or "") + self.template.end
+        ids = (*self._joined((*self._start, *before, written, *after)), self.end)
+        contexts, candidates = self._passages([ids[: self.max_length]])
+        gold = -1 if target is None else 0
+        return Example(str(row["id"]), contexts, candidates, gold, len(ids) > self.max_length)
+
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
-        ids = (*self.tokenizer.encode(text), self.end)
+        ids = (*self.tokenizer.encode(text + self.template.end), self.end)
         return ids[: self.answer_tokens], len(ids) > self.answer_tokens
 
     def prefix(self, row: Row) -> tuple[Ids, bool]:
@@ -211,37 +255,55 @@ class Encoder:
         (before, _, _), truncated = self._fit(row, ())
         return before, truncated
 
-    def _ids(
-        self, row: Row, options: tuple[str, ...], cap: int | None
-    ) -> tuple[Ids, list[Ids], Ids]:
-        """The ids before the option or answer, of each option, and after it."""
-        encode = self.tokenizer.encode
-        parts: tuple[list[str | int], list[str | int]] = ([], [])
+    def _parts(self, row: Row, cap: int | None) -> tuple[list[Part], list[Part]]:
+        """What is before and what is after the option or answer: texts, ids, ends of texts."""
+        parts: tuple[list[Part], list[Part]] = ([], [])
         side = 0
         for place, piece in enumerate(self.template.pieces):
             parts[side].extend(self._soft.get(place, ()))
             if piece.kind in ("option", "answer"):
                 parts[0].extend(self._before_option[0] if self._before_option else ())
                 side = 1
-            elif piece.kind == "text":
-                parts[side].append(piece.value)
-            elif piece.value == self._listed:
-                for number, listed in enumerate(self.template.listed(row[piece.value], cap)):
-                    parts[side].extend((*self._before_option[number], listed))
+            elif piece.kind != "field":
+                parts[side].extend(self._part(piece))
+            elif isinstance(row[piece.value], str):
+                parts[side].append(self.template.cut(row, piece, cap))
             else:
-                parts[side].append(self.template.cut(row, piece.value, cap))
+                before_each = self._before_option if piece.value == self._listed else ()
+                for number, each in enumerate(self.template.listed(row[piece.value], cap)):
+                    parts[side].extend(before_each[number] if before_each else ())
+                    parts[side].extend(
+                        part for each_piece in each for part in self._part(each_piece)
+                    )
         parts[side].extend(self._soft.get(len(self.template.pieces), ()))
         if self.turns:
             self._in_turn(self.turns, *parts)
+        return parts
+
+    def _part(self, piece: Piece) -> Sequence[Part]:
+        if piece.kind == "text":
+            return (piece.value,)
+        return (None,) if piece.kind == "break" else self._special[piece.value]
+
+    def _ids(
+        self, row: Row, options: tuple[str, ...], cap: int | None
+    ) -> tuple[Ids, list[Ids], Ids]:
+        """The ids before the option or answer, of each option, and after it. If all is encoded as
+        one, the option's ids are those of all."""
+        before, after = self._parts(row, cap)
+        if self._whole and options and not self.generates:
+            texts = (text[:cap] for text in options)
+            return (), [self._joined((*self._start, *before, text, *after)) for text in texts], ()
+        encode = self.tokenizer.encode
         written = [
             self._verbalised.get(text)
             or tuple(encode(text[:cap]))
             or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        return self._joined((*self._start, *parts[0])), written, self._joined(parts[1])
+        return self._joined((*self._start, *before)), written, self._joined(after)
 
-    def _in_turn(self, turns: Turns, before: list[str | int], after: list[str | int]) -> None:
+    def _in_turn(self, turns: Turns, before: list[Part], after: list[Part]) -> None:
         """Make of the parts before and after an option, or before an answer, a user's turn."""
         last = after if self.template.scores_in_prompt else before
         left, right = turns.strips
@@ -251,18 +313,18 @@ class Encoder:
             last[-1] = last[-1].rstrip()
         last.extend(turns.ask)
 
-    def _joined(self, parts: Sequence[str | int]) -> Ids:
+    def _joined(self, parts: Sequence[Part]) -> Ids:
         """The ids of parts; texts that touch are encoded as one."""
         ids: list[int] = []
         text = ""
-        for part in parts:
+        for part in (*parts, None):
             if isinstance(part, str):
                 text += part
-            else:
-                ids += self.tokenizer.encode(text) if text else ()
-                ids.append(part)
-                text = ""
-        return (*ids, *(self.tokenizer.encode(text) if text else ()))
+                continue
+            ids += self.tokenizer.encode(text) if text else ()
+            ids += () if part is None else (part,)
+            text = ""
+        return tuple(ids)
 
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts
