@@ -101,7 +101,7 @@ def test_stc_learns_the_whole_line(tokenizer: CPM1Tokenizer) -> None:
     for train in (True, False):
         example = asked.encode(row, train=train)
         assert (example.contexts, example.candidates) == ((line[:1],), (Answer(0, line[1:]),))
-    assert asked.prefix(row) == (tuple(tokenizer.encode("对话上文:你好吗 回复:")), False)
+    assert asked.prefix(row).contexts == (tuple(tokenizer.encode("对话上文:你好吗 回复:")),)
     long = asked.encode({**row, "post": "你好吗" * 300})
     assert (len(long.contexts[0]) + len(long.candidates[0].ids), long.truncated) == (400, True)
 

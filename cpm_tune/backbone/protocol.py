@@ -60,6 +60,10 @@ class Tokenizer(Protocol):
         """The ids of a text, without any special entry around it."""
         ...
 
+    def opening(self, text: str) -> list[int]:
+        """The ids of a text with which a context begins."""
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
         ...
@@ -90,6 +94,9 @@ class TokenizerDefaults:
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
+
+    def opening(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.entries[index] for index in ids)
@@ -158,7 +165,8 @@ class Layout(Protocol):
 
     start: the ids that every context begins with. shortest: the fewest ids of a context.
     first_free: the first id that means nothing to the backbone; the tokens of a trained soft prompt
-    have ids from there on.
+    have ids from there on. lead: the ids that every answer begins with, which are not scored.
+    around: how many ids a sequence has besides `start`, context, `lead` and answer.
     """
 
     @property
@@ -169,6 +177,12 @@ class Layout(Protocol):
 
     @property
     def first_free(self) -> int: ...
+
+    @property
+    def lead(self) -> Ids: ...
+
+    @property
+    def around(self) -> int: ...
 
     def n_tokens(self, example: Example) -> int:
         """The tokens of an example in a batch."""
@@ -198,7 +212,8 @@ class BackboneFolder(Protocol):
     """What is in a backbone's folder, before any weight is read.
 
     `format` names the checkpoint format, `trained` is false for weights drawn at random. `settings`
-    are the fields of `Encoding` that only some families have, and this one has.
+    are the fields of `Encoding` that only some families have, and this one has, with the value that
+    each has if none is given.
     """
 
     @property
@@ -216,7 +231,8 @@ class BackboneFolder(Protocol):
     @property
     def config(self) -> BackboneConfig: ...
 
-    settings: ClassVar[frozenset[str]]
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def sha256(self) -> str:
         """Fingerprint of all files that decide what the backbone computes."""
@@ -271,6 +287,20 @@ class BackboneFolder(Protocol):
         reads that, if there is something to know."""
         ...
 
+    def convert(
+        self,
+        out: Path,
+        to: str,
+        *,
+        dtype: torch.dtype | None,
+        max_shard: int,
+        ranks: int,
+        overwrite: bool,
+    ) -> str:
+        """Write this backbone to a new folder in another checkpoint format; return what reads it,
+        if there is something to know. Raises UserError if the family has no such format."""
+        ...
+
 
 def folder_name(path: Path) -> str:
     """A folder's name; for one in the hub's cache, that of the model."""
@@ -280,9 +310,13 @@ def folder_name(path: Path) -> str:
 
 
 def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
-    """The encoding without the settings that this family of models does not have."""
-    absent = {name: None for name in Encoding.OMITTED if name not in folder.settings}
-    return encoding.model_copy(update=absent)
+    """The encoding without the settings that this family of models does not have, and with values
+    for all that it has."""
+    values = {name: None for name in Encoding.OMITTED if name not in folder.settings}
+    for name, default in folder.settings.items():
+        if getattr(encoding, name) is None:
+            values[name] = default
+    return encoding.model_copy(update=values)
 
 
 def check_length(length: int, config: BackboneConfig, setting: str) -> None:
@@ -309,7 +343,7 @@ class FolderDefaults:
     config: BackboneConfig
     format = "native"
     trained = True
-    settings: ClassVar[frozenset[str]] = frozenset()
+    settings: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def name(self) -> str:
@@ -333,6 +367,12 @@ class FolderDefaults:
     def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
         self.check_save(form)
         return ""
+
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        raise UserError(
+            f"{self.path}: models of the family {self.config.family} have one checkpoint format; "
+            "convert has nothing to do."
+        )
 
 
 @dataclass(frozen=True)

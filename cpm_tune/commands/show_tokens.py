@@ -8,7 +8,11 @@ from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import check_length, fitting
 from cpm_tune.commands.options.look import Show
+from cpm_tune.common.sizes import counted
 from cpm_tune.data.encode import Encoder
+from cpm_tune.data.shots import Shots
+from cpm_tune.data.splits import data_folder, find_splits
+from cpm_tune.data.store import read_split
 from cpm_tune.planning.plan import chat_template, encoding_of
 from cpm_tune.task import Row, Task, Template
 
@@ -31,6 +35,11 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
         turns=turns,
     )
 
+    if options.shots:
+        file = find_splits(task, data_folder(task, options.data), ("train",))["train"]
+        rows = read_split(task, file).rows
+        encoder.add_shots(Shots(task, rows, options.shots, options.shot_choice, seed=1))
+
     def lines(row: Row) -> list[str]:
         example = encoder.encode(row)
         text = []
@@ -40,6 +49,7 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
             before = f"{sequence.n_before} soft-prompt rows + " * bool(sequence.n_before)
             text.append(f"    {before}{tokens}")
             text.append(f"    length {sequence.length}; scored: {scored}")
-        return [*text, f"    truncated: {'yes' if example.truncated else 'no'}"]
+        dropped = f", {counted(example.dropped, 'shot')} dropped" if example.dropped else ""
+        return [*text, f"    truncated: {'yes' if example.truncated else 'no'}{dropped}"]
 
     return lines

@@ -97,6 +97,16 @@ RecipeName = Annotated[
 ScoringRule = Annotated[
     Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
 ]
+ShotChoice = Annotated[
+    Literal["balanced", "nearest"],
+    Option(
+        "shots of --shots: balanced over the labels and the same for all rows, or for each row the "
+        "nearest in its characters"
+    ),
+]
+ShotCount = Annotated[
+    int, Option("answered rows of train before each prompt, drawn by the seed", "K", 0, 1000)
+]
 ChatTemplate = Annotated[
     str | None,
     Option(
@@ -152,6 +162,8 @@ class TrialOptions:
     template: TemplateName = None
     scoring: ScoringRule = None
     chat_template: ChatTemplate = None
+    shots: ShotCount = 0
+    shot_choice: ShotChoice = "balanced"
     data: Data = None
     precision: Precision = "fp32"
     quantize: Quantize | None = None
@@ -201,11 +213,16 @@ class ExecutionOptions(EngineOptions):
         str | None, Option("trackers: wandb, mlflow (extras of the same names)", "A,B")
     ] = None
 
+    shortcuts: Annotated[
+        bool, Option("score shortcut controls after training (default), such as length alone")
+    ] = True
+
     def execution_settings(self) -> dict[str, Any]:
         """The settings run.* that these options give."""
-        values = {field.name: getattr(self, field.name) for field in fields(ExecutionOptions)}
         return {
-            f"run.{name}": value for name, value in values.items() if value not in (None, False)
+            f"run.{field.name}": value
+            for field in fields(ExecutionOptions)
+            if (value := getattr(self, field.name)) != field.default
         }
 
 

@@ -21,6 +21,8 @@ from cpm_tune.schema.options import (
     Precision,
     Quantize,
     ScoringRule,
+    ShotChoice,
+    ShotCount,
     Split,
     TaskName,
     TemplateName,
@@ -59,6 +61,8 @@ class Show:
     template: TemplateName = None
     scoring: ScoringRule = None
     chat_template: ChatTemplate = None
+    shots: ShotCount = 0
+    shot_choice: ShotChoice = "balanced"
     data: Data = None
     split: Annotated[Split, Option("split to show")] = "dev"
     rows: Annotated[Natural, Option("number of rows")] = 2
