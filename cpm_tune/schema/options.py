@@ -214,7 +214,7 @@ class ExecutionOptions(EngineOptions):
     ] = None
 
     shortcuts: Annotated[
-        bool, Option("score shortcut controls after training (default), such as length alone")
+        bool, Option("score shortcuts and compare the splits' rows after training (default)")
     ] = True
 
     def execution_settings(self) -> dict[str, Any]:
