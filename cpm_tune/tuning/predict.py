@@ -186,13 +186,13 @@ class Predictor:
     def _generate(self, rows: Iterable[Row], decoding: Decoding) -> Iterator[Prediction]:
         """Predict by generated text, read by the task's parser."""
         stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
-        decode = self.encoder.tokenizer.decode
+        decode, end = self.encoder.tokenizer.decode, self.encoder.template.end
         while chunk := list(islice(stream, _DECODED_AT_ONCE)):
             prefixes = [example.contexts[0] for _, example in chunk]
             while (generated := self._continued(prefixes, decoding, tokens)) is None:
                 tokens //= 2
             for (row, example), hypotheses in zip(chunk, generated, strict=True):
-                texts = [decode(hypothesis.ids) for hypothesis in hypotheses]
+                texts = [decode(each.ids).removesuffix(end) for each in hypotheses]
                 answers = [parsed(self.task, text, row) for text in texts]
                 yield Prediction(
                     str(row["id"]),
