@@ -109,8 +109,8 @@ class Places(Part):
     of: int
 
     def __str__(self) -> str:
-        span = f"{self.first}-{self.last}" if self.first < self.last else f"{self.first}"
-        return f"{span} of {self.of}"
+        places = f"{self.first}-{self.last}" if self.first < self.last else f"{self.first}"
+        return f"{places} of {self.of}"
 
 
 class Cell(Part):
