@@ -1,19 +1,21 @@
-"""Runs on encoder-decoders: tuned, resumed, shared over processes, exported, benched."""
+"""What only encoder-decoders' runs have: where answers begin, both stacks over processes."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-import torch
-from conftest import CLI, write_jsonl
+from conftest import CLI, rows, write_jsonl
 from encdec_folders import make_folder
-from safetensors.torch import load_file, save_file
-from same_runs import assert_same, command, ended_in_step_3, read_run
-from transformers import AutoModelForSeq2SeqLM
+from same_runs import assert_same, command, read_run
+from test_engine_bmtrain import assert_same_run, carry_out, run_all
+
+from cpm_tune.planning.plan import Plan, Request, make_plan
+from cpm_tune.schema.options import Scoring
 
 SHORT = (
     *("--set", "train.max_steps=4", "--set", "train.eval_every=2"),
@@ -22,146 +24,114 @@ SHORT = (
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mt5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("models") / "mt5", "mt5")
 
 
-def tune(cli: CLI, model: Path, data: Path, out: Path, *words: object) -> Path:
-    """Tune on LCQMC's rows; return the run's folder."""
-    given = ("--task", "lcqmc", "--data", data, "--backbone", model, "--out", out, *SHORT, *words)
-    code, _, error = cli(*given)
+def tune(cli: CLI, model: Path, out: Path, *words: object) -> Path:
+    """Tune; return the run's folder."""
+    code, _, error = cli("--backbone", model, "--out", out, *SHORT, *words)
     assert code == 0, error
     (run,) = [path.parent for path in out.glob("*/run.json") if "none" not in path.parent.name]
     return run
 
 
-def test_a_run_is_tuned_predicted_and_merged(
-    cli: CLI, model: Path, data: Path, tmp_path: Path
+@pytest.mark.parametrize("rule", get_args(Scoring))
+def test_every_scoring_rule_learns_after_each_beginning_of_answers(
+    cli: CLI, mt5: Path, data: Path, tmp_path: Path, rule: str
 ) -> None:
-    run = tune(cli, model, data, tmp_path / "out")
-    record = json.loads((run / "run.json").read_text())
-    assert record["spec"]["backbone"]["family"] == "encdec"
-    assert record["spec"]["encoding"]["target"] == "answer"
-    names = ["SelfAttention.q", "SelfAttention.v"]
-    assert record["spec"]["delta"]["modified_modules"] == names
-    assert cli("predict", run, "--split", "test", "--data", data, "--out", tmp_path / "p")[0] == 0
-    predictions = (run / "predictions.test.jsonl").read_bytes()
-    assert (tmp_path / "p" / "predictions.test.jsonl").read_bytes() == predictions
-    code, _, error = cli("export", run, "--to", "merged", "--out", tmp_path / "merged")
-    assert code == 0, error
-    theirs = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged")
-    assert theirs.config.vocab_size > 100
-    again = tune(cli, tmp_path / "merged", data, tmp_path / "zero", "--delta", "bitfit")
-    controls = json.loads((again / "run.json").read_text())["controls"]
-    assert controls["zero-shot"]["value"] == record["scores"]["test"]["accuracy"]["value"]
+    template = "cpm-ant" if rule == "yes-logit" else "cpm-2"
+    words = ("--task", "lcqmc", "--data", data, "--scoring", rule, "--template", template)
+    settings = ("train.schedule=constant", "train.lr=0.003", "train.max_steps=12")
+    words += ("--delta", "full", "--control", "none", *(f"--set={one}" for one in settings))
+    specs = []
+    for target in (None, "sentinel", "blank"):
+        chosen = () if target is None else (f"--set=encode.target={target}",)
+        run = tune(cli, mt5, tmp_path / str(target), *words, *chosen)
+        record = json.loads((run / "run.json").read_text())
+        assert record["scoring"] == rule
+        assert record["spec"]["encoding"]["target"] == (target or "answer")
+        specs.append(run.name)
+        losses = [point["loss"] for point in record["training"]["curve"]]
+        assert losses[-1] < losses[0], losses
+    assert len({*specs}) == 3, "the beginning of answers is part of a run's id"
+    assert tune(cli, mt5, tmp_path / "named", *words, "--set=encode.target=answer").name == specs[0]
 
 
-@pytest.mark.parametrize(
-    ("rule", "template"), [("mean-nll", "cpm-ant"), ("verbaliser-relative", "cpm-2")]
-)
-def test_options_are_scored_by_the_rules_of_other_templates(
-    cli: CLI, model: Path, data: Path, tmp_path: Path, rule: str, template: str
+def test_rows_of_any_batch_size_have_the_same_scores(
+    cli: CLI, mt5: Path, data: Path, tmp_path: Path
 ) -> None:
-    """A passage is scored from its first token on, or its second without a first one of its own."""
-    run = tune(cli, model, data, tmp_path, "--scoring", rule, "--template", template)
-    record = json.loads((run / "run.json").read_text())
-    assert (record["scoring"], record["spec"]["scoring"]) == (rule, rule)
-    scores = [json.loads(line)["scores"] for line in (run / "predictions.test.jsonl").open()]
-    assert {len(options) for options in scores} == {2}
+    words = ("--task", "lcqmc", "--data", data, "--template", "cpm-2")
+    run = tune(cli, mt5, tmp_path / "run", *words)
+    lines = [json.loads(line)["scores"] for line in (run / "predictions.test.jsonl").open()]
+    small = tune(cli, mt5, tmp_path / "small", *words, "--set", "run.micro_tokens=256")
+    again = [json.loads(line)["scores"] for line in (small / "predictions.test.jsonl").open()]
+    for one, other in zip(lines, again, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
 
 
-def test_texts_are_tuned_and_generated(cli: CLI, model: Path, tmp_path: Path) -> None:
+def test_texts_of_sharded_processes_are_those_of_one(cli: CLI, mt5: Path, tmp_path: Path) -> None:
+    """One generates longer than the other: both stacks are passed together."""
     data = tmp_path / "data"
     data.mkdir()
-    for split, n in (("train", 16), ("dev", 4), ("test", 4)):
-        rows = [{"id": i, "text": f"猫狗{i}花草", "summary": "猫狗"} for i in range(n)]
-        write_jsonl(data / f"{split}.jsonl", rows)
-    given = ("--task", "lcsts", "--data", data, "--backbone", model, "--out", tmp_path / "out")
-    code, _, error = cli(*given, *SHORT, "--set", "decode.max_new_tokens=6", "--delta", "prefix")
-    assert code == 0, error
-    for how in ((), ("--beams", 1, "--stream")):
-        words = ("generate", "猫怎么养", "--backbone", model, "--max-new-tokens", 5, *how)
-        code, text, error = cli(*words)
-        assert (code, len(text.strip()) > 0) == (0, True), error
-    code, _, error = cli("generate", "--infill", "猫____养", "--backbone", model)
-    assert (code, "fill no blanks" in error) == (2, True)
+    for split, n in (("train", 16), ("dev", 3), ("test", 5)):
+        lines = [{"id": i, "text": "猫狗花草" * (i + 1), "summary": "猫狗"} for i in range(n)]
+        write_jsonl(data / f"{split}.jsonl", lines)
+    words = ("--task", "lcsts", "--data", data, "--control", "none")
+    words += ("--set", "decode.max_new_tokens=6", "--set", "decode.beams=2")
+    one = tune(cli, mt5, tmp_path / "one", *words)
+    given = ("--backbone", mt5, *SHORT, *words, "--nproc", 2, "--shard")
+    done = command(*given, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    (two,) = (tmp_path / "two").glob("*/run.json")
+    for split in ("dev", "test"):
+        name = f"predictions.{split}.jsonl"
+        texts = [[json.loads(x)["text"] for x in (run / name).open()] for run in (one, two.parent)]
+        assert texts[0] == texts[1]
+    assert two.parent.name == one.name
 
 
-@pytest.mark.parametrize(
-    "words", [("--checkpointing",), ("--precision", "bf16"), ("--quantize", "int8")]
-)
-def test_ways_to_run(cli: CLI, model: Path, data: Path, tmp_path: Path, words: Any) -> None:
-    run = tune(cli, model, data, tmp_path / "out", *words)
-    if words == ("--checkpointing",):
-        assert_same(read_run(tune(cli, model, data, tmp_path / "plain")), read_run(run))
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes")
+@pytest.mark.skipif(find_spec("bmtrain") is None, reason="bmtrain is not installed")
+def test_bmtrain_shares_both_stacks(mt5: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for split, n, start in (("train", 9, 0), ("dev", 5, 100), ("test", 5, 200)):
+        write_jsonl(data / f"{split}.jsonl", rows(n, start))
+    settings = {"train.max_steps": 4, "train.eval_every": 2, "train.batch_size": 4}
 
-
-def test_two_processes_do_what_one_does(cli: CLI, model: Path, data: Path, tmp_path: Path) -> None:
-    one = tune(cli, model, data, tmp_path / "one")
-    words = ("--task", "lcqmc", "--data", data, "--backbone", model, *SHORT, "--nproc", 2)
-    for name, more in (("two", ()), ("shared", ("--shard",))):
-        done = command(*words, "--out", tmp_path / name, *more)
-        assert done.returncode == 0, done.stderr
-        assert_same(read_run(one), read_run(tmp_path / name / one.name))
-
-
-def test_a_killed_run_goes_on(model: Path, data: Path, cli: CLI, tmp_path: Path) -> None:
-    """Killed in its third step; the rest is bit for bit what it would have been."""
-    often = ("--set", "run.checkpoint_minutes=0")
-    whole = tune(cli, model, data, tmp_path / "whole", *often)
-    words = ("--task", "lcqmc", "--data", data, "--backbone", model, "--out", tmp_path / "out")
-    ended_in_step_3(*words, *SHORT, "--set", "run.checkpoint_minutes=0")
-    run = tune(cli, model, data, tmp_path / "out", *often)
-    for name in ("delta.safetensors", "predictions.test.jsonl"):
-        assert (run / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_estimate_bench_controls_and_the_list(
-    cli: CLI, model: Path, data: Path, tmp_path: Path
-) -> None:
-    for which in (model, "cpm-1-small"):
-        code, text, error = cli(
-            "estimate", "--backbone", which, "--batch-size", 4, "--length", 64, "--checkpointing"
+    def plan(engine: str, delta: str, **given: Any) -> Plan:
+        lr = {"train.lr": 1e-3 if delta == "full" else 0.01}
+        how = {"run.device": "cpu", "run.engine": engine}
+        return make_plan(
+            Request(
+                "lcqmc",
+                delta=delta,
+                template="cpm-2",
+                data=data,
+                backbone=str(mt5),
+                settings={**settings, **lr, **how, **given},
+            )
         )
-        assert (code, "peak" in text) == (0, True), error
-    code, text, _ = cli("list", "backbones")
-    assert (code, "cpm-1-large" in text, "causal: " in text) == (0, True, True)
-    given = ("bench", "--tasks", "lcqmc", "--deltas", "lora", "--seeds", "1", "--backbones", model)
-    code, _, error = cli(
-        *given, "--data", data, "--out", tmp_path / "bench", *SHORT, "--control", "random-backbone"
-    )
-    assert code == 0, error
-    runs = [json.loads(path.read_text()) for path in (tmp_path / "bench").glob("*/run.json")]
-    assert {run["spec"]["backbone"]["init"] for run in runs} == {"checkpoint", "random"}
+
+    deltas = ("lora", "full", "adapter")
+    run_all([(plan("torch", delta), tmp_path / "torch" / delta) for delta in deltas])
+    cases = [(plan("bmtrain", delta), tmp_path / "bmtrain" / delta) for delta in deltas]
+    cases.append((plan("bmtrain", "lora", **{"run.zero": 2}), tmp_path / "zero2" / "lora"))
+    assert carry_out(cases, 2) == [0, 0]
+    for delta in deltas:
+        assert_same_run(tmp_path / "torch" / delta, tmp_path / "bmtrain" / delta)
+    assert_same_run(tmp_path / "torch" / "lora", tmp_path / "zero2" / "lora")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--set", "encode.segment=1"), "encode.segment has no effect"),
-        (("--set", "encode.max_length=600"), "reads 512 tokens at most"),
-        (("--delta", "none", "--memory-limit", "1GB"), "omit the memory limit"),
-    ],
-)
-def test_what_the_family_does_not_have_is_one_sentence(
-    cli: CLI, model: Path, data: Path, tmp_path: Path, words: Any, message: str
+def test_two_processes_do_what_one_does_after_a_sentinel(
+    cli: CLI, mt5: Path, data: Path, tmp_path: Path
 ) -> None:
-    given = ("--task", "lcqmc", "--data", data, "--backbone", model, "--out", tmp_path / "out")
-    code, _, error = cli(*given, *(SHORT if "none" not in words else ()), *words)
-    assert (code, message in error) == (2, True), error
-
-
-def test_weights_that_are_not_finite_or_lack_a_tensor_are_one_sentence(
-    cli: CLI, model: Path, tmp_path: Path
-) -> None:
-    for change, message in (("nan", "is not finite"), ("lost", "is in none of the weights")):
-        folder = tmp_path / change
-        shutil.copytree(model, folder)
-        state = load_file(folder / "model.safetensors")
-        if change == "nan":
-            state["model.norm.weight"][0] = torch.nan
-        else:
-            del state["model.norm.weight"]
-        save_file(state, folder / "model.safetensors")
-        code, _, error = cli("generate", "猫", "--backbone", folder)
-        assert (code, message in error) == (2, True), error
+    words = ("--task", "lcqmc", "--data", data, "--template", "cpm-2")
+    words += ("--set", "encode.target=blank", "--scoring", "argmax-vocabulary")
+    one = tune(cli, mt5, tmp_path / "one", *words)
+    done = command("--backbone", mt5, *SHORT, *words, "--nproc", 2, "--out", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    first, second = read_run(one), read_run(tmp_path / "two" / one.name)
+    assert_same(first, second)
