@@ -110,8 +110,8 @@ def measure_step(
     # In too shallow backbones the peak is elsewhere: with checkpointing it must exceed what is not
     # in the layers; with all trained, gradients grow while activations are freed.
     few = 10 if isinstance(skeleton.delta, FullConfig) else 8 if checkpointing else 3
-    depth = len(stacks[0])
-    if len({*map(len, stacks)}) > 1 or depth <= few + 2 or not _alike(skeleton, stacks):
+    depth = len(stacks[0]) if stacks else 0
+    if len({*map(len, stacks)}) > 1 or depth <= few + 2 or not _alike(skeleton):
         return measured()
     small, larger = measured(few), measured(few + 1)
     more = depth - few
@@ -131,13 +131,13 @@ def _stacks(skeleton: Skeleton) -> list[list[str]]:
     return list(by_stack.values())
 
 
-def _alike(skeleton: Skeleton, stacks: Sequence[Sequence[str]]) -> bool:
+def _alike(skeleton: Skeleton) -> bool:
     """Whether all layers of a stack have the same parameters, and the same of them trained."""
     layers: dict[str, set[tuple[str, Size, bool]]] = {layer: set() for layer in skeleton.layers}
     for name, shape in {**skeleton.backbone, **skeleton.trained}.items():
         if (layer := skeleton.layer_of(name)) is not None:
             layers[layer].add((name.removeprefix(layer), shape, name in skeleton.trained))
-    return all(layers[layer] == layers[stack[0]] for stack in stacks for layer in stack)
+    return all(layers[layer] == layers[stack[0]] for stack in _stacks(skeleton) for layer in stack)
 
 
 def _measured(
