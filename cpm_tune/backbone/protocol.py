@@ -60,6 +60,10 @@ class Tokenizer(Protocol):
         """The ids of a text, without any special entry around it."""
         ...
 
+    def opening(self, text: str) -> list[int]:
+        """The ids of a text with which a context begins."""
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
         ...
@@ -90,6 +94,9 @@ class TokenizerDefaults:
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
+
+    def opening(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.entries[index] for index in ids)
@@ -158,7 +165,8 @@ class Layout(Protocol):
 
     start: the ids that every context begins with. shortest: the fewest ids of a context.
     first_free: the first id that means nothing to the backbone; the tokens of a trained soft prompt
-    have ids from there on.
+    have ids from there on. lead: the ids that every answer begins with, which are not scored.
+    around: how many ids a sequence has besides `start`, context, `lead` and answer.
     """
 
     @property
@@ -169,6 +177,12 @@ class Layout(Protocol):
 
     @property
     def first_free(self) -> int: ...
+
+    @property
+    def lead(self) -> Ids: ...
+
+    @property
+    def around(self) -> int: ...
 
     def n_tokens(self, example: Example) -> int:
         """The tokens of an example in a batch."""
@@ -198,7 +212,8 @@ class BackboneFolder(Protocol):
     """What is in a backbone's folder, before any weight is read.
 
     `format` names the checkpoint format, `trained` is false for weights drawn at random. `settings`
-    are the fields of `Encoding` that only some families have, and this one has.
+    are the fields of `Encoding` that only some families have, and this one has, with the value that
+    each has if none is given.
     """
 
     @property
@@ -216,7 +231,8 @@ class BackboneFolder(Protocol):
     @property
     def config(self) -> BackboneConfig: ...
 
-    settings: ClassVar[frozenset[str]]
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def sha256(self) -> str:
         """Fingerprint of all files that decide what the backbone computes."""
@@ -280,9 +296,13 @@ def folder_name(path: Path) -> str:
 
 
 def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
-    """The encoding without the settings that this family of models does not have."""
-    absent = {name: None for name in Encoding.OMITTED if name not in folder.settings}
-    return encoding.model_copy(update=absent)
+    """The encoding without the settings that this family of models does not have, and with values
+    for all that it has."""
+    values = {name: None for name in Encoding.OMITTED if name not in folder.settings}
+    for name, default in folder.settings.items():
+        if getattr(encoding, name) is None:
+            values[name] = default
+    return encoding.model_copy(update=values)
 
 
 def check_length(length: int, config: BackboneConfig, setting: str) -> None:
@@ -309,7 +329,7 @@ class FolderDefaults:
     config: BackboneConfig
     format = "native"
     trained = True
-    settings: ClassVar[frozenset[str]] = frozenset()
+    settings: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def name(self) -> str:

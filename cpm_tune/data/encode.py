@@ -9,8 +9,9 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import astuple
+from itertools import groupby
 from typing import Any
 
 from cpm_tune.backbone.example import Answer, Example, Ids
@@ -72,6 +73,7 @@ class Encoder:
                 f"template '{template.name}' scores options by one; {way}."
             )
         self._yes = yes[0]
+        self._lead = layout.lead
         self.stores: dict[tuple[str, str], EncodedCache] = {}  # see encoded.py
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
@@ -126,11 +128,16 @@ class Encoder:
         template = self.template
         return [
             [template.name, template.version, template.sha256, self.rule],
-            [self.max_length, self.answer_tokens, self.layout.start],
+            [self.max_length, self.answer_tokens, self.layout.start, *self._form],
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
             astuple(self.turns) if self.turns else None,
         ]
+
+    @property
+    def _form(self) -> list[Any]:
+        """What else of the layout decides how rows are cut, if anything does."""
+        return [self._lead, self.layout.around] if self._lead or self.layout.around else []
 
     @property
     def stop(self) -> frozenset[int]:
@@ -188,18 +195,21 @@ class Encoder:
         verbaliser-relative a second one each, in a context without the row's texts."""
         if self.rule == "yes-logit":
             contexts = tuple((*before, *option, *after) for option in options)
-            return contexts, tuple(Answer(k, (self._yes,)) for k in range(len(options)))
+            return contexts, tuple(self._answer(k, (self._yes,)) for k in range(len(options)))
         if self.rule == "mean-nll":
-            n = max(1, self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
+            n = max(self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
             passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
-            return (passages[0][:n],), tuple(Answer(0, passage[n:]) for passage in passages)
+            return (passages[0][:n],), tuple(self._answer(0, passage[n:]) for passage in passages)
         if self.rule == "argmax-vocabulary" and not train:
-            return (before,), tuple(Answer(0, option[:1]) for option in options)
-        answers = tuple(Answer(0, option) for option in options)
+            return (before,), tuple(self._answer(0, option[:1]) for option in options)
+        answers = tuple(self._answer(0, option) for option in options)
         if self.rule == "verbaliser-relative" and not train:
-            alone = tuple(Answer(1, option) for option in options)
+            alone = tuple(self._answer(1, option) for option in options)
             return (before, self._without_row), (*answers, *alone)
         return (before,), answers
+
+    def _answer(self, context: int, ids: Ids) -> Answer:
+        return Answer(context, (*self._lead, *ids), len(self._lead))
 
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
@@ -215,7 +225,6 @@ class Encoder:
         self, row: Row, options: tuple[str, ...], cap: int | None
     ) -> tuple[Ids, list[Ids], Ids]:
         """The ids before the option or answer, of each option, and after it."""
-        encode = self.tokenizer.encode
         parts: tuple[list[str | int], list[str | int]] = ([], [])
         side = 0
         for place, piece in enumerate(self.template.pieces):
@@ -235,11 +244,12 @@ class Encoder:
             self._in_turn(self.turns, *parts)
         written = [
             self._verbalised.get(text)
-            or tuple(encode(text[:cap]))
+            or tuple(self.tokenizer.encode(text[:cap]))
             or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        return self._joined((*self._start, *parts[0])), written, self._joined(parts[1])
+        before = self._joined((*self._start, *parts[0]), self.tokenizer.opening)
+        return before, written, self._joined(parts[1], self.tokenizer.encode)
 
     def _in_turn(self, turns: Turns, before: list[str | int], after: list[str | int]) -> None:
         """Make of the parts before and after an option, or before an answer, a user's turn."""
@@ -251,24 +261,23 @@ class Encoder:
             last[-1] = last[-1].rstrip()
         last.extend(turns.ask)
 
-    def _joined(self, parts: Sequence[str | int]) -> Ids:
-        """The ids of parts; texts that touch are encoded as one."""
-        ids: list[int] = []
-        text = ""
-        for part in parts:
-            if isinstance(part, str):
-                text += part
-            else:
-                ids += self.tokenizer.encode(text) if text else ()
-                ids.append(part)
-                text = ""
-        return (*ids, *(self.tokenizer.encode(text) if text else ()))
+    def _joined(self, parts: Iterable[str | int], encode: Callable[[str], list[int]]) -> Ids:
+        """The ids of parts; texts that touch are encoded as one, the first of them by `encode`."""
+        ids = list[int]()
+        for text, group in groupby(parts, key=lambda part: isinstance(part, str)):
+            if not text:
+                ids += map(int, group)
+            elif whole := "".join(map(str, group)):
+                ids += encode(whole)
+                encode = self.tokenizer.encode
+        return tuple(ids)
 
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts
         longest = max(map(len, options), default=0)
         answer = max(longest, self.answer_tokens if self.generates else 0)
-        return len(before) + answer + len(after) + (self.rule == "mean-nll")
+        others = self.layout.around + len(self._lead) + (self.rule == "mean-nll")
+        return len(before) + answer + len(after) + others
 
     def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
         """The ids that fit max_length, fields cut to as many characters, and whether they were."""

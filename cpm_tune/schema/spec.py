@@ -93,14 +93,18 @@ class Encoding(Extended):
 
     `max_length` counts everything: soft prompt, text, the longest option. `prompt_type` selects
     the rows of CPM-Ant's own soft prompt and `segment` the segment of the text: 2 and 2 are what
-    CPM-Ant was pre-trained with for generation. Both are None for families that have neither.
+    CPM-Ant was pre-trained with for generation. `target` is where an encoder-decoder's answers
+    begin: answer (at once), sentinel (after the first sentinel), blank (so, and that sentinel ends
+    the context, too); by default sentinel for CPM-2, answer for others. Each is None for families
+    that do not have it.
     """
 
-    OMITTED = {"prompt_type": None, "segment": None}
+    OMITTED = {"prompt_type": None, "segment": None, "target": None}
 
     max_length: Annotated[int, Field(ge=8, le=2**20)] = 256
     prompt_type: Natural | None = 2
     segment: Natural | None = 2
+    target: Literal["answer", "sentinel", "blank"] | None = None
 
 
 class Recipe(Frozen):
@@ -256,7 +260,8 @@ class RunSpec(Identified):
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> RunSpec:
-        absent = [name for name in Encoding.OMITTED if getattr(self.encoding, name) is None]
+        names = ("prompt_type", "segment")
+        absent = [name for name in names if getattr(self.encoding, name) is None]
         if absent and self.backbone.family == FAMILY:
             raise ValueError(f"encode.{absent[0]} is none, expected a number for CPM-Ant")
         return self

@@ -61,7 +61,7 @@ class CPMAntFolder:
     vocabulary: Path
     trained: bool
     plus: bool = False
-    settings: ClassVar = frozenset({"prompt_type", "segment"})
+    settings: ClassVar = {"prompt_type": 2, "segment": 2}
 
     @property
     def name(self) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from cpm_tune.backbone.causal.cpm1 import TOKENIZER_CLASS
-from cpm_tune.backbone.causal.folder import CONFIG, CausalFolder
+from cpm_tune.backbone.causal.folder import CausalFolder
 from cpm_tune.backbone.causal.megatron import read_checkpoint, write_checkpoint
+from cpm_tune.backbone.hf_folder import CONFIG
 from cpm_tune.backbone.ranks.reading import Weight
 from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.backbone.storage.stored import stored_tensors

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.causal.chat import make_turns, own_template, special_names
 from cpm_tune.backbone.causal.config import CausalConfig
@@ -22,20 +22,16 @@ from cpm_tune.backbone.causal.cpm1_tokenizer import CPM1Tokenizer
 from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer, tokenizer_about
+from cpm_tune.backbone.hf_folder import CONFIG, raw_config, weight_files
 from cpm_tune.backbone.protocol import FolderDefaults, Turns
 from cpm_tune.backbone.ranks.files import has_ranks
-from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
-from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 
 if TYPE_CHECKING:
     import torch
-
-CONFIG = "config.json"
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class CausalFolder(FolderDefaults):
     trained: bool = True
     format: str = "hf"
     vocabulary: Path | None = None
-    settings: ClassVar = frozenset[str]()
 
     def sha256(self) -> str:
         """Fingerprint of the config and of the tokenizer's and weights' files."""
@@ -114,23 +109,6 @@ class CausalFolder(FolderDefaults):
         return ""
 
 
-def raw_config(folder: Path) -> dict[str, Any]:
-    """The values of a folder's config.json, or none if there is no such file.
-
-    Raises UserError for a file that is not a JSON object.
-    """
-    file = folder / CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        values = read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: not a JSON object.")
-    return values
-
-
 def open_folder(path: Path) -> CausalFolder:
     """Open a folder; raise UserError with what is missing, or cannot be used and why."""
     values = raw_config(path)
@@ -156,15 +134,10 @@ def open_folder(path: Path) -> CausalFolder:
     ):
         if values.get(key):
             raise UserError(f"{path}: {meaning} ({key} in {CONFIG}).")
-    found = ([f for f in sorted(path.glob(p)) if f.is_file()] for p in _WEIGHTS)
-    weights = next(filter(None, found), [])
-    check_shards(path, weights)
-    if not weights:
-        raise UserError(f"{path}: no weights ({' or '.join(_WEIGHTS)}) next to {CONFIG}.")
-    single = [file for file in weights if file.stem in ("model", "pytorch_model")]
+    weights = weight_files(path)
     trained = values.get("cpm_tune_trained") is not False
     vocabulary = hf_vocabulary(path, values, tokenizer_about(path))
     if vocabulary is not None:
         values = {**values, **SPECIALS}
-    config, files = CausalConfig.of(values), tuple(single or weights)
-    return CausalFolder(path, config, files, trained, vocabulary=vocabulary)
+    config = CausalConfig.of(values)
+    return CausalFolder(path, config, weights, trained, vocabulary=vocabulary)
