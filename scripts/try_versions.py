@@ -22,7 +22,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FAST = ["-m", "not slow", "tests"]
-NEEDED_BY_TESTS = ("pytest", "hypothesis", "peft", "statsmodels", "rjieba", "jsonschema")
+NEEDED_BY_TESTS = (
+    *("pytest", "hypothesis", "peft", "statsmodels", "rjieba", "jsonschema", "torchao", "ray"),
+)
 
 
 def dependencies() -> list[str]:

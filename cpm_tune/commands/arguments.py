@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from cpm_tune.common.door import load
+from cpm_tune.common.events import emit
 from cpm_tune.common.option import Declared, checked, declared
 from cpm_tune.common.reading import read_mapping
 from cpm_tune.common.sizes import value_text
@@ -91,6 +92,7 @@ class Parser(argparse.ArgumentParser):
         if not first and words.startswith("-"):
             message += f".{self._meant(words.split()[0].partition('=')[0])}"
         for line in message.split("\n"):
+            emit("error", text=readable(line))
             print(f"error: {readable(line)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 

@@ -13,7 +13,7 @@ from cpm_tune.planning.inputs import before_scoring, read_inputs
 from cpm_tune.planning.plan import Plan
 
 
-def dry_run(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
+def would_do(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
     """What a run would do, as JSON values: its spec, the trained tensors with their sizes, the
     number of steps, an estimate of the memory in bytes per process, warnings and notes."""
     inputs = read_inputs(plan)
@@ -51,8 +51,8 @@ def dry_run_text(plan: Plan, would: dict[str, Any]) -> str:
     modules = ", ".join(map(str, spec.delta.get("modified_modules", ())))
     lines = [
         f"run        {would['folder']}{'  (already finished)' * would['finished']}",
-        f"task       {spec.task} v{spec.task_version}, template {spec.template}, "
-        f"scored by {would['scoring']}",
+        f"task       {spec.task} v{spec.task_version}, template {spec.template}",
+        f"scoring    {would['scoring']}",
         f"data       {rows} rows{where}",
         f"backbone   {plan.folder.name}, {spec.weights}",
         f"delta      {plan.delta_name}" + (f" on {modules}" if modules else ""),

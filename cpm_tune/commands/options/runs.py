@@ -15,6 +15,7 @@ from cpm_tune.schema.options import (
     MemoryLimit,
     NotInFile,
     Quantize,
+    ReportOptions,
     Results,
     ResultsArgument,
     Seed,
@@ -29,7 +30,7 @@ RunBackbone = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(ReportOptions):
     """Predict with a finished run: other data, another split, a submission.
 
     examples:
@@ -59,7 +60,7 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(ReportOptions):
     """Write a finished run's delta for another program.
 
     peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
@@ -78,7 +79,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class Score(ReportOptions):
     """Score any system's predictions into a record next to the runs.
 
     The predictions are the organisers' submission form (a file in the training format), or lines of
@@ -101,7 +102,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescore:
+class Rescore(ReportOptions):
     """Recompute every metric from the stored predictions, and report differences.
 
     examples:
