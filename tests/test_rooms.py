@@ -31,7 +31,7 @@ KNOW_LAYOUT = {
     *("pretrain/prune.py", "pretrain/start.py", "pretrain/train.py"),
 }
 # Who imports CPM-Ant: the list of families, and the commands for what it alone can do.
-KNOW_ANT = {"backbone/families.py", "commands/convert.py", "commands/prune.py"}
+KNOW_ANT = {"backbone/families.py", "commands/prune.py"}
 OF_TEXTS = {"metrics/kinds.py", "metrics/spans.py"}  # spans of characters
 # What tasks and data may see of a backbone.
 FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "protocol")}

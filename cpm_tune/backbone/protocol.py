@@ -287,6 +287,20 @@ class BackboneFolder(Protocol):
         reads that, if there is something to know."""
         ...
 
+    def convert(
+        self,
+        out: Path,
+        to: str,
+        *,
+        dtype: torch.dtype | None,
+        max_shard: int,
+        ranks: int,
+        overwrite: bool,
+    ) -> str:
+        """Write this backbone to a new folder in another checkpoint format; return what reads it,
+        if there is something to know. Raises UserError if the family has no such format."""
+        ...
+
 
 def folder_name(path: Path) -> str:
     """A folder's name; for one in the hub's cache, that of the model."""
@@ -353,6 +367,12 @@ class FolderDefaults:
     def save(self, model: Any, path: Path, form: str, *, trained: bool) -> str:
         self.check_save(form)
         return ""
+
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        raise UserError(
+            f"{self.path}: models of the family {self.config.family} have one checkpoint format; "
+            "convert has nothing to do."
+        )
 
 
 @dataclass(frozen=True)

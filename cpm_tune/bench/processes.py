@@ -91,6 +91,9 @@ class Processes:
         with contextlib.suppress(EOFError, OSError):
             if pipe.poll():
                 report: Report = pipe.recv()
+                if report.last:
+                    del self._processes[worker]
+                    pipe.close()  # its process ends
                 return report
         process.join(5)
         if process.is_alive():
@@ -165,8 +168,14 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_of(workers: Sequence[int], gpus: Sequence[str]) -> str | None:
-    """CUDA_VISIBLE_DEVICES for these workers, which get the GPUs round-robin; None without GPUs."""
-    return ",".join(dict.fromkeys(gpus[w % len(gpus)] for w in workers)) if gpus else None
+    """CUDA_VISIBLE_DEVICES for these workers, which get the GPUs round-robin; None without GPUs.
+
+    Several have as many different ones, if there are so many: two of them may have the same turn.
+    """
+    if not gpus:
+        return None
+    own = [gpus[worker % len(gpus)] for worker in workers]
+    return ",".join(list(dict.fromkeys([*own, *gpus]))[: len(workers)])
 
 
 def _end_with_parent() -> None:

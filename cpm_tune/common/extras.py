@@ -7,6 +7,7 @@ EXTRAS = {
     "int8": ("torchao", "--quantize int8"),
     "plot": ("matplotlib", "leaderboard plot"),
     "ray": ("ray", "bench --executor ray"),
+    "slurm": ("submitit", "bench --executor slurm"),
     "wandb": ("wandb", "--track wandb"),
     "mlflow": ("mlflow-skinny", "--track mlflow"),
     "bench": ("peft", "benchmarks/, which compare with PEFT"),

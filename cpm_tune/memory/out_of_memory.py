@@ -83,7 +83,9 @@ def free_memory(engine: Engine) -> int | None:
     if engine.device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(engine.device)[0])
+        free = torch.cuda.mem_get_info(engine.device)[0]
+        kept = torch.cuda.memory_reserved(engine.device)  # by torch's allocator, also if it is free
+        return int(free + kept - torch.cuda.memory_allocated(engine.device))
     limits = (_number("/proc/meminfo", "MemAvailable"), _address_space(), _cgroup())
     return _least(*limits)
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.common.environment import (
     git_state,
+    gpu,
     package_versions,
     peak_memory_bytes,
     reset_peak_memory,
@@ -139,6 +141,8 @@ def execute(
             with open_sinks(services, RunInfo(plan.spec, partial, running.ranks_by)) as log:
                 record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
+            if engine.main and plan.execution.shortcuts:
+                record = _with_shortcuts(record, plan.task, inputs)
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -202,8 +206,8 @@ class _Prepared:
 
 
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
-    reset_peak_memory()
     started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
+    reset_peak_memory(engine.device)
     with working("loading the backbone"):
         model = load(plan, engine)
     tokenizer = inputs.encoder.tokenizer
@@ -303,7 +307,8 @@ def _tune_and_score(
                 world_size=engine.world_size,
                 threads=torch.get_num_threads(),
                 deterministic=deterministic,
-                peak_memory_bytes=peak_memory_bytes(),
+                peak_memory_bytes=peak_memory_bytes(engine.device),
+                gpu=gpu(engine.device),
                 seconds=round(time.perf_counter() - prepared.started, 3),
                 finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             ),
@@ -323,6 +328,15 @@ def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecor
         labelled=split.labelled,
         edition=edition(task, file, len(split)),
     )
+
+
+def _with_shortcuts(record: RunRecord, task: Task, inputs: Inputs) -> RunRecord:
+    """The record of a trained run with the scores of shortcuts on its data."""
+    if record.training is None:
+        return record
+    with working("scoring shortcuts"):
+        shortcuts = shortcut_controls(task, inputs.splits["train"], inputs.splits["test"])
+    return record.model_copy(update={"controls": {**record.controls, **shortcuts}})
 
 
 def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:

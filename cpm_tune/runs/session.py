@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.dry_run import dry_run_text, would_do
 from cpm_tune.runs.execute import Outcome, execute
 from cpm_tune.runs.finished import other_numbers
-from cpm_tune.schema.record import RunRecord, shown_scores
+from cpm_tune.schema.record import SHORTCUTS, RunRecord, shown_scores
 from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_task
 
@@ -180,6 +180,16 @@ def _emit(outcome: Outcome) -> None:
     )
 
 
+def _unbeaten(record: RunRecord) -> Iterator[str]:
+    """A sentence if a shortcut is as good as the run."""
+    if (unbeaten := record.unbeaten_shortcut) is not None:
+        name, control = unbeaten
+        yield (
+            f"the shortcut {name} gets {control.value:.4f} without any model: this run's score is "
+            "not above that by more than its interval"
+        )
+
+
 def _result(outcome: Outcome, random: Outcome | None, known: Collection[str]) -> str:
     """The result in words, without warnings that are `known`."""
     record = outcome.record
@@ -194,7 +204,8 @@ def _result(outcome: Outcome, random: Outcome | None, known: Collection[str]) ->
         lines.append(f"  written  {files}")
     for name, control in record.controls.items():
         note = f"  {control.note}" if control.note else ""
-        lines.append(f"  control  {name} {control.value:.4f}{note}")
+        kind = "shortcut" if name in SHORTCUTS else "control "
+        lines.append(f"  {kind} {name} {control.value:.4f}{note}")
     if random is not None and random.record.labelled:
         lines.append(f"  control  random-backbone {random.record.test.value:.4f}  {random.folder}")
     if record.training is not None:
@@ -215,7 +226,8 @@ def _result(outcome: Outcome, random: Outcome | None, known: Collection[str]) ->
                 else f"{split.n_unparsed:,} without a prediction"
             )
         )
-    lines += [f"warning    {warning}" for warning in record.warnings if warning not in known]
+    warnings = (*_unbeaten(record), *(text for text in record.warnings if text not in known))
+    lines += [f"warning    {warning}" for warning in warnings]
     if record.note:
         lines.append(f"note       {record.note}")
     if outcome.reused and (note := other_numbers(record)):

@@ -209,11 +209,16 @@ class ExecutionOptions(EngineOptions):
         str | None, Option("trackers: wandb, mlflow (extras of the same names)", "A,B")
     ] = None
 
+    shortcuts: Annotated[
+        bool, Option("score shortcut controls after training (default), such as length alone")
+    ] = True
+
     def execution_settings(self) -> dict[str, Any]:
         """The settings run.* that these options give."""
-        values = {field.name: getattr(self, field.name) for field in fields(ExecutionOptions)}
         return {
-            f"run.{name}": value for name, value in values.items() if value not in (None, False)
+            f"run.{field.name}": value
+            for field in fields(ExecutionOptions)
+            if (value := getattr(self, field.name)) != field.default
         }
 
 

@@ -126,7 +126,8 @@ class TrainingRecord(_Part):
 
 
 class EnvironmentRecord(_Part):
-    """Where the run was made; nothing here is part of its identity."""
+    """Where the run was made; nothing here is part of its identity. `gpu`: name, capability,
+    driver, CUDA and cuDNN; empty on a CPU."""
 
     packages: dict[str, str]
     python: str
@@ -140,16 +141,22 @@ class EnvironmentRecord(_Part):
     peak_memory_bytes: Count
     seconds: Number
     finished_at: str
+    gpu: dict[str, str] = {}
 
 
 class ControlRecord(_Part):
-    """The score of a control on the same test rows."""
+    """The score of a control on the same test rows. Its note describes a majority or shortcut
+    control, and says if a shortcut was scored on a part of the rows."""
 
     value: Number
     low: Number
     high: Number
     run_id: str | None = None
     note: str = ""
+
+
+# Controls that need no model; `controls` has those that a task can have.
+SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
 
 class _Record(_Part):
@@ -212,6 +219,25 @@ class RunRecord(_Record):
     def test(self) -> ScoreRecord:
         """The ranking metric on the test split (finished runs with a labelled one only)."""
         return self.scores["test"][self.ranks_by]
+
+    @property
+    def best_shortcut(self) -> tuple[str, ControlRecord] | None:
+        """The shortcut control with the best score, and its name; the first of equal ones."""
+        known = [(name, self.controls[name]) for name in SHORTCUTS if name in self.controls]
+        if not known or not self.labelled:
+            return None
+        sign = 1 if self.test.higher_is_better else -1
+        return max(known, key=lambda each: sign * each[1].value)
+
+    @property
+    def unbeaten_shortcut(self) -> tuple[str, ControlRecord] | None:
+        """The best shortcut, if the test score is not above it by more than its 95% interval."""
+        best = self.best_shortcut
+        if best is None:
+            return None
+        test, value = self.test, best[1].value
+        beaten = test.low > value if test.higher_is_better else test.high < value
+        return None if beaten else best
 
 
 class SystemRecord(_Record):

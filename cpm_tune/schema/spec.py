@@ -349,7 +349,7 @@ class Execution(Frozen):
     memory. `zero` is bmtrain's level. `checkpoint_minutes` is the time between two checkpoints of a
     run in training. `track` names services of `tracking.sinks` in addition to TensorBoard (a list,
     or a text with commas). `memory_limit` (such as 4GB): the most of the backbone in memory at a
-    time; only without training.
+    time; only without training. `shortcuts`: score the shortcut controls as well.
     """
 
     engine: Engine = "auto"
@@ -364,6 +364,7 @@ class Execution(Frozen):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     memory_limit: Annotated[str | None, AfterValidator(_size)] = None
+    shortcuts: bool = True
 
     @property
     def memory_bytes(self) -> int | None:

@@ -40,7 +40,10 @@ _OTHERS = (
     (DELTA_CONFIG, "a delta, not a backbone; pass it as --delta-from"),
     ("adapter_config.json", "an adapter of PEFT's, not a backbone; pass it as --delta-from"),
     ("latest_checkpointed_iteration.txt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
-    ("*/mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
+    (
+        "*/mp_rank_00_model_states.pt",
+        "it contains a folder with the ranks of CPM-1 or CPM-2; give that folder",
+    ),
     ("mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
     ("*.gguf", f"weights of llama.cpp; {_EXPECTED}"),
 )
@@ -117,6 +120,14 @@ class CPMAntFolder:
         write = load("cpm_tune.backbone.ant.checkpoint:write_native")
         write(path, model, vocabulary, trained=trained, plus=plus)
         return ""
+
+    def convert(self, out: Path, to: str, *, ranks: int = 1, **how: Any) -> str:
+        """Write the folder in the format `to`, see `cpm_tune.backbone.ant.convert`."""
+        if ranks != 1:
+            raise UserError("--ranks: CPM-Ant's formats have no ranks; omit the option.")
+        load("cpm_tune.backbone.ant.convert:convert")(self, out, to, **how)
+        read_by: str = load("cpm_tune.backbone.ant.hugging_face:READ_BY")
+        return read_by if to == "hf" else ""
 
     def open(self, dtype: torch.dtype, **how: Any) -> Any:
         """The CPMAnt in `dtype`, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""

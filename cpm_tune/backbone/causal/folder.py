@@ -108,6 +108,12 @@ class CausalFolder(FolderDefaults):
         load("cpm_tune.backbone.causal.saving:save")(self, model, path, trained=trained)
         return ""
 
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        """Write a CPM-1 as files of ranks (reference), or in Hugging Face's format."""
+        model = load("cpm_tune.backbone.causal.converting:convertible")(self)
+        load("cpm_tune.backbone.ranks.converting:convert")(model, out, to, **how)
+        return ""
+
 
 def open_folder(path: Path) -> CausalFolder:
     """Open a folder; raise UserError with what is missing, or cannot be used and why."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from cpm_tune.backbone.encdec.config import MODEL_TYPES, PRESETS, EncDecConfig
 from cpm_tune.backbone.encdec.folder import EncDecFolder, open_folder
 from cpm_tune.backbone.hf_folder import raw_config
+from cpm_tune.backbone.ranks.files import is_cpm2
 from cpm_tune.errors import UserError
 
 
 class EncDecFamily:
-    """Folders in Hugging Face's format: T5, mT5, and CPM-2 converted to it."""
+    """Folders in Hugging Face's format, and CPM-2's files of ranks."""
 
     name = "encdec"
     title = "encoder-decoders: T5, mT5, CPM-2"
@@ -22,7 +23,9 @@ class EncDecFamily:
         return PRESETS
 
     def recognises(self, folder: Path) -> bool:
-        """Whether config.json names T5's or mT5's network."""
+        """Whether there are CPM-2's files of ranks, or config.json names T5's or mT5's network."""
+        if is_cpm2(folder):
+            return True
         try:
             kind = raw_config(folder).get("model_type")
         except UserError:

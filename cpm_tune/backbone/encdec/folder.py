@@ -1,6 +1,7 @@
-"""Opens an encoder-decoder's folder in Hugging Face's format: T5, mT5, or CPM-2 converted to it.
+"""Opens an encoder-decoder's folder: T5, mT5 or CPM-2 in Hugging Face's format, or CPM-2's files of
+ranks.
 
-Reads config, vocabulary and names of weights, no weight; imports no torch.
+Reads config, vocabulary and names of weights, no weight; imports torch for files of ranks alone.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpm_tune.backbone.encdec.config import EncDecConfig
+from cpm_tune.backbone.encdec.cpm2 import VOCABULARY, rank_vocabulary, read_ranks, read_vocabulary
 from cpm_tune.backbone.encdec.cpm2_tokenizer import CPM2Tokenizer
 from cpm_tune.backbone.encdec.layout import EncDecLayout
 from cpm_tune.backbone.encdec.tokenizer import T5Tokenizer, find_model, read_tokenizer
 from cpm_tune.backbone.hf_folder import CONFIG, raw_config, weight_files
 from cpm_tune.backbone.protocol import FolderDefaults
+from cpm_tune.backbone.ranks.files import is_cpm2
 from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.errors import UserError
@@ -26,13 +29,13 @@ from cpm_tune.schema.spec import Encoding
 if TYPE_CHECKING:
     import torch
 
-CPM2_VOCABULARY = "vocab.txt"
-
 
 @dataclass(frozen=True)
 class EncDecFolder(FolderDefaults):
-    """A folder. `weights`: its files of tensors. `vocabulary`: sentencepiece's model, or CPM-2's
-    vocab.txt."""
+    """A folder in Hugging Face's format, or with `format` "mp_rank" of CPM-2's ranks.
+
+    `weights`: its files of tensors. `vocabulary`: sentencepiece's model, or CPM-2's vocab.txt.
+    """
 
     path: Path
     config: EncDecConfig
@@ -69,13 +72,7 @@ class EncDecFolder(FolderDefaults):
                 columns=config.vocab_size,
                 extra_ids=_extra_ids(self.path),
             )
-        tokenizer: CPM2Tokenizer = CPM2Tokenizer.from_file(self.vocabulary)
-        if len(tokenizer) > config.vocab_size:
-            raise UserError(
-                f"{self.vocabulary}: {len(tokenizer)} entries, but the model has "
-                f"{config.vocab_size}; use the vocabulary that belongs to it."
-            )
-        return tokenizer
+        return read_vocabulary(self.vocabulary, config.vocab_size)
 
     def layout(self, encoding: Encoding, tokenizer: Any) -> EncDecLayout:
         """How sequences look, for `encode.target`."""
@@ -100,10 +97,22 @@ class EncDecFolder(FolderDefaults):
         load("cpm_tune.backbone.encdec.saving:save")(self, model, path, trained=trained)
         return ""
 
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        """Write a CPM-2 as files of ranks (reference), or in Hugging Face's format."""
+        model = load("cpm_tune.backbone.encdec.converting:convertible")(self)
+        load("cpm_tune.backbone.ranks.converting:convert")(model, out, to, **how)
+        return ""
+
 
 def open_folder(path: Path) -> EncDecFolder:
     """Open a folder; raise UserError with what is missing, or cannot be used and why."""
     values = raw_config(path)
+    trained = values.get("cpm_tune_trained") is not False
+    if is_cpm2(path):
+        vocabulary = rank_vocabulary(path)
+        values, files = read_ranks(path, vocabulary)
+        config = EncDecConfig.of(values)
+        return EncDecFolder(path, config, files, vocabulary, trained, "mp_rank")
     try:
         config = EncDecConfig.of(values)
     except UserError as error:
@@ -113,15 +122,12 @@ def open_folder(path: Path) -> EncDecFolder:
             f"{path}: weights quantised by another library; get the unquantised model "
             f"(quantization_config in {CONFIG})."
         )
-    vocabulary = find_model(path)
-    if vocabulary is None:
-        vocabulary = path / CPM2_VOCABULARY
+    vocabulary = find_model(path) or path / VOCABULARY
     if not vocabulary.is_file():
         raise UserError(
             f"{path}: no vocabulary; put the model's sentencepiece file there as spiece.model, or "
-            f"CPM-2's as {CPM2_VOCABULARY}."
+            f"CPM-2's as {VOCABULARY}."
         )
-    trained = values.get("cpm_tune_trained") is not False
     return EncDecFolder(path, config, weight_files(path), vocabulary, trained)
 
 

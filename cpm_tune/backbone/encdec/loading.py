@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cpm_tune.backbone.encdec.cpm2_ranks import read_checkpoint
 from cpm_tune.backbone.encdec.folder import EncDecFolder
 from cpm_tune.backbone.opening import open_whole
+from cpm_tune.backbone.ranks.reading import Weight
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.backbone.storage.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
@@ -33,23 +36,30 @@ def open_backbone(folder: EncDecFolder, dtype: torch.dtype, **how: Any) -> Any:
 
 
 def named_tensors(folder: EncDecFolder) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a folder's files by the network's names.
+    """The tensors of a folder's files by the network's names; raise UserError as `read_weights`."""
+    for weight in read_weights(folder):
+        yield OURS.get(weight.name, weight.name), weight.whole()
+
+
+def read_weights(folder: EncDecFolder) -> list[Weight] | list[Stored]:
+    """The weights of a folder by transformers' names, the embedding once, read when they are asked
+    for.
 
     Raises UserError for a tensor that the index has and the files lack, and for a head that is
     another one than the embedding although config.json says they are tied.
     """
+    if folder.format == "mp_rank":
+        return list(read_checkpoint(folder.path)[1].values())
     stored = {each.name: each for each in stored_tensors(folder.weights)}
     check_shards(folder.path, folder.weights, stored)
     if _EMBEDDING not in stored:
         same = next((stored[name] for name in sorted(_UNUSED) if name in stored), None)
         if same is not None:
-            stored[_EMBEDDING] = same
+            stored[_EMBEDDING] = replace(same, name=_EMBEDDING)
     if folder.config.tied and _HEAD in stored:
         _check_tied(folder, stored[_HEAD], stored.get(_EMBEDDING))
         del stored[_HEAD]
-    for name, each in stored.items():
-        if name not in _UNUSED:
-            yield OURS.get(name, name), each.whole()
+    return [each for name, each in stored.items() if name not in _UNUSED]
 
 
 def _check_tied(folder: EncDecFolder, head: Stored, embedding: Stored | None) -> None:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cpm_tune.backbone.encdec.folder import EncDecFolder
 from cpm_tune.backbone.encdec.loading import THEIRS
 from cpm_tune.backbone.hf_folder import CONFIG, raw_config
@@ -19,8 +21,13 @@ def save(folder: EncDecFolder, model: Any, path: Path, *, trained: bool) -> None
     """Write `model`, an EncDec opened from `folder`, with that folder's config and vocabulary."""
     state = {THEIRS.get(n, n): t.detach().contiguous() for n, t in model.state_dict().items()}
     write_tensors(path / "model.safetensors", state, {"format": "pt"})
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    values = {**raw_config(folder.path), **folder.config.values, "torch_dtype": dtype}
+    write_about(folder, path, next(model.parameters()).dtype, trained=trained)
+
+
+def write_about(folder: EncDecFolder, path: Path, dtype: torch.dtype, *, trained: bool) -> None:
+    """Write a folder's config and vocabulary in Hugging Face's format, for weights of a dtype."""
+    kind = str(dtype).removeprefix("torch.")
+    values = {**raw_config(folder.path), **folder.config.values, "torch_dtype": kind}
     for name in ("dtype", "cpm_tune_trained"):
         values.pop(name, None)
     if not trained:
