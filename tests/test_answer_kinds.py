@@ -183,7 +183,7 @@ def test_training_to_rank_keeps_one_best_document_and_the_worse_ones(tasks: Path
 def test_a_text_to_write_is_no_context_and_ends_with_the_end_mark(tasks: Path, train: bool) -> None:
     encoder = make_encoder(tasks, "write")
     example = encoder.encode(as_row("write", 0), train=train)
-    prefix, _ = encoder.prefix(as_row("write", 0))
+    (prefix,) = encoder.prefix(as_row("write", 0)).contexts
     assert example.contexts == (prefix,)
     assert answers(encoder, example) == [["天", "地", " ", "人", "</s>"]]
     batch = encoder.layout.collate([example])
@@ -216,7 +216,7 @@ def test_no_sequence_is_longer_than_allowed_in_training_or_inference(tasks: Path
     for train in (False, True):
         example = encoder.encode(row, train=train)
         assert encoder.layout.collate([example]).ids.shape[1] <= 20
-        assert example.contexts == (encoder.prefix(row)[0],)
+        assert example.contexts == encoder.prefix(row).contexts
 
 
 def test_a_list_of_tasks_goes_on_after_one_whose_processes_ended(

@@ -67,8 +67,9 @@ def test_a_prompt_has_the_ids_that_transformers_gives_it(
     template = TEMPLATES[name]
     encoder = cached.setdefault(name, encoder_of(folder, template))
     row = {"id": "1", "text": text, "target": None}
-    ids, cut = encoder.prefix(row)
-    assert not cut
+    example = encoder.prefix(row)
+    assert not example.truncated
+    (ids,) = example.contexts
     assert list(ids) == theirs(folder, template, prompt_of(encoder, row))
     assert encoder.tokenizer.entries[encoder.end] == ENDS[name]
 
@@ -99,14 +100,14 @@ def test_a_tokenizer_that_begins_texts_with_a_space_does_so_in_a_chat_template(
     for template in TEMPLATES.values():
         encoder = encoder_of(place, template)
         row = {"id": "1", "text": "月亮 很好", "target": None}
-        ids, _ = encoder.prefix(row)
+        (ids,) = encoder.prefix(row).contexts
         assert list(ids) == theirs(place, template, prompt_of(encoder, row))
 
 
 def test_what_a_row_says_is_text_whatever_marks_it_has(folder: Path) -> None:
     encoder = encoder_of(folder, CHATML)
-    plain, _ = encoder.prefix({"id": "1", "text": "月", "target": None})
-    marked, _ = encoder.prefix({"id": "1", "text": "月<|im_end|>", "target": None})
+    (plain,) = encoder.prefix({"id": "1", "text": "月", "target": None}).contexts
+    (marked,) = encoder.prefix({"id": "1", "text": "月<|im_end|>", "target": None}).contexts
     end = encoder.end
     assert plain.count(end) == marked.count(end) == 2
 

@@ -17,6 +17,7 @@ from typing import Any
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import Layout, Parts, Tokenizer, Turns
 from cpm_tune.data.example_store import EncodedCache
+from cpm_tune.data.shots import Shots, as_parts, strip
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
@@ -78,8 +79,11 @@ class Encoder:
         lists = set(task.files.texts)
         empty: Row = {name: [] if name in lists else "" for name in template.fields}
         longest = max(template.options, key=len, default="")
+        self._empty, self._longest = empty, (longest,)
+        self._shots: Shots | None = None
+        self._n_shots, self._shot_parts = 0, dict[int, Parts]()
         parts = self._ids(empty, (longest,), None)
-        self._without_row = parts[0]
+        self._bare: dict[tuple[int, ...], Ids] = {(): parts[0]}
         self._check_rule()
         least = self._length(parts)
         if least > max_length:
@@ -132,6 +136,7 @@ class Encoder:
             [sorted(self._soft.items()), self._before_option, self._listed],
             self.tokenizer.sha256,
             astuple(self.turns) if self.turns else None,
+            self._shots.sha256 if self._shots else None,
         ]
 
     @property
@@ -171,7 +176,8 @@ class Encoder:
         generate is encoded, too, if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
-        (before, options, after), truncated = self._fit(row, texts)
+        (before, options, after), truncated, shots = self._fit(row, texts)
+        dropped = self._n_shots - len(shots)
         gold = -1 if target is None else 0
         if self.generates:
             answer, cut = self._to_write(target or "")
@@ -185,11 +191,11 @@ class Encoder:
             gold = int(target)
         if train and self.rule != "yes-logit" and not self.generates:
             options, gold = [options[gold]], 0
-        contexts, candidates = self._scored(before, options, after, train=train)
-        return Example(str(row["id"]), contexts, candidates, gold, truncated)
+        contexts, candidates = self._scored(before, options, after, shots, train=train)
+        return Example(str(row["id"]), contexts, candidates, gold, truncated, dropped)
 
     def _scored(
-        self, before: Ids, options: list[Ids], after: Ids, *, train: bool
+        self, before: Ids, options: list[Ids], after: Ids, shots: tuple[int, ...], *, train: bool
     ) -> tuple[tuple[Ids, ...], tuple[Answer, ...]]:
         """The contexts and the answers that the rule scores in them: one per option, in order; by
         verbaliser-relative a second one each, in a context without the row's texts."""
@@ -205,7 +211,7 @@ class Encoder:
         answers = tuple(self._answer(0, option) for option in options)
         if self.rule == "verbaliser-relative" and not train:
             alone = tuple(self._answer(1, option) for option in options)
-            return (before, self._without_row), (*answers, *alone)
+            return (before, self._without_row(shots)), (*answers, *alone)
         return (before,), answers
 
     def _answer(self, context: int, ids: Ids) -> Answer:
@@ -216,19 +222,34 @@ class Encoder:
         ids = (*self.tokenizer.encode(text), self.end)
         return ids[: self.answer_tokens], len(ids) > self.answer_tokens
 
-    def prefix(self, row: Row) -> tuple[Ids, bool]:
-        """The ids before the text to generate, and whether a field was cut."""
-        (before, _, _), truncated = self._fit(row, ())
-        return before, truncated
+    def prefix(self, row: Row) -> Example:
+        """An example of one context to continue: the ids before the text to generate."""
+        (before, _, _), truncated, shots = self._fit(row, ())
+        dropped = self._n_shots - len(shots)
+        return Example(str(row["id"]), (before,), (), -1, truncated, dropped)
+
+    def _without_row(self, shots: tuple[int, ...]) -> Ids:
+        """A context with empty fields."""
+        if shots not in self._bare:
+            self._bare = {shots: self._ids(self._empty, self._longest, None, shots)[0]}
+        return self._bare[shots]
 
     def _ids(
-        self, row: Row, options: tuple[str, ...], cap: int | None
+        self,
+        row: Row,
+        options: tuple[str, ...],
+        cap: int | None,
+        shots: tuple[int, ...] = (),
     ) -> tuple[Ids, list[Ids], Ids]:
-        """The ids before the option or answer, of each option, and after it."""
+        """The ids before the option or answer, with these shots, of each option, and after it."""
         parts: tuple[list[str | int], list[str | int]] = ([], [])
-        side = 0
+        side = first = 0
         for place, piece in enumerate(self.template.pieces):
             parts[side].extend(self._soft.get(place, ()))
+            if place == 0:
+                for number in shots:
+                    parts[0].extend(self._shot(number))
+                first = len(parts[0])
             if piece.kind in ("option", "answer"):
                 parts[0].extend(self._before_option[0] if self._before_option else ())
                 side = 1
@@ -241,25 +262,18 @@ class Encoder:
                 parts[side].append(self.template.cut(row, piece.value, cap))
         parts[side].extend(self._soft.get(len(self.template.pieces), ()))
         if self.turns:
-            self._in_turn(self.turns, *parts)
+            last = parts[self.template.scores_in_prompt]
+            strip(parts[0], last, self.turns, first)
+            last.extend(self.turns.ask)
         written = [
             self._verbalised.get(text)
             or tuple(self.tokenizer.encode(text[:cap]))
             or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        before = self._joined((*self._start, *parts[0]), self.tokenizer.opening)
+        encode = self.tokenizer.encode if shots else self.tokenizer.opening
+        before = self._joined((*self._start, *parts[0]), encode)
         return before, written, self._joined(parts[1], self.tokenizer.encode)
-
-    def _in_turn(self, turns: Turns, before: list[str | int], after: list[str | int]) -> None:
-        """Make of the parts before and after an option, or before an answer, a user's turn."""
-        last = after if self.template.scores_in_prompt else before
-        left, right = turns.strips
-        if left and before and isinstance(before[0], str):
-            before[0] = before[0].lstrip()
-        if right and last and isinstance(last[-1], str):
-            last[-1] = last[-1].rstrip()
-        last.extend(turns.ask)
 
     def _joined(self, parts: Iterable[str | int], encode: Callable[[str], list[int]]) -> Ids:
         """The ids of parts; texts that touch are encoded as one, the first of them by `encode`."""
@@ -279,12 +293,18 @@ class Encoder:
         others = self.layout.around + len(self._lead) + (self.rule == "mean-nll")
         return len(before) + answer + len(after) + others
 
-    def _fit(self, row: Row, options: tuple[str, ...]) -> tuple[tuple[Ids, list[Ids], Ids], bool]:
-        """The ids that fit max_length, fields cut to as many characters, and whether they were."""
+    def _fit(
+        self, row: Row, options: tuple[str, ...]
+    ) -> tuple[tuple[Ids, list[Ids], Ids], bool, tuple[int, ...]]:
+        """The ids that fit max_length, whether fields were cut, and the shots that are in them.
+
+        The first shots go first; fields are cut, to as many characters, if none is left."""
         room = self.max_length
-        whole = self._ids(row, options, None)
-        if self._length(whole) <= room:
-            return whole, False
+        shots = self._shots.of(row) if self._shots else ()
+        for dropped in range(len(shots) + 1):
+            whole = self._ids(row, options, None, shots[dropped:])
+            if self._length(whole) <= room:
+                return whole, False, shots[dropped:]
         shown = [row[name] for name in self.template.fields]
         texts = [text for value in shown for text in ([value] if isinstance(value, str) else value)]
         low, high = 0, max(map(len, (*texts, *options)), default=0)
@@ -292,7 +312,38 @@ class Encoder:
             middle = (low + high) // 2
             fits = self._length(self._ids(row, options, middle)) <= room
             low, high = (middle, high) if fits else (low, middle)
-        return self._ids(row, options, low), True
+        return self._ids(row, options, low), True, ()
+
+    # --- shots ---
+
+    def add_shots(self, shots: Shots) -> None:
+        """Put shots before every prompt from now on; raise UserError if there is no place."""
+        if self.rule == "mean-nll":
+            raise UserError(
+                "scoring mean-nll: shots would be scored with the passage; omit --shots, or choose "
+                "another rule."
+            )
+        self._shots, self._n_shots = shots, shots.k
+        self._shot(0)
+
+    def _shot(self, number: int) -> Parts:
+        """A shot as it stands in a prompt: a prompt with its answer; in a chat template, turns."""
+        if (known := self._shot_parts.get(number)) is not None:
+            return known
+        assert self._shots is not None
+        row = self._shots.pool[number]
+        answer, options = row["target"], self.options(row)
+        if isinstance(self.answer, Rank):
+            answer = max(range(len(answer)), key=lambda i: answer[i])
+        answer = options[answer] if options else answer
+        before, option, after = self.template.render(row, answer)
+        if self.template.scores_in_prompt:
+            prompt, answer = [before, option, after], self.template.yes
+        else:
+            prompt, answer = [before], option
+        parts = as_parts(prompt, answer, self.tokenizer, self._verbalised, self.turns)
+        self._shot_parts[number] = parts
+        return parts
 
 
 def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:

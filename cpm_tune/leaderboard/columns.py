@@ -32,15 +32,19 @@ def comparable_key(record: RunRecord) -> tuple[Hashable, ...]:
 def protocol(record: RunRecord) -> tuple[Hashable, ...]:
     """How prompts were made and answers chosen."""
     spec = record.spec
-    rule = spec.template_sha256, spec.scoring, spec.shots, spec.chat_template
+    rule = (
+        *(spec.template_sha256, spec.scoring, spec.shots, spec.shot_choice),
+        spec.chat_template,
+    )
     return (*rule, record.numbers)
 
 
 def _unusual(record: RunRecord) -> list[str]:
     """What is not usual in how a run's prompts were made and its answers chosen, in words."""
     spec = record.spec
+    nearest = "nearest " if spec.shot_choice == "nearest" else ""
     return [
-        *([counted(spec.shots, "shot")] if spec.shots else []),
+        *([counted(spec.shots, f"{nearest}shot")] if spec.shots else []),
         *([f"chat template {spec.chat_template[:8]}"] if spec.chat_template else []),
         *([f"numbers {record.numbers}, now {NUMBERS}"] if record.numbers != NUMBERS else []),
     ]

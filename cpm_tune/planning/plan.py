@@ -70,15 +70,12 @@ class Plan:
 
     def zero_shot(self) -> Plan:
         """The same without delta and training."""
-        none = NoneConfig()
-        spec = self.spec.model_copy(
-            update={
-                "delta": none.model_dump(mode="json"),
-                "recipe": None,
-                "data": self.spec.data.model_copy(update={"train": None}),
-                "seed": 0 if self.spec.backbone.init == "checkpoint" else self.spec.seed,
-            }
-        )
+        none, spec = NoneConfig(), self.spec
+        changes: dict[str, Any] = {"delta": none.model_dump(mode="json"), "recipe": None}
+        if not spec.shots:  # which come from train, drawn by the seed
+            changes["data"] = spec.data.model_copy(update={"train": None})
+            changes["seed"] = 0 if spec.backbone.init == "checkpoint" else spec.seed
+        spec = spec.model_copy(update=changes)
         return replace(self, spec=spec, delta=none, delta_name="none")
 
     def on_random_backbone(self) -> Plan:
@@ -110,7 +107,8 @@ def make_plan(request: Request) -> Plan:
     template = splits = encoding = recipe = decoding = None
     if task is not None:
         template = attempt(find_template, task, request.template)
-        optional = () if trains else ("train",)  # without training it only names the majority
+        # Without training it only names the majority.
+        optional = () if trains or request.shots else ("train",)
         if template is not None and request.scoring is not None:
             problem = unfit(task, template, request.scoring)
             problems += [problem] if problem else []
@@ -133,6 +131,8 @@ def make_plan(request: Request) -> Plan:
                 "run.memory_limit works without training (--delta none, predict, generate) and "
                 "with the backbone's own weights only; omit it."
             )
+    if request.shot_choice != "balanced" and not request.shots:
+        problems.append("--shot-choice has no effect without --shots.")
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} generates no text."
@@ -176,10 +176,12 @@ def make_plan(request: Request) -> Plan:
             template_version=template.version,
             template_sha256=template.sha256,
             scoring=None if request.scoring == template.own_scoring else request.scoring,
+            shots=request.shots,
+            shot_choice=request.shot_choice,
             chat_template=None if chat is None else chat_sha256(chat),
             metrics=task.metrics,
             data=DataSpec(
-                train=splits["train"].sha256 if trains else None,
+                train=splits["train"].sha256 if trains or request.shots else None,
                 dev=splits["dev"].sha256,
                 test=splits["test"].sha256,
                 limit=request.limit,
@@ -196,7 +198,7 @@ def make_plan(request: Request) -> Plan:
             encoding=encoding,
             decoding=decoding,
             recipe=recipe,
-            seed=request.seed if trains or request.random_backbone else 0,
+            seed=request.seed if trains or request.random_backbone or request.shots else 0,
             precision=request.precision,
         )
     except ValidationError as error:

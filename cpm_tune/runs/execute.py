@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.common.environment import (
     git_state,
     gpu,
@@ -52,6 +51,7 @@ from cpm_tune.planning.inputs import (
     unofficial,
 )
 from cpm_tune.planning.plan import Plan
+from cpm_tune.runs.examined import examined
 from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
     BackboneRecord,
@@ -141,8 +141,8 @@ def execute(
             with open_sinks(services, RunInfo(plan.spec, partial, running.ranks_by)) as log:
                 record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
-            if engine.main and plan.execution.shortcuts:
-                record = _with_shortcuts(record, plan.task, inputs)
+            if engine.main and plan.execution.shortcuts and record.training is not None:
+                record = examined(record, plan.task, inputs.splits, partial)
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -325,18 +325,10 @@ def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecor
         n_skipped=split.n_skipped,
         n_truncated=scored.n_truncated if scored else None,
         n_unparsed=scored.n_unparsed if scored else 0,
+        n_shots_dropped=scored.n_shots_dropped if scored else 0,
         labelled=split.labelled,
         edition=edition(task, file, len(split)),
     )
-
-
-def _with_shortcuts(record: RunRecord, task: Task, inputs: Inputs) -> RunRecord:
-    """The record of a trained run with the scores of shortcuts on its data."""
-    if record.training is None:
-        return record
-    with working("scoring shortcuts"):
-        shortcuts = shortcut_controls(task, inputs.splits["train"], inputs.splits["test"])
-    return record.model_copy(update={"controls": {**record.controls, **shortcuts}})
 
 
 def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:

@@ -22,7 +22,7 @@ from cpm_tune.delta.insert import insert, load_delta
 from cpm_tune.delta.saved import check_delta, read_saved
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.planning.inputs import load_backbone, make_encoder
+from cpm_tune.planning.inputs import add_shots, load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Plan, chat_sha256
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
@@ -51,8 +51,14 @@ def plan_of(
         )
     folder = backbone_folder(record, backbone)
     chat = _chat(run, spec.chat_template)
-    splits = find_splits(task, data_folder(task, data), (split,))
-    notes = tuple(file.note for file in splits.values() if file.note)
+    needed = (split, "train") if spec.shots and split != "train" else (split,)
+    splits = find_splits(task, data_folder(task, data), needed)
+    if spec.shots and splits["train"].sha256 != spec.data.train:
+        raise UserError(
+            f"{splits['train'].path}: not the train split of the run, from which its shots are; "
+            "put the run's train file next to the split to predict."
+        )
+    notes = (splits[split].note,) if splits[split].note else ()
     delta = parse_config(spec.delta, str(run / RECORD))
     # One process, however many made the run.
     execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
@@ -190,6 +196,9 @@ def predict_run(
             check_delta(run, record)
             load_delta(run, model, spec.backbone.sha256)
         encoder = make_encoder(plan, plan.folder.tokenizer())
+        if spec.shots:
+            train = plan.splits["train"], spec.data.limit, spec.data.skip_bad_rows
+            add_shots(plan, encoder, {"train": read_split(task, *train)})
         predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
         scored = score_split(predictor, rows, part)
         warnings = [*plan.notes, *rows.warnings, *scored.warnings]

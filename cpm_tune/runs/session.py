@@ -180,6 +180,18 @@ def _emit(outcome: Outcome) -> None:
     )
 
 
+def _overlaps(record: RunRecord) -> Iterator[str]:
+    """A line per split that has rows of test, or their texts, as well."""
+    for name, overlap in record.overlap.items():
+        if overlap.near or overlap.shared:
+            counts = f"of test, {overlap.near:,} rows are (nearly) the same as rows of {name}"
+            if overlap.shared:
+                counts += f", {overlap.shared:,} have a text in common with them"
+            scores = {"these alone": overlap.among, "without them": overlap.without}
+            known = [f"{what} {score.value:.4f}" for what, score in scores.items() if score]
+            yield "; ".join([counts, *([", ".join(known)] if known else [])])
+
+
 def _unbeaten(record: RunRecord) -> Iterator[str]:
     """A sentence if a shortcut is as good as the run."""
     if (unbeaten := record.unbeaten_shortcut) is not None:
@@ -226,6 +238,11 @@ def _result(outcome: Outcome, random: Outcome | None, known: Collection[str]) ->
                 else f"{split.n_unparsed:,} without a prediction"
             )
         )
+    lines += [f"overlap    {text}" for text in _overlaps(record)]
+    for name, split in record.data.items():
+        if dropped := split.n_shots_dropped:
+            of = split.n * record.spec.shots
+            lines.append(f"{name:10} {dropped:,} of {of:,} shots dropped: no room for them")
     warnings = (*_unbeaten(record), *(text for text in record.warnings if text not in known))
     lines += [f"warning    {warning}" for warning in warnings]
     if record.note:

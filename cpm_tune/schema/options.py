@@ -89,6 +89,16 @@ TemplateName = Annotated[
 ScoringRule = Annotated[
     Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
 ]
+ShotChoice = Annotated[
+    Literal["balanced", "nearest"],
+    Option(
+        "shots of --shots: balanced over the labels and the same for all rows, or for each row the "
+        "nearest in its characters"
+    ),
+]
+ShotCount = Annotated[
+    int, Option("answered rows of train before each prompt, drawn by the seed", "K", 0, 1000)
+]
 ChatTemplate = Annotated[
     str | None,
     Option(
@@ -160,6 +170,8 @@ class TrialOptions:
     template: TemplateName = None
     scoring: ScoringRule = None
     chat_template: ChatTemplate = None
+    shots: ShotCount = 0
+    shot_choice: ShotChoice = "balanced"
     data: Data = None
     precision: Precision = "fp32"
     quantize: Quantize | None = None
@@ -210,7 +222,7 @@ class ExecutionOptions(EngineOptions):
     ] = None
 
     shortcuts: Annotated[
-        bool, Option("score shortcut controls after training (default), such as length alone")
+        bool, Option("score shortcuts and compare the splits' rows after training (default)")
     ] = True
 
     def execution_settings(self) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class EarlierScore(_Part):
 class SplitRecord(_Part):
     """What was read of a split: `n` rows in use, `n_truncated` of them cut to fit (None if not all
     were encoded), `n_unparsed` of them with a generated text that could not be read or, by
-    argmax-vocabulary, without a prediction. `labelled` is False for a test split without gold
+    argmax-vocabulary, without a prediction. `n_shots_dropped`: of all rows, the shots for which
+    there was no room. `labelled` is False for a test split without gold
     answers, which has predictions but no score. `edition` names the edition of the dataset, and by
     what it is known, if it is."""
 
@@ -74,6 +75,7 @@ class SplitRecord(_Part):
     n_skipped: Count
     n_truncated: Count | None
     n_unparsed: Count = 0
+    n_shots_dropped: Count = 0
     labelled: bool = True
     edition: str = ""
 
@@ -155,6 +157,25 @@ class ControlRecord(_Part):
     note: str = ""
 
 
+class OverlapRecord(_Part):
+    """Rows of test that another split has as well, of `n` that were compared with `n_other`. The
+    rows of `exact` are among those of `normalised` (case, width, punctuation and the order of texts
+    do not count), and these among those of `near` (MinHash of at most `n_near` rows a split,
+    Jaccard index of three-character shingles from 0.8). `shared` are others with one of several
+    texts in common. `among` and `without` are the ranking metric on all these rows and on the
+    rest; None if there are none, or if it is no value of predictions."""
+
+    n: Count
+    n_other: Count
+    n_near: Count
+    exact: Count
+    normalised: Count
+    near: Count
+    shared: Count
+    among: ScoreRecord | None = None
+    without: ScoreRecord | None = None
+
+
 # Controls that need no model; `controls` has those that a task can have.
 SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
@@ -197,6 +218,7 @@ class RunRecord(_Record):
     delta: DeltaRecord
     scores: dict[SplitName, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
+    overlap: dict[SplitName, OverlapRecord] = {}
     warnings: list[str] = []
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None

@@ -41,6 +41,7 @@ from cpm_tune.schema.options import (
     RepetitionWindow,
     Scoring,
     Seed,
+    ShotChoice,
     Temperature,
     TopK,
     TopP,
@@ -222,10 +223,11 @@ class RunSpec(Identified):
     """One run. Two runs with equal specs are the same run.
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
-    examples before each prompt, `chat_template` is the fingerprint of the chat template around it.
+    examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
+    fingerprint of the chat template around it.
     """
 
-    OMITTED = {"scoring": None, "shots": 0, "chat_template": None}
+    OMITTED = {"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None}
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -235,6 +237,7 @@ class RunSpec(Identified):
     template_sha256: str
     scoring: Scoring | None = None
     shots: Natural = 0
+    shot_choice: ShotChoice = "balanced"
     chat_template: str | None = None
     metrics: tuple[str, ...]
     data: DataSpec

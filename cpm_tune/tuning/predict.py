@@ -55,9 +55,9 @@ class Prediction:
 
     `prediction` and `gold` have the form that the task's metrics compare: a label, the number of an
     option, documents' scores and grades, or what the parser read in the generated `text` (None
-    if it could not, a list of such with n_best above 1). `scores`: of the options, in order. By
-    argmax-vocabulary the prediction is None, and `unparsed`, where another token is more probable
-    than each option's.
+    if it could not, a list of such with n_best above 1). `scores`: of the options, in order.
+    `dropped`: shots that did not fit. By argmax-vocabulary the prediction is None, and `unparsed`,
+    where another token is more probable than each option's.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Prediction:
     scores: tuple[float, ...] = ()
     text: str | None = None
     unparsed: bool = False
+    dropped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The line of a predictions file; scores are rounded to 6 decimals."""
@@ -120,6 +121,7 @@ class Predictor:
                 example.truncated,
                 scores,
                 unparsed=best is None,
+                dropped=example.dropped,
             )
 
     def _scored(
@@ -188,6 +190,7 @@ class Predictor:
                     example.truncated,
                     text=texts[0],
                     unparsed=answers[0] is None,
+                    dropped=example.dropped,
                 )
 
     def _continued(
