@@ -77,6 +77,8 @@ def _card(task: Task, chosen: Template, scoring: Scoring | None) -> list[str]:
         f"  metrics     {', '.join(task.metrics)}",
         f"  recipe      {', '.join(f'{k}={v}' for k, v in task.recipe.items())}",
     ]
+    for name, recipe in task.recipes.items():
+        lines.append(f"  {name:11} {', '.join(f'{k}={v}' for k, v in recipe.settings.items())}")
     for row, score in task.published.items():
         rule = task.published_scoring.get(row)
         lines.append(f"  published   {row}: {score}" + (f" ({rule})" if rule else ""))

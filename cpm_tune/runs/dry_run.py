@@ -18,6 +18,7 @@ def would_do(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
     number of steps, an estimate of the memory in bytes per process, warnings and notes."""
     inputs = read_inputs(plan)
     skeleton, recipe = inputs.skeleton, plan.spec.recipe
+    used = None if recipe is None else recipe.rows_used(len(inputs.splits["train"]))
     memory = estimate(work_of(plan, skeleton, nproc))
     return {
         "id": plan.spec.run_id,
@@ -25,7 +26,8 @@ def would_do(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
         "finished": (out / plan.spec.run_id / RECORD).is_file(),
         "scoring": plan.scoring,
         "rows": {split: len(rows) for split, rows in inputs.splits.items()},
-        "steps": None if recipe is None else total_steps(len(inputs.splits["train"]), recipe),
+        "steps": None if recipe is None or used is None else total_steps(used, recipe),
+        "rows_used": used,
         "trained": {name: shape.numel() for name, shape in skeleton.trained.items()},
         "trained_values": skeleton.n_trained,
         "backbone_values": skeleton.n_backbone,

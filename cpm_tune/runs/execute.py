@@ -364,10 +364,11 @@ def _train(
     recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None
     model, delta, metric = prepared.predictor.model, prepared.delta, selection.metric
+    rows = inputs.splits["train"].rows
     training = Training(
         model,
         delta,
-        inputs.splits["train"].rows,
+        rows.first(recipe.rows_used(len(rows))),
         inputs.encoder,
         engine,
         recipe,

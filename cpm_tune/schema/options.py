@@ -86,6 +86,14 @@ Include = Annotated[
 TemplateName = Annotated[
     str | None, Option("template of the task", "NAME", default="the task's first")
 ]
+RecipeName = Annotated[
+    str | None,
+    Option(
+        "published recipe of the task, with its template and scoring rule",
+        "NAME",
+        default="the task's own",
+    ),
+]
 ScoringRule = Annotated[
     Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
 ]
@@ -167,6 +175,7 @@ class TaskOptions:
 class TrialOptions:
     """Everything else that decides a run, settings excepted."""
 
+    recipe: RecipeName = None
     template: TemplateName = None
     scoring: ScoringRule = None
     chat_template: ChatTemplate = None
