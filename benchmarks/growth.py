@@ -52,10 +52,9 @@ def tune(folder: Path, steps: int) -> Usage:
 
 
 def rows(sizes: list[int]) -> None:
-    """Print a line for each number of rows."""
-    print(
-        "| rows | first start s | cached start s | ms per sample | peak MiB |\n|---|---|---|---|---|"
-    )
+    """Print a line of a table for each number of rows."""
+    print("| rows | first start s | cached start s | ms per sample | peak MiB |")
+    print("|---|---|---|---|---|")
     for n in sizes:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
