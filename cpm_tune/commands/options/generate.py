@@ -22,6 +22,7 @@ from cpm_tune.schema.options import (
     Quantize,
     RepetitionPenalty,
     RepetitionWindow,
+    ReportOptions,
     Seed,
     Temperature,
     TopK,
@@ -71,7 +72,7 @@ class TextOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(DecodingOptions, TextOptions):
+class Generate(ReportOptions, DecodingOptions, TextOptions):
     """Continue prompts, or fill the blanks in texts; beam search by default.
 
     A blank is ____, with as many tokens as fit best (--blank-tokens), or as its braces say: {3},
