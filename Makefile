@@ -3,10 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint docs clean
 help:
 	@echo "make demo   set up, tune LoRA on the sample data of LCQMC, show the leaderboard"
 	@echo "make test   set up, lint, run all tests"
+	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make setup  only the virtual environment; make lint, make clean"
 
 setup: $(VENV)/.ready
@@ -28,6 +29,9 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict
 
 test: lint
 	$(RUN) -m pytest -n auto --dist loadfile

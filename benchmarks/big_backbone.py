@@ -29,8 +29,8 @@ from timing import TUNE, usage
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.formats import shapes
-from cpm_tune.backbone.ant.writers import Target, write_safetensors
 from cpm_tune.backbone.bundled import FOLDER
+from cpm_tune.backbone.storage.writers import Target, write_safetensors
 from cpm_tune.engine.device import DTYPES
 
 VOCABULARY = 30720

@@ -26,9 +26,11 @@ __all__ = ["Backbone", "Run", "UserError", "load_backbone", "load_run", "tune"]
 
 def __getattr__(name: str) -> Any:
     import importlib
+    import os
 
     if name not in __all__:
         raise AttributeError(f"module 'cpm_tune' has no attribute '{name}'")
+    importlib.import_module("cpm_tune.common.allocator").set_allocator(os.environ)
     home = "cpm_tune.errors" if name == "UserError" else "cpm_tune.api"
     return getattr(importlib.import_module(home), name)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -220,7 +221,8 @@ def write_probe(probe: Probe, texts: Texts, folder: Path) -> None:
 
 
 def write_lcqmc(file: Path, folder: Path) -> None:
-    """Split a real LCQMC file into 7,000 / 800 / the rest, in its own order.
+    """Split a real LCQMC file into 1,000 rows of test, 800 of dev and the rest, at random with a
+    fixed seed. Parts share no sentence: rows that have one in common stay together.
 
     Training has every pair in both orders: whether two questions ask the same does not depend on
     which comes first.
@@ -234,14 +236,47 @@ def write_lcqmc(file: Path, folder: Path) -> None:
     if len(texts) < 7801:
         raise UserError(f"{file}: {len(texts):,} rows, expected LCQMC's dev.jsonl with 8,802.")
     try:
-        rows = [json.loads(text) for text in texts[:7000]]
-        swapped = [{**row, A: row[B], B: row[A]} for row in rows]
+        groups = by_shared_sentence([json.loads(text) for text in texts])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not LCQMC's dev.jsonl ({error!r}).") from error
-    train = [json.dumps(row, ensure_ascii=False) for row in (*rows, *swapped)]
+    random.Random(1).shuffle(groups)
+    stream = iter(groups)
+    parts: dict[str, list[Row]] = {"test": [], "dev": []}
+    for part, size in (("test", 1000), ("dev", 800)):
+        while len(parts[part]) < size and (group := next(stream, None)) is not None:
+            parts[part] += group
+    rows = [row for group in stream for row in group]
+    if not rows:
+        raise UserError(f"{file}: its rows have sentences in common, so they cannot be split.")
+    parts["train"] = [*rows, *({**row, A: row[B], B: row[A]} for row in rows)]
     folder.mkdir(parents=True, exist_ok=True)
-    for split, part in (("train", train), ("dev", texts[7000:7800]), ("test", texts[7800:8800])):
-        (folder / f"{split}.jsonl").write_text("\n".join(part) + "\n", encoding="utf-8")
+    for part, chosen in parts.items():
+        encoded = [json.dumps(row, ensure_ascii=False) for row in chosen]
+        (folder / f"{part}.jsonl").write_text("\n".join(encoded) + "\n", encoding="utf-8")
+
+
+def by_shared_sentence(rows: list[Row]) -> list[list[Row]]:
+    """Rows in groups: two of different groups have no sentence in common, even if letters' case,
+    widths, spaces and punctuation do not count."""
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        parent.setdefault(text, text)
+        while parent[text] != text:
+            parent[text] = parent[parent[text]]
+            text = parent[text]
+        return text
+
+    both = [
+        [re.sub(r"[\W_]", "", normalize("NFKC", row[side])).lower() for side in (A, B)]
+        for row in rows
+    ]
+    for first, second in both:
+        parent[root(first)] = root(second)
+    groups: dict[str, list[Row]] = {}
+    for row, (first, _) in zip(rows, both, strict=True):
+        groups.setdefault(root(first), []).append(row)
+    return list(groups.values())
 
 
 def overlap_baseline(folder: Path) -> dict[str, float]:

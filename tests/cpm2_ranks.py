@@ -26,12 +26,12 @@ def random_ranks(
     """The states of `n` ranks; what all of them have is equal."""
     noise = torch.Generator().manual_seed(seed)
 
-    def draw(*size: int, scale: float = 0.3, around: float = 0.0) -> Tensor:
+    def draw(*size: int, scale: float = 0.2, around: float = 0.0) -> Tensor:
         return (torch.randn(size, generator=noise) * scale + around).to(dtype)
 
     ranks: list[Rank] = [OrderedDict() for _ in range(n)]
 
-    def own(name: str, *size: int, scale: float = 0.3) -> None:
+    def own(name: str, *size: int, scale: float = 0.2) -> None:
         for state in ranks:
             state[name] = draw(*size, scale=scale)
 
@@ -180,8 +180,12 @@ def gradients(
     found = logits(leaves, encoder, decoder)
     torch.nn.functional.cross_entropy(found, torch.tensor(labels), reduction="sum").backward()
     first = leaves[0]
+
+    def grad(leaf: Tensor) -> Tensor:  # none for rows of a vocabulary that nothing looked up
+        return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+
     return [
-        OrderedDict((name, (first if "norm" in name else state)[name].grad) for name in state)
+        OrderedDict((name, grad((first if "norm" in name else state)[name])) for name in state)
         for state in leaves
     ]
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import cpm1_oracle as cpm1
+import cpm2_ranks as cpm2
 import torch
 from backbone_oracle import CONFIG, VOCABULARY_TEXT, random_hugging_face, write_reference
 from fuzz_records import EVIL, damaged, mangled
@@ -32,7 +33,10 @@ from cpm_tune.backbone.ant.config import ROLES
 from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.causal.megatron import gpt2_config, read_checkpoint, write_checkpoint
+from cpm_tune.backbone.encdec import cpm2_ranks
+from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.backbone.ranks.files import is_cpm2
 from cpm_tune.delta.config import (
     AdapterConfig,
     CompacterConfig,
@@ -76,12 +80,12 @@ def originals(place: Path) -> list[Path]:
     for name in ("hf", "shards", "pickled"):
         (place / name / "vocab.txt").write_text(VOCABULARY_TEXT, encoding="utf-8")
     for zipped in (False, True):
-        folder = place / f"ranks.{zipped}"
-        (cpm1.write_ranks(folder, cpm1.random_ranks(2), zipped=zipped) / "80000").rename(
-            place / "80000"
-        )
-        shutil.rmtree(folder)
-        (place / "80000").rename(folder)
+        for name, iteration, written in (
+            ("ranks", "80000", cpm1.write_ranks(place / "a", cpm1.random_ranks(2), zipped=zipped)),
+            ("cpm2", "100000", cpm2.write_ranks(place / "b", cpm2.random_ranks(2), zipped=zipped)),
+        ):
+            (written / iteration).rename(place / f"{name}.{zipped}")
+            shutil.rmtree(written)
     folder = open_folder(place / "native")
     for config in DELTAS:
         config = with_names(config, ROLES)
@@ -203,6 +207,14 @@ def read(folder: Path, out: Path, model: Any) -> None:
         out.mkdir()
         write_checkpoint(out, weights, cpm1.HEADS, 1)
         gpt2_config(shape, cpm1.HEADS)
+        return
+    if "cpm2" in folder.name:
+        is_cpm2(folder)
+        sizes, weights = cpm2_ranks.read_checkpoint(folder)
+        out.mkdir()
+        values = cpm2_ranks.mt5_config(sizes)
+        EncDecConfig.of(values)
+        cpm2_ranks.write_checkpoint(out, weights, values, 1, 1)
         return
     opened = open_folder(folder)
     opened.tokenizer().encode("今天天气不错 abc\n")

@@ -222,7 +222,14 @@ def test_a_trial_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("workers", "gpus", "visible"),
-    [([3], ["0", "1"], "1"), ([2, 3], list("0123"), "2,3"), ([0, 1], ["7"], "7"), ([0], [], None)],
+    [
+        ([3], ["0", "1"], "1"),
+        ([2, 3], list("0123"), "2,3"),
+        ([0, 1], ["7"], "7"),
+        ([0], [], None),
+        ([0, 4], list("0123"), "0,1"),  # both have the same turn
+        ([5, 1, 2], list("0123"), "1,2,0"),
+    ],
 )
 def test_gpus_go_round_among_the_workers(
     workers: list[int], gpus: list[str], visible: str | None

@@ -18,6 +18,7 @@ from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.padded_batch import similar_rows
 from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
@@ -101,7 +102,7 @@ def test_long_batches_are_cut_into_groups_of_similar_length(made: Any) -> None:
     model, layout, tokenizer = opened(made("llama"))
     examples = [example(layout, tokenizer, "春" * n, ["是"]) for n in (3, 90, 5, 80, 4, 7, 60) * 4]
     batch = layout.collate(examples)
-    groups = model._groups(batch)
+    groups = similar_rows(batch.ids, batch.lengths, together=False)
     assert len(groups) > 1
     with torch.no_grad():
         (logits,) = model.scores(batch)

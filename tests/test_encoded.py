@@ -58,11 +58,7 @@ def encoder_for(
 def plain(rows: RowDataset, encoder: Encoder, use: Use) -> list[Example]:
     if use != "prefix":
         return [encoder.encode(row, train=use == "train") for row in rows]
-    made = []
-    for row in rows:
-        ids, truncated = encoder.prefix(row)
-        made.append(Example(str(row["id"]), (ids,), (), -1, truncated))
-    return made
+    return [encoder.prefix(row) for row in rows]
 
 
 def examples(rows: RowDataset, encoder: Encoder, use: Use = "train") -> list[Example]:

@@ -314,3 +314,55 @@ def test_exact_sizes_decide_and_rounded_ones_warn() -> None:
     assert rounded.size_warning("test", 100).startswith("test has 100 rows; the published number")
     assert rounded.size_warning("test", 9_090) == ""
     assert source["lcqmc"].size_warning("test", 100) == ""
+
+
+# --- keys, labels and options that are not as they should be ---
+
+
+@pytest.mark.parametrize("name", ["dev.jsonl", "dev.json"])
+def test_a_key_that_is_there_twice_is_a_bad_row(tmp_path: Path, name: str) -> None:
+    """Its last value would be taken, and the first lost without a word."""
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows(3)]
+    lines[1] = lines[1].replace("{", '{"label": 1, ', 1)
+    text = "[" + ",\n".join(lines) + "]" if name.endswith(".json") else "\n".join(lines)
+    path = written(tmp_path / name, text)
+    with pytest.raises(UserError, match=r"(:2|item 2): .*'label' is there twice"):
+        read("lcqmc", path)
+    assert (len(read("lcqmc", path, skip=True)), read("lcqmc", path, skip=True).n_skipped) == (2, 1)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize("label", [1.0, 0.5, True])
+def test_labels_may_be_whole_numbers_with_a_point(
+    tmp_path: Path, ending: str, label: float
+) -> None:
+    """A table with an empty cell in a column of numbers is written so by many programs."""
+    row = {"sentence1": "今天", "sentence2": "天气", "label": label}
+    path = tmp_path / f"dev.{ending}"
+    if ending == "csv":
+        written(path, ",".join(row) + "\n" + ",".join(map(str, row.values())) + "\n")
+    else:
+        write_jsonl(path, [row])
+    if label == 1.0 and label is not True:
+        assert read("lcqmc", path).rows.targets() == [1]
+    else:
+        with pytest.raises(UserError, match="expected 0 or 1"):
+            read("lcqmc", path)
+
+
+def test_an_unlabelled_test_names_the_columns_that_are_not_read(tmp_path: Path) -> None:
+    named = [{"sentence1": "今天", "sentence2": "天气", "gold": 1}]
+    write_jsonl(tmp_path / "test.jsonl", named)
+    (warning,) = read("lcqmc", tmp_path / "test.jsonl", "test").warnings
+    assert "'gold'; if the answers are there, call the column 'label'" in warning
+    write_jsonl(tmp_path / "test.jsonl", [{**named[0], "label": 1}])
+    assert not read("lcqmc", tmp_path / "test.jsonl", "test").warnings
+
+
+def test_equal_options_of_a_row_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "dev.jsonl"
+    choices = ["床前明月光", "疑是地上霜", "举头望明月", "低头思故乡"]
+    made = [{"translation": "月光", "choices": choices, "answer": 0} for _ in range(3)]
+    made[1] = {**made[1], "choices": [*choices[:3], choices[0]]}
+    write_jsonl(path, made)
+    assert read("ccpm", path).warnings == ("dev: 1 row has two equal options, first row 1",)

@@ -64,7 +64,7 @@ def test_a_process_tells_its_mistake_to_the_launcher(
                 **{"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"},
                 **{"MASTER_ADDR": "a", "MASTER_PORT": "1"},
             },
-            RankInfo(3, 4, 1),
+            RankInfo(3, 4, 1, slurm=True),
         ),
     ],
 )

@@ -227,9 +227,8 @@ def test_the_commands_go_from_text_to_a_backbone_that_has_learnt(tmp_path, sourc
     vocabulary, prepared = tmp_path / "spiece.model", tmp_path / "prepared"
     kind = ("--kind", "sentencepiece", "--size", 4400, "--out", vocabulary)
     assert cli("pretrain", "vocab", file, *kind)[0] == 0
-    assert (
-        cli("pretrain", "prepare", file, "--vocab", vocabulary, "--out", prepared, *share)[0] == 0
-    )
+    to = ("--vocab", vocabulary, "--set", "heldout=0.2", "--out", prepared)
+    assert cli("pretrain", "prepare", file, *to)[0] == 0
     about = json.loads((prepared / "corpus.json").read_text())
     assert (about["vocab_kind"], (prepared / "spiece.model").is_file()) == ("sentencepiece", True)
     config, out = tmp_path / "c.json", tmp_path / "out"

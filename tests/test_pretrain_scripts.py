@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cpm_tune.errors import UserError
+
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
@@ -98,20 +100,26 @@ def test_one_segmentation_is_right_and_all_have_the_same_characters():
 
 def test_lcqmc_is_split_at_line_feeds_alone_and_may_have_a_byte_order_mark(tmp_path):
     rows = [
-        {"sentence1": f"第{n}个\u2028问题\x85", "sentence2": "别的", "label": n % 2}
+        {"sentence1": f"第{n}个\u2028问题\x85", "sentence2": f"别的{n}", "label": n % 2}
         for n in range(8802)
     ]
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     file = tmp_path / "dev.jsonl"
     file.write_bytes(("\ufeff" + "\r\n".join(lines) + "\n").encode())
     probes.write_lcqmc(file, tmp_path / "out")
-    swapped = [{**r, "sentence1": r["sentence2"], "sentence2": r["sentence1"]} for r in rows[:7000]]
-    parts = {"train": rows[:7000] + swapped, "dev": rows[7000:7800], "test": rows[7800:8800]}
-    for split, expected in parts.items():
-        text = (tmp_path / "out" / f"{split}.jsonl").read_text(encoding="utf-8")
-        assert [json.loads(line) for line in text.strip("\n").split("\n")] == expected
-    # Half of the rows are alike: no threshold on the overlap does better.
-    assert probes.overlap_baseline(tmp_path / "out")["test"] == 0.5
+    written = lcqmc_parts(tmp_path / "out")
+    half = len(written["train"]) // 2
+    whole = [*written["train"][:half], *written["dev"], *written["test"]]
+    assert sorted(whole, key=rows.index) == rows
+
+
+def lcqmc_parts(folder):
+    """The rows of each split that write_lcqmc wrote."""
+    texts = {name: (folder / f"{name}.jsonl").read_bytes() for name in ("train", "dev", "test")}
+    return {
+        name: [json.loads(line) for line in text.strip(b"\n").split(b"\n")]
+        for name, text in texts.items()
+    }
 
 
 def test_the_summary_pairs_rows_and_seeds(tmp_path):
@@ -139,18 +147,36 @@ def test_results_are_kept_beside_those_of_another_process(tmp_path):
     assert kept == {"probes": {"en-zh": {"n_test": 3}, "lcqmc": None}, "heldout": [1]}
 
 
-def test_the_real_lcqmc_is_split_in_its_own_order(tmp_path):
+def test_parts_of_the_real_lcqmc_share_no_sentence(tmp_path):
     file = tmp_path / "dev.jsonl"
-    rows = [{"sentence1": f"甲{i}", "sentence2": f"乙{i}", "n": i} for i in range(8_802)]
+    rows = [{"sentence1": f"甲{i}？", "sentence2": f"乙{i}", "n": i} for i in range(8_802)]
+    for i in range(0, 8_000, 4):  # four rows hang together by one sentence or the next
+        rows[i + 1]["sentence2"] = f"甲{i}！"
+        rows[i + 2]["sentence1"] = f" 乙{i}"
+        rows[i + 3]["sentence1"] = rows[i + 2]["sentence2"]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     probes.write_lcqmc(file, tmp_path / "out")
-    train, dev, test = (
-        [json.loads(x) for x in (tmp_path / "out" / f"{name}.jsonl").open()]
-        for name in ("train", "dev", "test")
-    )
-    assert train[:7000] + dev + test == rows[:8_800]
-    assert [len(part) for part in (train, dev, test)] == [14_000, 800, 1000]
-    assert train[7000] == {"sentence1": "乙0", "sentence2": "甲0", "n": 0}
+    parts = lcqmc_parts(tmp_path / "out")
+    train = parts["train"][: len(parts["train"]) // 2]
+    numbers = {name: {row["n"] for row in part} for name, part in parts.items()}
+    assert sorted(n for part in numbers.values() for n in part) == list(range(8_802))
+    assert 1000 <= len(parts["test"]) < 1004
+    assert 800 <= len(parts["dev"]) < 804
+    for name, part in numbers.items():
+        assert {n // 4 for n in part if n < 8_000}.isdisjoint(
+            n // 4 for other, o in numbers.items() if other != name for n in o if n < 8_000
+        )
+    first = train[0]
+    swapped = {**first, "sentence1": first["sentence2"], "sentence2": first["sentence1"]}
+    assert parts["train"][len(train)] == swapped
+
+
+def test_rows_that_all_hang_together_are_not_split(tmp_path):
+    file = tmp_path / "dev.jsonl"
+    row = json.dumps({"sentence1": "甲", "sentence2": "乙"})
+    file.write_text(f"{row}\n" * 8_802)
+    with pytest.raises(UserError, match="in common"):
+        probes.write_lcqmc(file, tmp_path / "out")
 
 
 def test_the_overlap_of_characters_is_judged_by_a_threshold_of_the_training_rows(tmp_path):

@@ -20,7 +20,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.planning.inputs import Inputs, read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.execute import Outcome, execute
-from cpm_tune.schema.record import read_record
+from cpm_tune.schema.record import SHORTCUTS, read_record
 from cpm_tune.schema.spec import Recipe
 
 pytestmark = [
@@ -148,7 +148,9 @@ def test_a_run_that_is_killed_in_its_zero_shot_control_is_not_trained_again(
 
     whole, out = tmp_path / "whole", tmp_path / "out"
     left = what_is_left(case.run(whole, zero_shot=lambda: control(whole)))
-    assert list(left["run.json"]["controls"]) == ["majority", "zero-shot"]
+    assert set(left["run.json"]["controls"]) == {"majority", "zero-shot", *SHORTCUTS} - {
+        "option-alone"
+    }
     child = in_child(lambda: case.run(out, zero_shot=lambda: killed(out)))
     assert ended(child) == -signal.SIGKILL
     assert not (out / case.plan.spec.run_id).exists()
@@ -170,7 +172,12 @@ def test_a_run_that_is_killed_again_and_again_from_outside_still_ends_the_same(
 
 @pytest.mark.parametrize(
     ("number", "phase"),
-    [(signal.SIGTERM, "training"), (signal.SIGINT, "training"), (signal.SIGTERM, "evaluation")],
+    [
+        (signal.SIGTERM, "training"),
+        (signal.SIGINT, "training"),
+        (signal.SIGUSR1, "training"),
+        (signal.SIGTERM, "evaluation"),
+    ],
 )
 def test_a_signal_saves_the_step_and_exits_as_shells_expect(
     case: Case, tmp_path: Path, number: signal.Signals, phase: str, capfd: Any

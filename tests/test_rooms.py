@@ -27,9 +27,7 @@ LAYOUT = {
 # Pruning is CPM-Ant's alone; the spec has fields for its sequences. Nothing else knows.
 KNOW_LAYOUT = {"schema/spec.py", "pretrain/prune.py"}
 # Who imports CPM-Ant: the list of families, and what it alone can do.
-KNOW_ANT = {
-    *("backbone/families.py", "commands/convert.py", "commands/prune.py", "pretrain/prune.py"),
-}
+KNOW_ANT = {"backbone/families.py", "commands/prune.py", "pretrain/prune.py"}
 OF_TEXTS = {"metrics/kinds.py", "metrics/spans.py"}  # spans of characters
 # What tasks and data may see of a backbone.
 FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "protocol")}

@@ -216,27 +216,33 @@ class Recomputed:
 
     def __init__(self, model: Backbone, layout: Layout, contexts: Sequence[Ids]) -> None:
         self._model, self._layout = model, layout
-        self._ids = [[ids] for ids in contexts]  # of each row, of each beam
+        self._contexts = list(contexts)
+        self._written: list[list[Ids]] = [[layout.lead] for _ in contexts]  # of each beam
 
     def start(self) -> Tensor:
         return self._logits()
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
-        self._ids = [
+        self._written = [
             [(*row[parent], token) for token, parent in zip(*pair, strict=True)]
-            for row, *pair in zip(self._ids, tokens.tolist(), parents.tolist(), strict=True)
+            for row, *pair in zip(self._written, tokens.tolist(), parents.tolist(), strict=True)
         ]
         return self._logits()
 
     def keep(self, rows: Sequence[int]) -> None:
-        self._ids = [self._ids[row] for row in rows]
+        self._contexts = [self._contexts[row] for row in rows]
+        self._written = [self._written[row] for row in rows]
 
     def _logits(self) -> Tensor:
-        texts = [ids for row in self._ids for ids in row]
-        asked = [Example("", (ids,), (Answer(0, (0,)),), 0, False) for ids in texts]
+        asked = [
+            Example("", (context,), (Answer(0, (*ids, 0)),), 0, False)
+            for context, written in zip(self._contexts, self._written, strict=True)
+            for ids in written
+        ]
         batch = self._layout.collate(asked).to(next(self._model.parameters()).device)
-        logits = torch.cat(list(self._model.scores(batch)))
-        return logits.view(len(self._ids), -1, logits.shape[1])
+        last = torch.cat((batch.target_candidate.diff() != 0, torch.ones(1, dtype=torch.bool)))
+        logits = torch.cat(list(self._model.scores(batch)))[last]
+        return logits.view(len(self._contexts), -1, logits.shape[1])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class Example:
     """One row, encoded. A candidate answer's score is the sum over its tokens.
 
     Several candidates may name one context; a context that no candidate names is one to continue.
+    `dropped`: the answered examples before the prompt for which there was no room.
     `gold` is the index of the right candidate, -1 where there is none. How contexts and answers
     become sequences, masks and positions is the backbone's own business.
     """
@@ -31,3 +32,4 @@ class Example:
     candidates: tuple[Answer, ...]
     gold: int
     truncated: bool
+    dropped: int = 0

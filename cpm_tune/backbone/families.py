@@ -1,4 +1,5 @@
-"""The families of models: CPM-Ant, causal language models, and those that other packages bring.
+"""The families of models: CPM-Ant, causal language models, encoder-decoders, and those that other
+packages bring.
 
 A package adds a family by an entry point of the group `cpm_tune.families`, whose object is a
 `cpm_tune.backbone.protocol.Family` or makes one when it is called. The package's own families are
@@ -17,13 +18,14 @@ from typing import TypeVar
 from cpm_tune.backbone.ant.family import ANT
 from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.causal.family import CAUSAL
+from cpm_tune.backbone.encdec.family import ENCDEC
 from cpm_tune.backbone.pretraining import Pretraining
 from cpm_tune.backbone.protocol import BackboneConfig, BackboneFolder, Family
 from cpm_tune.errors import UserError
 
 GROUP = "cpm_tune.families"
 T = TypeVar("T")
-_OWN: tuple[Family, ...] = (CAUSAL, ANT)
+_OWN: tuple[Family, ...] = (CAUSAL, ENCDEC, ANT)
 _MEMBERS = ("name", "title", "presets", "recognises", "open")
 
 
@@ -77,7 +79,7 @@ def _of(point: EntryPoint) -> str:
 
 def families() -> tuple[Family, ...]:
     """All families: the package's own, then those of installed packages."""
-    return (ANT, CAUSAL, *_installed())
+    return (ANT, CAUSAL, ENCDEC, *_installed())
 
 
 def presets() -> dict[str, BackboneConfig]:

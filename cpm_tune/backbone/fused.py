@@ -55,20 +55,22 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 class _GatedGelu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: Any, gate: Tensor, x: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(gate, x)
-        return F.gelu(gate).mul_(x)
+        ctx.kind = kind
+        return F.gelu(gate, approximate=kind).mul_(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, x = ctx.saved_tensors
-        to_gate = torch.ops.aten.gelu_backward(grad * x, gate)
-        return to_gate, F.gelu(gate).mul_(grad)
+        to_gate = torch.ops.aten.gelu_backward(grad * x, gate, approximate=ctx.kind)
+        return to_gate, F.gelu(gate, approximate=ctx.kind).mul_(grad), None
 
 
-def gated_gelu(gate: Tensor, x: Tensor) -> Tensor:
-    """gelu(gate) * x, without keeping gelu(gate)."""
-    result: Tensor = _GatedGelu.apply(gate, x)  # type: ignore[no-untyped-call]
+def gated_gelu(gate: Tensor, x: Tensor, *, tanh: bool = False) -> Tensor:
+    """gelu(gate) * x, without keeping gelu(gate); with `tanh`, GELU's approximation by it."""
+    kind = "tanh" if tanh else "none"
+    result: Tensor = _GatedGelu.apply(gate, x, kind)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -194,8 +196,10 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        ctx.scale = query.shape[-1] ** -0.5
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float
+    ) -> Tensor:
+        ctx.scale = scale
         batch = query.shape[:2]
         query, key, value = (part.flatten(0, 1) for part in (query * ctx.scale, key, value))
         scores = torch.bmm(query, key.transpose(1, 2))
@@ -215,18 +219,25 @@ class _Attention(torch.autograd.Function):
             torch.bmm(left.transpose(1, 2), right)
             for left, right in ((to_scores, query), (p, grad))
         )
-        return *(to.view(*batch, *to.shape[1:]) for to in (to_query, to_key, to_value)), None
+        return *(to.view(*batch, *to.shape[1:]) for to in (to_query, to_key, to_value)), None, None
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    dropout: float = 0.0,
+    scale: float | None = None,
 ) -> Tensor:
-    """softmax(query key' / sqrt(dim_head) + bias) value, over (batch, heads, length, dim_head).
+    """softmax(scale query key' + bias) value, over (batch, heads, length, dim_head); the scale is
+    by default 1 / sqrt(dim_head).
 
     On a CPU, torch's kernel is slow in half precision, four times in its backward pass.
     """
     half = query.device.type == "cpu" and query.dtype != torch.float32
     if half and not dropout and not (bias.requires_grad and torch.is_grad_enabled()):
-        result: Tensor = _Attention.apply(query, key, value, bias)  # type: ignore[no-untyped-call]
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        result: Tensor = _Attention.apply(query, key, value, bias, scale)  # type: ignore[no-untyped-call]
         return result
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+    return F.scaled_dot_product_attention(query, key, value, bias, dropout, scale=scale)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from cpm_tune.backbone.example import Example, Ids
 from cpm_tune.backbone.protocol import Shown, Tokenizer
@@ -24,6 +24,8 @@ class PaddedLayout:
 
     tokenizer: Tokenizer
     start: Ids = ()
+    lead: ClassVar[Ids] = ()
+    around: ClassVar[int] = 0
 
     @property
     def shortest(self) -> int:

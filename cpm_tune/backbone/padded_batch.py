@@ -13,6 +13,9 @@ from cpm_tune.backbone.base import Batch, dummy_fields, scored
 from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.padded import sequences
 
+_PADDING = 1.15  # a group of rows may have so many times the ids that are not padding
+_WORTH = 256  # ids of a group, to be one
+
 
 @dataclass(frozen=True)
 class PaddedBatch(Batch):
@@ -57,3 +60,27 @@ def dummy_batch(tokens: Tensor, answer_tokens: int) -> PaddedBatch:
         target_place=torch.arange(length - answer_tokens, length).repeat(n),
         **dummy_fields(n, answer_tokens),
     )
+
+
+def similar_rows(ids: Tensor, lengths: Tensor, *, together: bool) -> list[tuple[int, int, int]]:
+    """Rows of similar length, as (first, end, length), of ids (rows, length) whose lengths fall.
+
+    Nothing sees the padding, so this changes no logit. All rows are one group if they have to stay
+    `together`, and on a GPU.
+    """
+    n = len(lengths)
+    if together or ids.device.type != "cpu":
+        return [(0, n, ids.shape[1])]
+    each = lengths.tolist() if _has_values(lengths) else [ids.shape[1]] * n
+    groups, first, used = list[tuple[int, int, int]](), 0, 0
+    for number, length in enumerate(each):
+        size = (number - first + 1) * each[first]
+        if number > first and used >= _WORTH and size > _PADDING * (used + length):
+            groups.append((first, number, each[first]))
+            first, used = number, 0
+        used += length
+    return [*groups, (first, n, each[first])]
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not (tensor.is_meta or type(tensor).__name__ == "FakeTensor")

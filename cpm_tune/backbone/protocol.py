@@ -20,6 +20,7 @@ from cpm_tune.schema.spec import Encoding
 if TYPE_CHECKING:
     import torch
 
+Parts = tuple[str | int, ...]  # of a sequence: texts to encode with what they touch, and ids
 Materialise = Callable[[Any], bool]  # gives a model without values memory, if it keeps parts
 
 
@@ -59,6 +60,10 @@ class Tokenizer(Protocol):
         """The ids of a text, without any special entry around it."""
         ...
 
+    def opening(self, text: str) -> list[int]:
+        """The ids of a text with which a context begins."""
+        ...
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
         ...
@@ -89,6 +94,9 @@ class TokenizerDefaults:
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
+
+    def opening(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         return "".join(self.entries[index] for index in ids)
@@ -157,7 +165,8 @@ class Layout(Protocol):
 
     start: the ids that every context begins with. shortest: the fewest ids of a context.
     first_free: the first id that means nothing to the backbone; the tokens of a trained soft prompt
-    have ids from there on.
+    have ids from there on. lead: the ids that every answer begins with, which are not scored.
+    around: how many ids a sequence has besides `start`, context, `lead` and answer.
     """
 
     @property
@@ -168,6 +177,12 @@ class Layout(Protocol):
 
     @property
     def first_free(self) -> int: ...
+
+    @property
+    def lead(self) -> Ids: ...
+
+    @property
+    def around(self) -> int: ...
 
     def n_tokens(self, example: Example) -> int:
         """The tokens of an example in a batch."""
@@ -197,7 +212,8 @@ class BackboneFolder(Protocol):
     """What is in a backbone's folder, before any weight is read.
 
     `format` names the checkpoint format, `trained` is false for weights drawn at random. `settings`
-    are the fields of `Encoding` that only some families have, and this one has.
+    are the fields of `Encoding` that only some families have, and this one has, with the value that
+    each has if none is given.
     """
 
     @property
@@ -215,7 +231,8 @@ class BackboneFolder(Protocol):
     @property
     def config(self) -> BackboneConfig: ...
 
-    settings: ClassVar[frozenset[str]]
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
 
     def sha256(self) -> str:
         """Fingerprint of all files that decide what the backbone computes."""
@@ -231,6 +248,14 @@ class BackboneFolder(Protocol):
 
     def infilling(self, tokenizer: Any) -> Infilling:
         """How texts with blanks look; raise UserError if this backbone fills none."""
+        ...
+
+    def chat_template(self) -> str:
+        """The checkpoint's own chat template; raise UserError if it has none."""
+        ...
+
+    def turns(self, template: str, tokenizer: Any) -> Turns:
+        """What a chat template puts around turns; raise UserError if it cannot be used."""
         ...
 
     def open(
@@ -262,6 +287,20 @@ class BackboneFolder(Protocol):
         reads that, if there is something to know."""
         ...
 
+    def convert(
+        self,
+        out: Path,
+        to: str,
+        *,
+        dtype: torch.dtype | None,
+        max_shard: int,
+        ranks: int,
+        overwrite: bool,
+    ) -> str:
+        """Write this backbone to a new folder in another checkpoint format; return what reads it,
+        if there is something to know. Raises UserError if the family has no such format."""
+        ...
+
 
 def folder_name(path: Path) -> str:
     """A folder's name; for one in the hub's cache, that of the model."""
@@ -271,9 +310,13 @@ def folder_name(path: Path) -> str:
 
 
 def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
-    """The encoding without the settings that this family of models does not have."""
-    absent = {name: None for name in Encoding.OMITTED if name not in folder.settings}
-    return encoding.model_copy(update=absent)
+    """The encoding without the settings that this family of models does not have, and with values
+    for all that it has."""
+    values = {name: None for name in Encoding.OMITTED if name not in folder.settings}
+    for name, default in folder.settings.items():
+        if getattr(encoding, name) is None:
+            values[name] = default
+    return encoding.model_copy(update=values)
 
 
 def check_length(length: int, config: BackboneConfig, setting: str) -> None:
@@ -286,6 +329,13 @@ def check_length(length: int, config: BackboneConfig, setting: str) -> None:
         )
 
 
+def no_chat(path: Path, family: str) -> UserError:
+    """The error of a family whose models have no chat template."""
+    return UserError(
+        f"{path}: models of the family {family} have no chat template; omit --chat-template."
+    )
+
+
 class FolderDefaults:
     """What most families' folders answer alike, to inherit from."""
 
@@ -293,7 +343,7 @@ class FolderDefaults:
     config: BackboneConfig
     format = "native"
     trained = True
-    settings: ClassVar[frozenset[str]] = frozenset()
+    settings: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def name(self) -> str:
@@ -301,6 +351,12 @@ class FolderDefaults:
 
     def infilling(self, tokenizer: Any) -> Infilling:
         raise UserError(f"{self.path}: models of the family {self.config.family} fill no blanks.")
+
+    def chat_template(self) -> str:
+        raise no_chat(self.path, self.config.family)
+
+    def turns(self, template: str, tokenizer: Any) -> Turns:
+        raise no_chat(self.path, self.config.family)
 
     def check_save(self, form: str) -> None:
         raise UserError(
@@ -312,6 +368,12 @@ class FolderDefaults:
         self.check_save(form)
         return ""
 
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        raise UserError(
+            f"{self.path}: models of the family {self.config.family} have one checkpoint format; "
+            "convert has nothing to do."
+        )
+
 
 @dataclass(frozen=True)
 class Infilling:
@@ -321,6 +383,24 @@ class Infilling:
     layout: Layout
     blank: int
     end: Ids
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What a chat template puts around a conversation's turns.
+
+    opening: before the first user's text. ask: between the last user's text and the answer to it.
+    answered, again: between a user's text and an answer given earlier, and from there to the next
+    user's text; `again` is None if the template treats turns unequally. end: the id that ends an
+    answer. strips: whether a user's text loses blanks at its start, and at its end.
+    """
+
+    opening: Parts
+    ask: Parts
+    answered: Parts
+    again: Parts | None
+    end: int
+    strips: tuple[bool, bool]
 
 
 class Family(Protocol):

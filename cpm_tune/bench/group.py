@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from cpm_tune.common.allocator import set_allocator
 from cpm_tune.common.door import load
 from cpm_tune.engine.process import begin, work
 
@@ -18,5 +19,6 @@ def run(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_allocator(os.environ)
     argv, _ = begin()  # before the imports: from now on the process ends with its parent
     sys.exit(work(argv, main=False, run=run))

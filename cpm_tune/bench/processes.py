@@ -1,7 +1,8 @@
 """Workers as processes of this machine.
 
 They are forked from one server process that has imported everything heavy once, so that another
-worker costs no start-up. A worker whose parent is gone, however it died, ends at once.
+worker costs no start-up. Windows cannot fork: each worker imports for itself there. A worker whose
+parent is gone, however it died, ends at once.
 
 The pool of concurrent.futures is not used: it does not report how a killed worker ended, has no
 public way to end a busy one, and chooses itself which worker gets a trial.
@@ -49,8 +50,7 @@ class Processes:
         """`lines`: the workers print their progress (`common.progress`)."""
         self.workers, self._lines = workers, lines
         self._out = out.absolute()
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload([PRELOADED])
+        self._context = _context()
         self._processes: dict[int, tuple[Any, Connection]] = {}
         self._trials: dict[int, Trial] = {}
         self._threads = threads_for(workers)
@@ -91,6 +91,9 @@ class Processes:
         with contextlib.suppress(EOFError, OSError):
             if pipe.poll():
                 report: Report = pipe.recv()
+                if report.last:
+                    del self._processes[worker]
+                    pipe.close()  # its process ends
                 return report
         process.join(5)
         if process.is_alive():
@@ -113,11 +116,19 @@ class Processes:
         self._trials.clear()
 
 
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED])
+    return context
+
+
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-code).name
-            why = " (the system does that if memory runs out)" if -code == signal.SIGKILL else ""
+            why = " (the system does that if memory runs out)" if name == "SIGKILL" else ""
             return f"its process was killed by {name}{why}."
     return f"its process ended with exit code {code}."
 
@@ -127,7 +138,10 @@ def serve(
 ) -> None:
     """Run the trials that come through the pipe until it closes, as one of `workers` processes."""
     # The parent decides: a terminal signals us both. Blocked, since a group sets its own handlers.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    else:  # Windows
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.chdir(directory)
     _end_with_parent()
@@ -154,8 +168,14 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_of(workers: Sequence[int], gpus: Sequence[str]) -> str | None:
-    """CUDA_VISIBLE_DEVICES for these workers, which get the GPUs round-robin; None without GPUs."""
-    return ",".join(dict.fromkeys(gpus[w % len(gpus)] for w in workers)) if gpus else None
+    """CUDA_VISIBLE_DEVICES for these workers, which get the GPUs round-robin; None without GPUs.
+
+    Several have as many different ones, if there are so many: two of them may have the same turn.
+    """
+    if not gpus:
+        return None
+    own = [gpus[worker % len(gpus)] for worker in workers]
+    return ",".join(list(dict.fromkeys([*own, *gpus]))[: len(workers)])
 
 
 def _end_with_parent() -> None:

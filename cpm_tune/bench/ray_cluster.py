@@ -60,20 +60,24 @@ class RayActors:
         workers: int,
         address: str | None,
         cpus: int,
-        gpus: int,
+        gpus: int | None,
         largest: int = 1,
         lines: bool = False,
     ) -> None:
-        """A process has so many CPUs and GPUs, a trial at most `largest` processes. `lines`: the
-        workers print their progress, which Ray forwards.
+        """A process has so many CPUs and GPUs (None: one GPU, if the cluster has any; without one,
+        Ray hides those of the machine), a trial at most `largest` processes. `lines`: the workers
+        print their progress, which Ray forwards.
 
         Raises UserError if Ray is missing or not reachable, or no machine has room for a trial.
         """
-        self._out, self._cpus, self._gpus, self._lines = out.absolute(), cpus, gpus, lines
+        self._out, self._cpus, self._lines = out.absolute(), cpus, lines
         self._actors: dict[int, _Actor] = {}
         self._lost_early: dict[int, int] = {}  # actors lost in a row before they began, by worker
         self._running: dict[Any, tuple[int, Trial]] = {}  # by the reference to the report
         self._ray, self._connected = _connect(address, lines)
+        if gpus is None:
+            gpus = int(any(n["Alive"] and n["Resources"].get("GPU") for n in self._ray.nodes()))
+        self._gpus = gpus
         rooms = self._rooms()
         if (most := max(rooms, default=0)) < largest:
             self.stop()
@@ -123,6 +127,8 @@ class RayActors:
             try:
                 ended[worker] = self._ray.get(reference)
                 self._lost_early.pop(worker, None)
+                if ended[worker].last:
+                    self._end(worker)
             except self._ray.exceptions.RayError as error:  # its process or its machine is gone
                 if self._never_began(worker, self._end(worker)):
                     self.start([worker], trial)

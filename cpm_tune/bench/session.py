@@ -6,17 +6,18 @@ import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpm_tune.bench import show
 from cpm_tune.bench.processes import Processes
 from cpm_tune.bench.ray_cluster import RayActors
 from cpm_tune.bench.schedule import Executor, run_trials
+from cpm_tune.bench.slurm import MOST_JOBS, SlurmJobs
 from cpm_tune.bench.state import History, SuiteState, suite_state
 from cpm_tune.bench.suite import Suite
-from cpm_tune.bench.trials import make_trials
+from cpm_tune.bench.trials import Trial, make_trials
 from cpm_tune.common.folders import check_results
 from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.sizes import counted
@@ -28,11 +29,14 @@ FINISHED, FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Cluster:
-    """The address of a Ray cluster, and the resources of each process of a trial on it."""
+    """The address of a Ray cluster, or `slurm`, the settings of Slurm's jobs; and the resources of
+    each process of a trial on it. `gpus`: None for one, if a Ray cluster has any and the trials do
+    not run on CPUs."""
 
     address: str | None = None
     cpus: int = 1
-    gpus: int = 0
+    gpus: int | None = None
+    slurm: Mapping[str, str] | None = None
 
 
 def bench(
@@ -48,9 +52,9 @@ def bench(
     """Run a suite; return 0 if every trial is finished, 1 if some failed.
 
     `where` is the suite's file, if it has one. `jobs` processes run at a time, on this machine or
-    with `cluster` on Ray (0: those of the largest trial, or as many as fit). Finished trials are
-    not run again. Raises UserError, before anything runs, for every mistake, and Interrupted after
-    SIGINT or SIGTERM.
+    with `cluster` on Ray or Slurm (0: those of the largest trial, or as many as fit). Finished
+    trials are not run again. Raises UserError, before anything runs, for every mistake, and
+    Interrupted after a signal that ends the command.
     """
     out = suite.out
     with in_file(where, suite.settings):
@@ -66,7 +70,11 @@ def bench(
     workers = min(jobs or nproc, sum(trial.nproc for trial in state.todo) or 1)
     where = f"{workers} process" + "es" * (workers > 1)
     if cluster is not None:
-        where = f"on Ray, {cluster.cpus} CPU and {cluster.gpus} GPU per process"
+        if cluster.slurm is not None or all(_on_cpu(trial) for trial in state.todo):
+            cluster = replace(cluster, gpus=cluster.gpus or 0)
+        gpus = "1 GPU if it has any" if cluster.gpus is None else f"{cluster.gpus} GPU"
+        on = "Ray" if cluster.slurm is None else "Slurm"
+        where = f"on {on}, {cluster.cpus} CPU and {gpus} per process"
     check_results(out)
     if state.todo and not dry_run:
         _make(out)
@@ -83,10 +91,18 @@ def bench(
     def start() -> Executor:
         if cluster is None:
             return Processes(out, workers, lines)
+        if cluster.slurm is not None:
+            most = jobs or min(MOST_JOBS, sum(trial.nproc for trial in state.todo))
+            asked = cluster.cpus, cluster.gpus or 0
+            return SlurmJobs(out, most, *asked, cluster.slurm, lines)
         how = cluster.address, cluster.cpus, cluster.gpus
         return RayActors(out, jobs, *how, nproc, lines)
 
     return _run(start, state, history, out, quiet)
+
+
+def _on_cpu(trial: Trial) -> bool:
+    return (trial.request.settings or {}).get("run.device") == "cpu"
 
 
 def _make(out: Path) -> None:

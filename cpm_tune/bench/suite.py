@@ -30,6 +30,8 @@ from cpm_tune.schema.options import (
     Quantize,
     Scoring,
     Seed,
+    ShotChoice,
+    ShotCount,
 )
 
 
@@ -74,8 +76,12 @@ class Override(_Part):
 
     match: Match
     skip: bool = False
+    recipe: Name | None = None
     template: Name | None = None
     scoring: Scoring | None = None
+    chat_template: Name | None = None
+    shots: ShotCount | None = None
+    shot_choice: ShotChoice | None = None
     precision: Precision | None = None
     quantize: Quantize | None = None
     limit: Limit | None = None

@@ -60,13 +60,15 @@ class Trial:
 class Report:
     """How a trial ended; "lost" means that its process ended before the trial did.
 
-    `detail` is a traceback or the last output of a process.
+    `detail` is a traceback or the last output of a process. `last`: the worker's process can run no
+    other trial and is replaced.
     """
 
     status: Literal["finished", "failed", "lost"]
     seconds: float = 0.0
     error: str = ""
     detail: str = ""
+    last: bool = False
 
 
 def plan_of(trial: Trial) -> Plan:

@@ -23,6 +23,7 @@ from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.bench.trials import Report, Trial, plan_of
 from cpm_tune.common.progress import Lines, shown
 from cpm_tune.data.store import Split
+from cpm_tune.engine.device import give_back, is_device_lost
 from cpm_tune.engine.engine import Engine
 from cpm_tune.engine.launch import launch
 from cpm_tune.engine.rank import rank_info
@@ -70,12 +71,12 @@ class Worker:
             problem = _as_user_error(error)
             text = " ".join(str(problem).split())
             detail = "\n".join(getattr(problem, "__notes__", ()))
-            report = Report("failed", error=text, detail=detail)
+            report = Report("failed", error=text, detail=detail, last=is_device_lost(error))
         return replace(report, seconds=time.perf_counter() - started)
 
     def _run_group(self, trial: Trial, gpus: str | None, lines: bool) -> None:
         self._backbone = self._splits = None  # the group needs the memory
-        torch.cuda.empty_cache()
+        give_back()
         plan = plan_of(trial)
         if finished(self._out, trial.run_id) is None:
             environment = {"OMP_NUM_THREADS": str(plan.execution.threads or self._threads)}

@@ -7,6 +7,7 @@ from typing import Any
 
 from cpm_tune.bench import session
 from cpm_tune.bench.options import SuiteOptions
+from cpm_tune.bench.slurm import parse_slurm
 from cpm_tune.bench.suite import make_suite
 from cpm_tune.commands.options.bench import Bench
 from cpm_tune.planning.settings import parse_settings
@@ -26,9 +27,12 @@ def run(options: Bench) -> int:
         given["set"] = settings
     suite = make_suite(options.suite, given)
     cluster = None
-    if options.executor == "ray":
+    if options.executor != "local":
         cluster = session.Cluster(
-            options.ray_address, options.cpus_per_process or 1, options.gpus_per_process or 0
+            options.ray_address,
+            options.cpus_per_process or 1,
+            options.gpus_per_process,
+            parse_slurm(options.slurm) if options.executor == "slurm" else None,
         )
     return session.bench(
         suite,

@@ -12,6 +12,7 @@ from typing import Any
 
 from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
+from cpm_tune.common.allocator import set_allocator
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
 from cpm_tune.common.progress import Lines, shown
@@ -72,6 +73,7 @@ def run(argv: Sequence[str]) -> int:
     if not command.body or (command is TUNE and not argv):
         parser.print_help()
         return 2
+    set_allocator(os.environ)
     module, _, function = command.body.partition(":")
     lines = Lines() if command.progress == "lines" else None
     with (

@@ -10,12 +10,15 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cpm_tune.backbone.bundled import NAME, resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.commands.options.look import Doctor
+from cpm_tune.common.environment import machine_memory
+from cpm_tune.common.extras import EXTRAS
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data.splits import check_first_rows, data_folder, find_splits
 from cpm_tune.delta.opendelta_import import opendelta
@@ -23,7 +26,7 @@ from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
 from cpm_tune.errors import UserError
 from cpm_tune.task.registry import load_tasks
 
-Check = tuple[str, str, str]  # state (ok, warn, FAIL), result, how to fix it
+Check = tuple[str, str, str]  # state (ok, warn, FAIL, or - for optional), result, how to fix it
 
 
 def run(options: Doctor) -> int:
@@ -43,6 +46,7 @@ def run(options: Doctor) -> int:
         ("disk", _disk),
         ("cache", _cache),
         ("backbone", _backbone),
+        *((f"extra {name}", partial(_extra, name)) for name in EXTRAS),
     ]
     rows = []
     for name, check in checks:
@@ -51,7 +55,7 @@ def run(options: Doctor) -> int:
         except Exception as error:  # a broken install may raise anything
             first = f"{type(error).__name__}: {error}".splitlines()[0]
             rows.append((name, "FAIL", first, ""))
-    for name, state, result, fix in (*rows, *_data(options.data)):
+    for name, state, result, fix in (*rows, *_data(options.data, options.samples)):
         print(f"{state:4}  {name:13} {result}" + (f"\n{'':20}{fix}" if fix else ""))
     failed = any(state == "FAIL" for _, state, _, _ in rows)
     print("\nfix the checks marked FAIL." if failed else "\neverything needed works.")
@@ -68,6 +72,14 @@ def _package(name: str, fix: str) -> Check:
         return "ok", version(name), ""
     except PackageNotFoundError:
         return "FAIL", "not installed", fix
+
+
+def _extra(name: str) -> Check:
+    package, purpose = EXTRAS[name]
+    try:
+        return "ok", f"{package} {version(package)}, for {purpose}", ""
+    except PackageNotFoundError:
+        return "-", f"not installed: pip install 'cpm-tune[{name}]', for {purpose}", ""
 
 
 def _torch() -> Check:
@@ -108,11 +120,11 @@ def _bmtrain() -> Check:
 
 
 def _memory() -> Check:
-    if not hasattr(os, "sysconf"):
+    total = machine_memory()
+    if total is None:
         return "warn", "cannot be read on this system", ""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    state = "ok" if total >= 4 else "warn"
-    return state, f"{total:.1f} GiB; {os.cpu_count()} cores", ""
+    state = "ok" if total >= 4 * 2**30 else "warn"
+    return state, f"{total / 2**30:.1f} GiB; {os.cpu_count()} cores", ""
 
 
 def _disk() -> Check:
@@ -134,7 +146,8 @@ def _backbone() -> Check:
     return "ok", f"{NAME} ({state})", ""
 
 
-def _data(data: Path | None) -> list[tuple[str, str, str, str]]:
+def _data(data: Path | None, samples: bool) -> list[tuple[str, str, str, str]]:
+    """A line per task; of sample data only what is wrong and a sum, unless `samples`."""
     rows = []
     for task in load_tasks():
         name = "sample data" if data is None else "data"
@@ -147,4 +160,8 @@ def _data(data: Path | None) -> list[tuple[str, str, str, str]]:
             files = ", ".join(dict.fromkeys(file.path.name for file in splits.values()))
             notes = [t for f in splits.values() for t in (f.note, f.warning) if t]
             rows.append((name, "ok", "; ".join([f"{task.name}: {files}", *notes]), ""))
+    if data is None and not samples:
+        wrong = [row for row in rows if row[1] != "ok"]
+        n = len(rows) - len(wrong)
+        rows = [*wrong, ("sample data", "ok", f"{n} tasks (one line per task: --samples)", "")]
     return rows

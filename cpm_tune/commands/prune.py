@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from cpm_tune.backbone.ant.convert import check_free, convert
+from cpm_tune.backbone.ant.convert import convert
 from cpm_tune.backbone.ant.hugging_face import check_whole
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_ant
+from cpm_tune.backbone.placing import check_free
 from cpm_tune.commands.options.backbone import Prune
 from cpm_tune.common.sizes import counted, parse_size
 from cpm_tune.engine.device import DTYPES, choose_device

@@ -21,6 +21,7 @@ from cpm_tune.errors import UserError
 RECORD = "run.json"
 DELTA, DELTA_CONFIG = "delta.safetensors", "delta.json"
 LOG, EVENTS = "log.jsonl", "tensorboard"
+CHAT = "chat_template.jinja"
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
 # Endings of a folder in the making, of one being replaced, and of one whose files get their places.
 PARTIAL, OLD, COMPLETE = ".partial", ".old", ".complete"

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM, deferred to the end of a training step: saved state is consistent."""
+"""Ctrl-C, SIGTERM and SIGUSR1 (a cluster's warning that a job will be ended), deferred to the end
+of a training step: saved state is consistent."""
 
 from __future__ import annotations
 
@@ -11,14 +12,17 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+)
 _STOPPING = b"stopping after this step; press again to stop at once, without saving\n"
 NOTHING_WRITTEN = "nothing was written, repeat the command to start again"
 _ONE_PRESS = 1.0  # seconds: a launcher forwards the signal that the terminal has sent us already
 
 
 class Interrupted(KeyboardInterrupt):
-    """Stopped by a signal. `exit_code` is the shell's: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Stopped by a signal. `exit_code` is the shell's: 130 for Ctrl-C, 143 for SIGTERM, 138 for
+    SIGUSR1."""
 
     def __init__(self, number: int, message: str = "") -> None:
         super().__init__(message)

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from cpm_tune.common.sizes import shortened
 from cpm_tune.errors import UserError
 
+MOST_TEMPLATE = 2**18  # characters of a chat template; long ones have 20,000
 MAX_BYTES = 64 * 2**20
 MAX_DEPTH = 50  # of YAML
 MAX_JSON_DEPTH = 200
@@ -82,6 +83,20 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text} is too large for a number")
     return value
+
+
+def read_text(path: Path, what: str, most: int) -> str:
+    """The text of a UTF-8 file of at most `most` characters; raise UserError for another one."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read(most + 1)
+    except OSError as error:
+        raise UserError(f"{path}: no {what} can be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a {what}: it is not UTF-8 text.") from error
+    if len(text) > most:
+        raise UserError(f"{path}: not a {what}: longer than {most:,} characters.")
+    return text
 
 
 def _not_json(name: str) -> NoReturn:

@@ -16,12 +16,12 @@ from cpm_tune.common.paths import beside
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which takes the place of `path` on success and vanishes otherwise.
 
-    The file is flushed to disk before it is renamed.
+    The file is flushed to disk before it is renamed; Windows flushes only files open for writing.
     """
     part = beside(path, ".part")
     try:
         yield part
-        with part.open("rb") as file:
+        with part.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException:

@@ -27,7 +27,7 @@ from cpm_tune.task import Row
 Use = Literal["train", "score", "prefix"]
 
 _CHUNK = 2_000
-_CODE = ("data/encode.py", "data/encoded.py", "task/template.py")
+_CODE = ("data/encode.py", "data/encoded.py", "data/shots.py", "task/template.py")
 
 
 def encoded(rows: Iterable[Row], encoder: Encoder, use: Use) -> Iterator[tuple[Row, Example]]:
@@ -61,8 +61,7 @@ def keep_encoded(encoder: Encoder) -> None:
 
 def _encode(encoder: Encoder, row: Row, use: Use) -> Example:
     if use == "prefix":
-        ids, truncated = encoder.prefix(row)
-        return Example(str(row["id"]), (ids,), (), -1, truncated)
+        return encoder.prefix(row)
     return encoder.encode(row, train=use == "train")
 
 

@@ -21,7 +21,7 @@ from pydantic_core import from_json, to_json
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.common.writing import scratch_folder
 
-_FORMAT = b"cpm-tune encoded 4\n"
+_FORMAT = b"cpm-tune encoded 5\n"
 _INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: no such record
 _END = struct.Struct("<qI")  # rows, CRC-32 of the index before it
 
@@ -29,18 +29,20 @@ _END = struct.Struct("<qI")  # rows, CRC-32 of the index before it
 def to_bytes(example: Example) -> bytes:
     """Return an example as JSON without field names."""
     candidates = [(answer.context, answer.ids, answer.lead) for answer in example.candidates]
-    return to_json((example.id, example.contexts, candidates, example.gold, example.truncated))
+    numbers = example.gold, example.truncated, example.dropped
+    return to_json((example.id, example.contexts, candidates, *numbers))
 
 
 def from_bytes(raw: bytes) -> Example:
     """Return the example that `to_bytes` was given."""
-    id_, contexts, candidates, gold, truncated = from_json(raw, cache_strings="none")
+    id_, contexts, candidates, gold, truncated, dropped = from_json(raw, cache_strings="none")
     return Example(
         id_,
         tuple(map(tuple, contexts)),
         tuple(Answer(context, tuple(ids), lead) for context, ids, lead in candidates),
         gold,
         truncated,
+        dropped,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from cpm_tune.data.tables import renamed
 from cpm_tune.errors import UserError
 from cpm_tune.task import BadRow, Choice, Options, Rank, Row, Task
 from cpm_tune.task.answers import is_withheld
+
+_WHOLE = re.compile(r"(-?\d+)\.0+")  # 1.0: how tables with gaps have been written by other programs
 
 
 def checked_rows(
@@ -47,6 +50,7 @@ def records_with_rows(
     check = row_checker(task, file)
     withheld = file.split == "test" and answers_withheld(task, file)
     number, n_empty, first_empty = 0, 0, ""
+    unread: dict[str, None] = {}
     for nth_record, (where, record) in enumerate(official_records(task, file, layout)):
         if not file.has(nth_record):
             continue
@@ -61,6 +65,8 @@ def records_with_rows(
                 default = f"{official}-{nth}" if official and len(rows) > 1 else official
                 name = _id(row.get("id")) or default or str(number)
                 checked = {"id": name if _is_utf8(name) else str(number), **check(where, row)}
+                if checked["target"] is None and not (task.files.rows or task.files.read):
+                    unread |= dict.fromkeys({*row}.difference(task.files.columns, ["id"]))
             except UserError as error:
                 if bad is None:
                     raise UserError(
@@ -76,6 +82,12 @@ def records_with_rows(
                     first_empty = where if n_empty == 1 else first_empty
             number += 1
         yield record, kept, len(rows) - len(kept)
+    if unread and layout is not None:
+        names = ", ".join(f"'{name[:40]}'" for name in sorted(unread)[:5])
+        layout.warnings.append(
+            f"not read, and there are no answers: {names}; if the answers are there, call the "
+            f"column '{task.answer.column}'"
+        )
     if n_empty and layout is not None:
         are = "answer is" if n_empty == 1 else "answers are"
         layout.warnings.append(f"{n_empty:,} {are} empty, first at {Path(first_empty).name}")
@@ -256,6 +268,8 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
         return _label(answer, name, value, task.name)
     if isinstance(answer, Options):
         n = len(row[answer.options])
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < n:
             raise UserError(f"{name} is {_short(value)}, expected 0 to {n - 1} ({task.name}).")
         return value
@@ -278,8 +292,9 @@ def _target(task: Task, where: str, value: Any, row: Row, split: str) -> Any:
 
 def _label(answer: Choice, where: str, value: object, task: str) -> int:
     labels = list(map(str, answer.labels))
-    if not isinstance(value, bool | float) and str(value).strip() in labels:
-        return labels.index(str(value).strip())
+    text = _WHOLE.sub(r"\1", str(value).strip())
+    if not isinstance(value, bool) and text in labels:
+        return labels.index(text)
     expected = " or ".join(labels) if len(labels) < 6 else f"one of {len(labels)} labels"
     raise UserError(f"{where} is {_short(value)}, expected {expected} (task {task}).")
 

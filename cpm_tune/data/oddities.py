@@ -12,7 +12,7 @@ from cpm_tune.data.readers import Layout
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.tables import TALL
 from cpm_tune.errors import UserError
-from cpm_tune.task import Generate, Task
+from cpm_tune.task import Generate, Options, Task
 
 _SWAPPED = 2  # times as long as another column: columns that may be swapped
 _FEWEST = 5  # rows whose lengths say something
@@ -21,8 +21,8 @@ _IDS = 1_000_000  # rows whose ids are compared
 
 
 class Oddities:
-    """Counts over a split's rows: the length of every text column, texts of many lines, and ids
-    that occur again (among the first million)."""
+    """Counts over a split's rows: the length of every text column, texts of many lines, ids that
+    occur again (among the first million), and equal options."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -31,6 +31,7 @@ class Oddities:
         self._tall: dict[str, list[tuple[str, int]]] = {}
         self._ids: set[int] = set()  # hashes: a long split's ids take much memory
         self._repeated: list[str] = []
+        self._alike: list[str] = []  # rows two of whose options are equal
 
     def note(self, columns: Mapping[str, Sequence[Any]]) -> None:
         """Count rows, given by column (the answers as `target`)."""
@@ -39,6 +40,9 @@ class Oddities:
             if (key := hash(name)) in self._ids:
                 self._repeated.append(name)
             self._ids.add(key)
+        if isinstance(self._task.answer, Options):
+            rows = zip(columns["id"], columns[self._task.answer.options], strict=True)
+            self._alike += [name for name, options in rows if len({*options}) < len(options)]
         for name in (*self._task.shown, "target"):
             for number, value in enumerate(columns[name]):
                 if isinstance(value, str):
@@ -60,6 +64,11 @@ class Oddities:
             found.append(
                 f"{n:,} {rows} of an earlier row, the first '{self._repeated[0][:40]}'; "
                 "predictions are matched with them by order"
+            )
+        if self._alike:
+            rows = "row has" if len(self._alike) == 1 else "rows have"
+            found.append(
+                f"{len(self._alike):,} {rows} two equal options, first row {self._alike[0][:40]}"
             )
         return [*filter(None, found), *self._swapped(layout)]
 

@@ -96,7 +96,7 @@ def json_lines(path: Path) -> Records:
             yield where, text
         elif text.strip():
             try:
-                value = parse_json(text)
+                value = parse_json(text, unique_keys=True)
             except ValueError as error:
                 reason = str(error).split(":")[0]
                 yield where, BadRow(f"{where}: not a whole JSON object on one line ({reason}).")
@@ -123,7 +123,7 @@ def json_objects(path: Path) -> Records:
 
 def _object(where: str, parts: list[str]) -> Any:
     try:
-        return parse_json("\n".join(parts).rstrip(" \t,"))
+        return parse_json("\n".join(parts).rstrip(" \t,"), unique_keys=True)
     except ValueError as error:
         reason = str(error).split(":")[0]
         return BadRow(f"{where}: not a whole JSON object from this line on ({reason}).")
@@ -143,6 +143,7 @@ def json_items(path: Path, key: str = "") -> Records:
     backend = ijson.get_backend("python") if slow else ijson
     outside = 2 if key else 1  # the depth between items
     number, depth, name, inside, exists, builder = 0, 0, "", False, False, ObjectBuilder()
+    keys, twice = set[str](), ""  # of an item
     with path.open("rb") as file:
         try:
             if file.read(3) != b"\xef\xbb\xbf":
@@ -159,12 +160,15 @@ def json_items(path: Path, key: str = "") -> Records:
                 elif event == "end_array" and depth < outside:
                     inside = False
                 elif inside:
+                    if event == "map_key" and depth == outside + 1:
+                        twice, keys = twice or value * (value in keys), {*keys, value}
                     builder.event(event, value)
                     if depth == outside and event not in ("start_map", "start_array", "map_key"):
                         number += 1
                         where = f"{path}: item {number}"
-                        yield where, _unmarked(builder.value, path, where, broken)
-                        builder = ObjectBuilder()
+                        bad = BadRow(f"{where}: '{twice}' is there twice.") if twice else None
+                        yield where, bad or _unmarked(builder.value, path, where, broken)
+                        builder, keys, twice = ObjectBuilder(), set[str](), ""
         except (ijson.JSONError, ValueError) as error:
             reason = str(error).splitlines()[0]
             if broken:

@@ -23,7 +23,7 @@ from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.task import Generate, Rank, Row, Task
 
-READER_VERSION = 5
+READER_VERSION = 6
 _CHUNK = 2_000
 
 

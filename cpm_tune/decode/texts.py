@@ -166,10 +166,12 @@ class Writer:
             else:
                 self.before += soft.slot_ids(name)
 
-    def _ids(self, text: str) -> tuple[Ids, tuple[str, ...]]:
-        """A text's ids without <unk>, and what was left out."""
+    def _ids(self, text: str, *, opens: bool = True) -> tuple[Ids, tuple[str, ...]]:
+        """The ids without <unk> of a text that opens a context or is inside of one, and what was
+        left out."""
         unknown = tuple(self.tokenizer.unknown(text))
-        ids = tuple(i for i in self.tokenizer.encode(text) if i != self.tokenizer.unk)
+        encode = self.tokenizer.opening if opens else self.tokenizer.encode
+        ids = tuple(i for i in encode(text) if i != self.tokenizer.unk)
         return ids, unknown
 
     def prefix(self, prompt: str, where: str, room: int) -> tuple[Ids, tuple[str, ...]]:
@@ -205,7 +207,7 @@ class Writer:
         blanks = parse_blanks(text, where, default)
         infilling = self.infilling
         start = infilling.layout.start
-        pieces = [self._ids(piece) for piece in blanks.pieces]
+        pieces = [self._ids(text, opens=not n) for n, text in enumerate(blanks.pieces)]
         n = sum(len(ids) for ids, _ in pieces)
         room = sum(length[-1] for length in blanks.lengths)
         self._check_length(where, n, len(start) + len(infilling.end), room)

@@ -32,14 +32,14 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution
 
 
-def _join(process: RankInfo) -> None:
-    """Let BMTrain join the group of processes that the environment describes."""
+def _join(process: RankInfo, local: int) -> None:
+    """Let BMTrain join the group of processes that the environment describes, on the CUDA device
+    of index `local`, which it makes the current one."""
     import bmtrain
 
     if bmtrain.init.is_initialized():
         return
     warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
-    local = max(process.local_rank, 0)
     os.environ.update(
         RANK=str(process.rank), WORLD_SIZE=str(process.world_size), LOCAL_RANK=str(local)
     )
@@ -62,7 +62,7 @@ class BMTrainEngine(ShardedEngine):
     def __init__(
         self, device: torch.device, precision: str, process: RankInfo, execution: Execution
     ) -> None:
-        _join(process)
+        _join(process, max(process.local_rank, 0) if device.index is None else device.index)
         import bmtrain
 
         if bmtrain.init.torch.empty(0, device="cuda").device.type != device.type:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -28,10 +29,13 @@ _NO_MEMORY = (
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by precision
 
 
-def choose_device(wanted: str, local_rank: int) -> torch.device:
+def choose_device(wanted: str, local_rank: int, *, own_devices: bool = False) -> torch.device:
     """The device that `run.device` names; every process of a machine gets its own GPU.
 
-    Raises UserError for an invalid name, or a device that does not exist.
+    A CUDA device has an index and is torch's current one from now on: events, random numbers,
+    NCCL and FSDP2 go by that. With `own_devices` a process that sees one device has that for
+    itself, as slurm gives them to its tasks. Raises UserError for an invalid name, or a device
+    that does not exist.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,16 +49,27 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
         raise UserError(
             "run.device is cuda, but torch sees no CUDA device; see `doctor`, or use cpu."
         )
-    if device.type == "cuda" and local_rank >= 0:
-        if device.index is not None:
+    if device.type != "cuda":
+        return device
+    index, seen = device.index, torch.cuda.device_count()
+    if local_rank >= 0:
+        if index is not None:
             raise UserError(f"run.device is '{wanted}', expected cuda: each process has its own.")
-        if local_rank >= torch.cuda.device_count():
+        index = 0 if own_devices and seen == 1 else local_rank
+        if index >= seen:
             raise UserError(
-                f"{local_rank + 1} processes on this machine, but torch sees "
-                f"{torch.cuda.device_count()} CUDA devices; lower --nproc."
+                f"{local_rank + 1} processes on this machine, but torch sees {seen} CUDA devices; "
+                "lower --nproc."
             )
-        device = torch.device("cuda", local_rank)
-        torch.cuda.set_device(device)
+    elif index is None:
+        index = torch.cuda.current_device()
+    elif index >= seen:
+        raise UserError(
+            f"run.device is '{wanted}', but torch sees {seen} CUDA device{'s' * (seen != 1)}, "
+            "counted from cuda:0."
+        )
+    device = torch.device("cuda", index)
+    torch.cuda.set_device(device)
     return device
 
 
@@ -66,7 +81,23 @@ def unless_out_of_memory(attempt: Callable[[], T], may_split: bool) -> T | None:
     except (RuntimeError, MemoryError) as error:
         if not may_split or not is_out_of_memory(error):
             raise
-        return None
+    give_back()  # the error, which refers to what filled the memory, is gone
+    return None
+
+
+def give_back() -> None:
+    """Return to the GPU what torch's allocator keeps of freed memory: of other sizes than what is
+    tried next, or needed by libraries that allocate their own."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether a CUDA device refused to compute, other than for lack of memory: after most such
+    errors (an assertion in a kernel, an illegal access) every later call of the process fails."""
+    lost = isinstance(error, torch.AcceleratorError) or "cuda error" in str(error).lower()
+    return isinstance(error, RuntimeError) and lost and not is_out_of_memory(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -31,7 +31,7 @@ def make_engine(execution: Execution, precision: str) -> Engine:
     process = join_group("cpu" if bmtrain else execution.device)
     if execution.threads:
         torch.set_num_threads(execution.threads)
-    device = choose_device(execution.device, process.local_rank)
+    device = choose_device(execution.device, process.local_rank, own_devices=process.slurm)
     if bmtrain:
         return BMTrainEngine(device, precision, process, execution)
     if execution.shard or execution.offload:

@@ -35,7 +35,7 @@ def set_memory(model: nn.Module) -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(_PRODUCTS))
     size = sum(p.nbytes for p in model.parameters())
     large = getattr(model, "streamed", False) or not keeps_freed(size)
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in (_GIVE_BACK if large else _KEEP).items():
             mallopt(name, value)

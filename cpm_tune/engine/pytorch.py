@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cpm_tune.engine.device import DTYPES
+from cpm_tune.engine.device import DTYPES, is_out_of_memory
 from cpm_tune.engine.memory import set_memory
 from cpm_tune.engine.rank import RankInfo, rank_info
 from cpm_tune.errors import ProcessLostError, UserError
@@ -64,10 +64,13 @@ def _leave_group() -> None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Raise ProcessLostError if a collective fails because another process has ended."""
+    """Raise ProcessLostError if a collective fails because another process has ended; NCCL's run
+    on the device, so a failure may appear at the next value that is read from it."""
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise ProcessLostError(
             "another process of this run has ended; repeat the command to resume from the last "
             f"checkpoint ({str(error).splitlines()[0][:160]})."
@@ -145,7 +148,8 @@ class TorchEngine:
         # torch.manual_seed keeps the value, and a formatted stack, for every absent kind of device.
         torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
-            torch.cuda.manual_seed(value)
+            with torch.cuda.device(self.device):  # another backbone's may be the current one
+                torch.cuda.manual_seed(value)
 
     def shard(self, items: Sequence[T]) -> Sequence[T]:
         """This process's share of a global batch; every item belongs to exactly one process."""
@@ -178,7 +182,9 @@ class TorchEngine:
         if self.world_size > 1:
             sum_gradients(parameters)
         self._scaler.unscale_(optimizer)
-        return float(nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True))
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+        with together() if self.world_size > 1 else contextlib.nullcontext():
+            return float(norm)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the parameters, unless the gradients overflowed in fp16; clear the gradients."""

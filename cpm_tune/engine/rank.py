@@ -11,11 +11,13 @@ from cpm_tune.errors import UserError
 
 @dataclass(frozen=True)
 class RankInfo:
-    """`local_rank` counts the processes of this machine; -1 for a single process."""
+    """`local_rank` counts the processes of this machine; -1 for a single process. `slurm`: srun
+    started them, which may show each its own GPUs alone."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = -1
+    slurm: bool = False
 
 
 def rank_info(environment: Mapping[str, str]) -> RankInfo:
@@ -40,7 +42,7 @@ def rank_info(environment: Mapping[str, str]) -> RankInfo:
         return RankInfo(rank, world_size, number("LOCAL_RANK", "0"))
     tasks = number("SLURM_STEP_NUM_TASKS", "1")
     if tasks > 1 and "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
-        return RankInfo(number("SLURM_PROCID", "0"), tasks, number("SLURM_LOCALID", "0"))
+        return RankInfo(number("SLURM_PROCID", "0"), tasks, number("SLURM_LOCALID", "0"), True)
     return RankInfo()
 
 

@@ -213,5 +213,10 @@ def _row(
 def _cell(group: SeedGroup, hierarchy: Hierarchy) -> Cell:
     records = [run.record for run in group.runs]
     notes = [n for r in records for n in (*split_notes(r, ("train ",), hierarchy), *r.warnings)]
+    notes += [
+        f"not above the shortcut {unbeaten[0]} by more than its interval"
+        for record in records
+        if (unbeaten := record.unbeaten_shortcut) is not None
+    ]
     cost = cell_cost(records, [run.record for run in group.repeats])
     return cell_of(records, cost, notes, group.settings)

@@ -33,8 +33,8 @@ class Column(Part):
     `unit` is "points" if 1.0 is shown as 100, else "own". `official` is False for sample data,
     limits, skipped bad rows and splits of another size: such a column is in no index. `apart` lists
     what tells it from other columns of its dataset. `majority` is the score of the most frequent
-    answer. A column of outside systems or of published results alone has no template and no dev
-    split.
+    answer, `shortcuts` the best ones of answers that need no model, by name. A column of outside
+    systems or of published results alone has no template and no dev split.
     """
 
     id: str
@@ -58,6 +58,7 @@ class Column(Part):
     notes: list[str] = []
     apart: list[str] = []
     majority: float | None = None
+    shortcuts: dict[str, float] = {}
 
     @property
     def template_name(self) -> str:

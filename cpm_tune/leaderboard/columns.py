@@ -8,7 +8,7 @@ from cpm_tune.common.sizes import counted
 from cpm_tune.leaderboard.board import Column
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.means import points
-from cpm_tune.schema.record import AnyRecord, RunRecord
+from cpm_tune.schema.record import SHORTCUTS, AnyRecord, RunRecord
 from cpm_tune.version import NUMBERS
 
 
@@ -32,15 +32,19 @@ def comparable_key(record: RunRecord) -> tuple[Hashable, ...]:
 def protocol(record: RunRecord) -> tuple[Hashable, ...]:
     """How prompts were made and answers chosen."""
     spec = record.spec
-    rule = spec.template_sha256, spec.scoring, spec.shots, spec.chat_template
+    rule = (
+        *(spec.template_sha256, spec.scoring, spec.shots, spec.shot_choice),
+        spec.chat_template,
+    )
     return (*rule, record.numbers)
 
 
 def _unusual(record: RunRecord) -> list[str]:
     """What is not usual in how a run's prompts were made and its answers chosen, in words."""
     spec = record.spec
+    nearest = "nearest " if spec.shot_choice == "nearest" else ""
     return [
-        *([counted(spec.shots, "shot")] if spec.shots else []),
+        *([counted(spec.shots, f"{nearest}shot")] if spec.shots else []),
         *([f"chat template {spec.chat_template[:8]}"] if spec.chat_template else []),
         *([f"numbers {record.numbers}, now {NUMBERS}"] if record.numbers != NUMBERS else []),
     ]
@@ -103,7 +107,20 @@ def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> 
         column.scoring = column.scoring or hierarchy.scoring(record.spec)
         column.protocol = _unusual(record)
         column.majority = points(record.ranks_by) * majority.value if majority else None
+        column.shortcuts = _shortcuts(records)
     return column
+
+
+def _shortcuts(records: Sequence[AnyRecord]) -> dict[str, float]:
+    """The best score of each shortcut: runs of a column may differ in what they were trained on."""
+    runs = [record for record in records if isinstance(record, RunRecord)]
+    best = max if runs[0].test.higher_is_better else min
+    scores = {
+        name: [run.controls[name].value for run in runs if name in run.controls]
+        for name in SHORTCUTS
+    }
+    scale = points(runs[0].ranks_by)
+    return {name: scale * best(values) for name, values in scores.items() if values}
 
 
 def _scoring(record: AnyRecord) -> str:

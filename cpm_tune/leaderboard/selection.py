@@ -54,6 +54,7 @@ class Candidate(StoredRecord[AnyRecord]):
             "init": spec.backbone.init,
             "scoring": spec.scoring or "template",
             "shots": str(spec.shots),
+            "shot_choice": spec.shot_choice,
             "chat_template": (spec.chat_template or "none")[:8],
             "numbers": str(self.record.numbers),
             "data.dev": (spec.data.dev or "none")[:8],

@@ -112,6 +112,7 @@ def _md_columns(board: Board) -> list[str]:
         "metric",
         "template, scoring",
         "test rows",
+        "without a model",
         "notes",
         "differs from its other columns in",
     )
@@ -121,9 +122,16 @@ def _md_columns(board: Board) -> list[str]:
             _md(c.metric),
             _md(prompt(c)),
             f"{c.n:,}" if c.n else "",
+            _md(_without_a_model(c)),
             _md("; ".join(c.notes)),
             _md("; ".join(c.apart)),
         )
         for c in board.columns
     ]
     return ["## Columns", "", *_md_table(header, rows)]
+
+
+def _without_a_model(column: Column) -> str:
+    """The scores of the most frequent answer and of shortcuts."""
+    majority = {} if column.majority is None else {"majority": column.majority}
+    return ", ".join(f"{name} {score:.2f}" for name, score in (majority | column.shortcuts).items())

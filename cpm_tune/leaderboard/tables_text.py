@@ -47,6 +47,9 @@ def _table(board: Board, column: Column) -> str:
     notes = [*column.notes]
     if column.majority is not None:
         notes.append(f"majority class {column.majority / scale:.4f}")
+    if column.shortcuts:
+        scores = (f"{name} {score / scale:.4f}" for name, score in column.shortcuts.items())
+        notes.append(f"shortcuts without a model: {', '.join(scores)}")
     lines = [
         (
             row.backbone + (f" ({row.control})" if row.control else ""),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import re
-import resource
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from cpm_tune.common.environment import address_space_limit
 from cpm_tune.engine.device import is_out_of_memory
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
@@ -83,7 +83,9 @@ def free_memory(engine: Engine) -> int | None:
     if engine.device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(engine.device)[0])
+        free = torch.cuda.mem_get_info(engine.device)[0]
+        kept = torch.cuda.memory_reserved(engine.device)  # by torch's allocator, also if it is free
+        return int(free + kept - torch.cuda.memory_allocated(engine.device))
     limits = (_number("/proc/meminfo", "MemAvailable"), _address_space(), _cgroup())
     return _least(*limits)
 
@@ -100,8 +102,8 @@ def _number(path: str, name: str) -> int | None:
 
 
 def _address_space() -> int | None:
-    limit, used = resource.getrlimit(resource.RLIMIT_AS)[0], _number("/proc/self/status", "VmSize")
-    return None if limit == resource.RLIM_INFINITY or used is None else max(0, limit - used)
+    limit, used = address_space_limit(), _number("/proc/self/status", "VmSize")
+    return None if limit is None or used is None else max(0, limit - used)
 
 
 def _cgroup() -> int | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.data.encode import Encoder
+from cpm_tune.data.shots import Shots
 from cpm_tune.data.store import Split, read_split
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.soft import SoftSlots
@@ -40,7 +41,9 @@ class Inputs:
             return self
         tokenizer = self.encoder.tokenizer
         skeleton = make_skeleton(plan.folder.config, plan.delta, tokenizer)
-        return replace(self, skeleton=skeleton, encoder=make_encoder(plan, tokenizer))
+        encoder = make_encoder(plan, tokenizer)
+        add_shots(plan, encoder, self.splits)
+        return replace(self, skeleton=skeleton, encoder=encoder)
 
 
 def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
@@ -66,6 +69,7 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
     if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
         raise UserError(f"{dev.file.path}: the dev split has no answers.")
     _check_parser(plan, dev)
+    add_shots(plan, encoder, splits)
     return Inputs(skeleton, encoder, splits, engine)
 
 
@@ -115,7 +119,15 @@ def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
         answer_tokens=spec.decoding.max_new_tokens if spec.decoding else 0,
         soft=soft,
         scoring=spec.scoring,
+        turns=None if plan.chat is None else plan.folder.turns(plan.chat, tokenizer),
     )
+
+
+def add_shots(plan: Plan, encoder: Encoder, splits: Mapping[str, Split]) -> None:
+    """Put the plan's shots, if it has any, before the encoder's prompts."""
+    if k := plan.spec.shots:
+        rows = splits["train"].rows
+        encoder.add_shots(Shots(plan.task, rows, k, plan.spec.shot_choice, plan.spec.seed))
 
 
 def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:

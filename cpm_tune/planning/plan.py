@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder, check_length, fitting
 from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
+from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
 from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config, with_names
@@ -30,10 +33,12 @@ from cpm_tune.schema.spec import (
     Recipe,
     RunSpec,
 )
-from cpm_tune.task import SPLITS, Generate, Task, Template
+from cpm_tune.task import SPLITS, Generate, NamedRecipe, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
 from cpm_tune.task.scoring import ScoringName, scoring_of, unfit
 from cpm_tune.tracking.sinks import check as check_services
+
+OWN = "own"  # the name of the checkpoint's chat template
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Plan:
     delta: DeltaConfig
     delta_name: str
     notes: tuple[str, ...]
+    chat: str | None = None  # the chat template
 
     @property
     def scoring(self) -> ScoringName:
@@ -65,15 +71,12 @@ class Plan:
 
     def zero_shot(self) -> Plan:
         """The same without delta and training."""
-        none = NoneConfig()
-        spec = self.spec.model_copy(
-            update={
-                "delta": none.model_dump(mode="json"),
-                "recipe": None,
-                "data": self.spec.data.model_copy(update={"train": None}),
-                "seed": 0 if self.spec.backbone.init == "checkpoint" else self.spec.seed,
-            }
-        )
+        none, spec = NoneConfig(), self.spec
+        changes: dict[str, Any] = {"delta": none.model_dump(mode="json"), "recipe": None}
+        if not spec.shots:  # which come from train, drawn by the seed
+            changes["data"] = spec.data.model_copy(update={"train": None})
+            changes["seed"] = 0 if spec.backbone.init == "checkpoint" else spec.seed
+        spec = spec.model_copy(update=changes)
         return replace(self, spec=spec, delta=none, delta_name="none")
 
     def on_random_backbone(self) -> Plan:
@@ -104,18 +107,27 @@ def make_plan(request: Request) -> Plan:
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None
     if task is not None:
+        named = None if request.recipe is None else attempt(find_recipe, task, request.recipe)
+        if named is not None:
+            request = _with_recipe(request, named)
         template = attempt(find_template, task, request.template)
-        optional = () if trains else ("train",)  # without training it only names the majority
+        # Without training it only names the majority.
+        optional = () if trains or request.shots else ("train",)
         if template is not None and request.scoring is not None:
             problem = unfit(task, template, request.scoring)
             problems += [problem] if problem else []
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
+        if named is not None:  # made for the delta that it was published with
+            defaults, factor = dict(named.settings), 1.0
         defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
         encoding = attempt(_encoding, settings, defaults, folder)
         recipe = attempt(build, Recipe, "train", settings, defaults) if trains else None
         if isinstance(task.answer, Generate):
             decoding = attempt(_decoding, task.answer, settings, defaults)
+    chat = None
+    if folder is not None and request.chat_template is not None:
+        chat = attempt(chat_template, folder, request.chat_template)
     execution = attempt(build, Execution, "run", settings, {})
     if execution is not None:
         attempt(check_services, execution.track)
@@ -125,6 +137,8 @@ def make_plan(request: Request) -> Plan:
                 "run.memory_limit works without training (--delta none, predict, generate) and "
                 "with the backbone's own weights only; omit it."
             )
+    if request.shot_choice != "balanced" and not request.shots:
+        problems.append("--shot-choice has no effect without --shots.")
     if task is not None and not isinstance(task.answer, Generate):
         problems += [
             f"{key} has no effect: task {task.name} generates no text."
@@ -166,9 +180,12 @@ def make_plan(request: Request) -> Plan:
             template_version=template.version,
             template_sha256=template.sha256,
             scoring=None if request.scoring == template.own_scoring else request.scoring,
+            shots=request.shots,
+            shot_choice=request.shot_choice,
+            chat_template=None if chat is None else chat_sha256(chat),
             metrics=task.metrics,
             data=DataSpec(
-                train=splits["train"].sha256 if trains else None,
+                train=splits["train"].sha256 if trains or request.shots else None,
                 dev=splits["dev"].sha256,
                 test=splits["test"].sha256,
                 limit=request.limit,
@@ -185,7 +202,7 @@ def make_plan(request: Request) -> Plan:
             encoding=encoding,
             decoding=decoding,
             recipe=recipe,
-            seed=request.seed if trains or request.random_backbone else 0,
+            seed=request.seed if trains or request.random_backbone or request.shots else 0,
             precision=request.precision,
         )
     except ValidationError as error:
@@ -200,6 +217,7 @@ def make_plan(request: Request) -> Plan:
         delta,
         Path(request.delta).stem,
         tuple(notes),
+        chat,
     )
 
 
@@ -207,15 +225,47 @@ def _random_weights(folder: BackboneFolder) -> str:
     return f"the backbone {folder.name} has random weights"
 
 
+def find_recipe(task: Task, name: str) -> NamedRecipe:
+    """Return a task's recipe by name, or raise UserError."""
+    if name not in task.recipes:
+        known = did_you_mean(name, task.recipes) if task.recipes else " It has none by name."
+        raise UserError(f"task {task.name} has no recipe '{name}'.{known}")
+    return task.recipes[name]
+
+
+def _with_recipe(request: Request, named: NamedRecipe) -> Request:
+    """The request with the recipe's template, and its rule if that template is used."""
+    template = request.template or named.template
+    rule = named.scoring if template == named.template else None
+    return replace(request, template=template, scoring=request.scoring or rule)
+
+
 def find_template(task: Task, name: str | None) -> Template:
-    """Return a task's template by name (None: the default), or raise UserError."""
+    """Return a task's template by name (None: the default), or raise UserError. NAME@VERSION is an
+    earlier version."""
     template = task.template(name)
+    if template is None and name and (of := re.fullmatch(r"(.+)@(\d{1,4})", name)):
+        template = task.earlier_template(of[1], int(of[2]))
     if template is None:
         known = [t.name for t in task.templates]
         raise UserError(
             f"task {task.name} has no template '{name}'.{did_you_mean(str(name), known)}"
         )
     return template
+
+
+def chat_template(folder: BackboneFolder, name: str) -> str:
+    """The text of a chat template: "own" is the checkpoint's, another name a file's.
+
+    Raises UserError if the backbone has none, or the file cannot be read.
+    """
+    own = folder.chat_template() if name == OWN else None
+    return own or read_text(Path(name), "chat template", MOST_TEMPLATE)
+
+
+def chat_sha256(text: str) -> str:
+    """The fingerprint of a chat template."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encoding_of(task: Task, settings: Mapping[str, Any]) -> Encoding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -199,6 +199,14 @@ class Corpus:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the ids belong to."""
         return self.kind.tokenizer(self.vocabulary)
+
+    def texts(self) -> Iterator[str]:
+        """The training documents of every source, decoded."""
+        tokenizer = self.tokenizer()
+        for source in self.weights():
+            split = self.split(source, "train")
+            for number in range(len(split)):
+                yield tokenizer.decode(split.document(number).tolist())
 
     def weights(self) -> dict[str, float]:
         """The sources' weights as they were prepared."""

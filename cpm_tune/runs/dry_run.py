@@ -24,7 +24,7 @@ def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
     n, n_backbone = skeleton.n_trained, skeleton.n_backbone
     lines.append(f"trained    {n:>12,}  in all, {n / n_backbone:.3%} of {n_backbone:,}")
     if plan.spec.recipe is not None:
-        n = len(inputs.splits["train"])
+        n = plan.spec.recipe.rows_used(len(inputs.splits["train"]))
         steps = total_steps(n, plan.spec.recipe)
         lines.append(
             f"steps      {steps:>12,}  at most, of "

@@ -14,11 +14,13 @@ from typing import Any
 
 from cpm_tune.common.environment import (
     git_state,
+    gpu,
     package_versions,
     peak_memory_bytes,
     reset_peak_memory,
 )
 from cpm_tune.common.folders import (
+    CHAT,
     CHECKPOINT,
     DELTA,
     OLD,
@@ -33,6 +35,7 @@ from cpm_tune.common.folders import (
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.progress import working
+from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.splits import edition
 from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
@@ -48,6 +51,7 @@ from cpm_tune.planning.inputs import (
     unofficial,
 )
 from cpm_tune.planning.plan import Plan
+from cpm_tune.runs.examined import examined
 from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
     BackboneRecord,
@@ -127,6 +131,8 @@ def execute(
                 say(f"resume     {partial}  (--no-resume starts again)")
             stack.enter_context(run_folder(out, run_id, resumed))
             write_record(partial, prepared.record)
+            if plan.chat is not None:
+                write_atomically(partial / CHAT, plan.chat)
         running = prepared.record
         if load is not None:
             stack.callback(prepared.delta.remove)
@@ -135,6 +141,8 @@ def execute(
             with open_sinks(services, RunInfo(plan.spec, partial, running.ranks_by)) as log:
                 record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
+            if engine.main and plan.execution.shortcuts and record.training is not None:
+                record = examined(record, plan.task, inputs.splits, partial)
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -198,8 +206,8 @@ class _Prepared:
 
 
 def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
-    reset_peak_memory()
     started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
+    reset_peak_memory(engine.device)
     with working("loading the backbone"):
         model = load(plan, engine)
     tokenizer = inputs.encoder.tokenizer
@@ -299,7 +307,8 @@ def _tune_and_score(
                 world_size=engine.world_size,
                 threads=torch.get_num_threads(),
                 deterministic=deterministic,
-                peak_memory_bytes=peak_memory_bytes(),
+                peak_memory_bytes=peak_memory_bytes(engine.device),
+                gpu=gpu(engine.device),
                 seconds=round(time.perf_counter() - prepared.started, 3),
                 finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             ),
@@ -316,6 +325,7 @@ def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecor
         n_skipped=split.n_skipped,
         n_truncated=scored.n_truncated if scored else None,
         n_unparsed=scored.n_unparsed if scored else 0,
+        n_shots_dropped=scored.n_shots_dropped if scored else 0,
         labelled=split.labelled,
         edition=edition(task, file, len(split)),
     )
@@ -354,10 +364,11 @@ def _train(
     recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None
     model, delta, metric = prepared.predictor.model, prepared.delta, selection.metric
+    rows = inputs.splits["train"].rows
     training = Training(
         model,
         delta,
-        inputs.splits["train"].rows,
+        rows.first(recipe.rows_used(len(rows))),
         inputs.encoder,
         engine,
         recipe,

@@ -12,7 +12,8 @@ from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder
-from cpm_tune.common.folders import RECORD, new_folder
+from cpm_tune.common.folders import CHAT, RECORD, new_folder
+from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import read_split
@@ -21,9 +22,9 @@ from cpm_tune.delta.insert import insert, load_delta
 from cpm_tune.delta.saved import check_delta, read_saved
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.planning.inputs import load_backbone, make_encoder
+from cpm_tune.planning.inputs import add_shots, load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
-from cpm_tune.planning.plan import Plan
+from cpm_tune.planning.plan import Plan, chat_sha256
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import SPLITS
@@ -49,15 +50,35 @@ def plan_of(
             "use the version of cpm-tune that made the run."
         )
     folder = backbone_folder(record, backbone)
-    splits = find_splits(task, data_folder(task, data), (split,))
-    notes = tuple(file.note for file in splits.values() if file.note)
+    chat = _chat(run, spec.chat_template)
+    needed = (split, "train") if spec.shots and split != "train" else (split,)
+    splits = find_splits(task, data_folder(task, data), needed)
+    if spec.shots and splits["train"].sha256 != spec.data.train:
+        raise UserError(
+            f"{splits['train'].path}: not the train split of the run, from which its shots are; "
+            "put the run's train file next to the split to predict."
+        )
+    notes = (splits[split].note,) if splits[split].note else ()
     delta = parse_config(spec.delta, str(run / RECORD))
     # One process, however many made the run.
     execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
     return (
-        Plan(spec, execution, task, template, splits, folder, delta, record.delta.name, notes),
+        Plan(
+            *(spec, execution, task, template, splits, folder, delta, record.delta.name, notes),
+            chat,
+        ),
         record,
     )
+
+
+def _chat(run: Path, sha256: str | None) -> str | None:
+    """The chat template that a run was made with; raise UserError if it is not there any more."""
+    if sha256 is None:
+        return None
+    text = read_text(run / CHAT, "chat template", MOST_TEMPLATE)
+    if chat_sha256(text) != sha256:
+        raise UserError(f"{run / CHAT}: not the chat template of the run: it has been changed.")
+    return text
 
 
 def backbone_of_run(run: Path, backbone: str | None) -> tuple[Backbone, BackboneFolder, RunRecord]:
@@ -175,6 +196,9 @@ def predict_run(
             check_delta(run, record)
             load_delta(run, model, spec.backbone.sha256)
         encoder = make_encoder(plan, plan.folder.tokenizer())
+        if spec.shots:
+            train = plan.splits["train"], spec.data.limit, spec.data.skip_bad_rows
+            add_shots(plan, encoder, {"train": read_split(task, *train)})
         predictor = make_predictor(plan, engine.prepare(model), encoder, engine)
         scored = score_split(predictor, rows, part)
         warnings = [*plan.notes, *rows.warnings, *scored.warnings]

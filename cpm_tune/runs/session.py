@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.runs.dry_run import dry_run_text
 from cpm_tune.runs.execute import Outcome, execute
 from cpm_tune.runs.finished import other_numbers
-from cpm_tune.schema.record import RunRecord
+from cpm_tune.schema.record import SHORTCUTS, RunRecord
 from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_task
 
@@ -159,6 +159,28 @@ def _score(record: RunRecord) -> str:
     return f"test {record.ranks_by} {test.value:.4f}  [{test.low:.4f}, {test.high:.4f}]"
 
 
+def _overlaps(record: RunRecord) -> Iterator[str]:
+    """A line per split that has rows of test, or their texts, as well."""
+    for name, overlap in record.overlap.items():
+        if overlap.near or overlap.shared:
+            counts = f"of test, {overlap.near:,} rows are (nearly) the same as rows of {name}"
+            if overlap.shared:
+                counts += f", {overlap.shared:,} have a text in common with them"
+            scores = {"these alone": overlap.among, "without them": overlap.without}
+            known = [f"{what} {score.value:.4f}" for what, score in scores.items() if score]
+            yield "; ".join([counts, *([", ".join(known)] if known else [])])
+
+
+def _unbeaten(record: RunRecord) -> Iterator[str]:
+    """A sentence if a shortcut is as good as the run."""
+    if (unbeaten := record.unbeaten_shortcut) is not None:
+        name, control = unbeaten
+        yield (
+            f"the shortcut {name} gets {control.value:.4f} without any model: this run's score is "
+            "not above that by more than its interval"
+        )
+
+
 def _result(outcome: Outcome, random: Outcome | None) -> str:
     record = outcome.record
     n = f"  n={record.test.n}" if record.labelled else ""
@@ -172,7 +194,8 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
         lines.append(f"  written  {files}")
     for name, control in record.controls.items():
         note = f"  {control.note}" if control.note else ""
-        lines.append(f"  control  {name} {control.value:.4f}{note}")
+        kind = "shortcut" if name in SHORTCUTS else "control "
+        lines.append(f"  {kind} {name} {control.value:.4f}{note}")
     if random is not None and random.record.labelled:
         lines.append(f"  control  random-backbone {random.record.test.value:.4f}  {random.folder}")
     if record.training is not None:
@@ -193,7 +216,12 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
                 else f"{split.n_unparsed:,} without a prediction"
             )
         )
-    lines += [f"warning    {warning}" for warning in record.warnings]
+    lines += [f"overlap    {text}" for text in _overlaps(record)]
+    for name, split in record.data.items():
+        if dropped := split.n_shots_dropped:
+            of = split.n * record.spec.shots
+            lines.append(f"{name:10} {dropped:,} of {of:,} shots dropped: no room for them")
+    lines += [f"warning    {warning}" for warning in (*_unbeaten(record), *record.warnings)]
     if record.note:
         lines.append(f"note       {record.note}")
     if outcome.reused and (note := other_numbers(record)):

@@ -86,8 +86,35 @@ Include = Annotated[
 TemplateName = Annotated[
     str | None, Option("template of the task", "NAME", default="the task's first")
 ]
+RecipeName = Annotated[
+    str | None,
+    Option(
+        "published recipe of the task, with its template and scoring rule",
+        "NAME",
+        default="the task's own",
+    ),
+]
 ScoringRule = Annotated[
     Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
+]
+ShotChoice = Annotated[
+    Literal["balanced", "nearest"],
+    Option(
+        "shots of --shots: balanced over the labels and the same for all rows, or for each row the "
+        "nearest in its characters"
+    ),
+]
+ShotCount = Annotated[
+    int, Option("answered rows of train before each prompt, drawn by the seed", "K", 0, 1000)
+]
+ChatTemplate = Annotated[
+    str | None,
+    Option(
+        "chat template of a causal model around each prompt: own (the checkpoint's) or a Jinja "
+        "file",
+        "own|FILE",
+        default="none",
+    ),
 ]
 BackboneName = Annotated[str, Option("name or folder of a backbone, or hub:OWNER/NAME", "NAME|DIR")]
 DeltaName = Annotated[str, Option("delta of `list deltas`, or a JSON file", "NAME|FILE")]
@@ -131,8 +158,12 @@ class TaskOptions:
 class TrialOptions:
     """Everything else that decides a run, settings excepted."""
 
+    recipe: RecipeName = None
     template: TemplateName = None
     scoring: ScoringRule = None
+    chat_template: ChatTemplate = None
+    shots: ShotCount = 0
+    shot_choice: ShotChoice = "balanced"
     data: Data = None
     precision: Precision = "fp32"
     quantize: Quantize | None = None
@@ -182,11 +213,16 @@ class ExecutionOptions(EngineOptions):
         str | None, Option("trackers: wandb, mlflow (extras of the same names)", "A,B")
     ] = None
 
+    shortcuts: Annotated[
+        bool, Option("score shortcuts and compare the splits' rows after training (default)")
+    ] = True
+
     def execution_settings(self) -> dict[str, Any]:
         """The settings run.* that these options give."""
-        values = {field.name: getattr(self, field.name) for field in fields(ExecutionOptions)}
         return {
-            f"run.{name}": value for name, value in values.items() if value not in (None, False)
+            f"run.{field.name}": value
+            for field in fields(ExecutionOptions)
+            if (value := getattr(self, field.name)) != field.default
         }
 
 

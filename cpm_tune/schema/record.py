@@ -57,7 +57,8 @@ class EarlierScore(_Part):
 class SplitRecord(_Part):
     """What was read of a split: `n` rows in use, `n_truncated` of them cut to fit (None if not all
     were encoded), `n_unparsed` of them with a generated text that could not be read or, by
-    argmax-vocabulary, without a prediction. `labelled` is False for a test split without gold
+    argmax-vocabulary, without a prediction. `n_shots_dropped`: of all rows, the shots for which
+    there was no room. `labelled` is False for a test split without gold
     answers, which has predictions but no score. `edition` names the edition of the dataset, and by
     what it is known, if it is."""
 
@@ -67,6 +68,7 @@ class SplitRecord(_Part):
     n_skipped: Count
     n_truncated: Count | None
     n_unparsed: Count = 0
+    n_shots_dropped: Count = 0
     labelled: bool = True
     edition: str = ""
 
@@ -119,7 +121,8 @@ class TrainingRecord(_Part):
 
 
 class EnvironmentRecord(_Part):
-    """Where the run was made; nothing here is part of its identity."""
+    """Where the run was made; nothing here is part of its identity. `gpu`: name, capability,
+    driver, CUDA and cuDNN; empty on a CPU."""
 
     packages: dict[str, str]
     python: str
@@ -133,16 +136,41 @@ class EnvironmentRecord(_Part):
     peak_memory_bytes: Count
     seconds: Number
     finished_at: str
+    gpu: dict[str, str] = {}
 
 
 class ControlRecord(_Part):
-    """The score of a control on the same test rows."""
+    """The score of a control on the same test rows. Its note describes a majority or shortcut
+    control, and says if a shortcut was scored on a part of the rows."""
 
     value: Number
     low: Number
     high: Number
     run_id: str | None = None
     note: str = ""
+
+
+class OverlapRecord(_Part):
+    """Rows of test that another split has as well, of `n` that were compared with `n_other`. The
+    rows of `exact` are among those of `normalised` (case, width, punctuation and the order of texts
+    do not count), and these among those of `near` (MinHash of at most `n_near` rows a split,
+    Jaccard index of three-character shingles from 0.8). `shared` are others with one of several
+    texts in common. `among` and `without` are the ranking metric on all these rows and on the
+    rest; None if there are none, or if it is no value of predictions."""
+
+    n: Count
+    n_other: Count
+    n_near: Count
+    exact: Count
+    normalised: Count
+    near: Count
+    shared: Count
+    among: ScoreRecord | None = None
+    without: ScoreRecord | None = None
+
+
+# Controls that need no model; `controls` has those that a task can have.
+SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
 
 class _Record(_Part):
@@ -183,6 +211,7 @@ class RunRecord(_Record):
     delta: DeltaRecord
     scores: dict[SplitName, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
+    overlap: dict[SplitName, OverlapRecord] = {}
     warnings: list[str] = []
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None
@@ -205,6 +234,25 @@ class RunRecord(_Record):
     def test(self) -> ScoreRecord:
         """The ranking metric on the test split (finished runs with a labelled one only)."""
         return self.scores["test"][self.ranks_by]
+
+    @property
+    def best_shortcut(self) -> tuple[str, ControlRecord] | None:
+        """The shortcut control with the best score, and its name; the first of equal ones."""
+        known = [(name, self.controls[name]) for name in SHORTCUTS if name in self.controls]
+        if not known or not self.labelled:
+            return None
+        sign = 1 if self.test.higher_is_better else -1
+        return max(known, key=lambda each: sign * each[1].value)
+
+    @property
+    def unbeaten_shortcut(self) -> tuple[str, ControlRecord] | None:
+        """The best shortcut, if the test score is not above it by more than its 95% interval."""
+        best = self.best_shortcut
+        if best is None:
+            return None
+        test, value = self.test, best[1].value
+        beaten = test.low > value if test.higher_is_better else test.high < value
+        return None if beaten else best
 
 
 class SystemRecord(_Record):

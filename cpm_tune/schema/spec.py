@@ -41,6 +41,7 @@ from cpm_tune.schema.options import (
     RepetitionWindow,
     Scoring,
     Seed,
+    ShotChoice,
     Temperature,
     TopK,
     TopP,
@@ -93,24 +94,32 @@ class Encoding(Extended):
 
     `max_length` counts everything: soft prompt, text, the longest option. `prompt_type` selects
     the rows of CPM-Ant's own soft prompt and `segment` the segment of the text: 2 and 2 are what
-    CPM-Ant was pre-trained with for generation. Both are None for families that have neither.
+    CPM-Ant was pre-trained with for generation. `target` is where an encoder-decoder's answers
+    begin: answer (at once), sentinel (after the first sentinel), blank (so, and that sentinel ends
+    the context, too); by default sentinel for CPM-2, answer for others. Each is None for families
+    that do not have it.
     """
 
-    OMITTED = {"prompt_type": None, "segment": None}
+    OMITTED = {"prompt_type": None, "segment": None, "target": None}
 
     max_length: Annotated[int, Field(ge=8, le=2**20)] = 256
     prompt_type: Natural | None = 2
     segment: Natural | None = 2
+    target: Literal["answer", "sentinel", "blank"] | None = None
 
 
-class Recipe(Frozen):
+class Recipe(Extended):
     """Training settings. `batch_size` counts examples per optimiser step over all processes.
 
     `schedule` is one of `lr_schedule.SCHEDULES`: "noam" is BMTrain's, lr * min(step / warmup^1.5,
     step^-0.5), so its peak is lr / sqrt(warmup); the others warm up linearly to lr. `patience`
     counts evaluations without improvement of the dev metric; 0 never stops early. Evaluations
-    during training use the first `dev_rows` rows of dev (all of them if None).
+    during training use the first `dev_rows` rows of dev (all of them if None). `warmup_share`, if
+    it is not None, is the warm-up as a share of all steps, instead of `warmup`; `rows_share` the
+    share of the rows of train that is used, from the first one on.
     """
+
+    OMITTED = {"warmup_share": None, "rows_share": 1.0}
 
     lr: Positive = 1e-3
     schedule: ScheduleName = "noam"
@@ -125,10 +134,18 @@ class Recipe(Frozen):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Positive = 10.0
+    warmup_share: Annotated[float | None, Field(gt=0, le=1)] = None
+    rows_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def rows_used(self, n: int) -> int:
+        """The number of training rows that are used of `n`."""
+        return max(1, int(self.rows_share * n)) if n else 0
 
     def learning_rate(self, step: int, total: int) -> float:
         """The learning rate of a step (from 1) of `total`."""
-        return SCHEDULES[self.schedule](self.lr, step, self.warmup, total)
+        share = self.warmup_share
+        warmup = self.warmup if share is None else max(1, round(share * total))
+        return SCHEDULES[self.schedule](self.lr, step, warmup, total)
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")
@@ -218,10 +235,11 @@ class RunSpec(Identified):
     """One run. Two runs with equal specs are the same run.
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
-    examples before each prompt, `chat_template` is the fingerprint of the chat template around it.
+    examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
+    fingerprint of the chat template around it.
     """
 
-    OMITTED = {"scoring": None, "shots": 0, "chat_template": None}
+    OMITTED = {"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None}
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -231,6 +249,7 @@ class RunSpec(Identified):
     template_sha256: str
     scoring: Scoring | None = None
     shots: Natural = 0
+    shot_choice: ShotChoice = "balanced"
     chat_template: str | None = None
     metrics: tuple[str, ...]
     data: DataSpec
@@ -256,7 +275,8 @@ class RunSpec(Identified):
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> RunSpec:
-        absent = [name for name in Encoding.OMITTED if getattr(self.encoding, name) is None]
+        names = ("prompt_type", "segment")
+        absent = [name for name in names if getattr(self.encoding, name) is None]
         if absent and self.backbone.family == FAMILY:
             raise ValueError(f"encode.{absent[0]} is none, expected a number for CPM-Ant")
         return self
@@ -344,7 +364,7 @@ class Execution(Frozen):
     memory. `zero` is bmtrain's level. `checkpoint_minutes` is the time between two checkpoints of a
     run in training. `track` names services of `tracking.sinks` in addition to TensorBoard (a list,
     or a text with commas). `memory_limit` (such as 4GB): the most of the backbone in memory at a
-    time; only without training.
+    time; only without training. `shortcuts`: score the shortcut controls as well.
     """
 
     engine: Engine = "auto"
@@ -359,6 +379,7 @@ class Execution(Frozen):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     memory_limit: Annotated[str | None, AfterValidator(_size)] = None
+    shortcuts: bool = True
 
     @property
     def memory_bytes(self) -> int | None:

@@ -55,9 +55,9 @@ class Prediction:
 
     `prediction` and `gold` have the form that the task's metrics compare: a label, the number of an
     option, documents' scores and grades, or what the parser read in the generated `text` (None
-    if it could not, a list of such with n_best above 1). `scores`: of the options, in order. By
-    argmax-vocabulary the prediction is None, and `unparsed`, where another token is more probable
-    than each option's.
+    if it could not, a list of such with n_best above 1). `scores`: of the options, in order.
+    `dropped`: shots that did not fit. By argmax-vocabulary the prediction is None, and `unparsed`,
+    where another token is more probable than each option's.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Prediction:
     scores: tuple[float, ...] = ()
     text: str | None = None
     unparsed: bool = False
+    dropped: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The line of a predictions file; scores are rounded to 6 decimals."""
@@ -120,6 +121,7 @@ class Predictor:
                 example.truncated,
                 scores,
                 unparsed=best is None,
+                dropped=example.dropped,
             )
 
     def _scored(
@@ -173,13 +175,13 @@ class Predictor:
     def _generate(self, rows: Iterable[Row], decoding: Decoding) -> Iterator[Prediction]:
         """Predict by generated text, read by the task's parser."""
         stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
-        decode = self.encoder.tokenizer.decode
+        decode, end = self.encoder.tokenizer.decode, self.encoder.template.end
         while chunk := list(islice(stream, _DECODED_AT_ONCE)):
             prefixes = [example.contexts[0] for _, example in chunk]
             while (generated := self._continued(prefixes, decoding, tokens)) is None:
                 tokens //= 2
             for (row, example), hypotheses in zip(chunk, generated, strict=True):
-                texts = [decode(hypothesis.ids) for hypothesis in hypotheses]
+                texts = [decode(each.ids).removesuffix(end) for each in hypotheses]
                 answers = [parsed(self.task, text, row) for text in texts]
                 yield Prediction(
                     str(row["id"]),
@@ -188,6 +190,7 @@ class Predictor:
                     example.truncated,
                     text=texts[0],
                     unparsed=answers[0] is None,
+                    dropped=example.dropped,
                 )
 
     def _continued(
@@ -198,8 +201,8 @@ class Predictor:
         request = Request(
             decoding,
             encoder.layout,
-            stop=frozenset({encoder.tokenizer.eos}),
-            banned=frozenset(encoder.tokenizer.never_written),
+            stop=encoder.stop,
+            banned=frozenset(encoder.tokenizer.never_written) - encoder.stop,
         )
 
         def decode() -> list[list[Hypothesis]]:

@@ -36,6 +36,7 @@ class Scored:
     files: tuple[Path, ...]
     n_truncated: int
     n_unparsed: int
+    n_shots_dropped: int
     warnings: tuple[str, ...]
 
 
@@ -58,7 +59,7 @@ def score_split(
                 scores[name] = score_record(metric, score)
     keep_encoded(predictor.encoder)
     if not predictor.engine.main:
-        return Scored((), {}, (), 0, 0, ())
+        return Scored((), {}, (), 0, 0, 0, ())
     file = folder / predictions_file(split)
     lines = (json.dumps(p.to_json(), ensure_ascii=False) + "\n" for p in predictions)
     write_atomically(file, "".join(lines))
@@ -74,6 +75,7 @@ def score_split(
         tuple(files),
         sum(p.truncated for p in predictions),
         sum(p.unparsed for p in predictions),
+        sum(p.dropped for p in predictions),
         tuple(warnings),
     )
 

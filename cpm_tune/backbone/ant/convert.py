@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.folder import PLUS, CPMAntFolder, open_folder
+from cpm_tune.backbone.ant.folder import PLUS, CPMAntFolder
 from cpm_tune.backbone.ant.formats import (
     CHUNK,
     Piece,
@@ -27,9 +26,10 @@ from cpm_tune.backbone.ant.formats import (
 )
 from cpm_tune.backbone.ant.hugging_face import check_whole, hugging_face_config, write_tokenizer
 from cpm_tune.backbone.ant.rounding_residual import RoundingResidual
-from cpm_tune.backbone.ant.writers import Target, write_pt, write_safetensors, write_shards
+from cpm_tune.backbone.placing import check_free
 from cpm_tune.backbone.storage.finite import check_finite
-from cpm_tune.common.folders import clear_up, new_folder
+from cpm_tune.backbone.storage.writers import Target, write_pt, write_safetensors, write_shards
+from cpm_tune.common.folders import new_folder
 from cpm_tune.common.progress import Work, working
 from cpm_tune.errors import UserError
 
@@ -101,35 +101,6 @@ def convert(
 
 def _same_scaling(weights: Mapping[str, Piece], to: str, config: CPMAntConfig) -> bool:
     return all(divisor(name, p.shape, to, config) == p.divisor for name, p in weights.items())
-
-
-def check_free(place: Path, overwrite: bool, source: Path) -> None:
-    """Raise UserError if `place` cannot be written, is inside the backbone folder `source`, or
-    exists; with `overwrite`, only if it is something other than a backbone folder."""
-    if source.resolve() in place.resolve().parents:
-        raise UserError(f"{place}: this is inside {source}, which is read; choose another path.")
-    above = next((folder for folder in place.absolute().parents if folder.exists()), place)
-    if not above.is_dir():
-        raise UserError(f"{place}: cannot be written ({above} is a file); choose another path.")
-    if not os.access(above, os.W_OK):
-        raise UserError(
-            f"{place}: cannot be written ({above}: no permission); choose another path."
-        )
-    clear_up(place)
-    if not place.exists():
-        return
-    if not overwrite:
-        raise UserError(f"{place} already exists; choose another path or pass --overwrite.")
-    try:
-        open_folder(place)
-        inner = [path for path in place.iterdir() if path.is_dir()]
-    except (UserError, OSError):
-        inner = [place]
-    if inner:
-        raise UserError(
-            f"{place} exists and is not a backbone folder alone; --overwrite replaces nothing "
-            "else, choose another path."
-        )
 
 
 def _targets(

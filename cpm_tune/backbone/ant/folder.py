@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
 from cpm_tune.backbone.ant.tokenizer import PlusTokenizer, Tokenizer
-from cpm_tune.backbone.protocol import Infilling, folder_name
+from cpm_tune.backbone.protocol import Infilling, Turns, folder_name, no_chat
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA_CONFIG, RECORD
@@ -40,7 +40,10 @@ _OTHERS = (
     (DELTA_CONFIG, "a delta, not a backbone; pass it as --delta-from"),
     ("adapter_config.json", "an adapter of PEFT's, not a backbone; pass it as --delta-from"),
     ("latest_checkpointed_iteration.txt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
-    ("*/mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
+    (
+        "*/mp_rank_00_model_states.pt",
+        "it contains a folder with the ranks of CPM-1 or CPM-2; give that folder",
+    ),
     ("mp_rank_00_model_states.pt", f"a checkpoint of CPM-1 or CPM-2; {_EXPECTED}"),
     ("*.gguf", f"weights of llama.cpp; {_EXPECTED}"),
 )
@@ -61,7 +64,7 @@ class CPMAntFolder:
     vocabulary: Path
     trained: bool
     plus: bool = False
-    settings: ClassVar = frozenset({"prompt_type", "segment"})
+    settings: ClassVar = {"prompt_type": 2, "segment": 2}
 
     @property
     def name(self) -> str:
@@ -94,6 +97,14 @@ class CPMAntFolder:
         """How texts with blanks look."""
         return make_infilling(self.config, tokenizer)
 
+    def chat_template(self) -> str:
+        """None: raise UserError."""
+        raise no_chat(self.path, self.config.family)
+
+    def turns(self, template: str, tokenizer: Tokenizer) -> Turns:
+        """None: raise UserError."""
+        raise no_chat(self.path, self.config.family)
+
     def check_save(self, form: str) -> None:
         """Raise UserError if transformers' format cannot express this backbone."""
         if form == "hf":
@@ -109,6 +120,14 @@ class CPMAntFolder:
         write = load("cpm_tune.backbone.ant.checkpoint:write_native")
         write(path, model, vocabulary, trained=trained, plus=plus)
         return ""
+
+    def convert(self, out: Path, to: str, *, ranks: int = 1, **how: Any) -> str:
+        """Write the folder in the format `to`, see `cpm_tune.backbone.ant.convert`."""
+        if ranks != 1:
+            raise UserError("--ranks: CPM-Ant's formats have no ranks; omit the option.")
+        load("cpm_tune.backbone.ant.convert:convert")(self, out, to, **how)
+        read_by: str = load("cpm_tune.backbone.ant.hugging_face:READ_BY")
+        return read_by if to == "hf" else ""
 
     def open(self, dtype: torch.dtype, **how: Any) -> Any:
         """The CPMAnt in `dtype`, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
@@ -36,6 +36,8 @@ class AntLayout:
     segment: int
     first_free: int
     tokenizer: Tokenizer | None = field(default=None, repr=False, compare=False)
+    lead: ClassVar[Ids] = ()
+    around: ClassVar[int] = 0
 
     @property
     def shortest(self) -> int:

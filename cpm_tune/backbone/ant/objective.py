@@ -8,7 +8,6 @@ them predicts it. Loss is on masked tokens only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.pretraining import TrainingBatch
 from cpm_tune.backbone.rows import Pieces, cut_and_pack
+from cpm_tune.common.environment import machine_memory
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 
@@ -208,8 +208,8 @@ def _check(config: CPMAntConfig, width: int, shortest: int, rows: int) -> None:
             f"{shortest}. Give a greater --width or a smaller --shortest."
         )
     bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if bias > memory:
+    memory = machine_memory()
+    if memory is not None and bias > memory:
         raise UserError(
             f"--rows {rows} --width {width}: attention alone takes {bias / 1e9:,.0f} GB, more than "
             f"the {memory / 1e9:,.0f} GB of this machine. Give fewer rows or a smaller width."

@@ -168,9 +168,9 @@ class _Stream:
         self._checked: set[int] = set()
         self._thread = ThreadPoolExecutor(1, "layers")
         self._copies: torch.cuda.Stream | None = None
+        self._device = buffers[0].memory.device
         if buffers[0].cuda:
-            device = buffers[0].memory.device
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     def attach(self, layer: nn.Module, place: int) -> None:
         """Have a layer's weights ready before it computes, and its buffer free afterwards."""
@@ -191,7 +191,7 @@ class _Stream:
         assert buffer.loading is not None
         buffer.loading[1].result()
         if self._copies is not None:
-            torch.cuda.current_stream().wait_event(buffer.copied)
+            torch.cuda.current_stream(self._device).wait_event(buffer.copied)
         following = (place + 1) % len(self.contents)
         if following % N_BUFFERS != place % N_BUFFERS:
             self._want(following)
@@ -199,7 +199,7 @@ class _Stream:
     def _done(self, place: int) -> None:
         buffer = self.buffers[place % N_BUFFERS]
         if self._copies is not None:
-            buffer.free.record()
+            buffer.free.record(torch.cuda.current_stream(self._device))
         following = (place + 1) % len(self.contents)
         if following % N_BUFFERS == place % N_BUFFERS:  # odd in number: last and first share
             self._want(following)
@@ -220,7 +220,7 @@ class _Stream:
         with torch.cuda.stream(self._copies):
             self._copies.wait_event(buffer.free)
             buffer.memory.copy_(buffer.staging, non_blocking=True)
-            buffer.copied.record()
+            buffer.copied.record(self._copies)
 
     def _fill(self, place: int, memory: Tensor) -> None:
         layer = self.contents[place]

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.backbone.protocol import TokenizerDefaults
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.errors import UserError
 
@@ -37,7 +38,7 @@ PUBLISHED = {
 }
 
 
-class CPM1Tokenizer:
+class CPM1Tokenizer(TokenizerDefaults):
     """Text to ids and back. CPM-1 has no token that begins a text; <eod> ends one.
 
     `entries`: what each id is written as. `start`: the ids that begin a context.
@@ -73,7 +74,7 @@ class CPM1Tokenizer:
         silent = {i: "" for i in range(len(pieces)) if self._model.is_control(i)}
         unknown = {i: "\u2047" for i in range(len(pieces)) if self._model.is_unknown(i)}
         self._decoded = {**self.entries, **silent, **unknown, self.eos: "<eod>"}
-        self.sha256 = hashlib.sha256(b"cpm-1\0" + model).hexdigest()
+        self._sha256 = hashlib.sha256(b"cpm-1\0" + model).hexdigest()
 
     @classmethod
     def from_file(cls, path: Path) -> CPM1Tokenizer:
@@ -90,12 +91,13 @@ class CPM1Tokenizer:
         except ValueError as error:
             raise UserError(f"{path}: not CPM-1's vocabulary: {error}.") from error
 
+    @property
+    def sha256(self) -> str:
+        return self._sha256
+
     @cached_property
     def _jieba(self) -> Any:
         return make_segmenter()
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special entry around it."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
+from cpm_tune.backbone.causal.chat import make_turns, own_template, special_names
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.cpm1 import (
     SPECIALS,
@@ -21,20 +22,16 @@ from cpm_tune.backbone.causal.cpm1_tokenizer import CPM1Tokenizer
 from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer, tokenizer_about
-from cpm_tune.backbone.protocol import FolderDefaults
+from cpm_tune.backbone.hf_folder import CONFIG, raw_config, weight_files
+from cpm_tune.backbone.protocol import FolderDefaults, Turns
 from cpm_tune.backbone.ranks.files import has_ranks
-from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
-from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
 
 if TYPE_CHECKING:
     import torch
-
-CONFIG = "config.json"
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class CausalFolder(FolderDefaults):
     trained: bool = True
     format: str = "hf"
     vocabulary: Path | None = None
-    settings: ClassVar = frozenset[str]()
 
     def sha256(self) -> str:
         """Fingerprint of the config and of the tokenizer's and weights' files."""
@@ -87,6 +83,19 @@ class CausalFolder(FolderDefaults):
             )
         return CausalLayout(tokenizer, tokenizer.start, max(shape.vocabulary, len(tokenizer)))
 
+    def chat_template(self) -> str:
+        """The checkpoint's own chat template; raise UserError if it has none."""
+        if self.vocabulary is not None:
+            raise UserError(f"{self.path}: CPM-1 has no chat template; omit --chat-template.")
+        return own_template(self.path)
+
+    def turns(self, template: str, tokenizer: HFTokenizer | CPM1Tokenizer) -> Turns:
+        """What a chat template puts around turns; raise UserError if it cannot be used."""
+        if isinstance(tokenizer, CPM1Tokenizer):
+            raise UserError(f"{self.path}: CPM-1 has no chat template; omit --chat-template.")
+        where = f"{self.path}: the chat template"
+        return make_turns(template, special_names(self.path), tokenizer, where)
+
     def open(self, dtype: torch.dtype, **how: Any) -> Any:
         """The CausalLM, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""
         return load("cpm_tune.backbone.causal.loading:open_backbone")(self, dtype, **how)
@@ -99,22 +108,11 @@ class CausalFolder(FolderDefaults):
         load("cpm_tune.backbone.causal.saving:save")(self, model, path, trained=trained)
         return ""
 
-
-def raw_config(folder: Path) -> dict[str, Any]:
-    """The values of a folder's config.json, or none if there is no such file.
-
-    Raises UserError for a file that is not a JSON object.
-    """
-    file = folder / CONFIG
-    if not file.is_file():
-        return {}
-    try:
-        values = read_json(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: not valid JSON ({error}).") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: not a JSON object.")
-    return values
+    def convert(self, out: Path, to: str, **how: Any) -> str:
+        """Write a CPM-1 as files of ranks (reference), or in Hugging Face's format."""
+        model = load("cpm_tune.backbone.causal.converting:convertible")(self)
+        load("cpm_tune.backbone.ranks.converting:convert")(model, out, to, **how)
+        return ""
 
 
 def open_folder(path: Path) -> CausalFolder:
@@ -142,15 +140,10 @@ def open_folder(path: Path) -> CausalFolder:
     ):
         if values.get(key):
             raise UserError(f"{path}: {meaning} ({key} in {CONFIG}).")
-    found = ([f for f in sorted(path.glob(p)) if f.is_file()] for p in _WEIGHTS)
-    weights = next(filter(None, found), [])
-    check_shards(path, weights)
-    if not weights:
-        raise UserError(f"{path}: no weights ({' or '.join(_WEIGHTS)}) next to {CONFIG}.")
-    single = [file for file in weights if file.stem in ("model", "pytorch_model")]
+    weights = weight_files(path)
     trained = values.get("cpm_tune_trained") is not False
     vocabulary = hf_vocabulary(path, values, tokenizer_about(path))
     if vocabulary is not None:
         values = {**values, **SPECIALS}
-    config, files = CausalConfig.of(values), tuple(single or weights)
-    return CausalFolder(path, config, files, trained, vocabulary=vocabulary)
+    config = CausalConfig.of(values)
+    return CausalFolder(path, config, weights, trained, vocabulary=vocabulary)

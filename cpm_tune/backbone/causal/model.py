@@ -25,13 +25,11 @@ from cpm_tune.backbone.causal.cache import CausalCache
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.split import fused_loras, parts_of_loras, split, transposed
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.padded_batch import PaddedBatch, dummy_batch
+from cpm_tune.backbone.padded_batch import PaddedBatch, dummy_batch, similar_rows
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 FFN = ("mlp", "ffn", "feed_forward", "block_sparse_moe")
-_PADDING = 1.15  # a group of rows may have so many times the ids that are not padding
-_WORTH = 256  # ids of a group, to be one
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -96,7 +94,8 @@ class CausalLM(Backbone):
         most = n
         if not torch.is_grad_enabled():
             most = max(1, MOST_LOGITS // self.config.shape.vocabulary)
-        groups = self._groups(batch)
+        sharded = hasattr(self.layers[0][0], "unshard")  # such layers are passed once
+        groups = similar_rows(batch.ids, batch.lengths, together=sharded)
         for start in range(0, n, most):
             cut = slice(start, start + most)
             row, place = batch.target_row[cut], batch.target_place[cut]
@@ -130,22 +129,6 @@ class CausalLM(Backbone):
             logits = self.model(input_ids=ids, use_cache=False).logits
         logits = logits[0] if reached else logits[row, place]
         return logits.float() if tokens is None else logits.gather(1, tokens).float()
-
-    def _groups(self, batch: PaddedBatch) -> list[tuple[int, int, int]]:
-        """Rows of similar length, as (first, end, length). The right padding is seen by nothing, so
-        this changes no logit; layers that are sharded over processes are passed once."""
-        n = len(batch.lengths)
-        if hasattr(self.layers[0][0], "unshard") or batch.ids.device.type != "cpu":
-            return [(0, n, batch.ids.shape[1])]
-        lengths = batch.lengths.tolist() if _has_values(batch.lengths) else [batch.ids.shape[1]] * n
-        groups, first, used = list[tuple[int, int, int]](), 0, 0
-        for number, length in enumerate(lengths):
-            size = (number - first + 1) * lengths[first]
-            if number > first and used >= _WORTH and size > _PADDING * (used + length):
-                groups.append((first, number, lengths[first]))
-                first, used = number, 0
-            used += length
-        return [*groups, (first, n, lengths[first])]
 
     @contextlib.contextmanager
     def _head_sees(self, keep: Any) -> Iterator[list[bool]]:
@@ -264,10 +247,6 @@ class CausalLM(Backbone):
 def _adds_one(module: nn.Module) -> bool:
     """Whether a norm multiplies with 1 + weight, as Gemma's."""
     return type(module).__name__.startswith(("Gemma", "VaultGemma", "Qwen3Next", "RecurrentGemma"))
-
-
-def _has_values(tensor: Tensor) -> bool:
-    return not (tensor.is_meta or type(tensor).__name__ == "FakeTensor")
 
 
 @torch.no_grad()

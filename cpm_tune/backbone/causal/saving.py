@@ -9,9 +9,10 @@ from typing import Any
 
 from cpm_tune.backbone.causal.architecture import quiet
 from cpm_tune.backbone.causal.converting import write_about
-from cpm_tune.backbone.causal.folder import CONFIG, CausalFolder, raw_config
+from cpm_tune.backbone.causal.folder import CausalFolder
 from cpm_tune.backbone.causal.split import joined
 from cpm_tune.backbone.causal.tokenizer import FILES
+from cpm_tune.backbone.hf_folder import CONFIG, raw_config
 
 
 def save(folder: CausalFolder, model: Any, path: Path, *, trained: bool) -> None:

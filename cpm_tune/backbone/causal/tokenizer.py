@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import TokenizerDefaults
+from cpm_tune.backbone.protocol import Parts, TokenizerDefaults
 from cpm_tune.common.door import load
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError
@@ -57,6 +58,7 @@ class HFTokenizer(TokenizerDefaults):
     def __init__(self, values: dict[str, Any], special: Mapping[str, int], columns: int) -> None:
         from tokenizers import Tokenizer
 
+        self._prefix = _dummy_prefix(values)
         spaced = _without_dummy_prefix(values)
         self._backend = Tokenizer.from_str(json.dumps(values, ensure_ascii=False))
         self._backend.no_truncation()
@@ -72,7 +74,9 @@ class HFTokenizer(TokenizerDefaults):
         self.bos = special.get("bos", self.eos)
         self.pad = special.get("pad", self.eos)
         self.unk = special.get("unk", self.eos)
-        specials = {i for i, t in self._backend.get_added_tokens_decoder().items() if t.special}
+        added = self._backend.get_added_tokens_decoder()
+        self._special = {token.content: (i, token) for i, token in added.items() if token.special}
+        specials = {i for i, _ in self._special.values()}
         never = (specials | set(range(size, columns)) | set(special_ids(special))) - {self.eos}
         self.never_written = tuple(sorted(i for i in never if i < columns))
         newline = self.encode("\n")
@@ -99,6 +103,41 @@ class HFTokenizer(TokenizerDefaults):
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
+    def parts(self, text: str, *, first: bool = False) -> Parts:
+        """A text that special entries may be written in, as ids and the texts between them; `first`
+        if it begins a sequence."""
+        parts: list[str | int] = []
+        entries = sorted(self._special, key=len, reverse=True)
+        pattern = "|".join(map(re.escape, entries)) or "(?!)"
+        for number, piece in enumerate(re.split(f"({pattern})", text)):
+            if number % 2:
+                index, token = self._special[piece]
+                if token.lstrip and parts and isinstance(parts[-1], str):
+                    parts[-1] = parts[-1].rstrip()
+                parts.append(index)
+                continue
+            begins = first if number == 0 else self._prefix == "always"
+            whole = piece.lstrip() if self._stripping(parts) else piece
+            dummy = begins and self._prefix and whole and not whole.startswith(" ")
+            parts.append(f" {whole}" if dummy else whole)
+        return tuple(part for part in parts if part != "")
+
+    def _stripping(self, parts: Sequence[str | int]) -> bool:
+        last = parts[-1] if parts else None
+        return any(token.rstrip for i, token in self._special.values() if i == last)
+
+    def strips_after(self, text: str) -> bool:
+        """Whether a text loses blanks at its start that follows `text`."""
+        bare = text.rstrip()
+        return any(
+            token.rstrip and bare.endswith(name) for name, (_, token) in self._special.items()
+        )
+
+    def strips_before(self, text: str) -> bool:
+        """Whether a text loses blanks at its end that `text` follows."""
+        bare = text.lstrip()
+        return any(token.lstrip and bare.startswith(n) for n, (_, token) in self._special.items())
+
     def decode(self, ids: Iterable[int]) -> str:
         text: str = self._backend.decode(list(ids), skip_special_tokens=False)
         return text
@@ -116,6 +155,19 @@ class HFTokenizer(TokenizerDefaults):
 def special_ids(special: Mapping[str, int]) -> list[int]:
     """The ids among `special`, which has flags as well."""
     return [special[name] for name in ("bos", "eos", "pad", "unk") if name in special]
+
+
+def _dummy_prefix(values: Mapping[str, Any]) -> Literal["", "first", "always"]:
+    """Where a tokenizer.json puts a space before a text: nowhere, at the start of a sequence, or
+    after every special entry as well."""
+    for part in _parts(values.get("pre_tokenizer"), "pretokenizers"):
+        if part.get("type") == "Metaspace" and part.get("add_prefix_space", True):
+            scheme = part.get("prepend_scheme", "always")
+            return scheme if scheme in ("first", "always") else ""
+        if part.get("type") == "ByteLevel" and part.get("add_prefix_space"):
+            return "always"
+    normalizers = _parts(values.get("normalizer"), "normalizers")
+    return "always" if any(part.get("type") == "Prepend" for part in normalizers) else ""
 
 
 def _without_dummy_prefix(values: dict[str, Any]) -> bool:
@@ -194,14 +246,14 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any]) -> HFTokenizer:
 def tokenizer_about(folder: Path) -> dict[str, Any]:
     """The values of tokenizer_config.json, none if it is absent; raise UserError for a broken
     one."""
-    return _object(folder / "tokenizer_config.json")
+    return json_object(folder / "tokenizer_config.json")
 
 
 def _specials(folder: Path, config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, int]:
     """The ids of bos, eos, pad and unk: as tokenizer_config.json names them, or else as config.json
     numbers them. Raises UserError if nothing ends a text."""
     about = tokenizer_about(folder)
-    numbers = {**config, **_object(folder / "generation_config.json")}
+    numbers = {**config, **json_object(folder / "generation_config.json")}
     vocab = _vocabulary(values)
     size = config.get("vocab_size")
     special: dict[str, int] = {"add_bos": int(bool(about.get("add_bos_token")))}
@@ -237,7 +289,7 @@ def _vocabulary(values: Mapping[str, Any]) -> dict[str, int]:
     return known
 
 
-def _object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
     """The values of a JSON file that may be absent; raise UserError for a broken one."""
     if not file.is_file():
         return {}

@@ -192,16 +192,10 @@ def mt5_config(sizes: Sizes, dtype: str = "float16") -> dict[str, Any]:
 # --- writing ---
 
 
-def write_checkpoint(
-    folder: Path, weights: Mapping[str, Weight], values: Mapping[str, Any], n: int, iteration: int
-) -> None:
-    """Write mT5's weights as a checkpoint of `n` ranks into an empty folder, a rank at a time.
-
-    `values`: of its config.json. Raises UserError if the weights are not those of such a CPM-2, or
-    cannot be divided over `n` ranks.
-    """
+def sizes_of(values: Mapping[str, Any]) -> Sizes:
+    """The sizes that a config.json's values say."""
     heads = int(values["num_heads"])
-    sizes = Sizes(
+    return Sizes(
         vocabulary=int(values["vocab_size"]),
         width=int(values["d_model"]),
         inner=heads * int(values["d_kv"]),
@@ -211,6 +205,17 @@ def write_checkpoint(
         encoder=int(values["num_layers"]),
         decoder=int(values["num_decoder_layers"]),
     )
+
+
+def write_checkpoint(
+    folder: Path, weights: Mapping[str, Weight], values: Mapping[str, Any], n: int, iteration: int
+) -> None:
+    """Write mT5's weights as a checkpoint of `n` ranks into an empty folder, a rank at a time.
+
+    `values`: of its config.json. Raises UserError if the weights are not those of such a CPM-2, or
+    cannot be divided over `n` ranks.
+    """
+    sizes, heads = sizes_of(values), int(values["num_heads"])
     if n < 1 or heads % n:
         raise UserError(
             f"{folder}: {heads} attention heads cannot be divided over {n} ranks; give a number "

@@ -7,9 +7,10 @@ divided how, and where it belongs in transformers' model, is a table of the mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from cpm_tune.backbone.ranks.files import LATEST, MAX_RANKS, rank_name
 from cpm_tune.backbone.ranks.rules import Rule, divide, merge
 from cpm_tune.backbone.storage.stored import Stored, state_of, tensors_of
-from cpm_tune.common.saved import write_pickled
+from cpm_tune.backbone.storage.writers import Target, write_pt
 from cpm_tune.errors import UserError
 
 STATE = "module"
@@ -173,12 +174,27 @@ def write_ranks(
     place = folder / str(iteration)
     place.mkdir()
     for rank in range(n):
-        state: dict[str, Tensor] = {}
-        for name, entry in entries.items():
-            parts = [weights[each].whole() for each in entry.names]
-            tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
-            tensor = tensor.t() if entry.transposed else tensor
-            state[name] = divide(entry.rule, tensor, n)[rank].contiguous().clone()
-            state.update(dict.fromkeys(entry.copies, state[name]))
-        write_pickled(place / rank_name(rank), {STATE: state, "iteration": iteration})
+        targets = [_target(name, entry, weights, n, rank) for name, entry in entries.items()]
+        write_pt(place / rank_name(rank), targets, lambda state: _around(state, entries, iteration))
     (folder / LATEST).write_text(f"{iteration}\n", encoding="ascii")
+
+
+def _target(name: str, entry: Entry, weights: Mapping[str, Weight], n: int, rank: int) -> Target:
+    """A rank's part of a tensor, to be written; the whole is made when its turn comes."""
+
+    def chunks() -> Iterator[Tensor]:
+        parts = [weights[each].whole() for each in entry.names]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        whole = whole.t() if entry.transposed else whole
+        yield divide(entry.rule, whole, n)[rank].contiguous().view(-1)
+
+    shape = entry.rule.part(entry.shape, n) or ()
+    return Target(name, shape, weights[entry.names[0]].dtype, chunks)
+
+
+def _around(
+    state: Mapping[str, Tensor], entries: Mapping[str, Entry], iteration: int
+) -> dict[str, Any]:
+    """What a rank's file contains."""
+    copies = {copy: state[name] for name, entry in entries.items() for copy in entry.copies}
+    return {STATE: {**state, **copies}, "iteration": iteration}

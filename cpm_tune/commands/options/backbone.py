@@ -26,7 +26,7 @@ Replace = Annotated[NotInFile, Option("replace a backbone folder at DST")]
 class Convert:
     """Write a backbone in another checkpoint format: original (.pt), Hugging Face's, or ours.
 
-    At any moment only a part of one tensor is in memory. A round trip gives the same bits, unless
+    At any moment one tensor at most is in memory. A round trip gives the same bits, unless
     --dtype changes them. hf is read by transformers 5.16.0 or later.
 
     examples:
@@ -34,6 +34,7 @@ class Convert:
       tune.py convert tiny-hf tiny-reference --to reference
       tune.py convert cpm-ant-tiny tiny-bf16 --to native --dtype bf16
       tune.py convert CPM-1/80000 cpm1-hf --to hf
+      tune.py convert cpm2-hf cpm2 --to reference --ranks 4
     """
 
     source: SourceBackbone
@@ -43,6 +44,7 @@ class Convert:
         Precision | None, Option("type of the weights", default="each tensor's own")
     ] = None
     max_shard_size: Annotated[str, Option("maximum shard size (hf only)", "SIZE")] = "5GB"
+    ranks: Annotated[int, Option("files of CPM-1's and CPM-2's original format", "N", 1)] = 1
     overwrite: Replace = False
 
 

@@ -33,8 +33,8 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
       tune.py bench --tasks ccpm --deltas lora --nproc 2
       tune.py bench --suite SUITE --only-failed
 
-    exit codes: 0 every trial is finished; 1 some failed; 2 a mistake in the request; 130 or 143
-    interrupted. Repeat the command to resume, whatever stopped it.
+    exit codes: 0 every trial is finished; 1 some failed; 2 a mistake in the request; 130, 143 or
+    138 interrupted. Repeat the command to resume, whatever stopped it.
     """
 
     tasks: TaskList = ()
@@ -49,20 +49,34 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
     dry_run: Annotated[NotInFile, Option("print the plan and every trial")] = False
     only_failed: Annotated[bool, Option("run only what failed before")] = False
     quiet: Annotated[NotInFile, Option("print only how trials end")] = False
-    executor: Annotated[Literal["local", "ray"], Option("where trials run")] = "local"
+    executor: Annotated[Literal["local", "ray", "slurm"], Option("where trials run")] = "local"
     ray_address: Annotated[
         str | None, Option("Ray cluster", "ADDRESS", default="the running one, or a new one")
     ] = None
     cpus_per_process: Annotated[
-        Count | None, Option("CPUs per process (Ray only)", default="1")
+        Count | None, Option("CPUs per process (Ray and Slurm)", default="1")
     ] = None
     gpus_per_process: Annotated[
-        Natural | None, Option("GPUs per process (Ray only)", default="0")
+        Natural | None,
+        Option(
+            "GPUs per process (Ray and Slurm)", default="on Ray 1 if the cluster has any, else 0"
+        ),
     ] = None
+    slurm: Annotated[
+        tuple[str, ...],
+        Option("of each job, such as partition=gpu or time=240 (minutes); repeatable", "KEY=VALUE"),
+    ] = ()
 
     def __post_init__(self) -> None:
         if not self.tasks and self.suite is None:
             raise UserError("give --tasks or --suite.")
-        for name in ("ray_address", "cpus_per_process", "gpus_per_process"):
-            if getattr(self, name) is not None and self.executor != "ray":
-                raise UserError(f"--{name.replace('_', '-')} needs --executor ray.")
+        needs = {
+            "ray_address": ("ray",),
+            "cpus_per_process": ("ray", "slurm"),
+            "gpus_per_process": ("ray", "slurm"),
+            "slurm": ("slurm",),
+        }
+        for name, executors in needs.items():
+            if getattr(self, name) not in (None, ()) and self.executor not in executors:
+                wanted = " or ".join(f"--executor {executor}" for executor in executors)
+                raise UserError(f"--{name.replace('_', '-')} needs {wanted}.")

@@ -11,6 +11,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import (
     BUNDLED,
     BackboneName,
+    ChatTemplate,
     Count,
     Data,
     DeltaName,
@@ -20,6 +21,8 @@ from cpm_tune.schema.options import (
     Precision,
     Quantize,
     ScoringRule,
+    ShotChoice,
+    ShotCount,
     Split,
     TaskName,
     TemplateName,
@@ -57,6 +60,9 @@ class Show:
     task: Annotated[TaskName, Option(metavar="TASK", positional=True)]
     template: TemplateName = None
     scoring: ScoringRule = None
+    chat_template: ChatTemplate = None
+    shots: ShotCount = 0
+    shot_choice: ShotChoice = "balanced"
     data: Data = None
     split: Annotated[Split, Option("split to show")] = "dev"
     rows: Annotated[Natural, Option("number of rows")] = 2
@@ -65,7 +71,41 @@ class Show:
         int | None,
         Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
     ] = None
+    overlap: Annotated[bool, Option("count rows of test that other splits have as well")] = False
     text: Annotated[bool, Option("print prompts only, without tokens: fast")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """Print a data set's card: sizes, lengths, answers, repeated rows, rows that splits share, what
+    shortcuts get without a model, truncation.
+
+    examples:
+      tune.py data tasks/sample/lcqmc
+      tune.py data DIR --task lcqmc --max-length 64 --out card.html
+    """
+
+    folder: Annotated[
+        Path,
+        Option("folder of the data set, or with one such folder per task", "DIR", positional=True),
+    ]
+    task: Annotated[
+        str | None, Option("task whose files these are", "NAME", default="the folder's name")
+    ] = None
+    template: TemplateName = None
+    backbone: BackboneName = BUNDLED
+    max_length: Annotated[
+        int | None,
+        Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
+    ] = None
+    corpus: Annotated[
+        Path | None, Option("prepared pre-training corpus to look for the texts in", "DIR")
+    ] = None
+    out: Annotated[
+        Path | None, Option("file to write (.html, .json or .txt) instead of printing", "FILE")
+    ] = None
+    skip_bad_rows: Annotated[bool, Option("skip bad rows and report how many")] = False
     include: Include = ()
 
 
@@ -73,7 +113,8 @@ class Show:
 class Doctor:
     """Check this machine: what works, what does not, how to fix it."""
 
-    data: Annotated[Path | None, Option("also check the data folders in this folder", "DIR")] = None
+    data: Annotated[Path | None, Option("check the data folders in this folder", "DIR")] = None
+    samples: Annotated[bool, Option("print one line per task with sample data")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from cpm_tune.schema.options import (
     Include,
     Limit,
     MemoryLimit,
+    Natural,
     NotInFile,
     Quantize,
     Results,
@@ -97,6 +98,43 @@ class Score:
     seed: Annotated[Seed, Option("number that tells several runs of a system apart", "N")] = 1
     out: Results = Path("results")
     overwrite: Annotated[NotInFile, Option("replace predictions of this name and seed")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Print where a finished run is wrong on test: confusion, labels, calibration, scores by length
+    and by overlap, wrong examples.
+
+    examples:
+      tune.py errors results/RUN
+      tune.py errors results/RUN --examples 50 --out errors.html
+    """
+
+    run: RunFolder
+    data: Annotated[Data, Option(default="where the run found it")] = None
+    examples: Annotated[Natural, Option("wrong examples to list, the surest first")] = 10
+    out: Annotated[Path | None, Option("file to write (a page if it ends in .html)", "FILE")] = None
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """Print the examples that one of two runs has right and the other wrong.
+
+    examples:
+      tune.py diff results/RUN results/OTHER
+      tune.py diff results/RUN results/OTHER --out diff.jsonl
+    """
+
+    run: RunFolder
+    other: Annotated[Path, Option("folder of another one", "OTHER", positional=True)]
+    metric: Annotated[str | None, Option("metric", "NAME", default="the one that ranks")] = None
+    data: Annotated[Data, Option(default="where the run found it")] = None
+    examples: Annotated[Natural, Option("examples of each kind to list")] = 10
+    out: Annotated[
+        Path | None, Option("file to write: a page (.html), or all examples (.jsonl)", "FILE")
+    ] = None
     include: Include = ()
 
 

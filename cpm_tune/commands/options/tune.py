@@ -38,8 +38,9 @@ class Tune(CommandLine, ExecutionOptions, RunOptions):
       tune.py doctor
       tune.py leaderboard results
 
-    exit codes: 0 finished; 2 a mistake in the request; 1 any other failure; 130 or 143 stopped by
-    Ctrl-C or SIGTERM; 75 a process of --nproc was killed (repeat the command to resume).
+    exit codes: 0 finished; 2 a mistake in the request; 1 any other failure; 130, 143 or 138
+    stopped by Ctrl-C, SIGTERM or SIGUSR1; 75 a process of --nproc was killed (repeat the command
+    to resume).
     """
 
     task: TaskNames = ""

@@ -32,6 +32,7 @@ function measuredBody(row, column, cell) {
       [t("interval"), t("to", score(cell.low), score(cell.high))],
       [t("method"), cell.interval],
       [t("majority"), column.majority === null ? "" : score(column.majority)],
+      [t("shortcuts"), Object.entries(column.shortcuts).map(([k, v]) => `${k} ${score(v)}`).join(", ")],
       [t("others"), others],
       [t("template"), `${column.template} v${column.template_version}`],
       [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -70,13 +70,18 @@ def write_shards(folder: Path, targets: Sequence[Target], most: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def write_pt(path: Path, targets: Sequence[Target]) -> None:
+def write_pt(
+    path: Path,
+    targets: Sequence[Target],
+    around: Callable[[dict[str, Tensor]], dict[str, Any]] = dict,
+) -> None:
     """Write what torch.save writes of a dict of these tensors: a zip file of stored records.
 
-    torch makes a sparse file of it without values (memory for them is reserved, never touched); its
+    around: makes the dict that is written of the dict of tensors, which stay in this order. torch
+    makes a sparse file of it without values (memory for them is reserved, never touched); its
     records are copied, and the values are written in their places.
     """
-    state = {t.name: torch.empty(t.shape, dtype=t.dtype) for t in targets}
+    state = around({t.name: torch.empty(t.shape, dtype=t.dtype) for t in targets})
     sparse = path.with_name("archive.pt")  # whose stem torch puts before the records' names
     try:
         with torch.serialization.skip_data():

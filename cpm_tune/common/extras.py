@@ -1,0 +1,14 @@
+"""The extras of the package: what each needs, and for what (docs/install.md)."""
+
+from __future__ import annotations
+
+# Extra of pyproject.toml -> (distribution, what it is for).
+EXTRAS = {
+    "int8": ("torchao", "--quantize int8"),
+    "plot": ("matplotlib", "leaderboard plot"),
+    "ray": ("ray", "bench --executor ray"),
+    "slurm": ("submitit", "bench --executor slurm"),
+    "wandb": ("wandb", "--track wandb"),
+    "mlflow": ("mlflow-skinny", "--track mlflow"),
+    "bench": ("peft", "benchmarks/, which compare with PEFT"),
+}
