@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.formats import FORMATS
-from cpm_tune.schema.options import Include, Natural, Results, ResultsArgument, Seed
+from cpm_tune.schema.options import Include, Natural, ReportOptions, Results, ResultsArgument, Seed
 
 Published = Annotated[bool, Option("add published results, marked as such")]
 
@@ -97,7 +97,7 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify:
+class Verify(ReportOptions):
     """Check every record of a results folder: schema, hashes, scores against predictions.
 
     examples:
