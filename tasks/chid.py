@@ -8,11 +8,22 @@ from typing import Any
 
 from cpm_tune.data.readers import Records, json_items, json_lines, starts_with
 from cpm_tune.errors import UserError
-from cpm_tune.task import STEMS, BadRow, Files, Options, Row, Source, Task, Template
+from cpm_tune.task import STEMS, BadRow, Files, NamedRecipe, Options, Row, Source, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 BLANK = re.compile(r"#idiom\d*#")
 SHOWN = "____"  # how the other blanks of a passage are shown
+# finetune_chid_*.sh of TsinghuaAI/CPM-1-Finetune, its batch size of all processes apart.
+CPM_1 = {
+    "lr": 1e-5,
+    "schedule": "cpm-1",
+    "warmup_share": 0.1,
+    "epochs": 10,
+    "eval_every": 1000,
+    "patience": 0,
+    "clip": 1.0,
+    "max_length": 1024,
+}
 NUMERALS = ("一", "二", "三", "四", "五", "六", "七", "八", "九", "十")
 
 
@@ -52,7 +63,8 @@ def _answers(path: Path) -> dict[str, int]:
 
 
 def rows(record: Any) -> Iterator[Row]:
-    """One row per blank, with the passage before and after it."""
+    """One row per blank, with the passage before and after it: other blanks are shown in `before`
+    and `after`, and removed in `left` and `right`."""
     content = record["content"]
     passages = [content] if isinstance(content, str) else content
     if not isinstance(passages, list) or not all(isinstance(text, str) for text in passages):
@@ -69,6 +81,8 @@ def rows(record: Any) -> Iterator[Row]:
         row = {
             "before": BLANK.sub(SHOWN, text[: blank.start()]),
             "after": BLANK.sub(SHOWN, text[blank.end() :]),
+            "left": BLANK.sub("", text[: blank.start()]),
+            "right": BLANK.sub("", text[blank.end() :]),
             "candidates": candidates,
             "answer": _right(record, number, blank.group(), candidates),
         }
@@ -110,9 +124,9 @@ TASK = Task(
         ),
     ),
     files=Files(
-        columns=("before", "after", "candidates", "answer"),
+        columns=("before", "after", "left", "right", "candidates", "answer"),
         texts=("candidates",),
-        blank=("before", "after"),
+        blank=("before", "after", "left", "right"),
         names={
             "train": (
                 ("train.json", "train_answer.json"),
@@ -148,10 +162,29 @@ TASK = Task(
             NUMERALS,
             keep_end=("before",),
         ),
+        Template(
+            "cpm-1",
+            "上下文:{|}{left:strip}{<mask>}{right:strip}{<eod>}{candidates}{<mask>}答案是:{answer}",
+            tuple("0123456789"),
+            keep_end=("left",),
+            each="选项{number}:{|}{text:strip}{<sep>}",
+        ),
+        Template(
+            "cpm-1-zero-shot",
+            "{left}{option}{right}",
+            keep_end=("left",),
+            scoring="mean-nll",
+            counts="text",
+        ),
     ),
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 16, "max_length": 256, "epochs": 10},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 10},
+    recipes={
+        "cpm-1": NamedRecipe({**CPM_1, "batch_size": 64}, "cpm-1"),
+        "cpm-1-medium": NamedRecipe({**CPM_1, "batch_size": 32}, "cpm-1"),
+        "cpm-1-zero-shot": NamedRecipe({"max_length": 1024}, "cpm-1-zero-shot"),
+    },
     published={
         "CPM-1 large, fine-tuned": 80.4,
         "CPM-1 large, zero-shot": 68.5,
@@ -174,8 +207,10 @@ TASK = Task(
         "separate file), of FewCLUE and of the paper are read. Each candidate is placed in its "
         "blank, and the highest logit of 是 decides; other blanks of the same passage are shown "
         "as ____. Blanks that share their candidates are answered one by one, so a candidate may "
-        "be chosen twice. A passage that is too long loses the text farthest from the blank. "
-        "Accuracy is over blanks. The editions differ in the number of candidates (7 or 10), so "
-        "their scores are not comparable."
+        "be chosen twice, and a passage that is too long loses the text farthest from the blank. "
+        "Templates cpm-1 (ten options numbered, the answer a digit) and cpm-1-zero-shot (the "
+        "passage with each idiom, by mean-nll) are the sequences of CPM-1's code, which removes "
+        "other blanks. Accuracy is over blanks, as CPM-1 counts it; editions differ in the number "
+        "of candidates (7 or 10), so their scores are not comparable."
     ),
 )

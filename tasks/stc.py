@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import Records, json_items
-from cpm_tune.task import Files, Generate, Row, Source, Task, Template
+from cpm_tune.task import Files, Generate, NamedRecipe, Row, Source, Task, Template
 from cpm_tune.task.answers import is_withheld
 
 ARRAYS = {"train": "train", "dev": "valid", "test": "test"}
@@ -100,10 +100,28 @@ TASK = Task(
     templates=(
         Template("cpm-ant", "{post}回复：{answer}"),
         Template("cpm-2", "对话上文:{post} 回复:{answer}"),
+        Template("cpm-1", "对话上文:{post} 回复:{answer}", end="\n", counts="text"),
     ),
     metrics=("bleu_4", "distinct_1", "distinct_2", "perplexity"),
     recipe={"lr": 5e-3, "max_length": 128, "batch_size": 64, "epochs": 10, "eval_every": 200},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20, "eval_every": 50},
+    recipes={
+        "cpm-1": NamedRecipe(  # finetune_lm_large.sh of TsinghuaAI/CPM-1-Finetune
+            {
+                "lr": 1e-5,
+                "schedule": "cpm-1",
+                "warmup_share": 0.1,
+                "batch_size": 256,
+                "epochs": 1,
+                "rows_share": 0.1,
+                "eval_every": 100,
+                "patience": 0,
+                "clip": 1.0,
+                "max_length": 201,
+            },
+            "cpm-1",
+        )
+    },
     protocol=(
         "The files separate words or characters by spaces. They are joined; a space stays only "
         "between two words of Latin letters or digits, at least one of which has several "
@@ -112,6 +130,8 @@ TASK = Task(
         "metrics are BLEU-4 and Distinct over characters. Perplexity is that of the first "
         "response per token of the backbone's vocabulary, so it is comparable only between runs "
         "with one vocabulary. STC is not part of CUGE. Prompt cpm-2 is the wording of CPM-1 and "
-        "CPM-2; the recipe is this project's."
+        "CPM-2. Prompt cpm-1 is the line of CPM-1's code: post, response and newline are one text, "
+        "all of which is learnt, and perplexity is over all of its tokens but the first. The "
+        "recipe is this project's; recipe cpm-1 is CPM-1's, on the first tenth of train."
     ),
 )

@@ -130,7 +130,12 @@ class BackboneConfig(Protocol):
     """A model's architecture: enough to build it without values.
 
     roles: for each role that deltas name (`@attention.q`), the endings of its modules' names.
+    answers_apart: whether answers are in a sequence of their own, that of a decoder, which sees all
+    of the context.
     """
+
+    @property
+    def answers_apart(self) -> bool: ...
 
     @property
     def family(self) -> str: ...
@@ -155,6 +160,7 @@ class ConfigDefaults:
     """What most families' configs answer alike, to inherit from."""
 
     family: str
+    answers_apart: ClassVar[bool] = False
 
     def peft_prefix(self) -> str:
         raise UserError(f"PEFT has no class for models of the family {self.family}.")
@@ -377,12 +383,19 @@ class FolderDefaults:
 
 @dataclass(frozen=True)
 class Infilling:
-    """How a text with blanks becomes ids: `layout.start`, the text with `blank` at each masked
-    position, `end`."""
+    """How a text with blanks becomes ids.
+
+    By `blank`: `layout.start`, the text with `blank` at each masked position, `end`; every length
+    is tried. By `sentinels`: the text with one sentinel for each blank; what is generated is a
+    text for the first, the second sentinel, a text for the second blank, and so on, up to the
+    sentinel after the last. `lengths`: of a blank, if the text does not say.
+    """
 
     layout: Layout
-    blank: int
-    end: Ids
+    blank: int = 0
+    end: Ids = ()
+    sentinels: Ids = ()
+    lengths: range = range(1, 5)
 
 
 @dataclass(frozen=True)
@@ -404,7 +417,11 @@ class Turns:
 
 
 class Family(Protocol):
-    """A kind of model. `presets` are published sizes by name, to estimate without a checkpoint."""
+    """A kind of model. `presets` are published sizes by name, to estimate without a checkpoint.
+
+    A family that can be pre-trained has a member `pretraining`, a
+    `cpm_tune.backbone.pretraining.Pretraining`.
+    """
 
     @property
     def name(self) -> str: ...

@@ -76,6 +76,7 @@ class Override(_Part):
 
     match: Match
     skip: bool = False
+    recipe: Name | None = None
     template: Name | None = None
     scoring: Scoring | None = None
     chat_template: Name | None = None

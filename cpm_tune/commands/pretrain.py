@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import pretrainings
 from cpm_tune.commands.options.pretrain import Prepare, Run, SourceOptions, Vocab
 from cpm_tune.common.progress import told
 from cpm_tune.errors import UserError
@@ -17,22 +18,35 @@ from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.prepare import prepare as prepare_corpus
 from cpm_tune.pretrain.sources import TextSource, read_sources, sources_of_files
 from cpm_tune.pretrain.start import start
-from cpm_tune.pretrain.vocabulary import build_vocabulary, cover_text, new_file, write
+from cpm_tune.pretrain.vocabulary import (
+    build_vocabulary,
+    cover_text,
+    new_file,
+    train_vocabulary,
+    write,
+)
 
 
 def vocab(options: Vocab) -> int:
     """Build a vocabulary."""
     new_file(options.out)
-    entries = build_vocabulary(
-        _sources(options),
-        options.size,
-        words=options.words,
-        pieces=options.pieces,
-        cover=cover_text(options.cover),
-        report=_report,
-    )
-    write(options.out, entries)
-    print(f"{options.out}: {len(entries):,} entries")
+    kind, sources = pretrainings()[options.kind], _sources(options)
+    cover = cover_text(options.cover)
+    content = train_vocabulary(kind, sources, options.size, cover)
+    if content is None:
+        entries = build_vocabulary(
+            sources,
+            options.size,
+            front=kind.front,
+            back=kind.back,
+            words=options.words,
+            pieces=options.pieces,
+            cover=cover,
+            report=_reporter(options.quiet),
+        )
+        content = ("\n".join(entries) + "\n").encode()
+    write(options.out, content)
+    print(f"{options.out}: {len(kind.tokenizer(options.out)):,} entries")
     return 0
 
 
@@ -46,7 +60,7 @@ def prepare(options: Prepare) -> int:
         words=WordList.from_file(word_file) if word_file else None,
         perplexities=perplexity_under(resolve(options.under)) if options.under else None,
         max_perplexity=options.max_perplexity or 0.0,
-        report=_report,
+        report=_reporter(options.quiet),
     )
     print(f"corpus     {options.out}/corpus.json  written")
     return 0
@@ -57,7 +71,7 @@ def run(options: Run) -> int:
     chosen = {field.name: getattr(options, field.name) for field in fields(PretrainRequest)}
     pairs = _pairs(options.weight, "--weight")
     chosen["weights"] = {name: _weight(name, text) for name, text in pairs.items()}
-    start(PretrainRequest(**chosen), report=_report)
+    start(PretrainRequest(**chosen), report=_reporter(options.quiet))
     return 0
 
 
@@ -87,6 +101,10 @@ def _weight(name: str, text: str) -> float:
     if not (value >= 0 and math.isfinite(value)):
         raise UserError(f"--weight {name}={text}: expected a number from 0.")
     return value
+
+
+def _reporter(quiet: bool) -> Callable[[str], None]:
+    return (lambda _: None) if quiet else _report
 
 
 def _report(text: str) -> None:

@@ -7,12 +7,15 @@ import textwrap
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from cpm_tune.analysis.card import overlap_text
+from cpm_tune.analysis.overlap import overlaps_of_test
 from cpm_tune.commands.list_ import sizes
 from cpm_tune.commands.options.look import Show
 from cpm_tune.common.door import load
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import data_folder, find_splits
+from cpm_tune.data.store import read_split
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import find_template
 from cpm_tune.schema.options import Scoring
@@ -44,8 +47,21 @@ def run(options: Show) -> int:
         lines += ["", f"row {row['id']}: answer {answer}"]
         lines += ["  " + "".join(template.render(row, o)) for o in _answers(task, template, row)]
         lines += describe(row) if describe is not None else []
+    if options.overlap:
+        lines += ["", *_overlaps(task, options)]
     print("\n".join(lines))
     return 0
+
+
+def _overlaps(task: Task, options: Show) -> list[str]:
+    """A line per split that test is compared with."""
+    files = find_splits(task, data_folder(task, options.data))
+    splits = {name: read_split(task, file) for name, file in files.items()}
+    return [
+        f"test and {name}: {overlap_text(overlap)}; {counted(len(overlap.shared), 'other row')} of "
+        f"{overlap.n:,} with a text in common"
+        for name, overlap in overlaps_of_test(task, splits).items()
+    ]
 
 
 def _card(task: Task, chosen: Template, scoring: Scoring | None) -> list[str]:
@@ -61,6 +77,8 @@ def _card(task: Task, chosen: Template, scoring: Scoring | None) -> list[str]:
         f"  metrics     {', '.join(task.metrics)}",
         f"  recipe      {', '.join(f'{k}={v}' for k, v in task.recipe.items())}",
     ]
+    for name, recipe in task.recipes.items():
+        lines.append(f"  {name:11} {', '.join(f'{k}={v}' for k, v in recipe.settings.items())}")
     for row, score in task.published.items():
         rule = task.published_scoring.get(row)
         lines.append(f"  published   {row}: {score}" + (f" ({rule})" if rule else ""))

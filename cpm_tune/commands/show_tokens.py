@@ -14,27 +14,37 @@ from cpm_tune.data.shots import Shots
 from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.planning.plan import chat_template, encoding_of
+from cpm_tune.schema.options import Scoring
 from cpm_tune.task import Row, Task, Template
 
 
-def describer(task: Task, template: Template, options: Show) -> Callable[[Row], list[str]]:
-    """A function that describes the sequences of a row, with their scored tokens."""
-    folder = open_folder(resolve(options.backbone))
-    length = options.max_length
+def encoder_of(
+    task: Task,
+    template: Template,
+    backbone: str,
+    length: int | None,
+    scoring: Scoring | None = None,
+    chat: str | None = None,
+) -> Encoder:
+    """The encoder of a run with this backbone, longest sequence and chat template."""
+    folder = open_folder(resolve(backbone))
     encoding = encoding_of(task, {} if length is None else {"encode.max_length": length})
     answer_tokens = getattr(task.answer, "max_new_tokens", 0)
     check_length(encoding.max_length, folder.config, "--max-length")
     tokenizer = folder.tokenizer()
     layout = folder.layout(fitting(encoding, folder), tokenizer)
-    name, turns = options.chat_template, None
-    if name is not None:
-        turns = folder.turns(chat_template(folder, name), tokenizer)
-    encoder = Encoder(
+    turns = None if chat is None else folder.turns(chat_template(folder, chat), tokenizer)
+    return Encoder(
         *(task, template, layout, tokenizer, encoding.max_length, answer_tokens),
-        scoring=options.scoring,
+        scoring=scoring,
         turns=turns,
     )
 
+
+def describer(task: Task, template: Template, options: Show) -> Callable[[Row], list[str]]:
+    """A function that describes the sequences of a row, with their scored tokens."""
+    length, chat = options.max_length, options.chat_template
+    encoder = encoder_of(task, template, options.backbone, length, options.scoring, chat)
     if options.shots:
         file = find_splits(task, data_folder(task, options.data), ("train",))["train"]
         rows = read_split(task, file).rows
@@ -43,7 +53,7 @@ def describer(task: Task, template: Template, options: Show) -> Callable[[Row], 
     def lines(row: Row) -> list[str]:
         example = encoder.encode(row)
         text = []
-        for sequence in layout.describe(example):
+        for sequence in encoder.layout.describe(example):
             tokens = " ".join(map(repr, sequence.tokens))
             scored = ", ".join(f"{token!r} after position {i}" for i, token in sequence.scored)
             before = f"{sequence.n_before} soft-prompt rows + " * bool(sequence.n_before)

@@ -10,9 +10,9 @@ from cpm_tune.commands.options.backbone import Convert, Prune
 from cpm_tune.commands.options.bench import Bench
 from cpm_tune.commands.options.generate import Generate
 from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Verify
-from cpm_tune.commands.options.look import Doctor, Estimate, List, Show
+from cpm_tune.commands.options.look import DataCard, Doctor, Estimate, List, Show
 from cpm_tune.commands.options.pretrain import Prepare, Pretrain, Run, Vocab
-from cpm_tune.commands.options.runs import Export, Predict, Rescore, Score
+from cpm_tune.commands.options.runs import Diff, Errors, Export, Predict, Rescore, Score
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
@@ -41,12 +41,15 @@ TUNE = Command(Tune, "tune:run", progress="own")
 COMMANDS = {
     "list": Command(List, "list_:run"),
     "show": Command(Show, "show:run"),
+    "data": Command(DataCard, "data:run"),
     "doctor": Command(Doctor, "doctor:run"),
     "estimate": Command(Estimate, "estimate:run"),
     "bench": Command(Bench, "bench:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),
     "score": Command(Score, "score:run"),
+    "errors": Command(Errors, "errors:run"),
+    "diff": Command(Diff, "errors:compare"),
     "rescore": Command(Rescore, "rescore:run"),
     "leaderboard": Command(Leaderboard, "leaderboard:run"),
     "leaderboard compare": Command(Compare, "compare:run"),

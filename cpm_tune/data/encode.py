@@ -9,7 +9,7 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from itertools import groupby
 from typing import Any
@@ -24,6 +24,9 @@ from cpm_tune.errors import UserError
 from cpm_tune.schema.options import Scoring
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task, Template
 from cpm_tune.task.scoring import scoring_of
+from cpm_tune.task.template import Piece
+
+Part = str | int | None  # a text, an id, the end of a text
 
 
 class Encoder:
@@ -59,6 +62,9 @@ class Encoder:
         listed = isinstance(task.answer, Options) and task.answer.options
         self._listed = listed if before_each and listed else None
         self._verbalised = {option: self._known(option, "option") for option in template.options}
+        self._special = self._special_ids()
+        # The prompt's tokens are in the loss too, and prompt and answer are one text.
+        self._whole = template.counts == "text" and (self.generates or self.rule == "mean-nll")
         yes = (
             self._known(template.yes, "answer word")
             if self.rule == "yes-logit"
@@ -105,18 +111,36 @@ class Encoder:
                         f"'{self.template.name}' begin with the same entry of this vocabulary; "
                         "choose another rule or template."
                     )
-        if self.rule == "mean-nll" and self.turns:
+        likelihood = self.rule == "mean-nll" or self._whole
+        what = f"template '{self.template.name}'" if self.generates else "scoring mean-nll"
+        if likelihood and self.turns:
             raise UserError(
-                "scoring mean-nll: a chat template has no place for a whole passage; omit "
+                f"{what}: a chat template has no place for a whole passage; omit "
                 "--chat-template, or choose another rule."
             )
-        inside = [place for place in self._soft if place > 0]
-        if self.rule == "mean-nll" and (inside or any(self._before_option)):
+        counted = 0  # the first piece whose tokens have a likelihood
+        if self.template.counts == "after":
+            counted = [piece.kind for piece in self.template.pieces].index("option")
+        inside = [place for place in self._soft if place > counted]
+        if likelihood and (inside or (any(self._before_option) and not counted)):
             raise UserError(
-                "scoring mean-nll: the soft prompt's tokens inside the text have no likelihood; "
+                f"{what}: the soft prompt's tokens inside the text have no likelihood; "
                 "put all of them in front (delta.slots, delta.ratio_list, delta.option_token_num) "
                 "or choose another rule."
             )
+
+    def _special_ids(self) -> dict[str, Ids]:
+        """The id of each special entry that the template names; none for an optional one that this
+        vocabulary lacks. Raises UserError for another one that it lacks."""
+        tokenizer = self.tokenizer
+        there = {tokenizer.entries[i]: i for i in (*tokenizer.never_written, tokenizer.eos)}
+        for entry, optional in self.template.specials.items():
+            if entry not in there and not optional:
+                raise UserError(
+                    f"template '{self.template.name}' has the special entry {entry}, which this "
+                    "vocabulary lacks; use another template or backbone."
+                )
+        return {e: (there[e],) if e in there else () for e in self.template.specials}
 
     def _known(self, text: str, what: str) -> Ids:
         ids = tuple(self.tokenizer.encode(text))
@@ -176,6 +200,8 @@ class Encoder:
         generate is encoded, too, if there is one, to be scored.
         """
         target, texts = row["target"], self.options(row)
+        if self.generates and self._whole:
+            return self._line(row, target)
         (before, options, after), truncated, shots = self._fit(row, texts)
         dropped = self._n_shots - len(shots)
         gold = -1 if target is None else 0
@@ -203,9 +229,11 @@ class Encoder:
             contexts = tuple((*before, *option, *after) for option in options)
             return contexts, tuple(self._answer(k, (self._yes,)) for k in range(len(options)))
         if self.rule == "mean-nll":
-            n = max(self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
-            passages = [(*before, *option, *after, self.tokenizer.eos) for option in options]
-            return (passages[0][:n],), tuple(self._answer(0, passage[n:]) for passage in passages)
+            after = (*after, self.end)
+            if self.template.counts == "after":
+                contexts = tuple((*before, *option) for option in options)
+                return contexts, tuple(self._answer(k, after) for k in range(len(options)))
+            return self._passages([(*before, *option, *after) for option in options])
         if self.rule == "argmax-vocabulary" and not train:
             return (before,), tuple(self._answer(0, option[:1]) for option in options)
         answers = tuple(self._answer(0, option) for option in options)
@@ -214,12 +242,29 @@ class Encoder:
             return (before, self._without_row(shots)), (*answers, *alone)
         return (before,), answers
 
+    def _passages(self, passages: Sequence[Ids]) -> tuple[tuple[Ids, ...], tuple[Answer, ...]]:
+        """Passages as answers, each in the context of its first ids, which are not scored."""
+        n = max(self.layout.shortest, len(self.layout.start) + len(self._soft.get(0, ())))
+        contexts = list(dict.fromkeys(passage[:n] for passage in passages))
+        answers = (self._answer(contexts.index(each[:n]), each[n:]) for each in passages)
+        return tuple(contexts), tuple(answers)
+
+    def _line(self, row: Row, target: str | None) -> Example:
+        """The prompt and the text to generate as one text, every token of which is learnt."""
+        before, after = self._parts(row, None)
+        written = (target or "") + self.template.end
+        ids = (*self._one((*before, written, *after)), self.end)
+        room = self.max_length - self.layout.around - len(self._lead)
+        contexts, candidates = self._passages([ids[:room]])
+        gold = -1 if target is None else 0
+        return Example(str(row["id"]), contexts, candidates, gold, len(ids) > room)
+
     def _answer(self, context: int, ids: Ids) -> Answer:
         return Answer(context, (*self._lead, *ids), len(self._lead))
 
     def _to_write(self, text: str) -> tuple[Ids, bool]:
         """The ids of a text and the end mark, at most `answer_tokens`, and whether it was cut."""
-        ids = (*self.tokenizer.encode(text), self.end)
+        ids = (*self.tokenizer.encode(text + self.template.end), self.end)
         return ids[: self.answer_tokens], len(ids) > self.answer_tokens
 
     def prefix(self, row: Row) -> Example:
@@ -234,15 +279,11 @@ class Encoder:
             self._bare = {shots: self._ids(self._empty, self._longest, None, shots)[0]}
         return self._bare[shots]
 
-    def _ids(
-        self,
-        row: Row,
-        options: tuple[str, ...],
-        cap: int | None,
-        shots: tuple[int, ...] = (),
-    ) -> tuple[Ids, list[Ids], Ids]:
-        """The ids before the option or answer, with these shots, of each option, and after it."""
-        parts: tuple[list[str | int], list[str | int]] = ([], [])
+    def _parts(
+        self, row: Row, cap: int | None, shots: tuple[int, ...] = ()
+    ) -> tuple[list[Part], list[Part]]:
+        """What is before, with these shots, and what is after the option or answer."""
+        parts: tuple[list[Part], list[Part]] = ([], [])
         side = first = 0
         for place, piece in enumerate(self.template.pieces):
             parts[side].extend(self._soft.get(place, ()))
@@ -253,35 +294,60 @@ class Encoder:
             if piece.kind in ("option", "answer"):
                 parts[0].extend(self._before_option[0] if self._before_option else ())
                 side = 1
-            elif piece.kind == "text":
-                parts[side].append(piece.value)
-            elif piece.value == self._listed:
-                for number, listed in enumerate(self.template.listed(row[piece.value], cap)):
-                    parts[side].extend((*self._before_option[number], listed))
+            elif piece.kind != "field":
+                parts[side].extend(self._part(piece))
+            elif isinstance(row[piece.value], str):
+                parts[side].append(self.template.cut(row, piece, cap))
             else:
-                parts[side].append(self.template.cut(row, piece.value, cap))
+                before_each = self._before_option if piece.value == self._listed else ()
+                for number, each in enumerate(self.template.listed(row[piece.value], cap)):
+                    parts[side].extend(before_each[number] if before_each else ())
+                    for inner in each:
+                        parts[side].extend(self._part(inner))
         parts[side].extend(self._soft.get(len(self.template.pieces), ()))
         if self.turns:
             last = parts[self.template.scores_in_prompt]
             strip(parts[0], last, self.turns, first)
             last.extend(self.turns.ask)
+        return parts
+
+    def _part(self, piece: Piece) -> Sequence[Part]:
+        if piece.kind == "text":
+            return (piece.value,)
+        return (None,) if piece.kind == "break" else self._special[piece.value]
+
+    def _ids(
+        self,
+        row: Row,
+        options: tuple[str, ...],
+        cap: int | None,
+        shots: tuple[int, ...] = (),
+    ) -> tuple[Ids, list[Ids], Ids]:
+        """The ids before the option or answer, with these shots, of each option, and after it. If
+        all is encoded as one, an option's ids are those of all."""
+        before, after = self._parts(row, cap, shots)
+        if self._whole and options and not self.generates:
+            return (), [self._one((*before, text[:cap], *after)) for text in options], ()
+        encode = self.tokenizer.encode
         written = [
             self._verbalised.get(text)
-            or tuple(self.tokenizer.encode(text[:cap]))
+            or tuple(encode(text[:cap]))
             or (() if self.template.scores_in_prompt else (self.tokenizer.unk,))
             for text in options
         ]
-        encode = self.tokenizer.encode if shots else self.tokenizer.opening
-        before = self._joined((*self._start, *parts[0]), encode)
-        return before, written, self._joined(parts[1], self.tokenizer.encode)
+        first = encode if shots else self.tokenizer.opening
+        return self._joined((*self._start, *before), first), written, self._joined(after, encode)
 
-    def _joined(self, parts: Iterable[str | int], encode: Callable[[str], list[int]]) -> Ids:
+    def _one(self, parts: Iterable[Part]) -> Ids:
+        return self._joined((*self._start, *parts), self.tokenizer.opening)
+
+    def _joined(self, parts: Iterable[Part], encode: Callable[[str], list[int]]) -> Ids:
         """The ids of parts; texts that touch are encoded as one, the first of them by `encode`."""
         ids = list[int]()
-        for text, group in groupby(parts, key=lambda part: isinstance(part, str)):
-            if not text:
-                ids += map(int, group)
-            elif whole := "".join(map(str, group)):
+        for kind, group in groupby(parts, key=type):
+            if kind is int:
+                ids += (part for part in group if isinstance(part, int))
+            elif whole := "".join(part for part in group if isinstance(part, str)):
                 ids += encode(whole)
                 encode = self.tokenizer.encode
         return tuple(ids)
@@ -322,6 +388,11 @@ class Encoder:
             raise UserError(
                 "scoring mean-nll: shots would be scored with the passage; omit --shots, or choose "
                 "another rule."
+            )
+        if self._whole or not all(self.template.specials.values()):
+            raise UserError(
+                f"--shots: template '{self.template.name}' is a paper's own sequence, which has "
+                "none; omit --shots, or choose another template."
             )
         self._shots, self._n_shots = shots, shots.k
         self._shot(0)

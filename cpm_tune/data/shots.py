@@ -134,7 +134,7 @@ def as_parts(
     return (*turn, *turns.answered, answer, *turns.again)
 
 
-def strip(before: list[str | int], last: list[str | int], turns: Turns, first: int = 0) -> None:
+def strip(before: list[Any], last: list[Any], turns: Turns, first: int = 0) -> None:
     """Strip a user's turn as its chat template does: it begins with part `first` of `before`, and
     ends with `last`."""
     left, right = turns.strips

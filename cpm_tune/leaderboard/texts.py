@@ -95,6 +95,13 @@ def read_texts(
     return texts
 
 
+def recorded_rows(task: Task, record: AnyRecord, data: Path | None) -> list[Row]:
+    """The rows that a record's test predictions are of. UserError if they cannot be read back."""
+    file = _find(task, [record], data, "all")
+    bad: list[str] | None = [] if record.spec.data.skip_bad_rows else None
+    return list(islice(checked_rows(task, file, bad), record.spec.data.limit))
+
+
 def _key(record: AnyRecord) -> tuple[Any, ...]:
     """Equal for records whose examples look the same."""
     spec = record.spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,14 @@ from cpm_tune.common.option import Option
 from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
-from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config, with_names
+from cpm_tune.delta.config import (
+    DeltaConfig,
+    NoneConfig,
+    check_masks,
+    lr_factor,
+    parse_config,
+    with_names,
+)
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
 from cpm_tune.planning.settings import KEYS, PARTS, build
@@ -32,7 +40,7 @@ from cpm_tune.schema.spec import (
     Recipe,
     RunSpec,
 )
-from cpm_tune.task import SPLITS, Generate, Task, Template
+from cpm_tune.task import SPLITS, Generate, NamedRecipe, Task, Template
 from cpm_tune.task.registry import load_preset, load_task
 from cpm_tune.task.scoring import ScoringName, scoring_of, unfit
 from cpm_tune.tracking.sinks import check as check_services
@@ -102,10 +110,14 @@ def make_plan(request: Request) -> Plan:
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
     width = attempt(lambda: folder.config.shape.width) if folder else None
     roles = (attempt(lambda: folder.config.roles) or {}) if width else {}
-    delta, factor = attempt(_delta, request.delta, settings, width, roles) or (None, 1.0)
+    apart = folder is None or folder.config.answers_apart
+    delta, factor = attempt(_delta, request.delta, settings, width, roles, apart) or (None, 1.0)
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None
     if task is not None:
+        named = None if request.recipe is None else attempt(find_recipe, task, request.recipe)
+        if named is not None:
+            request = _with_recipe(request, named)
         template = attempt(find_template, task, request.template)
         # Without training it only names the majority.
         optional = () if trains or request.shots else ("train",)
@@ -114,6 +126,8 @@ def make_plan(request: Request) -> Plan:
             problems += [problem] if problem else []
         splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
+        if named is not None:  # made for the delta that it was published with
+            defaults, factor = dict(named.settings), 1.0
         defaults["lr"] = factor * defaults.get("lr", Recipe.model_fields["lr"].default)
         encoding = attempt(_encoding, settings, defaults, folder)
         recipe = attempt(build, Recipe, "train", settings, defaults) if trains else None
@@ -141,7 +155,9 @@ def make_plan(request: Request) -> Plan:
         ]
     for key in settings:
         if key.partition(".")[0] not in (*PARTS, "delta"):
-            problems.append(f"there is no setting '{key}'.{did_you_mean(key, KEYS)}")
+            option = key.replace("-", "_") in RunOptions.__dataclass_fields__
+            hint = f" It is an option: --{key.replace('_', '-')}." if option else ""
+            problems.append(f"there is no setting '{key}'.{hint or did_you_mean(key, KEYS)}")
         elif key.startswith("train.") and not trains:
             problems.append(
                 f"{key} has no effect with --delta {request.delta}, which trains nothing."
@@ -219,9 +235,27 @@ def _random_weights(folder: BackboneFolder) -> str:
     return f"the backbone {folder.name} has random weights"
 
 
+def find_recipe(task: Task, name: str) -> NamedRecipe:
+    """Return a task's recipe by name, or raise UserError."""
+    if name not in task.recipes:
+        known = did_you_mean(name, task.recipes) if task.recipes else " It has none by name."
+        raise UserError(f"task {task.name} has no recipe '{name}'.{known}")
+    return task.recipes[name]
+
+
+def _with_recipe(request: Request, named: NamedRecipe) -> Request:
+    """The request with the recipe's template, and its rule if that template is used."""
+    template = request.template or named.template
+    rule = named.scoring if template == named.template else None
+    return replace(request, template=template, scoring=request.scoring or rule)
+
+
 def find_template(task: Task, name: str | None) -> Template:
-    """Return a task's template by name (None: the default), or raise UserError."""
+    """Return a task's template by name (None: the default), or raise UserError. NAME@VERSION is an
+    earlier version."""
     template = task.template(name)
+    if template is None and name and (of := re.fullmatch(r"(.+)@(\d{1,4})", name)):
+        template = task.earlier_template(of[1], int(of[2]))
     if template is None:
         known = [t.name for t in task.templates]
         raise UserError(
@@ -277,6 +311,7 @@ def _delta(
     settings: Mapping[str, Any],
     width: int | None,
     roles: Mapping[str, tuple[str, ...]],
+    answers_apart: bool,
 ) -> tuple[DeltaConfig, float]:
     """A delta's config, and what it multiplies the task's learning rate with."""
     config = load_preset(name)
@@ -286,4 +321,5 @@ def _delta(
             config[setting] = value
     where = f"delta {name}"
     parsed = parse_config(config, where)
+    check_masks(parsed, answers_apart)
     return (with_names(parsed, roles) if roles else parsed), lr_factor(config, where, width)

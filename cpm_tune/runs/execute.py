@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.common.environment import (
     git_state,
     gpu,
@@ -52,6 +51,7 @@ from cpm_tune.planning.inputs import (
     unofficial,
 )
 from cpm_tune.planning.plan import Plan
+from cpm_tune.runs.examined import examined
 from cpm_tune.runs.finished import finished, other_numbers
 from cpm_tune.schema.record import (
     BackboneRecord,
@@ -141,8 +141,8 @@ def execute(
             with open_sinks(services, RunInfo(plan.spec, partial, running.ranks_by)) as log:
                 record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
-            if engine.main and plan.execution.shortcuts:
-                record = _with_shortcuts(record, plan.task, inputs)
+            if engine.main and plan.execution.shortcuts and record.training is not None:
+                record = examined(record, plan.task, inputs.splits, partial)
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -331,15 +331,6 @@ def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecor
     )
 
 
-def _with_shortcuts(record: RunRecord, task: Task, inputs: Inputs) -> RunRecord:
-    """The record of a trained run with the scores of shortcuts on its data."""
-    if record.training is None:
-        return record
-    with working("scoring shortcuts"):
-        shortcuts = shortcut_controls(task, inputs.splits["train"], inputs.splits["test"])
-    return record.model_copy(update={"controls": {**record.controls, **shortcuts}})
-
-
 def _with_zero_shot(record: RunRecord, zero_shot: Outcome) -> RunRecord:
     """The record with this control, if the test split has gold answers."""
     if not record.labelled:
@@ -373,10 +364,11 @@ def _train(
     recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None
     model, delta, metric = prepared.predictor.model, prepared.delta, selection.metric
+    rows = inputs.splits["train"].rows
     training = Training(
         model,
         delta,
-        inputs.splits["train"].rows,
+        rows.first(recipe.rows_used(len(rows))),
         inputs.encoder,
         engine,
         recipe,

@@ -29,9 +29,16 @@ def after_warmup(decay: Callable[[float], float]) -> Schedule:
     return schedule
 
 
+def cpm_1(lr: float, step: int, warmup: int, total: int) -> float:
+    """CPM-1's: a linear warm-up, then a line that would end `warmup` steps after the last one.
+    Source: learning_rates.py of TsinghuaAI/CPM-1-Finetune."""
+    return lr * (step / warmup if step <= warmup else 1 - (step - warmup) / total)
+
+
 SCHEDULES: Mapping[str, Schedule] = {
     "noam": noam,
     "linear": after_warmup(lambda progress: 1 - progress),
     "cosine": after_warmup(lambda progress: 0.5 * (1 + math.cos(math.pi * progress))),
+    "cpm-1": cpm_1,
     "constant": after_warmup(lambda progress: 1.0),
 }

@@ -86,6 +86,14 @@ Include = Annotated[
 TemplateName = Annotated[
     str | None, Option("template of the task", "NAME", default="the task's first")
 ]
+RecipeName = Annotated[
+    str | None,
+    Option(
+        "published recipe of the task, with its template and scoring rule",
+        "NAME",
+        default="the task's own",
+    ),
+]
 ScoringRule = Annotated[
     Scoring | None, Option("rule that scores the options", "RULE", default="the template's own")
 ]
@@ -136,6 +144,23 @@ Device = Annotated[str, Option("cpu, cuda, or a device such as cuda:0", "NAME")]
 NotInFile = Annotated[bool, Option(in_file=False)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How a long command reports what it does."""
+
+    json: Annotated[
+        NotInFile, Option("print events, one JSON object per line, and nothing else")
+    ] = False
+    quiet: Annotated[NotInFile, Option("print the result only, no progress")] = False
+
+    def chosen(self) -> dict[str, Any]:
+        """The other options, by field."""
+        return {name: value for name, value in vars(self).items() if name not in _REPORTED}
+
+
+_REPORTED = {field.name for field in fields(ReportOptions)}
+
+
 @dataclass(frozen=True)
 class TaskOptions:
     """A run's task, delta, backbone and seed."""
@@ -150,6 +175,7 @@ class TaskOptions:
 class TrialOptions:
     """Everything else that decides a run, settings excepted."""
 
+    recipe: RecipeName = None
     template: TemplateName = None
     scoring: ScoringRule = None
     chat_template: ChatTemplate = None
@@ -205,7 +231,7 @@ class ExecutionOptions(EngineOptions):
     ] = None
 
     shortcuts: Annotated[
-        bool, Option("score shortcut controls after training (default), such as length alone")
+        bool, Option("score shortcuts and compare the splits' rows after training (default)")
     ] = True
 
     def execution_settings(self) -> dict[str, Any]:

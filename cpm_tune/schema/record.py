@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +44,12 @@ class ScoreRecord(_Part):
     n: Positive
     signature: str
     higher_is_better: bool
+
+
+def shown_scores(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores by metric, as the values of events: value, low, high and n."""
+    parts = ("value", "low", "high", "n")
+    return {name: {part: getattr(s, part) for part in parts} for name, s in scores.items()}
 
 
 class EarlierScore(_Part):
@@ -150,6 +157,25 @@ class ControlRecord(_Part):
     note: str = ""
 
 
+class OverlapRecord(_Part):
+    """Rows of test that another split has as well, of `n` that were compared with `n_other`. The
+    rows of `exact` are among those of `normalised` (case, width, punctuation and the order of texts
+    do not count), and these among those of `near` (MinHash of at most `n_near` rows a split,
+    Jaccard index of three-character shingles from 0.8). `shared` are others with one of several
+    texts in common. `among` and `without` are the ranking metric on all these rows and on the
+    rest; None if there are none, or if it is no value of predictions."""
+
+    n: Count
+    n_other: Count
+    n_near: Count
+    exact: Count
+    normalised: Count
+    near: Count
+    shared: Count
+    among: ScoreRecord | None = None
+    without: ScoreRecord | None = None
+
+
 # Controls that need no model; `controls` has those that a task can have.
 SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
@@ -192,6 +218,7 @@ class RunRecord(_Record):
     delta: DeltaRecord
     scores: dict[SplitName, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
+    overlap: dict[SplitName, OverlapRecord] = {}
     warnings: list[str] = []
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None

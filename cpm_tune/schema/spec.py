@@ -108,14 +108,18 @@ class Encoding(Extended):
     target: Literal["answer", "sentinel", "blank"] | None = None
 
 
-class Recipe(Frozen):
+class Recipe(Extended):
     """Training settings. `batch_size` counts examples per optimiser step over all processes.
 
     `schedule` is one of `lr_schedule.SCHEDULES`: "noam" is BMTrain's, lr * min(step / warmup^1.5,
     step^-0.5), so its peak is lr / sqrt(warmup); the others warm up linearly to lr. `patience`
     counts evaluations without improvement of the dev metric; 0 never stops early. Evaluations
-    during training use the first `dev_rows` rows of dev (all of them if None).
+    during training use the first `dev_rows` rows of dev (all of them if None). `warmup_share`, if
+    it is not None, is the warm-up as a share of all steps, instead of `warmup`; `rows_share` the
+    share of the rows of train that is used, from the first one on.
     """
+
+    OMITTED = {"warmup_share": None, "rows_share": 1.0}
 
     lr: Positive = 1e-3
     schedule: ScheduleName = "noam"
@@ -130,10 +134,18 @@ class Recipe(Frozen):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     clip: Positive = 10.0
+    warmup_share: Annotated[float | None, Field(gt=0, le=1)] = None
+    rows_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def rows_used(self, n: int) -> int:
+        """The number of training rows that are used of `n`."""
+        return max(1, int(self.rows_share * n)) if n else 0
 
     def learning_rate(self, step: int, total: int) -> float:
         """The learning rate of a step (from 1) of `total`."""
-        return SCHEDULES[self.schedule](self.lr, step, self.warmup, total)
+        share = self.warmup_share
+        warmup = self.warmup if share is None else max(1, round(share * total))
+        return SCHEDULES[self.schedule](self.lr, step, warmup, total)
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "seed")

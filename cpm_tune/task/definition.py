@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpm_tune.schema.options import Scoring
 from cpm_tune.task.template import Template
 
 SPLITS = ("train", "dev", "test")
@@ -202,13 +203,27 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class NamedRecipe:
+    """Settings as published, which replace the task's own: --recipe NAME.
+
+    `settings` are those of `recipe`, `template` and `scoring` what they were used with (the task's
+    first template, the template's own rule).
+    """
+
+    settings: Mapping[str, Any]
+    template: str | None = None
+    scoring: Scoring | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One dataset. See CONTRIBUTING.md for how to add one.
 
     `metrics` names metrics of `cpm_tune.metrics`; the first one ranks and selects. `templates`: the
     first one is the default; `earlier_templates` are versions that only runs of before use.
     `recipe` holds defaults of `train.*`, `encode.*` and `decode.*` settings, `sample_recipe` what
-    differs on the sample data (small, and meant for the bundled backbone). `published` maps a row
+    differs on the sample data (small, and meant for the bundled backbone), `recipes` others by
+    name. `published` maps a row
     name to a test score of the ranking metric, from `published_source`; `published_scoring` maps
     those rows whose options were scored by a known
     rule to it. `protocol` describes in prose what is read and scored, and what differs from
@@ -228,6 +243,7 @@ class Task:
     suites: tuple[str, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     sample_recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipes: Mapping[str, NamedRecipe] = field(default_factory=dict)
     published: Mapping[str, float] = field(default_factory=dict)
     published_source: str = ""
     published_scoring: Mapping[str, str] = field(default_factory=dict)
@@ -268,6 +284,9 @@ class Task:
         self._check_columns()
         for template in self.templates:
             template.check(self.shown, self.answer_kind, self.n_options)
+        for name, recipe in self.recipes.items():
+            if recipe.template is not None and recipe.template not in names:
+                raise ValueError(f"recipe '{name}' names unknown template '{recipe.template}'")
 
     def _check_columns(self) -> None:
         answer, files = self.answer, self.files
@@ -313,6 +332,12 @@ class Task:
         if name is None:
             return self.templates[0]
         return next((t for t in self.templates if t.name == name), None)
+
+    def earlier_template(self, name: str, version: int) -> Template | None:
+        """Return a template's earlier version, or None if there is none."""
+        at = (name, version)
+        known = (*self.templates, *self.earlier_templates)
+        return next((t for t in known if (t.name, t.version) == at), None)
 
     def template_of(self, name: str, sha256: str) -> Template | None:
         """Return the template that a run was made with, in its version; None if it is gone."""

@@ -73,6 +73,10 @@ def _import_task(path: Path) -> Task:
     for template in task.templates:
         if template.scoring and (problem := unfit(task, template, template.scoring)):
             raise UserError(f"{path}: {problem}")
+    for recipe in task.recipes.values():
+        template = task.template(recipe.template) or task.templates[0]
+        if recipe.scoring and (problem := unfit(task, template, recipe.scoring)):
+            raise UserError(f"{path}: {problem}")
     for name in task.metrics:
         try:
             metric = get_metric(name)
@@ -86,7 +90,8 @@ def _import_task(path: Path) -> Task:
                 f"{' here' if 'parsed' in kind.answers else ''}; see CONTRIBUTING.md."
             )
     known = {*Recipe.model_fields, *Encoding.model_fields, *Decoding.model_fields} - {"seed"}
-    for key in (*task.recipe, *task.sample_recipe):
+    named = (key for recipe in task.recipes.values() for key in recipe.settings)
+    for key in (*task.recipe, *task.sample_recipe, *named):
         if key not in known:
             raise UserError(f"{path}: no recipe setting '{key}'.{did_you_mean(key, known)}")
     if task.name != path.stem:

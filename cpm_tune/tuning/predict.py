@@ -138,23 +138,34 @@ class Predictor:
         with _evaluating(self.model):
             layout, vocabulary = self.encoder.layout, self.model.config.shape.vocabulary
             groups = micro_batches(examples(), layout, self.micro_tokens, vocabulary)
+            read: Iterator[tuple[Example, tuple[float, ...], int | None]] = iter(())
             while (group := next(groups, None)) is not None:
                 scored = self._option_scores(group)
                 if scored is None:
                     half = len(group) // 2
                     groups = chain([group[:half], group[half:]], groups)
                     continue
-                table, chosen = scored
-                broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
-                if bool(broken.any()):
-                    raise UserError(
-                        f"the scores of example {group[int(broken.nonzero()[0])].id} are not "
-                        "finite: the backbone's weights are broken, or overflow in this precision; "
-                        "try --precision fp32."
-                    )
-                for example, line, best in zip(group, table.tolist(), chosen.tolist(), strict=True):
-                    scores = tuple(line[: self.encoder.n_options(example)])
-                    yield rows_read.pop(0), example, scores, best if best >= 0 else None
+                for example, scores, best in read:
+                    yield rows_read.pop(0), example, scores, best
+                read = self._read(group, *scored)  # a GPU computes while the next are encoded
+            for example, scores, best in read:
+                yield rows_read.pop(0), example, scores, best
+
+    def _read(
+        self, group: list[Example], table: Tensor, chosen: Tensor
+    ) -> Iterator[tuple[Example, tuple[float, ...], int | None]]:
+        """Yield (example, its options' scores, the chosen option if any), in order."""
+        table, chosen = table.cpu(), chosen.cpu()
+        broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
+        if bool(broken.any()):
+            raise UserError(
+                f"the scores of example {group[int(broken.nonzero()[0])].id} are not finite: the "
+                "backbone's weights are broken, or overflow in this precision; try --precision "
+                "fp32."
+            )
+        for example, line, best in zip(group, table.tolist(), chosen.tolist(), strict=True):
+            scores = tuple(line[: self.encoder.n_options(example)])
+            yield example, scores, best if best >= 0 else None
 
     def _option_scores(self, group: list[Example]) -> tuple[Tensor, Tensor] | None:
         """Scores (examples, options) and the chosen options (examples,), -1 for none; None if
@@ -175,13 +186,13 @@ class Predictor:
     def _generate(self, rows: Iterable[Row], decoding: Decoding) -> Iterator[Prediction]:
         """Predict by generated text, read by the task's parser."""
         stream, tokens = encoded(rows, self.encoder, "prefix"), self.micro_tokens
-        decode = self.encoder.tokenizer.decode
+        decode, end = self.encoder.tokenizer.decode, self.encoder.template.end
         while chunk := list(islice(stream, _DECODED_AT_ONCE)):
             prefixes = [example.contexts[0] for _, example in chunk]
             while (generated := self._continued(prefixes, decoding, tokens)) is None:
                 tokens //= 2
             for (row, example), hypotheses in zip(chunk, generated, strict=True):
-                texts = [decode(hypothesis.ids) for hypothesis in hypotheses]
+                texts = [decode(each.ids).removesuffix(end) for each in hypotheses]
                 answers = [parsed(self.task, text, row) for text in texts]
                 yield Prediction(
                     str(row["id"]),

@@ -71,7 +71,41 @@ class Show:
         int | None,
         Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
     ] = None
+    overlap: Annotated[bool, Option("count rows of test that other splits have as well")] = False
     text: Annotated[bool, Option("print prompts only, without tokens: fast")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """Print a data set's card: sizes, lengths, answers, repeated rows, rows that splits share, what
+    shortcuts get without a model, truncation.
+
+    examples:
+      tune.py data tasks/sample/lcqmc
+      tune.py data DIR --task lcqmc --max-length 64 --out card.html
+    """
+
+    folder: Annotated[
+        Path,
+        Option("folder of the data set, or with one such folder per task", "DIR", positional=True),
+    ]
+    task: Annotated[
+        str | None, Option("task whose files these are", "NAME", default="the folder's name")
+    ] = None
+    template: TemplateName = None
+    backbone: BackboneName = BUNDLED
+    max_length: Annotated[
+        int | None,
+        Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
+    ] = None
+    corpus: Annotated[
+        Path | None, Option("prepared pre-training corpus to look for the texts in", "DIR")
+    ] = None
+    out: Annotated[
+        Path | None, Option("file to write (.html, .json or .txt) instead of printing", "FILE")
+    ] = None
+    skip_bad_rows: Annotated[bool, Option("skip bad rows and report how many")] = False
     include: Include = ()
 
 

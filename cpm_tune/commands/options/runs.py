@@ -13,8 +13,10 @@ from cpm_tune.schema.options import (
     Include,
     Limit,
     MemoryLimit,
+    Natural,
     NotInFile,
     Quantize,
+    ReportOptions,
     Results,
     ResultsArgument,
     Seed,
@@ -29,7 +31,7 @@ RunBackbone = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(ReportOptions):
     """Predict with a finished run: other data, another split, a submission.
 
     examples:
@@ -59,7 +61,7 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(ReportOptions):
     """Write a finished run's delta for another program.
 
     peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
@@ -78,7 +80,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class Score(ReportOptions):
     """Score any system's predictions into a record next to the runs.
 
     The predictions are the organisers' submission form (a file in the training format), or lines of
@@ -101,7 +103,44 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescore:
+class Errors:
+    """Print where a finished run is wrong on test: confusion, labels, calibration, scores by length
+    and by overlap, wrong examples.
+
+    examples:
+      tune.py errors results/RUN
+      tune.py errors results/RUN --examples 50 --out errors.html
+    """
+
+    run: RunFolder
+    data: Annotated[Data, Option(default="where the run found it")] = None
+    examples: Annotated[Natural, Option("wrong examples to list, the surest first")] = 10
+    out: Annotated[Path | None, Option("file to write (a page if it ends in .html)", "FILE")] = None
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """Print the examples that one of two runs has right and the other wrong.
+
+    examples:
+      tune.py diff results/RUN results/OTHER
+      tune.py diff results/RUN results/OTHER --out diff.jsonl
+    """
+
+    run: RunFolder
+    other: Annotated[Path, Option("folder of another one", "OTHER", positional=True)]
+    metric: Annotated[str | None, Option("metric", "NAME", default="the one that ranks")] = None
+    data: Annotated[Data, Option(default="where the run found it")] = None
+    examples: Annotated[Natural, Option("examples of each kind to list")] = 10
+    out: Annotated[
+        Path | None, Option("file to write: a page (.html), or all examples (.jsonl)", "FILE")
+    ] = None
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescore(ReportOptions):
     """Recompute every metric from the stored predictions, and report differences.
 
     examples:
