@@ -169,7 +169,8 @@ def test_runs_texts_and_exports(
         ]
         write_jsonl(data / f"{split}.jsonl", rows)
     given = ("--task", "lcqmc", "--data", data, "--backbone", published[0])
-    code, _, error = cli(*given, "--out", tmp_path / "out", *SHORT, "--template", "cpm-2")
+    given = (*given, "--out", tmp_path / "out", "--control", "none")
+    code, _, error = cli(*given, *SHORT, "--template", "cpm-2")
     assert code == 0, error
     (run,) = (tmp_path / "out").glob("lcqmc.*")
     code, _, error = cli("export", run, "--out", tmp_path / "merged", "--to", "hf")
@@ -268,7 +269,7 @@ def test_another_encoder_decoder_is_not_written_as_ranks(
     words = ("convert", tmp_path / "hf", tmp_path / "out", "--to")
     code, _, error = cli(*words, "reference")
     assert (code, "feed_forward_proj is 'gated-silu', CPM-2's is" in error) == (2, True), error
-    code, _, error = cli(*words, "native")
+    code, _, error = cli("convert", published[0], tmp_path / "out", "--to", "native")
     assert (code, "--to hf or --to reference" in error) == (2, True), error
     words = ("convert", published[0], tmp_path / "out", "--to", "reference", "--ranks", 3)
     code, _, error = cli(*words)
