@@ -77,7 +77,8 @@ def _import_task(path: Path) -> Task:
         template = task.template(recipe.template) or task.templates[0]
         if recipe.scoring and (problem := unfit(task, template, recipe.scoring)):
             raise UserError(f"{path}: {problem}")
-    for name in task.metrics:
+    of_templates = (name for template in task.templates for name in template.metrics)
+    for name in (*task.metrics, *of_templates):
         try:
             metric = get_metric(name)
         except UserError as error:
