@@ -20,25 +20,26 @@ import torch
 from peers import CONFIG, DTYPES, batches, ours_training, plain_training, transformers_training
 from timing import Contestant, in_turns, report, timed
 
+from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.fused import linear
 
 
-def step_flops(rows: list[list[int]]) -> float:
+def step_flops(rows: list[list[int]], config: CPMAntConfig = CONFIG) -> float:
     """Multiplications and additions of the frozen matrices that a step cannot do without.
 
     Forward and the gradient of every input, twice a weight each; the first layer has no gradient of
     its input; after the last layer's keys and values only target positions count; attention
     within each text; head at the targets.
     """
-    d, ff, inner = CONFIG.dim_model, CONFIG.dim_ff, CONFIG.num_heads * CONFIG.dim_head
-    lengths = [len(text) + CONFIG.prompt_length for text in rows]
+    d, ff, inner = config.dim_model, config.dim_ff, config.num_heads * config.dim_head
+    lengths = [len(text) + config.prompt_length for text in rows]
     tokens, targets = sum(lengths), len(rows)
     layer = 2 * (4 * d * inner + 3 * d * ff)
     keys, rest = 2 * 2 * d * inner, 2 * (2 * d * inner + 3 * d * ff)
     attention = sum(4 * inner * n * n for n in lengths)
-    forward = (CONFIG.num_layers - 1) * (layer * tokens + attention)
-    forward += keys * tokens + rest * targets + 2 * d * CONFIG.vocab_size * targets
-    return 2 * forward - 2 * 3 * d * inner * tokens + (CONFIG.num_layers - 1) * attention / 2
+    forward = (config.num_layers - 1) * (layer * tokens + attention)
+    forward += keys * tokens + rest * targets + 2 * d * config.vocab_size * targets
+    return 2 * forward - 2 * 3 * d * inner * tokens + (config.num_layers - 1) * attention / 2
 
 
 def gemm_rate(dtype: str, threads: int, tokens: int) -> tuple[float, float]:

@@ -110,18 +110,28 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, seen:
 
 
 def logits(
-    ranks: list[Rank], encoder: list[int], decoder: list[int], hidden: Tensor | None = None
+    ranks: list[Rank],
+    encoder: list[int],
+    decoder: list[int],
+    prompt: Tensor | None = None,
+    hidden: Tensor | None = None,
 ) -> Tensor:
     """(decoder's length, VOCAB) in fp64, each rank's columns after the last one's.
 
+    prompt: (rows, WIDTH), a tuned prompt, of which the encoder's ids -1, -2, ... are the rows.
     hidden: (encoder's length, encoder's length) pairs of query and key that are not seen.
     """
     ranks = [{name: value.double() for name, value in state.items()} for state in ranks]
     first, n = ranks[0], len(ranks)
     rows = len(first["word_embeds.weight"])
 
-    def embed(ids: list[int]) -> Tensor:
-        return torch.stack([ranks[i // rows]["word_embeds.weight"][i % rows] for i in ids])
+    def embed(ids: list[int], prompt: Tensor | None = None) -> Tensor:
+        return torch.stack(
+            [
+                ranks[i // rows]["word_embeds.weight"][i % rows] if i >= 0 else prompt[-i - 1]
+                for i in ids
+            ]
+        )
 
     def summed(part: Callable[[Rank], Tensor]) -> Tensor:
         return torch.stack([part(state) for state in ranks]).sum(0)
@@ -162,7 +172,7 @@ def logits(
         return norm(x, first[f"{name}.final_layernorm.weight"])
 
     assert n * rows > max(encoder + decoder)
-    memory = stack("encoder", embed(encoder), ENCODER, None)
+    memory = stack("encoder", embed(encoder, prompt), ENCODER, None)
     out = stack("decoder", embed(decoder), DECODER, memory)
     return torch.cat([out @ state["lm_head.weight"].t() for state in ranks], 1)
 

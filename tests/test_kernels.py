@@ -140,7 +140,7 @@ class _Norm(torch.autograd.Function):
 
 @pytest.fixture
 def one_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    def attention(query: Tensor, key: Tensor, value: Tensor, **named: Any) -> Tensor:
+    def attention(query: Tensor, key: Tensor, value: Tensor, *o: Any, **named: Any) -> Tensor:
         return _Attention.apply(query, key, value)  # type: ignore[no-untyped-call,no-any-return]
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", attention)

@@ -185,10 +185,13 @@ def test_masks_hide_text_from_the_prompt_or_the_prompt_from_text() -> None:
     ],
 )
 def test_masks_that_leave_nothing_to_answer_with_are_an_error(
-    changes: dict[str, object], said: str
+    changes: dict[str, object], said: str, small_backbone: Path
 ) -> None:
+    settings = {f"delta.{name}": value for name, value in changes.items()}
     with pytest.raises(UserError, match=said):
-        parse_config({"delta_type": "soft_prompt", **changes}, "here")
+        make_plan(Request("lcqmc", "soft_prompt", backbone=str(small_backbone), settings=settings))
+    with pytest.raises(UserError, match=said):
+        insert(backbone(), parse_config({"delta_type": "soft_prompt", **changes}, "x"), SHA, 1)
 
 
 def test_inputs_are_made_once_and_a_control_has_the_encoder_of_its_own_delta(

@@ -86,8 +86,10 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         x, weight, scale = ctx.saved_tensors
         grad = grad * weight
-        along = torch.linalg.vecdot(grad, x)[..., None]
-        along = along.float().mul_(scale**3)
+        if x.dtype == torch.float16:  # whose sums overflow with a scaled loss
+            along = (grad.float() * x).sum(-1, keepdim=True).mul_(scale**3)
+        else:
+            along = torch.linalg.vecdot(grad, x)[..., None].float().mul_(scale**3)
         to_x = (grad * scale).addcmul_(x.to(scale.dtype), along, value=-1 / x.shape[-1])
         return to_x.to(x.dtype), None, None
 
@@ -220,6 +222,17 @@ class _Attention(torch.autograd.Function):
             for left, right in ((to_scores, query), (p, grad))
         )
         return *(to.view(*batch, *to.shape[1:]) for to in (to_query, to_key, to_value)), None, None
+
+
+def aligned(bias: Tensor) -> Tensor:
+    """The same bias (..., keys), on a GPU in memory whose rows begin at multiples of 8 values.
+
+    Its attention kernel asks for that and would copy any other bias once per layer.
+    """
+    if bias.device.type == "cpu" or not bias.shape[-1] % 8:
+        return bias
+    keys = bias.shape[-1]
+    return F.pad(bias, (0, -keys % 8))[..., :keys]
 
 
 def attention(

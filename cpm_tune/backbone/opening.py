@@ -23,12 +23,16 @@ def read_backbone(
     dtype: torch.dtype,
     path: Path,
     materialise: Materialise | None = None,
+    device: torch.device | str = "cpu",
 ) -> Any:
-    """Return the Backbone with these weights, by name, in `dtype` on the CPU.
+    """Return the Backbone with these weights, by name, in `dtype` on a device; buffers stay on the
+    CPU, where they are computed.
 
-    If `materialise` is given and true, it has made the model's parameters, of which every process
-    may have a part: tensors are then read one at a time and only that part is kept. `path` is for
-    messages: raises UserError for what is missing, unexpected, of another shape or not finite.
+    Each tensor is moved as it is read, so that several processes, each with a GPU, do not have as
+    many backbones in host memory. If `materialise` is given and true, it has made the model's
+    parameters, of which every process may have a part: tensors are then read one at a time and only
+    that part is kept. `path` is for messages: raises UserError for what is missing, unexpected, of
+    another shape or not finite.
     """
     model, state = config.skeleton().to(dtype), dict[str, Tensor]()
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -39,7 +43,10 @@ def read_backbone(
         given[name] = tuple(whole.shape)
         if given[name] != expected.get(name):
             continue
-        state[name] = fill(parameters[name], whole) if in_parts else whole.to(dtype)
+        if in_parts:
+            state[name] = fill(parameters[name], whole)
+        else:
+            state[name] = whole.to(device).to(dtype)
         check_finite(path, name, state[name])
     check_fit(path, given, expected)
     if not in_parts:
@@ -80,5 +87,7 @@ def open_whole(
     if random_seed is not None:
         model = random_backbone(config, random_seed, dtype, materialise)
     else:
-        model = read_backbone(config, tensors, dtype, path, materialise)
+        # 8-bit weights are made on the CPU: a device may have room for them alone.
+        home = "cpu" if quantize else device
+        model = read_backbone(config, tensors, dtype, path, materialise, home)
     return quantize_int8(model) if quantize else model

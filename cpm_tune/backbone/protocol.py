@@ -130,7 +130,12 @@ class BackboneConfig(Protocol):
     """A model's architecture: enough to build it without values.
 
     roles: for each role that deltas name (`@attention.q`), the endings of its modules' names.
+    answers_apart: whether answers are in a sequence of their own, that of a decoder, which sees all
+    of the context.
     """
+
+    @property
+    def answers_apart(self) -> bool: ...
 
     @property
     def family(self) -> str: ...
@@ -155,6 +160,7 @@ class ConfigDefaults:
     """What most families' configs answer alike, to inherit from."""
 
     family: str
+    answers_apart: ClassVar[bool] = False
 
     def peft_prefix(self) -> str:
         raise UserError(f"PEFT has no class for models of the family {self.family}.")

@@ -192,10 +192,11 @@ class SoftPromptConfig(_Dependent):
     ratio of `ratio_list`.
 
     `option_token_num` of them, taken from the first slot, precede each option. `token_init`:
-    vocabulary (embeddings of tokens drawn at random), text (those of `init_text`, repeated), prompt
-    (the backbone's own prompt of type `init_prompt_type`, repeated), random (uniform within
-    +-`init_range`, at the original scale). `prompt_sees_text` and `text_sees_prompt` are
-    attention masks: false hides the text from soft tokens, or soft tokens from all others.
+    vocabulary (embeddings of tokens drawn at random), text (those of `init_text`, repeated), mask
+    (that of the entry <mask>, for all), prompt (the backbone's own prompt of type
+    `init_prompt_type`, repeated), random (uniform within +-`init_range`, at the original scale).
+    `prompt_sees_text` and `text_sees_prompt` are attention masks: false hides the text from soft
+    tokens, or soft tokens from all others; `check_masks` says which can be answered.
     """
 
     delta_type: Literal["soft_prompt"] = "soft_prompt"
@@ -203,7 +204,7 @@ class SoftPromptConfig(_Dependent):
     slots: Names = ("front", "middle", "back")
     ratio_list: tuple[Annotated[float, Field(ge=0, strict=True)], ...] = (33, 34, 33)
     option_token_num: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
-    token_init: Literal["vocabulary", "text", "prompt", "random"] = "vocabulary"
+    token_init: Literal["vocabulary", "text", "mask", "prompt", "random"] = "vocabulary"
     init_text: str = ""
     init_prompt_type: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 2
     init_range: Annotated[float, Field(gt=0, strict=True)] = 0.5
@@ -216,13 +217,8 @@ class SoftPromptConfig(_Dependent):
         apportion(self.soft_token_num, self.slots, self.ratio_list)
         if (self.token_init == "text") != bool(self.init_text):
             raise ValueError("token_init 'text' and init_text belong together; give both or none")
-        answers = bool(dict(zip(self.slots, self.ratio_list, strict=True)).get("back"))
         if not (self.prompt_sees_text or self.text_sees_prompt):
             raise ValueError("prompt and text must see each other in one direction at least")
-        if not self.prompt_sees_text and answers:
-            raise ValueError("the back slot answers, so it must see the text; set its ratio to 0")
-        if not self.text_sees_prompt and not answers:
-            raise ValueError("text that does not see the prompt needs a back slot, to be answered")
         return self
 
 
@@ -242,6 +238,24 @@ T = TypeVar("T", bound=Frozen)
 CONFIGS: dict[str, type[DeltaConfig]] = {
     model.model_fields["delta_type"].default: model for model in get_args(DeltaConfig)
 }
+
+
+def check_masks(config: DeltaConfig, answers_apart: bool) -> None:
+    """Raise UserError for a soft prompt's masks that leave nothing to answer with: at the end of
+    the text, unless a decoder answers, which sees text and prompt (`answers_apart`)."""
+    if answers_apart or not isinstance(config, SoftPromptConfig):
+        return
+    back = bool(dict(zip(config.slots, config.ratio_list, strict=True)).get("back"))
+    if not config.prompt_sees_text and back:
+        raise UserError(
+            "delta.prompt_sees_text is false, but the back slot answers, so it must see the text; "
+            "set its ratio to 0."
+        )
+    if not config.text_sees_prompt and not back:
+        raise UserError(
+            "delta.text_sees_prompt is false: text that does not see the prompt needs a back slot, "
+            "to be answered; give it a ratio."
+        )
 
 
 def with_names(config: T, roles: Mapping[str, tuple[str, ...]]) -> T:

@@ -29,6 +29,7 @@ from cpm_tune.delta.config import (
     FullConfig,
     NoneConfig,
     SoftPromptConfig,
+    check_masks,
     with_names,
 )
 from cpm_tune.delta.opendelta_import import opendelta
@@ -154,6 +155,7 @@ def insert(
 
 def _insert(backbone: Backbone, config: DeltaConfig, backbone_sha256: str, seed: int) -> Delta:
     config = with_names(config, backbone.config.roles)
+    check_masks(config, backbone.config.answers_apart)
     if _CARRIES in vars(backbone):
         raise UserError(
             f"this backbone has a delta already ({vars(backbone)[_CARRIES]}); remove it before "
@@ -260,6 +262,8 @@ def _initialise(
         return
     elif config.token_init == "text":
         rows = _known_ids(config.init_text, tokenizer)
+    elif config.token_init == "mask":
+        rows = [_mask_id(tokenizer)]
     elif table.is_meta:
         return
     else:
@@ -267,6 +271,18 @@ def _initialise(
         rows = torch.randperm(len(embedding), generator=generator)[:n].tolist()
     index = [rows[k % len(rows)] for k in range(n)]
     table.copy_(embedding[index].float() * place.unscaled)
+
+
+def _mask_id(tokenizer: Tokenizer | None) -> int:
+    if tokenizer is None:
+        raise UserError("delta.token_init is mask, which needs the backbone's tokenizer.")
+    index: int | None = getattr(tokenizer, "mask", None)
+    if index is None:
+        raise UserError(
+            "delta.token_init is mask, but this vocabulary has no <mask>; choose vocabulary or "
+            "text."
+        )
+    return index
 
 
 def _known_ids(text: str, tokenizer: Tokenizer | None) -> list[int]:

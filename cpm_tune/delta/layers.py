@@ -121,6 +121,7 @@ class SoftPromptLayer(nn.Module):
         table = torch.empty(config.soft_token_num, width, device=device)
         self.soft_embeds = nn.Parameter(table.uniform_(-config.init_range, config.init_range))
         self.first, self.scale = first, 1 / unscaled
+        self._found = False
 
     def hidden_pairs(self, ids: Tensor, first_free: int, prompt_sees_text: bool) -> Tensor:
         """`Backbone.hidden_pairs`: soft tokens do not see the others, or the others not them."""
@@ -136,10 +137,13 @@ class SoftPromptLayer(nn.Module):
         """output (batch, length, dim_model). Raises UserError if nothing could be trained."""
         row = self._index - self.first
         is_soft = row >= 0
-        if self.training and not is_soft.is_meta and not bool(is_soft.any()):
+        # A device is asked once: it has to finish all that was begun before it can answer.
+        asked = self.training and not is_soft.is_meta and not self._found
+        if asked and not bool(is_soft.any()):
             raise UserError(
                 "the soft prompt is in no sequence of this batch, so it cannot be trained: the "
                 "encoder has to place its tokens in the template's slots."
             )
+        self._found |= asked and is_soft.device.type != "cpu"
         soft = F.embedding(row.clamp(min=0), self.soft_embeds) * self.scale
         return torch.where(is_soft[..., None], soft.to(output.dtype), output)

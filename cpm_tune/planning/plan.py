@@ -19,7 +19,14 @@ from cpm_tune.common.option import Option
 from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
-from cpm_tune.delta.config import DeltaConfig, NoneConfig, lr_factor, parse_config, with_names
+from cpm_tune.delta.config import (
+    DeltaConfig,
+    NoneConfig,
+    check_masks,
+    lr_factor,
+    parse_config,
+    with_names,
+)
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
 from cpm_tune.planning.settings import KEYS, PARTS, build
@@ -103,7 +110,8 @@ def make_plan(request: Request) -> Plan:
     folder = attempt(lambda: open_folder(resolve(request.backbone)))
     width = attempt(lambda: folder.config.shape.width) if folder else None
     roles = (attempt(lambda: folder.config.roles) or {}) if width else {}
-    delta, factor = attempt(_delta, request.delta, settings, width, roles) or (None, 1.0)
+    apart = folder is None or folder.config.answers_apart
+    delta, factor = attempt(_delta, request.delta, settings, width, roles, apart) or (None, 1.0)
     trains = delta is None or delta.delta_type != "none"
     template = splits = encoding = recipe = decoding = None
     if task is not None:
@@ -301,6 +309,7 @@ def _delta(
     settings: Mapping[str, Any],
     width: int | None,
     roles: Mapping[str, tuple[str, ...]],
+    answers_apart: bool,
 ) -> tuple[DeltaConfig, float]:
     """A delta's config, and what it multiplies the task's learning rate with."""
     config = load_preset(name)
@@ -310,4 +319,5 @@ def _delta(
             config[setting] = value
     where = f"delta {name}"
     parsed = parse_config(config, where)
+    check_masks(parsed, answers_apart)
     return (with_names(parsed, roles) if roles else parsed), lr_factor(config, where, width)

@@ -163,23 +163,34 @@ class Predictor:
         with _evaluating(self.model):
             layout, vocabulary = self.encoder.layout, self.model.config.shape.vocabulary
             groups = micro_batches(examples(), layout, self.micro_tokens, vocabulary)
+            read: Iterator[tuple[Example, tuple[float, ...], int | None]] = iter(())
             while (group := next(groups, None)) is not None:
                 scored = self._option_scores(group)
                 if scored is None:
                     half = len(group) // 2
                     groups = chain([group[:half], group[half:]], groups)
                     continue
-                table, chosen = scored
-                broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
-                if bool(broken.any()):
-                    raise UserError(
-                        f"the scores of example {group[int(broken.nonzero()[0])].id} are not "
-                        "finite: the backbone's weights are broken, or overflow in this precision; "
-                        "try --precision fp32."
-                    )
-                for example, line, best in zip(group, table.tolist(), chosen.tolist(), strict=True):
-                    scores = tuple(line[: self.encoder.n_options(example)])
-                    yield rows_read.pop(0), example, scores, best if best >= 0 else None
+                for example, scores, best in read:
+                    yield rows_read.pop(0), example, scores, best
+                read = self._read(group, *scored)  # a GPU computes while the next are encoded
+            for example, scores, best in read:
+                yield rows_read.pop(0), example, scores, best
+
+    def _read(
+        self, group: list[Example], table: Tensor, chosen: Tensor
+    ) -> Iterator[tuple[Example, tuple[float, ...], int | None]]:
+        """Yield (example, its options' scores, the chosen option if any), in order."""
+        table, chosen = table.cpu(), chosen.cpu()
+        broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
+        if bool(broken.any()):
+            raise UserError(
+                f"the scores of example {group[int(broken.nonzero()[0])].id} are not finite: the "
+                "backbone's weights are broken, or overflow in this precision; try --precision "
+                "fp32."
+            )
+        for example, line, best in zip(group, table.tolist(), chosen.tolist(), strict=True):
+            scores = tuple(line[: self.encoder.n_options(example)])
+            yield example, scores, best if best >= 0 else None
 
     def _option_scores(self, group: list[Example]) -> tuple[Tensor, Tensor] | None:
         """Scores (examples, options) and the chosen options (examples,), -1 for none; None if

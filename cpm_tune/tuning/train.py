@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +72,7 @@ def train(
     parameters = list(delta.parameters.values())
     optimizer = engine.optimizer(parameters, (recipe.beta1, recipe.beta2), recipe.weight_decay)
     state, requested = checkpoints.restore(optimizer), 0.0
-    stopped = rule.stops(state.scores)
+    stopped, made = rule.stops(state.scores), None
     batches = global_batches(len(training.rows), recipe, training.seed, after=state.step)
     training.model.train()
     with stop.deferred():
@@ -95,17 +95,18 @@ def train(
                 raise stop.interrupted(
                     f"the run is saved at step {state.step}; repeat the command to resume"
                 )
-            started, batch = time.perf_counter(), next(batches)
+            started, made = time.perf_counter(), made or _made(training, next(batches), state)
+            batch = made.batch
             lr = recipe.learning_rate(batch.step, training.total)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            part, examples = _backward(training, batch, state, optimizer)
+            part, following = _backward(training, made, state, optimizer, batches)
             sums = engine.reduce_sums([part, float(stop.requested), float(checkpoints.due())])
             loss, requested, due = sums  # the clocks of processes may disagree
             grad_norm = engine.clip(optimizer, parameters, recipe.clip)
             finite = math.isfinite(loss) and math.isfinite(grad_norm)
             if not finite and not engine.has_loss_scaling:
-                raise _not_finite(engine, examples, batch.step, loss, grad_norm)
+                raise _not_finite(engine, made.examples, batch.step, loss, grad_norm)
             engine.step(optimizer)
             seconds = time.perf_counter() - started
             state.stepped(batch.step, len(batch.rows), loss if finite else None, seconds)
@@ -113,28 +114,52 @@ def train(
                 report(Step(batch.step, batch.epoch, loss, lr, grad_norm))
             if due:
                 checkpoints.save(state, optimizer)
+            made = following
     delta.load_state(state.best)
     keep_encoded(training.encoder)
     return state
 
 
-def _backward(
-    training: Training, batch: GlobalBatch, state: State, optimizer: torch.optim.Optimizer
-) -> tuple[float, list[Example]]:
-    """Forward and backward passes of a step, in smaller ones if memory runs out; return this
-    process's part of the loss, and its examples."""
-    engine, encoder = training.engine, training.encoder
-    engine.seed(training.seed, batch.step)  # dropout
-    examples = encoded_at(training.rows, engine.shard(batch.rows), encoder, "train")
+@dataclass(frozen=True)
+class _Made:
+    """This process's examples of a step, and the batches of its passes."""
+
+    batch: GlobalBatch
+    examples: list[Example]
+    packed: list[Batch]
+
+
+def _made(training: Training, batch: GlobalBatch, state: State) -> _Made:
+    rows = training.engine.shard(batch.rows)
+    examples = encoded_at(training.rows, rows, training.encoder, "train")
     tokens = state.micro_tokens or training.micro_tokens
-    packed = _packed(training, examples, tokens)
+    return _Made(batch, examples, _packed(training, examples, tokens))
+
+
+def _backward(
+    training: Training,
+    made: _Made,
+    state: State,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[GlobalBatch],
+) -> tuple[float, _Made | None]:
+    """Forward and backward passes of a step, in smaller ones if memory runs out; return this
+    process's part of the loss, and what the next step computes, if there is one.
+
+    That is made before the loss is read: a GPU computes meanwhile.
+    """
+    engine, encoder, packed = training.engine, training.encoder, made.packed
+    engine.seed(training.seed, made.batch.step)  # dropout
     (count,) = engine.reduce_sums([sum(loss_count(b, encoder.rule) for b in packed)])
-    while (loss := _passes(training, packed, count)) is None:
-        tokens = state.micro_tokens = tokens // 2
+    while (losses := _passes(training, packed, count)) is None:
+        tokens = state.micro_tokens or training.micro_tokens
+        state.micro_tokens = tokens // 2
         optimizer.zero_grad(set_to_none=True)
-        engine.seed(training.seed, batch.step)
-        packed = _packed(training, examples, tokens)
-    return loss, examples
+        engine.seed(training.seed, made.batch.step)
+        packed = _packed(training, made.examples, state.micro_tokens)
+    last = made.batch.step == training.total
+    following = None if last else _made(training, next(batches), state)
+    return sum(losses.tolist()), following  # the only wait for the device
 
 
 def _packed(training: Training, examples: Sequence[Example], tokens: int) -> list[Batch]:
@@ -146,12 +171,12 @@ def _packed(training: Training, examples: Sequence[Example], tokens: int) -> lis
     return [collated(layout, group) for group in groups]
 
 
-def _passes(training: Training, packed: Sequence[Batch], count: float) -> float | None:
-    """This process's part of the loss, its gradients added; None if memory ran out and smaller
-    passes may be tried, with unusable gradients."""
+def _passes(training: Training, packed: Sequence[Batch], count: float) -> Tensor | None:
+    """The passes' parts of the loss (passes,), on the device, their gradients added; None if memory
+    ran out and smaller passes may be tried, with unusable gradients."""
     model, engine = training.model, training.engine
 
-    def passes() -> float:
+    def passes() -> Tensor:
         parts = list[Tensor]()
         with engine.join(model, backward=True):
             for micro in packed:
@@ -160,7 +185,7 @@ def _passes(training: Training, packed: Sequence[Batch], count: float) -> float 
                     part = batch_loss(model, micro.to(engine.device), rule) / count
                 engine.backward(part)
                 parts.append(part.detach())
-        return sum(torch.stack(parts).tolist()) if parts else 0.0  # the only wait for the device
+        return torch.stack(parts) if parts else torch.zeros(0)
 
     may_split = engine.splits_on_oom and any(len(micro.gold) > 1 for micro in packed)
     return unless_out_of_memory(passes, may_split)

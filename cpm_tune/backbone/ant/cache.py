@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cpm_tune.backbone.ant.layout import PROMPT_SEGMENT, AntLayout
 from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.fused import aligned
 
 PADDING_ID, PADDING_SPAN = 0, -1
 
@@ -44,14 +45,14 @@ class KVCache:
         self._both[1, :, :, start : self.filled] = value
         return self._both[0, :, :, : self.filled], self._both[1, :, :, : self.filled]
 
-    def keep(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was, the rest goes. Rows that stay are not copied."""
+    def keep(self, n: int, to: Tensor, source: Tensor) -> None:
+        """Row `to[i]` becomes what row `source[i]` was, then only the first `n` stay."""
         if self._both is None:
             return
-        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
-        used = self._both[:, :, :, : self.filled]
-        used[:, moved] = used[:, rows[moved]]
-        self._both = self._both[:, : len(rows)]
+        if len(to):
+            used = self._both[:, :, :, : self.filled]
+            used[:, to] = used[:, source]
+        self._both = self._both[:, :n]
 
 
 class AntCache:
@@ -130,7 +131,7 @@ class AntCache:
         self.seen[:, beam, start + beam] = True
         segment = self.segment[:, : self.filled]
         bias = self.model.position_bias.last_row(segment, self.index[:, : self.filled])
-        bias = bias.masked_fill(~self.seen[:, None, :, : self.filled], float("-inf"))
+        bias = aligned(bias.masked_fill(~self.seen[:, None, :, : self.filled], float("-inf")))
         hidden = self.model(tokens, segment[:, start:], bias=bias, caches=self.caches)
         self.n_steps += 1
         if self.masked.numel():  # the first token of another blank follows a given one
@@ -145,5 +146,7 @@ class AntCache:
         if self.masked.numel():
             self.index, self.masked = self.index[chosen], self.masked[chosen]
             self.before, self.opens = self.before[chosen], self.opens[chosen]
+        moved = [pair for pair in enumerate(rows) if pair[0] != pair[1]]  # here, not on a device
+        to, source = torch.tensor(moved, dtype=torch.int64).view(-1, 2).T.to(chosen.device)
         for cache in self.caches:
-            cache.keep(chosen)
+            cache.keep(len(rows), to, source)

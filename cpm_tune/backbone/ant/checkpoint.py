@@ -20,15 +20,18 @@ from cpm_tune.common.saved import write_tensors
 
 
 def load_weights(
-    folder: CPMAntFolder, dtype: torch.dtype, materialise: Materialise | None = None
+    folder: CPMAntFolder,
+    dtype: torch.dtype,
+    materialise: Materialise | None = None,
+    device: torch.device | str = "cpu",
 ) -> CPMAnt:
-    """Return the backbone with the folder's weights, folded, in `dtype` on the CPU.
+    """Return the backbone with the folder's weights, folded, in `dtype`.
 
-    `materialise`: see `read_backbone`. Raises UserError with what is missing, unexpected or of
-    another shape.
+    `materialise`, `device`: see `read_backbone`. Raises UserError with what is missing,
+    unexpected or of another shape.
     """
     tensors = ((n, folded(p.values(), p.divisor)) for n, p in pieces(folder).items())
-    model: CPMAnt = read_backbone(folder.config, tensors, dtype, folder.path, materialise)
+    model: CPMAnt = read_backbone(folder.config, tensors, dtype, folder.path, materialise, device)
     return model
 
 

@@ -62,6 +62,7 @@ class CPMAntConfig:
     segment_types: int = 32
     mask_modules: tuple[tuple[bool, bool], ...] = field(default=())
     family: ClassVar = "ant"
+    answers_apart: ClassVar = False
     roles: ClassVar[Mapping[str, tuple[str, ...]]] = ROLES
 
     def __post_init__(self) -> None:

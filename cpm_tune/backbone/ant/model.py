@@ -25,7 +25,7 @@ from cpm_tune.backbone.ant.position import PositionBias, attention_allowed
 from cpm_tune.backbone.ant.spans import SpanBias, parts_of, seen_within
 from cpm_tune.backbone.base import MOST_LOGITS, Backbone, PromptTable
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.fused import linear
+from cpm_tune.backbone.fused import aligned, linear
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 
 
@@ -135,7 +135,7 @@ class CPMAnt(Backbone):
             padding = torch.arange(ids.shape[1], device=ids.device)[None, :] >= length[:, None]
             span = span.masked_fill(padding, -1)
         allowed = self._allowed(ids, context, span)
-        return self.position_bias(segment).masked_fill(~allowed[:, None], float("-inf"))
+        return aligned(self.position_bias(segment).masked_fill(~allowed[:, None], float("-inf")))
 
     def _allowed(self, ids: Tensor, context: Tensor | None, span: Tensor) -> Tensor:
         """Which (query, key) pairs attend: bool (batch, length, length)."""

@@ -26,6 +26,24 @@ class PositionBias(nn.Module):
         self.relative_attention_bias = nn.Parameter(torch.empty(rows, config.num_heads))
 
     def _bucket(self, relative: Tensor) -> Tensor:
+        """The bucket of each distance int64 (key index - query index)."""
+        return self._table(relative.device)[
+            relative.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        ]
+
+    def _table(self, device: torch.device) -> Tensor:
+        """The buckets of all distances from -max_distance to max_distance, computed on the CPU:
+        some are exactly between two buckets, where the logarithm of a GPU may end in the other."""
+        if device not in (tables := self.__dict__.setdefault("_tables", {})):
+            with torch.inference_mode(False):
+                every = torch.arange(-self.max_distance, self.max_distance + 1, device="cpu")
+                table = self._computed(every).to(device)
+            if type(table) is not Tensor:  # a fake one, of a measurement
+                return table
+            tables[device] = table
+        return tables[device]
+
+    def _computed(self, relative: Tensor) -> Tensor:
         half = self.buckets // 2
         exact = half // 2
         distance = relative.abs()

@@ -38,10 +38,10 @@ def open_streamed(
 ) -> CPMAnt:
     """Return a folder's backbone in `dtype`, with at most `limit` bytes of it in memory at a time.
 
-    If all fits, this is `load_weights`, on the CPU. Otherwise the weights are on `device` already,
-    and the layers that come and go are read again in every forward pass; a delta may be inserted
-    and a text generated as usual, but nothing trained. Raises UserError as `load_weights` does, and
-    for a limit below what two layers and the embeddings take.
+    The weights are on `device` already. If all fits, this is `load_weights`. Otherwise the layers
+    that come and go are read again in every forward pass; a delta may be inserted and a text
+    generated as usual, but nothing trained. Raises UserError as `load_weights` does, and for a
+    limit below what two layers and the embeddings take.
     """
     layers: list[dict[str, Piece]] = [{} for _ in range(folder.config.num_layers)]
     fixed: dict[str, Piece] = {}
@@ -53,7 +53,7 @@ def open_streamed(
     sizes = [_size(layer, dtype) for layer in layers]
     base, largest = _size(fixed, dtype), max(sizes)
     if base + sum(sizes) <= limit:
-        return load_weights(folder, dtype)
+        return load_weights(folder, dtype, device=device)
     least = base + N_BUFFERS * largest
     if limit < least:
         name = str(dtype).removeprefix("torch.")

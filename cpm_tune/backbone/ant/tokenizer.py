@@ -42,7 +42,7 @@ class Tokenizer(LongestMatch):
         self.entries = {index: entry for entry, index in ids.items()}
         self.bos, self.eos, self.pad = ids["<s>"], ids["</s>"], ids["<pad>"]
         self.never_written = tuple(ids[special] for special in SPECIALS if special != "</s>")
-        self.newline = ids.get("\n")
+        self.newline, self.mask = ids.get("\n"), ids.get("<mask>")
 
     @classmethod
     def from_lines(cls, lines: Sequence[str]) -> Self:

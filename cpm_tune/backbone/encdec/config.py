@@ -45,6 +45,7 @@ class EncDecConfig(ConfigDefaults):
     decoder_start_token_id: int = 0
 
     family = "encdec"
+    answers_apart = True
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> EncDecConfig:
