@@ -176,8 +176,9 @@ TASK = Task(
         "The dialogue part and the mixed part are read together, with one row per question. By "
         "default, each choice is placed after text and question, and the highest logit of 是 "
         "decides. Template cpm-2 is CPM-2's: it lists the choices and chooses among 一 to 四, as "
-        "many as the question has. All lines of a text are shown, separated by newlines (CPM-2's code takes "
-        "the first line only). A text that is too long loses its end. Accuracy is over questions."
+        "many as the question has. All lines of a text are shown, separated by newlines (CPM-2's "
+        "code takes the first line only). A text that is too long loses its end. Accuracy is over "
+        "questions."
     ),
     # Lines of records; the organisers' file is the array of them.
     submission=Submission("C3.jsonl", fill),

@@ -162,8 +162,9 @@ TASK = Task(
         "PART_III, only pairs with a score from 3 count (8,685 and 725), as in the paper. The "
         "summary is generated after the text and the words 摘要：. This wording is this project's, "
         "since CPM-Ant's own input files are not public; CPM-2's template has no words. CUGE asks "
-        "for ROUGE-L over characters; rouge_l_char_f is its F1. The published results come from CPM-2's scorer, which weights recall more (beta "
-        "1.2): compare them with rouge_l_cpm2, in per cent."
+        "for ROUGE-L over characters; rouge_l_char_f is its F1. The published results come from "
+        "CPM-2's scorer, which weights recall more (beta 1.2): compare them with rouge_l_cpm2, "
+        "in per cent."
     ),
     submission=Submission("LCSTS.jsonl", fill),
 )

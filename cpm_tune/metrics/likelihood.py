@@ -28,11 +28,11 @@ def metrics() -> Iterator[Metric]:
     yield Metric("perplexity", signature, False, "own", "nll", score, _perplexity)
     signature = (
         f"embedding_average|{OURS}|cosine of the summed input embeddings of the most probable "
-        "tokens, given the gold text so far, and of the gold text's tokens, mean over examples|"
-        f"{BOOTSTRAP}"
+        "tokens, given the gold text so far, and of the gold text's tokens, not below 0, mean over "
+        f"examples|0..1|{BOOTSTRAP}"
     )
     score = bootstrapped(_cosines)
-    yield Metric("embedding_average", signature, True, "own", "cosine", score, _cosines)
+    yield Metric("embedding_average", signature, True, "0..1", "cosine", score, _cosines)
 
 
 def _perplexity(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
@@ -45,7 +45,7 @@ def _perplexity(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
 
 
 def _cosines(predictions: Sequence[Any], targets: Sequence[Any]) -> Sums:
-    values = [prediction or 0.0 for prediction, _ in pairs(predictions, targets)]
+    values = [min(1.0, max(0.0, each or 0.0)) for each, _ in pairs(predictions, targets)]
     return Sums([(value, 1) for value in values], share, "mean")
 
 
