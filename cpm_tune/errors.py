@@ -70,12 +70,14 @@ _LISTED = 12  # names that a sentence lists
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, else a list of what exists.
 
-    Nearest is a name that another program has for it, else one with similar letters.
+    Nearest is a name that another program has for it, or the same in another part (lr is train.lr),
+    else one with similar letters.
     """
     names = sorted(known)
     folded = {known.casefold(): known for known in names}  # LCQMC is as near to lcqmc as can be
-    same = _SYNONYMS.get(name.casefold().rpartition(".")[2].replace("-", "_"))
-    near = [key for key in folded if key.rpartition(".")[2] == same]
+    last = name.casefold().rpartition(".")[2].lstrip("-").replace("-", "_")
+    same = (_SYNONYMS.get(last), last)
+    near = [key for key in folded if key.rpartition(".")[2].lstrip("-").replace("-", "_") in same]
     near = near or difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if near:
         return f" Did you mean '{folded[near[0]]}'?"

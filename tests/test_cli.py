@@ -68,11 +68,15 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     words = ("--task", "lcqmc", "--delta", "lora", "--data", data, "--backbone", small_backbone)
     code, said, _ = cli(*words, "--dry-run", "--out", tmp_path / "out")
     assert code == 0
-    spec = json.loads(said[: said.index("\n}\n") + 2])
-    assert spec["delta"]["lora_r"] == 8
-    assert "4,096" in said  # values trained, in all
-    assert "steps                20" in said  # 40 rows, batches of 32, 10 epochs
+    assert "4,096 values" in said
+    assert "steps      20 at most" in said  # 40 rows, batches of 32, 10 epochs
     assert "memory" in said
+    assert len(said.splitlines()) <= 10
+    code, said, _ = cli(*words, "--dry-run", "--out", tmp_path / "out", "--json")
+    plan = next(e for e in map(json.loads, said.splitlines()) if e["event"] == "plan")
+    assert plan["spec"]["delta"]["lora_r"] == 8
+    assert sum(plan["trained"].values()) == plan["trained_values"] == 4096
+    assert (plan["steps"], plan["finished"]) == (20, False)
     assert not (tmp_path / "out").exists()
 
 

@@ -14,11 +14,12 @@ import pytest
 from conftest import CLI, encoder_of, small_config, vocabulary
 
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
-from cpm_tune.backbone.example import Example
+from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data import encoded as module
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.encoded import Use, encoded, encoded_at, keep_encoded
+from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import RowDataset, read_split
 from cpm_tune.schema.spec import Encoding
@@ -197,6 +198,34 @@ def test_a_few_more_rows_do_not_write_a_file_again(monkeypatch: pytest.MonkeyPat
         encoded_at(rows, range(upto), encoder, "train")
         keep_encoded(encoder)
         assert n_encoded(monkeypatch, rows, encoder_for()) == 100 - kept
+
+
+def test_a_few_rows_of_very_many_leave_no_index_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step on a file of millions of rows must not end with work for each of them."""
+    example = Example("1", ((1, 2),), (Answer(0, (3,)),), 0, False)
+    for n, there in ((5_000_000, False), (2_000, True)):
+        path = tmp_path / f"{n}.bin"
+        cache = EncodedCache(path, n)
+        cache.put(n - 1, example)
+        assert cache.get(n - 1) == example
+        cache.publish()
+        assert path.exists() == there
+        assert cache.get(n - 1) == example
+
+
+def test_records_are_written_and_read_again_wherever_they_are(tmp_path: Path) -> None:
+    path, n = tmp_path / "some.bin", 3_000
+    cache = EncodedCache(path, n)
+    for number in (0, 1_234, n - 1):
+        cache.put(number, Example(str(number), ((1, 2),), (Answer(0, (3,)),), 0, False))
+    cache.publish()
+    again = EncodedCache(path, n)
+    present = {k: e.id for k in range(n) if (e := again.get(k)) is not None}
+    assert present == {0: "0", 1_234: "1234", n - 1: str(n - 1)}
+    path.write_bytes(path.read_bytes()[:-5])
+    assert all(EncodedCache(path, n).get(k) is None for k in present)
 
 
 def test_a_disk_that_takes_nothing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ SETTINGS = {
     "encode.max_length=null": "encode.max_length is null, expected a whole number",
     f"train.epochs={'9' * 5000}": "a whole number of more than 1024 bits",
     "delta=5": "delta is a group of settings; name one, such as delta.lora_r=8",
-    "zzz=1": " and 28 more.",
+    "zzz=1": " more.",
 }
 
 
@@ -183,3 +183,34 @@ def test_a_seed_that_is_none_is_a_sentence(seed: Any) -> None:
         UserError, match=r"^seed is .*, expected a whole number from 0 to 4294967295"
     ):
         cpm_tune.load_backbone(BACKBONE).insert_delta("lora", seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("--set", "lr=1"), "Did you mean 'train.lr'?"),
+        (("--set", "epochs=1"), "Did you mean 'train.epochs'?"),
+        (("--set", "learning_rate=1"), "Did you mean 'train.lr'?"),
+        (("--set", "seed=1"), "It is an option: --seed."),
+        (("--lr", "1"), "Did you mean '--set train.lr=VALUE'?"),
+        (("--learning-rate=1",), "Did you mean '--set train.lr=VALUE'?"),
+        (("--model", "x"), "Did you mean '--backbone'?"),
+        (("--tesk", "x"), "Did you mean '--task'?"),
+        (("--batch_size", "8"), "Did you mean '--set train.batch_size=VALUE'?"),
+        (("--xyzzy",), "unrecognized arguments: --xyzzy"),
+    ],
+)
+def test_names_of_other_programs_and_places_are_understood(
+    cli: CLI, words: tuple[str, ...], meant: str
+) -> None:
+    code, _, error = cli("--task", "lcqmc", "--dry-run", *words)
+    assert code == 2
+    assert meant in error
+
+
+def test_a_config_file_with_a_setting_as_an_option_is_told_where_it_goes(
+    cli: CLI, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("task: lcqmc\nlearning_rate: 1e-3\n")
+    code, _, error = cli("--config", tmp_path / "c.yaml")
+    assert (code, "Did you mean 'set: train.lr'?" in error) == (2, True)

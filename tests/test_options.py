@@ -176,7 +176,7 @@ def test_a_config_file_gives_options_and_the_command_line_wins(cli: CLI, tmp_pat
         "engine: torch\nset: {train: {lr: 1e-3}, encode.max_length: 99}\n",
         encoding="utf-8",
     )
-    words = ("--config", config, "--dry-run", "--seed", "1", "--set", "train.lr=2e-3")
+    words = ("--config", config, "--dry-run", "--json", "--seed", "1", "--set", "train.lr=2e-3")
     code, said, error = cli(*words)
     assert code == 0, error
     for part in ('"precision": "fp16"', '"seed": 1', '"limit": 7', '"lr": 0.002'):

@@ -25,7 +25,7 @@ def test_quotes_of_a_text_are_yaml() -> None:
 
 
 def test_a_text_that_looks_like_a_number_reaches_the_delta(cli: CLI) -> None:
-    words = ("--task", "ccpm", "--delta", "soft_prompt", "--dry-run")
+    words = ("--task", "ccpm", "--delta", "soft_prompt", "--dry-run", "--json")
     for text in ("2024", "nan"):
         more = ("--set", "delta.token_init=text", "--set", f"delta.init_text={text}")
         code, said, error = cli(*words, *more)

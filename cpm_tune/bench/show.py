@@ -14,13 +14,14 @@ from typing import Any
 from cpm_tune.bench.schedule import Ending, Watcher
 from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
+from cpm_tune.common.events import emit
 from cpm_tune.common.folders import LOG, partial_folder
 from cpm_tune.common.reading import parse_json
 from cpm_tune.common.sizes import counted, duration
 from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.texts import table
 from cpm_tune.errors import escaped
-from cpm_tune.schema.record import RunRecord
+from cpm_tune.schema.record import RunRecord, shown_scores
 
 _TAIL = 4096  # bytes of a log that contain its last entries
 
@@ -101,6 +102,20 @@ def _ending_text(ending: Ending) -> str:
     return f"{ending.trial.name}: {result}"
 
 
+def _event(ending: Ending) -> dict[str, Any]:
+    record = ending.record
+    error = ending.report.error if record is None else None
+    scores = {} if record is None else record.scores
+    return {
+        "id": ending.trial.run_id,
+        "name": ending.trial.name,
+        "ok": record is not None,
+        "error": error,
+        "scores": {split: shown_scores(by_name) for split, by_name in scores.items()},
+        "seconds": ending.report.seconds,
+    }
+
+
 class _Left:
     """The trials that have not ended, and the time that they need."""
 
@@ -111,6 +126,7 @@ class _Left:
     def end(self, ending: Ending) -> None:
         """Take off a trial that ended."""
         self._trials.pop(ending.trial.run_id, None)
+        emit("trial", **_event(ending), ended=self.ended, total=self.total)
         if ending.record is not None:
             trial, seconds = ending.trial, ending.report.seconds
             self._history.add(trial.request.task, trial.delta, seconds)

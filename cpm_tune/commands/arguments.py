@@ -11,10 +11,12 @@ from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from cpm_tune.common.door import load
+from cpm_tune.common.events import emit
 from cpm_tune.common.option import Declared, checked, declared
 from cpm_tune.common.reading import read_mapping
 from cpm_tune.common.sizes import value_text
-from cpm_tune.errors import UserError, readable
+from cpm_tune.errors import UserError, did_you_mean, readable
 from cpm_tune.schema.options import MOST
 
 T = TypeVar("T")
@@ -77,9 +79,20 @@ class Parser(argparse.ArgumentParser):
             heading = "commands, each with --help:"
             self.description = "\n".join((str(self.description), "", heading, *lines))
 
+    def _meant(self, name: str) -> str:
+        """What an unknown option may mean: another one, or a setting."""
+        options = [text for action in self._actions for text in action.option_strings]
+        settings = load("cpm_tune.planning.settings:KEYS") if "--set" in options else ()
+        meant = did_you_mean(name, [*options, *settings])
+        return re.sub(r"'(\w+\.\w+)'", r"'--set \1=VALUE'", meant) if "mean" in meant else ""
+
     def error(self, message: str) -> NoReturn:
         """Print mistakes, a line each, and exit with code 2."""
+        first, _, words = message.partition("unrecognized arguments: ")
+        if not first and words.startswith("-"):
+            message += f".{self._meant(words.split()[0].partition('=')[0])}"
         for line in message.split("\n"):
+            emit("error", text=readable(line))
             print(f"error: {readable(line)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
@@ -137,7 +150,8 @@ def over_file(options: G, path: Path) -> tuple[G, Mapping[str, Any]]:
             named[field] = value
         if not isinstance(settings, Mapping):
             raise ValueError(f"set is {value_text(settings)}, expected a mapping.")  # noqa: TRY004
-        chosen = checked(type(options), named, file=True)
+        others = [f"set: {key}" for key in load("cpm_tune.planning.settings:KEYS")]
+        chosen = checked(type(options), named, file=True, others=others)
     except ValueError as error:
         problems = str(error).split("\n")
         raise UserError("\n".join(f"--config {path}: {p}" for p in problems)) from error

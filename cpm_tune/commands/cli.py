@@ -12,6 +12,7 @@ from typing import Any
 
 from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.table import COMMANDS, TUNE, Command
+from cpm_tune.common import events
 from cpm_tune.common.allocator import set_allocator
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
@@ -27,19 +28,33 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; mistakes are one sentence each on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    with events.printed() if "--json" in argv else nullcontext():
+        code: object = 1
+        try:
+            code = _run(argv)
+        except SystemExit as end:  # a mistake in the options, or --help
+            code = end.code
+            raise
+        finally:
+            events.emit("exit", code=code or 0)
+        return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Run a command; mistakes become lines on stderr, and events."""
     try:
         return run(argv)
     except UserError as error:
         if "--debug" in argv:
             raise
         for line in str(error).split("\n"):
-            print(f"error: {readable(line)}", file=sys.stderr)
+            _report(line)
         return 2
     except KeyboardInterrupt as stop:
         print(interruption(stop), file=sys.stderr)
         return int(getattr(stop, "exit_code", 130))
     except ProcessLostError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _report(str(error))
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()
@@ -48,12 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv or error.errno not in (*_FULL, errno.ENAMETOOLONG):
             raise
         if error.errno == errno.ENAMETOOLONG:
-            message = f"error: {error.filename}: too long for a file name; give another."
-            print(readable(message), file=sys.stderr)
+            _report(f"{error.filename}: too long for a file name; give another.")
             return 2
         where = f"{error.filename}: " if error.filename else "the output "
-        print(f"error: {where}cannot be written ({error.strerror}); make room.", file=sys.stderr)
+        _report(f"{where}cannot be written ({error.strerror}); make room.")
         return 1
+
+
+def _report(message: str) -> None:
+    events.emit("error", text=readable(message))
+    print(f"error: {readable(message)}", file=sys.stderr)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -76,9 +95,11 @@ def run(argv: Sequence[str]) -> int:
     set_allocator(os.environ)
     module, _, function = command.body.partition(":")
     lines = Lines() if command.progress == "lines" else None
+    events.emit("start", command=name or "tune", version=VERSION)
+    quiet = bool(getattr(options, "quiet", False))
     with (
         Interrupts(message=command.stopped) if command.stopped else nullcontext(),
-        shown(lines, unless=command.progress == "own"),
+        nullcontext() if command.progress == "own" else shown(lines, unless=quiet),
     ):
         code: int = load(f"cpm_tune.commands.{module}:{function}")(options)
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from cpm_tune.backbone.bundled import resolve
@@ -29,7 +29,7 @@ def vocab(options: Vocab) -> int:
         words=options.words,
         pieces=options.pieces,
         cover=cover_text(options.cover),
-        report=_report,
+        report=_reporter(options.quiet),
     )
     write(options.out, entries)
     print(f"{options.out}: {len(entries):,} entries")
@@ -46,7 +46,7 @@ def prepare(options: Prepare) -> int:
         words=WordList.from_file(word_file) if word_file else None,
         perplexities=perplexity_under(resolve(options.under)) if options.under else None,
         max_perplexity=options.max_perplexity or 0.0,
-        report=_report,
+        report=_reporter(options.quiet),
     )
     print(f"corpus     {options.out}/corpus.json  written")
     return 0
@@ -57,7 +57,7 @@ def run(options: Run) -> int:
     chosen = {field.name: getattr(options, field.name) for field in fields(PretrainRequest)}
     pairs = _pairs(options.weight, "--weight")
     chosen["weights"] = {name: _weight(name, text) for name, text in pairs.items()}
-    start(PretrainRequest(**chosen), report=_report)
+    start(PretrainRequest(**chosen), report=_reporter(options.quiet))
     return 0
 
 
@@ -87,6 +87,10 @@ def _weight(name: str, text: str) -> float:
     if not (value >= 0 and math.isfinite(value)):
         raise UserError(f"--weight {name}={text}: expected a number from 0.")
     return value
+
+
+def _reporter(quiet: bool) -> Callable[[str], None]:
+    return (lambda _: None) if quiet else _report
 
 
 def _report(text: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from math import inf
 from os import PathLike
@@ -193,18 +193,20 @@ def declared(options: type) -> list[Declared]:
     return result
 
 
-def checked(options: type, values: Mapping[str, Any], *, file: bool = False) -> dict[str, Any]:
+def checked(
+    options: type, values: Mapping[str, Any], *, file: bool = False, others: Iterable[str] = ()
+) -> dict[str, Any]:
     """The values of options given by name, by field; None leaves a default.
 
-    `file`: only the options that a file may give, by their names there. Raises ValueError with
-    every mistake, a sentence per line.
+    `file`: only the options that a file may give, by their names there. `others` are names that an
+    unknown one may mean. Raises ValueError with every mistake, a sentence per line.
     """
     known = {o.option.name * file or o.field: o for o in declared(options)}
     known = {name: o for name, o in known.items() if o.option.in_file or not file}
     chosen, problems = {}, []
     for key, value in values.items():
         if key not in known:
-            problems.append(f"there is no option '{key}'.{did_you_mean(key, known)}")
+            problems.append(f"there is no option '{key}'.{did_you_mean(key, [*known, *others])}")
         elif value is not None:
             try:
                 chosen[known[key].field] = known[key].check(value)

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from cpm_tune.common.events import emitter, listening
 from cpm_tune.common.sizes import counted, duration
 from cpm_tune.common.terminal import obeyed
 
@@ -204,6 +205,45 @@ def _bars() -> Any:
     )
 
 
+class Events:
+    """Another display, and every stretch of work as events `progress`: at most one a second."""
+
+    def __init__(self, other: Display) -> None:
+        self._other, self._emit = other, emitter()
+        self._last = dict[Work, float]()
+
+    def begin(self, work: Work) -> None:
+        self._other.begin(work)
+        self._report(work)
+
+    def changed(self, work: Work) -> None:
+        self._other.changed(work)
+        if time.monotonic() - self._last.get(work, 0.0) >= _BEAT:
+            self._report(work)
+
+    def end(self, work: Work) -> None:
+        self._other.end(work)
+        self._report(work, over=True)
+        self._last.pop(work, None)
+
+    def tell(self) -> None:
+        self._other.tell()
+
+    def tick(self) -> None:
+        self._other.tick()
+
+    def told(self) -> None:
+        self._other.told()
+
+    def close(self) -> None:
+        self._other.close()
+
+    def _report(self, work: Work, over: bool = False) -> None:
+        self._last[work] = time.monotonic()
+        values = {"what": work.what, "done": work.done, "total": work.total or None}
+        self._emit("progress", **values, unit=work.unit, about=work.about, over=over)
+
+
 _DISPLAY: ContextVar[Display | None] = ContextVar("display", default=None)
 
 
@@ -211,12 +251,14 @@ _DISPLAY: ContextVar[Display | None] = ContextVar("display", default=None)
 def shown(display: Display | None = None, *, unless: bool = False) -> Iterator[None]:
     """Show the work inside: on `display`, by default bars on a terminal and lines anywhere else.
 
-    Nothing is shown if `unless` is true.
+    Nothing is shown if `unless` is true. If anybody listens to events, they get the work in any
+    case.
     """
-    if unless:
+    if unless and not listening():
         yield
         return
-    display = display or (Bars() if sys.stderr.isatty() else Lines())
+    display = _NOWHERE if unless else display or (Bars() if sys.stderr.isatty() else Lines())
+    display = Events(display) if listening() else display
     token, over = _DISPLAY.set(display), threading.Event()
 
     def beat() -> None:

@@ -24,6 +24,8 @@ from cpm_tune.common.writing import scratch_folder
 _FORMAT = b"cpm-tune encoded 5\n"
 _INDEX = np.dtype([("at", "<i8"), ("size", "<u4"), ("crc", "<u4")])  # size 0: no such record
 _END = struct.Struct("<qI")  # rows, CRC-32 of the index before it
+_BLOCK = 2**26  # bytes written at once: a system may take 2 GiB at most
+_INDEXED = 2_000  # rows of an index that are written in the time in which one row is encoded
 
 
 def to_bytes(example: Example) -> bytes:
@@ -54,7 +56,7 @@ class _Records:
     ) -> None:
         self.file, self.end, self.damaged = file, 0, False
         self.index = np.zeros(n, _INDEX) if index is None else index
-        self.n = int(np.count_nonzero(self.index["size"]))
+        self.n = 0 if index is None else int(np.count_nonzero(index["size"]))
 
     def __del__(self) -> None:
         if self.file is not None:
@@ -79,7 +81,7 @@ class _Records:
         self.n += not self.index["size"][number]
         self.index[number] = (at, len(record), zlib.crc32(record))
 
-    def write(self, raw: bytes) -> int:
+    def write(self, raw: bytes | memoryview) -> int:
         """Write at the end and return where that was; raise OSError if it is not all written."""
         assert self.file is not None
         if os.pwrite(self.file.fileno(), raw, self.end) < len(raw):
@@ -92,13 +94,16 @@ def _open(path: Path, n: int) -> _Records:
     """Return the records of a file, none if it is not a whole file of `n` rows with this name."""
     with contextlib.suppress(OSError, struct.error), contextlib.ExitStack() as opened:
         file = opened.enter_context(path.open("rb", buffering=0))
-        head, tail = _head(path), n * _INDEX.itemsize + _END.size
-        size = os.fstat(file.fileno()).st_size
-        raw = os.pread(file.fileno(), tail, max(0, size - tail))
-        index, end = raw[: -_END.size], raw[-_END.size :]
-        if file.read(len(head)) == head and _END.unpack(end) == (n, zlib.crc32(index)):
+        head, size = _head(path), os.fstat(file.fileno()).st_size
+        rows, of = _END.unpack(os.pread(file.fileno(), _END.size, max(0, size - _END.size)))
+        if rows != n or file.read(len(head)) != head:
+            return _Records(n)
+        index = np.empty(n, _INDEX)
+        at = size - _END.size - index.nbytes
+        file.seek(max(0, at))
+        if file.readinto(index.view(np.uint8)) == index.nbytes and zlib.crc32(index) == of:  # type: ignore[arg-type]
             opened.pop_all()
-            return _Records(n, file, np.frombuffer(index, _INDEX).copy())
+            return _Records(n, file, index)
     return _Records(n)
 
 
@@ -139,12 +144,16 @@ class EncodedCache:
     def publish(self) -> None:
         """Write all known rows to the cache file, with those that others wrote there meanwhile.
 
-        A file is not written again for a few more rows, unless it is damaged or they complete it.
+        A file is not written again for a few more rows, unless it is damaged or they complete it;
+        nor for so few that encoding them again takes less time than its index.
         """
+        damaged = self._old.damaged or self._new.damaged
+        if not damaged and self._new.n * _INDEXED < self._n:
+            return
         there = _open(self._path, self._n)
         added = np.count_nonzero((self._new.index["size"] > 0) & (there.index["size"] == 0))
         few = added * 8 < there.n and added + there.n < self._n
-        if not (self._old.damaged or self._new.damaged) and (not added or few):
+        if not damaged and (not added or few):
             return
         with (
             contextlib.suppress(OSError),
@@ -153,10 +162,13 @@ class EncodedCache:
             part = scratch / self._path.name
             merged = _Records(self._n, part.open("wb", buffering=0))
             merged.write(_head(self._path))
-            for number in range(self._n):
+            known = self._old.index["size"] | self._new.index["size"] | there.index["size"]
+            for number in np.flatnonzero(known).tolist():
                 if record := self._record(number) or there.get(number):
                     merged.append(number, record)
-            index = merged.index.tobytes()
-            merged.write(index + _END.pack(self._n, zlib.crc32(index)))
+            index = memoryview(merged.index.view(np.uint8))  # type: ignore[arg-type]
+            for start in range(0, len(index), _BLOCK):
+                merged.write(index[start : start + _BLOCK])
+            merged.write(_END.pack(self._n, zlib.crc32(index)))
             os.replace(part, self._path)
             self._old, self._new = _open(self._path, self._n), _Records(self._n)

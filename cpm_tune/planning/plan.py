@@ -155,7 +155,9 @@ def make_plan(request: Request) -> Plan:
         ]
     for key in settings:
         if key.partition(".")[0] not in (*PARTS, "delta"):
-            problems.append(f"there is no setting '{key}'.{did_you_mean(key, KEYS)}")
+            option = key.replace("-", "_") in RunOptions.__dataclass_fields__
+            hint = f" It is an option: --{key.replace('_', '-')}." if option else ""
+            problems.append(f"there is no setting '{key}'.{hint or did_you_mean(key, KEYS)}")
         elif key.startswith("train.") and not trains:
             problems.append(
                 f"{key} has no effect with --delta {request.delta}, which trains nothing."

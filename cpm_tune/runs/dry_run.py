@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import counted
@@ -13,33 +13,65 @@ from cpm_tune.planning.inputs import before_scoring, read_inputs
 from cpm_tune.planning.plan import Plan
 
 
-def dry_run_text(plan: Plan, out: Path, nproc: int = 1) -> str:
-    """The spec, the trained modules, the number of steps, an estimate of the memory."""
+def would_do(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
+    """What a run would do, as JSON values: its spec, the trained tensors with their sizes, the
+    number of steps, an estimate of the memory in bytes per process, warnings and notes."""
     inputs = read_inputs(plan)
-    skeleton, modules = inputs.skeleton, Counter[str]()
-    for name, shape in skeleton.trained.items():
-        modules[".".join(part for part in name.split(".") if not part.isdigit())] += shape.numel()
-    lines = [plan.spec.model_dump_json(indent=1), "", f"scoring    {plan.scoring}"]
-    lines += [f"trained    {n:>12,}  {name}" for name, n in modules.items()]
-    n, n_backbone = skeleton.n_trained, skeleton.n_backbone
-    lines.append(f"trained    {n:>12,}  in all, {n / n_backbone:.3%} of {n_backbone:,}")
-    if plan.spec.recipe is not None:
-        n = plan.spec.recipe.rows_used(len(inputs.splits["train"]))
-        steps = total_steps(n, plan.spec.recipe)
-        lines.append(
-            f"steps      {steps:>12,}  at most, of "
-            f"{counted(plan.spec.recipe.batch_size, 'example')}; {counted(n, 'row')}"
-        )
+    skeleton, recipe = inputs.skeleton, plan.spec.recipe
+    used = None if recipe is None else recipe.rows_used(len(inputs.splits["train"]))
     memory = estimate(work_of(plan, skeleton, nproc))
+    return {
+        "id": plan.spec.run_id,
+        "folder": str(out / plan.spec.run_id),
+        "finished": (out / plan.spec.run_id / RECORD).is_file(),
+        "scoring": plan.scoring,
+        "rows": {split: len(rows) for split, rows in inputs.splits.items()},
+        "steps": None if recipe is None or used is None else total_steps(used, recipe),
+        "rows_used": used,
+        "trained": {name: shape.numel() for name, shape in skeleton.trained.items()},
+        "trained_values": skeleton.n_trained,
+        "backbone_values": skeleton.n_backbone,
+        "memory": {
+            "process": memory.process,
+            "libraries": memory.libraries,
+            "weights": memory.weights,
+            "delta_and_optimizer": memory.delta + memory.gradients + memory.optimizer,
+            "activations": memory.activations,
+            "heap": memory.heap,
+        },
+        "warnings": before_scoring(plan, inputs),
+        "notes": list(plan.notes),
+        "spec": plan.spec.model_dump(mode="json"),
+    }
+
+
+def dry_run_text(plan: Plan, would: dict[str, Any]) -> str:
+    """The same in about ten lines."""
+    spec, n, memory = plan.spec, would["trained_values"], would["memory"]
+    where = ", sample data" if spec.data.sample else ""
+    rows = ", ".join(f"{count:,} {split}" for split, count in would["rows"].items())
+    modules = ", ".join(map(str, spec.delta.get("modified_modules", ())))
+    lines = [
+        f"run        {would['folder']}{'  (already finished)' * would['finished']}",
+        f"task       {spec.task} v{spec.task_version}, template {spec.template}",
+        f"scoring    {would['scoring']}",
+        f"data       {rows} rows{where}",
+        f"backbone   {plan.folder.name}, {spec.weights}",
+        f"delta      {plan.delta_name}" + (f" on {modules}" if modules else ""),
+        f"trained    {n:,} values, {n / would['backbone_values']:.3%} of "
+        f"{would['backbone_values']:,}",
+    ]
+    if (recipe := spec.recipe) is not None:
+        lines.append(
+            f"steps      {would['steps']:,} at most, of {counted(recipe.batch_size, 'example')}; "
+            f"lr {recipe.lr:g} {recipe.schedule}, seed {spec.seed}"
+        )
+    sizes = {key: value / 2**30 for key, value in memory.items()}
     lines.append(
-        f"memory     about {memory.process / 2**30:.2f} GiB per process on a CPU, if all sequences "
-        f"have the maximum length: Python and libraries {memory.libraries / 2**30:.2f}, weights "
-        f"{memory.weights / 2**30:.2f}, delta and optimiser "
-        f"{(memory.delta + memory.gradients + memory.optimizer) / 2**30:.2f}, activations "
-        f"{memory.activations / 2**30:.2f}, the heap's free blocks {memory.heap / 2**30:.2f}"
+        f"memory     about {sizes['process']:.2f} GiB per process on a CPU, if all sequences have "
+        f"the maximum length ({spec.encoding.max_length}): weights {sizes['weights']:.2f}, "
+        f"activations {sizes['activations']:.2f}"
     )
-    finished = (out / plan.spec.run_id / RECORD).is_file()
-    lines.append(f"run        {out / plan.spec.run_id}{'  (already finished)' if finished else ''}")
-    lines += [f"warning    {warning}" for warning in before_scoring(plan, inputs)]
-    lines += [f"note       {note}" for note in plan.notes]
-    return "\n".join(lines)
+    lines += [f"warning    {warning}" for warning in would["warnings"]]
+    lines += [f"note       {note}" for note in would["notes"]]
+    return "\n".join([*lines, "all settings: --dry-run --json"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.events import emit, listening
 from cpm_tune.common.folders import check_results
 from cpm_tune.common.progress import working
 from cpm_tune.common.sizes import counted
@@ -16,10 +17,10 @@ from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import before_scoring, read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
-from cpm_tune.runs.dry_run import dry_run_text
+from cpm_tune.runs.dry_run import dry_run_text, would_do
 from cpm_tune.runs.execute import Outcome, execute
 from cpm_tune.runs.finished import other_numbers
-from cpm_tune.schema.record import SHORTCUTS, RunRecord
+from cpm_tune.schema.record import SHORTCUTS, RunRecord, shown_scores
 from cpm_tune.task import Generate
 from cpm_tune.task.registry import expand, load_task
 
@@ -45,7 +46,10 @@ def tune(
     plan = plan or make_plan(request)
     check_results(out)
     if dry_run:
-        print(dry_run_text(plan, out, nproc))
+        would = would_do(plan, out, nproc)
+        emit("plan", **would)
+        if not listening():
+            print(dry_run_text(plan, would))
         return None
     with working("reading the data"):
         inputs = read_inputs(plan)  # mistakes in any file are reported before anything runs
@@ -62,7 +66,8 @@ def tune(
         controlled.append(control)
         return control
 
-    say("\n".join([_describe(plan), *(f"warning    {w}" for w in before_scoring(plan, inputs))]))
+    warnings = before_scoring(plan, inputs)
+    say("\n".join([_describe(plan), *(f"warning    {w}" for w in warnings)]))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
     how: dict[str, Any] = {"resume": resume, "say": say}
     outcome = execute(
@@ -74,7 +79,9 @@ def tune(
     if "random-backbone" in controls and not request.random_backbone:
         random = execute(plan.on_random_backbone(), out, inputs, **how)
     if main:
-        print(_result(outcome, random), flush=True)
+        _emit(outcome)
+        known = () if quiet else warnings  # printed above
+        print(_result(outcome, random, known), flush=True)
     return outcome
 
 
@@ -159,6 +166,20 @@ def _score(record: RunRecord) -> str:
     return f"test {record.ranks_by} {test.value:.4f}  [{test.low:.4f}, {test.high:.4f}]"
 
 
+def _emit(outcome: Outcome) -> None:
+    """Report a run as an event."""
+    record = outcome.record
+    emit(
+        "run",
+        id=record.spec.run_id,
+        folder=outcome.folder,
+        existed=outcome.reused,
+        metric=record.ranks_by,
+        scores={split: shown_scores(scores) for split, scores in record.scores.items()},
+        warnings=list(record.warnings),
+    )
+
+
 def _overlaps(record: RunRecord) -> Iterator[str]:
     """A line per split that has rows of test, or their texts, as well."""
     for name, overlap in record.overlap.items():
@@ -181,7 +202,8 @@ def _unbeaten(record: RunRecord) -> Iterator[str]:
         )
 
 
-def _result(outcome: Outcome, random: Outcome | None) -> str:
+def _result(outcome: Outcome, random: Outcome | None, known: Collection[str]) -> str:
+    """The result in words, without warnings that are `known`."""
     record = outcome.record
     n = f"  n={record.test.n}" if record.labelled else ""
     lines = [f"result     {_score(record)}{n}"]
@@ -221,7 +243,8 @@ def _result(outcome: Outcome, random: Outcome | None) -> str:
         if dropped := split.n_shots_dropped:
             of = split.n * record.spec.shots
             lines.append(f"{name:10} {dropped:,} of {of:,} shots dropped: no room for them")
-    lines += [f"warning    {warning}" for warning in (*_unbeaten(record), *record.warnings)]
+    warnings = (*_unbeaten(record), *(text for text in record.warnings if text not in known))
+    lines += [f"warning    {warning}" for warning in warnings]
     if record.note:
         lines.append(f"note       {record.note}")
     if outcome.reused and (note := other_numbers(record)):

@@ -144,6 +144,23 @@ Device = Annotated[str, Option("cpu, cuda, or a device such as cuda:0", "NAME")]
 NotInFile = Annotated[bool, Option(in_file=False)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How a long command reports what it does."""
+
+    json: Annotated[
+        NotInFile, Option("print events, one JSON object per line, and nothing else")
+    ] = False
+    quiet: Annotated[NotInFile, Option("print the result only, no progress")] = False
+
+    def chosen(self) -> dict[str, Any]:
+        """The other options, by field."""
+        return {name: value for name, value in vars(self).items() if name not in _REPORTED}
+
+
+_REPORTED = {field.name for field in fields(ReportOptions)}
+
+
 @dataclass(frozen=True)
 class TaskOptions:
     """A run's task, delta, backbone and seed."""

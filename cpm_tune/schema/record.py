@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +44,12 @@ class ScoreRecord(_Part):
     n: Positive
     signature: str
     higher_is_better: bool
+
+
+def shown_scores(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Scores by metric, as the values of events: value, low, high and n."""
+    parts = ("value", "low", "high", "n")
+    return {name: {part: getattr(s, part) for part in parts} for name, s in scores.items()}
 
 
 class EarlierScore(_Part):

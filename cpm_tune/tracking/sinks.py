@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from cpm_tune.common.events import emit
 from cpm_tune.common.folders import EVENTS, LOG, remove
 from cpm_tune.common.progress import working
 from cpm_tune.common.writing import write_atomically
@@ -82,6 +83,7 @@ class Shown:
 
     def log(self, entry: Entry) -> None:
         self._take(entry)
+        emit("log", **entry.line)
         self._work.at(entry.step, self._about())
         if "dev" in entry.line:
             self._work.tell()

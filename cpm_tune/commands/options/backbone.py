@@ -13,6 +13,7 @@ from cpm_tune.schema.options import (
     MemoryLimit,
     NotInFile,
     Precision,
+    ReportOptions,
     Seed,
 )
 
@@ -23,7 +24,7 @@ Replace = Annotated[NotInFile, Option("replace a backbone folder at DST")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert:
+class Convert(ReportOptions):
     """Write a backbone in another checkpoint format: original (.pt), Hugging Face's, or ours.
 
     At any moment one tensor at most is in memory. A round trip gives the same bits, unless
@@ -49,7 +50,7 @@ class Convert:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prune:
+class Prune(ReportOptions):
     """Remove the attention and feed-forward sub-layers that a text needs least.
 
     Writes a smaller backbone folder (mask_modules). Prints the importance of each sub-layer and the

@@ -16,12 +16,13 @@ from cpm_tune.schema.options import (
     ExecutionOptions,
     Natural,
     NotInFile,
+    ReportOptions,
     Settings,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench(CommandLine, ExecutionOptions, SuiteOptions):
+class Bench(CommandLine, ReportOptions, ExecutionOptions, SuiteOptions):
     """Run every combination of tasks, deltas, backbones and seeds; skip finished runs.
 
     Options win over the suite file.
@@ -48,7 +49,6 @@ class Bench(CommandLine, ExecutionOptions, SuiteOptions):
     ] = None
     dry_run: Annotated[NotInFile, Option("print the plan and every trial")] = False
     only_failed: Annotated[bool, Option("run only what failed before")] = False
-    quiet: Annotated[NotInFile, Option("print only how trials end")] = False
     executor: Annotated[Literal["local", "ray", "slurm"], Option("where trials run")] = "local"
     ray_address: Annotated[
         str | None, Option("Ray cluster", "ADDRESS", default="the running one, or a new one")

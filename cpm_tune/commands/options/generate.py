@@ -22,6 +22,7 @@ from cpm_tune.schema.options import (
     Quantize,
     RepetitionPenalty,
     RepetitionWindow,
+    ReportOptions,
     Seed,
     Temperature,
     TopK,
@@ -60,7 +61,9 @@ class TextOptions:
         str | bool | None,
         Option("fill the ____ of TEXT; without TEXT, those of the prompts", "TEXT", bare=True),
     ] = None
-    blank_tokens: Annotated[str | None, Option("tokens per blank", "N|A-B", default="1-4")] = None
+    blank_tokens: Annotated[
+        str | None, Option("tokens per blank", "N|A-B", default="1-4; 1-32 of mT5")
+    ] = None
     num: Annotated[Count, Option("texts per prompt")] = 1
     greedy: Annotated[bool, Option("take the most probable token at each step")] = False
     sample: Annotated[
@@ -69,7 +72,7 @@ class TextOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate(DecodingOptions, TextOptions):
+class Generate(ReportOptions, DecodingOptions, TextOptions):
     """Continue prompts, or fill the blanks in texts; beam search by default.
 
     A blank is ____, with as many tokens as fit best (--blank-tokens), or as its braces say: {3},

@@ -9,7 +9,7 @@ from typing import Annotated
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.options import Positive, PretrainRequest
-from cpm_tune.schema.options import BackboneName, Count, Natural
+from cpm_tune.schema.options import BackboneName, Count, Natural, ReportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class SourceOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vocab(SourceOptions):
+class Vocab(ReportOptions, SourceOptions):
     """Build a vocabulary: required entries, GB 2312 level 1, then the most frequent.
 
     examples:
@@ -61,7 +61,7 @@ class Vocab(SourceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepare(SourceOptions):
+class Prepare(ReportOptions, SourceOptions):
     """Filter, de-duplicate, split by document and tokenise text into a corpus folder.
 
     examples:
@@ -86,7 +86,7 @@ class Prepare(SourceOptions):
 
 
 @dataclass(frozen=True)
-class Run(PretrainRequest):
+class Run(ReportOptions, PretrainRequest):
     """Train on a prepared corpus; write log.jsonl, checkpoint.pt and the folder backbone.
 
     examples:

@@ -16,6 +16,7 @@ from cpm_tune.schema.options import (
     Natural,
     NotInFile,
     Quantize,
+    ReportOptions,
     Results,
     ResultsArgument,
     Seed,
@@ -30,7 +31,7 @@ RunBackbone = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(ReportOptions):
     """Predict with a finished run: other data, another split, a submission.
 
     examples:
@@ -60,7 +61,7 @@ class Predict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Export(ReportOptions):
     """Write a finished run's delta for another program.
 
     peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
@@ -79,7 +80,7 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class Score(ReportOptions):
     """Score any system's predictions into a record next to the runs.
 
     The predictions are the organisers' submission form (a file in the training format), or lines of
@@ -139,7 +140,7 @@ class Diff:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescore:
+class Rescore(ReportOptions):
     """Recompute every metric from the stored predictions, and report differences.
 
     examples:

@@ -13,6 +13,7 @@ from cpm_tune.schema.options import (
     Count,
     ExecutionOptions,
     NotInFile,
+    ReportOptions,
     Results,
     RunOptions,
     Settings,
@@ -21,7 +22,7 @@ from cpm_tune.schema.options import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tune(CommandLine, ExecutionOptions, RunOptions):
+class Tune(CommandLine, ReportOptions, ExecutionOptions, RunOptions):
     """Tune a delta on a frozen CPM-Ant backbone for one task: train, select on dev, score on test,
     record.
 
@@ -59,7 +60,6 @@ class Tune(CommandLine, ExecutionOptions, RunOptions):
     out: Results = Path("results")
     overwrite: Annotated[NotInFile, Option("run again even if the run is finished")] = False
     resume: Annotated[bool, Option("resume an unfinished run (default)", in_file=False)] = True
-    dry_run: Annotated[NotInFile, Option("print the plan, its parameters and memory")] = False
+    dry_run: Annotated[NotInFile, Option("print the plan; with --json, all of it")] = False
     # Of several tasks, the one that a process of --nproc runs.
     only: Annotated[str | None, Option(hidden=True, in_file=False)] = None
-    quiet: Annotated[NotInFile, Option("print the result only")] = False
