@@ -75,6 +75,8 @@ class Encoder:
             way = "use another backbone"
             if others:
                 way = f"choose a template that scores words: --template {others[0]}"
+            elif known := [t.name for t in task.templates if len(tokenizer.encode(t.yes)) == 1]:
+                way = f"choose another template: --template {known[0]}"
             raise UserError(
                 f"'{template.yes}' is not a single entry of this vocabulary, but {len(yes)}, and "
                 f"template '{template.name}' scores options by one; {way}."
