@@ -228,7 +228,7 @@ class Backbone:
         texts: str | Sequence[str],
         *,
         num: int = 1,
-        blank_tokens: int | tuple[int, int] = (1, 4),
+        blank_tokens: int | tuple[int, int] | None = None,
         max_length: int | None = None,
         batch_tokens: int = 8192,
         where: Sequence[str] | None = None,
@@ -236,25 +236,28 @@ class Backbone:
     ) -> list[Text]:
         """Fill the blanks of texts such as 今天____，我们去____{2}。: `num` ways for each.
 
-        A blank has as many tokens as its braces say, or `blank_tokens`: all lengths are tried, and
-        the best by log-probability / tokens^length_penalty (1) is kept. Settings as in `generate`.
+        A blank has as many tokens as its braces say, or `blank_tokens` (1 to 4): all lengths are
+        tried, and the best by log-probability / tokens^length_penalty (1) is kept. An
+        encoder-decoder writes as many tokens as it takes within these bounds (1 to 32). Settings as
+        in `generate`.
         """
         if "max_new_tokens" in settings or "min_new_tokens" in settings:
             raise UserError("max_new_tokens has no effect on blanks; give blank_tokens.")
-        between = (blank_tokens,) * 2 if isinstance(blank_tokens, int) else tuple(blank_tokens)
+        given_tokens = (1, 4) if blank_tokens is None else blank_tokens
+        between = (given_tokens,) * 2 if isinstance(given_tokens, int) else tuple(given_tokens)
         if not (len(between) == 2 and all(isinstance(n, int) for n in between)) or not (
             1 <= between[0] <= between[1]
         ):
             raise UserError(
                 f"blank_tokens is {blank_tokens!r}, expected a number, or two like 1, 4."
             )
-        least, most = between
+        lengths = None if blank_tokens is None else range(between[0], between[1] + 1)
         given, places = _named(texts, where)
         whole_number(batch_tokens, "batch_tokens")
         settings.setdefault("length_penalty", 1.0)
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         pairs = zip(given, places, strict=True)
-        blanked = [writer.blanked(text, place, range(least, most + 1)) for text, place in pairs]
+        blanked = [writer.blanked(text, place, lengths) for text, place in pairs]
         ways = sum(len(choices) for _, choices, _ in blanked)
         check_number(num, len(given), ways * num)
         model, engine = self.model, self._engine

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import CLI
 from encdec_folders import KINDS, make_folder, make_model, write_config
 
 from cpm_tune.backbone.base import Recomputed
@@ -295,3 +296,53 @@ def test_the_tokenizer_is_sentencepieces(made: Any) -> None:
     for text in ("<extra_id_0>", "</s>", "<pad>"):
         assert not {0, 1, *tokenizer.sentinels} & set(tokenizer.encode(text)), "it is text"
     assert layout.first_free >= max(tokenizer.sentinels) + 1
+
+
+@torch.no_grad()
+def test_blanks_are_filled_by_sentinels_with_as_many_tokens_as_it_takes(
+    made: Any, cli: CLI, tmp_path: Path
+) -> None:
+    """Greedy, against a search by hand over whole sequences of transformers' model."""
+    import cpm_tune
+
+    backbone = cpm_tune.load_backbone(made("mt5"))
+    tokenizer, other = backbone.tokenizer, theirs(made("mt5"))
+    texts = ["春天____了花____开了", "今天____好"]
+    how = {"blank_tokens": (1, 3), "beams": 1, "repetition_penalty": 1.0}
+    for text, one in zip(texts, backbone.infill(texts, **how), strict=True):
+        pieces, first = text.split("____"), tokenizer.sentinels
+        ids = [*tokenizer.opening(pieces[0])]
+        for n, piece in enumerate(pieces[1:]):
+            ids += [first[n], *tokenizer.encode(piece)]
+        written, fills = [0, first[0]], list[str]()
+        for n in range(len(pieces) - 1):
+            fill = list[int]()
+            while True:
+                given = torch.tensor([[*ids, tokenizer.eos]]), torch.tensor([written])
+                logits = other(input_ids=given[0], decoder_input_ids=given[1]).logits[0, -1]
+                end = logits[first[n + 1]].clone()
+                logits[[*tokenizer.never_written, tokenizer.eos]] = -torch.inf
+                if len(fill) == 3:
+                    logits[:] = -torch.inf
+                if fill:
+                    logits[first[n + 1]] = end
+                written.append(int(logits.argmax()))
+                if written[-1] == first[n + 1]:
+                    break
+                fill.append(written[-1])
+            fills.append(tokenizer.decode(fill))
+        assert one.fills == tuple(fills)
+        assert one.text == "".join(map("".join, zip(pieces, [*fills, ""], strict=True)))
+    beams = backbone.infill(texts, num=3, blank_tokens=(1, 3))
+    assert [text.rank for text in beams] == [0, 1, 2] * 2
+    assert all(len(text.fills) == 2 - text.of for text in beams)
+    assert all(beams[n].score >= beams[n + 1].score for n in (0, 1, 3, 4))
+    exact = backbone.infill("春天____{2}了", beams=2)[0]
+    assert exact.n_tokens == 3
+    drawn = backbone.infill("春天____了", num=2, temperature=1.0, seed=3)
+    assert len(drawn) == 2
+    code, text, error = cli("generate", "--infill", "春____开了。", "--backbone", made("mt5"))
+    assert (code, text.startswith("春")) == (0, True), error
+    many = "____花" * 101
+    code, _, error = cli("generate", "--infill", many, "--backbone", made("mt5"))
+    assert (code, "has sentinels for 99" in error) == (2, True), error

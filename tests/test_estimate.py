@@ -14,7 +14,9 @@ from conftest import CLI, REPOSITORY, small_config
 from delta_table import DELTAS
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.backbone.protocol import BackboneConfig
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.storage.shards import stored
 from cpm_tune.delta.config import LoraConfig, NoneConfig
@@ -68,12 +70,23 @@ def test_levels_of_zero_and_the_other_ways_differ_as_they_should() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "checkpointing"), [("lora", True), ("prefix", False), ("full", False)]
+    ("name", "checkpointing", "family"),
+    [
+        ("lora", True, "ant"),
+        ("prefix", False, "ant"),
+        ("full", False, "ant"),
+        ("lora", False, "encdec"),
+        ("full", False, "encdec"),
+    ],
 )
 def test_shallow_backbones_continued_give_what_the_deep_one_gives(
-    name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpointing: bool, family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    skeleton = make_skeleton(small_config(num_layers=13), DELTAS[name])
+    config: BackboneConfig = small_config(num_layers=13)
+    if family == "encdec":
+        sizes = {"vocab_size": 320, "d_model": 32, "d_ff": 64, "num_heads": 4, "d_kv": 8}
+        config = EncDecConfig(num_layers=13, num_decoder_layers=13, **sizes)  # type: ignore[arg-type]
+    skeleton = make_skeleton(config, DELTAS[name])
     how = 4, 64, 2, "fp32", checkpointing
     continued = measure_step(skeleton, *how)
     monkeypatch.setattr(meter, "_alike", lambda skeleton: False)

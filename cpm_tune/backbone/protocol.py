@@ -383,12 +383,19 @@ class FolderDefaults:
 
 @dataclass(frozen=True)
 class Infilling:
-    """How a text with blanks becomes ids: `layout.start`, the text with `blank` at each masked
-    position, `end`."""
+    """How a text with blanks becomes ids.
+
+    By `blank`: `layout.start`, the text with `blank` at each masked position, `end`; every length
+    is tried. By `sentinels`: the text with one sentinel for each blank; what is generated is a
+    text for the first, the second sentinel, a text for the second blank, and so on, up to the
+    sentinel after the last. `lengths`: of a blank, if the text does not say.
+    """
 
     layout: Layout
-    blank: int
-    end: Ids
+    blank: int = 0
+    end: Ids = ()
+    sentinels: Ids = ()
+    lengths: range = range(1, 5)
 
 
 @dataclass(frozen=True)

@@ -25,5 +25,5 @@ def run(options: Compare) -> int:
     report, warnings = compare_rows(options.rows, options.results, method, every=options.matrix)
     for warning in warnings:
         print(f"note: {warning}", file=sys.stderr)
-    print(render(report, options.format, options.matrix))
+    print(render(report, options.format, options.matrix, options.difference))
     return 0

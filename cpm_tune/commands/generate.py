@@ -31,7 +31,10 @@ def run(options: Generate) -> int:
         raise UserError(
             "--stream shows one text of one prompt, greedy or sampled, without --out or --jsonl."
         )
-    lengths = parse_lengths(options.blank_tokens or "1-4", "--blank-tokens")
+    lengths = None
+    if options.blank_tokens is not None:
+        given = parse_lengths(options.blank_tokens, "--blank-tokens")
+        lengths = given[0], given[-1]
     backbone = _backbone(options)
     common: dict[str, Any] = {**settings, "max_length": options.max_length}
     if can_stream and (options.stream or (options.stream is None and sys.stdout.isatty())):
@@ -44,7 +47,7 @@ def run(options: Generate) -> int:
     texts, places = [prompt.text for prompt in prompts], [prompt.where for prompt in prompts]
     common |= {"num": options.num, "where": places, "batch_tokens": options.batch_tokens}
     if filling:
-        generated = backbone.infill(texts, blank_tokens=(lengths[0], lengths[-1]), **common)
+        generated = backbone.infill(texts, blank_tokens=lengths, **common)
     else:
         generated = backbone.generate(texts, **common)
     for text in generated:

@@ -23,6 +23,7 @@ def run(options: Leaderboard) -> int:
         per_run=options.predictions,
         texts="sample" if options.texts is None else "all" if options.texts else "none",
         data=options.data,
+        places=options.places,
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Texts with blanks: 今天____，我们去____{2-3}。 Pure text, no model.
 
 A blank is two or more underscores. Braces after it give how many tokens fill it, or from how many
-to how many; without them there is a default. The backbone is given the masked positions, so every
-choice of lengths is a sequence of its own, and all of them are tried.
+to how many; without them there is a default. A backbone that is given the masked positions tries
+every choice of lengths, each a sequence of its own; one that is given a sentinel for each blank
+writes as many tokens as it takes, within these bounds.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ class Blanks:
         return self.pieces[0] + "".join(map("".join, zip(fills, self.pieces[1:], strict=True)))
 
 
-def parse_blanks(text: str, where: str, default: range) -> Blanks:
-    """Find a text's blanks; raise UserError if there are none, or more ways to fill them than can
-    be tried."""
+def parse_blanks(text: str, where: str, default: range, *, most: int | None = None) -> Blanks:
+    """Find a text's blanks; raise UserError if there are none, or more than `most`, or without that
+    more ways to fill them than can be tried."""
     pieces, lengths, start = [], [], 0
     for blank in _BLANK.finditer(text):
         pieces.append(text[start : blank.start()])
@@ -46,7 +47,12 @@ def parse_blanks(text: str, where: str, default: range) -> Blanks:
         start = blank.end()
     if not lengths:
         raise UserError(f"{where}: there is no blank in '{shortened(text)}'; write ____ for each.")
-    if (n := math.prod(map(len, lengths))) > MOST_CHOICES:
+    if most is not None and len(lengths) > most:
+        raise UserError(
+            f"{where}: {counted(len(lengths), 'blank')}, but this backbone has sentinels for "
+            f"{most}; fill fewer at a time."
+        )
+    if most is None and (n := math.prod(map(len, lengths))) > MOST_CHOICES:
         raise UserError(
             f"{where}: {n:,} choices of lengths for {counted(len(lengths), 'blank')}, more than "
             f"{MOST_CHOICES}; give the number of tokens of each, such as ____{{2}} or ____{{2-3}}."

@@ -54,7 +54,8 @@ class Request:
     """What is the same for all prefixes of a call.
 
     `layout` is that of the prefixes. `stop` tokens end a text; `banned` ones are never generated,
-    `not_first` ones not as the first.
+    `not_first` ones not as the first. With `ends` and `lengths` a text is one part for each of
+    them, of so many tokens, which that token ends: the others are banned until then.
     """
 
     settings: Decoding
@@ -62,11 +63,20 @@ class Request:
     stop: frozenset[int] = frozenset()
     banned: frozenset[int] = frozenset()
     not_first: frozenset[int] = frozenset()
+    ends: tuple[int, ...] = ()
+    lengths: tuple[range, ...] = ()
 
     @property
     def positions(self) -> int:
         """Cached positions of a prefix's generated tokens; the last token is never fed back."""
         return self.settings.beams * (self.settings.max_new_tokens - 1)
+
+    def in_parts(self, ends: tuple[int, ...], lengths: tuple[range, ...]) -> Request:
+        """The request for texts of parts; the last of `ends` stops."""
+        most = sum(length[-1] for length in lengths) + len(ends)
+        settings = self.settings.model_copy(update={"max_new_tokens": most, "min_new_tokens": 0})
+        stop = frozenset(ends[-1:])
+        return replace(self, settings=settings, stop=stop, ends=ends, lengths=lengths)
 
     def filling(self, n: int) -> Request:
         """The request for a text with `n` masked positions (0: that continues a prefix)."""
@@ -74,6 +84,16 @@ class Request:
             return self
         exact = {"max_new_tokens": n, "min_new_tokens": 0}
         return replace(self, settings=self.settings.model_copy(update=exact))
+
+
+def parts_of(ids: tuple[int, ...], ends: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The parts of a text that these tokens end, the last of them perhaps unfinished."""
+    parts: list[tuple[int, ...]] = []
+    for end in ends:
+        cut = ids.index(end) if end in ids else len(ids)
+        parts.append(ids[:cut])
+        ids = ids[cut + 1 :]
+    return parts
 
 
 class Search:

@@ -22,6 +22,7 @@ from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
 from cpm_tune.decode.blanks import Blanks, parse_blanks
+from cpm_tune.decode.search import parts_of
 from cpm_tune.delta.config import DeltaConfig, SoftPromptConfig
 from cpm_tune.delta.slots import slot_places
 from cpm_tune.delta.soft import SoftSlots
@@ -196,16 +197,18 @@ class Writer:
                 f"{self.max_length:,}: shorten it, write less, or raise max_length."
             )
 
-    def blanked(self, text: str, where: str, default: range) -> Blanked:
-        """A text's blanks, for each choice of lengths its ids with the masked positions, and what
-        was left out."""
+    def blanked(self, text: str, where: str, default: range | None) -> Blanked:
+        """A text's blanks, for each choice of lengths its ids with the masked positions (or its
+        ids with sentinels, once), and what was left out."""
         if isinstance(self.delta, SoftPromptConfig):
             raise UserError(
                 "a soft prompt stands before a continuation, and blanks have no such place; fill "
                 "them without this delta."
             )
-        blanks = parse_blanks(text, where, default)
         infilling = self.infilling
+        if infilling.sentinels:
+            return self._with_sentinels(text, where, default or infilling.lengths)
+        blanks = parse_blanks(text, where, default or infilling.lengths)
         start = infilling.layout.start
         pieces = [self._ids(text, opens=not n) for n, text in enumerate(blanks.pieces)]
         n = sum(len(ids) for ids, _ in pieces)
@@ -219,6 +222,19 @@ class Writer:
                 ids += [*[infilling.blank] * length, *piece]
             choices.append(((*ids, *infilling.end), tuple(masked)))
         return blanks, choices, tuple(text for _, unknown in pieces for text in unknown)
+
+    def _with_sentinels(self, text: str, where: str, default: range) -> Blanked:
+        """`blanked`, with a sentinel for each blank."""
+        sentinels = self.infilling.sentinels
+        blanks = parse_blanks(text, where, default, most=len(sentinels) - 1)
+        pieces = [self._ids(piece, opens=not n) for n, piece in enumerate(blanks.pieces)]
+        ids = [*pieces[0][0]]
+        for sentinel, (piece, _) in zip(sentinels, pieces[1:], strict=False):
+            ids += (sentinel, *piece)
+        room = sum(length[-1] + 1 for length in blanks.lengths)
+        self._check_length(where, len(ids), self.infilling.layout.around, room)
+        unknown = tuple(text for _, unknown in pieces for text in unknown)
+        return blanks, [(tuple(ids), ())], unknown
 
     def _request(self, settings: Decoding) -> Request:
         """The request for continuations."""
@@ -294,6 +310,8 @@ class Writer:
 
         If sampling: `num` times one fill for each choice of lengths, of which the best is kept.
         """
+        if self.infilling.sentinels:
+            return self._fill_in_parts(model, engine, texts, blanked, settings, num, micro_tokens)
         draws = num if settings.sample else 1
         choices = [choice for _, every, _ in blanked for choice in every for _ in range(draws)]
         request = Request(
@@ -318,3 +336,37 @@ class Writer:
                 filled = blanks.filled(fills)
                 made.append(Text(text, of, rank, filled, *scores, fills, left_out))
         return made
+
+    def _fill_in_parts(
+        self,
+        model: Backbone,
+        engine: Engine,
+        texts: Sequence[str],
+        blanked: Sequence[Blanked],
+        settings: Decoding,
+        num: int,
+        micro_tokens: int,
+    ) -> list[Text]:
+        """`fill` by sentinels; texts with blanks of the same lengths go together."""
+        draws = num if settings.sample else 1
+        banned = {*self.tokenizer.never_written, self.tokenizer.eos}
+        plain = Request(settings, self.infilling.layout, banned=frozenset(banned))
+        alike: dict[tuple[range, ...], list[int]] = {}
+        for of, (blanks, _, _) in enumerate(blanked):
+            alike.setdefault(blanks.lengths, []).append(of)
+        made: dict[int, list[Text]] = {}
+        for lengths, numbers in alike.items():
+            ends = self.infilling.sentinels[1 : len(lengths) + 1]
+            prefixes = [blanked[of][1][0][0] for of in numbers for _ in range(draws)]
+            request = plain.in_parts(ends, lengths)
+            with engine.autocast():
+                results = iter(generate(model, prefixes, request, micro_tokens=micro_tokens))
+            for of in numbers:
+                blanks, _, left_out = blanked[of]
+                made[of] = []
+                for rank, one in enumerate(h for _ in range(draws) for h in next(results)):
+                    fills = tuple(map(self.tokenizer.decode, parts_of(one.ids, ends)))
+                    scores = one.log_prob, one.score, len(one.ids) + 1, True
+                    filled = blanks.filled(fills)
+                    made[of].append(Text(texts[of], of, rank, filled, *scores, fills, left_out))
+        return [text for of in range(len(texts)) for text in made[of]]

@@ -70,6 +70,20 @@ def _penalised(logits: Tensor, searches: Sequence[Search], request: Request) -> 
     )
 
 
+def _in_parts(search: Tensor, ends: Tensor, searches: Sequence[Search], request: Request) -> None:
+    """Of the tokens that end parts, allow each beam that of its own part, once that is long enough;
+    and nothing else, if it has its greatest length."""
+    for row, each in enumerate(searches):
+        for beam, live in enumerate(each.beams):
+            part, length = 0, 0
+            for token in live.ids:
+                part, length = (part + 1, 0) if token == request.ends[part] else (part, length + 1)
+            if length >= request.lengths[part][-1]:
+                search[row, beam] = NEVER
+            if length >= request.lengths[part][0]:
+                search[row, beam, request.ends[part]] = ends[row, beam, part]
+
+
 def extensions(
     logits: Tensor, searches: Sequence[Search], request: Request, step: int
 ) -> list[list[list[Extension]]]:
@@ -89,7 +103,11 @@ def extensions(
     not_now = {*request.banned, *(request.stop if step < settings.min_new_tokens else ())}
     not_now |= request.not_first if step == 0 else set()
     never = torch.tensor([*not_now], dtype=torch.long, device=logits.device)
-    search = search.index_fill_(-1, never, NEVER).flatten(0, 1)
+    ends = search[..., list(request.ends)].clone()
+    search = search.index_fill_(-1, never, NEVER)
+    if request.ends:
+        _in_parts(search, ends, searches, request)
+    search = search.flatten(0, 1)
     if settings.sample:
         token = _drawn(search, searches, request, step)
     else:

@@ -101,11 +101,23 @@ class SeedRun(Part):
     high: float
 
 
+class Places(Part):
+    """The places from `first` to `last` among `of` rows that paired tests do not exclude."""
+
+    first: int
+    last: int
+    of: int
+
+    def __str__(self) -> str:
+        places = f"{self.first}-{self.last}" if self.first < self.last else f"{self.first}"
+        return f"{places} of {self.of}"
+
+
 class Cell(Part):
     """A row's score in a column: mean over seeds, with a 95% interval whose method is named.
 
-    `std` (n - 1 in the denominator) is None for one seed. `others` are the means of the task's
-    other metrics, `notes` the records' warnings.
+    `std` (n - 1 in the denominator) is None for one seed, `places` if rows were not tested.
+    `others` are the means of the task's other metrics, `notes` the records' warnings.
     """
 
     mean: float
@@ -117,6 +129,7 @@ class Cell(Part):
     others: dict[str, float] = {}
     settings: dict[str, str] = {}
     notes: list[str] = []
+    places: Places | None = None
     cost: Cost
 
 

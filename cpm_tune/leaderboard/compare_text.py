@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from cpm_tune.common.texts import table
 from cpm_tune.leaderboard.compare import HOLM, LEVEL, Comparison, Report, matrix
+from cpm_tune.leaderboard.power import POWER, detectable, needed, standard_error
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def render(report: Report, style: str, with_matrix: bool) -> str:
-    """The report as text, md or json."""
+def render(report: Report, style: str, with_matrix: bool, difference: float | None = None) -> str:
+    """The report as text, md or json; text and md say how many rows would show a `difference`."""
     if style == "json":
         return _json(report)
     md = style == "md"
@@ -24,7 +25,11 @@ def render(report: Report, style: str, with_matrix: bool) -> str:
     else:
         blocks.append(_comparisons(report, md))
         blocks.append("\n".join(_totals(report)))
-    notes = [*_methods(report), *(f"note: {note}" for note in report.notes)]
+    notes = [
+        *_methods(report),
+        *_power(report, difference),
+        *(f"note: {note}" for note in report.notes),
+    ]
     notes += [f"not compared: {reason}" for reason in report.not_compared]
     blocks.append("\n".join(f"- {note}" if md else note for note in notes))
     return "\n\n".join(blocks)
@@ -98,6 +103,22 @@ def _matrix(report: Report, md: bool) -> str:
     ]
     about = "wins/ties/losses of the row against the column, over the datasets that both have"
     return f"{about}\n{'' if not md else chr(10)}{_grid(['', *letters], rows, md)}"
+
+
+def _power(report: Report, difference: float | None) -> Iterator[str]:
+    """What difference the rows of each comparison show, and how many rows would show another."""
+    for c in report.comparisons:
+        if (error := standard_error(c.result)) is None:
+            continue
+        pair = f"{c.task}, {_letter(c.a)} - {_letter(c.b)}"
+        text = (
+            f"power: {pair}: {c.result.n:,} rows show a difference of {detectable(error):.4f} "
+            f"with a probability of {POWER:.0%}"
+        )
+        if difference is not None:
+            rows = needed(error, c.result.n, difference)
+            text += f", and about {rows:,} rows one of {difference:g}"
+        yield text
 
 
 def _methods(report: Report) -> list[str]:

@@ -12,6 +12,7 @@ from cpm_tune.leaderboard.formats import FORMATS
 from cpm_tune.leaderboard.html import as_html, embedded_runs
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.texts import Which, read_texts
+from cpm_tune.leaderboard.ties import add_places
 
 
 def export(
@@ -22,13 +23,17 @@ def export(
     per_run: int = 20,
     texts: Which = "sample",
     data: Path | None = None,
+    places: bool = False,
 ) -> tuple[str, list[str]]:
     """Return the leaderboard of a folder in a format, and one sentence per file left out.
 
-    `per_run`, `texts` and `data` are for the page alone; see `as_html` and `read_texts`.
+    `places` tests all pairs of rows. `per_run`, `texts` and `data` are for the page alone; see
+    `as_html` and `read_texts`.
     """
     results = read_folder(folder)
     board = make_board(results, include, published)
+    if places:
+        board.left_out += add_places(board, results)
     if style == "html":
         examples = read_texts(*embedded_runs(results, per_run), texts, data, include)
         page = as_html(board, results, per_run, examples)

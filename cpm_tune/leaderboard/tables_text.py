@@ -50,7 +50,7 @@ def _table(board: Board, column: Column) -> str:
     if column.shortcuts:
         scores = (f"{name} {score / scale:.4f}" for name, score in column.shortcuts.items())
         notes.append(f"shortcuts without a model: {', '.join(scores)}")
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (
             row.backbone + (f" ({row.control})" if row.control else ""),
             f"({KIND})" if row.delta == KIND else row.delta,
@@ -59,7 +59,12 @@ def _table(board: Board, column: Column) -> str:
         )
         for row in rows
     ]
-    return "\n".join([title, *(f"  {note}" for note in notes), table(HEADER, lines)])
+    header: tuple[str, ...] = HEADER
+    if any(row.cells[column.id].places for row in rows):
+        header = (*header, "place")
+        places = [str(row.cells[column.id].places or "-") for row in rows]
+        lines = [(*line, place) for line, place in zip(lines, places, strict=True)]
+    return "\n".join([title, *(f"  {note}" for note in notes), table(header, lines)])
 
 
 def _shown_settings(rows: list[MeasuredRow], column: str) -> set[str]:

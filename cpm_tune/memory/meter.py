@@ -93,12 +93,14 @@ def measure_step(
     """A step of training (whose optimiser has its states already), or of evaluation, in one pass.
 
     `sequences` of `length` tokens are packed as by `collate`. `answer_tokens` of each are
-    predicted over the vocabulary; with 0 the loss is that of an option's word. If a backbone's
-    layers are all alike, two shallow backbones are measured and extrapolated to its depth.
+    predicted over the vocabulary; with 0 the loss is that of an option's word. If the layers of
+    each of a backbone's stacks are alike, and the stacks equally deep, two shallow backbones are
+    measured and extrapolated to its depth.
     """
-    config = skeleton.config
+    config, stacks = skeleton.config, _stacks(skeleton)
 
-    def measured(layers: int) -> StepMemory:
+    def measured(depth: int | None = None) -> StepMemory:
+        layers = None if depth is None else depth * len(stacks)
         model = config.skeleton(layers).to(DTYPES[precision])
         with torch.device("meta"):
             trained = list(insert(model, skeleton.delta, "", 0).parameters)
@@ -108,10 +110,11 @@ def measure_step(
     # In too shallow backbones the peak is elsewhere: with checkpointing it must exceed what is not
     # in the layers; with all trained, gradients grow while activations are freed.
     few = 10 if isinstance(skeleton.delta, FullConfig) else 8 if checkpointing else 3
-    if config.shape.layers <= few + 2 or not _alike(skeleton):
-        return measured(config.shape.layers)
+    depth = len(stacks[0]) if stacks else 0
+    if len({*map(len, stacks)}) > 1 or depth <= few + 2 or not _alike(skeleton):
+        return measured()
     small, larger = measured(few), measured(few + 1)
-    more = config.shape.layers - few
+    more = depth - few
     return StepMemory(
         small.saved + more * (larger.saved - small.saved),
         small.peak + more * (larger.peak - small.peak),
@@ -120,13 +123,21 @@ def measure_step(
     )
 
 
+def _stacks(skeleton: Skeleton) -> list[list[str]]:
+    """The names of the layers of each stack."""
+    by_stack: dict[str, list[str]] = {}
+    for layer in skeleton.layers:
+        by_stack.setdefault(layer.rpartition(".")[0], []).append(layer)
+    return list(by_stack.values())
+
+
 def _alike(skeleton: Skeleton) -> bool:
-    """Whether all layers have the same parameters, and the same of them trained."""
+    """Whether all layers of a stack have the same parameters, and the same of them trained."""
     layers: dict[str, set[tuple[str, Size, bool]]] = {layer: set() for layer in skeleton.layers}
     for name, shape in {**skeleton.backbone, **skeleton.trained}.items():
         if (layer := skeleton.layer_of(name)) is not None:
             layers[layer].add((name.removeprefix(layer), shape, name in skeleton.trained))
-    return all(layer == layers[skeleton.layers[0]] for layer in layers.values())
+    return all(layers[layer] == layers[stack[0]] for stack in _stacks(skeleton) for layer in stack)
 
 
 def _measured(

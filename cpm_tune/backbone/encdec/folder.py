@@ -19,7 +19,7 @@ from cpm_tune.backbone.encdec.cpm2_tokenizer import CPM2Tokenizer
 from cpm_tune.backbone.encdec.layout import EncDecLayout
 from cpm_tune.backbone.encdec.tokenizer import T5Tokenizer, find_model, read_tokenizer
 from cpm_tune.backbone.hf_folder import CONFIG, raw_config, weight_files
-from cpm_tune.backbone.protocol import FolderDefaults
+from cpm_tune.backbone.protocol import FolderDefaults, Infilling
 from cpm_tune.backbone.ranks.files import is_cpm2
 from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
@@ -84,6 +84,11 @@ class EncDecFolder(FolderDefaults):
             end=() if self.is_cpm2 else (tokenizer.eos,),
             form=encoding.target or self.settings["target"],
         )
+
+    def infilling(self, tokenizer: Any) -> Infilling:
+        """As in pre-training: a sentinel for each blank, of whatever length."""
+        layout = self.layout(Encoding(target="sentinel"), tokenizer)
+        return Infilling(layout, sentinels=tokenizer.sentinels, lengths=range(1, 33))
 
     def open(self, dtype: torch.dtype, **how: Any) -> Any:
         """The EncDec, see `cpm_tune.backbone.protocol.BackboneFolder.open`."""

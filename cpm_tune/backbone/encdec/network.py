@@ -205,7 +205,8 @@ class EncoderBlock(nn.Module):
 
     def __init__(self, config: EncDecConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList([SelfAttentionLayer(config), DenseLayer(config)])
+        # not a list of modules: BMTrain would make each one a layer of its own
+        self.layer = nn.Sequential(SelfAttentionLayer(config), DenseLayer(config))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         return _finite(self.layer[1](_finite(self.layer[0](x, bias))))
@@ -217,7 +218,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, config: EncDecConfig) -> None:
         super().__init__()
         parts = SelfAttentionLayer(config), CrossAttentionLayer(config), DenseLayer(config)
-        self.layer = nn.ModuleList(parts)
+        self.layer = nn.Sequential(*parts)
 
     def forward(
         self,

@@ -61,7 +61,9 @@ class TextOptions:
         str | bool | None,
         Option("fill the ____ of TEXT; without TEXT, those of the prompts", "TEXT", bare=True),
     ] = None
-    blank_tokens: Annotated[str | None, Option("tokens per blank", "N|A-B", default="1-4")] = None
+    blank_tokens: Annotated[
+        str | None, Option("tokens per blank", "N|A-B", default="1-4; 1-32 of mT5")
+    ] = None
     num: Annotated[Count, Option("texts per prompt")] = 1
     greedy: Annotated[bool, Option("take the most probable token at each step")] = False
     sample: Annotated[

@@ -41,6 +41,9 @@ class Leaderboard:
     ] = None
     out: Annotated[Path | None, Option("file to write", "FILE", default="the terminal")] = None
     published: Published = False
+    places: Annotated[
+        bool, Option("test all pairs of rows, and print the places that each may have (1-3 of 9)")
+    ] = False
     predictions: Annotated[Natural, Option("html: test predictions per run to embed")] = 20
     texts: Annotated[
         bool | None,
@@ -89,6 +92,9 @@ class Compare:
     test: Annotated[Literal["auto", "permutation", "mcnemar"], Option("significance test")] = "auto"
     resamples: Annotated[int, Option("number of resamples", "N", 100)] = 10_000
     seed: Annotated[Seed, Option("seed of the resampling", "N")] = 0
+    difference: Annotated[
+        float | None, Option("print how many rows would show this difference", "D", above=0)
+    ] = None
     format: Annotated[Literal["text", "md", "json"], Option("format to print")] = "text"
 
     def __post_init__(self) -> None:

@@ -31,6 +31,7 @@ function measuredBody(row, column, cell) {
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`}  (${column.metric})`],
       [t("interval"), t("to", score(cell.low), score(cell.high))],
       [t("method"), cell.interval],
+      [t("places"), cell.places === null ? "" : t("placesOf", String(cell.places.first), String(cell.places.last), String(cell.places.of))],
       [t("majority"), column.majority === null ? "" : score(column.majority)],
       [t("shortcuts"), Object.entries(column.shortcuts).map(([k, v]) => `${k} ${score(v)}`).join(", ")],
       [t("others"), others],

@@ -1,0 +1,276 @@
+"""Deltas on encoder-decoders: by roles, identical at the start, saved, merged, exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from encdec_folders import make_folder, make_model, write_config
+
+from cpm_tune.backbone.base import Recomputed
+from cpm_tune.backbone.encdec.config import EncDecConfig
+from cpm_tune.backbone.example import Answer, Example
+from cpm_tune.backbone.families import open_folder
+from cpm_tune.delta.config import parse_config
+from cpm_tune.delta.foreign import read_peft, write_peft
+from cpm_tune.delta.insert import Delta, frozen_checksum, insert, load_delta
+from cpm_tune.delta.merge import merge
+from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
+from cpm_tune.task.registry import load_preset, preset_files
+
+KINDS = ("mt5", "t5")
+PRESETS = sorted(set(preset_files()) - {"none"})
+IDENTICAL = {"lora", "bitfit", "parallel_adapter", "full"}  # at the start, bit by bit or nearly
+SHA = "0" * 64
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    place, known = tmp_path_factory.mktemp("encdec"), dict[str, Path]()
+
+    def folder(kind: str) -> Path:
+        if kind not in known:
+            known[kind] = make_folder(place / kind, kind)
+        return known[kind]
+
+    return folder
+
+
+def opened(path: Path) -> tuple[Any, Any]:
+    folder = open_folder(path)
+    layout = folder.layout(Encoding(target="sentinel"), folder.tokenizer())
+    return folder.open(torch.float32).eval(), layout
+
+
+def config_of(preset: str, **changes: Any) -> Any:
+    values = load_preset(preset)
+    small = {"soft_token_num": 6} if values["delta_type"] == "soft_prompt" else {}
+    if values["delta_type"] in ("compacter", "low_rank_adapter"):
+        small = {"reduction_factor": 4}
+    if values.get("reparameterize"):
+        small = {"embed_dim": 8, "mid_dim": 8}
+    if values.get("option_token_num"):
+        small["option_token_num"] = 1
+    return parse_config({**values, **small, **changes}, preset)
+
+
+def batch_of(layout: Any, soft: bool = False) -> Any:
+    """Three sequences; with `soft` tokens at the front, in the middle and at the back."""
+    first, lead = layout.first_free, layout.lead
+    examples = []
+    for n in (9, 4, 7):
+        ids = list(range(10, 10 + n))
+        if soft:
+            ids = [first, first + 1, *ids[:3], first + 2, first + 3, *ids[3:], first + 4, first + 5]
+        answer = Answer(0, (*lead, 20, 21), len(lead))
+        examples.append(Example("", (tuple(ids),), (answer,), 0, False))
+    return layout.collate(examples)
+
+
+def logits_of(model: Any, batch: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.cat(list(model.scores(batch)))
+
+
+def scatter(delta: Delta) -> None:
+    """Give what is trained other values."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in delta.parameters.values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_starts_trains_is_saved_and_taken_out(
+    kind: str, preset: str, made: Any, tmp_path: Path
+) -> None:
+    model, layout = opened(made(kind))
+    config, soft = config_of(preset), "soft_token_num" in type(config_of(preset)).model_fields
+    batch = batch_of(layout)
+    before = logits_of(model, batch)
+    names = set(model.state_dict())
+    delta = insert(model, config, SHA, 1)
+    trained = batch_of(layout, soft) if soft else batch
+    started = logits_of(model, trained)
+    if preset in IDENTICAL:
+        torch.testing.assert_close(started, before, atol=1e-5, rtol=1e-5)
+    scatter(delta)
+    frozen = frozen_checksum(model, delta)
+    optimizer = torch.optim.SGD(list(delta.parameters.values()), lr=0.1)
+    model.train()
+    loss = -next(model.scores(trained)).log_softmax(-1)[:, 20].mean()
+    loss.backward()
+    optimizer.step()
+    model.eval()
+    for name, parameter in delta.parameters.items():
+        assert parameter.grad is not None, name
+    changed = logits_of(model, trained)
+    assert (changed - started).abs().max() > 1e-4
+    assert frozen_checksum(model, delta) == frozen
+    delta.save(tmp_path / "delta")
+    delta.remove()
+    assert set(model.state_dict()) == names
+    assert torch.equal(logits_of(model, batch), before)
+    again, _ = opened(made(kind))
+    load_delta(tmp_path / "delta", again, SHA)
+    assert torch.equal(logits_of(again, trained), changed)
+
+
+def test_roles_name_both_stacks_and_the_attention_between_them(made: Any) -> None:
+    def modified(*names: str, **changes: Any) -> list[str]:
+        model, _ = opened(made("mt5"))
+        delta = insert(model, config_of("bitfit", modified_modules=names, **changes), SHA, 1)
+        return [name.removesuffix(".bitfit.bias") for name in delta.parameters]
+
+    blocks = [f"{stack}.block.{n}.layer" for stack in ("encoder", "decoder") for n in (0, 1)]
+    assert modified("@attention.q") == [f"{block}.0.SelfAttention.q" for block in blocks]
+    cross = [f"{block}.1.EncDecAttention.q" for block in blocks[2:]]
+    assert modified("@cross.q") == cross
+    assert modified("@cross.norm") == [f"{block}.1.layer_norm" for block in blocks[2:]]
+    ffn = [f"{block}.{1 + ('decoder' in block)}" for block in blocks]
+    assert modified("@ffn.norm") == [f"{block}.layer_norm" for block in ffn]
+    ends = [f"{block}.DenseReluDense.{part}" for block in ffn for part in ("wi_0", "wi_1")]
+    assert modified("@ffn.in") == ends
+    assert modified("@norm") == ["encoder.final_layer_norm", "decoder.final_layer_norm"]
+    alone = modified("@attention.q", exclude_modules=["decoder"])
+    assert alone == [f"{block}.0.SelfAttention.q" for block in blocks[:2]]
+
+
+def test_a_prefix_is_seen_when_texts_are_generated(made: Any) -> None:
+    model, layout = opened(made("mt5"))
+    names = ["@attention", "@cross"]
+    delta = insert(model, config_of("prefix", modified_modules=names), SHA, 1)
+    contexts = [tuple(range(10, 10 + n)) for n in (3, 9, 5)]
+    with torch.no_grad():
+        kept, anew = model.cache(layout, contexts, 2, 9), Recomputed(model, layout, contexts)
+        torch.testing.assert_close(kept.start(), anew.start(), atol=1e-5, rtol=1e-5)
+        for parents in ([[0, 0]] * 3, [[1, 0], [0, 1], [1, 1]]):
+            given = torch.tensor([[7, 8], [9, 10], [11, 12]]), torch.tensor(parents)
+            torch.testing.assert_close(kept.step(*given), anew.step(*given), atol=1e-5, rtol=1e-5)
+        other = Recomputed(model, layout, contexts).start()
+        delta.remove()
+        assert (Recomputed(model, layout, contexts).start() - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("blind", ["prompt_sees_text", "text_sees_prompt"])
+def test_a_soft_prompt_can_be_hidden_from_the_text_in_the_encoder(blind: str, made: Any) -> None:
+    """What cannot see the other part, at the first layer, does not change with it."""
+    model, layout = opened(made("mt5"))
+    slots = {"slots": ["front"], "ratio_list": [1]}
+    if blind == "text_sees_prompt":
+        slots = {"slots": ["back"], "ratio_list": [1]}
+    delta = insert(model, config_of("soft_prompt", **slots, **{blind: False}), SHA, 1)
+    first = layout.first_free
+    soft, text = [*range(first, first + 6)], [10, 11, 12]
+    ids = torch.tensor([[*soft, *text]])
+    seen = torch.ones_like(ids, dtype=torch.bool)
+    with torch.no_grad():
+        before = model.encode(ids, seen)[0]
+        if blind == "prompt_sees_text":
+            ids[0, 7] = 30
+        else:
+            scatter(delta)
+        after = model.encode(ids, seen)[0]
+    blind_rows, others = (slice(0, 6), slice(6, 9))
+    if blind == "text_sees_prompt":
+        blind_rows, others = others, blind_rows
+    torch.testing.assert_close(after[blind_rows], before[blind_rows])
+    assert (after[others] - before[others]).abs().max() > 1e-3
+
+
+def theirs_at(model: Any, batch: Any) -> torch.Tensor:
+    """The logits of transformers' class at a batch's targets, each row alone."""
+    rows = []
+    for r, n in enumerate(batch.lengths.tolist()):
+        decoder = batch.decoder_ids[r : r + 1]
+        rows.append(model(input_ids=batch.ids[r : r + 1, :n], decoder_input_ids=decoder).logits[0])
+    pairs = zip(batch.target_row.tolist(), batch.target_place.tolist(), strict=True)
+    return torch.stack([rows[row][place] for row, place in pairs])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lora_merged_or_read_by_peft_gives_the_same_logits(
+    kind: str, made: Any, tmp_path: Path
+) -> None:
+    from peft import PeftModel
+
+    folder = open_folder(made(kind))
+    model, layout = opened(made(kind))
+    names = ["@attention.q", "@cross.v", "@ffn.out"]
+    delta = insert(model, config_of("lora", modified_modules=names), SHA, 1)
+    scatter(delta)
+    batch = batch_of(layout)
+    tuned = logits_of(model, batch)
+    (tmp_path / "peft").mkdir()
+    write_peft(tmp_path / "peft", model, delta.config, delta.state())
+    other = tmp_path / "other"
+    other.mkdir()
+    base = make_model(write_config(other, kind))
+    theirs = PeftModel.from_pretrained(base, tmp_path / "peft").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs_at(theirs, batch), tuned, atol=1e-5, rtol=1e-5)
+
+    again, _ = opened(made(kind))
+    config, state = read_peft(tmp_path / "peft", again)
+    insert(again, config, SHA, 1, values=state)
+    torch.testing.assert_close(logits_of(again, batch), tuned, atol=1e-5, rtol=1e-5)
+
+    merge(delta)
+    torch.testing.assert_close(logits_of(model, batch), tuned, atol=1e-5, rtol=1e-5)
+    (tmp_path / "merged").mkdir()
+    folder.save(model, tmp_path / "merged", "merged", trained=True)
+    saved, _ = opened(tmp_path / "merged")
+    torch.testing.assert_close(logits_of(saved, batch), tuned, atol=1e-5, rtol=1e-5)
+
+
+def test_a_lora_trained_with_peft_is_read(made: Any, tmp_path: Path) -> None:
+    """Its q and v are those of all three attentions."""
+    import peft
+
+    other = tmp_path / "other"
+    other.mkdir()
+    base = make_model(write_config(other, "mt5"))
+    config = peft.LoraConfig(r=4, target_modules=["q", "v"], init_lora_weights=False)
+    theirs = peft.get_peft_model(base, config).eval()
+    theirs.save_pretrained(tmp_path / "peft")
+    model, layout = opened(made("mt5"))
+    ours, state = read_peft(tmp_path / "peft", model)
+    assert len(state) == 2 * 2 * 6
+    insert(model, ours, SHA, 1, values=state)
+    batch = batch_of(layout)
+    with torch.no_grad():
+        expected = theirs_at(theirs, batch)
+    torch.testing.assert_close(logits_of(model, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_those_of_transformers_own(made: Any, tmp_path: Path) -> None:
+    """Of every weight, fully tuned, dropout being off."""
+    other = tmp_path / "other"
+    other.mkdir()
+    theirs = make_model(write_config(other, "mt5"))
+    model, layout = opened(made("mt5"))
+    delta = insert(model, config_of("full"), SHA, 1)
+    batch = batch_of(layout)
+    (logits,) = model.scores(batch)
+    logits.log_softmax(-1)[:, 20].sum().backward()
+    theirs_at(theirs, batch).log_softmax(-1)[:, 20].sum().backward()
+    from cpm_tune.backbone.encdec.loading import THEIRS
+
+    expected = dict(theirs.named_parameters())
+    for name, parameter in delta.parameters.items():
+        given = expected[THEIRS.get(name, name)].grad
+        assert given is not None, name
+        assert parameter.grad is not None, name
+        scale = float(given.abs().max()) + 1e-8
+        torch.testing.assert_close(parameter.grad / scale, given / scale, atol=1e-4, rtol=1e-4)
+
+
+def test_a_role_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UserError, match=r"has no @cross\.in"):
+        insert(
+            EncDecConfig().skeleton(2), config_of("lora", modified_modules=["@cross.in"]), SHA, 1
+        )
