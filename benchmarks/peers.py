@@ -20,8 +20,10 @@ from torch import Tensor
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.backbone.protocol import Layout
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import Delta, insert
 from cpm_tune.engine.engine import Engine, make_engine
@@ -213,22 +215,27 @@ def engine_of(dtype: str, threads: int) -> Engine:
 
 def ours_training(kind: str, batch: int, dtype: str, threads: int, share: int = 1) -> Work:
     """One optimiser step of `cpm_tune.tuning.train` per round, of `batch` / `share` samples."""
+    engine = engine_of(dtype, threads)
+    stream = ([example(text) for text in rows[::share]] for rows in batches(kind, batch))
+    return our_steps(engine, *tuned(dtype), LAYOUT, stream)
+
+
+def our_steps(
+    engine: Engine, model: Backbone, delta: Delta, layout: Layout, stream: Iterator[list[Example]]
+) -> Work:
+    """One optimiser step per round, of the stream's next examples."""
     from cpm_tune.backbone.base import micro_batches
     from cpm_tune.tuning.predict import batch_loss
     from cpm_tune.tuning.scoring import loss_count
 
-    engine = engine_of(dtype, threads)
-    model, delta = tuned(dtype)
-    parameters = list(delta.parameters.values())
+    parameters, vocabulary = list(delta.parameters.values()), model.config.shape.vocabulary
     engine.prepare(model)
     optimizer = engine.optimizer(parameters, (0.9, 0.999), 0.01)
     optimizer.param_groups[0]["lr"] = 1e-3
-    stream = batches(kind, batch)
 
     def work() -> list[float]:
-        rows = next(stream)[::share]
-        groups = micro_batches([example(text) for text in rows], LAYOUT, 8192, CONFIG.vocab_size)
-        packed = [LAYOUT.collate(group) for group in groups]
+        groups = micro_batches(next(stream), layout, 8192, vocabulary)
+        packed = [layout.collate(group) for group in groups]
         count, loss = sum(loss_count(b, "generation") for b in packed), 0.0
         for micro in packed:
             with engine.autocast():

@@ -21,11 +21,13 @@ import torch
 from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.objective import target_nats
 from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.pretraining import TrainingBatch
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.pretrain import prune
-from cpm_tune.pretrain.objective import PackedRows, TargetLosses
+from cpm_tune.pretrain.losses import TargetLosses
 
 LORA = LoraConfig(
     modified_modules=("project_q", "project_k", "project_v", "attention_out", "w_0", "w_1", "w_out")
@@ -36,7 +38,7 @@ def recovered(model: CPMAnt, sample: prune.Sample, steps: int, lr: float, seed: 
     """The reported loss after so many steps of a LoRA, which is then removed."""
     delta = insert(model, LORA, "0" * 64, seed)
     optimizer = torch.optim.AdamW(delta.parameters.values(), lr=lr, weight_decay=0.0)
-    losses = TargetLosses(model, bf16=False, compiled=False)
+    losses = TargetLosses(model, target_nats, bf16=False, compiled=False)
     order = np.random.default_rng(seed).integers(len(sample.measure), size=steps)
     for step, number in enumerate(order):
         for group in optimizer.param_groups:
@@ -49,7 +51,7 @@ def recovered(model: CPMAnt, sample: prune.Sample, steps: int, lr: float, seed: 
     return loss
 
 
-def row(name: str, model: CPMAnt, report: Sequence[PackedRows], *more: float) -> str:
+def row(name: str, model: CPMAnt, report: Sequence[TrainingBatch], *more: float) -> str:
     """A line of the table."""
     return f"{name:24} {prune.mean_loss(model, report):8.4f}" + "".join(f" {x:12.4f}" for x in more)
 

@@ -18,7 +18,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.data.readers import json_lines, lines
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.store import Corpus
@@ -67,7 +67,7 @@ class Probe:
 
 # --- rows from held-out documents ---------------------------------------------------------------
 
-_COUPLET = re.compile(r"([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})，([\u4e00-\u9fff]{5,7})。")
+_COUPLET = re.compile(r"([\u4e00-\u9fff]{5}|[\u4e00-\u9fff]{7})[，,]([\u4e00-\u9fff]{5,7})。")
 
 
 def heldout_texts(corpus: Corpus, tokenizer: Tokenizer) -> Texts:

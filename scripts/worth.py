@@ -36,35 +36,37 @@ from probes import (
     write_probe,
 )
 
-from cpm_tune.backbone.ant.checkpoint import load_weights
-from cpm_tune.backbone.ant.folder import CPMAntFolder, open_folder
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.backbone.families import open_folder, pretraining_in
+from cpm_tune.backbone.pretraining import Objective
+from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate
-from cpm_tune.pretrain.objective import (
-    GENERATION,
-    PieceMask,
-    RowFormat,
-    TargetLosses,
-    build_rows,
-)
+from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.store import Corpus, CorpusSplit
 
 SHORTEST, WIDTH = 8, 256
+_ROOM = 64  # tokens of a couplet, and what the objective puts around it
 MEASURES = ("loss", "seen", "four", "form")
 REAL = "lcqmc-real"
 _PROBES = {probe.name: probe for probe in PROBES}
 
 
-def heldout_losses(corpus: Corpus, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+def objective_of(model: Backbone, tokenizer: Tokenizer, width: int) -> Objective:
+    """What the backbone was pre-trained for, in rows of one width."""
+    kind = pretraining_in(model.config.family)
+    if kind is None:
+        raise UserError(f"backbones of the family '{model.config.family}' are not pre-trained.")
+    return kind.objective(model.config, tokenizer, width=width, shortest=SHORTEST)
+
+
+def heldout_losses(corpus: Corpus, model: Backbone, tokenizer: Tokenizer) -> dict[str, Any]:
     """Per source and objective, and for verse and modern text together (by tokens)."""
-    row_format = RowFormat.of(model.config, tokenizer, WIDTH)
-    heldout = HeldOut(corpus, list(corpus.weights()), tokenizer, row_format, SHORTEST)
+    objective = objective_of(model, tokenizer, WIDTH)
+    heldout = HeldOut(corpus, list(corpus.weights()), tokenizer, objective)
     losses = heldout.losses(model, batch=16, bf16=False)
     groups: dict[str, Any] = {}
     for label, names in (("verse", VERSE), ("modern", MODERN)):
@@ -104,7 +106,7 @@ def _lines(split: CorpusSplit, newline: int) -> Iterator[bytes]:
                 yield line.tobytes()
 
 
-def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+def quatrain_form(texts: Texts, model: Backbone, tokenizer: Tokenizer) -> dict[str, Any]:
     """Titles of 100 held-out quatrains, one poem sampled for each; how many have a verse form.
 
     The form: the first four clauses are Chinese characters only and all five, or all seven, long.
@@ -118,8 +120,9 @@ def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str
     titles = sorted(set(titles))
     random.Random(1).shuffle(titles)
     good, whole, examples = 0, 0, []
+    objective = objective_of(model, tokenizer, WIDTH)
     for number, title in enumerate(titles[:100]):
-        text = generate(model, tokenizer, title + "\n", length=64, seed=number)[0]
+        text = generate(model, tokenizer, objective, title + "\n", length=64, seed=number)[0]
         good += _form(text)
         whole += _form(text) and len(_clauses(text)) == 4
         if number < 5:
@@ -128,7 +131,7 @@ def quatrain_form(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str
     return {**counts, "examples": examples}
 
 
-def next_line_of_four(texts: Texts, model: CPMAnt, tokenizer: Tokenizer) -> dict[str, Any]:
+def next_line_of_four(texts: Texts, model: Backbone, tokenizer: Tokenizer) -> dict[str, Any]:
     """Without any tuning: which of four lines follows? 400 couplets, the wrong three from others.
 
     `likelihood`: by log p(line | first line); `gain`: by what the first line adds to it.
@@ -162,27 +165,25 @@ def _first_of_four(scores: NDArray[np.float64]) -> float:
 
 @torch.no_grad()
 def _log_p(
-    items: Sequence[tuple[str, str]], model: CPMAnt, tokenizer: Tokenizer
+    items: Sequence[tuple[str, str]], model: Backbone, tokenizer: Tokenizer
 ) -> NDArray[np.float64]:
     """log p(line and its full stop | text before), by the generation objective: (items,)."""
-    row_format = RowFormat.of(model.config, tokenizer, 48 + model.config.prompt_length)
-    losses = TargetLosses(model, bf16=False, compiled=False)
+    objective = objective_of(model, tokenizer, _ROOM)
+    losses = TargetLosses(model, objective.losses, bf16=False, compiled=False)
     result = []
     for start in range(0, len(items), 64):
-        rows: list[tuple[int, list[tuple[NDArray[np.int64], PieceMask]]]] = []
-        for before, line in items[start : start + 64]:
-            head, ids = tokenizer.encode(before), tokenizer.encode(line + "。")
-            piece = np.array([*head, *ids], dtype=np.int64)
-            masked = np.arange(len(piece) + 2) > len(head)
-            rows.append((len(rows), [(piece, PieceMask(GENERATION, masked))]))
-        built = build_rows(rows, row_format)
+        rows = [
+            objective.predicting(tokenizer.encode(before), tokenizer.encode(line + "。"))
+            for before, line in items[start : start + 64]
+        ]
+        built = objective.batch(list(enumerate(rows)))
         nats = losses(built).double().numpy() * (built.token != tokenizer.eos).numpy()
         result.append(-np.bincount(built.source, nats, len(rows)))
     return np.concatenate(result)
 
 
 def _clauses(text: str) -> list[str]:
-    return [clause for clause in re.split(r"[，。！？；\n]+", text) if clause]
+    return [clause for clause in re.split(r"[，。！？；,!?;\n]+", text) if clause]
 
 
 def _form(text: str) -> bool:
@@ -220,9 +221,9 @@ def keep(file: Path, key: str, value: Any) -> None:
     write_atomically(file, json.dumps(known, ensure_ascii=False, indent=1) + "\n")
 
 
-def measure(wanted: Collection[str], corpus: Corpus, backbone: CPMAntFolder, file: Path) -> None:
+def measure(wanted: Collection[str], corpus: Corpus, backbone: BackboneFolder, file: Path) -> None:
     """What needs no tuning: print it and put it into `file`."""
-    tokenizer, model = backbone.tokenizer(), load_weights(backbone, torch.float32).eval()
+    tokenizer, model = backbone.tokenizer(), backbone.open(torch.float32).eval()
     if "loss" in wanted:
         losses = heldout_losses(corpus, model, tokenizer)
         keep(file, "heldout", losses)
@@ -235,7 +236,7 @@ def measure(wanted: Collection[str], corpus: Corpus, backbone: CPMAntFolder, fil
     if not asked.keys() & {*wanted}:
         return
     texts = heldout_texts(corpus, tokenizer)
-    control = random_backbone(backbone.config, 1, torch.float32).eval()
+    control = backbone.open(torch.float32, random_seed=1).eval()
     for name, question in asked.items():
         if name in wanted:
             both = {"pretrained": model, "random": control}
@@ -245,7 +246,7 @@ def measure(wanted: Collection[str], corpus: Corpus, backbone: CPMAntFolder, fil
 
 
 def make_jobs(
-    wanted: Sequence[str], corpus: Corpus | None, backbone: CPMAntFolder, args: argparse.Namespace
+    wanted: Sequence[str], corpus: Corpus | None, backbone: BackboneFolder, args: argparse.Namespace
 ) -> dict[str, Job]:
     """Write the data of the LoRA runs that are wanted; how each is run, by name."""
     jobs = {}
@@ -303,7 +304,9 @@ def main() -> None:
     backbone = open_folder(resolve(args.backbone))
     corpus = Corpus.open(args.corpus) if from_corpus else None
     if corpus:
-        corpus.check_vocabulary(backbone.vocabulary)
+        if (vocabulary := corpus.kind.vocabulary_of(backbone)) is None:
+            raise UserError(f"{corpus.path}: prepared for {corpus.kind.title}, not this backbone.")
+        corpus.check_vocabulary(vocabulary)
         if not any(entry["heldout"]["documents"] for entry in corpus.about["sources"].values()):
             raise UserError(f"{corpus.path}: no document is held out, there is nothing to measure.")
         measure(wanted, corpus, backbone, file)

@@ -207,12 +207,13 @@ def _vocabulary_file(tmp_path: Path, jsonl: Callable[[str, list[str]], Path]) ->
     """A vocabulary file built from one document."""
     from pretrain_runs import TEXT_CHARACTERS
 
+    from cpm_tune.backbone.ant.pretraining import PRETRAINING as ANT
     from cpm_tune.pretrain.sources import TextSource
     from cpm_tune.pretrain.vocabulary import build_vocabulary
 
     source = TextSource("a", (jsonl("words", [TEXT_CHARACTERS + "Save the file, save the day"]),))
     path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(build_vocabulary([source], 300, pieces=5)) + "\n")
+    path.write_text("\n".join(build_vocabulary([source], 300, front=ANT.front, pieces=5)) + "\n")
     return path
 
 

@@ -7,6 +7,7 @@ import signal
 import torch
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.pretraining import PRETRAINING as ANT
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.pretrain import train as training
@@ -73,7 +74,7 @@ def make_corpus(folder, names=("verse", "other")):
         path = write_documents(folder / f"{name}.jsonl", poems)
         sources.append(TextSource(name, (path,), heldout=0.2))
     vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("\n".join(build_vocabulary(sources, 180)) + "\n")
+    vocabulary.write_text("\n".join(build_vocabulary(sources, 180, front=ANT.front)) + "\n")
     return prepare(sources, vocabulary, folder / "prepared")
 
 

@@ -169,10 +169,19 @@ def test_runs_texts_and_exports(
         ]
         write_jsonl(data / f"{split}.jsonl", rows)
     given = ("--task", "lcqmc", "--data", data, "--backbone", published[0])
-    code, _, error = cli(*given, "--out", tmp_path / "out", *SHORT, "--template", "cpm-2")
+    given = (*given, "--out", tmp_path / "out", "--control", "none")
+    code, _, error = cli(*given, *SHORT, "--template", "cpm-2")
     assert code == 0, error
+    (run,) = (tmp_path / "out").glob("lcqmc.*")
+    code, _, error = cli("export", run, "--out", tmp_path / "merged", "--to", "hf")
+    assert code == 0, error
+    assert open_folder(tmp_path / "merged").config == open_folder(published[0]).config
     code, _, error = cli("generate", "今天天气", "--backbone", published[0], "--max-new-tokens", 4)
     assert code == 0, error
+    assert not torch.equal(
+        open_folder(tmp_path / "merged").open(torch.float32).lm_head.weight,
+        open_folder(tmp_path / "merged").open(torch.float32).shared.weight,
+    )
 
 
 class Code:
@@ -260,5 +269,9 @@ def test_another_encoder_decoder_is_not_written_as_ranks(
     words = ("convert", tmp_path / "hf", tmp_path / "out", "--to")
     code, _, error = cli(*words, "reference")
     assert (code, "feed_forward_proj is 'gated-silu', CPM-2's is" in error) == (2, True), error
-    code, _, error = cli(*words, "native")
-    assert code == 2
+    code, _, error = cli("convert", published[0], tmp_path / "out", "--to", "native")
+    assert (code, "--to hf or --to reference" in error) == (2, True), error
+    words = ("convert", published[0], tmp_path / "out", "--to", "reference", "--ranks", 3)
+    code, _, error = cli(*words)
+    assert (code, error.startswith("error: --ranks 3: 4 attention heads")) == (2, True), error
+    assert not (tmp_path / "out").exists()

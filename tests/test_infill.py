@@ -18,15 +18,16 @@ from scipy.stats import chisquare
 from cpm_tune import decode
 from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.decode.blanks import parse_blanks
-from cpm_tune.errors import UserError
-from cpm_tune.pretrain.objective import (
+from cpm_tune.backbone.ant.objective import (
     INFILLING,
     PieceMask,
     RowFormat,
-    TargetLosses,
     build_rows,
+    target_nats,
 )
+from cpm_tune.decode.blanks import parse_blanks
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.schema.spec import Decoding
 
 BOS, EOS, N_PROMPT, SEGMENT = 2, 3, CONFIG.prompt_length, 1
@@ -82,7 +83,9 @@ def losses(model: CPMAnt, filled: Sequence[Sequence[int]], holes: Sequence[int])
         rows.append((0, [(framed[1:-1], PieceMask(INFILLING, masked))]))
     with torch.no_grad():
         batch = build_rows(rows, layout(model.config.vocab_size, len(filled[0])))
-        return TargetLosses(model, bf16=False, compiled=False)(batch).view(len(rows), -1)
+        return TargetLosses(model, target_nats, bf16=False, compiled=False)(batch).view(
+            len(rows), -1
+        )
 
 
 def put(given: Text, tokens: Sequence[int]) -> list[int]:

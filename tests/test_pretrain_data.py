@@ -6,6 +6,7 @@ import random
 import pytest
 from pretrain_runs import random_text
 
+from cpm_tune.backbone.ant.pretraining import PRETRAINING as ANT
 from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.dedup import SeenParagraphs, paragraph_hashes
@@ -227,7 +228,7 @@ def test_two_files_that_would_make_one_source_are_refused(tmp_path):
 
 def test_the_vocabulary_has_specials_prompt_characters_and_everyday_characters(jsonl):
     source = TextSource("a", (jsonl("a", [random_text(0) + "𠀀罕"]),))
-    entries = build_vocabulary([source], 4200, cover=cover_text([]))
+    entries = build_vocabulary([source], 4200, front=ANT.front, cover=cover_text([]))
     tokenizer = Tokenizer(entries)
     assert set(SPECIALS) <= set(entries)
     assert tokenizer.unk not in tokenizer.encode(ANSWER_CHARACTERS + "你好 世界\nabc 123")
@@ -237,11 +238,11 @@ def test_the_vocabulary_has_specials_prompt_characters_and_everyday_characters(j
 
 def test_a_vocabulary_too_small_for_what_is_required_is_an_error(jsonl):
     with pytest.raises(UserError, match="--size 100"):
-        build_vocabulary([TextSource("a", (jsonl("a", ["字"]),))], 100)
+        build_vocabulary([TextSource("a", (jsonl("a", ["字"]),))], 100, front=ANT.front)
 
 
 def test_words_and_pieces_become_entries(jsonl):
     source = TextSource("a", (jsonl("a", ["打开文件，打开窗口，LibreOffice LibreOffice the"] * 3),))
-    entries = build_vocabulary([source], 300, words=2, pieces=20)
+    entries = build_vocabulary([source], 300, front=ANT.front, words=2, pieces=20)
     assert "打开" in entries
     assert "LibreOffice" in entries

@@ -16,7 +16,7 @@ from pretrain_runs import events, make_corpus, train_losses, write_config
 from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.common.folders import run_lock
-from cpm_tune.pretrain import objective
+from cpm_tune.pretrain import losses
 from cpm_tune.pretrain import train as training
 
 SMALL = ("--rows", 2, "--width", 64, "--shortest", 8, "--precision", "fp32", "--log-steps", 1)
@@ -235,7 +235,7 @@ def test_without_a_compiler_the_way_out_is_named(words, tmp_path, cli, monkeypat
 
         return call
 
-    monkeypatch.setattr(objective.torch, "compile", no_compiler)
+    monkeypatch.setattr(losses.torch, "compile", no_compiler)
     compiled = [word for word in words if word != "--no-compile"]
     code, _, error = cli(*compiled, "--out", tmp_path / "out", "--steps", 1)
     assert (code, error.count("\n")) == (2, 1)

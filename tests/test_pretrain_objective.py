@@ -7,17 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.opening import random_backbone
-from cpm_tune.pretrain.objective import (
+from cpm_tune.backbone.ant.objective import (
     GENERATION,
     INFILLING,
     PieceMask,
     RowFormat,
-    TargetLosses,
     build_rows,
     draw_mask,
+    target_nats,
 )
-from cpm_tune.pretrain.order import RowOrder, cut_and_pack
+from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.backbone.rows import cut_and_pack
+from cpm_tune.pretrain.losses import TargetLosses
+from cpm_tune.pretrain.order import RowOrder
 from cpm_tune.pretrain.store import CorpusSplit
 
 VOCAB, PROMPT, WIDTH = 50, 3, 48
@@ -56,7 +58,7 @@ def one_row(ids, mask):
 
 
 def hidden_states(model, rows):
-    return model(rows.ids, rows.segment, rows.context, rows.span)
+    return model(*rows.inputs)
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -90,11 +92,12 @@ def test_rows_carry_prompt_segment_and_frame_of_the_objective():
     for objective in (INFILLING, GENERATION):
         mask = draw_mask(np.random.default_rng(1), 7, objective)
         rows = one_row(ids, mask)
+        token, segment, context, span = rows.inputs
         start = VOCAB + (objective + 1) * PROMPT
-        assert rows.ids[0, : PROMPT + 7].tolist() == [*range(start, start + PROMPT), 2, *ids, 3]
-        assert rows.segment[0, : PROMPT + 7].tolist() == [0] * PROMPT + [objective + 1] * 7
-        assert rows.span[0].tolist() == [0] * (PROMPT + 7) + [-1] * (WIDTH - PROMPT - 7)
-        assert rows.context[0, PROMPT : PROMPT + 7].tolist() == (~mask.masked).tolist()
+        assert token[0, : PROMPT + 7].tolist() == [*range(start, start + PROMPT), 2, *ids, 3]
+        assert segment[0, : PROMPT + 7].tolist() == [0] * PROMPT + [objective + 1] * 7
+        assert span[0].tolist() == [0] * (PROMPT + 7) + [-1] * (WIDTH - PROMPT - 7)
+        assert context[0, PROMPT : PROMPT + 7].tolist() == (~mask.masked).tolist()
         masked = np.flatnonzero(mask.masked)
         assert rows.index.tolist() == (masked + PROMPT - 1).tolist()
         assert rows.token.tolist() == [[2, *ids, 3][i] for i in masked]
@@ -136,7 +139,7 @@ def test_a_prediction_does_depend_on_context_behind_it_and_on_masked_tokens_befo
 def test_packed_rows_lose_the_same_as_each_piece_alone(model):
     generator = np.random.default_rng(5)
     items = [(piece(n, n), draw_mask(generator, n + 2)) for n in (12, 4, 15)]
-    losses = TargetLosses(model, bf16=False, compiled=False)
+    losses = TargetLosses(model, target_nats, bf16=False, compiled=False)
     with torch.no_grad():
         packed = losses(build_rows([(0, items)], LAYOUT))
         alone = torch.cat([losses(one_row(*item)) for item in items])
@@ -147,9 +150,9 @@ def test_the_loss_falls_on_masked_tokens_only(model):
     mask = PieceMask(GENERATION, np.array([0, 0, 0, 1, 1], dtype=bool))
     ids = piece(3)
     rows = one_row(ids, mask)
-    losses = TargetLosses(model, bf16=False, compiled=False)(rows)
+    losses = TargetLosses(model, target_nats, bf16=False, compiled=False)(rows)
     with torch.no_grad():
-        logits = model.logits(model(rows.ids, rows.segment, rows.context, rows.span))[0]
+        logits = model.logits(model(*rows.inputs))[0]
     by_hand = [
         -logits[PROMPT + 2].log_softmax(-1)[ids[2]],
         -logits[PROMPT + 3].log_softmax(-1)[3],
@@ -169,7 +172,7 @@ def split_of(lengths):
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=40), st.integers(1, 20))
 def test_pieces_cover_every_document_once_and_rows_hold_them(lengths, shortest):
     split = split_of(lengths)
-    packed = cut_and_pack(split, WIDTH, PROMPT, shortest, seed=0)
+    packed = cut_and_pack(split.tokens, split.offsets, WIDTH, PROMPT + 2, shortest, seed=0)
     rows = [packed.row(r) for r in range(packed.n_rows)]
     for row in rows:
         assert sum(len(p) + PROMPT + 2 for p in row) <= WIDTH
@@ -185,7 +188,8 @@ def test_pieces_cover_every_document_once_and_rows_hold_them(lengths, shortest):
 
 def test_rows_are_well_filled():
     lengths = np.random.default_rng(0).integers(5, 60, 2000)
-    packed = cut_and_pack(split_of(lengths), 256, 8, 5, seed=0)
+    split = split_of(lengths)
+    packed = cut_and_pack(split.tokens, split.offsets, 256, 10, 5, seed=0)
     assert (lengths + 10).sum() / (packed.n_rows * 256) > 0.97
 
 

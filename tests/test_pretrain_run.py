@@ -21,6 +21,7 @@ from pretrain_runs import (
 from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.ant.pretraining import PRETRAINING as ANT
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.commands.cli import main
 from cpm_tune.pretrain.evaluate import generate, perplexity_under
@@ -80,7 +81,9 @@ def test_the_written_backbone_is_trained_half_precision_and_loads(corpus, tmp_pa
         torch.testing.assert_close(loaded.state_dict()[name], value.half().float())
     modes = {path.stat().st_mode & 0o777 for path in folder.path.iterdir()}
     assert len(modes) == 1  # whoever may read one of its files may read all
-    text = generate(loaded, folder.tokenizer(), "天地", n=3, length=5, seed=1)
+    tokenizer = folder.tokenizer()
+    objective = ANT.objective(loaded.config, tokenizer, width=64, shortest=8)
+    text = generate(loaded, tokenizer, objective, "天地", n=3, length=5, seed=1)
     assert len(text) == 3
     assert all(len(t) <= 5 for t in text)
 

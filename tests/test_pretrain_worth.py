@@ -176,18 +176,18 @@ def test_titles_are_those_of_quatrains_each_once(tokenizer, backbone):
     [("天地玄黄宇，宙洪荒日月。\n盈昃辰宿列，张天地玄黄。", 1), ("天地。", 0), ("", 0)],
 )
 def test_a_hundred_quatrains_at_most_are_sampled_and_counted(
-    tokenizer, monkeypatch, written, share
+    tokenizer, backbone, monkeypatch, written, share
 ):
     asked = []
 
-    def generate(model, tokenizer, prefix, **options):
+    def generate(model, tokenizer, objective, prefix, **options):
         asked.append((prefix, options["seed"]))
         return [written]
 
     monkeypatch.setattr(worth, "generate", generate)
     body = "天地玄黄宇，宙洪荒日月。\n盈昃辰宿列，张天地玄黄。"
     same = [f"《题{i}》某\n{body}" for i in range(150)]
-    found = worth.quatrain_form({"tang": same, "song": []}, None, tokenizer)
+    found = worth.quatrain_form({"tang": same, "song": []}, backbone, tokenizer)
     assert (found["samples"], found["with_form"]) == (100, 100 * share)
     assert len({prefix for prefix, _ in asked}) == len({seed for _, seed in asked}) == 100
     assert all(prefix.startswith("《题") and prefix.endswith("\n") for prefix, _ in asked)

@@ -77,9 +77,9 @@ def test_the_halves_of_a_sample_are_apart_and_a_seed_draws_the_same(folder, text
     first, same, other = (read_sample(text, tokenizer, CONFIG, 8, seed) for seed in (1, 1, 2))
 
     def rows(batches) -> list[list[int]]:
-        width = max(batch.ids.shape[1] for batch in batches)
+        width = max(batch.inputs[0].shape[1] for batch in batches)
         pad = tokenizer.pad
-        return [r + [pad] * (width - len(r)) for b in batches for r in b.ids.tolist()]
+        return [r + [pad] * (width - len(r)) for b in batches for r in b.inputs[0].tolist()]
 
     assert rows(first.measure) == rows(same.measure)
     assert rows(first.measure) != rows(other.measure)

@@ -24,14 +24,10 @@ LAYOUT = {
     *("segment", "segment_types", "span", "SpanBias", "attention_allowed", "position_bias"),
     "target_index",
 }
-# Pre-training is a capability of CPM-Ant alone; the spec has fields for it. Nothing else knows.
-KNOW_LAYOUT = {
-    "schema/spec.py",
-    *("pretrain/evaluate.py", "pretrain/objective.py", "pretrain/order.py"),
-    *("pretrain/prune.py", "pretrain/start.py", "pretrain/train.py"),
-}
-# Who imports CPM-Ant: the list of families, and the commands for what it alone can do.
-KNOW_ANT = {"backbone/families.py", "commands/prune.py"}
+# Pruning is CPM-Ant's alone; the spec has fields for its sequences. Nothing else knows.
+KNOW_LAYOUT = {"schema/spec.py", "pretrain/prune.py"}
+# Who imports CPM-Ant: the list of families, and what it alone can do.
+KNOW_ANT = {"backbone/families.py", "commands/prune.py", "pretrain/prune.py"}
 OF_TEXTS = {"metrics/kinds.py", "metrics/spans.py"}  # spans of characters
 # What tasks and data may see of a backbone.
 FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "protocol")}
@@ -77,7 +73,7 @@ def words_of(tree: ast.AST) -> Iterator[str]:
                 yield word
 
 
-def test_only_cpm_ant_and_its_pre_training_know_how_cpm_ant_lays_out_a_sequence() -> None:
+def test_only_cpm_ant_and_pruning_know_how_cpm_ant_lays_out_a_sequence() -> None:
     know = {
         path.relative_to(PACKAGE).as_posix()
         for path in MODULES
@@ -98,7 +94,7 @@ def test_few_modules_import_cpm_ant() -> None:
         )
         or (isinstance(node, ast.Constant) and str(node.value).startswith("cpm_tune.backbone.ant"))
     }
-    assert {n for n in importers if not n.startswith(("backbone/ant/", "pretrain/"))} == KNOW_ANT
+    assert {n for n in importers if not n.startswith("backbone/ant/")} == KNOW_ANT
 
 
 @pytest.mark.parametrize("room", ["data", "task"])

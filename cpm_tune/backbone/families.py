@@ -19,6 +19,7 @@ from cpm_tune.backbone.ant.family import ANT
 from cpm_tune.backbone.ant.folder import CPMAntFolder
 from cpm_tune.backbone.causal.family import CAUSAL
 from cpm_tune.backbone.encdec.family import ENCDEC
+from cpm_tune.backbone.pretraining import Pretraining
 from cpm_tune.backbone.protocol import BackboneConfig, BackboneFolder, Family
 from cpm_tune.errors import UserError
 
@@ -84,6 +85,30 @@ def families() -> tuple[Family, ...]:
 def presets() -> dict[str, BackboneConfig]:
     """The published sizes of all families by name."""
     return {name: config for family in families() for name, config in family.presets.items()}
+
+
+def pretrainings() -> dict[str, Pretraining]:
+    """How families can be pre-trained, by the names of their vocabularies' kinds; CPM-Ant's first.
+
+    Raises UserError if the kinds of two families have one name.
+    """
+    known: dict[str, Pretraining] = {}
+    for family in families():
+        kind: Pretraining | None = getattr(family, "pretraining", None)
+        if kind is not None and known.setdefault(kind.name, kind) is not kind:
+            raise UserError(f"two families pre-train '{kind.name}'; uninstall one of them.")
+    return known
+
+
+def pretraining_in(family: str) -> Pretraining | None:
+    """How the models of a family are pre-trained, by its name; None if they cannot be."""
+    return next((getattr(f, "pretraining", None) for f in families() if f.name == family), None)
+
+
+def pretraining_of(vocabulary: Path) -> Pretraining:
+    """The kind of a vocabulary file; CPM-Ant's if it is none, whose errors say what one is."""
+    known = list(pretrainings().values())
+    return next((kind for kind in known if kind.recognises(vocabulary)), known[0])
 
 
 def open_ant(path: Path, purpose: str) -> CPMAntFolder:

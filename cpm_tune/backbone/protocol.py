@@ -417,7 +417,11 @@ class Turns:
 
 
 class Family(Protocol):
-    """A kind of model. `presets` are published sizes by name, to estimate without a checkpoint."""
+    """A kind of model. `presets` are published sizes by name, to estimate without a checkpoint.
+
+    A family that can be pre-trained has a member `pretraining`, a
+    `cpm_tune.backbone.pretraining.Pretraining`.
+    """
 
     @property
     def name(self) -> str: ...

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import pretrainings
 from cpm_tune.commands.options.pretrain import Prepare, Run, SourceOptions, Vocab
 from cpm_tune.common.progress import told
 from cpm_tune.errors import UserError
@@ -17,22 +18,35 @@ from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.prepare import prepare as prepare_corpus
 from cpm_tune.pretrain.sources import TextSource, read_sources, sources_of_files
 from cpm_tune.pretrain.start import start
-from cpm_tune.pretrain.vocabulary import build_vocabulary, cover_text, new_file, write
+from cpm_tune.pretrain.vocabulary import (
+    build_vocabulary,
+    cover_text,
+    new_file,
+    train_vocabulary,
+    write,
+)
 
 
 def vocab(options: Vocab) -> int:
     """Build a vocabulary."""
     new_file(options.out)
-    entries = build_vocabulary(
-        _sources(options),
-        options.size,
-        words=options.words,
-        pieces=options.pieces,
-        cover=cover_text(options.cover),
-        report=_reporter(options.quiet),
-    )
-    write(options.out, entries)
-    print(f"{options.out}: {len(entries):,} entries")
+    kind, sources = pretrainings()[options.kind], _sources(options)
+    cover = cover_text(options.cover)
+    content = train_vocabulary(kind, sources, options.size, cover)
+    if content is None:
+        entries = build_vocabulary(
+            sources,
+            options.size,
+            front=kind.front,
+            back=kind.back,
+            words=options.words,
+            pieces=options.pieces,
+            cover=cover,
+            report=_reporter(options.quiet),
+        )
+        content = ("\n".join(entries) + "\n").encode()
+    write(options.out, content)
+    print(f"{options.out}: {len(kind.tokenizer(options.out)):,} entries")
     return 0
 
 

@@ -11,6 +11,7 @@ from cpm_tune.commands.arguments import over_file
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.door import load
 from cpm_tune.common.progress import shown
+from cpm_tune.common.reading import read_mapping
 from cpm_tune.engine.launch import launch
 from cpm_tune.engine.rank import launched, rank_info
 from cpm_tune.errors import UserError
@@ -54,6 +55,13 @@ def run(options: Tune) -> int:
     if start is None and expand(request.task, request.include) == [request.task]:
         with naming:
             plan = make_plan(request)  # mistakes are reported before torch is imported
+        if (
+            file is not None
+            and not options.quiet
+            and "spec_sha256" in read_mapping(file, "--config", "")
+        ):
+            for line in load("cpm_tune.commands.again:compared")(file, plan.spec):
+                print(f"again      {line}")
     other = start is not None or rank_info(os.environ).rank != 0  # another process shows it
     with shown(unless=options.quiet or options.dry_run or other):
         load("cpm_tune.runs.session:tune_all")(

@@ -49,13 +49,14 @@ def scratch_folder(where: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; a text as UTF-8.
 
     A link stays a link; a device or a pipe is written to and never replaced.
     """
+    written = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_bytes(written)
         return
     with replacing(path.resolve()) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
+        part.write_bytes(written)

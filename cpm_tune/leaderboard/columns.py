@@ -61,6 +61,8 @@ def data_notes(record: AnyRecord) -> list[str]:
 def split_notes(record: AnyRecord, splits: tuple[str, ...], hierarchy: Hierarchy) -> list[str]:
     """The parts of a record's note about splits that have no official size, or that another split
     stands in for."""
+    if not record.note:
+        return []
     parts = record.note.split("; ")
     task = record.spec.task
     sizes = [p for p in parts if p.startswith(splits) and hierarchy.unofficial_size(task, p)]

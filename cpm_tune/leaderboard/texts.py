@@ -102,6 +102,20 @@ def recorded_rows(task: Task, record: AnyRecord, data: Path | None) -> list[Row]
     return list(islice(checked_rows(task, file, bad), record.spec.data.limit))
 
 
+def recorded_folder(task: Task, record: AnyRecord) -> Path:
+    """The folder in which a record's run found its data. UserError if its test split is not there
+    any more."""
+    path = record.data["test"].path if "test" in record.data else "the test file"
+    for folder in _folders(task, path):
+        try:
+            split = find_splits(task, folder, ("test",))["test"]
+        except UserError:
+            continue
+        if split.sha256 == record.spec.data.test:
+            return folder
+    raise UserError(f"{path} is not the file of the record any more; give --data DIR.")
+
+
 def _key(record: AnyRecord) -> tuple[Any, ...]:
     """Equal for records whose examples look the same."""
     spec = record.spec

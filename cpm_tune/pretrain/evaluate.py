@@ -11,42 +11,43 @@ import torch
 from numpy.typing import NDArray
 
 from cpm_tune import decode
-from cpm_tune.backbone.ant.checkpoint import load_weights
-from cpm_tune.backbone.ant.layout import make_layout
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import SPECIALS, Tokenizer
-from cpm_tune.backbone.families import open_ant
-from cpm_tune.pretrain.objective import (
-    GENERATION,
-    OBJECTIVES,
-    PieceMask,
-    RowFormat,
-    TargetLosses,
-    build_rows,
-    draw_mask,
-)
-from cpm_tune.pretrain.order import Pieces, cut_and_pack
+from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.families import open_folder, pretrainings
+from cpm_tune.backbone.pretraining import Objective, Pretraining, Rows
+from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer
+from cpm_tune.errors import UserError
+from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.store import Corpus
-from cpm_tune.schema.spec import Decoding, Encoding
+from cpm_tune.schema.spec import Decoding
 
 EVAL_SEED = 20220501
 
 
 def character_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """Characters that each entry stands for; a special entry counts as one: (vocab_size,)."""
-    return np.array(
-        [
-            1 if tokenizer.entries[i] in SPECIALS else len(tokenizer.entries[i])
-            for i in range(len(tokenizer))
-        ]
-    )
+    """Characters that each entry stands for; a special entry counts as one, a sentinel as none:
+    (vocab_size,)."""
+    special = {*tokenizer.never_written, tokenizer.eos}
+    lengths = [1 if i in special else len(tokenizer.entries[i]) for i in range(len(tokenizer))]
+    for index in _sentinels(tokenizer):
+        lengths[index] = 0
+    return np.array(lengths)
 
 
-def unigram_nats(corpus: Corpus, source: str, eos: int) -> NDArray[np.float64]:
-    """-log p of every token by its add-half frequency in the source's training split."""
+def _sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that stand for spans of text, if a vocabulary has any."""
+    return tuple(getattr(tokenizer, "sentinels", ()))
+
+
+def unigram_nats(
+    corpus: Corpus, source: str, end: int, free: Sequence[int] = ()
+) -> NDArray[np.float64]:
+    """-log p of every token by its add-half frequency in the source's training split; those in
+    `free` cost nothing."""
     counts = corpus.unigram(source) + 0.5
-    counts[eos] += corpus.about["sources"][source]["train"]["documents"]
-    return np.asarray(-np.log(counts / counts.sum()))
+    counts[end] += corpus.about["sources"][source]["train"]["documents"]
+    nats = -np.log(counts / counts.sum())
+    nats[list(free)] = 0.0
+    return np.asarray(nats)
 
 
 class HeldOut:
@@ -57,52 +58,43 @@ class HeldOut:
         corpus: Corpus,
         names: Sequence[str],
         tokenizer: Tokenizer,
-        row_format: RowFormat,
-        shortest: int,
+        objective: Objective,
     ) -> None:
-        self.row_format = row_format
+        self.objective = objective
         self.characters = character_lengths(tokenizer)
-        self.unigram = {name: unigram_nats(corpus, name, tokenizer.eos) for name in names}
-        self.pieces: dict[str, Pieces] = {
-            name: cut_and_pack(
-                corpus.split(name, "heldout"),
-                row_format.width,
-                row_format.prompt_length,
-                shortest,
-                0,
-            )
-            for name in names
-        }
+        free = _sentinels(tokenizer)
+        self.unigram = {name: unigram_nats(corpus, name, objective.end, free) for name in names}
+        self.rows: dict[str, Rows] = {}
+        for name in names:
+            split = corpus.split(name, "heldout")
+            self.rows[name] = objective.rows(split.tokens, split.offsets, 0)
 
-    def _masked(
-        self, source: int, pieces: Pieces, row: int, objective: int
-    ) -> list[tuple[NDArray[np.int64], PieceMask]]:
-        generator = np.random.default_rng([EVAL_SEED, source, row, objective])
-        return [(p, draw_mask(generator, len(p) + 2, objective)) for p in pieces.row(row)]
+    def _item(self, source: int, rows: Rows, row: int, label: int) -> Any:
+        generator = np.random.default_rng([EVAL_SEED, source, row, label])
+        return self.objective.drawn(generator, rows.row(row), label)
 
     @torch.no_grad()
     def losses(
-        self, model: CPMAnt, *, batch: int, bf16: bool, rows: int | None = None
+        self, model: Backbone, *, batch: int, bf16: bool, rows: int | None = None
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Source -> objective -> mean nats of the model and of the unigram baseline, and tokens.
 
         Sources without held-out rows are out.
         Takes the first `rows` rows of each source (None: all), `batch` at a time.
         """
-        losses = TargetLosses(model, bf16=bf16, compiled=False)
+        losses = TargetLosses(model, self.objective.losses, bf16=bf16, compiled=False)
         result: dict[str, dict[str, dict[str, Any]]] = {}
-        for source, (name, pieces) in enumerate(self.pieces.items()):
-            total = min(pieces.n_rows, rows or pieces.n_rows)
+        for source, (name, known) in enumerate(self.rows.items()):
+            total = min(known.n_rows, rows or known.n_rows)
             if not total:
                 continue
             result[name] = {}
-            for objective, label in enumerate(OBJECTIVES):
+            for number, label in enumerate(self.objective.labels):
                 sums = np.zeros(4)
                 for start in range(0, total, batch):
                     chosen = range(start, min(start + batch, total))
-                    built = build_rows(
-                        [(source, self._masked(source, pieces, n, objective)) for n in chosen],
-                        self.row_format,
+                    built = self.objective.batch(
+                        [(source, self._item(source, known, n, number)) for n in chosen]
                     )
                     token = built.token.numpy()
                     sums += (
@@ -122,7 +114,7 @@ class HeldOut:
 
 
 def weighted_mean(losses: Mapping[str, Any], weights: Mapping[str, float]) -> float:
-    """One number: nats per character, both objectives alike, sources by weight."""
+    """One number: nats per character, all objectives alike, sources by weight."""
     total = sum(weights[name] for name in losses)
     return sum(
         weights[name] * np.mean([part["nats_per_character"] for part in parts.values()])
@@ -135,22 +127,18 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
 
     Generation with only the first token given; a text counts by its first piece.
     """
-    folder = open_ant(path, "pre-training")
-    tokenizer, model = folder.tokenizer(), load_weights(folder, torch.float32).eval()
-    width = 256 + model.config.prompt_length
-    row_format = RowFormat.of(model.config, tokenizer, width)
+    folder = open_folder(path)
+    kind = kind_of(folder)
+    tokenizer, model = folder.tokenizer(), folder.open(torch.float32).eval()
+    width = kind.text_width(model.config)
+    objective = kind.objective(model.config, tokenizer, width=width, shortest=1)
     characters = character_lengths(tokenizer)
-    losses = TargetLosses(model, bf16=False, compiled=False)
+    losses = TargetLosses(model, objective.losses, bf16=False, compiled=False)
 
     @torch.no_grad()
     def perplexities(texts: Sequence[str]) -> list[float]:
-        rows = []
-        for number, text in enumerate(texts):
-            ids = np.array(tokenizer.encode(text)[: width - model.config.prompt_length - 2])
-            masked = np.ones(len(ids) + 2, dtype=bool)
-            masked[:1] = False
-            rows.append((number, [(ids.astype(np.int64), PieceMask(GENERATION, masked))]))
-        built = build_rows(rows, row_format)
+        items = [objective.predicting((), tokenizer.encode(text)) for text in texts]
+        built = objective.batch(list(enumerate(items)))
         nats = np.bincount(built.source, losses(built).numpy(), len(texts))
         lengths = np.bincount(built.source, characters[built.token.numpy()], len(texts))
         return [float(value) for value in np.exp(nats / lengths)]
@@ -158,9 +146,23 @@ def perplexity_under(path: Path) -> Callable[[Sequence[str]], list[float]]:
     return perplexities
 
 
+def kind_of(folder: BackboneFolder) -> Pretraining:
+    """How a backbone was pre-trained; raise UserError for one that cannot be."""
+    kinds = pretrainings().values()
+    kind = next((kind for kind in kinds if kind.vocabulary_of(folder) is not None), None)
+    if kind is None:
+        forms = " and ".join(kind.title for kind in kinds)
+        raise UserError(
+            f"{folder.path}: pre-training works with the forms of {forms}, and this backbone (of "
+            f"the family '{folder.config.family}') has none of their vocabularies."
+        )
+    return kind
+
+
 def generate(
-    model: CPMAnt,
+    model: Backbone,
     tokenizer: Tokenizer,
+    objective: Objective,
     prefix: str,
     *,
     n: int = 1,
@@ -169,17 +171,22 @@ def generate(
     top_k: int = 30,
     seed: int = 0,
 ) -> list[str]:
-    """Sample `n` continuations of `prefix` by the generation objective; without the prefix."""
-    number = GENERATION + 1
-    layout = make_layout(Encoding(prompt_type=number, segment=number), model.config, tokenizer)
+    """Sample `n` continuations of `prefix` as pre-training has it; without the prefix.
+
+    Of a prefix that leaves a model no room for them, only the end counts.
+    """
+    ids, limit = tokenizer.encode(prefix), model.config.shape.limit
+    if limit is not None and len(objective.context(ids)) + length > limit:
+        ids = ids[-max(1, limit // 4) :]
+        length = min(length, limit - len(objective.context(ids)))
     request = decode.Request(
         Decoding(
             max_new_tokens=length, sample=True, temperature=temperature, top_k=top_k, seed=seed
         ),
-        layout,
+        objective.layout,
         stop=frozenset({tokenizer.eos}),
-        banned=frozenset({tokenizer.unk, tokenizer.pad, tokenizer.bos}),
+        banned=objective.banned,
     )
-    prefixes = [(*layout.start, *tokenizer.encode(prefix))] * n
+    prefixes = [objective.context(ids)] * n
     made = decode.generate(model, prefixes, request)
     return [tokenizer.decode(text.ids) for (text,) in made]

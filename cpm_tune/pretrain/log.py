@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cpm_tune.backbone.pretraining import TrainingBatch
 from cpm_tune.common.folders import disk_trouble
 from cpm_tune.common.reading import parse_json
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.pretrain.objective import OBJECTIVES, PackedRows
 
 MAKE_ROOM = "make room and continue with --resume"
 
@@ -85,12 +85,12 @@ _SUMS = ("norm", "seconds", "steps", "tokens")
 class RunningMeans:
     """Mean losses per objective and source since the last flush."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+    def __init__(self, labels: Sequence[str], names: Sequence[str]) -> None:
+        self.labels, self.names = labels, names
         self._reset()
 
     def _reset(self) -> None:
-        self.nats: NDArray[np.float64] = np.zeros((len(OBJECTIVES), len(self.names)))
+        self.nats: NDArray[np.float64] = np.zeros((len(self.labels), len(self.names)))
         self.count = np.zeros_like(self.nats)
         self.norm = self.seconds = 0.0
         self.steps = self.tokens = 0
@@ -106,7 +106,7 @@ class RunningMeans:
         for name in _SUMS:
             setattr(self, name, state[name])
 
-    def add(self, losses: Tensor, batch: PackedRows, norm: float, seconds: float) -> None:
+    def add(self, losses: Tensor, batch: TrainingBatch, norm: float, seconds: float) -> None:
         """Count a step; losses (targets,). A step with 0 seconds does not count for the speed."""
         place = batch.objective * len(self.names) + batch.source
         size = self.nats.size
@@ -126,7 +126,7 @@ class RunningMeans:
 
         result = {
             "loss": float(self.nats.sum() / max(1, self.count.sum())),
-            "objectives": means(1, OBJECTIVES),
+            "objectives": means(1, self.labels),
             "sources": means(0, self.names),
             "grad_norm": self.norm / max(1, self.steps),
             "tokens_per_second": self.tokens / self.seconds if self.seconds else 0.0,
@@ -148,7 +148,8 @@ def _line(event: str, row: dict[str, Any]) -> str:
             f"{name} " + "/".join(f"{part['nats_per_character']:.2f}" for part in parts.values())
             for name, parts in row["sources"].items()
         )
-        return f"{where}  held out {row['mean']:.4f} nats/character (infilling/generation): {parts}"
+        labels = "/".join(next(iter(row["sources"].values())))
+        return f"{where}  held out {row['mean']:.4f} nats/character ({labels}): {parts}"
     if event == "sample":
         text = (row["prefix"] + "|" + row["text"]).replace("\n", " / ")
         return f"{where}  sample  {text}"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.errors import UserError
 
 BETAS = (0.9, 0.95)
@@ -15,18 +15,19 @@ MOMENTUM = 0.95
 
 
 def make_optimisers(
-    model: nn.Module, name: str, weight_decay: float
+    model: Backbone, name: str, weight_decay: float
 ) -> Sequence[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the encoder's matrices and AdamW for the rest.
+    """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest.
 
     Norms and the position bias get no weight decay. Muon (Jordan et al., 2024) with the update
     scaled to AdamW's root mean square, so that both share one learning rate.
     """
+    layers = tuple(f"{name}." for name in model.layer_names)
     matrices, decayed, plain = [], [], []
     for key, parameter in model.named_parameters():
-        if parameter.dim() != 2 or key.endswith("relative_attention_bias"):
+        if parameter.dim() != 2 or "relative_attention_bias" in key:
             plain.append(parameter)
-        elif name == "muon" and key.startswith("encoder."):
+        elif name == "muon" and key.startswith(layers):
             matrices.append(parameter)
         else:
             decayed.append(parameter)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.families import pretraining_of
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.common.folders import disk_trouble, new_folder
 from cpm_tune.common.progress import working
 from cpm_tune.errors import UserError
@@ -28,10 +29,10 @@ from cpm_tune.pretrain.filters import REASONS
 from cpm_tune.pretrain.sources import Document, TextSource, check_files, documents
 from cpm_tune.pretrain.store import (
     DESCRIPTION,
+    FIRST_KIND,
     FORMAT,
     SPLITS,
     VERSION,
-    VOCABULARY,
     Corpus,
     GrowingArray,
     SplitWriter,
@@ -67,7 +68,8 @@ def prepare(
     for unreadable input, if nothing is left of a source, and if `out` cannot be written.
     """
     check_files(sources)
-    tokenizer = Tokenizer.from_file(vocabulary)
+    kind = pretraining_of(vocabulary)
+    tokenizer = kind.tokenizer(vocabulary)
     vocabulary_bytes = vocabulary.read_bytes()
     seen = SeenParagraphs()
     about: dict[str, Any] = {}
@@ -82,6 +84,7 @@ def prepare(
         description = {
             "format": FORMAT,
             "version": VERSION,
+            **({} if kind.name == FIRST_KIND else {"vocab_kind": kind.name}),
             "vocab_size": len(tokenizer),
             "vocab_sha256": hashlib.sha256(vocabulary_bytes).hexdigest(),
             "duplicate_share": float(SHARE),
@@ -90,7 +93,7 @@ def prepare(
             "sensitive_words": len(words.words) if words else 0,
             "sources": about,
         }
-        (part / VOCABULARY).write_bytes(vocabulary_bytes)
+        (part / kind.vocabulary).write_bytes(vocabulary_bytes)
         (part / DESCRIPTION).write_text(
             json.dumps(description, indent=1) + "\n", encoding="utf-8", newline="\n"
         )

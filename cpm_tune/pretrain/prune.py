@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.model import CPMAnt
+from cpm_tune.backbone.ant.objective import RowFormat, build_rows, draw_mask, target_nats
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.pretraining import TrainingBatch
 from cpm_tune.errors import UserError
-from cpm_tune.pretrain.objective import PackedRows, RowFormat, TargetLosses, build_rows, draw_mask
+from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.sources import TextSource, check_files, documents
 
 KINDS = ("self_att", "ffn")  # in the order of mask_modules
@@ -36,8 +38,8 @@ SubBlock = tuple[int, str]  # layer, kind
 class Sample:
     """Batches of text with their masks: to measure importance on, and to report losses on."""
 
-    measure: list[PackedRows]
-    report: list[PackedRows]
+    measure: list[TrainingBatch]
+    report: list[TrainingBatch]
 
 
 def read_sample(
@@ -72,7 +74,7 @@ def read_sample(
 
 def _batches(
     pieces: Sequence[NDArray[np.int64]], row_format: RowFormat, generator: np.random.Generator
-) -> Iterator[PackedRows]:
+) -> Iterator[TrainingBatch]:
     """Pieces of similar length together, one row per piece; both objectives in turn."""
     masked = [(p, draw_mask(generator, len(p) + 2, n % 2)) for n, p in enumerate(pieces)]
     masked.sort(key=lambda pair: len(pair[0]))
@@ -83,9 +85,9 @@ def _batches(
 
 
 @torch.inference_mode()
-def mean_loss(model: CPMAnt, batches: Sequence[PackedRows]) -> float:
+def mean_loss(model: CPMAnt, batches: Sequence[TrainingBatch]) -> float:
     """Nats per masked token."""
-    losses = TargetLosses(model, bf16=False, compiled=False)
+    losses = TargetLosses(model, target_nats, bf16=False, compiled=False)
     device = model.input_embedding.weight.device
     total = n = 0.0
     for rows in batches:
@@ -94,9 +96,9 @@ def mean_loss(model: CPMAnt, batches: Sequence[PackedRows]) -> float:
     return total / n
 
 
-def _to(rows: PackedRows, device: torch.device) -> PackedRows:
-    names = ("ids", "segment", "span", "context", "index", "token")
-    return replace(rows, **{name: getattr(rows, name).to(device) for name in names})
+def _to(rows: TrainingBatch, device: torch.device) -> TrainingBatch:
+    inputs = tuple(tensor.to(device) for tensor in rows.inputs)
+    return replace(rows, inputs=inputs, index=rows.index.to(device), token=rows.token.to(device))
 
 
 @contextmanager
@@ -121,7 +123,7 @@ def present(config: CPMAntConfig) -> dict[str, list[SubBlock]]:
     }
 
 
-def importance(model: CPMAnt, batches: Sequence[PackedRows]) -> dict[SubBlock, float]:
+def importance(model: CPMAnt, batches: Sequence[TrainingBatch]) -> dict[SubBlock, float]:
     """How much the mean loss grows when each sub-block alone is skipped."""
     whole, growth = mean_loss(model, batches), {}
     for block in chain.from_iterable(present(model.config).values()):

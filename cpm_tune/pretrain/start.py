@@ -14,20 +14,16 @@ import torch
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cpm_tune.backbone.ant.checkpoint import load_weights
-from cpm_tune.backbone.ant.config import CPMAntConfig
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.bundled import resolve
-from cpm_tune.backbone.families import open_ant
-from cpm_tune.backbone.opening import random_backbone
-from cpm_tune.common.environment import machine_memory
+from cpm_tune.backbone.families import open_folder
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import CHECKPOINT, LOG, RECORD, disk_trouble, remove, run_lock
 from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.pretrain.evaluate import kind_of
 from cpm_tune.pretrain.optimise import largest_rate
 from cpm_tune.pretrain.options import PretrainRequest
 from cpm_tune.pretrain.sources import MAX_WEIGHT
@@ -71,7 +67,12 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
                 "with --corpus."
             )
         corpus = Corpus.open(request.corpus)
-        config = _config(request, corpus)
+        kind, config = corpus.kind, _config(request, corpus)
+        if request.shortest is not None and not kind.pieces:
+            raise UserError(
+                f"--shortest: documents are laid end to end for {kind.title}, not cut into pieces; "
+                "omit it."
+            )
         if request.threads:
             torch.set_num_threads(request.threads)
         settings = Settings(
@@ -80,13 +81,15 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
             seconds=request.seconds or 0.0,
             bf16=request.precision != "fp32",
             compiled=not request.no_compile,
-            **_given(request, _SETTINGS),
+            **{"width": kind.width(config), **_given(request, _SETTINGS)},
         )
-        _check(settings.width, settings.rows, settings.shortest, config)
+        tokenizer = corpus.tokenizer()
+        sizes = {"width": settings.width, "shortest": settings.shortest, "rows": settings.rows}
+        kind.objective(config, tokenizer, **sizes)
         if request.backbone is not None and not request.resume:
-            model = load_weights(open_ant(request.backbone, "pre-training"), torch.float32)
+            model = open_folder(request.backbone).open(torch.float32)
         else:
-            model = random_backbone(config, settings.seed, torch.float32)
+            model = kind.random(config, settings.seed, torch.float32)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
 
@@ -106,7 +109,7 @@ def start(request: PretrainRequest, report: Callable[[str], None]) -> None:
         report(_about(model, settings, corpus))
         train(
             model,
-            Tokenizer.from_file(corpus.vocabulary),
+            tokenizer,
             corpus,
             settings,
             out,
@@ -201,47 +204,28 @@ def _of_before(request: PretrainRequest) -> PretrainRequest:
     return replace(before, **new, resume=True, out=request.out)
 
 
-def _config(request: PretrainRequest, corpus: Corpus) -> CPMAntConfig:
+def _config(request: PretrainRequest, corpus: Corpus) -> Any:
     """The model's config, checked against the corpus's vocabulary."""
     if request.backbone is not None:
-        folder = open_ant(request.backbone, "pre-training")
-        corpus.check_vocabulary(folder.vocabulary)
+        folder = open_folder(request.backbone)
+        vocabulary = kind_of(folder).vocabulary_of(folder)
+        assert vocabulary is not None
+        corpus.check_vocabulary(vocabulary)
         return folder.config
     assert request.config is not None
-    config = CPMAntConfig.from_file(request.config)
-    known = CPMAntConfig.keys()
+    config = corpus.kind.config(request.config)
+    known = corpus.kind.keys()
     for key in read_json(request.config).keys() - known:  # configs have others, too
         if meant := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
             raise UserError(
                 f"{request.config}: a config has no key '{key}'. Did you mean '{meant[0]}'?"
             )
-    if config.vocab_size != corpus.about["vocab_size"]:
+    if (size := config.shape.vocabulary) != corpus.about["vocab_size"]:
         raise UserError(
-            f"{request.config}: vocab_size is {config.vocab_size}, but the corpus has "
+            f"{request.config}: vocab_size is {size}, but the corpus has "
             f"{corpus.about['vocab_size']} entries."
         )
     return config
-
-
-def _check(width: int, rows: int, shortest: int, config: CPMAntConfig) -> None:
-    if width < config.prompt_length + 4:
-        raise UserError(
-            f"--width {width}: a row must contain more than its soft prompt "
-            f"({config.prompt_length})."
-        )
-    if (room := width - config.prompt_length - 2) < shortest:
-        raise UserError(
-            f"--width {width}: a row has room for {room} tokens besides the soft prompt "
-            f"({config.prompt_length}), <s> and </s>, but pieces have at least --shortest "
-            f"{shortest}. Give a greater --width or a smaller --shortest."
-        )
-    bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
-    memory = machine_memory()
-    if memory is not None and bias > memory:
-        raise UserError(
-            f"--rows {rows} --width {width}: attention alone takes {bias / 1e9:,.0f} GB, more than "
-            f"the {memory / 1e9:,.0f} GB of this machine. Give fewer rows or a smaller width."
-        )
 
 
 def _weights(request: PretrainRequest, corpus: Corpus) -> dict[str, float]:
@@ -260,7 +244,7 @@ def _weights(request: PretrainRequest, corpus: Corpus) -> dict[str, float]:
     return weights
 
 
-def _about(model: CPMAnt, settings: Settings, corpus: Corpus) -> str:
+def _about(model: Backbone, settings: Settings, corpus: Corpus) -> str:
     n = sum(parameter.numel() for parameter in model.parameters())
     length = f"{settings.steps:,} steps" if settings.steps else f"{settings.seconds:,.0f} seconds"
     note = ""

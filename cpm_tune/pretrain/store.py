@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, Field, ValidationError
 
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.families import pretrainings
+from cpm_tune.backbone.pretraining import Pretraining
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.reading import read_json
@@ -22,7 +24,8 @@ from cpm_tune.pretrain.sources import Weight
 
 FORMAT = "cpm-tune corpus"
 VERSION = 1
-DESCRIPTION, VOCABULARY = "corpus.json", "vocab.txt"
+DESCRIPTION = "corpus.json"
+FIRST_KIND = "cpm-ant"  # of descriptions without a kind, which are older
 SPLITS = ("train", "heldout")
 Count = Annotated[int, Field(ge=0)]
 
@@ -47,6 +50,7 @@ class Description(BaseModel, strict=True):
 
     vocab_size: Count
     vocab_sha256: str
+    vocab_kind: str = FIRST_KIND
     sources: Annotated[dict[str, SourceDescription], Field(min_length=1)]
 
 
@@ -150,6 +154,11 @@ class Corpus:
             raise UserError(
                 f"{file}: damaged: {faults(error)[0]}; run `pretrain prepare` again."
             ) from error
+        if (kind := about.get("vocab_kind", FIRST_KIND)) not in pretrainings():
+            raise UserError(
+                f"{file}: its vocabulary is of the kind '{kind}', which no installed family "
+                "pre-trains; install the one it was prepared with."
+            )
         corpus = cls(path, about)
         try:
             sha256 = file_sha256(corpus.vocabulary)
@@ -162,10 +171,10 @@ class Corpus:
                 f"{corpus.vocabulary}: not the vocabulary that {path} was prepared with. Restore "
                 "that one, or run `pretrain prepare` again."
             )
-        if (size := len(Tokenizer.from_file(corpus.vocabulary))) != about["vocab_size"]:
+        if (size := len(corpus.tokenizer())) != about["vocab_size"]:
             raise UserError(
-                f"{file}: damaged: vocab_size is {about['vocab_size']}, but {VOCABULARY} has "
-                f"{size} entries; run `pretrain prepare` again."
+                f"{file}: damaged: vocab_size is {about['vocab_size']}, but "
+                f"{corpus.vocabulary.name} has {size} entries; run `pretrain prepare` again."
             )
         return corpus
 
@@ -180,11 +189,20 @@ class Corpus:
     @property
     def vocabulary(self) -> Path:
         """The vocabulary that the ids belong to."""
-        return self.path / VOCABULARY
+        return self.path / self.kind.vocabulary
+
+    @property
+    def kind(self) -> Pretraining:
+        """How a model with this vocabulary is pre-trained."""
+        return pretrainings()[self.about.get("vocab_kind", FIRST_KIND)]
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the ids belong to."""
+        return self.kind.tokenizer(self.vocabulary)
 
     def texts(self) -> Iterator[str]:
         """The training documents of every source, decoded."""
-        tokenizer = Tokenizer.from_file(self.vocabulary)
+        tokenizer = self.tokenizer()
         for source in self.weights():
             split = self.split(source, "train")
             for number in range(len(split)):

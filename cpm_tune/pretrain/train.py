@@ -7,12 +7,13 @@ training time so far, which the checkpoint keeps.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cpm_tune.backbone.ant.checkpoint import write_native
-from cpm_tune.backbone.ant.model import CPMAnt
-from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.base import Backbone
+from cpm_tune.backbone.pretraining import Objective, TrainingBatch
+from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.common.folders import CHECKPOINT, LOG, complete, disk_trouble, partial_folder, remove
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.progress import working
@@ -30,9 +31,9 @@ from cpm_tune.common.saved import FINGERPRINT, read_state, write_state
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
 from cpm_tune.pretrain.log import MAKE_ROOM, Log, Progress, RunningMeans
-from cpm_tune.pretrain.objective import PackedRows, RowFormat, TargetLosses, build_rows, draw_mask
+from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
-from cpm_tune.pretrain.order import RowOrder, cut_and_pack
+from cpm_tune.pretrain.order import RowOrder
 from cpm_tune.pretrain.store import Corpus
 
 BACKBONE = "backbone"  # the folder with the weights so far
@@ -76,40 +77,38 @@ class Intervals:
 class TrainingBatches:
     """Batches of the training split by step number."""
 
-    def __init__(self, corpus: Corpus, settings: Settings, row_format: RowFormat) -> None:
-        self.settings, self.row_format = settings, row_format
+    def __init__(self, corpus: Corpus, settings: Settings, objective: Objective) -> None:
+        self.settings, self.objective = settings, objective
         self.names = list(settings.weights)
-        self.pieces = []
+        self.rows = []
         for name in self.names:
-            split, shortest = corpus.split(name, "train"), settings.shortest
-            pieces = cut_and_pack(
-                split, row_format.width, row_format.prompt_length, shortest, settings.seed
-            )
-            if not pieces.n_rows:
+            split = corpus.split(name, "train")
+            rows = objective.rows(split.tokens, split.offsets, settings.seed)
+            if not rows.n_rows:
                 raise UserError(
-                    f"source '{name}': no piece of at least {shortest} tokens. Give a smaller "
-                    "--shortest."
+                    f"source '{name}': no piece of at least {settings.shortest} tokens. Give a "
+                    "smaller --shortest."
                 )
-            self.pieces.append(pieces)
+            self.rows.append(rows)
         self.order = RowOrder(
-            [pieces.n_rows for pieces in self.pieces],
+            [rows.n_rows for rows in self.rows],
             list(settings.weights.values()),
             settings.seed,
         )
 
-    def batch(self, step: int) -> PackedRows:
-        """The batch of a step (from 1): rows by the order, masks by (seed, step)."""
+    def batch(self, step: int) -> TrainingBatch:
+        """The batch of a step (from 1): rows by the order, what is drawn by (seed, step)."""
         generator = np.random.default_rng([self.settings.seed, 4, step])
-        rows = []
+        items = []
         for number in range((step - 1) * self.settings.rows, step * self.settings.rows):
             source, row = self.order.at(number)
-            pieces = self.pieces[source].row(row)
-            rows.append((source, [(p, draw_mask(generator, len(p) + 2)) for p in pieces]))
-        return build_rows(rows, self.row_format)
+            item = self.objective.drawn(generator, self.rows[source].row(row))
+            items.append((source, item))
+        return self.objective.batch(items)
 
 
 def train(
-    model: CPMAnt,
+    model: Backbone,
     tokenizer: Tokenizer,
     corpus: Corpus,
     settings: Settings,
@@ -128,20 +127,23 @@ def train(
     the backbone cannot be written, and when a checkpoint does not belong to this run.
     """
     intervals = intervals or Intervals()
-    row_format = RowFormat.of(model.config, tokenizer, settings.width)
+    kind = corpus.kind
+    objective = kind.objective(
+        model.config, tokenizer, width=settings.width, shortest=settings.shortest
+    )
     fixed = {k: v for k, v in asdict(settings).items() if k not in ("steps", "seconds")}
     fingerprint = {
-        "config": _sha256(model.config.to_dict()),
+        "config": _sha256(kind.values(model.config)),
         "corpus": _sha256(corpus.about),  # it has the counts and hashes of all tokens
         "settings": _sha256(fixed),  # all but the length, which may change when resuming
     }
-    data = TrainingBatches(corpus, settings, row_format)
-    heldout = HeldOut(corpus, data.names, tokenizer, row_format, settings.shortest)
+    data = TrainingBatches(corpus, settings, objective)
+    heldout = HeldOut(corpus, data.names, tokenizer, objective)
     optimisers = make_optimisers(model, settings.optimiser, settings.weight_decay)
     progress, file, backbone = Progress(), out / CHECKPOINT, out / BACKBONE
-    running = RunningMeans(data.names)
+    running = RunningMeans(objective.labels, data.names)
     if resume:
-        check_replaceable(backbone)
+        check_replaceable(backbone, kind.files)
         state = _read_checkpoint(file, fingerprint)
         model.load_state_dict(state["model"])
         for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
@@ -162,7 +164,7 @@ def train(
         settings=asdict(settings),
         fingerprint=fingerprint,
     )
-    losses = TargetLosses(model, bf16=settings.bf16, compiled=settings.compiled)
+    losses = TargetLosses(model, objective.losses, bf16=settings.bf16, compiled=settings.compiled)
 
     def save() -> None:
         if not all(bool(p.isfinite().all()) for p in model.parameters()):
@@ -175,14 +177,14 @@ def train(
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         }
         write_state(file, state, progress.step, "--resume")
-        export(model, tokenizer, backbone)
+        export(model, corpus, backbone)
 
     def judge(event: str, rows: int | None) -> None:
         model.eval()
         if means := heldout.losses(model, batch=settings.rows, bf16=settings.bf16, rows=rows):
             log.write(event, progress, mean=weighted_mean(means, settings.weights), sources=means)
         for prefix in SAMPLE_PREFIXES:
-            text = generate(model, tokenizer, prefix, seed=progress.step)[0]
+            text = generate(model, tokenizer, objective, prefix, seed=progress.step)[0]
             log.write("sample", progress, prefix=prefix, text=text)
         model.train()
 
@@ -201,6 +203,7 @@ def train(
                 settings.lr, settings.last_lr, step, settings.warmup, _share(settings, progress)
             )
             batch = data.batch(step)
+            torch.manual_seed(_drawn(settings.seed, step))  # for dropout
             each = losses(batch)
             loss = each.mean()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -235,35 +238,36 @@ def train(
     return progress
 
 
-def export(model: CPMAnt, tokenizer: Tokenizer, path: Path) -> None:
+def export(model: Backbone, corpus: Corpus, path: Path) -> None:
     """Write the weights in fp16 as a backbone folder, in place of an older one.
 
     Raises UserError if it cannot be written, or if `path` contains anything that this function did
     not write. What is there then stays.
     """
-    check_replaceable(path)
-    half = CPMAnt(model.config)
-    half.load_state_dict(model.state_dict())
+    check_replaceable(path, corpus.kind.files)
+    half = copy.deepcopy(model).to(torch.float16)
     part = partial_folder(path.parent, path.name)
-    written = {" ": "</_>", "\n": "</n>"}
-    entries = [tokenizer.entries[i] for i in range(len(tokenizer))]
-    vocabulary = "\n".join(written.get(entry, entry) for entry in entries) + "\n"
     with disk_trouble(path, f"{MAKE_ROOM}: the checkpoint next to it is complete"):
         remove(part)
         part.mkdir()
-        write_native(part, half.to(torch.float16), vocabulary, trained=True)
+        corpus.kind.write(half, corpus.vocabulary, part)
         complete(path.parent, path.name)
 
 
-def check_replaceable(path: Path) -> None:
-    """Raise UserError if there is something at `path` that `export` did not write."""
-    names = {"config.json", "model.safetensors", "vocab.txt"}
+def check_replaceable(path: Path, names: Set[str]) -> None:
+    """Raise UserError if there is something at `path` but files with these names, which `export`
+    writes."""
     ours = path.is_dir() and {file.name for file in path.iterdir()} <= names
     if os.path.lexists(path) and (path.is_symlink() or not ours):
         raise UserError(
             f"{path} contains files that `pretrain run` did not write and would replace. Move it "
             "away, then continue with --resume."
         )
+
+
+def _drawn(seed: int, step: int) -> int:
+    """A number that follows from seed and step."""
+    return int(np.random.default_rng([seed, 5, step]).integers(2**63))
 
 
 def _read_checkpoint(file: Path, fingerprint: Mapping[str, str]) -> dict[str, Any]:
@@ -296,7 +300,9 @@ def _done(settings: Settings, progress: Progress) -> bool:
     return _share(settings, progress) >= 1
 
 
-def _not_finite(step: int, fault: str, batch: PackedRows, data: TrainingBatches, file: Path) -> str:
+def _not_finite(
+    step: int, fault: str, batch: TrainingBatch, data: TrainingBatches, file: Path
+) -> str:
     names = ", ".join(data.names[i] for i in np.unique(batch.source))
     kept = f"the last good checkpoint is {file}" if file.is_file() else "there is no checkpoint yet"
     advice = "Lower --lr, or use --precision fp32." if data.settings.bf16 else "Lower --lr."

@@ -1,16 +1,17 @@
-"""Builds a vocabulary from sources of text, in the tokenizer's file format (one entry per line)."""
+"""Builds a vocabulary from sources of text, in the file format of a family's tokenizer."""
 
 from __future__ import annotations
 
+import random
 import re
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.backbone.ant.tokenizer import SPECIALS
+from cpm_tune.backbone.pretraining import Pretraining
 from cpm_tune.common.folders import disk_trouble
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.common.writing import write_atomically
@@ -21,15 +22,15 @@ from cpm_tune.pretrain.sources import TextSource, check_files, documents
 ANSWER_CHARACTERS = "是否正确[]“”：，。？！、矛盾相似相同不同"  # of CPM-Ant's and CPM-2's prompts
 PUNCTUATION = "，。、；：？！“”‘’「」『』（）《》〈〉【】〔〕…—～·￥％"
 MAX_CHARACTERS = 50_000_000  # read of each source; more changes no frequency that matters
+SAMPLE = 10_000_000  # characters that a trained vocabulary is made of
 _LATIN = re.compile(r"[A-Za-z]{2,20}")
 _LATIN_WORDS = 5_000
 
 
-def required() -> list[str]:
-    """What every vocabulary starts with: specials, space, newline, ASCII, punctuation, prompts."""
-    entries = ["<pad>", *SPECIALS, "</n>", "</_>"]
-    entries += [chr(code) for code in range(0x21, 0x7F)]
-    return list(dict.fromkeys(entries + list(PUNCTUATION) + list(ANSWER_CHARACTERS)))
+def required() -> str:
+    """The characters of every vocabulary: ASCII, punctuation, and those of prompts."""
+    ascii_characters = [chr(code) for code in range(0x21, 0x7F)]
+    return "".join(dict.fromkeys([*ascii_characters, *PUNCTUATION, *ANSWER_CHARACTERS]))
 
 
 def gb2312_level_1() -> str:
@@ -42,6 +43,8 @@ def build_vocabulary(
     sources: Sequence[TextSource],
     size: int,
     *,
+    front: Sequence[str],
+    back: Sequence[str] = (),
     words: int = 0,
     pieces: int = 0,
     cover: str = "",
@@ -49,16 +52,16 @@ def build_vocabulary(
 ) -> list[str]:
     """Return `size` entries (fewer if the text has no more characters).
 
-    In order: required entries, the characters of `cover`, then the most frequent characters,
+    In order: `front`, required characters, those of `cover`, then the most frequent characters,
     `words` Chinese words (as jieba cuts them, by the number of tokens they save) and `pieces` Latin
-    words and parts of words (by byte-pair merging). Frequencies are relative to each source and
-    weighted like it. Raises UserError if `size` is too small for what is required.
+    words and parts of words (by byte-pair merging), `back`. Frequencies are relative to each source
+    and weighted like it. Raises UserError if `size` is too small for what is required.
     """
-    entries = dict.fromkeys(required())
+    entries = dict.fromkeys([*front, *required()])
     entries |= dict.fromkeys(c for c in cover if not c.isspace())
-    if len(entries) + words + pieces > size:
+    if (least := len(entries) + len(back)) + words + pieces > size:
         raise UserError(
-            f"--size {size}: {len(entries):,} entries are required, and --words and --pieces ask "
+            f"--size {size}: {least:,} entries are required, and --words and --pieces ask "
             f"for {words + pieces:,} more. Give a greater --size, or cover less text."
         )
     check_files(sources)
@@ -69,14 +72,14 @@ def build_vocabulary(
     latin_pieces = _merged_pieces(latin, pieces)
     chinese_words = _best({word: n * (len(word) - 1) for word, n in chinese.items()}, words)
     chosen = latin_pieces + chinese_words
-    room = size - len(entries) - len(chosen)
+    room = size - least - len(chosen)
     ranked = [c for c in _best(characters, len(characters)) if c not in entries][:room]
     covered = sum(characters.get(c, 0.0) for c in [*entries, *ranked])
     report(
         f"{len(characters):,} distinct characters; {len(ranked):,} chosen by frequency; "
         f"{covered / max(sum(characters.values()), 1e-9):.4%} of the weighted text is covered"
     )
-    result = [*entries, *ranked, *chosen]
+    result = [*entries, *ranked, *chosen, *back]
     for option, asked, n in (
         ("pieces", pieces, len(latin_pieces)),
         ("words", words, len(chinese_words)),
@@ -85,6 +88,28 @@ def build_vocabulary(
         if n < asked:
             report(f"note: --{option} {asked:,}: the text has no more than {n:,}.")
     return result
+
+
+def train_vocabulary(
+    kind: Pretraining, sources: Sequence[TextSource], size: int, cover: str = ""
+) -> bytes | None:
+    """The file of a vocabulary that the family trains, or None if it has entries.
+
+    It is trained on documents drawn from each source in proportion to its weight, and has all
+    required characters and those of `cover`.
+    """
+    check_files(sources)
+    return kind.train(_sample(sources), size, required() + cover)
+
+
+def _sample(sources: Sequence[TextSource]) -> Iterator[str]:
+    """Documents with some SAMPLE characters, or all of a source that has no more."""
+    total = sum(source.weight for source in sources)
+    for number, source in enumerate(sources):
+        characters = sum(len(document.text) for document in documents(source))
+        share = SAMPLE * source.weight / total / max(1, characters)
+        drawn = random.Random(number)
+        yield from (d.text for d in documents(source) if drawn.random() < share)
 
 
 def _count(source: TextSource, tables: Sequence[dict[str, float]], segmenter: Any | None) -> None:
@@ -157,7 +182,7 @@ def new_file(path: Path) -> None:
         raise UserError(f"--out {path}: cannot be written ({error.strerror}).") from error
 
 
-def write(path: Path, entries: Iterable[str]) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a vocabulary file; UserError if it cannot be written."""
     with disk_trouble(f"--out {path}", "make room, or choose another path"):
-        write_atomically(path, "\n".join(entries) + "\n")
+        write_atomically(path, content)

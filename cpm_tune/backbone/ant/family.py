@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
 from cpm_tune.backbone.ant.folder import CPMAntFolder, looks_like_ant, open_folder
+from cpm_tune.backbone.ant.pretraining import PRETRAINING
 
 
 class AntFamily:
@@ -14,6 +15,7 @@ class AntFamily:
 
     name = "ant"
     title = "CPM-Ant"
+    pretraining = PRETRAINING
 
     @property
     def presets(self) -> Mapping[str, CPMAntConfig]:

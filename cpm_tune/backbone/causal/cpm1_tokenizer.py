@@ -101,10 +101,7 @@ class CPM1Tokenizer(TokenizerDefaults):
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special entry around it."""
-        words = (
-            word.replace(" ", _SPACE).replace("\n", _NEWLINE) for word in self._jieba.cut(text)
-        )
-        ids: list[int] = self._model.encode(" ".join(words))
+        ids: list[int] = self._model.encode(written(self._jieba.cut(text)))
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -124,6 +121,12 @@ class CPM1Tokenizer(TokenizerDefaults):
         if self.unk not in self.encode(text):
             return []
         return [character for character in text if self.unk in self.encode(character)]
+
+
+def written(words: Iterable[str]) -> str:
+    """Words of a text as sentencepiece gets them: spaces between them, and signs for the text's own
+    spaces and newlines."""
+    return " ".join(word.replace(" ", _SPACE).replace("\n", _NEWLINE) for word in words)
 
 
 def find_model(folder: Path) -> Path | None:

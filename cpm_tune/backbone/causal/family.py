@@ -8,6 +8,7 @@ from pathlib import Path
 from cpm_tune.backbone.causal.config import PRESETS, CausalConfig
 from cpm_tune.backbone.causal.folder import CausalFolder, open_folder
 from cpm_tune.backbone.causal.names import causal_types
+from cpm_tune.backbone.causal.pretraining import PRETRAINING
 from cpm_tune.backbone.hf_folder import raw_config
 from cpm_tune.backbone.ranks.files import has_ranks, is_cpm2
 from cpm_tune.errors import UserError
@@ -18,6 +19,7 @@ class CausalFamily:
 
     name = "causal"
     title = "causal language models of transformers"
+    pretraining = PRETRAINING
 
     @property
     def presets(self) -> Mapping[str, CausalConfig]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.causal import attention
 from cpm_tune.backbone.causal.architecture import architecture, model_class, quiet, skeleton
+from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.folder import CausalFolder
 from cpm_tune.backbone.causal.megatron import read_checkpoint
 from cpm_tune.backbone.causal.model import CausalLM
@@ -36,7 +37,7 @@ def open_backbone(
             "--quantize int8."
         )
     if random_seed is not None:
-        model = _random(folder, random_seed, dtype, materialise)
+        model = random_model(folder.config, random_seed, dtype, materialise)
     else:
         model = _read(folder, dtype, materialise)
     return quantize_int8(model) if quantize else model
@@ -48,10 +49,11 @@ def in_dtype(model: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def _random(
-    folder: CausalFolder, seed: int, dtype: torch.dtype, materialise: Materialise | None
+def random_model(
+    config: CausalConfig, seed: int, dtype: torch.dtype, materialise: Materialise | None = None
 ) -> CausalLM:
-    model = skeleton(folder.config)
+    """A model with random weights, the same for a seed on every machine."""
+    model = skeleton(config)
     in_dtype(model, dtype)
     if materialise is None or not materialise(model):
         model.to_empty(device="cpu")

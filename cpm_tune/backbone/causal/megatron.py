@@ -156,7 +156,7 @@ def write_checkpoint(
     """
     if n < 1 or heads % n:
         raise UserError(
-            f"{folder}: {heads} attention heads cannot be divided over {n} ranks; give a number "
+            f"--ranks {n}: {heads} attention heads cannot be divided over {n} ranks; give a number "
             "that divides them."
         )
     write_ranks(

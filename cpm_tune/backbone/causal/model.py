@@ -21,7 +21,7 @@ from cpm_tune.backbone.base import (
     LowRank,
     PromptTable,
 )
-from cpm_tune.backbone.causal.cache import CausalCache
+from cpm_tune.backbone.causal.cache import CausalCache, SharedCache
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.split import fused_loras, parts_of_loras, split, transposed
 from cpm_tune.backbone.example import Ids
@@ -146,18 +146,28 @@ class CausalLM(Backbone):
         finally:
             hook.remove()
 
-    def following(self, ids: Tensor, past: Any, **named: Any) -> tuple[Tensor, Any]:
-        """The fp32 logits (rows, vocabulary) after the last ids of each row, and the keys and
+    def following(self, ids: Tensor, past: Any, last: int, **named: Any) -> tuple[Tensor, Any]:
+        """The fp32 logits (rows, last, vocabulary) after the last ids of each row, and the keys and
         values so far. `named`: those of attention_mask, position_ids that the model takes."""
         named = {key: value for key, value in named.items() if key in self._takes}
-        with self._head_sees(lambda hidden: hidden[:, -1:]):
+        with self._head_sees(lambda hidden: hidden[:, -last:]):
             out = self.model(input_ids=ids, past_key_values=past, use_cache=True, **named)
-        return out.logits[:, -1].float(), out.past_key_values
+        return out.logits[:, -last:].float(), out.past_key_values
 
     @property
     def caches(self) -> bool:
         """Whether the model keeps keys and values, and nothing else, of what it has read."""
         return "past_key_values" in self._takes and not self.model._is_stateful
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether all beams of a text can be in one row: if attention is ours, which takes any
+        mask, sees everything before, and positions are given."""
+        config = self.model.config
+        kinds = {*(getattr(config, "layer_types", None) or ())} - {"full_attention"}
+        windows = getattr(config, "sliding_window", None) is not None or kinds
+        ours = config._attn_implementation == "cpm_tune_sdpa"
+        return ours and not windows and "position_ids" in self._takes
 
     def cache(
         self,
@@ -169,7 +179,8 @@ class CausalLM(Backbone):
     ) -> Cache:
         if not self.caches:
             return super().cache(layout, contexts, beams, slots, blanks)
-        return CausalCache(self, contexts, layout.tokenizer.pad)
+        kind = SharedCache if self.shares_prefixes else CausalCache
+        return kind(self, contexts, layout.tokenizer.pad)
 
     def dummy(self, tokens: Tensor, answer_tokens: int) -> PaddedBatch:
         return dummy_batch(tokens, answer_tokens)

@@ -17,13 +17,10 @@ from cpm_tune.backbone.hf_folder import CONFIG, raw_config
 
 def save(folder: CausalFolder, model: Any, path: Path, *, trained: bool) -> None:
     """Write `model`, a CausalLM opened from `folder`, with that folder's config and tokenizer."""
-    with quiet():
-        model.model.save_pretrained(path, state_dict=joined(model.model))
-    (path / "generation_config.json").unlink(missing_ok=True)
     if folder.vocabulary is not None:
-        values = folder.config.values | ({} if trained else {"cpm_tune_trained": False})
-        write_about(path, values, folder.vocabulary, next(model.parameters()).dtype)
+        write(model, folder.vocabulary, path, trained=trained)
         return
+    _write_weights(model, path)
     values = raw_config(folder.path)
     for key in ("torch_dtype", "dtype"):
         if key in values:
@@ -35,3 +32,16 @@ def save(folder: CausalFolder, model: Any, path: Path, *, trained: bool) -> None
     for name in (*FILES, "chat_template.jinja"):
         if (folder.path / name).is_file():
             shutil.copyfile(folder.path / name, path / name)
+
+
+def write(model: Any, vocabulary: Path, path: Path, *, trained: bool = True) -> None:
+    """Write `model`, a CausalLM of CPM-1's form, with its vocabulary into an empty folder."""
+    _write_weights(model, path)
+    values = model.config.values | ({} if trained else {"cpm_tune_trained": False})
+    write_about(path, values, vocabulary, next(model.parameters()).dtype)
+
+
+def _write_weights(model: Any, path: Path) -> None:
+    with quiet():
+        model.model.save_pretrained(path, state_dict=joined(model.model))
+    (path / "generation_config.json").unlink(missing_ok=True)

@@ -218,7 +218,7 @@ def write_checkpoint(
     sizes, heads = sizes_of(values), int(values["num_heads"])
     if n < 1 or heads % n:
         raise UserError(
-            f"{folder}: {heads} attention heads cannot be divided over {n} ranks; give a number "
+            f"--ranks {n}: {heads} attention heads cannot be divided over {n} ranks; give a number "
             "that divides them."
         )
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")

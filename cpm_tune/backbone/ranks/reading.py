@@ -165,11 +165,11 @@ def write_ranks(
         if name in weights and tuple(weights[name].shape) != size:
             wrong.append(f"{name} has shape {tuple(weights[name].shape)}, not {size}")
     if wrong:
-        raise UserError(f"{folder}: not the weights of a {model}: {'; '.join(sorted(wrong)[:4])}.")
+        raise UserError(f"these are not the weights of a {model}: {'; '.join(sorted(wrong)[:4])}.")
     whole = [name for name, e in entries.items() if n < 1 or e.rule.part(e.shape, n) is None]
     if not 0 < n <= MAX_RANKS or whole:
         raise UserError(
-            f"{folder}: {whole[0] if whole else 'the model'} cannot be divided over {n} ranks."
+            f"--ranks {n}: {whole[0] if whole else 'the model'} cannot be divided over {n} ranks."
         )
     place = folder / str(iteration)
     place.mkdir()

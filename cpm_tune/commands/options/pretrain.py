@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
@@ -14,7 +14,7 @@ from cpm_tune.schema.options import BackboneName, Count, Natural, ReportOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Pre-train a CPM-Ant backbone, from random weights or another backbone."""
+    """Pre-train a backbone of CPM-Ant's, CPM-1's or CPM-2's form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,15 @@ class Vocab(ReportOptions, SourceOptions):
 
     examples:
       tune.py pretrain vocab --sources corpus/sources.json --size 6500 --pieces 500 --out vocab.txt
+      tune.py pretrain vocab poems.txt --kind sentencepiece --size 11000 --out spiece.model
     """
 
+    kind: Annotated[
+        Literal["cpm-ant", "sentencepiece", "cpm-2"],
+        Option(
+            "form of the vocabulary: CPM-Ant's or CPM-2's entries, or CPM-1's sentencepiece model"
+        ),
+    ] = "cpm-ant"
     size: Annotated[Count, Option("number of entries")] = 6500
     words: Annotated[Natural, Option("Chinese words among them")] = 0
     pieces: Annotated[Natural, Option("Latin words and pieces among them")] = 0
@@ -58,6 +65,14 @@ class Vocab(ReportOptions, SourceOptions):
         Option("file whose every character becomes an entry; repeatable", "FILE"),
     ] = ()
     out: Annotated[Path, Option("new vocabulary file", "FILE")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind == "sentencepiece" and (self.words or self.pieces):
+            raise UserError(
+                "--words and --pieces: sentencepiece chooses both itself; omit them, or use "
+                "--kind cpm-ant."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ them predicts it. Loss is on masked tokens only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.ant.layout import AntLayout, make_layout
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.pretraining import TrainingBatch
+from cpm_tune.backbone.rows import Pieces, cut_and_pack
+from cpm_tune.common.environment import machine_memory
 from cpm_tune.errors import UserError
+from cpm_tune.schema.spec import Encoding
 
 INFILLING, GENERATION = 0, 1
 OBJECTIVES = ("infilling", "generation")
 PROMPT_SEGMENT, PADDING_SPAN = 0, -1
-TARGET_BLOCK = 512  # targets are padded to a multiple of it: few shapes for the compiler
+FRAME = 2  # <s> and </s>
 
 
 @dataclass(frozen=True)
@@ -85,29 +92,13 @@ def draw_mask(
     return PieceMask(objective, masked)
 
 
-@dataclass(frozen=True)
-class PackedRows:
-    """A batch of rows of pieces. ids, segment, span: int64 (rows, width); context: bool.
-
-    index: int64 (targets,), flat position whose hidden state predicts `token`: int64 (targets,).
-    objective, source: int64 (targets,), what each target counts for. `n_tokens`: without padding.
-    """
-
-    ids: Tensor
-    segment: Tensor
-    span: Tensor
-    context: Tensor
-    index: Tensor
-    token: Tensor
-    objective: NDArray[np.int64]
-    source: NDArray[np.int64]
-    n_tokens: int
-
-
 def build_rows(
     rows: Sequence[tuple[int, Sequence[tuple[NDArray[np.int64], PieceMask]]]], row_format: RowFormat
-) -> PackedRows:
-    """Make a batch of rows of (source, [(ids of a piece without <s> and </s>, mask)])."""
+) -> TrainingBatch:
+    """Make a batch of rows of (source, [(ids of a piece without <s> and </s>, mask)]).
+
+    Inputs: ids, segment: int64 (rows, width); context: bool, span: int64, of the same shape.
+    """
     shape = (len(rows), row_format.width)
     ids = np.full(shape, row_format.pad, dtype=np.int64)
     segment = np.full(shape, PROMPT_SEGMENT, dtype=np.int64)
@@ -131,11 +122,9 @@ def build_rows(
             )
             start = end
     index, objective, source = np.concatenate(targets, axis=1)
-    return PackedRows(
-        ids=torch.from_numpy(ids),
-        segment=torch.from_numpy(segment),
-        span=torch.from_numpy(span),
-        context=torch.from_numpy(context),
+    inputs = (ids, segment, context, span)
+    return TrainingBatch(
+        inputs=tuple(map(torch.from_numpy, inputs)),
         index=torch.from_numpy(index),
         token=torch.from_numpy(ids.reshape(-1)[index + 1]),
         objective=objective,
@@ -144,58 +133,88 @@ def build_rows(
     )
 
 
-def _losses(
-    model: CPMAnt,
-    ids: Tensor,
-    segment: Tensor,
-    span: Tensor,
-    context: Tensor,
-    index: Tensor,
-    token: Tensor,
-) -> Tensor:
-    hidden = model(ids, segment, context, span).flatten(0, 1)[index]
+def target_nats(model: CPMAnt, index: Tensor, token: Tensor, *inputs: Tensor) -> Tensor:
+    """Nats of every target: fp32 (targets,)."""
+    hidden = model(*inputs).flatten(0, 1)[index]
     return F.cross_entropy(model.logits(hidden).float(), token, reduction="none")
 
 
-def _explained(compiled: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The same function; a failure to compile becomes a UserError."""
-    from torch._dynamo.exc import BackendCompilerFailed
-
-    def call(*args: object) -> Tensor:
-        try:
-            return compiled(*args)
-        except BackendCompilerFailed as error:
-            raise UserError(
-                f"torch.compile failed ({error.inner_exception}); install a C++ compiler (g++), or "
-                "give --no-compile."
-            ) from error
-
-    return call
+Item = list[tuple[NDArray[np.int64], PieceMask]]
 
 
-class TargetLosses:
-    """Nats of every target of a batch: (targets,) fp32, in bf16 autocast or compiled if asked for.
+@dataclass(frozen=True)
+class AntObjective:
+    """See `cpm_tune.backbone.pretraining.Objective`. An item: a row's pieces and their masks."""
 
-    `fresh`: the last call had to be compiled.
-    """
+    row_format: RowFormat
+    layout: AntLayout
+    shortest: int
+    banned: frozenset[int]
+    labels: tuple[str, ...] = OBJECTIVES
+    losses = staticmethod(target_nats)
 
-    def __init__(self, model: CPMAnt, *, bf16: bool, compiled: bool) -> None:
-        self.model, self.bf16, self.compiled = model, bf16, compiled
-        self.fresh = False
-        self._known: set[int] = set()
-        self._call: Callable[..., Tensor] = _losses
-        if compiled:
-            self._call = _explained(torch.compile(_losses, dynamic=False))
+    def rows(self, tokens: NDArray[Any], offsets: NDArray[np.int64], seed: int) -> Pieces:
+        """Pieces of documents, packed."""
+        frame = self.row_format.prompt_length + FRAME
+        return cut_and_pack(tokens, offsets, self.row_format.width, frame, self.shortest, seed)
 
-    def __call__(self, rows: PackedRows) -> Tensor:
-        """The targets are padded to a multiple of TARGET_BLOCK for the call."""
-        n = len(rows.index)
-        padding = -n % TARGET_BLOCK
-        index, token = F.pad(rows.index, (0, padding)), F.pad(rows.token, (0, padding))
-        self.fresh = self.compiled and len(index) not in self._known
-        self._known.add(len(index))
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            losses = self._call(
-                self.model, rows.ids, rows.segment, rows.span, rows.context, index, token
-            )
-        return losses[:n]
+    def drawn(
+        self,
+        generator: np.random.Generator,
+        row: Sequence[NDArray[np.int64]],
+        label: int | None = None,
+    ) -> Item:
+        """The pieces of a row, each with objective and masks of its own."""
+        return [(piece, draw_mask(generator, len(piece) + FRAME, label)) for piece in row]
+
+    def predicting(self, given: Sequence[int], ids: Sequence[int]) -> Item:
+        """By the generation objective; what does not fit into the row is left out."""
+        room = self.row_format.width - self.row_format.prompt_length - FRAME
+        piece = np.array([*given, *ids][:room], dtype=np.int64)
+        masked = np.arange(len(piece) + FRAME) > len(given)
+        return [(piece, PieceMask(GENERATION, masked))]
+
+    def batch(self, items: Sequence[tuple[int, Item]]) -> TrainingBatch:
+        """See `build_rows`."""
+        return build_rows(items, self.row_format)
+
+    @property
+    def end(self) -> int:
+        return self.row_format.eos
+
+    def context(self, ids: Sequence[int]) -> Ids:
+        """The generation objective's soft prompt, <s> and the text."""
+        return (*self.layout.start, *ids)
+
+
+def make_objective(
+    config: CPMAntConfig, tokenizer: Tokenizer, *, width: int, shortest: int, rows: int
+) -> AntObjective:
+    """See `cpm_tune.backbone.pretraining.Pretraining.objective`."""
+    _check(config, width, shortest, rows)
+    number = GENERATION + 1
+    row_format = RowFormat.of(config, tokenizer, width)
+    layout = make_layout(Encoding(prompt_type=number, segment=number), config, tokenizer)
+    banned = frozenset({tokenizer.unk, tokenizer.pad, tokenizer.bos})
+    return AntObjective(row_format, layout, shortest, banned)
+
+
+def _check(config: CPMAntConfig, width: int, shortest: int, rows: int) -> None:
+    if width < config.prompt_length + 4:
+        raise UserError(
+            f"--width {width}: a row must contain more than its soft prompt "
+            f"({config.prompt_length})."
+        )
+    if (room := width - config.prompt_length - FRAME) < shortest:
+        raise UserError(
+            f"--width {width}: a row has room for {room} tokens besides the soft prompt "
+            f"({config.prompt_length}), <s> and </s>, but pieces have at least --shortest "
+            f"{shortest}. Give a greater --width or a smaller --shortest."
+        )
+    bias = 4 * rows * config.num_heads * width**2  # bytes; a step needs several times that
+    memory = machine_memory()
+    if memory is not None and bias > memory:
+        raise UserError(
+            f"--rows {rows} --width {width}: attention alone takes {bias / 1e9:,.0f} GB, more than "
+            f"the {memory / 1e9:,.0f} GB of this machine. Give fewer rows or a smaller width."
+        )

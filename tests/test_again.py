@@ -1,0 +1,92 @@
+"""A run again from its record: the same spec, or what differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import planted
+import pytest
+from conftest import CLI
+
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.runs.execute import execute
+from cpm_tune.schema.record import read_record
+
+QUICK = {"train.max_steps": 1, "train.eval_every": 1}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "labels": {"task": "lcqmc", "delta": "lora", "settings": {**QUICK, "delta.lora_r": 2}},
+    "scoring": {
+        "task": "lcqmc",
+        "delta": "bitfit",
+        "template": "cpm-2",
+        "scoring": "argmax-vocabulary",
+        "settings": {**QUICK, "train.schedule": "cosine", "run.micro_tokens": 4096},
+    },
+    "text": {"task": "math23k", "delta": "prefix", "settings": {**QUICK, "decode.beams": 1}},
+    "nothing trained": {"task": "ccpm", "delta": "none"},
+}
+
+
+def made(out: Path, **request: Any) -> Path:
+    """The record of a short run."""
+    limit = {"limit": 6, "seed": 3, **request}
+    return execute(make_plan(Request(**limit)), out).folder / "run.json"
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_record_gives_the_same_run(name: str, tmp_path: Path, cli: CLI) -> None:
+    file = made(tmp_path, **REQUESTS[name])
+    code, out, error = cli("--config", str(file), "--dry-run")
+    assert (code, error) == (0, "")
+    assert f"the same run, {read_record(file).run_id}" in out
+
+
+def test_data_is_found_where_the_run_found_it(tmp_path: Path, cli: CLI) -> None:
+    data = planted.write(planted.clean, tmp_path / "data")
+    file = made(tmp_path / "out", task="lcqmc", delta="bitfit", data=data, settings=QUICK)
+    assert "the same run" in cli("--config", str(file), "--dry-run")[1]
+    moved = data.rename(tmp_path / "moved")
+    code, _, error = cli("--config", str(file), "--dry-run")
+    assert (code, "give --data DIR" in error) == (2, True)
+    assert "the same run" in cli("--config", str(file), "--data", str(moved), "--dry-run")[1]
+
+
+def test_what_differs_is_printed_and_the_result_is_the_same(tmp_path: Path, cli: CLI) -> None:
+    file = made(tmp_path / "first", task="lcqmc", delta="bitfit", settings=QUICK)
+    _, out, _ = cli("--config", str(file), "--set", "train.lr=1e-4", "--dry-run")
+    assert "another run: recipe.lr was 0.003, is now 0.0001" in out
+    words = ("--config", str(file), "--out", str(tmp_path / "second"), "--control", "none")
+    assert cli(*words)[0] == 0
+    again = next((tmp_path / "second").glob("*/run.json"))
+    assert again.parent.name == file.parent.name
+    before, now = read_record(file), read_record(again)
+    assert (now.delta.sha256, now.predictions) == (before.delta.sha256, before.predictions)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"backbone": {"name": "hub:somebody/model", "path": "/gone"}}, "give its folder with"),
+        ({"spec": {"backbone": {"init": "random"}}}, "spec_sha256 does not belong"),
+    ],
+)
+def test_a_record_that_cannot_be_run(
+    change: dict[str, Any], sentence: str, tmp_path: Path, cli: CLI
+) -> None:
+    file = made(tmp_path, task="lcqmc", delta="bitfit", settings=QUICK)
+    record = json.loads(file.read_text(encoding="utf-8"))
+    for key, values in change.items():
+        for name, value in values.items():
+            record[key][name] = {**record[key][name], **value} if isinstance(value, dict) else value
+    file.write_text(json.dumps(record), encoding="utf-8")
+    code, _, error = cli("--config", str(file), "--dry-run")
+    assert (code, sentence in error) == (2, True)
+
+
+def test_a_random_control_is_not_run_by_itself(tmp_path: Path, cli: CLI) -> None:
+    request = Request("lcqmc", "bitfit", settings=QUICK, limit=6, random_backbone=True)
+    file = execute(make_plan(request), tmp_path).folder / "run.json"
+    code, _, error = cli("--config", str(file), "--dry-run")
+    assert (code, "record of a random-backbone control" in error) == (2, True)
