@@ -19,9 +19,10 @@ from cpm_tune.version import VERSION
 if TYPE_CHECKING:
     from cpm_tune.api import Backbone, Run, load_backbone, load_run, tune
     from cpm_tune.errors import UserError
+    from cpm_tune.leaderboard.frame import as_dataframe
 
 __version__ = VERSION
-__all__ = ["Backbone", "Run", "UserError", "load_backbone", "load_run", "tune"]
+__all__ = ["Backbone", "Run", "UserError", "as_dataframe", "load_backbone", "load_run", "tune"]
 
 
 def __getattr__(name: str) -> Any:
@@ -31,8 +32,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'cpm_tune' has no attribute '{name}'")
     importlib.import_module("cpm_tune.common.allocator").set_allocator(os.environ)
-    home = "cpm_tune.errors" if name == "UserError" else "cpm_tune.api"
-    return getattr(importlib.import_module(home), name)
+    homes = {"UserError": "cpm_tune.errors", "as_dataframe": "cpm_tune.leaderboard.frame"}
+    return getattr(importlib.import_module(homes.get(name, "cpm_tune.api")), name)
 
 
 def __dir__() -> list[str]:
