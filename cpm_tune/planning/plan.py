@@ -306,6 +306,13 @@ def _decoding(
     return build(Decoding, "decode", settings, {**of_task, **defaults})
 
 
+def make_delta(folder: BackboneFolder, name: str) -> DeltaConfig:
+    """A preset as a run on this backbone has it; raise UserError if the backbone cannot have it."""
+    config = folder.config
+    roles = config.roles
+    return _delta(name, {}, config.shape.width, roles, config.answers_apart)[0]
+
+
 def _delta(
     name: str,
     settings: Mapping[str, Any],

@@ -113,6 +113,10 @@ class DataCard:
 class Doctor:
     """Check this machine: what works, what does not, how to fix it."""
 
+    backbone: Annotated[
+        str | None,
+        Option("print what this backbone can do instead, from its files without weights", "DIR"),
+    ] = None
     data: Annotated[Path | None, Option("check the data folders in this folder", "DIR")] = None
     samples: Annotated[bool, Option("print one line per task with sample data")] = False
 
