@@ -135,7 +135,8 @@ class Encoder:
         """The id of each special entry that the template names; none for an optional one that this
         vocabulary lacks. Raises UserError for another one that it lacks."""
         tokenizer = self.tokenizer
-        there = {tokenizer.entries[i]: i for i in (*tokenizer.never_written, tokenizer.eos)}
+        entries, special = tokenizer.entries, (*tokenizer.never_written, tokenizer.eos)
+        there = {entries[i]: i for i in special if i in entries}  # a head may have more columns
         for entry, optional in self.template.specials.items():
             if entry not in there and not optional:
                 raise UserError(
