@@ -17,6 +17,7 @@ from pathlib import Path
 from cpm_tune.backbone.bundled import NAME, resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.commands.options.look import Doctor
+from cpm_tune.common.door import load
 from cpm_tune.common.environment import machine_memory
 from cpm_tune.common.extras import EXTRAS
 from cpm_tune.common.paths import cache_dir
@@ -33,6 +34,12 @@ def run(options: Doctor) -> int:
     """Print a line per check; 1 if something needed does not work."""
     if options.data is not None and not options.data.is_dir():
         raise UserError(f"--data {options.data}: there is no such folder.")
+    if options.backbone is not None:
+        for state, name, result in load("cpm_tune.commands.doctor_backbone:lines")(
+            options.backbone
+        ):
+            print(f"{state:4}  {name:24} {result}")
+        return 0
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", _python),
         ("torch", _torch),

@@ -193,7 +193,7 @@ def make_plan(request: Request) -> Plan:
             shots=request.shots,
             shot_choice=request.shot_choice,
             chat_template=None if chat is None else chat_sha256(chat),
-            metrics=task.metrics,
+            metrics=(*task.metrics, *template.metrics),
             data=DataSpec(
                 train=splits["train"].sha256 if trains or request.shots else None,
                 dev=splits["dev"].sha256,
@@ -304,6 +304,13 @@ def _decoding(
 ) -> Decoding:
     of_task = {name: getattr(answer, name) for name in ("max_new_tokens", "beams", "n_best")}
     return build(Decoding, "decode", settings, {**of_task, **defaults})
+
+
+def make_delta(folder: BackboneFolder, name: str) -> DeltaConfig:
+    """A preset as a run on this backbone has it; raise UserError if the backbone cannot have it."""
+    config = folder.config
+    roles = config.roles
+    return _delta(name, {}, config.shape.width, roles, config.answers_apart)[0]
 
 
 def _delta(

@@ -113,8 +113,37 @@ class DataCard:
 class Doctor:
     """Check this machine: what works, what does not, how to fix it."""
 
+    backbone: Annotated[
+        str | None,
+        Option("print what this backbone can do instead, from its files without weights", "DIR"),
+    ] = None
     data: Annotated[Path | None, Option("check the data folders in this folder", "DIR")] = None
     samples: Annotated[bool, Option("print one line per task with sample data")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """Print a script that completes commands, options and names in a shell.
+
+    examples:
+      tune.py completion bash
+      tune.py completion zsh
+      tune.py completion fish
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], Option("the shell", positional=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Print a JSON Schema for editors: of --config files, or of suite files.
+
+    examples:
+      tune.py schema config
+      tune.py schema suite
+    """
+
+    of: Annotated[Literal["config", "suite"], Option("kind of file", positional=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
