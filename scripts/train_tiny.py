@@ -53,6 +53,20 @@ TINY = {
         },
         run=("--steps", "9000", "--rows", "8", "--lr", "6e-3"),
     ),
+    "cpm-2-tiny": Tiny(
+        vocab=("--kind", "cpm-2", "--size", "7190", "--pieces", "500"),
+        file="vocab.txt",
+        config={
+            "model_type": "mt5",
+            "d_model": 256,
+            "d_kv": 64,
+            "d_ff": 512,
+            "num_layers": 2,
+            "num_decoder_layers": 2,
+            "num_heads": 4,
+        },
+        run=("--steps", "9000", "--rows", "16", "--width", "256", "--lr", "6e-3"),
+    ),
 }
 COVER = REPOSITORY / "tasks" / "sample" / "lcqmc_topics.json"
 

@@ -56,12 +56,15 @@ class Rows(Protocol):
 class Objective(Protocol):
     """What a model learns to predict, for rows of one width.
 
-    labels: of the kinds of loss. banned: ids that no continuation has. An item is a row with what
-    is predicted in it.
+    labels: of the kinds of loss. end: the id that ends documents. banned: ids that no continuation
+    has. An item is a row with what is predicted in it.
     """
 
     @property
     def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def end(self) -> int: ...
 
     @property
     def banned(self) -> frozenset[int]: ...

@@ -24,18 +24,30 @@ EVAL_SEED = 20220501
 
 
 def character_lengths(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """Characters that each entry stands for; a special entry counts as one: (vocab_size,)."""
+    """Characters that each entry stands for; a special entry counts as one, a sentinel as none:
+    (vocab_size,)."""
     special = {*tokenizer.never_written, tokenizer.eos}
-    return np.array(
-        [1 if i in special else len(tokenizer.entries[i]) for i in range(len(tokenizer))]
-    )
+    lengths = [1 if i in special else len(tokenizer.entries[i]) for i in range(len(tokenizer))]
+    for index in _sentinels(tokenizer):
+        lengths[index] = 0
+    return np.array(lengths)
 
 
-def unigram_nats(corpus: Corpus, source: str, eos: int) -> NDArray[np.float64]:
-    """-log p of every token by its add-half frequency in the source's training split."""
+def _sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids that stand for spans of text, if a vocabulary has any."""
+    return tuple(getattr(tokenizer, "sentinels", ()))
+
+
+def unigram_nats(
+    corpus: Corpus, source: str, end: int, free: Sequence[int] = ()
+) -> NDArray[np.float64]:
+    """-log p of every token by its add-half frequency in the source's training split; those in
+    `free` cost nothing."""
     counts = corpus.unigram(source) + 0.5
-    counts[eos] += corpus.about["sources"][source]["train"]["documents"]
-    return np.asarray(-np.log(counts / counts.sum()))
+    counts[end] += corpus.about["sources"][source]["train"]["documents"]
+    nats = -np.log(counts / counts.sum())
+    nats[list(free)] = 0.0
+    return np.asarray(nats)
 
 
 class HeldOut:
@@ -50,7 +62,8 @@ class HeldOut:
     ) -> None:
         self.objective = objective
         self.characters = character_lengths(tokenizer)
-        self.unigram = {name: unigram_nats(corpus, name, tokenizer.eos) for name in names}
+        free = _sentinels(tokenizer)
+        self.unigram = {name: unigram_nats(corpus, name, objective.end, free) for name in names}
         self.rows: dict[str, Rows] = {}
         for name in names:
             split = corpus.split(name, "heldout")

@@ -178,6 +178,10 @@ class AntObjective:
         """See `build_rows`."""
         return build_rows(items, self.row_format)
 
+    @property
+    def end(self) -> int:
+        return self.row_format.eos
+
     def context(self, ids: Sequence[int]) -> Ids:
         """The generation objective's soft prompt, <s> and the text."""
         return (*self.layout.start, *ids)

@@ -89,6 +89,10 @@ class CausalObjective:
         )
 
     @property
+    def end(self) -> int:
+        return self.tokenizer.eos
+
+    @property
     def banned(self) -> frozenset[int]:
         return frozenset(self.tokenizer.never_written)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cpm_tune.backbone.encdec.config import MODEL_TYPES, PRESETS, EncDecConfig
 from cpm_tune.backbone.encdec.folder import EncDecFolder, open_folder
+from cpm_tune.backbone.encdec.pretraining import PRETRAINING
 from cpm_tune.backbone.hf_folder import raw_config
 from cpm_tune.backbone.ranks.files import is_cpm2
 from cpm_tune.errors import UserError
@@ -17,6 +18,7 @@ class EncDecFamily:
 
     name = "encdec"
     title = "encoder-decoders: T5, mT5, CPM-2"
+    pretraining = PRETRAINING
 
     @property
     def presets(self) -> Mapping[str, EncDecConfig]:

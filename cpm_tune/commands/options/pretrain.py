@@ -14,7 +14,7 @@ from cpm_tune.schema.options import BackboneName, Count, Natural, ReportOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain:
-    """Pre-train a backbone in the form of CPM-Ant or CPM-1, from random or trained weights."""
+    """Pre-train a backbone of CPM-Ant's, CPM-1's or CPM-2's form."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,10 @@ class Vocab(ReportOptions, SourceOptions):
     """
 
     kind: Annotated[
-        Literal["cpm-ant", "sentencepiece"],
-        Option("form of the vocabulary: CPM-Ant's entries or CPM-1's sentencepiece model"),
+        Literal["cpm-ant", "sentencepiece", "cpm-2"],
+        Option(
+            "form of the vocabulary: CPM-Ant's or CPM-2's entries, or CPM-1's sentencepiece model"
+        ),
     ] = "cpm-ant"
     size: Annotated[Count, Option("number of entries")] = 6500
     words: Annotated[Natural, Option("Chinese words among them")] = 0
