@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import Records, in_turn, json_items, json_lines
-from cpm_tune.task import STEMS, Files, Options, Row, Source, Submission, Task, Template
+from cpm_tune.task import (
+    STEMS,
+    Files,
+    NamedRecipe,
+    Options,
+    Row,
+    Source,
+    Submission,
+    Task,
+    Template,
+)
 from cpm_tune.task.answers import is_withheld
 
 
@@ -52,6 +62,16 @@ def fill(record: Any, predictions: Sequence[Any]) -> Any:
     ]
     return [lines, answered, name]
 
+
+# finetune_cpm2_c3.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "batch_size": 128,
+    "max_length": 772,
+}
 
 TASK = Task(
     name="c3",
@@ -109,6 +129,21 @@ TASK = Task(
         Template("cpm-ant", "{passage}问题：{question}答案：{option}[是否正确]"),
         Template(
             "cpm-2",
+            "问题：{question}{|}选项：{choices}文章：{passage}{answer}",
+            ("一", "二", "三", "四"),
+            version=2,
+            each="{numeral}、{text}；",
+        ),
+        Template(
+            "cpm-2-prompt",
+            "{question}{|}{choices}{passage}{answer}",
+            ("一", "二", "三", "四"),
+            each="{numeral}、{text}；",
+        ),
+    ),
+    earlier_templates=(
+        Template(
+            "cpm-2",
             "问题：{question}选项：{choices}文章：{passage}答案：{answer}",
             ("一", "二", "三", "四"),
         ),
@@ -116,6 +151,18 @@ TASK = Task(
     metrics=("accuracy",),
     recipe={"lr": 1e-3, "batch_size": 6, "max_length": 1024, "epochs": 20},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "max_length": 384, "epochs": 10},
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 5e-6, "epochs": 10},
+            "cpm-2",
+            "argmax-vocabulary",
+        ),
+        "cpm-2-prompt": NamedRecipe(
+            {**CPM_2, "lr": 0.1, "epochs": 40},
+            "cpm-2-prompt",
+            "argmax-vocabulary",
+        ),
+    },
     published={
         "mT5-XXL, full": 86.4,
         "CPM-2, full": 86.1,
@@ -128,9 +175,10 @@ TASK = Task(
     protocol=(
         "The dialogue part and the mixed part are read together, with one row per question. By "
         "default, each choice is placed after text and question, and the highest logit of 是 "
-        "decides. Template cpm-2 lists the choices and chooses among 一 to 四, as many as the "
-        "question has. All lines of a text are shown, separated by newlines (CPM-2's code takes "
-        "the first line only). A text that is too long loses its end. Accuracy is over questions."
+        "decides. Template cpm-2 is CPM-2's: it lists the choices and chooses among 一 to 四, as "
+        "many as the question has. All lines of a text are shown, separated by newlines (CPM-2's "
+        "code takes the first line only). A text that is too long loses its end. Accuracy is over "
+        "questions."
     ),
     # Lines of records; the organisers' file is the array of them.
     submission=Submission("C3.jsonl", fill),

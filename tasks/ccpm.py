@@ -3,13 +3,22 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cpm_tune.task import Files, Options, Source, Submission, Task, Template
+from cpm_tune.task import Files, NamedRecipe, Options, Source, Submission, Task, Template
 
 
 def fill(record: Any, predictions: Sequence[Any]) -> Any:
     """The official record with the number of the chosen line."""
     return {**record, "answer": predictions[0]}
 
+
+# finetune_cpm2_ccpm.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "max_length": 512,
+}
 
 TASK = Task(
     name="ccpm",
@@ -34,6 +43,21 @@ TASK = Task(
         Template("cpm-ant", "译文：{translation}原句：{option}[是否正确]"),
         Template(
             "cpm-2",
+            "选项：{choices}文章：{translation}{answer}",
+            ("一", "二", "三", "四"),
+            version=2,
+            each="{numeral}、{text}；",
+        ),
+        Template(
+            "cpm-2-prompt",
+            "{choices}；{translation}{answer}",
+            ("一", "二", "三", "四"),
+            each="{numeral}、{text}；",
+        ),
+    ),
+    earlier_templates=(
+        Template(
+            "cpm-2",
             "选项：{choices}文章：{translation}答案：{answer}",
             ("一", "二", "三", "四"),
         ),
@@ -41,6 +65,18 @@ TASK = Task(
     metrics=("accuracy",),
     recipe={"lr": 5e-3, "batch_size": 32, "max_length": 256, "epochs": 20},
     sample_recipe={"lr": 2e-2, "batch_size": 16, "epochs": 10},
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 3e-6, "batch_size": 64, "epochs": 10},
+            "cpm-2",
+            "argmax-vocabulary",
+        ),
+        "cpm-2-prompt": NamedRecipe(
+            {**CPM_2, "lr": 0.05, "batch_size": 128, "epochs": 40},
+            "cpm-2-prompt",
+            "argmax-vocabulary",
+        ),
+    },
     published={
         "CPM-2, full": 91.6,
         "CPM-2, prompt": 90.85,
@@ -52,11 +88,9 @@ TASK = Task(
     published_scoring={"CPM-2, full": "argmax-vocabulary", "CPM-2, prompt": "argmax-vocabulary"},
     protocol=(
         "A row is a translation and four lines of verse. By default, each line is placed after "
-        "the translation, and the line with the highest logit of 是 is chosen. Template cpm-2 "
-        "lists the lines and chooses the most probable of 一, 二, 三, 四. CUGE's report names F1 "
-        "for this dataset, but its own eval.py computes accuracy, and so does this task. CPM-2 "
-        "reads the numeral from a decoder; here it comes after 答案：, since prompt and answer "
-        "are one text."
+        "the translation, and the line with the highest logit of 是 is chosen. Template cpm-2 is "
+        "CPM-2's: it lists the lines and chooses among 一, 二, 三, 四. CUGE's report names F1 for "
+        "this dataset, but its own eval.py computes accuracy, and so does this task."
     ),
     submission=Submission("CCPM.jsonl", fill),
 )

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import Layout, Records, records_of
-from cpm_tune.task import STEMS, Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task import (
+    STEMS,
+    Files,
+    Generate,
+    NamedRecipe,
+    Row,
+    Source,
+    Submission,
+    Task,
+    Template,
+)
 from cpm_tune.task.answers import is_withheld
 
 TRIPLE = ("name", "attrname", "attrvalue")
@@ -99,6 +109,18 @@ def read_replies(record: Any, official: Any, rows: Sequence[Row]) -> list[str | 
     return [messages[number].get("message") for number in to_write(ours)]
 
 
+# finetune_cpm2_kdconv.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "batch_size": 128,
+    "epochs": 5,
+    "max_length": 768,
+    "beams": 1,
+}
+
 TASK = Task(
     name="kdconv",
     version=1,
@@ -137,6 +159,12 @@ TASK = Task(
     ),
     recipe={"lr": 5e-3, "max_length": 1500, "batch_size": 12, "epochs": 100},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 5e-6},
+            "cpm-2",
+        ),
+    },
     published={
         "CPM-2": 13.12,
         "mT5-XXL": 12.68,

@@ -1,6 +1,17 @@
 """LCQMC: do two questions ask the same thing? (Liu et al., COLING 2018)"""
 
-from cpm_tune.task import STEMS, Choice, Files, Source, Task, Template
+from cpm_tune.task import STEMS, Choice, Files, NamedRecipe, Source, Task, Template
+
+# finetune_cpm2_lcqmc.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "batch_size": 128,
+    "epochs": 10,
+    "max_length": 512,
+}
 
 TASK = Task(
     name="lcqmc",
@@ -42,10 +53,17 @@ TASK = Task(
     templates=(
         Template("cpm-ant", "{sentence1}和{sentence2}的意思{option}[是否正确]", ("不同", "相同")),
         Template(
-            "cpm-2", "“{sentence1}”与“{sentence2}”的意思{answer}", ("矛盾", "相似"), version=2
+            "cpm-2",
+            "“{sentence1}”与“{sentence2}”的意思{<s_0>?}{answer}",
+            ("矛盾", "相似"),
+            version=3,
         ),
+        Template("cpm-2-prompt", "{sentence1}{|}{sentence2}{answer}", ("矛盾", "相似")),
     ),
     earlier_templates=(
+        Template(
+            "cpm-2", "“{sentence1}”与“{sentence2}”的意思{answer}", ("矛盾", "相似"), version=2
+        ),
         Template("cpm-2", "“{sentence1}”与“{sentence2}”的关系是：{answer}", ("矛盾", "相似")),
     ),
     metrics=("accuracy",),
@@ -56,6 +74,18 @@ TASK = Task(
         "epochs": 8,
         "schedule": "linear",
         "warmup": 20,
+    },
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 2e-6},
+            "cpm-2",
+            "argmax-vocabulary",
+        ),
+        "cpm-2-prompt": NamedRecipe(
+            {**CPM_2, "lr": 5e-3},
+            "cpm-2-prompt",
+            "argmax-vocabulary",
+        ),
     },
     protocol=(
         "A row is two questions and whether they ask the same thing. By default, 是 is scored "

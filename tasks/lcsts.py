@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.data.readers import Layout, Records, lines, records, starts_with
-from cpm_tune.task import STEMS, BadRow, Files, Generate, Source, Submission, Task, Template
+from cpm_tune.task import (
+    STEMS,
+    BadRow,
+    Files,
+    Generate,
+    NamedRecipe,
+    Source,
+    Submission,
+    Task,
+    Template,
+)
 
 TAG = re.compile(r"<(/?)(doc|human_label|summary|short_text)(?: id=\"?(\w+)\"?)?>")
 LEAST_SCORE = 3  # of 1 to 5: how well a summary fits its text, in PART_II and PART_III
@@ -85,6 +95,17 @@ def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str,
     return {**record, "summary": predictions[0] or ""}
 
 
+# finetune_cpm2_lcsts.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "batch_size": 128,
+    "max_length": 512,
+    "beams": 1,
+}
+
 TASK = Task(
     name="lcsts",
     version=1,
@@ -114,10 +135,20 @@ TASK = Task(
         read=read,
     ),
     answer=Generate(column="summary", max_new_tokens=50),
-    templates=(Template("cpm-ant", "{text}摘要：{answer}"),),
+    templates=(Template("cpm-ant", "{text}摘要：{answer}"), Template("cpm-2", "{text}{answer}")),
     metrics=("rouge_l_char_f", "rouge_l_cpm2", "rouge_1_char_f", "rouge_2_char_f"),
     recipe={"lr": 2e-2, "max_length": 256, "batch_size": 128, "epochs": 20, "patience": 20},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 3e-6, "epochs": 10},
+            "cpm-2",
+        ),
+        "cpm-2-prompt": NamedRecipe(
+            {**CPM_2, "lr": 0.1, "epochs": 20},
+            "cpm-2",
+        ),
+    },
     published={
         "CPM-2": 35.9,
         "CPM-2, prompt": 34.17,
@@ -130,10 +161,10 @@ TASK = Task(
         "A row is a text and its summary, unchanged from the files. Of the original PART_II and "
         "PART_III, only pairs with a score from 3 count (8,685 and 725), as in the paper. The "
         "summary is generated after the text and the words 摘要：. This wording is this project's, "
-        "since CPM-Ant's own input files are not public. CUGE asks for ROUGE-L over characters; "
-        "rouge_l_char_f is its "
-        "F1. The published results come from CPM-2's scorer, which weights recall more (beta "
-        "1.2): compare them with rouge_l_cpm2, in per cent."
+        "since CPM-Ant's own input files are not public; CPM-2's template has no words. CUGE asks "
+        "for ROUGE-L over characters; rouge_l_char_f is its F1. The published results come from "
+        "CPM-2's scorer, which weights recall more (beta 1.2): compare them with rouge_l_cpm2, "
+        "in per cent."
     ),
     submission=Submission("LCSTS.jsonl", fill),
 )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cpm_tune.task import Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task import Files, Generate, NamedRecipe, Row, Source, Submission, Task, Template
 
 EQUATION = re.compile(r"[0-9.+\-*/^%()\[\]]+")
 WIDE = {code + 0xFEE0: code for code in range(0x21, 0x7F)} | {ord("×"): "*", ord("÷"): "/"}
@@ -44,6 +44,16 @@ def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str,
     return {**record, "equation": f"x={predictions[0] or ''}"}
 
 
+# finetune_cpm2_math.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "max_length": 512,
+    "beams": 1,
+}
+
 TASK = Task(
     name="math23k",
     version=1,
@@ -72,6 +82,16 @@ TASK = Task(
     metrics=("equation_accuracy",),
     recipe={"lr": 5e-3, "max_length": 256, "batch_size": 16, "epochs": 100},
     sample_recipe={"lr": 2e-2, "batch_size": 32, "epochs": 20},
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 5e-6, "batch_size": 256, "epochs": 20},
+            "cpm-2",
+        ),
+        "cpm-2-prompt": NamedRecipe(
+            {**CPM_2, "lr": 0.1, "batch_size": 128, "epochs": 40},
+            "cpm-2",
+        ),
+    },
     published={
         "CPM-2": 69.4,
         "CPM-2, prompt": 67.48,

@@ -9,7 +9,18 @@ from typing import Any
 
 from cpm_tune.data.readers import Layout, Records, lines, records
 from cpm_tune.errors import UserError
-from cpm_tune.task import STEMS, BadRow, Files, Generate, Row, Source, Submission, Task, Template
+from cpm_tune.task import (
+    STEMS,
+    BadRow,
+    Files,
+    Generate,
+    NamedRecipe,
+    Row,
+    Source,
+    Submission,
+    Task,
+    Template,
+)
 from cpm_tune.task.answers import is_withheld
 
 
@@ -55,6 +66,19 @@ def fill(record: dict[str, Any], predictions: Sequence[str | None]) -> dict[str,
     return {**record, "source": predictions[0] or ""}
 
 
+# finetune_cpm2_wmt_cn.sh of TsinghuaAI/CPM-2-Finetune; the batch size is that of all processes.
+CPM_2 = {
+    "schedule": "constant",
+    "warmup": 1,
+    "patience": 0,
+    "clip": 1.0,
+    "batch_size": 128,
+    "eval_every": 500,
+    "max_length": 512,
+    "beams": 4,
+    "length_penalty": 1.0,
+}
+
 TASK = Task(
     name="wmt20_enzh",
     version=1,
@@ -81,10 +105,23 @@ TASK = Task(
         read=read,
     ),
     answer=Generate(column="chinese", max_new_tokens=128),
-    templates=(Template("cpm-ant", "英文：{english} 中文：{answer}"),),
+    templates=(
+        Template("cpm-ant", "英文：{english} 中文：{answer}"),
+        Template("cpm-2", "{english}{answer}"),
+    ),
     metrics=("bleu_zh",),
     recipe={"lr": 5e-3, "max_length": 384, "batch_size": 32, "epochs": 1, "eval_every": 500},
     sample_recipe={"lr": 2e-2, "epochs": 20, "eval_every": 50},
+    recipes={
+        "cpm-2": NamedRecipe(
+            {**CPM_2, "lr": 5e-6, "epochs": 1},
+            "cpm-2",
+        ),
+        "cpm-2-prompt": NamedRecipe(
+            {**CPM_2, "lr": 0.02, "epochs": 5},
+            "cpm-2",
+        ),
+    },
     published={
         "CPM-2": 26.2,
         "CPM-2, prompt": 24.13,

@@ -170,10 +170,10 @@ def test_published_results_are_beside_rows_of_their_rule_and_template_only() -> 
         made.make_record(
             *("lcqmc", "b", "lora", 1),
             template="cpm-2",
-            template_version=2,
+            template_version=3,
             protocol={"scoring": "argmax-vocabulary"},
         ),
-        made.make_record("lcqmc", "b", "lora", 1, template="cpm-2", template_version=2),
+        made.make_record("lcqmc", "b", "lora", 1, template="cpm-2", template_version=3),
     ]
     one = board(*records, published=True)
     column = next(c for c in one.columns if c.scoring == "argmax-vocabulary")

@@ -8,12 +8,14 @@ from typing import Any
 
 import cpm1_oracle as cpm1
 import pytest
+import torch
 from conftest import CLI
 from cpm1_vocabulary import model_for
 
 from cpm_tune.backbone.causal.cpm1_tokenizer import CPM1Tokenizer
 from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.example import Answer, Ids
+from cpm_tune.backbone.families import open_folder
 from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
 from cpm_tune.task import Row, Template
@@ -176,4 +178,15 @@ def test_a_tiny_cpm_1_runs_chid_and_stc(cli: CLI, backbone: Path, tmp_path: Path
     given = ("--task", "stc", "--data", stc, "--backbone", backbone, "--out", out)
     code, _, error = cli(*given, "--template", "cpm-1", "--delta", "lora", *SHORT)
     assert code == 0, error
-    assert all("perplexity" in r["scores"]["test"] for r in records(out))
+    ids = (*CPM1Tokenizer(model_for(TEXTS, 260)).encode("对话上文:你好吗 回复:我很好\n"), EOD)
+    with torch.no_grad():
+        (untuned,) = (r for r in records(out) if r["spec"]["recipe"] is None)
+        model = open_folder(backbone).open(torch.float32).model.eval()
+        logits = model(torch.tensor([ids])).logits[0, :-1]
+        table, gold = model.get_input_embeddings().weight, torch.tensor(ids[1:])
+        loss = torch.nn.functional.cross_entropy(logits, gold)
+        sums = table[logits.argmax(-1)].sum(0), table[gold].sum(0)
+        cosine = sums[0] @ sums[1] / (sums[0].norm() * sums[1].norm())
+    scores = untuned["scores"]["test"]
+    assert scores["perplexity"]["value"] == pytest.approx(loss.exp().item(), rel=1e-4)
+    assert scores["embedding_average"]["value"] == pytest.approx(cosine.item(), abs=1e-4)

@@ -18,7 +18,7 @@ from cpm_tune.task import Choice, Row, Template
 from cpm_tune.task.registry import load_task
 
 LCQMC = load_task("lcqmc")
-CPM_ANT, CPM_2 = (next(t for t in LCQMC.templates if t.name == n) for n in ("cpm-ant", "cpm-2"))
+CPM_ANT, CPM_2 = LCQMC.templates[0], LCQMC.earlier_templates[0]  # of one text
 ONE = Template("one", "{sentence1}对{sentence2}吗？{answer}", ("是", "否", "无"))
 MIXED = Template("mixed", "{sentence2}，{sentence1}：{answer}", ("是", "不是", "说不好"))
 JOINED = Template("joined", "{sentence1}天气{option}天", ("今", "气"))

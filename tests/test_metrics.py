@@ -47,6 +47,7 @@ EXAMPLES: dict[str, st.SearchStrategy[tuple[Any, Any]]] = {
     "ranking": GRADED,
     "ranks": st.tuples(st.lists(TEXT), TEXT),
     "equation": st.tuples(st.text("x=12+-*/()%.", max_size=8), st.sampled_from(["1", "1/2"])),
+    "cosine": st.tuples(st.floats(-1, 1), st.none()),
     "nll": st.tuples(st.tuples(st.floats(0, 1e6, allow_nan=False), st.integers(0, 50)), st.none()),
 }
 # One target a kind, and the prediction that is as good as can be.
@@ -61,6 +62,7 @@ IDENTICAL: dict[str, tuple[Any, Any]] = {
     "ranks": (["天", "地"], "天"),
     "equation": ("x=44*20", {"answer": "880"}),
     "nll": ((0.0, 7), None),
+    "cosine": (1.0, None),
 }
 # Predictions with nothing in them; a target that they miss.
 EMPTY: dict[str, list[Any]] = {
@@ -74,6 +76,7 @@ EMPTY: dict[str, list[Any]] = {
     "ranks": [None, [], [""]],
     "equation": [None, "", "x="],
     "nll": [None, (math.inf, 3), (math.nan, 3)],
+    "cosine": [None, -0.5],
 }
 METRICS = [get_metric(name) for name in metric_names()]
 READING = [metric for metric in METRICS if not metric.name.startswith("distinct")]

@@ -75,6 +75,8 @@ def test_rows_render_and_encode_within_the_recipes_length(place: str) -> None:
     length = {"max_length": task.recipe.get("max_length", 256)}
     room = getattr(task.answer, "max_new_tokens", 0)
     for template in task.templates:
+        if not all(template.specials.values()):  # CPM-Ant's vocabulary has no <mask>
+            continue
         config = PRESETS["cpm-ant-10b"]
         encoder = encoder_of(task, template, Encoding(**length), config, tokenizer, room)
         for row in islice(checked_rows(task, file), 60):

@@ -19,7 +19,7 @@ from cpm_tune.task.scoring import scoring_of, unfit
 
 def test_rules_fit_templates_by_their_slot_and_their_words() -> None:
     ccpm = load_task("ccpm")
-    ant, two = ccpm.templates
+    ant, two, _ = ccpm.templates
     assert not unfit(ccpm, ant, "yes-logit")
     assert not unfit(ccpm, ant, "mean-nll")
     assert not unfit(ccpm, two, "argmax-vocabulary")

@@ -123,7 +123,7 @@ def test_soft_tokens_stand_before_each_listed_option_in_training_and_inference()
     row = {"id": 1, "translation": "春天", "choices": ["花", "草", "树", "水"], "target": 2}
     for train in (True, False):
         ids = encoder.encode(row, train=train).contexts[0]
-        for k, shown in enumerate(("一、花", " 二、草", " 三、树", " 四、水")):
+        for k, shown in enumerate(("一、花；", "二、草；", "三、树；", "四、水；")):
             at = ids.index(FIRST + 3 * k)
             assert ids[at : at + 3] == tuple(range(FIRST + 3 * k, FIRST + 3 * k + 3))
             expected = tokenizer.encode(shown)

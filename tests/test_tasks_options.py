@@ -183,7 +183,7 @@ def test_real_ccpm(tmp_path: Path) -> None:
     dev, test = read("ccpm", folder, "dev"), read("ccpm", folder, "test")
     assert [row["target"] for row in dev] == [r["answer"] for r in jsonl(folder / "valid.jsonl")]
     assert (len(dev), len(test), {row["target"] for row in test}) == (2720, 200, {None})
-    assert rendered("ccpm", dev + test) == 2 * 2920
+    assert rendered("ccpm", dev + test) == 3 * 2920
 
 
 @REAL
@@ -199,7 +199,7 @@ def test_real_c3(tmp_path: Path) -> None:
     assert len(rows) == len(asked) == 3816
     for row, question in zip(rows, asked, strict=True):
         assert row["choices"][row["target"]] == question["answer"]
-    assert rendered("c3", rows) == 2 * 3816
+    assert rendered("c3", rows) == 3 * 3816
     task = TASKS["c3"]
     assert task.submission is not None
     targets = iter(row["target"] for row in rows)

@@ -16,6 +16,7 @@ from conftest import REPOSITORY, encoder_of, small_config, vocabulary
 from options_table import NAMES, TASKS, read
 
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
+from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task import Options, Rank, Row
@@ -84,6 +85,12 @@ def test_sample_rows_encode_with_every_template(
 ) -> None:
     task = TASKS[name]
     for template in task.templates:
+        if not all(template.specials.values()):  # CPM-Ant's vocabulary has no <mask>
+            continue
+        if template.yes == "相关":  # two entries of a vocabulary of characters
+            with pytest.raises(UserError, match="choose another template: --template cpm-ant"):
+                encoder_of(task, template, Encoding(), small_config(), tokenizer)
+            continue
         encoder = encoder_of(
             task, template, Encoding(max_length=384), small_config(), tokenizer, answer_tokens=33
         )

@@ -105,15 +105,20 @@ LAYOUTS: dict[str, tuple[str, dict[str, str], str, list[tuple[Any, ...]]]] = {
         "adgen",
         {"dev.jsonl": lines({"feature": [["类型", "裙"], ["颜色", "红色"]], "desc": "红裙。"})},
         "dev",
-        [(FEATURES, "红裙。")],
+        [(FEATURES, f"{FEATURES}；", "红裙。")],
     ),
     "E-Reviews, test without answers": (
         "adgen",
         {"test_public.jsonl": lines({"feature": [["类型", "裙"]]})},
         "test",
-        [("类型：裙", None)],
+        [("类型：裙", "类型：裙；", None)],
     ),
-    "AdvertiseGen": ("adgen", {"train.json": lines(ADVERT)}, "train", [(FEATURES, "红裙。")]),
+    "AdvertiseGen": (
+        "adgen",
+        {"train.json": lines(ADVERT)},
+        "train",
+        [(FEATURES, f"{FEATURES}；", "红裙。")],
+    ),
     "KdConv": (
         "kdconv",
         {f"{name}/dev.json": json.dumps([DIALOGUE]) for name in ("film", "music")},

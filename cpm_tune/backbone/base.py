@@ -240,7 +240,8 @@ class Recomputed:
             for ids in written
         ]
         batch = self._layout.collate(asked).to(next(self._model.parameters()).device)
-        last = torch.cat((batch.target_candidate.diff() != 0, torch.ones(1, dtype=torch.bool)))
+        owner = batch.target_candidate
+        last = torch.cat((owner.diff() != 0, owner.new_ones(1, dtype=torch.bool)))
         logits = torch.cat(list(self._model.scores(batch)))[last]
         return logits.view(len(self._contexts), -1, logits.shape[1])
 

@@ -10,8 +10,24 @@ from cpm_tune.commands.options.backbone import Convert, Prune
 from cpm_tune.commands.options.bench import Bench
 from cpm_tune.commands.options.generate import Generate
 from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Verify
-from cpm_tune.commands.options.look import DataCard, Doctor, Estimate, List, Show
+from cpm_tune.commands.options.look import (
+    Completion,
+    DataCard,
+    Doctor,
+    Estimate,
+    List,
+    Schema,
+    Show,
+)
 from cpm_tune.commands.options.pretrain import Prepare, Pretrain, Run, Vocab
+from cpm_tune.commands.options.records import (
+    Runs,
+    RunsDu,
+    RunsList,
+    RunsRemove,
+    RunsShow,
+    RunsTail,
+)
 from cpm_tune.commands.options.runs import Diff, Errors, Export, Predict, Rescore, Score
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
@@ -44,6 +60,14 @@ COMMANDS = {
     "data": Command(DataCard, "data:run"),
     "doctor": Command(Doctor, "doctor:run"),
     "estimate": Command(Estimate, "estimate:run"),
+    "completion": Command(Completion, "completion:run"),
+    "schema": Command(Schema, "schema:run"),
+    "runs": Command(Runs, ""),
+    "runs list": Command(RunsList, "runs:list_"),
+    "runs show": Command(RunsShow, "runs:show"),
+    "runs tail": Command(RunsTail, "runs:tail"),
+    "runs rm": Command(RunsRemove, "runs:remove_"),
+    "runs du": Command(RunsDu, "runs:du"),
     "bench": Command(Bench, "bench:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import MutableMapping
-from importlib.metadata import PackageNotFoundError, version
 
 # Segments that grow: batches of many shapes do not split the GPU's memory into blocks that cuBLAS,
 # NCCL and larger batches cannot use.
@@ -22,6 +21,8 @@ def set_allocator(environment: MutableMapping[str, str]) -> None:
     change nothing."""
     if "torch" in sys.modules or any(name in environment for name in _NAMES):
         return
+    from importlib.metadata import PackageNotFoundError, version  # 20 modules: not for --help
+
     release = platform.release().lower()
     if sys.platform != "linux" or "microsoft" in release:  # there segments do not grow
         return

@@ -75,6 +75,8 @@ class Encoder:
             way = "use another backbone"
             if others:
                 way = f"choose a template that scores words: --template {others[0]}"
+            elif known := [t.name for t in task.templates if len(tokenizer.encode(t.yes)) == 1]:
+                way = f"choose another template: --template {known[0]}"
             raise UserError(
                 f"'{template.yes}' is not a single entry of this vocabulary, but {len(yes)}, and "
                 f"template '{template.name}' scores options by one; {way}."
@@ -133,7 +135,8 @@ class Encoder:
         """The id of each special entry that the template names; none for an optional one that this
         vocabulary lacks. Raises UserError for another one that it lacks."""
         tokenizer = self.tokenizer
-        there = {tokenizer.entries[i]: i for i in (*tokenizer.never_written, tokenizer.eos)}
+        entries, special = tokenizer.entries, (*tokenizer.never_written, tokenizer.eos)
+        there = {entries[i]: i for i in special if i in entries}  # a head may have more columns
         for entry, optional in self.template.specials.items():
             if entry not in there and not optional:
                 raise UserError(

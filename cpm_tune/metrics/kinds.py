@@ -146,4 +146,11 @@ KINDS: Mapping[str, Kind] = {
         expected=_nothing,
         likelihood=True,
     ),
+    "cosine": Kind(
+        prediction="the cosine of two sums of embeddings",
+        target="not read",
+        answers={"text", "texts"},
+        expected=_nothing,
+        likelihood=True,
+    ),
 }

@@ -193,7 +193,7 @@ def make_plan(request: Request) -> Plan:
             shots=request.shots,
             shot_choice=request.shot_choice,
             chat_template=None if chat is None else chat_sha256(chat),
-            metrics=task.metrics,
+            metrics=(*task.metrics, *template.metrics),
             data=DataSpec(
                 train=splits["train"].sha256 if trains or request.shots else None,
                 dev=splits["dev"].sha256,

@@ -284,9 +284,6 @@ class Task:
         self._check_columns()
         for template in self.templates:
             template.check(self.shown, self.answer_kind, self.n_options)
-        for name, recipe in self.recipes.items():
-            if recipe.template is not None and recipe.template not in names:
-                raise ValueError(f"recipe '{name}' names unknown template '{recipe.template}'")
 
     def _check_columns(self) -> None:
         answer, files = self.answer, self.files

@@ -62,6 +62,8 @@ class Template:
     `counts` says which tokens have a likelihood in the loss and in mean-nll. By default they are
     the answer's, by mean-nll those of the whole text. "text": of the whole text, the prompt
     included, which is encoded as one. "after": of what comes after the option.
+
+    `metrics` are computed in addition to the task's.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Template:
     each: str = ""
     end: str = ""
     counts: Literal["", "text", "after"] = ""
+    metrics: tuple[str, ...] = ()
 
     @property
     def pieces(self) -> tuple[Piece, ...]:

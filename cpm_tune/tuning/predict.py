@@ -30,6 +30,7 @@ from cpm_tune.task.scoring import ScoringName
 from cpm_tune.tuning.scoring import (
     TargetScores,
     chosen_options,
+    embedding_cosines,
     loss_sum,
     option_scores,
     target_scores,
@@ -105,6 +106,30 @@ class Predictor:
         for _, example, scores, _ in self._scored(rows):
             answer = example.candidates[0]
             yield -scores[0], len(answer.ids) - answer.lead
+
+    def answer_cosines(self, rows: Iterable[Row]) -> Iterator[float]:
+        """Yield, of each row's gold text, the cosine of the summed input embeddings of its tokens
+        and of the tokens that are the most probable in their places.
+
+        Raises UserError if the backbone has no table of embeddings in one piece.
+        """
+        table = self.model.prompt_table()
+        if table is None or not isinstance(table.tokens, Tensor) or hasattr(table.tokens, "_spec"):
+            raise UserError(
+                "metric embedding_average needs the backbone's input embeddings in one piece; "
+                "omit --shard, or choose another template."
+            )
+        vocabulary = self.model.config.shape.vocabulary
+        examples = (example for _, example in encoded(rows, self.encoder, "score"))
+        groups = micro_batches(examples, self.encoder.layout, self.micro_tokens, vocabulary)
+        with _evaluating(self.model):
+            for group in groups:
+                batch = collated(self.encoder.layout, group).to(self.engine.device)
+                with torch.inference_mode(), self.engine.autocast():
+                    scores = checked_scores(self.model, batch, None)
+                    top = torch.cat([logits.argmax(-1) for logits in scores])
+                    cosines = embedding_cosines(table.tokens, top, batch)
+                yield from cosines[batch.candidates[:, 0]].tolist()
 
     def _choose(self, rows: Iterable[Row]) -> Iterator[Prediction]:
         """Predict by the options' scores. The first of equally good options wins."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def score_split(
         predictions = _predict_all(predictor, data)
     scores = {}
     if data.labelled:
-        for name in task.metrics:
+        for name in (*task.metrics, *predictor.encoder.template.metrics):
             metric, score = get_metric(name), _score(predictor, data, name, predictions)
             if score is not None:
                 scores[name] = score_record(metric, score)
@@ -133,9 +133,12 @@ def _score(
     metric, engine = get_metric(name), predictor.engine
     if metric.kind.likelihood:  # of the gold text, not of what the backbone generates
         rows = data.rows.share(engine.rank, engine.world_size)
-        losses = tracked(predictor.answer_losses(rows), f"scoring {data.file.split}", len(rows))
+        cosines = metric.prediction == "cosine"
+        values: Iterable[Any] = (
+            predictor.answer_cosines(rows) if cosines else predictor.answer_losses(rows)
+        )
         with engine.join(predictor.model):
-            share = list(losses)
+            share = list(tracked(values, f"scoring {data.file.split}", len(rows)))
         each = engine.gather(share)
         return metric.score(each, [None] * len(each)) if engine.main else None
     if not engine.main:

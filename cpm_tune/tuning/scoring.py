@@ -113,6 +113,19 @@ def chosen_options(scored: TargetScores, batch: Targets) -> Tensor:
     return torch.where(best.values > 0, best.indices, -1)
 
 
+def embedding_cosines(embeddings: Tensor, tokens: Tensor, batch: Targets) -> Tensor:
+    """Return fp32 (candidates,): the cosine of the summed embeddings of `tokens` (targets,) and of
+    the targets' own tokens, over each candidate's targets that are in the score. `embeddings`:
+    (vocabulary, width)."""
+
+    def summed(ids: Tensor) -> Tensor:
+        rows = embeddings[ids].float() * batch.in_score[:, None]
+        zeros = rows.new_zeros(batch.n_candidates, rows.shape[1])
+        return zeros.index_add(0, batch.target_candidate, rows)
+
+    return F.cosine_similarity(summed(tokens), summed(batch.target_token), dim=1)
+
+
 def loss_sum(scored: TargetScores, batch: Targets, rule: ScoringName) -> Tensor:
     """Return the summed loss of a batch, to be divided by the `loss_count` of the global batch.
 

@@ -122,6 +122,31 @@ class Doctor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Completion:
+    """Print a script that completes commands, options and names in a shell.
+
+    examples:
+      tune.py completion bash
+      tune.py completion zsh
+      tune.py completion fish
+    """
+
+    shell: Annotated[Literal["bash", "zsh", "fish"], Option("the shell", positional=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Print a JSON Schema for editors: of --config files, or of suite files.
+
+    examples:
+      tune.py schema config
+      tune.py schema suite
+    """
+
+    of: Annotated[Literal["config", "suite"], Option("kind of file", positional=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate(EngineOptions):
     """Print the memory that tuning needs in each process, by part; no weights are needed.
 
