@@ -10,7 +10,7 @@ from cpm_tune.backbone.causal.architecture import architecture, model_class, qui
 from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.folder import CausalFolder
 from cpm_tune.backbone.causal.megatron import read_checkpoint
-from cpm_tune.backbone.causal.model import CausalLM
+from cpm_tune.backbone.causal.model import CausalLM, fill_buffers
 from cpm_tune.backbone.protocol import Materialise
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.storage.finite import check_finite
@@ -72,6 +72,8 @@ def _complete(model: CausalLM) -> None:
 
 
 def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | None) -> CausalLM:
+    if materialise is not None and (model := _in_parts(folder, dtype, materialise)) is not None:
+        return model
     whole = _whole(folder, dtype)
     if materialise is None:
         return whole
@@ -85,6 +87,30 @@ def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | N
         fill(parameter, values[name].detach())
     for name, buffer in whole.named_buffers():  # rotary positions'
         model.get_buffer(name).copy_(buffer)
+    return model
+
+
+def _in_parts(
+    folder: CausalFolder, dtype: torch.dtype, materialise: Materialise
+) -> CausalLM | None:
+    """The model with this process's part of each tensor, of which no more is read; None if the
+    engine has whole ones, or if the files' tensors are not those of the model one by one (fused
+    projections, experts, ranks), which transformers has to read as a whole."""
+    if folder.format == "mp_rank":
+        return None
+    model = skeleton(folder.config)
+    in_dtype(model, dtype)
+    stored = {f"model.{tensor.name}": tensor for tensor in stored_tensors(folder.weights)}
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    known = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    same = all(known.get(name) == tensor.shape for name, tensor in stored.items())
+    if not same or not shapes.keys() <= stored.keys() or not materialise(model):
+        return None
+    _complete(model)
+    fill_buffers(model.model)
+    for name, parameter in model.named_parameters():
+        values = fill(parameter, stored[name].whole())
+        check_finite(folder.path, name.removeprefix("model."), values)
     return model
 
 
