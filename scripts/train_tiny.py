@@ -87,12 +87,13 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--threads", default="2", metavar="N")
-    parser.add_argument("more", nargs="*", help="after --: further options of `pretrain run`")
+    parser.add_argument("--steps", metavar="N", help="length of the run (default: the model's)")
     args = parser.parse_args()
     tiny, out, sources = TINY[args.name], args.out, args.corpus / "sources.json"
     vocabulary, prepared, run, config = (
         out / name for name in (tiny.file, "prepared", "run", "config.json")
     )
+    length = ("--steps", args.steps) if args.steps else ()
     out.mkdir(parents=True, exist_ok=True)
     if not vocabulary.is_file():
         to = ("--cover", COVER, "--out", vocabulary)
@@ -100,13 +101,13 @@ def main() -> None:
     if not (prepared / "corpus.json").is_file():
         pretrain("prepare", "--sources", sources, "--vocab", vocabulary, "--out", prepared)
     if (run / "checkpoint.pt").is_file():
-        pretrain("run", "--out", run, "--resume", *args.more)
+        pretrain("run", "--out", run, "--resume", *length)
         return
     size = json.loads((prepared / "corpus.json").read_bytes())["vocab_size"]
     config.write_text(json.dumps({**tiny.config, "vocab_size": size}, indent=1) + "\n")
     start = ("--corpus", prepared, "--config", config, "--out", run, "--threads", args.threads)
     every = ("--checkpoint-minutes", "5", "--heldout-minutes", "30")
-    pretrain("run", *start, *tiny.run, *every, *args.more)
+    pretrain("run", *start, *tiny.run, *every, *length)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_a_rule_that_does_not_fit_is_one_sentence_with_what_fits(
     assert code == 2
     assert (
         "scoring verbaliser-mean: template 'cpm-ant' of task lcqmc has no {answer}; choose cpm-2 "
-        "(--template)." in error
+        "or cpm-2-prompt (--template)." in error
     )
     code, _, error = cli("--task", "lcsts", "--scoring", "mean-nll", "--dry-run")
     assert code == 2

@@ -73,11 +73,9 @@ def _import_task(path: Path) -> Task:
     for template in task.templates:
         if template.scoring and (problem := unfit(task, template, template.scoring)):
             raise UserError(f"{path}: {problem}")
-    for name, recipe in task.recipes.items():
-        used = task.template(recipe.template)
-        if used is None:
-            raise UserError(f"{path}: recipe '{name}' has no template '{recipe.template}' here.")
-        if recipe.scoring and (problem := unfit(task, used, recipe.scoring)):
+    for recipe in task.recipes.values():
+        used = task.template(recipe.template)  # None in a task made of another's, with its own
+        if used and recipe.scoring and (problem := unfit(task, used, recipe.scoring)):
             raise UserError(f"{path}: {problem}")
     of_templates = (name for template in task.templates for name in template.metrics)
     for name in (*task.metrics, *of_templates):
