@@ -22,7 +22,7 @@ from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.model import CausalLM
 from cpm_tune.backbone.example import Answer, Example
-from cpm_tune.backbone.protocol import TokenizerDefaults
+from cpm_tune.backbone.tokens import TokenizerDefaults
 from cpm_tune.decode import Request, generate
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert

@@ -18,7 +18,7 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from cpm_tune.backbone.protocol import Tokenizer
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.data.readers import json_lines, lines
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.store import Corpus

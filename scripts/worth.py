@@ -40,7 +40,8 @@ from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder, pretraining_in
 from cpm_tune.backbone.pretraining import Objective
-from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer
+from cpm_tune.backbone.protocol import BackboneFolder
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError

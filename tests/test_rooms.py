@@ -30,7 +30,7 @@ KNOW_LAYOUT = {"schema/spec.py", "pretrain/prune.py"}
 KNOW_ANT = {"backbone/families.py", "commands/prune.py", "pretrain/prune.py"}
 OF_TEXTS = {"metrics/kinds.py", "metrics/spans.py"}  # spans of characters
 # What tasks and data may see of a backbone.
-FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "protocol")}
+FOR_DATA = {f"cpm_tune.backbone.{name}" for name in ("example", "protocol", "tokens")}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 

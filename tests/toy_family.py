@@ -11,7 +11,8 @@ from cpm_tune.backbone.base import Backbone, PromptTable
 from cpm_tune.backbone.opening import open_whole
 from cpm_tune.backbone.padded import PaddedLayout
 from cpm_tune.backbone.padded_batch import dummy_batch
-from cpm_tune.backbone.protocol import ConfigDefaults, FolderDefaults, Shape, TokenizerDefaults
+from cpm_tune.backbone.protocol import ConfigDefaults, FolderDefaults, Shape
+from cpm_tune.backbone.tokens import TokenizerDefaults
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.reading import read_json
 

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from cpm_tune.backbone.protocol import TokenizerDefaults
+from cpm_tune.backbone.tokens import TokenizerDefaults
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.errors import UserError
 

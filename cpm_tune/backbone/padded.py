@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cpm_tune.backbone.example import Example, Ids
-from cpm_tune.backbone.protocol import Shown, Tokenizer
+from cpm_tune.backbone.protocol import Shown
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.door import load
 
 CandidateSequence = tuple[Ids, int, tuple[int, ...]]  # ids, how many are context, which candidates

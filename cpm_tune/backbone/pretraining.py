@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import BackboneFolder, Layout, Tokenizer
+from cpm_tune.backbone.protocol import BackboneFolder, Layout
+from cpm_tune.backbone.tokens import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,10 +15,11 @@ from itertools import groupby
 from typing import Any
 
 from cpm_tune.backbone.example import Answer, Example, Ids
-from cpm_tune.backbone.protocol import Layout, Parts, Tokenizer, Turns
+from cpm_tune.backbone.protocol import Layout
+from cpm_tune.backbone.tokens import Parts, Tokenizer, Turns
 from cpm_tune.data.example_store import EncodedCache
 from cpm_tune.data.shots import Shots, as_parts, strip
-from cpm_tune.delta.slots import slot_places
+from cpm_tune.data.template_ids import known_ids, placed_ids, special_ids
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
 from cpm_tune.schema.options import Scoring
@@ -57,16 +58,18 @@ class Encoder:
         self._start: Parts = turns.opening if turns else layout.start
         self.generates = isinstance(task.answer, Generate)
         self.max_length, self.answer_tokens = max_length, answer_tokens
-        self._soft, self._before_option = _placed(template, soft)
+        self._soft, self._before_option = placed_ids(template, soft)
         before_each = soft is not None and soft.options and not template.scores_in_prompt
         listed = isinstance(task.answer, Options) and task.answer.options
         self._listed = listed if before_each and listed else None
-        self._verbalised = {option: self._known(option, "option") for option in template.options}
-        self._special = self._special_ids()
+        self._verbalised = {
+            option: known_ids(template, tokenizer, option, "option") for option in template.options
+        }
+        self._special = special_ids(template, tokenizer)
         # The prompt's tokens are in the loss too, and prompt and answer are one text.
         self._whole = template.counts == "text" and (self.generates or self.rule == "mean-nll")
         yes = (
-            self._known(template.yes, "answer word")
+            known_ids(template, tokenizer, template.yes, "answer word")
             if self.rule == "yes-logit"
             else (tokenizer.unk,)
         )
@@ -130,29 +133,6 @@ class Encoder:
                 "put all of them in front (delta.slots, delta.ratio_list, delta.option_token_num) "
                 "or choose another rule."
             )
-
-    def _special_ids(self) -> dict[str, Ids]:
-        """The id of each special entry that the template names; none for an optional one that this
-        vocabulary lacks. Raises UserError for another one that it lacks."""
-        tokenizer = self.tokenizer
-        entries, special = tokenizer.entries, (*tokenizer.never_written, tokenizer.eos)
-        there = {entries[i]: i for i in special if i in entries}  # a head may have more columns
-        for entry, optional in self.template.specials.items():
-            if entry not in there and not optional:
-                raise UserError(
-                    f"template '{self.template.name}' has the special entry {entry}, which this "
-                    "vocabulary lacks; use another template or backbone."
-                )
-        return {e: (there[e],) if e in there else () for e in self.template.specials}
-
-    def _known(self, text: str, what: str) -> Ids:
-        ids = tuple(self.tokenizer.encode(text))
-        if not ids or self.tokenizer.unk in ids:
-            raise UserError(
-                f"{what} '{text}' of template '{self.template.name}' cannot be written in this "
-                "vocabulary; use another template or backbone."
-            )
-        return ids
 
     def fingerprint(self) -> list[Any]:
         """Return, as JSON values, all that decides besides a row how it is encoded."""
@@ -418,22 +398,3 @@ class Encoder:
         parts = as_parts(prompt, answer, self.tokenizer, self._verbalised, self.turns)
         self._shot_parts[number] = parts
         return parts
-
-
-def _placed(template: Template, soft: SoftSlots | None) -> tuple[dict[int, Ids], tuple[Ids, ...]]:
-    """A soft prompt's ids by the piece of the template that they precede, and those before each
-    option. Raises UserError if the template lacks a slot."""
-    if soft is None:
-        return {}, ()
-    places = slot_places([piece.kind for piece in template.pieces])
-    absent = [name for name in soft.names if name not in places]
-    if absent:
-        raise UserError(
-            f"delta.slots: template '{template.name}' has no slot '{absent[0]}' (it has "
-            f"{', '.join(places)}); set its ratio to 0 (--set 'delta.ratio_list=[…]') or choose "
-            "another template."
-        )
-    placed: dict[int, Ids] = {}
-    for name in soft.names:
-        placed[places[name]] = (*placed.get(places[name], ()), *soft.slot_ids(name))
-    return placed, soft.options

@@ -14,7 +14,7 @@ from itertools import pairwise, zip_longest
 from typing import Any
 
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import Parts, Tokenizer, Turns
+from cpm_tune.backbone.tokens import Parts, Tokenizer, Turns
 from cpm_tune.data.files import as_json
 from cpm_tune.data.store import RowDataset
 from cpm_tune.errors import UserError

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import BackboneFolder, Infilling, Tokenizer, check_length, fitting
+from cpm_tune.backbone.protocol import BackboneFolder, Infilling, check_length, fitting
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.base import Backbone
-from cpm_tune.backbone.protocol import Tokenizer
 from cpm_tune.backbone.storage.shards import fill, stored, whole, whole_shape
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA, DELTA_CONFIG
 from cpm_tune.common.saved import write_tensors

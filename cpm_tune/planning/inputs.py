@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from cpm_tune.backbone.base import Backbone
-from cpm_tune.backbone.protocol import Tokenizer
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.shots import Shots
 from cpm_tune.data.store import Split, read_split

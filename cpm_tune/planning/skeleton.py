@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Size
 
-from cpm_tune.backbone.protocol import BackboneConfig, Tokenizer
+from cpm_tune.backbone.protocol import BackboneConfig
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.delta.config import DeltaConfig
 from cpm_tune.delta.insert import insert
 

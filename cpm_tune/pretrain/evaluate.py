@@ -14,7 +14,8 @@ from cpm_tune import decode
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.families import open_folder, pretrainings
 from cpm_tune.backbone.pretraining import Objective, Pretraining, Rows
-from cpm_tune.backbone.protocol import BackboneFolder, Tokenizer
+from cpm_tune.backbone.protocol import BackboneFolder
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.store import Corpus

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from cpm_tune.backbone.families import pretraining_of
-from cpm_tune.backbone.protocol import Tokenizer
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.folders import disk_trouble, new_folder
 from cpm_tune.common.progress import working
 from cpm_tune.errors import UserError

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from cpm_tune.backbone.families import pretrainings
 from cpm_tune.backbone.pretraining import Pretraining
-from cpm_tune.backbone.protocol import Tokenizer
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.faults import faults
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.reading import read_json

@@ -23,7 +23,7 @@ import torch
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.pretraining import Objective, TrainingBatch
-from cpm_tune.backbone.protocol import Tokenizer
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.folders import CHECKPOINT, LOG, complete, disk_trouble, partial_folder, remove
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.progress import working

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cpm_tune.backbone.ant.config import INSTEAD, CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout, make_infilling, make_layout
 from cpm_tune.backbone.ant.tokenizer import PlusTokenizer, Tokenizer
-from cpm_tune.backbone.protocol import Infilling, Turns, folder_name, no_chat
+from cpm_tune.backbone.protocol import Infilling, folder_name, no_chat
 from cpm_tune.backbone.storage.shard_index import check_shards
+from cpm_tune.backbone.tokens import Turns
 from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA_CONFIG, RECORD
 from cpm_tune.common.paths import input_sha256

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.backbone.causal.tokenizer import HFTokenizer, json_object, tokenizer_about
-from cpm_tune.backbone.protocol import Parts, Turns
+from cpm_tune.backbone.tokens import Parts, Turns
 from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.errors import UserError
 

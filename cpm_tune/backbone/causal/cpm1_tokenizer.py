@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.backbone.protocol import TokenizerDefaults
+from cpm_tune.backbone.tokens import TokenizerDefaults
 from cpm_tune.common.segmenter import make_segmenter
 from cpm_tune.errors import UserError
 

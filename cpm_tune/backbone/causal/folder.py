@@ -23,8 +23,9 @@ from cpm_tune.backbone.causal.layout import CausalLayout
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.causal.tokenizer import FILES, HFTokenizer, read_tokenizer, tokenizer_about
 from cpm_tune.backbone.hf_folder import CONFIG, raw_config, weight_files
-from cpm_tune.backbone.protocol import FolderDefaults, Turns
+from cpm_tune.backbone.protocol import FolderDefaults
 from cpm_tune.backbone.ranks.files import has_ranks
+from cpm_tune.backbone.tokens import Turns
 from cpm_tune.common.door import load
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.errors import UserError

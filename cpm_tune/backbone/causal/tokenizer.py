@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpm_tune.backbone.example import Ids
-from cpm_tune.backbone.protocol import Parts, TokenizerDefaults
+from cpm_tune.backbone.tokens import Parts, TokenizerDefaults
 from cpm_tune.common.door import load
 from cpm_tune.common.reading import read_json
 from cpm_tune.errors import UserError

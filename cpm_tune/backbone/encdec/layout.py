@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cpm_tune.backbone.example import Example, Ids
-from cpm_tune.backbone.protocol import Shown, Tokenizer
+from cpm_tune.backbone.protocol import Shown
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.common.door import load
 
 Inputs = dict[Ids, list[int]]  # of the decoder, after its start: which candidates each is for

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.backbone.protocol import TokenizerDefaults
+from cpm_tune.backbone.tokens import TokenizerDefaults
 from cpm_tune.errors import UserError
 
 FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model")
