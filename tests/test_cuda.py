@@ -212,7 +212,7 @@ def test_the_allocators_settings(
     given: dict[str, str],
     expected: dict[str, str],
 ) -> None:
-    monkeypatch.setattr(allocator, "version", lambda name: torch_version)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: torch_version)
     monkeypatch.setattr(allocator.platform, "release", lambda: release)
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.delitem(sys.modules, "torch")

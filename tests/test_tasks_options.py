@@ -113,7 +113,7 @@ def test_any_record_becomes_rows_or_bad_rows(name: str, record: Any) -> None:
         st.builds(
             "{}{}".format,
             st.sampled_from(["<question id=1>\t", "<answer id=1>\t", "<triple id=2>\t", "=", ""]),
-            st.text(max_size=5),
+            st.text(st.characters(exclude_characters="\0"), max_size=5),
         ),
         max_size=6,
     )

@@ -316,11 +316,11 @@ def folder_name(path: Path) -> str:
 
 
 def fitting(encoding: Encoding, folder: BackboneFolder) -> Encoding:
-    """The encoding without the settings that this family of models does not have, and with values
-    for all that it has."""
+    """The encoding without the settings that this family of models does not have, and with the
+    family's defaults for those that nobody gave."""
     values = {name: None for name in Encoding.OMITTED if name not in folder.settings}
     for name, default in folder.settings.items():
-        if getattr(encoding, name) is None:
+        if name not in encoding.model_fields_set and getattr(encoding, name) is None:
             values[name] = default
     return encoding.model_copy(update=values)
 
