@@ -256,6 +256,7 @@ def test_the_written_backbone_is_cpm_1s_form_in_half_precision(corpus, config, t
     folder = open_folder(tmp_path / "out/backbone")
     assert (folder.config.family, folder.trained) == ("causal", True)
     assert {path.name for path in folder.path.iterdir()} == CPM1.files
+    assert len({path.stat().st_mode for path in folder.path.iterdir()}) == 1
     assert folder.vocabulary.read_bytes() == corpus.vocabulary.read_bytes()
     loaded = folder.open(torch.float32)
     for name, value in model.state_dict().items():

@@ -45,3 +45,6 @@ def _write_weights(model: Any, path: Path) -> None:
     with quiet():
         model.model.save_pretrained(path, state_dict=joined(model.model))
     (path / "generation_config.json").unlink(missing_ok=True)
+    mode = (path / CONFIG).stat().st_mode
+    for file in path.iterdir():  # transformers lets only the owner read weights
+        file.chmod(mode)
