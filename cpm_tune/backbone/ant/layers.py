@@ -8,38 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from cpm_tune.backbone.ant.cache import KVCache
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.spans import SpanBias
-from cpm_tune.backbone.fused import attention, gated_gelu, linear, rms_norm
-from cpm_tune.backbone.storage.shards import whole_shape
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in fp32, weight only."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        (width,) = whole_shape(self.weight)
-        return width, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class Linear(nn.Linear):
-    """torch's, without bias, and faster where it is frozen."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+from cpm_tune.backbone.fused import attention, gated_gelu
+from cpm_tune.backbone.layers import Linear, RMSNorm
 
 
 class Attention(nn.Module):
@@ -48,10 +23,10 @@ class Attention(nn.Module):
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
         inner = config.num_heads * config.dim_head
-        self.project_q = Linear(config.dim_model, inner, bias=False)
-        self.project_k = Linear(config.dim_model, inner, bias=False)
-        self.project_v = Linear(config.dim_model, inner, bias=False)
-        self.attention_out = Linear(inner, config.dim_model, bias=False)
+        self.project_q = Linear(config.dim_model, inner)
+        self.project_k = Linear(config.dim_model, inner)
+        self.project_v = Linear(config.dim_model, inner)
+        self.attention_out = Linear(inner, config.dim_model)
         self.dim_head = config.dim_head
         self.dropout_p = config.dropout_p
 
@@ -139,8 +114,8 @@ class GatedInput(nn.Module):
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
-        self.w_0 = Linear(config.dim_model, config.dim_ff, bias=False)
-        self.w_1 = Linear(config.dim_model, config.dim_ff, bias=False)
+        self.w_0 = Linear(config.dim_model, config.dim_ff)
+        self.w_1 = Linear(config.dim_model, config.dim_ff)
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -157,7 +132,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w_in = GatedInput(config)
         self.dropout = nn.Dropout(config.dropout_p)
-        self.w_out = Linear(config.dim_ff, config.dim_model, bias=False)
+        self.w_out = Linear(config.dim_ff, config.dim_model)
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -19,9 +19,10 @@ from cpm_tune.backbone.encdec.batch import EncDecBatch, dummy_batch
 from cpm_tune.backbone.encdec.cache import EncDecCache
 from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.encdec.layout import EncDecLayout
-from cpm_tune.backbone.encdec.network import Kept, Linear, Stack
+from cpm_tune.backbone.encdec.network import Kept, Stack
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.fused import linear
+from cpm_tune.backbone.layers import Linear
 from cpm_tune.backbone.padded_batch import similar_rows
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cpm_tune.backbone.encdec.config import EncDecConfig
-from cpm_tune.backbone.fused import attention, dropout, gated_gelu, linear, rms_norm
-from cpm_tune.backbone.storage.shards import whole_shape
+from cpm_tune.backbone.fused import attention, dropout, gated_gelu
+from cpm_tune.backbone.layers import Linear, RMSNorm
 
 Cached = tuple[Tensor, Tensor]  # keys and values (batch, heads, length, d_kv)
 
@@ -36,33 +36,6 @@ class Kept(Protocol):
 
 
 _LARGEST = torch.finfo(torch.float16).max - 1000
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last dimension, computed in fp32, weight only."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    @property
-    def widths(self) -> tuple[int, int]:
-        (width,) = whole_shape(self.weight)
-        return width, width
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
-class Linear(nn.Linear):
-    """torch's, without bias, and faster where it is frozen."""
-
-    def __init__(self, taken: int, given: int) -> None:
-        super().__init__(taken, given, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
 
 
 class Dropout(nn.Module):

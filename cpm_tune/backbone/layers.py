@@ -1,0 +1,36 @@
+"""Layers that the families' own networks share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cpm_tune.backbone.fused import linear, rms_norm
+from cpm_tune.backbone.storage.shards import whole_shape
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, computed in fp32, weight only."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        (width,) = whole_shape(self.weight)
+        return width, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+class Linear(nn.Linear):
+    """torch's, without bias, and faster where it is frozen."""
+
+    def __init__(self, taken: int, given: int) -> None:
+        super().__init__(taken, given, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight)
