@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
-from cpm_tune.data.encode import _placed
+from cpm_tune.data.template_ids import placed_ids
 from cpm_tune.delta.config import SoftPromptConfig, parse_config
 from cpm_tune.delta.insert import insert
 from cpm_tune.delta.slots import apportion, slot_places
@@ -108,7 +108,7 @@ def test_slots_at_the_same_place_keep_their_order() -> None:
     assert places == {"front": 0, "middle": 0, "back": 1}
     task, soft = load_task("wantwords"), SoftSlots(SoftPromptConfig(soft_token_num=9), FIRST)
     template = Template("t", "{definition}{answer}")
-    placed, _ = _placed(template, soft)
+    placed, _ = placed_ids(template, soft)
     assert placed == {0: tuple(range(FIRST, FIRST + 6)), 1: tuple(range(FIRST + 6, FIRST + 9))}
     assert task.answer_kind == "generate"
 
@@ -132,6 +132,29 @@ def test_soft_tokens_stand_before_each_listed_option_in_training_and_inference()
     assert cut.truncated
     assert FIRST + 8 in cut.contexts[0]
     assert FIRST + 9 not in cut.contexts[0]  # there is no fourth option
+
+
+def test_c3_has_soft_tokens_where_cpm_2_has_them() -> None:
+    """Written out after C3Dataset.process_data, with a prompt: 33 less those before options, the
+    question, 34, the options with three each, 33, the text."""
+    task, tokenizer = load_task("c3"), Tokenizer(vocabulary())
+    folder = preset_files()["lora"].parent
+    config = parse_config(load_preset(str(folder / "cpm-2-prompts/c3.json")), "c3")
+    encoder = encoder_of(
+        *(task, task.template("cpm-2-prompt"), Encoding(), SHAPE, tokenizer),
+        soft=SoftSlots(config, FIRST, n_options=4),
+    )
+    row = {"id": "1", "passage": "今天", "question": "怎么", "choices": ["猫", "好"], "target": 1}
+    (context,), start = encoder.encode(row).contexts, len(encoder.layout.start)
+
+    def soft(*ends: int) -> list[int]:
+        return list(range(FIRST + ends[0], FIRST + ends[1]))
+
+    expected = [*soft(12, 33), *tokenizer.encode("怎么"), *soft(33, 67)]
+    for k, shown in enumerate(("一、猫；", "二、好；")):
+        expected += [*soft(3 * k, 3 * k + 3), *tokenizer.encode(shown)]
+    expected += [*soft(67, 100), *tokenizer.encode("今天")]
+    assert list(context[start:]) == expected
 
 
 def test_tokens_before_options_where_none_are_shown_are_an_error(

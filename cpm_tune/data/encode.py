@@ -275,7 +275,8 @@ class Encoder:
                     parts[0].extend(self._shot(number))
                 first = len(parts[0])
             if piece.kind in ("option", "answer"):
-                parts[0].extend(self._before_option[0] if self._before_option else ())
+                if piece.kind == "option" and self._before_option:
+                    parts[0].extend(self._before_option[0])
                 side = 1
             elif piece.kind != "field":
                 parts[side].extend(self._part(piece))

@@ -46,8 +46,9 @@ def slot_places(kinds: Sequence[str]) -> dict[str, int]:
 
     `kinds` are the kinds of the template's pieces (text, field, option, answer). Front: before all.
     Middle: before the last field; a template with one field has its middle before its option, or
-    else before that field. Back: where the model begins to answer, that is before an answer, or
-    after everything if options are put into the text. Slots may share a place.
+    else before that field. Second: before the second field, in a template of three or more. Back:
+    where the model begins to answer, that is before an answer, or after everything if options are
+    put into the text. Slots may share a place.
     """
     fields = [place for place, kind in enumerate(kinds) if kind == "field"]
     places = {"front": 0, "back": len(kinds) - ("answer" in kinds)}
@@ -55,4 +56,6 @@ def slot_places(kinds: Sequence[str]) -> dict[str, int]:
         places["middle"] = kinds.index("option")
     elif fields:
         places["middle"] = fields[-1]
+    if len(fields) > 2:
+        places["second"] = fields[1]
     return places
