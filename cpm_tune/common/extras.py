@@ -10,5 +10,6 @@ EXTRAS = {
     "slurm": ("submitit", "bench --executor slurm"),
     "wandb": ("wandb", "--track wandb"),
     "mlflow": ("mlflow-skinny", "--track mlflow"),
+    "docs": ("mkdocs-material", "make docs"),
     "bench": ("peft", "benchmarks/, which compare with PEFT"),
 }

@@ -19,6 +19,7 @@ class PositionBias(nn.Module):
 
     def __init__(self, config: CPMAntConfig) -> None:
         super().__init__()
+        self._tables: dict[torch.device, Tensor] = {}
         self.buckets = config.position_bias_num_buckets
         self.max_distance = config.position_bias_max_distance
         self.segments = config.segment_types
@@ -34,14 +35,14 @@ class PositionBias(nn.Module):
     def _table(self, device: torch.device) -> Tensor:
         """The buckets of all distances from -max_distance to max_distance, computed on the CPU:
         some are exactly between two buckets, where the logarithm of a GPU may end in the other."""
-        if device not in (tables := self.__dict__.setdefault("_tables", {})):
+        if device not in self._tables:
             with torch.inference_mode(False):
                 every = torch.arange(-self.max_distance, self.max_distance + 1, device="cpu")
                 table = self._computed(every).to(device)
             if type(table) is not Tensor:  # a fake one, of a measurement
                 return table
-            tables[device] = table
-        return tables[device]
+            self._tables[device] = table
+        return self._tables[device]
 
     def _computed(self, relative: Tensor) -> Tensor:
         half = self.buckets // 2
