@@ -216,7 +216,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
         lambda f: (f / RANK).write_bytes((f / RANK).read_bytes()[:-9000]), "not a readable check"),
     "missing rank": (
         lambda f: (f / RANK).rename(f / RANK.replace("01", "02")), "mp_rank_01_model_states.pt is"),
-    "one rank of two": (lambda f: (f / RANK).unlink(), "entries, but the model has"),
+    "one rank of two": (lambda f: (f / RANK).unlink(), "a rank's file is missing"),
     "another shape": (lambda f: spoil(f, 1, **{DENSE: torch.ones(20, 10)}), f"{DENSE} has shape"),
     "missing tensor": (lambda f: spoil(f, 1, **{NORM: None}), f"missing {NORM}"),
     "another dtype": (lambda f: spoil(f, 1, **{NORM: torch.ones(20).half()}), "torch.float16, in"),

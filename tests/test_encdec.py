@@ -223,6 +223,8 @@ def changed(made: Path, tmp_path: Path, **values: Any) -> Path:
         ({"vocab_size": 100}, "not this model's vocabulary"),
         ({"eos_token_id": 10**6}, "outside of the vocabulary"),
         ({"relative_attention_num_buckets": 3}, "an even number"),
+        ({"layer_norm_epsilon": 0.0}, "expected more"),
+        ({"tie_word_embeddings": "no"}, "expected true or false"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(
@@ -239,6 +241,13 @@ def test_a_folder_without_vocabulary_or_weights_is_one_sentence(made: Any, tmp_p
     (folder / "spiece.model").rename(folder / "other.model")
     with pytest.raises(UserError, match="no vocabulary"):
         open_folder(folder)
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"tokenizer\.json is not read"):
+        open_folder(folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    with pytest.raises(UserError, match="ByT5 reads bytes"):
+        open_folder(folder)
+    (folder / "tokenizer_config.json").unlink()
     (folder / "spiece.model").write_bytes(b"none")
     with pytest.raises(UserError, match="not a sentencepiece model"):
         open_folder(folder).tokenizer()
@@ -296,6 +305,31 @@ def test_the_tokenizer_is_sentencepieces(made: Any) -> None:
     for text in ("<extra_id_0>", "</s>", "<pad>"):
         assert not {0, 1, *tokenizer.sentinels} & set(tokenizer.encode(text)), "it is text"
     assert layout.first_free >= max(tokenizer.sentinels) + 1
+
+
+def test_a_t5_that_transformers_saved_again_has_its_own_head(made: Any, tmp_path: Path) -> None:
+    """transformers 5 writes that the head of every T5 is tied, also where it is not."""
+    folder = made("t5-v1_1")
+    saved = changed(folder, tmp_path, tie_word_embeddings=True, scale_decoder_outputs=False)
+    before, after = opened(folder)[0].state_dict(), opened(saved)[0].state_dict()
+    assert before.keys() == after.keys()
+    assert torch.equal(before["lm_head.weight"], after["lm_head.weight"])
+
+
+def test_a_prompt_keeps_what_the_vocabulary_lacks_and_a_short_limit_is_told(
+    made: Any, cli: CLI
+) -> None:
+    """As tuning and transformers do; CPM-Ant alone leaves it out."""
+    words = ("generate", "--backbone", made("mt5"), "--greedy", "--max-new-tokens", 4)
+    code, plain, error = cli(*words, "今天")
+    assert (code, error) == (0, "")
+    code, other, error = cli(*words, "今天龘")
+    assert code == 0
+    assert "lacks 龘; read as the unknown entry" in error
+    assert other != plain
+    code, _, error = cli(*words, "今天", "--max-length", 5)
+    assert code == 2
+    assert "with 2 around it and 4 to write" in error
 
 
 @torch.no_grad()

@@ -40,6 +40,11 @@ class Tokenizer(Protocol):
         """Fingerprint of all that decides ids."""
         ...
 
+    @property
+    def drops_unknown(self) -> bool:
+        """Whether a prompt to continue loses what `encode` makes `unk` of, as in CPM-Ant's code."""
+        ...
+
     def __len__(self) -> int: ...
 
     def encode(self, text: str) -> list[int]:
@@ -69,6 +74,7 @@ class TokenizerDefaults:
     entries: Mapping[int, str]
     unk: int
     newline: int | None = None
+    drops_unknown = False
 
     def __len__(self) -> int:
         return len(self.entries)

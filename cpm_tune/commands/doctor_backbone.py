@@ -25,7 +25,8 @@ def lines(name: str) -> Iterator[Line]:
     shape = config.shape
     title = next((f.title for f in families() if f.name == config.family), config.family)
     weights = "trained" if folder.trained else "random weights: it has learnt nothing"
-    yield "ok", "family", f"{config.family} ({title}); checkpoint format {folder.format}; {weights}"
+    form = f"checkpoint format {folder.format}; {weights}; no weight was read"
+    yield "ok", "family", f"{config.family} ({title}); {form}"
     yield "ok", "size", f"{shape.layers} layers, width {shape.width}, {shape.vocabulary:,} logits"
     most = f"{shape.limit:,} at most" if shape.limit else "any number"
     yield "ok", "tokens", f"{most}; told apart by position: {shape.longest:,}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cpm_tune.api import Backbone, load_backbone, load_run
+from cpm_tune.backbone.tokens import Tokenizer
 from cpm_tune.commands.options.generate import Generate
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import checked_size, counted
@@ -39,7 +40,7 @@ def run(options: Generate) -> int:
     common: dict[str, Any] = {**settings, "max_length": options.max_length}
     if can_stream and (options.stream or (options.stream is None and sys.stdout.isatty())):
         (prompt,) = prompts
-        _warn(prompt, backbone.tokenizer.unknown(prompt.text))
+        _warn(prompt, backbone.tokenizer.unknown(prompt.text), backbone.tokenizer)
         for piece in backbone.stream(prompt.text, where=prompt.where, **common):
             print(piece, end="", flush=True)
         print()
@@ -52,7 +53,7 @@ def run(options: Generate) -> int:
         generated = backbone.generate(texts, **common)
     for text in generated:
         if text.rank == 0:
-            _warn(prompts[text.of], text.left_out)
+            _warn(prompts[text.of], text.left_out, backbone.tokenizer)
     _put_out(options, prompts, generated)
     return 0
 
@@ -84,12 +85,13 @@ def _backbone(options: Generate) -> Backbone:
     return backbone
 
 
-def _warn(prompt: Prompt, unknown: Sequence[str]) -> None:
+def _warn(prompt: Prompt, unknown: Sequence[str], tokenizer: Tokenizer) -> None:
     if unknown:
+        done = "left out" if tokenizer.drops_unknown else "read as the unknown entry"
         shown = (word if word.isprintable() else ascii(word)[1:-1] for word in unknown)
         words = " ".join(dict.fromkeys(shown))
         print(
-            f"warning: {prompt.where}: the vocabulary of this backbone lacks {words}; left out.",
+            f"warning: {prompt.where}: the vocabulary of this backbone lacks {words}; {done}.",
             file=sys.stderr,
         )
 

@@ -1,7 +1,7 @@
 """Texts from texts: prompts as the ids that a backbone continues, and texts from generated tokens.
 
-What the vocabulary lacks is left out, as in pre-training. The first token is neither a newline nor
-the end of the text.
+CPM-Ant leaves out what its vocabulary lacks, as in pre-training. The first token is neither a
+newline nor the end of the text.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Writer:
         shape = folder.config.shape
         self.max_length = max_length or shape.limit or max(least, shape.longest)
         check_length(self.max_length, folder.config, "max_length")
-        given = encoding or Encoding(max_length=min(least, self.max_length))
+        given = encoding or Encoding()  # its length bounds no prompt: `_check_length` does
         self.layout = folder.layout(fitting(given, folder), tokenizer)
         self.before, self.after = self.layout.start, tuple[int, ...]()
         if isinstance(delta, SoftPromptConfig):
@@ -169,12 +169,12 @@ class Writer:
                 self.before += soft.slot_ids(name)
 
     def _ids(self, text: str, *, opens: bool = True) -> tuple[Ids, tuple[str, ...]]:
-        """The ids without <unk> of a text that opens a context or is inside of one, and what was
-        left out."""
+        """The ids of a text that opens a context or is inside of one, and what of it the vocabulary
+        lacks: <unk>, or left out in a family that does so."""
         unknown = tuple(self.tokenizer.unknown(text))
         encode = self.tokenizer.opening if opens else self.tokenizer.encode
-        ids = tuple(i for i in encode(text) if i != self.tokenizer.unk)
-        return ids, unknown
+        dropped = self.tokenizer.unk if self.tokenizer.drops_unknown else None
+        return tuple(i for i in encode(text) if i != dropped), unknown
 
     def prefix(self, prompt: str, where: str, room: int) -> tuple[Ids, tuple[str, ...]]:
         """The ids before the continuation, and what was left out of the prompt; `room` is for the
@@ -187,7 +187,7 @@ class Writer:
                 f"{where}: nothing of '{shortened(prompt, 20)}' is in this backbone's vocabulary."
             )
         whole = (*self.before, *ids, *self.after)
-        self._check_length(where, len(ids), len(whole) - len(ids), room)
+        self._check_length(where, len(ids), len(whole) - len(ids) + self.layout.around, room)
         return whole, unknown
 
     def _check_length(self, where: str, n: int, others: int, room: int) -> None:

@@ -223,7 +223,8 @@ class ExecutionOptions(EngineOptions):
     """How a run is carried out: the settings run.* that have an option of their own."""
 
     auto_batch: Annotated[
-        bool, Option("if memory runs out, halve run.micro_tokens and continue; same results")
+        bool,
+        Option("if memory runs out, halve run.micro_tokens; without dropout, same results"),
     ] = False
     memory_limit: MemoryLimit = None
     track: Annotated[

@@ -32,8 +32,8 @@ PLUS = "ant-plus"  # the tokenizer in a config.json of ours
 _PLUS = "ant_plus.txt"
 _VOCABULARIES = ("vocab.txt", "ant.txt", _PLUS)
 _EXPECTED = (
-    "expected a causal language model of transformers, or a CPM-Ant: model_type cpmant, format "
-    "cpm-tune or, in the original format, dim_model in its config"
+    "expected a causal language model of transformers, a T5, mT5 or CPM-2, or a CPM-Ant: "
+    "model_type cpmant, format cpm-tune or, in the original format, dim_model in its config"
 )
 # What a folder without CPM-Ant's config is, by a file in it.
 _OTHERS = (

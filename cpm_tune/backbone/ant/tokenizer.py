@@ -22,6 +22,7 @@ class Tokenizer(LongestMatch):
     """
 
     model = "CPM-Ant"
+    drops_unknown = True
     keeps_spaces = False  # whether spaces at the ends of an entry belong to it
 
     def __init__(self, entries: Iterable[str]) -> None:

@@ -68,9 +68,9 @@ class EncDecConfig(ConfigDefaults):
                 given = given[0]
             made[name] = _checked(name, given, default)
         made.setdefault("num_decoder_layers", made.get("num_layers", defaults.num_layers))
-        tied = values.get("tie_word_embeddings")
-        made["tied"] = tied is not False if t5 else tied is True
-        scaled = values.get("scale_decoder_outputs")
+        tied, scaled = (_flag(values, n) for n in ("tie_word_embeddings", "scale_decoder_outputs"))
+        # transformers 5 writes that every T5 is tied; one whose outputs are not scaled is not.
+        made["tied"] = (tied is not False and scaled is not False) if t5 else tied is True
         made["scaled"] = t5 and (made["tied"] if scaled is None else scaled is True)
         config = replace(defaults, **made)
         if config.feed_forward_proj not in _DENSE:
@@ -138,6 +138,14 @@ class EncDecConfig(ConfigDefaults):
         return load("cpm_tune.backbone.encdec.model:skeleton")(config)
 
 
+def _flag(values: Mapping[str, Any], name: str) -> bool | None:
+    """A value that is true or false, if it is there; raise UserError for another."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise UserError(f"{name} is {value!r:.60}, expected true or false.")
+    return value
+
+
 _CLASSES = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
 
 
@@ -155,6 +163,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         raise UserError(
             f"{name} is {value!r:.60}, expected {kind} from {least} to {_MOST.get(name, 2**31)}."
         )
+    if name == "layer_norm_epsilon" and value == 0:
+        raise UserError("layer_norm_epsilon is 0, expected more.")
     if name == "dropout_rate" and value >= 1:
         raise UserError(f"dropout_rate is {value}, expected less than 1.")
     return value

@@ -8,6 +8,7 @@ from typing import Any
 from cpm_tune.backbone.encdec.cpm2_tokenizer import CPM2Tokenizer
 from cpm_tune.backbone.ranks.files import rank_files
 from cpm_tune.common.door import load
+from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 
 VOCABULARY = "vocab.txt"
@@ -22,8 +23,16 @@ def read_ranks(folder: Path, vocabulary: Path) -> tuple[dict[str, Any], tuple[Pa
     sizes, weights = load("cpm_tune.backbone.encdec.cpm2_ranks:read_checkpoint")(folder)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     values: dict[str, Any] = load("cpm_tune.backbone.encdec.cpm2_ranks:mt5_config")(sizes, dtype)
+    files = rank_files(folder)
+    entries = len(CPM2Tokenizer.from_file(vocabulary))
+    if entries > sizes.vocabulary:
+        raise UserError(
+            f"{folder}: {counted(len(files), 'rank')} with {sizes.vocabulary} rows of the "
+            f"vocabulary, but {vocabulary.name} has {entries} entries; a rank's file is missing, "
+            "or it is another model's vocabulary."
+        )
     tokenizer = read_vocabulary(vocabulary, sizes.vocabulary)
-    return {**values, "eos_token_id": tokenizer.eos}, rank_files(folder)
+    return {**values, "eos_token_id": tokenizer.eos}, files
 
 
 def read_vocabulary(file: Path, rows: int) -> CPM2Tokenizer:

@@ -128,6 +128,13 @@ def open_folder(path: Path) -> EncDecFolder:
             f"(quantization_config in {CONFIG})."
         )
     vocabulary = find_model(path) or path / VOCABULARY
+    if raw_config(path, "tokenizer_config.json").get("tokenizer_class") == "ByT5Tokenizer":
+        raise UserError(f"{path}: ByT5 reads bytes, which is not supported; use a T5 or an mT5.")
+    if not vocabulary.is_file() and (path / "tokenizer.json").is_file():
+        raise UserError(
+            f"{path}: tokenizer.json is not read for T5 and mT5; put the model's sentencepiece "
+            "file there as spiece.model."
+        )
     if not vocabulary.is_file():
         raise UserError(
             f"{path}: no vocabulary; put the model's sentencepiece file there as spiece.model, or "

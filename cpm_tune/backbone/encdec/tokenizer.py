@@ -45,6 +45,8 @@ class T5Tokenizer(TokenizerDefaults):
         except (RuntimeError, ValueError, UnicodeDecodeError) as error:
             line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             raise ValueError(f"not a sentencepiece model ({line})") from error
+        if len(pieces) > columns:
+            raise ValueError(f"it has {len(pieces)} entries, and the model {columns} columns")
         ids = {piece: index for index, piece in enumerate(pieces)}
         if _SENTINEL.format(0) not in ids:
             free = min(extra_ids, columns - len(pieces))
