@@ -135,11 +135,13 @@ def test_a_prefix_is_seen_when_texts_are_generated(kind: str, made: Any) -> None
     delta = insert(model, config_of("prefix"), SHA, 1)
     contexts = [(*layout.start, *range(10, 10 + n)) for n in (3, 9, 5)]
     with torch.no_grad():
-        kept, anew = model.cache(layout, contexts, 2, 9), Recomputed(model, layout, contexts)
-        torch.testing.assert_close(kept.start(), anew.start(), atol=1e-5, rtol=1e-5)
+        kept, recomputed = model.cache(layout, contexts, 2, 9), Recomputed(model, layout, contexts)
+        torch.testing.assert_close(kept.start(), recomputed.start(), atol=1e-5, rtol=1e-5)
         for parents in ([[0, 0]] * 3, [[1, 0], [0, 1], [1, 1]]):
             given = torch.tensor([[7, 8], [9, 10], [11, 12]]), torch.tensor(parents)
-            torch.testing.assert_close(kept.step(*given), anew.step(*given), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                kept.step(*given), recomputed.step(*given), atol=1e-5, rtol=1e-5
+            )
         other = Recomputed(model, layout, contexts).start()
         delta.remove()
         assert (Recomputed(model, layout, contexts).start() - other).abs().max() > 1e-3

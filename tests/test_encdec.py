@@ -109,19 +109,19 @@ def test_options_scored_together_are_scored_as_alone(made: Any) -> None:
 def test_the_cache_gives_what_computing_anew_gives(form: str, made: Any) -> None:
     model, layout, tokenizer = opened(made("t5-v1_1"), form)
     contexts = [tuple(tokenizer.opening(text)) for text in TEXTS]
-    kept, anew = model.cache(layout, contexts, 3, 9), Recomputed(model, layout, contexts)
-    torch.testing.assert_close(kept.start(), anew.start(), atol=1e-5, rtol=1e-5)
+    kept, recomputed = model.cache(layout, contexts, 3, 9), Recomputed(model, layout, contexts)
+    torch.testing.assert_close(kept.start(), recomputed.start(), atol=1e-5, rtol=1e-5)
     generator = torch.Generator().manual_seed(1)
     rows, beams = len(contexts), 1
     for step in range(4):
         parents = torch.randint(beams, (rows, 3), generator=generator)
         tokens, beams = torch.randint(4, 300, (rows, 3), generator=generator), 3
         torch.testing.assert_close(
-            kept.step(tokens, parents), anew.step(tokens, parents), atol=1e-5, rtol=1e-5
+            kept.step(tokens, parents), recomputed.step(tokens, parents), atol=1e-5, rtol=1e-5
         )
         if step == 1:
             kept.keep([4, 1, 2])
-            anew.keep([4, 1, 2])
+            recomputed.keep([4, 1, 2])
             rows = 3
 
 

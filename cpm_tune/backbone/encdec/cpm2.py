@@ -23,27 +23,30 @@ def read_ranks(folder: Path, vocabulary: Path) -> tuple[dict[str, Any], tuple[Pa
     sizes, weights = load("cpm_tune.backbone.encdec.cpm2_ranks:read_checkpoint")(folder)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     values: dict[str, Any] = load("cpm_tune.backbone.encdec.cpm2_ranks:mt5_config")(sizes, dtype)
-    files = rank_files(folder)
-    entries = len(CPM2Tokenizer.from_file(vocabulary))
-    if entries > sizes.vocabulary:
+    files, tokenizer = rank_files(folder), CPM2Tokenizer.from_file(vocabulary)
+    if len(tokenizer) > sizes.vocabulary:
         raise UserError(
             f"{folder}: {counted(len(files), 'rank')} with {sizes.vocabulary} rows of the "
-            f"vocabulary, but {vocabulary.name} has {entries} entries; a rank's file is missing, "
-            "or it is another model's vocabulary."
+            f"vocabulary, but {vocabulary.name} has {len(tokenizer)} entries; a rank's file is "
+            "missing, or it is another model's vocabulary."
         )
-    tokenizer = read_vocabulary(vocabulary, sizes.vocabulary)
+    _check_size(tokenizer, vocabulary, sizes.vocabulary)
     return {**values, "eos_token_id": tokenizer.eos}, files
 
 
 def read_vocabulary(file: Path, rows: int) -> CPM2Tokenizer:
     """Read a vocab.txt; raise UserError if it is not that of a model with so many rows."""
     tokenizer = CPM2Tokenizer.from_file(file)
+    _check_size(tokenizer, file, rows)
+    return tokenizer
+
+
+def _check_size(tokenizer: CPM2Tokenizer, file: Path, rows: int) -> None:
     if len(tokenizer) != rows:
         raise UserError(
             f"{file}: {len(tokenizer)} entries, but the model has {rows}; use the vocabulary that "
             "belongs to it."
         )
-    return tokenizer
 
 
 def rank_vocabulary(folder: Path) -> Path:
