@@ -22,12 +22,13 @@ from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.model import CPMAnt
 from cpm_tune.backbone.ant.objective import target_nats
-from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.pretraining import TrainingBatch
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.insert import insert
 from cpm_tune.pretrain import prune
 from cpm_tune.pretrain.losses import TargetLosses
+from cpm_tune.schema.options import BUNDLED
 
 LORA = LoraConfig(
     modified_modules=("project_q", "project_k", "project_v", "attention_out", "w_0", "w_1", "w_out")
@@ -60,7 +61,7 @@ def main() -> None:
     """Measure every size."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", metavar="FILE", type=Path, required=True)
-    parser.add_argument("--backbone", metavar="NAME|DIR", default=NAME)
+    parser.add_argument("--backbone", metavar="NAME|DIR", default=BUNDLED)
     parser.add_argument("--keep", metavar="N,M", nargs="+", default=["3,3", "2,2"])
     parser.add_argument("--pieces", metavar="N", type=int, default=2048)
     parser.add_argument("--steps", metavar="N", type=int, default=200)

@@ -23,7 +23,7 @@ LORA = {
     "lora_r": 8,
     "lora_alpha": 16,
     "modified_modules": [
-        *("project_q", "project_k", "project_v", "attention_out", "w_0", "w_1", "w_out"),
+        *("@attention.q", "@attention.k", "@attention.v", "@attention.o", "@ffn.in", "@ffn.out"),
     ],
 }
 RECIPE = {

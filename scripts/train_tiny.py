@@ -51,7 +51,7 @@ TINY = {
             "n_layer": 4,
             "n_head": 4,
         },
-        run=("--steps", "9000", "--rows", "8", "--lr", "6e-3"),
+        run=("--steps", "5500", "--rows", "8", "--lr", "6e-3"),
     ),
     "cpm-2-tiny": Tiny(
         vocab=("--kind", "cpm-2", "--size", "7190", "--pieces", "500"),
@@ -65,7 +65,7 @@ TINY = {
             "num_decoder_layers": 2,
             "num_heads": 4,
         },
-        run=("--steps", "9000", "--rows", "16", "--width", "256", "--lr", "6e-3"),
+        run=("--steps", "9000", "--rows", "16", "--width", "256", "--lr", "3e-3"),
     ),
 }
 COVER = REPOSITORY / "tasks" / "sample" / "lcqmc_topics.json"

@@ -1,6 +1,6 @@
-"""The bundled backbone, and how names and paths become folders.
+"""The bundled backbones, and how names and paths become folders.
 
-Its README.md has its training data, the command, and its scores.
+The README.md of each has its training data, the command, and its scores.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.options import BUNDLED
 
-NAME = BUNDLED
-FOLDER = PACKAGE / "backbone" / NAME
+NAMES = (BUNDLED, "cpm-1-tiny", "cpm-2-tiny")  # the default is the first
+FOLDERS = {name: PACKAGE / "backbone" / name for name in NAMES}
+FOLDER = FOLDERS[BUNDLED]
 
 
 def resolve(name_or_path: str) -> Path:
     """Return the folder of a backbone given by name, path, or hub:OWNER/NAME (downloaded then)."""
-    if name_or_path == NAME:
-        return FOLDER
+    if name_or_path in FOLDERS:
+        return FOLDERS[name_or_path]
     if name_or_path.startswith(hub.PREFIX):
         return hub.download(name_or_path)
     if name_or_path in presets() and not Path(name_or_path).is_dir():
@@ -35,7 +36,7 @@ def resolve(name_or_path: str) -> Path:
         )
     path = Path(name_or_path)
     if len(path.parts) == 1 and not path.exists():
-        hint = did_you_mean(name_or_path, {NAME, *presets()})
+        hint = did_you_mean(name_or_path, {*NAMES, *presets()})
         if "Did you mean" in hint:
             raise UserError(f"--backbone {name_or_path}: there is no such folder.{hint}")
     return path

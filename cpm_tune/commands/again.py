@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.backbone.bundled import NAME
+from cpm_tune.backbone.bundled import NAMES
 from cpm_tune.common.folders import CHAT
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.texts import recorded_folder
@@ -66,8 +66,8 @@ def _backbone(record: RunRecord, path: Path) -> str:
     """Where the backbone is. Records come from anybody: nothing is downloaded."""
     if Path(record.backbone.path).is_dir():
         return record.backbone.path
-    if record.backbone.name == NAME:  # of another installation
-        return NAME
+    if record.backbone.name in NAMES:  # of another installation
+        return record.backbone.name
     raise UserError(
         f"{path}: the backbone {record.backbone.name} is not at {record.backbone.path}; give its "
         "folder with --backbone."

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 
-from cpm_tune.backbone.bundled import NAME
+from cpm_tune.backbone.bundled import NAMES
 from cpm_tune.commands.options.look import Completion
 from cpm_tune.commands.table import COMMANDS, TUNE
 from cpm_tune.common.option import Declared, declared
@@ -41,7 +41,7 @@ def _named_values() -> dict[str, list[str]]:
     return {
         **dict.fromkeys(("task", "tasks"), tasks),
         **dict.fromkeys(("delta", "deltas"), presets),
-        **{field: [NAME] for field in ("backbone", "backbones")},
+        **{field: list(NAMES) for field in ("backbone", "backbones")},
         "settings": [f"{key}=" for key in sorted(KEYS)],
     }
 

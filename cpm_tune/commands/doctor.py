@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.bundled import FOLDERS
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.commands.options.look import Doctor
 from cpm_tune.common.door import load
@@ -52,7 +52,7 @@ def run(options: Doctor) -> int:
         ("memory", _memory),
         ("disk", _disk),
         ("cache", _cache),
-        ("backbone", _backbone),
+        ("backbones", _backbones),
         *((f"extra {name}", partial(_extra, name)) for name in EXTRAS),
     ]
     rows = []
@@ -146,11 +146,10 @@ def _cache() -> Check:
     return "ok", str(folder.parent), ""
 
 
-def _backbone() -> Check:
-    folder = open_folder(resolve(NAME))
-    folder.tokenizer()
-    state = "pre-trained" if folder.trained else "random weights: runs, but has learnt nothing"
-    return "ok", f"{NAME} ({state})", ""
+def _backbones() -> Check:
+    for path in FOLDERS.values():
+        open_folder(path).tokenizer()
+    return "ok", ", ".join(FOLDERS), ""
 
 
 def _data(data: Path | None, samples: bool) -> list[tuple[str, str, str, str]]:

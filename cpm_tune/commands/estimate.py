@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.backbone.bundled import NAME, resolve
+from cpm_tune.backbone.bundled import NAMES, resolve
 from cpm_tune.backbone.families import open_folder, presets
 from cpm_tune.backbone.protocol import BackboneConfig, check_length
 from cpm_tune.commands.options.look import Estimate
@@ -54,9 +54,9 @@ def _shape(name: str) -> BackboneConfig:
     known = presets()
     if name in known and not Path(name).is_dir():
         return known[name]
-    if name != NAME and not Path(name).is_dir():
+    if name not in NAMES and not Path(name).is_dir():
         raise UserError(
-            f"--backbone {name}: there is no such folder.{did_you_mean(name, [*known, NAME])}"
+            f"--backbone {name}: there is no such folder.{did_you_mean(name, [*known, *NAMES])}"
         )
     return open_folder(resolve(name)).config
 

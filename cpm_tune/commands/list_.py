@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cpm_tune.backbone.bundled import FOLDER, NAME
+from cpm_tune.backbone.bundled import FOLDERS
 from cpm_tune.backbone.families import families, open_folder, presets
 from cpm_tune.commands.options.look import List
 from cpm_tune.common.texts import table
@@ -79,8 +79,7 @@ def _deltas() -> str:
 
 def _backbones() -> str:
     """Bundled backbones, published sizes, and the families whose folders are recognised."""
-    bundled = open_folder(FOLDER)
-    known = [(NAME, bundled.config, "bundled")]
+    known = [(name, open_folder(path).config, "bundled") for name, path in FOLDERS.items()]
     known += [(name, config, "pass its folder") for name, config in presets().items()]
     rows = []
     for name, config, weights in known:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cpm_tune.backbone.base import Backbone
-from cpm_tune.backbone.bundled import FOLDER, NAME, resolve
+from cpm_tune.backbone.bundled import FOLDERS, resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import CHAT, RECORD, new_folder
@@ -115,8 +115,8 @@ def _recorded(record: RunRecord) -> Path:
     place, name = Path(record.backbone.path), record.backbone.name
     if place.is_dir():
         return place
-    if name == NAME:  # of another installation
-        return FOLDER
+    if name in FOLDERS:  # of another installation
+        return FOLDERS[name]
     raise UserError(
         f"{place}: there is no such folder; give the folder of the run's backbone '{name}' with "
         "--backbone."
