@@ -71,7 +71,8 @@ def _size(record: AnyRecord) -> int:
 
 def ordered_runs(board: Board, results: Results, bounds: Bounds) -> list[AnyStored]:
     """The runs and systems that get a part: the first rows' first, until a bound is reached."""
-    known: dict[str, AnyStored] = {r.record.run_id: r for r in (*results.runs, *results.systems)}
+    stored: list[AnyStored] = [*results.runs, *results.systems]
+    known = {run.record.run_id: run for run in stored}
     ids = [run.run_id for row in board.rows for cell in row.cells.values() for run in cell.runs]
     chosen: list[AnyStored] = []
     lines = 0

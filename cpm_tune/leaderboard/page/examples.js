@@ -111,7 +111,9 @@ function examplesBody(row, column, run, other, here) {
     draw();
   };
   more.addEventListener("click", draw);
-  form.addEventListener("input", (event) => { if (/** @type {HTMLElement} */ (event.target).id !== "e-with") filter(); });
+  for (const name of ["input", "change"]) {
+    form.addEventListener(name, (event) => { if (/** @type {HTMLElement} */ (event.target).id !== "e-with") filter(); });
+  }
   form.querySelector("#e-with")?.addEventListener("change", (event) => {
     const id = /** @type {HTMLSelectElement} */ (event.target).value;
     go("examples", [row.id], { dataset: column.id, run: run.run, with: id });
