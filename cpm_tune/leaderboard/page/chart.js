@@ -80,9 +80,8 @@ function dot(on, x, y, words, { r = 4.5, colour = null, kind = "dot", onclick, p
   if (colour) node.style.fill = colour;
   if (onclick) {
     node.addEventListener("click", onclick);
-    node.addEventListener("keydown", (event) => {
-      const key = /** @type {KeyboardEvent} */ (event).key;
-      if (key === "Enter" || key === " ") { event.preventDefault(); onclick(); }
+    node.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); onclick(); }
     });
   }
   return node;

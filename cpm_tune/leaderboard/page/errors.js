@@ -10,8 +10,8 @@ function errorsPanel(column, run, choose, id = "errors") {
   if (!errors) return [el("p", { class: "quiet" }, t("noErrors"))];
   const parts = el("div", { class: "figures", id });
   if (errors.labels.length) parts.append(confusionCard(run, errors, choose));
-  if (Object.keys(errors.buckets).length) parts.append(bucketCard(column, run, errors));
-  if (errors.calibration) parts.append(calibrationCard(run, errors.calibration));
+  if (Object.keys(errors.buckets).length) parts.append(bucketCard(column, errors));
+  if (errors.calibration) parts.append(calibrationCard(errors.calibration));
   return parts.children.length ? [parts] : [el("p", { class: "quiet" }, t("noErrors"))];
 }
 
@@ -45,8 +45,8 @@ function confusionCard(run, errors, choose) {
     el("details", {}, el("summary", {}, t("perLabel")),
       boxed(t("perLabel"), [[t("label"), false], [t("precision"), true], [t("recall"), true], ["F1", true], [t("rows"), true]], each)));
 }
-/** Horizontal bars with intervals. @param {Column} column @param {WholeRun} run @param {Errors} errors */
-function bucketCard(column, run, errors) {
+/** Horizontal bars with intervals. @param {Column} column @param {Errors} errors */
+function bucketCard(column, errors) {
   const scale = column.unit === "points" ? 100 : 1;
   const entries = Object.entries(errors.buckets).map(([name, s]) => ({ name: name.replace(" to ", "–"), n: s.n, value: scale * s.value, low: scale * s.low, high: scale * s.high }));
   const top = Math.max(...entries.map((e) => e.high)) || 1;
@@ -70,8 +70,8 @@ function bucketCard(column, run, errors) {
     el("details", {}, el("summary", {}, t("asTable")),
       boxed(t("byLength"), [[t("characters"), false], [t("rows"), true], [metricName(column.metric), true], [t("interval"), true]], rows)));
 }
-/** The reliability curve: the share that is right over the mean probability. @param {WholeRun} run @param {Calibration} calibration */
-function calibrationCard(run, calibration) {
+/** The reliability curve: the share that is right over the mean probability. @param {Calibration} calibration */
+function calibrationCard(calibration) {
   const [width, height, left, bottom] = [460, 250, 44, 42];
   /** @param {number} v */
   const px = (v) => left + v * (width - left - 12);

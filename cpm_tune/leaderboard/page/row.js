@@ -88,7 +88,10 @@ function drawRow(body, row, column, here) {
 
 /** @param {Cost} cost @returns {[string, string][]} */
 function costFacts(cost) {
-  const costs = /** @type {[string, string][]} */ (Object.entries(COSTS).filter(([, c]) => c.of(cost) !== null && c.of(cost) !== undefined).map(([k, c]) => [t(k), c.show(c.of(cost))]));
+  const costs = Object.entries(COSTS).flatMap(([name, { of, show: words }]) => {
+    const amount = of(cost);
+    return known(amount) ? [/** @type {[string, string]} */ ([t(name), words(amount)])] : [];
+  });
   return [...costs, [t("scaling"), scalingText([cost])]];
 }
 /** A row whose run has no part of its own. @param {Detail} detail */

@@ -84,15 +84,9 @@ function whenThere(place, data, draw) {
   });
 }
 
-/** Offer a text as a file. @param {string} name @param {string} text @param {string} type */
-function save(name, text, type) {
-  const link = el("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.getAttribute("href") ?? ""), 10_000);
-}
 /** A button that offers a file. @param {string} words @param {string} name @param {() => string} text @param {string} type */
 function saver(words, name, text, type) {
-  return el("button", { type: "button", class: "save", onclick: () => save(name, text(), type) }, words);
+  return el("button", { type: "button", class: "save", onclick: () => download(name, type, text()) }, words);
 }
 /** A button that copies a text. @param {() => string} text @param {string} [words] */
 function copier(text, words = "copy") {
@@ -102,15 +96,6 @@ function copier(text, words = "copy") {
     navigator.clipboard?.writeText(text()).then(done, () => {});
   });
   return button;
-}
-/** Rows as CSV; a text that a spreadsheet would take for a formula starts with an apostrophe. @param {string[][]} rows */
-function csv(rows) {
-  /** @param {string} text */
-  const cell = (text) => {
-    const safe = /^[=+@\t\r]|^-(?![\d.])/.test(text) ? `'${text}` : text;
-    return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  return rows.map((row) => `${row.map(cell).join(",")}\r\n`).join("");
 }
 /** A name for a file. @param {string[]} parts */
 function fileName(...parts) {
