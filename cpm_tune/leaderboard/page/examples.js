@@ -141,8 +141,10 @@ function bothBlock(row, other, first, n) {
     const kind = kindOfBoth(first, other.part.examples, i);
     counts[kind] = (counts[kind] ?? 0) + 1;
   }
-  const names = { both: "bothRight", first: "onlyFirst", second: "onlySecond", neither: "bothWrong", same: "samePrediction", other: "otherPrediction" };
-  const rows = Object.entries(names).filter(([kind]) => kind in counts).map(([kind, words]) => [t(words), String(counts[kind]), `${((100 * counts[kind]) / n).toFixed(1)}%`]);
+  const judged = { both: "bothRight", first: "onlyFirst", second: "onlySecond", neither: "bothWrong" };
+  const others = { same: "samePrediction", other: "otherPrediction" };
+  const names = Object.entries({ ...("same" in counts || "other" in counts ? others : {}), ...(/[01]/.test(first.right) ? judged : {}) });
+  const rows = names.map(([kind, words]) => [t(words), String(counts[kind] ?? 0), `${((100 * (counts[kind] ?? 0)) / n).toFixed(1)}%`]);
   return el("div", {}, el("p", {}, t("firstIs", rowName(row)), el("br"), t("secondIs", rowName(other.row))),
     boxed(t("bothRows"), [["", false], [t("rows"), true], [t("share"), true]], rows, "both"));
 }
