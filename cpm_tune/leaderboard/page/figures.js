@@ -35,7 +35,7 @@ view({
     const chosenList = el("ul", { id: "chosen", class: "legend" });
     place.replaceChildren(el("h2", { id: "figures" }, t("figures")), el("p", { class: "quiet" }, t("figuresNote")), chosenList,
       el("h3", {}, t("scatter")), el("div", { class: "axes" }, quality),
-      el("div", { class: "figures" }, ...drawn.map((key) => card(`against-${key}`, t("against", t(key))))),
+      el("div", { class: "figures" }, ...drawn.map((key) => card(`against-${key}`, t("against", t(key === "trained" ? "trainedParameters" : key))))),
       el("h3", {}, t("curves")), el("div", { class: "axes" }, dataset, what),
       el("div", { class: "figures" }, card("curves", t("overSteps")), card("rows-curves", t("overRows"))));
     const draw = () => {
@@ -78,6 +78,7 @@ function paretoFront(points, more) {
 /** Quality against a cost. @param {string} measure @param {string} key the quality @param {(id: string) => void} pick */
 function drawAgainst(measure, key, pick) {
   const { of, show: words, more = false, linear = false } = AGAINST[measure];
+  const title = t("against", t(measure === "trained" ? "trainedParameters" : measure));
   const quality = scoring(key);
   const points = BOARD.rows.flatMap((row) => {
     const cost = key === "mean" ? row.cost : part("details").rows[row.id]?.[key]?.cost;
@@ -88,16 +89,17 @@ function drawAgainst(measure, key, pick) {
   const id = `against-${measure}`;
   const name = COLUMNS.has(key) ? metricName(/** @type {Column} */ (COLUMNS.get(key)).metric) : t("mean");
   const heads = /** @type {[string, boolean][]} */ ([[t("row"), false], [t(measure), true], [name, true], [t("low"), true], [t("high"), true], [t("onFront"), false]]);
-  if (!points.length) return show(id, t("against", t(measure)), null, heads, []);
+  if (!points.length) return show(id, title, null, heads, []);
   const front = paretoFront(points, more);
   const xs = points.map((p) => p.x);
   const positive = xs.filter((x) => x > 0);
-  let [low, high] = linear ? around(xs) : positive.length ? [Math.min(...positive), Math.max(...positive)] : [1, 10];
-  if (!linear && high / low < 2) [low, high] = [low / 2, high * 2];
+  const near = positive.length === xs.length && Math.max(...xs) < 3 * Math.min(...xs);
+  const straight = linear || near;
+  const [low, high] = straight ? around(xs) : positive.length ? [Math.min(...positive), Math.max(...positive) * 1.001] : [1, 10];
   const [y0, y1] = around(points.flatMap((p) => [p.y, ...(colour(p.row.id) && p.low !== null && p.high !== null ? [p.low, p.high] : [])]));
   const on = canvas({
-    place: id, title: `${name}: ${t("against", t(measure))}`,
-    x: { low, high, log: !linear, zero: !linear && positive.length < xs.length, title: `${t(measure)}${linear ? "" : ` (${t("logScale")})`}`, show: words },
+    place: id, title: `${name}: ${title}`,
+    x: { low, high, log: !straight, zero: !straight && positive.length < xs.length, title: `${t(measure)}${straight ? "" : ` (${t("logScale")})`}`, show: words },
     y: { low: y0, high: y1, title: name, show: short },
   });
   const steps = front.map((p, i) => `${i ? `H${on.px(p.x).toFixed(1)}V` : `M${on.px(p.x).toFixed(1)},`}${on.py(p.y).toFixed(1)}`).join("");
@@ -111,7 +113,7 @@ function drawAgainst(measure, key, pick) {
     node.setAttribute("data-id", `${measure}:${p.row.id}`);
     on.layer.append(node);
   }
-  show(id, t("against", t(measure)), on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), front.includes(p) ? t("yes") : t("no")]));
+  show(id, title, on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), front.includes(p) ? t("yes") : t("no")]));
 }
 
 /** Learning curves of the chosen rows over steps. @param {Column | undefined} column @param {string} what */

@@ -147,11 +147,12 @@ function controlsBlock(column, run) {
   const numbers = (c) => [score(scale * c.value), between(scale * c.low, scale * c.high)];
   const sign = column.higher_is_better ? 1 : -1;
   const rows = Object.entries(run.parsed.controls).map(([name, c]) => [
-    shortcutName(name), ...numbers(c), sign * (test.value - c.value) > 0 ? "" : t("notBeaten"), noteText(c.note),
+    el("div", {}, shortcutName(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(c.note)) : null),
+    ...numbers(c),
   ]);
   return block(t("controls"), boxed(t("controls"),
-    [[t("control"), false], [t("value"), true], [t("interval"), true], ["", false], [t("what"), false]],
-    [[t("thisRun"), ...numbers(test), "", ""], ...rows], "row-controls"));
+    [[t("control"), false], [t("value"), true], [t("interval"), true]],
+    [[t("thisRun"), ...numbers(test)], ...rows], "row-controls"));
 }
 /** @param {WholeRun} run */
 function settingsBlock(run) {
