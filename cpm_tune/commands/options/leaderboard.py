@@ -119,7 +119,8 @@ class Verify(ReportOptions):
 class Plot:
     """Draw the page's figures as PNG and SVG.
 
-    They are the seven capabilities, cost and quality with their Pareto front, and learning curves.
+    They are the seven capabilities, cost and quality with their Pareto front, learning curves, and
+    forgetting and quality (after the command `forgetting`).
     Needs matplotlib (the extra plot).
 
     examples:
