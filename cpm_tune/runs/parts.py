@@ -37,8 +37,8 @@ def environment_record(engine: Engine, started: float, deterministic: bool) -> E
     )
 
 
-def split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecord:
-    """What was read of a split, and what its scoring counted."""
+def split_record(task: Task, split: Split, n_whole: int, scored: Scored | None) -> SplitRecord:
+    """What was read of a split, and what its scoring counted; `n_whole`: the rows of its file."""
     file = split.file
     return SplitRecord(
         path=", ".join(map(str, file.paths)),
@@ -49,5 +49,5 @@ def split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecord
         n_unparsed=scored.n_unparsed if scored else 0,
         n_shots_dropped=scored.n_shots_dropped if scored else 0,
         labelled=split.labelled,
-        edition=edition(task, file, len(split)),
+        edition=edition(task, file, n_whole),
     )

@@ -108,7 +108,10 @@ def _scored(
             "numbers": NUMBERS,
             "data": {
                 **before.data,
-                **{name: split_record(plan.task, splits[name], scored[name]) for name in scored},
+                **{
+                    name: split_record(plan.task, splits[name], len(splits[name]), scored[name])
+                    for name in scored
+                },
             },
             "delta": before.delta.model_copy(
                 update={"sha256": sha256, "bytes": (folder / DELTA).stat().st_size}
