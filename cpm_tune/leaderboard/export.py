@@ -17,10 +17,11 @@ from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.examples import BESIDE, IN_PAGE
 from cpm_tune.leaderboard.formats import FORMATS
 from cpm_tune.leaderboard.html import as_script, page_of
+from cpm_tune.leaderboard.mean_places import add_mean_places
 from cpm_tune.leaderboard.page_data import Source, part_name, run_part_of, source_of
 from cpm_tune.leaderboard.results import AnyStored, read_folder
 from cpm_tune.leaderboard.texts import Which
-from cpm_tune.leaderboard.ties import add_places
+from cpm_tune.leaderboard.ties import add_places, folders_of
 
 _PART = re.compile(r"(run|set)-[0-9a-f]+\.(js|jsonl)")
 MOST_COPIED = 64 * 2**20  # bytes of a file of predictions
@@ -47,6 +48,7 @@ def export(
     board = make_board(results, include, published)
     if places:
         board.left_out += add_places(board, results)
+        board.left_out += add_mean_places(board, folders_of(results))
     if style == "html":
         bounds, name = (IN_PAGE, "") if beside is None else (BESIDE, quote(beside.name))
         source = source_of(board, results, per_run, texts, data, include, bounds, name)

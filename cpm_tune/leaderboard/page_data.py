@@ -23,7 +23,7 @@ from cpm_tune.leaderboard.texts import Texts, Which, read_texts
 from cpm_tune.schema.record import RunRecord
 
 POINTS = 60  # of a learning curve
-_DETAILS = {"interval", "runs", "others", "settings", "notes", "cost"}
+_DETAILS = {"interval", "runs", "others", "settings", "notes", "cost", "forgetting"}
 
 
 @dataclass(frozen=True)

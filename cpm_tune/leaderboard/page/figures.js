@@ -1,14 +1,27 @@
 // The view "figures": quality against what a row costs, and learning curves over steps and over rows of train.
 // A press on a point chooses its row.
-/** What quality is drawn against. @type {Record<string, {of: (cost: Cost) => number | null | undefined, show: (v: number) => string, more?: boolean, linear?: boolean}>} */
+/** What quality is drawn against: of a row, or of its cell in a column. @type {Record<string, {of: (row: MeasuredRow, column: string) => number | null | undefined, show: (v: number) => string, more?: boolean, linear?: boolean}>} */
 const AGAINST = {
-  trained: COSTS.trained,
-  seconds: { ...COSTS.seconds, show: (v) => (v < 10 ? `${Number(v.toPrecision(2))} s` : duration(v)) },
-  memory: COSTS.memory,
-  forgetting: { of: (cost) => cost.forgetting, show: (v) => short(v), linear: true },
-  bytes: COSTS.bytes,
-  speed: COSTS.speed,
+  ...Object.fromEntries(["trained", "seconds", "memory"].map((name) => [name, costAxis(name)])),
+  forgetting: {
+    of: (row, column) => (column ? part("details").rows[row.id]?.[column]?.forgetting?.mean : row.forgetting),
+    show: (v) => String(Number(v.toPrecision(3))), linear: true,
+  },
+  ...Object.fromEntries(["bytes", "speed"].map((name) => [name, costAxis(name)])),
 };
+/** @param {string} name */
+function costAxis(name) {
+  const { of, show: words, more } = COSTS[name];
+  return {
+    /** @param {MeasuredRow} row @param {string} column */
+    of: (row, column) => {
+      const cost = column ? part("details").rows[row.id]?.[column]?.cost : row.cost;
+      return cost ? of(cost) : null;
+    },
+    show: (/** @type {number} */ v) => (name === "seconds" && v < 10 ? `${Number(v.toPrecision(2))} s` : words(v)),
+    more,
+  };
+}
 
 view({
   name: "figures",
@@ -31,7 +44,7 @@ view({
     const quality = choice("s-y", "scoreAxis", [["mean", t("mean")], ...pairs], given || scoreKey(columns));
     const dataset = choice("c-column", "dataset", pairs, here.query.get("dataset") ?? "");
     const what = choice("c-what", "curveOf", [["dev", t("dev")], ["loss", t("loss")]], here.query.get("curve") ?? "dev");
-    const drawn = Object.keys(AGAINST).filter((key) => BOARD.rows.some((row) => known(AGAINST[key].of(row.cost))));
+    const drawn = Object.keys(AGAINST).filter((key) => BOARD.rows.some((row) => known(AGAINST[key].of(row, "")) || Object.keys(row.cells).some((id) => known(AGAINST[key].of(row, id)))));
     const chosenList = el("ul", { id: "chosen", class: "legend" });
     place.replaceChildren(el("h2", { id: "figures" }, t("figures")), el("p", { class: "quiet" }, t("figuresNote")), chosenList,
       el("h3", {}, t("scatter")), el("div", { class: "axes" }, quality),
@@ -75,14 +88,31 @@ function paretoFront(points, more) {
   return front;
 }
 
+/**
+ * The points of one delta at several factors (`scale`), by the factor.
+ * @template {{row: MeasuredRow}} P
+ * @param {P[]} points
+ */
+function scaledAlike(points) {
+  const groups = /** @type {Map<string, P[]>} */ (new Map());
+  for (const point of points) {
+    const { row } = point;
+    const others = Object.entries(row.settings).filter(([key]) => key !== "delta_scale").sort();
+    const name = JSON.stringify([row.backbone_sha256, row.control, row.delta, others]);
+    groups.set(name, [...(groups.get(name) ?? []), point]);
+  }
+  /** @param {P} point */
+  const factor = (point) => Number(point.row.settings.delta_scale ?? 1);
+  return [...groups.values()].filter((group) => group.length > 1).map((group) => group.sort((a, b) => factor(a) - factor(b)));
+}
+
 /** Quality against a cost. @param {string} measure @param {string} key the quality @param {(id: string) => void} pick */
 function drawAgainst(measure, key, pick) {
   const { of, show: words, more = false, linear = false } = AGAINST[measure];
   const title = t("against", t(measure === "trained" ? "trainedParameters" : measure));
   const quality = scoring(key);
   const points = BOARD.rows.flatMap((row) => {
-    const cost = key === "mean" ? row.cost : part("details").rows[row.id]?.[key]?.cost;
-    const x = cost ? of(cost) : null;
+    const x = of(row, COLUMNS.has(key) ? key : "");
     const s = quality(row);
     return known(x) && s.value !== null ? [{ row, x, y: s.value, low: s.low, high: s.high, sign: signOf(key) }] : [];
   });
@@ -103,6 +133,7 @@ function drawAgainst(measure, key, pick) {
     y: { low: y0, high: y1, title: name, show: short },
   });
   const steps = front.map((p, i) => `${i ? `H${on.px(p.x).toFixed(1)}V` : `M${on.px(p.x).toFixed(1)},`}${on.py(p.y).toFixed(1)}`).join("");
+  if (measure === "forgetting") for (const group of scaledAlike(points)) on.layer.append(line(on, group.map((p) => p.x), group.map((p) => p.y), "var(--quiet)", t("scaled"), { width: 1 }));
   on.layer.append(svg("path", { class: "front", d: steps, "data-hover": t("front") }));
   for (const p of points.sort((a, b) => Number(Boolean(colour(a.row.id))) - Number(Boolean(colour(b.row.id))))) {
     const mark = colour(p.row.id);

@@ -133,7 +133,7 @@ function colourKey(entries) {
 function runBody(row, column, run) {
   const blocks = [];
   if (run.parsed?.controls) blocks.push(controlsBlock(column, run));
-  if (run.parsed?.forgetting) blocks.push(forgettingBlock(run));
+  if (Object.keys(run.parsed?.forgetting ?? {}).length) blocks.push(forgettingBlock(run));
   if (run.again) blocks.push(settingsBlock(run), againBlock(run));
   blocks.push(filesBlock(column, run));
   if (run.errors) blocks.push(block(t("whereWrong"), ...errorsPanel(column, run, (label, predicted) => go("examples", [row.id], { dataset: column.id, run: run.run, label, predicted }))));
@@ -204,8 +204,14 @@ function filesBlock(column, run) {
       ]) : []),
     ]));
 }
-/** @param {WholeRun} run */
+/** The loss on plain texts without and with the delta. @param {WholeRun} run */
 function forgettingBlock(run) {
-  const rows = Object.entries(run.parsed.forgetting).map(([name, f]) => [name, ...["bare", "with", "delta"].map((key) => (typeof f[key] === "number" ? f[key].toFixed(4) : ""))]);
-  return block(t("forgetting"), boxed(t("forgetting"), [[t("source"), false], [t("bare"), true], [t("withDelta"), true], [t("change"), true]], rows, "row-forgetting"));
+  const rows = Object.entries(run.parsed.forgetting).map(([name, f]) =>
+    [name, f.bare.toFixed(4), f.tuned.toFixed(4), signed(f.difference), t("to", signed(f.low), signed(f.high))]);
+  return block(t("forgetting"), el("p", { class: "quiet small" }, t("forgettingNote")),
+    boxed(t("forgetting"), [[t("source"), false], [t("bare"), true], [t("withDelta"), true], [t("change"), true], [t("interval"), true]], rows, "row-forgetting"));
+}
+/** @param {number} value */
+function signed(value) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 }

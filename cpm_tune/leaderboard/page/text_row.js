@@ -22,7 +22,8 @@ Object.assign(WORDS, {
   predictionsFile: ["Predictions (JSONL)", "预测（JSONL）"], examplesCsv: ["Examples (CSV)", "样例（CSV）"],
   folder: ["folder", "文件夹"], paper: ["paper", "论文"], licence: ["licence", "许可"], obtain: ["how to obtain it", "获取方式"],
   ownBibtex: ["the paper's own entry", "论文自带的条目"], shortBibtex: ["entry by title and address", "仅含标题与网址的条目"],
-  forgetting: ["forgetting", "遗忘"], bare: ["bare backbone", "原骨干模型"], withDelta: ["with the delta", "加 delta 后"], change: ["change", "变化"],
+  forgetting: ["forgetting", "遗忘"],
+  forgettingNote: ["Loss on plain texts in nats per character; above 0, the delta made it worse.", "普通文本上的损失（奈特/字符）；大于 0 表示加 delta 后变差。"], bare: ["bare backbone", "原骨干模型"], withDelta: ["with the delta", "加 delta 后"], change: ["change", "变化"],
   devOver: ["Dev score over steps", "开发集得分随步数的变化"], lossOver: ["Training loss over steps", "训练损失随步数的变化"],
   noRun: [
     "The page has the records and examples of its first rows. Export with --files for those of all rows.",
@@ -59,6 +60,7 @@ Object.assign(WORDS, {
   trainedParameters: ["trained parameters", "可训练参数量"],
   figuresNote: ["Press a point to choose its row, or tick up to eight rows of the table; chosen rows have colours and intervals.", "点击数据点即可选择该行，也可在表中勾选，至多八行；所选行以颜色标出，并显示置信区间。"],
   against: ["Score and {0}", "得分与{0}"], logScale: ["log scale", "对数刻度"],
+  scaled: ["one delta at several factors", "同一 delta 的多个缩放系数"],
   overSteps: ["Over steps", "随训练步数"], overRows: ["Over rows of train", "随训练行数"], trainRows: ["rows of train", "训练行数"],
   low: ["from", "下限"], high: ["to", "上限"],
 });

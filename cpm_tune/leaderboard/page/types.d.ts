@@ -9,7 +9,7 @@ interface Column {
 interface Places { first: number; last: number; of: number }
 interface Cost {
   n_trainable: number | null; bytes: number | null; samples_per_second: number | null;
-  seconds: number | null; peak_memory_bytes: number | null; forgetting?: number | null;
+  seconds: number | null; peak_memory_bytes: number | null;
   scaling: { world_size: number; samples_per_second: number; efficiency: number | null }[];
 }
 // A measured cell. n: seeds; zero: zero-shot control; few: training was cut short.
@@ -26,7 +26,7 @@ interface Index { value: number | null; missing: string[] }
 interface MeasuredRow {
   id: string; backbone: string; backbone_sha256: string; control: string; delta: string;
   settings: Record<string, string>; cells: Record<string, Cell>; coverage: number;
-  indices: Record<string, Index>; cost: Cost; quoted: false;
+  indices: Record<string, Index>; forgetting: number | null; cost: Cost; quoted: false;
 }
 interface QuotedRow {
   id: string; name: string; setting: string; cells: Record<string, Quote>;
@@ -43,7 +43,7 @@ interface SeedRun { run_id: string; seed: number; value: number; low: number; hi
 // What a cell is made of; `settings` is a number of the part's list.
 interface Detail {
   interval: string; runs: SeedRun[]; others: Record<string, number>; settings: number; notes: string[]; cost: Cost;
-  trained_on?: number;
+  trained_on?: number; forgetting: { mean: number; sources: Record<string, number>; texts: string } | null;
 }
 interface Details {
   rows: Record<string, Record<string, Detail>>;
