@@ -72,7 +72,7 @@ function drawRow(body, row, column, here) {
   body.replaceChildren(
     el("div", { class: "columns" }, numbers, el("div", {}, block(t("runs"), boxed(t("runs"),
       [[t("seed"), true], [t("value"), true], [t("interval"), true], [t("run"), false]],
-      detail.runs.map((run) => [String(run.seed), score(run.value), between(run.low, run.high), el("code", {}, run.run_id)]), "row-seeds")), block(t("cost"), facts(costFacts(detail.cost))))),
+      detail.runs.map((run) => [String(run.seed), score(run.value), between(run.low, run.high), el("code", {}, run.run_id)]), "row-seeds")), block(t("cost"), facts(costFacts(detail))))),
     block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))),
     el("div", { class: "axes" }, el("label", {}, el("span", {}, t("run")), seed), link, copier(() => location.href, "copyLink")),
     rest);
@@ -86,13 +86,14 @@ function drawRow(body, row, column, here) {
   draw();
 }
 
-/** @param {Cost} cost @returns {[string, string][]} */
-function costFacts(cost) {
+/** @param {Detail} detail @returns {[string, string][]} */
+function costFacts(detail) {
+  const { cost, forgetting, trained_on: rows } = detail;
   const costs = Object.entries(COSTS).flatMap(([name, { of, show: words }]) => {
     const amount = of(cost);
     return known(amount) ? [/** @type {[string, string]} */ ([t(name), words(amount)])] : [];
   });
-  return [...costs, [t("scaling"), scalingText([cost])]];
+  return [...costs, [t("scaling"), scalingText([cost])], [t("trainRows"), rows ? String(rows) : ""], [t("forgetting"), forgetting ? signed(forgetting.mean) : ""]];
 }
 /** A row whose run has no part of its own. @param {Detail} detail */
 function withoutRun(detail) {
