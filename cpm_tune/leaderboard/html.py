@@ -39,17 +39,25 @@ def as_html(
 ) -> str:
     """The page. At most `per_run` predictions of each run are embedded, fewer if all runs together
     would have more than IN_ALL, and with them the texts of their examples, if given."""
-    embedded = page_data(board, results, per_run, texts)
+    return assembled(page_data(board, results, per_run, texts))
+
+
+def assembled(embedded: Mapping[str, Any], *, served: bool = False) -> str:
+    """The page of this data. `served`: with the part that follows its server (`serve/`), the only
+    place that its policy lets it ask."""
+    names = (*SCRIPTS, "live.js") if served else SCRIPTS
     data = json.dumps(embedded, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    script = "(() => {\n'use strict';\n" + "".join(map(_part, SCRIPTS)) + "})();\n"
+    script = "(() => {\n'use strict';\n" + "".join(map(_part, names)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
-        "@@STYLE@@": _part("style.css"),
+        "@@STYLE@@": _part("style.css") + (_part("live.css") if served else ""),
         "@@HASH@@": f"sha256-{digest}",
         "@@SCRIPT@@": script,
         "@@DATA@@": _embeddable(data),
     }
     page = _part("page.html")
+    if served:
+        page = page.replace("default-src 'none';", "default-src 'none'; connect-src 'self';", 1)
     pieces = []
     for mark, text in sorted(parts.items(), key=lambda pair: page.index(pair[0])):
         before, _, page = page.partition(mark)

@@ -224,6 +224,7 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         numbers=NUMBERS,
         comparable=not notes,
         note="; ".join(notes),
+        data={name: _split_record(plan.task, split, None) for name, split in inputs.splits.items()},
         backbone=BackboneRecord(
             name=plan.folder.name,
             path=str(plan.folder.path),
