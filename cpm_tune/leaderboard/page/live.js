@@ -31,7 +31,7 @@ function liveWord(key, ...args) {
 }
 
 const live = {
-  version: DATA.version, now: null, away: false, result: null,
+  version: typeof part === "function" ? part("live").version : DATA.version, now: null, away: false, result: null,
   summary: el("summary"), body: el("div"), note: el("p", { class: "quiet small", role: "status" }),
   words: [], outcome: el("div", { role: "status" }),
 };
@@ -141,9 +141,9 @@ function liveOffer({ tasks, keep }) {
   }
 }
 async function liveNewData(version) {
-  if (typeof replaceData === "function") {
+  if (typeof update === "function") {
     const answer = await fetch("data.json");
-    replaceData(await answer.json());
+    update(await answer.json());
     live.version = version;
     live.note.textContent = liveWord("fresh");
   } else if (!document.querySelector("dialog[open]") && !liveForm.file.files.length && !live.result) {
@@ -177,8 +177,7 @@ async function liveLoop() {
   const now = el("details", { id: "live-now" }, live.summary, live.body);
   now.open = true;
   const section = el("section", { class: "live", id: "live" }, now, el("details", { id: "live-score" }, heading, liveForm.about, form, live.outcome), live.note);
-  document.querySelector("main").prepend(section);
+  document.querySelector("main").before(section);
   for (const id of ["lang-en", "lang-zh"]) $(id).addEventListener("click", liveWords);
-  liveWords();
-  liveLoop();
+  setTimeout(liveLoop, 0); // when the page has been drawn
 }
