@@ -19,12 +19,13 @@ from typing import Any
 
 import board_records as made
 import pytest
+from browser import chromium
 from conftest import CLI, REPOSITORY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.common.folders import SWEEP, worked_on
-from cpm_tune.leaderboard.html import page_data
+from cpm_tune.leaderboard.page_data import Source, page_parts
 from cpm_tune.leaderboard.serve import live as live_module
 from cpm_tune.leaderboard.serve import uploads
 from cpm_tune.leaderboard.serve.activity import activity
@@ -87,17 +88,16 @@ def test_the_page_is_that_of_the_folder_and_asks_its_own_server_alone(client: An
     answer = client.get("/")
     assert answer.status_code == 200
     policy = answer.headers["content-security-policy"]
-    assert "default-src 'none'; connect-src 'self';" in policy
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
     assert policy.removesuffix("; frame-ancestors 'none'") in answer.text
-    embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', answer.text)
-    assert embedded
+    elements = r'<script type="application/json" id="data-(\w+)">(.*?)</script>'
+    embedded = {name: json.loads(text) for name, text in re.findall(elements, answer.text)}
     data = client.get("/data.json").json()
-    assert json.loads(embedded[1]) == {
-        **data,
-        "version": client.get("/live.json").json()["version"],
-    }
+    version = client.get("/live.json").json()["version"]
+    assert embedded == {**data, "live": {"version": version}}
     assert data["board"]["n_runs"] == 8
     for name, value in (("x-content-type-options", "nosniff"), ("x-frame-options", "DENY")):
         assert answer.headers[name] == value
@@ -148,7 +148,7 @@ def test_a_folder_that_is_away_keeps_the_page(client: Any, results: Path) -> Non
 def test_the_data_is_that_of_the_page_made_at_once(client: Any, results: Path) -> None:
     """An oracle: the folder read by the command `leaderboard`."""
     from cpm_tune.leaderboard.aggregate import make_board
-    from cpm_tune.leaderboard.html import embedded_runs
+    from cpm_tune.leaderboard.examples import embedded_runs
     from cpm_tune.leaderboard.results import read_folder
     from cpm_tune.leaderboard.texts import read_texts
 
@@ -156,7 +156,7 @@ def test_the_data_is_that_of_the_page_made_at_once(client: Any, results: Path) -
     client.get("/")
     read = read_folder(results)
     texts = read_texts(*embedded_runs(read), "sample")
-    wanted = page_data(make_board(read), read, 20, texts)
+    wanted = page_parts(Source(make_board(read), read, 20, texts))
     assert client.get("/data.json").json() == json.loads(json.dumps(wanted))
 
 
@@ -593,3 +593,63 @@ def test_a_real_server_answers_and_ends_at_a_signal(
         output, error = process.communicate(timeout=30)
     assert (process.returncode, output, "Traceback" in error) == (0, "stopped\n", False)
     assert time.monotonic() - begun < 30
+
+
+def test_the_open_page_follows_the_folder_and_scores_a_file(
+    results: Path,
+    tmp_path: Path,
+    live: Live,
+) -> None:
+    """In a real browser, from a real server in this process."""
+    import threading
+
+    import uvicorn
+
+    from cpm_tune.leaderboard.serve.app import Address, listening
+
+    with listening(Address(port=0)) as opened, chromium(tmp_path / "profile") as browser:
+        url = f"http://127.0.0.1:{opened.getsockname()[1]}/"
+        config = uvicorn.Config(
+            make_app(live, Scorer(None, (), results, 10**6)), lifespan="off", log_config=None
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
+        thread.start()
+        try:
+            browser.get(url)
+            text = "return document.querySelector('#live').innerText"
+            until(lambda: "nothing is running" in browser.execute_script(text))
+            running(results, 7, LOG)
+            made.store(results, made.make_record("ccpm", "small", "adapter", 1))
+            browser.execute_script("window.same = true")
+            until(lambda: "lcqmc, lora on small" in browser.execute_script(text))
+            rows = "return [...document.querySelectorAll('[data-row]')].map((r) => r.dataset.row)"
+            until(lambda: "small / adapter" in browser.execute_script(rows))
+            browser.find_element("css selector", "#live-score summary").click()
+            form = "#live-score form"
+            browser.find_element("css selector", f"{form} option[value=ccpm]").click()
+            name, _seed, file, keep = browser.find_elements("css selector", f"{form} input")
+            name.send_keys("<b>Mine</b>")
+            file.send_keys(str(GOLD))
+            keep.click()
+            browser.find_element("css selector", f"{form} button").click()
+            until(lambda: "Kept as a row." in browser.execute_script(text), 100)
+            assert "1.0000" in browser.execute_script(text)
+            browser.find_element("css selector", "#live-score a").click()
+            heading = "return document.querySelector('#view-row h2')?.textContent ?? ''"
+            until(lambda: "<b>Mine</b>" in browser.execute_script(heading))
+            browser.find_element("css selector", "#lang-zh").click()
+            assert "给预测打分" in browser.execute_script(text)
+            assert browser.execute_script("return window.same"), "without a reload"
+            assert browser.get_log("browser") == []
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)

@@ -8,8 +8,9 @@ from cpm_tune.common.door import load
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
+from cpm_tune.leaderboard.examples import embedded_runs
 from cpm_tune.leaderboard.formats import FORMATS
-from cpm_tune.leaderboard.html import as_html, embedded_runs
+from cpm_tune.leaderboard.html import as_html
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.texts import Which, read_texts
 from cpm_tune.leaderboard.ties import add_places

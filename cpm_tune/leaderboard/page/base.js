@@ -1,6 +1,4 @@
-// Elements, numbers, and the data of the page. Everything is set as text, never as markup.
-const DATA = JSON.parse(document.getElementById("data").textContent);
-const BOARD = DATA.board;
+// Elements and numbers. Everything is set as text, never as markup.
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 
@@ -58,9 +56,9 @@ const COSTS = {
   memory: { of: (c) => c.peak_memory_bytes, show: (v) => `${(v / 2 ** 30).toFixed(1)} GiB` },
 };
 
-function scalingText(cells) {
+function scalingText(costs) {
   const sizes = new Map();
-  for (const cell of cells) for (const part of cell.cost.scaling || []) {
+  for (const cost of costs) for (const part of cost.scaling || []) {
     if (part.world_size > 1 && part.efficiency !== null) {
       sizes.set(part.world_size, [...(sizes.get(part.world_size) || []), part.efficiency]);
     }

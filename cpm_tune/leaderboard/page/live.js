@@ -31,7 +31,7 @@ function liveWord(key, ...args) {
 }
 
 const live = {
-  version: typeof part === "function" ? part("live").version : DATA.version, now: null, away: false, result: null,
+  version: part("live").version, now: null, away: false, result: null,
   summary: el("summary"), body: el("div"), note: el("p", { class: "quiet small", role: "status" }),
   words: [], outcome: el("div", { role: "status" }),
 };
@@ -98,9 +98,10 @@ function liveOutcome() {
   const metrics = Object.entries(result.scores);
   const rows = metrics.map(([name, s]) => [name, s.value.toFixed(4), `${s.low.toFixed(4)} – ${s.high.toFixed(4)}`, String(s.n)]);
   const heads = [[liveWord("metric"), false], [liveWord("value"), true], [liveWord("interval"), true], [liveWord("n"), true]];
-  const fate = result.kept ? (result.existed ? "existed" : "kept") : "notKept";
+  const fate = liveWord(result.kept ? (result.existed ? "existed" : "kept") : "notKept");
+  const end = result.kept ? el("a", { href: href("row", [result.row]) }, fate) : fate;
   return live.outcome.replaceChildren(el("div", { class: "wide" }, plainTable(liveWord("result", result), heads, rows)),
-    el("ul", {}, ...[...result.warnings, liveWord(fate)].map((text) => el("li", {}, text))));
+    el("ul", {}, ...[...result.warnings, end].map((text) => el("li", {}, text))));
 }
 async function liveScore(event) {
   event.preventDefault();
@@ -141,14 +142,10 @@ function liveOffer({ tasks, keep }) {
   }
 }
 async function liveNewData(version) {
-  if (typeof update === "function") {
-    const answer = await fetch("data.json");
-    update(await answer.json());
-    live.version = version;
-    live.note.textContent = liveWord("fresh");
-  } else if (!document.querySelector("dialog[open]") && !liveForm.file.files.length && !live.result) {
-    location.reload();
-  }
+  const answer = await fetch("data.json");
+  update(await answer.json());
+  live.version = version;
+  live.note.textContent = liveWord("fresh");
 }
 async function liveLook() {
   try {

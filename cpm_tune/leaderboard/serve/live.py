@@ -15,7 +15,9 @@ from typing import Any
 from cpm_tune.common.folders import is_complete
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.html import assembled, embedded_runs, page_data
+from cpm_tune.leaderboard.examples import embedded_runs
+from cpm_tune.leaderboard.html import page
+from cpm_tune.leaderboard.page_data import Source, page_parts
 from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.leaderboard.serve.activity import activity
 from cpm_tune.leaderboard.texts import Which, read_texts
@@ -160,12 +162,12 @@ class Live:
         board = make_board(results, shown.include, shown.published)
         runs, per_run = embedded_runs(results, shown.per_run)
         texts = read_texts(runs, per_run, shown.texts, shown.data, shown.include)
-        embedded = page_data(board, results, per_run, texts)
-        data = json.dumps(embedded, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        parts = page_parts(Source(board, results, shown.per_run, texts))
+        data = json.dumps(parts, separators=(",", ":"), allow_nan=False)
         version = hashlib.sha256(data.encode()).hexdigest()[:16]
-        page = assembled({**embedded, "version": version}, served=True)
-        policy = page.partition('http-equiv="Content-Security-Policy" content="')[2]
-        return Showing(version, page.encode(), data.encode(), policy.partition('"')[0], going_on)
+        text = page({**parts, "live": {"version": version}}, ("live.js",), "connect-src 'self'")
+        policy = text.partition('http-equiv="Content-Security-Policy" content="')[2]
+        return Showing(version, text.encode(), data.encode(), policy.partition('"')[0], going_on)
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.errors import UserError, readable
+from cpm_tune.leaderboard.outside_systems import row_id
 from cpm_tune.schema.record import shown_scores
 from cpm_tune.systems.system import score_system
 
@@ -44,6 +45,7 @@ def result_of(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": record.run_id,
         "name": record.name,
+        "row": row_id(record.name),
         "task": record.spec.task,
         "split": record.split,
         "metric": record.ranks_by,
