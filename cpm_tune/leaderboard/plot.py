@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,15 @@ from cpm_tune.common.folders import MAKING, disk_trouble
 from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, MeasuredRow, PublishedRow
-from cpm_tune.leaderboard.figures import capability_means, curves, pareto_front, points, primary
+from cpm_tune.leaderboard.figures import (
+    Amount,
+    amounts,
+    capability_means,
+    curves,
+    pareto_front,
+    points,
+    primary,
+)
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.leaderboard.results import Results
 
@@ -41,7 +49,8 @@ COSTS = {
 def draw(
     board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
 ) -> list[Path]:
-    """Draw radar, cost and quality, and the learning curves of each column; return the files.
+    """Draw radar, cost and quality, the learning curves of each column, and, if runs differ in
+    train.rows, the scores over the number of training rows; return the files.
 
     `rows` names the rows of radar and curves (the first four if none are named, at most eight).
     Raises UserError for an unknown row, without matplotlib, or if `out` cannot be written.
@@ -59,6 +68,10 @@ def draw(
         if lines:
             name = column.id.replace("#", "-")
             figures[f"curves.{name}"] = _curves(lines, chosen, f"{column.id}: dev {column.metric}")
+        wanted = measured if rows else board.rows
+        if sizes := amounts(column, wanted, records):
+            name = column.id.replace("#", "-")
+            figures[f"rows.{name}"] = _amounts(sizes, f"{column.id}: test {column.metric}")
     written = []
     with disk_trouble(f"--out {out}", "make room, or choose another path", MAKING):
         out.mkdir(parents=True, exist_ok=True)
@@ -210,5 +223,23 @@ def _curves(lines: Sequence[Any], rows: Sequence[AnyRow], title: str) -> Figure:
         axes.plot(steps, dev, color=colours[line.row], marker=marker, alpha=0.85, label=label)
     axes.set_title(_plain(title), fontsize=11)
     axes.set_xlabel("step")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _amounts(sizes: Mapping[str, Sequence[Amount]], title: str) -> Figure:
+    """Mean scores over the number of training rows; a band from the lowest seed to the highest."""
+    figure, axes = _new(8, 4.5)
+    for colour, (name, curve) in zip(COLOURS, sizes.items(), strict=False):
+        numbers, means = [point.n for point in curve], [point.mean for point in curve]
+        axes.plot(numbers, means, marker="o", color=colour, label=_plain(name))
+        lows, highs = [point.low for point in curve], [point.high for point in curve]
+        axes.fill_between(numbers, lows, highs, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    ticks = sorted({point.n for curve in sizes.values() for point in curve})
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks], fontsize=8)
+    axes.set_xticks([], minor=True)
+    axes.set_title(_plain(title), fontsize=11)
+    axes.set_xlabel("rows of train; the band spans the seeds")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

@@ -49,6 +49,7 @@ from cpm_tune.planning.inputs import (
     odd_scoring,
     read_inputs,
     unofficial,
+    used_splits,
 )
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.examined import examined
@@ -142,7 +143,8 @@ def execute(
                 record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
             if engine.main and plan.execution.shortcuts and record.training is not None:
-                record = examined(record, plan.task, inputs.splits, partial)
+                used = used_splits(plan, inputs.splits)
+                record = examined(record, plan.task, used, partial)
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -254,6 +256,7 @@ def _tune_and_score(
     import torch
 
     inputs, predictor, engine = prepared.inputs, prepared.predictor, prepared.inputs.engine
+    splits = used_splits(plan, inputs.splits)
     deterministic = engine.device.type == "cpu"
     before = torch.get_deterministic_debug_mode()
     # What use_deterministic_algorithms does without importing torch's compiler: 60 MB, a second.
@@ -263,21 +266,21 @@ def _tune_and_score(
     try:
         training = predictions = None
         if plan.spec.recipe is not None:
-            selection = Selection(predictor, inputs.splits["dev"], plan.spec.recipe.dev_rows)
+            selection = Selection(predictor, splits["dev"], plan.spec.recipe.dev_rows)
             training = _train(plan, prepared, folder, selection, stop, log)
             predictions = selection.predictions
         scored = {
-            "dev": score_split(predictor, inputs.splits["dev"], folder, predictions),
-            "test": score_split(predictor, inputs.splits["test"], folder),
+            "dev": score_split(predictor, splits["dev"], folder, predictions),
+            "test": score_split(predictor, splits["test"], folder),
         }
     finally:
         torch.set_deterministic_debug_mode(before)
         inputs.encoder.stores.clear()  # a control opens its own
 
     controls = {}
-    if inputs.splits["test"].labelled:
+    if splits["test"].labelled:
         n_best = plan.spec.decoding.n_best if plan.spec.decoding else 1
-        controls["majority"] = constant_control(plan.task, inputs.splits, n_best)
+        controls["majority"] = constant_control(plan.task, splits, n_best)
     weights = folder / DELTA
     sha, dirty = git_state()
     files = [path for part in scored.values() for path in part.files]
@@ -285,8 +288,8 @@ def _tune_and_score(
         update={
             "status": "finished",
             "data": {
-                name: _split_record(plan.task, split, scored.get(name))
-                for name, split in inputs.splits.items()
+                name: _split_record(plan.task, split, len(inputs.splits[name]), scored.get(name))
+                for name, split in splits.items()
             },
             "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
             "scores": {name: part.scores for name, part in scored.items() if part.scores},
@@ -317,7 +320,7 @@ def _tune_and_score(
     )
 
 
-def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecord:
+def _split_record(task: Task, split: Split, n_whole: int, scored: Scored | None) -> SplitRecord:
     file = split.file
     return SplitRecord(
         path=", ".join(map(str, file.paths)),
@@ -328,7 +331,7 @@ def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecor
         n_unparsed=scored.n_unparsed if scored else 0,
         n_shots_dropped=scored.n_shots_dropped if scored else 0,
         labelled=split.labelled,
-        edition=edition(task, file, len(split)),
+        edition=edition(task, file, n_whole),
     )
 
 
@@ -365,7 +368,7 @@ def _train(
     recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
     assert recipe is not None
     model, delta, metric = prepared.predictor.model, prepared.delta, selection.metric
-    rows = inputs.splits["train"].rows
+    rows = used_splits(plan, inputs.splits)["train"].rows
     training = Training(
         model,
         delta,

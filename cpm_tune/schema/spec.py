@@ -116,10 +116,11 @@ class Recipe(Extended):
     counts evaluations without improvement of the dev metric; 0 never stops early. Evaluations
     during training use the first `dev_rows` rows of dev (all of them if None). `warmup_share`, if
     it is not None, is the warm-up as a share of all steps, instead of `warmup`; `rows_share` the
-    share of the rows of train that is used, from the first one on.
+    share of the rows of train that is used, from the first one on. `rows` is the number of rows of
+    train that are used, drawn by the seed (`data.drawn`); None: all.
     """
 
-    OMITTED = {"warmup_share": None, "rows_share": 1.0}
+    OMITTED = {"warmup_share": None, "rows_share": 1.0, "rows": None}
 
     lr: Positive = 1e-3
     schedule: ScheduleName = "noam"
@@ -136,6 +137,13 @@ class Recipe(Extended):
     clip: Positive = 10.0
     warmup_share: Annotated[float | None, Field(gt=0, le=1)] = None
     rows_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rows: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_number_of_rows(self) -> Recipe:
+        if self.rows is not None and self.rows_share != 1:
+            raise ValueError("rows and rows_share both choose training rows; keep one of the two")
+        return self
 
     def rows_used(self, n: int) -> int:
         """The number of training rows that are used of `n`."""

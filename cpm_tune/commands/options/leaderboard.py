@@ -129,7 +129,8 @@ class Verify(ReportOptions):
 class Plot:
     """Draw the page's figures as PNG and SVG.
 
-    They are the seven capabilities, cost and quality with their Pareto front, and learning curves.
+    They are the seven capabilities, cost and quality with their Pareto front, and learning curves;
+    of runs that differ in train.rows also test scores over the number of training rows.
     Needs matplotlib (the extra plot).
 
     examples:
