@@ -67,7 +67,9 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
         return Response(shown.page, media_type="text/html; charset=utf-8", headers=headers)
 
     async def data(request: Request) -> Response:
-        return Response(live.showing.data, media_type="application/json")
+        shown = live.showing
+        tag = {"ETag": f'"{shown.version}"'}
+        return Response(shown.data, media_type="application/json", headers=tag)
 
     async def now(request: Request) -> Response:
         await watch.fresh()
