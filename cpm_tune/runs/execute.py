@@ -215,7 +215,7 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         comparable=not notes,
         note="; ".join(notes),
         data={
-            name: _split_record(plan.task, split, len(inputs.splits[name]), None)
+            name: split_record(plan.task, split, len(inputs.splits[name]), None)
             for name, split in used_splits(plan, inputs.splits).items()
         },
         backbone=BackboneRecord(
