@@ -99,7 +99,7 @@ def run_part(
         "record": text if len(text) <= RECORD else None,
         "again": _again(record, task),
         "errors": _errors(record, task, answers, rows),
-        "set": number,
+        "set": None if number is None else texts.names[number],
         "n": len(answers),
         "examples": _columns(record, task, answers[:most], lines, bounds),
     }

@@ -73,8 +73,8 @@ def write_parts(source: Source, folder: Path) -> None:
             if _copied(run, part / f"{name}.jsonl"):
                 made["file"] = f"{name}.jsonl"
             _write_script(part, name, made)
-        for number in range(len(source.texts.rows)):
-            _write_script(part, f"set-{number}", source.texts.part(number))
+        for number, name in enumerate(source.texts.names):
+            _write_script(part, name, source.texts.part(number))
 
 
 def _names(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ SCRIPTS = (
     *("table.js", "text_row.js", "runs.js", "chart.js", "row.js", "errors.js", "examples.js"),
     *("figures.js", "about.js", "main.js"),
 )
-STYLES = ("style.css", "row.css")
+STYLES = ("style.css", "row.css", "live.css")
 
 
 def as_html(board: Board, results: Results, per_run: int | None = None) -> str:

@@ -166,8 +166,16 @@ def lazy_parts(source: Source) -> Iterator[tuple[str, Any]]:
     """The parts that are read one by one: each run's own, and the sets of rows that runs share."""
     for run in source.runs:
         yield part_name(run.record.run_id), run_part_of(source, run)
-    for number in range(len(source.texts.rows)):
-        yield f"set-{number}", source.texts.part(number)
+    yield from ((name, source.texts.part(i)) for i, name in enumerate(source.texts.names))
+
+
+def lazy_part(source: Source, name: str) -> Any:
+    """The lazy part of that name; None if there is none."""
+    if name in source.texts.names:
+        return source.texts.part(source.texts.names.index(name))
+    named = (run for run in source.runs if part_name(run.record.run_id) == name)
+    run = next(named, None)
+    return None if run is None else run_part_of(source, run)
 
 
 def run_part_of(source: Source, run: AnyStored) -> dict[str, Any]:

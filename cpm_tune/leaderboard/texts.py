@@ -7,6 +7,7 @@ recorded fingerprint; if it cannot be read back, a note says why, and it is neve
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -100,6 +101,7 @@ def read_texts(
             continue
         texts.of |= {record.run_id: len(texts.rows) for record in records}
         texts.rows.append(rows)
+        texts.names.append(f"set-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}")
         names = fields(task)
         texts.lengths.append([sum(map(len, row_texts(names, row))) for row in rows])
         template = _template(task, first)

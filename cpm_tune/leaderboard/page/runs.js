@@ -56,7 +56,7 @@ async function wholeRun(run) {
   const whole = await runPart(run);
   if (!whole) return null;
   /** @type {ExampleSet | null} */
-  const set = whole.set === null ? null : await lazy(`set-${whole.set}`);
+  const set = whole.set === null ? null : await lazy(whole.set);
   const record = whole.record ? JSON.parse(whole.record) : null;
   return { ...whole, run, parsed: record, rows: set };
 }

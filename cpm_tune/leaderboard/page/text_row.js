@@ -1,5 +1,5 @@
 // The words of the views of a row, its examples, and the figures, in English and Chinese.
-Object.assign(WORDS, {
+words({
   loading: ["Loading …", "载入中……"],
   notLoaded: ["Not loaded: {0}", "未能载入：{0}"],
   copy: ["Copy", "复制"], copyLink: ["Copy a link to this view", "复制此视图的链接"], theScore: ["Score", "得分"], copied: ["Copied", "已复制"],

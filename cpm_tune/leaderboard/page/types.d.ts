@@ -72,22 +72,43 @@ interface Errors {
   per_label: { label: string; precision: number; recall: number; f1: number; n: number }[];
   buckets: Record<string, { value: number; low: number; high: number; n: number }>;
 }
-// A run's own part. `record` is the text of its run.json, `set` the number of its rows' set, `n` how many
+// A run's own part. `record` is the text of its run.json, `set` the name of its rows' set, `n` how many
 // examples it has in all, `file` the copy of its predictions in the folder next to the page.
 interface RunPart {
-  folder: string; record: string | null; again: Again | null; errors: Errors | null; set: number | null;
+  folder: string; record: string | null; again: Again | null; errors: Errors | null; set: string | null;
   n: number; examples: Examples; file?: string;
 }
 interface WholeRun extends RunPart { run: string; parsed: any; rows: ExampleSet | null }
 interface DataSource { title: string; paper: string; licence: string; obtain: string; bibtex: string; citation: string }
 // The parts of the data, by name. A part that a view adds is declared here as well.
 interface Parts {
+  live: { version: string }; // of a served page
   board: Board;
   details: Details;
   curves: Record<string, Curve>;
   runs: { folder: string; of: Record<string, string> };
   sources: Record<string, DataSource>;
 }
+// What a server says (serve/), and what becomes of a file that it scores.
+interface LiveRun {
+  id: string; name: string; seed: number; working: boolean | null; stage: string; step: number;
+  total: number; metric: string; dev: number | null; left: number | null; silent: number;
+}
+interface LiveState {
+  version: string; poll: number;
+  activity: {
+    runs: LiveRun[]; more: number; failed: { name: string; error: string }[]; error?: string;
+    sweeps: { folder: string; total: number; finished?: number; running?: number; failed?: number; waiting?: number }[];
+  };
+  scoring: { tasks: string[]; keep: boolean; most_bytes: number };
+}
+type LiveResult =
+  | { word: [string, ...(string | number)[]] }
+  | { error: string }
+  | {
+      id: string; name: string; row: string; task: string; split: string; metric: string; warnings: string[];
+      scores: Record<string, { value: number; low: number; high: number; n: number }>; existed: boolean; kept: boolean;
+    };
 // What a link says after "#/": the view's name, what it is about, and settings of the view.
 interface Route { name: string; about: string[]; query: URLSearchParams }
 interface View {
