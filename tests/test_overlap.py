@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
-from conftest import CLI, rows, write_jsonl
+from conftest import CLI, write_jsonl
+from conftest import rows as pairs_of
 from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -176,7 +177,7 @@ def test_scores_with_and_without_shared_rows_are_verified_and_rescored(
         }
         for k, sign in enumerate("天地玄黄宇宙洪荒")
     ]
-    splits = {"train": rows(40), "dev": rows(8, 100), "test": [*own, *rows(8, 200)]}
+    splits = {"train": pairs_of(40), "dev": pairs_of(8, 100), "test": [*own, *pairs_of(8, 200)]}
     for split, content in splits.items():
         write_jsonl(data / f"{split}.jsonl", content)
     settings = {"train.max_steps": 1, "train.eval_every": 1}

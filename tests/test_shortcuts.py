@@ -192,10 +192,8 @@ def test_terms_are_counted_as_strings_would_be(
     counts = Counts(*rows)
 
     def terms(row: list[list[str]]) -> Counter[tuple[str, ...]]:
-        return Counter(
-            (*((unit,) for part in row for unit in part),)
-            + tuple(pair for part in row for pair in pairwise(part))
-        )
+        single = Counter[tuple[str, ...]]((unit,) for part in row for unit in part)
+        return single + Counter(pair for part in row for pair in pairwise(part))
 
     there = {term for row in rows[0] for term in terms(row)}
     for matrix, side in zip((counts.known, counts.asked), rows, strict=True):
