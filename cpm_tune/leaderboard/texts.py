@@ -36,10 +36,11 @@ OPTION_TEXTS = 800  # characters of an example's options together
 
 @dataclass
 class Texts:
-    """The test rows of runs. `rows` are the sets of rows, `of` maps a run to the number of its set,
-    `sets` are their texts for the page, None where they
-    are not to be shown. A note is added if a run's predictions are not of its rows."""
+    """The test rows of runs. `rows` are the sets of rows with their `names`, `of` maps a run to the
+    number of its set, `sets` are their texts for the page, None where they are not to be shown. A
+    note is added if a run's predictions are not of its rows."""
 
+    names: list[str] = field(default_factory=list)
     rows: list[list[Row]] = field(default_factory=list)
     sets: list[dict[str, Any] | None] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)
