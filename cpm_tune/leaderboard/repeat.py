@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpm_tune.backbone.ant.config import ROLES
+from cpm_tune.backbone.families import roles_in
 from cpm_tune.delta.config import lr_factor, parse_config, with_names
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, readable
 from cpm_tune.planning.settings import build
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.schema.spec import FAMILY, Decoding, Encoding, Execution, Extended, Recipe
@@ -72,8 +72,8 @@ def _delta(record: RunRecord) -> tuple[str, dict[str, Any], float | None]:
     name = record.delta.name if record.delta.name in alike else alike[0]
     values = load_preset(name)
     config = parse_config(values, name)
-    if record.spec.backbone.family == FAMILY:
-        config = with_names(config, ROLES)
+    if roles := roles_in(record.spec.backbone.family):
+        config = with_names(config, roles)
     factor = None if "lr_width" in values else lr_factor(values, name)
     return name, config.model_dump(mode="json"), factor
 
@@ -164,7 +164,7 @@ def _command(
         else:
             words.append("--" + each.key.replace("_", "-"))
             words += [] if each.value is True else [str(each.value)]
-    return shlex.join(words)
+    return shlex.join(map(readable, words))  # names are anybody's: no control characters
 
 
 def _yaml(value: Any) -> str:

@@ -168,11 +168,12 @@ function settingsBlock(run) {
 function againBlock(run) {
   const again = /** @type {Again} */ (run.again);
   const where = run.parsed?.environment;
-  const commit = where?.git_sha ? `${where.git_sha}${where.git_dirty ? ` (${t("dirty")})` : ""}` : t("noCommit");
+  const sha = /^[0-9a-f]{7,64}$/.test(where?.git_sha ?? "") ? where.git_sha : ""; // it will be pasted
+  const commit = sha ? `${sha}${where.git_dirty ? ` (${t("dirty")})` : ""}` : t("noCommit");
   const packages = Object.entries(where?.packages ?? {}).map(([name, version]) => `${name}==${version}`).join(" ");
   const machine = where ? [where.device, ...Object.values(where.gpu ?? {}), where.engine, t("processes", where.world_size), t("threads", where.threads)].join(", ") : "";
   const commands = [
-    where?.git_sha ? `git checkout ${where.git_sha}` : "",
+    sha ? `git checkout ${sha}` : "",
     again.command,
   ].filter(Boolean).join("\n");
   return block(t("again"),
