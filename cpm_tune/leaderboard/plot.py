@@ -52,11 +52,12 @@ COSTS = {
 def draw(
     board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
 ) -> list[Path]:
-    """Draw the seven capabilities, cost and quality, the learning curves of each column, forgetting and quality if
-    that was measured, and, if runs differ in train.rows, the scores over the number of training
-    rows; return the files.
+    """Draw the seven capabilities, cost and quality, the learning curves of each column, forgetting
+    and quality if that was measured, and, if runs differ in train.rows, the scores over the number
+    of training rows; return the files.
 
-    `rows` names the rows of capabilities and curves (the first four if none are named, at most eight).
+    `rows` names the rows of capabilities and curves (the first four if none are named, at most
+    eight).
     Raises UserError for an unknown row, without matplotlib, or if `out` cannot be written.
     """
     chosen = _chosen(board, rows)
