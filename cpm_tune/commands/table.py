@@ -28,7 +28,16 @@ from cpm_tune.commands.options.records import (
     RunsShow,
     RunsTail,
 )
-from cpm_tune.commands.options.runs import Diff, Errors, Export, Predict, Rescore, Score
+from cpm_tune.commands.options.runs import (
+    Diff,
+    Errors,
+    Export,
+    Forgetting,
+    Predict,
+    Rescore,
+    Scale,
+    Score,
+)
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
@@ -70,10 +79,12 @@ COMMANDS = {
     "runs du": Command(RunsDu, "runs:du"),
     "bench": Command(Bench, "bench:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
+    "scale": Command(Scale, "scale:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),
     "score": Command(Score, "score:run"),
     "errors": Command(Errors, "errors:run"),
     "diff": Command(Diff, "errors:compare"),
+    "forgetting": Command(Forgetting, "forgetting:run"),
     "rescore": Command(Rescore, "rescore:run"),
     "leaderboard": Command(Leaderboard, "leaderboard:run"),
     "leaderboard compare": Command(Compare, "compare:run"),

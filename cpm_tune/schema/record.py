@@ -176,6 +176,24 @@ class OverlapRecord(_Part):
     without: ScoreRecord | None = None
 
 
+class ForgettingRecord(_Part):
+    """The loss on the plain texts of one source, in nats per character of what was predicted:
+    `characters` of `texts`, `tokens` in the backbone's vocabulary. `bare` is that of the backbone
+    alone, `tuned` that with the delta; `low` and `high` are the 95% interval of their `difference`,
+    which is positive if the delta made it worse (a paired percentile bootstrap over texts).
+    `sha256`: of the texts."""
+
+    texts: Positive
+    characters: Positive
+    tokens: Positive
+    sha256: Sha256
+    bare: Number
+    tuned: Number
+    difference: Number
+    low: Number
+    high: Number
+
+
 # Controls that need no model; `controls` has those that a task can have.
 SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
@@ -200,7 +218,8 @@ class RunRecord(_Record):
     """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks.
 
     `scoring` is how answers were chosen; None in records of schema 1 whose template decided.
-    `numbers` is `cpm_tune.version.NUMBERS` of the package that computed the run.
+    `numbers` is `cpm_tune.version.NUMBERS` of the package that computed the run. `forgetting` maps
+    sources of plain text to the losses on them.
     """
 
     status: Literal["running", "finished", "failed"]
@@ -219,6 +238,7 @@ class RunRecord(_Record):
     scores: dict[SplitName, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
     overlap: dict[SplitName, OverlapRecord] = {}
+    forgetting: dict[str, ForgettingRecord] = {}
     warnings: list[str] = []
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None

@@ -119,7 +119,9 @@ class Verify(ReportOptions):
 class Plot:
     """Draw the page's figures as PNG and SVG.
 
-    They are the seven capabilities, cost and quality with their Pareto front, and learning curves.
+    They are the seven capabilities, cost and quality with their Pareto front, and learning curves;
+    of runs that differ in train.rows also test scores over the number of training rows; after
+    `forgetting` also forgetting and quality.
     Needs matplotlib (the extra plot).
 
     examples:

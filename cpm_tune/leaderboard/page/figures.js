@@ -1,4 +1,33 @@
-// The figures of the chosen rows: radar, cost and quality, learning curves; each as a table too.
+// @ts-nocheck: to be typed with the new view
+// The view "figures": cost and quality of all rows, learning curves of the chosen ones; each as a table too.
+view({
+  name: "figures",
+  title: "figures",
+  inMenu: true,
+  render(place, here) {
+    readChosen(here.query);
+    if (!chosenIds().length) chosen = BOARD.rows.slice(0, 4).map((row) => row.id);
+    const labelled = (id, name) => el("label", {}, el("span", {}, t(name)), el("select", { id }));
+    const card = (id, ...axes) => el("figure", { class: "card" }, el("figcaption", {}, el("h3", {}, t(id))), el("div", { class: "axes" }, ...axes), el("div", { id, class: "plot" }),
+      el("details", {}, el("summary", {}, t("asTable")), el("div", { id: `${id}-table`, class: "scroll" })));
+    place.replaceChildren(el("h2", { id: "figures" }, t("figures")), el("p", { class: "quiet" }, t("figuresNote")),
+      el("ul", { id: "chosen", class: "chosen" }, ...chosenRows().map((row) => el("li", {}, swatch(colour(row.id)), el("span", {}, rowName(row))))),
+      el("div", { class: "figures" },
+        card("scatter", labelled("s-x", "costAxis"), labelled("s-y", "scoreAxis")),
+        card("curves", labelled("c-column", "dataset"), labelled("c-what", "curveOf"))));
+    const columns = shownColumns().filter((c) => measuredIn.has(c.id));
+    const pairs = columns.map((c) => [c.id, `${columnName(c)}, ${metricName(c.metric)}`]);
+    options($("s-x"), Object.keys(COSTS).map((k) => [k, t(k)]), "trained");
+    options($("s-y"), [["mean", t("mean")], ...pairs], scoreKey(columns));
+    options($("c-column"), pairs, "");
+    options($("c-what"), [["dev", t("dev")], ["loss", t("loss")]], "dev");
+    for (const id of ["s-x", "s-y"]) $(id).addEventListener("change", renderScatter);
+    for (const id of ["c-column", "c-what"]) $(id).addEventListener("change", renderCurves);
+    renderScatter();
+    renderCurves();
+  },
+});
+
 function chart(width, height, title, ...children) {
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title }, ...children);
 }
@@ -23,83 +52,6 @@ function ticks(low, high, n = 5) {
   return found;
 }
 
-function renderChosen() {
-  $("chosen").replaceChildren(...chosenRows().map((row) => {
-    const button = el("button", { type: "button", "aria-label": t("remove", rowName(row)) }, "×");
-    button.addEventListener("click", () => { choose(row.id, false); renderTable(); renderFigures(); $("figures").focus(); });
-    return el("li", {}, swatch(colour(row.id)), el("span", {}, rowName(row)), row.quoted ? el("span", { class: "tag" }, t("quoted")) : null, button);
-  }));
-}
-
-function radarPath(values, at) {
-  // Gaps break the line; a whole ring is closed and filled.
-  if (values.every((v) => v !== null)) return `M${values.map((v, i) => at(i, v).join(",")).join("L")}Z`;
-  const n = values.length;
-  let path = "";
-  for (let i = 0; i < n; i += 1) {
-    const next = (i + 1) % n;
-    if (values[i] !== null && values[next] !== null) path += `M${at(i, values[i]).join(",")}L${at(next, values[next]).join(",")}`;
-  }
-  return path;
-}
-function renderRadar() {
-  const rows = chosenRows().map((row) => ({ row, values: SEVEN.map((c) => capabilityMean(row, c)) }))
-    .filter(({ values }) => values.some((v) => v !== null));
-  if (!rows.length) return put("radar", null, null);
-  const tops = SEVEN.map((c, i) => (state.base ? null : Math.max(...[...ROWS.values()].map((row) => capabilityMean(row, c) ?? 0), ...rows.map(({ values }) => values[i] ?? 0)) || 1));
-  const top = state.base ? Math.max(...rows.flatMap(({ values }) => values.filter((v) => v !== null))) * 1.05 : 1;
-  const share = (i, v) => (state.base ? v / top : v / tops[i]);
-  const w = widthOf("radar", 560);
-  const narrow = w < 430;
-  const r = Math.min(165, w * (narrow ? 0.27 : 0.3));
-  const [cx, cy] = [w / 2, r + 40];
-  const point = (i, part) => {
-    const angle = (2 * Math.PI * i) / SEVEN.length - Math.PI / 2;
-    return [(cx + r * part * Math.cos(angle)).toFixed(1), (cy + r * part * Math.sin(angle)).toFixed(1)];
-  };
-  const rings = state.base ? ticks(0, top, 4).filter((v) => v > 0) : [0.25, 0.5, 0.75, 1];
-  const node = chart(w, 2 * cy + 14, t("radar"),
-    ...rings.map((v) => svg("path", { class: "grid", d: `M${SEVEN.map((_, i) => point(i, v / top).join(",")).join("L")}Z` })),
-    ...SEVEN.map((_, i) => svg("path", { class: "grid", d: `M${cx},${cy}L${point(i, 1).join(",")}` })),
-    ...(state.base ? rings.map((v) => label(cx + 4, cy - (r * v) / top + 4, short(v), "start")) : []),
-    ...SEVEN.flatMap((name, i) => {
-      const [x, y] = point(i, 1.1).map(Number);
-      const anchor = Math.abs(x - cx) < 20 ? "middle" : x > cx ? "start" : "end";
-      const words = wrapped(capabilityName(name), narrow ? 13 : 17);
-      const rise = y < cy - r ? words.length - 1 : y > cy + r / 2 ? 0 : (words.length - 1) / 2;
-      return words.map((word, k) => label(x, y + 4 + (k - rise) * 14, word, anchor, "strong"));
-    }),
-    ...rows.flatMap(({ row, values }) => {
-      const path = svg("path", { d: radarPath(values, (i, v) => point(i, share(i, v))), "stroke-width": 2 });
-      path.style.stroke = colour(row.id);
-      path.style.fill = values.every((v) => v !== null) ? colour(row.id) : "none";
-      path.style.fillOpacity = "0.07";
-      if (row.quoted) path.setAttribute("stroke-dasharray", "5 4");
-      const dots = values.map((v, i) => {
-        if (v === null) return null;
-        const [x, y] = point(i, share(i, v));
-        const dot = svg("circle", { cx: x, cy: y, r: 3 }, svg("title", {}, `${rowName(row)}: ${score(v)}`));
-        dot.style.fill = colour(row.id);
-        return dot;
-      });
-      return [path, ...dots.filter(Boolean)];
-    }));
-  $("radar-note").textContent = `${t("radarNote")} ${state.base ? "" : t("radarScale")}`;
-  const table = plainTable(t("radar"),
-    [[t("row"), false], ...SEVEN.map((c) => [capabilityName(c), true])],
-    rows.map(({ row, values }) => [rowName(row), ...values.map(score)]));
-  return put("radar", node, table);
-}
-function wrapped(name, width) {
-  const lines = [""];
-  for (const word of name.split(" ")) {
-    const last = lines[lines.length - 1];
-    if (last && last.length + word.length >= width) lines.push(word);
-    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
-  }
-  return lines;
-}
-
 // Rows that no other row beats: none is at least as good at no more cost.
 function paretoFront(points, moreIsBetter) {
   const cheaper = [...points].sort((a, b) => (moreIsBetter ? b.x - a.x : a.x - b.x) || b.y * b.sign - a.y * a.sign);
@@ -109,19 +61,15 @@ function paretoFront(points, moreIsBetter) {
   }
   return front;
 }
-function quality(row, key, columns) {
-  if (key === "mean") return hierarchyMean(row, primary(columns));
-  return shown(row.cells[key], key);
-}
 function costOf(row, key, measure) {
-  const cost = key === "mean" ? row.cost : (row.cells[key] || {}).cost;
+  const cost = key === "mean" ? row.cost : part("details").rows[row.id]?.[key]?.cost;
   return cost ? COSTS[measure].of(cost) : null;
 }
 function renderScatter() {
-  const columns = visibleColumns();
   const [measure, key] = [$("s-x").value, $("s-y").value];
-  const points = visibleRows(columns).filter((row) => !row.quoted).map((row) => ({
-    row, x: costOf(row, key, measure), y: quality(row, key, columns), sign: COLUMNS.has(key) ? better(key) : 1,
+  const quality = scoring(key);
+  const points = BOARD.rows.map((row) => ({
+    row, x: costOf(row, key, measure), y: quality(row).value, sign: signOf(key),
   })).filter((p) => p.x !== null && p.y !== null);
   if (!points.length) return put("scatter", null, null);
   const front = paretoFront(points, COSTS[measure].more);
@@ -155,8 +103,8 @@ function renderScatter() {
       const dot = svg("circle", { cx: px(p.x), cy: py(p.y), r: mark ? 6 : 4.5, class: mark ? "chosen-dot" : "dot" },
         svg("title", {}, `${rowName(p.row)}: ${score(p.y)}, ${COSTS[measure].show(p.x)}`));
       if (mark) dot.style.fill = mark;
-      const cell = COLUMNS.has(key) && mark ? p.row.cells[key] : null;
-      const spread = cell ? svg("path", { d: `M${px(p.x)},${py(shown(cell, key, "low"))}V${py(shown(cell, key, "high"))}`, "stroke-width": 1.5, opacity: 0.6 }) : null;
+      const cell = COLUMNS.has(key) && mark ? cellOf(p.row, key) : null;
+      const spread = cell ? svg("path", { d: `M${px(p.x)},${py(shown(p.row, key, "low"))}V${py(shown(p.row, key, "high"))}`, "stroke-width": 1.5, opacity: 0.6 }) : null;
       if (spread) spread.style.stroke = mark;
       return [spread, dot].filter(Boolean);
     }));
@@ -171,8 +119,8 @@ function renderCurves() {
   const scale = what === "dev" && COLUMNS.has(id) && COLUMNS.get(id).unit === "points" ? 100 : 1;
   const lines = [];
   for (const row of chosenRows()) {
-    for (const run of (row.quoted ? null : (row.cells[id] || {}).runs) || []) {
-      const curve = DATA.curves[run.run_id];
+    for (const run of part("details").rows[row.id]?.[id]?.runs ?? []) {
+      const curve = part("curves")[run.run_id];
       if (curve && curve.step.length) lines.push({ row, run, x: curve.step, y: curve[what].map((v) => v * scale) });
     }
   }
@@ -204,10 +152,4 @@ function renderCurves() {
     [[t("row"), false], [t("seed"), true], [t("step"), true], [t(what), true]],
     lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(what === "dev" ? 2 : 4)])));
   return put("curves", node, table);
-}
-function renderFigures() {
-  renderChosen();
-  renderRadar();
-  renderScatter();
-  renderCurves();
 }

@@ -1,4 +1,21 @@
-// The dialog of one cell: how the number came about, its runs, and predictions of each.
+// @ts-nocheck: to be typed with the new view
+// The view "row": a row's cells, how the numbers came about, their runs, and predictions of each.
+view({
+  name: "row",
+  title: "row",
+  render(place, here) {
+    const row = ROWS.get(here.about[0] ?? "");
+    if (!row) return place.replaceChildren(el("h2", {}, t("noRows")));
+    const dataset = here.query.get("dataset");
+    const columns = BOARD.columns.filter((c) => row.cells[c.id]);
+    const column = columns.find((c) => c.id === dataset) ?? columns[0];
+    const links = columns.map((c) => el("a", { href: href("row", [row.id], { dataset: c.id }), "aria-current": c === column ? "true" : null }, columnName(c)));
+    const cell = row.quoted ? row.cells[column.id] : { ...row.cells[column.id], ...part("details").rows[row.id][column.id] };
+    place.replaceChildren(el("h2", { id: "row-title" }, `${rowName(row)}: ${columnName(column)}`), el("p", { class: "menu" }, ...links),
+      el("div", { id: "row-body" }, ...(row.quoted ? quotedBody(cell) : measuredBody(row, column, cell))));
+  },
+});
+
 function facts(pairs) {
   return el("dl", { class: "facts" }, ...pairs.filter(([, said]) => said).flatMap(([name, said]) => [el("dt", {}, name), el("dd", {}, said)]));
 }
@@ -7,24 +24,16 @@ function value(data) {
   const numbers = Array.isArray(data) && data.every((v) => typeof v === "number");
   return numbers ? `[${data.map((v) => Number(v.toFixed(3))).join(", ")}]` : JSON.stringify(data);
 }
-function openCell(row, column) {
-  const cell = row.cells[column.id];
-  $("cell-title").textContent = `${rowName(row)}: ${column.id.replace("#quoted", "")}`;
-  const body = $("cell-body");
-  body.replaceChildren(...(row.quoted ? quotedBody(cell) : measuredBody(row, column, cell)));
-  $("cell").showModal();
-  $("cell").scrollTop = 0;
-}
 function quotedBody(cell) {
   return [
     el("p", {}, el("span", { class: "tag" }, t("quoted")), ` ${t("quotedBand")}.`),
     facts([[t("value"), score(cell.mean)], [t("asked"), cell.printed], [t("metric"), cell.metric], [t("template"), cell.template || t("unpublished")], [t("scoring"), cell.scoring || t("unpublished")], [t("notes"), cell.note], [t("source"), BOARD.sources[cell.source]]]),
   ];
 }
-function measuredBody(row, column, cell) {
+function measuredBody(_row, column, cell) {
   const cost = cell.cost;
   const costs = Object.entries(COSTS).filter(([, c]) => c.of(cost) !== null).map(([k, c]) => `${t(k)} ${c.show(c.of(cost))}`);
-  const settings = Object.entries(DATA.settings[cell.settings] || {}).map(([k, v]) => `${k}=${v}`).join("  ");
+  const settings = Object.entries(part("details").settings[cell.settings] || {}).map(([k, v]) => `${k}=${v}`).join("  ");
   const others = Object.entries(cell.others).map(([k, v]) => `${k} ${score(v)}`).join(", ");
   const parts = [
     facts([
@@ -40,7 +49,7 @@ function measuredBody(row, column, cell) {
       [t("rows"), String(column.n)],
       [t("notes"), [...column.notes, ...cell.notes].join("; ")],
       [t("cost"), costs.join(", ")],
-      [t("scaling"), scalingText([cell])],
+      [t("scaling"), scalingText([cell.cost])],
       [t("settings"), settings],
     ]),
     el("div", { class: "scroll" }, plainTable(t("runs"),
@@ -95,11 +104,11 @@ function optionText(example, said) {
   return text === undefined || text === said ? null : text;
 }
 function predictions(column, runId, which) {
-  const all = DATA.predictions[runId];
+  const all = part("predictions")[runId];
   if (!all || !all.length) return [el("p", { class: "quiet" }, t("noPredictions"))];
   const lines = all.filter((p) => !which || p.right === (which === "right"));
   const scored = all.some((p) => p.scores);
-  const set = DATA.texts.sets[DATA.texts.of[runId]];
+  const set = part("texts").sets[part("texts").of[runId]];
   const heads = [[t("example"), false], ...(scored ? [[t("options"), false]] : []), [t("prediction"), false], [t("target"), false], [t("verdict"), false]];
   const rows = lines.map((p) => {
     const example = exampleOf(set, p);
