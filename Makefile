@@ -23,9 +23,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt no-deps.txt
 demo: setup
 	$(RUN) tune.py --task wantwords --delta lora
 	$(RUN) tune.py leaderboard results
-	$(RUN) tune.py leaderboard results --out leaderboard.html
+	$(RUN) tune.py leaderboard results --out results/leaderboard.html
 	@echo
-	@echo "The page:  file://$(CURDIR)/leaderboard.html"
+	@echo "The page:  file://$(CURDIR)/results/leaderboard.html"
 	@echo "Next:      . $(VENV)/bin/activate, and then"
 	@echo "  python tune.py generate 《秋夜》           a poem by the bundled backbone"
 	@echo "  python tune.py --task wantwords --delta lora --control random-backbone"

@@ -29,13 +29,14 @@ PUBLIC = {
 }
 API = """# Python interface
 
-`python scripts/reference_pages.py` generates this page from the docstrings of the public names, which are
+`python scripts/reference_pages.py` generates this page from the docstrings of the public names,
 those of `import cpm_tune as ct`. [From Python](python.md) has examples.
 """
 RECORD = """# The record, field by field
 
-`python scripts/reference_pages.py` generates this page from `cpm_tune/schema/run.schema.json`, the JSON Schema of
-`run.json`. A run's record is a [RunRecord](#runrecord); that of a scored system is a [SystemRecord](#systemrecord).
+`python scripts/reference_pages.py` generates this page from `cpm_tune/schema/run.schema.json`, the
+JSON Schema of `run.json`. A run's record is a [RunRecord](#runrecord); that of a scored system is a
+[SystemRecord](#systemrecord).
 """
 FIRST = ("RunRecord", "SystemRecord", "RunSpec", "SystemSpec")
 
@@ -47,7 +48,9 @@ def api_page() -> str:
     sections = [API]
     for name, module in PUBLIC.items():
         tree = ast.parse((PACKAGE / module).read_text("utf-8"))
-        (node,) = (n for n in tree.body if isinstance(n, Function | ast.ClassDef) and n.name == name)
+        (node,) = (
+            n for n in tree.body if isinstance(n, Function | ast.ClassDef) and n.name == name
+        )
         sections.append(f"## {name}\n\n{_code(node)}{_docstring(node)}")
         if isinstance(node, ast.ClassDef):
             sections += [
