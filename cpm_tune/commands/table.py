@@ -9,7 +9,7 @@ from typing import Literal
 from cpm_tune.commands.options.backbone import Convert, Prune
 from cpm_tune.commands.options.bench import Bench
 from cpm_tune.commands.options.generate import Generate
-from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Verify
+from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Serve, Verify
 from cpm_tune.commands.options.look import (
     Completion,
     DataCard,
@@ -90,6 +90,7 @@ COMMANDS = {
     "leaderboard compare": Command(Compare, "compare:run"),
     "leaderboard verify": Command(Verify, "verify:run"),
     "leaderboard plot": Command(Plot, "plot:run"),
+    "leaderboard serve": Command(Serve, "serve:run"),
     "export": Command(Export, "export:run"),
     "convert": Command(Convert, "convert:run", NOTHING_WRITTEN),
     "prune": Command(Prune, "prune:run", NOTHING_WRITTEN),

@@ -214,6 +214,10 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         numbers=NUMBERS,
         comparable=not notes,
         note="; ".join(notes),
+        data={
+            name: split_record(plan.task, split, len(inputs.splits[name]), None)
+            for name, split in used_splits(plan, inputs.splits).items()
+        },
         backbone=BackboneRecord(
             name=plan.folder.name,
             path=str(plan.folder.path),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -163,7 +164,8 @@ class OverlapRecord(_Part):
     do not count), and these among those of `near` (MinHash of at most `n_near` rows a split,
     Jaccard index of three-character shingles from 0.8). `shared` are others with one of several
     texts in common. `among` and `without` are the ranking metric on all these rows and on the
-    rest; None if there are none, or if it is no value of predictions."""
+    rest; None if there are none, or if it is no value of predictions. `rows`: the numbers of the
+    former, as ranges ("0-3,7"); "" in records of earlier versions."""
 
     n: Count
     n_other: Count
@@ -174,6 +176,31 @@ class OverlapRecord(_Part):
     shared: Count
     among: ScoreRecord | None = None
     without: ScoreRecord | None = None
+    rows: Annotated[str, Field(pattern=r"^(\d{1,12}(-\d{1,12})?(,\d{1,12}(-\d{1,12})?)*)?$")] = ""
+
+    def parts(self, n: int) -> dict[str, list[int]]:
+        """The numbers of the rows that `among` and `without` are of, of `n`; none if they are not
+        recorded. Raises UserError if they are not rows of a split of that size, in order."""
+        among: list[int] = []
+        for part in self.rows.split(",") if self.rows else ():
+            first, _, last = part.partition("-")
+            start, end = int(first), int(last or first) + 1
+            if not (among[-1] if among else -1) < start < end <= n:
+                raise UserError(f"overlap.rows has {part}, expected rows in order, below {n:,}.")
+            among += range(start, end)
+        if not among:
+            return {}
+        known = set(among)
+        return {"among": among, "without": [i for i in range(n) if i not in known]}
+
+    @staticmethod
+    def ranges(numbers: Iterable[int]) -> str:
+        """Numbers in order as `rows` has them."""
+        parts = []
+        for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+            run = [number for _, number in group]
+            parts.append(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}")
+        return ",".join(parts)
 
 
 class ForgettingRecord(_Part):
