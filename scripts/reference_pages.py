@@ -117,7 +117,7 @@ def _type(value: dict[str, Any]) -> str:
         values = value.get("enum", [value.get("const")])
         return ", ".join(f"`{json.dumps(v, ensure_ascii=False)}`" for v in values)
     if "anyOf" in value or "oneOf" in value:
-        kinds = [_type(v) for v in value.get("anyOf", value.get("oneOf"))]
+        kinds = [_type(v) for v in value.get("anyOf") or value["oneOf"]]
         return " or ".join(dict.fromkeys(kinds))
     if value.get("type") == "array":
         items = value.get("items") or {"anyOf": value.get("prefixItems", [{}])}
