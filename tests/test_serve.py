@@ -586,8 +586,11 @@ def test_a_real_server_answers_and_ends_at_a_signal(
     assert asked(port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     code, _, error = cli("leaderboard", "serve", str(results), "--port", str(port))
     assert (code, f"--port {port}: cannot be listened at" in error) == (2, True)
-    with socket.create_connection(("127.0.0.1", port)) as idle:  # it does not keep the server
+    place = ("127.0.0.1", port)
+    with socket.create_connection(place) as idle, socket.create_connection(place) as sending:
         idle.sendall(b"GET /live.json HTTP/1.1\r\nHost:")
+        upload = b"POST /score?task=ccpm&name=x HTTP/1.1\r\nContent-Length: 9\r\n"
+        sending.sendall(upload + host + b"{")
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         output, error = process.communicate(timeout=30)

@@ -86,6 +86,8 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
             return JSONResponse({"error": str(refused)}, refused.status, again)
         except ClientDisconnect:
             return Response(status_code=400)
+        except asyncio.CancelledError:
+            return JSONResponse({"error": "the server has been ended."}, 503)
         return JSONResponse(result)
 
     routes = [
@@ -216,6 +218,7 @@ def serve(
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             limit_concurrency=CONNECTIONS,
