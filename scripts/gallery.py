@@ -1,6 +1,6 @@
 """Make the pictures of docs/pictures/ from a results folder, and its page.
 
-    python scripts/gallery.py results/words
+    python scripts/gallery.py examples/words --page results/example.html
 
 The pictures are the page in Chromium at 1,400 and 420 pixels, a row's view, the figures' view, the
 terminal's tables (rich) and the plot of cost and quality (matplotlib), as PNG of at most 150 kB and
