@@ -302,11 +302,28 @@ def test_another_page_can_have_nothing_scored(
 
 
 @pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        *(("same-origin", mode, 200) for mode in ("cors", "no-cors", "navigate")),
+        *(("cross-site", mode, 403) for mode in ("cors", "no-cors", "websocket")),
+        *((site, "navigate", 200) for site in ("none", "cross-site", "same-site")),
+    ],
+)
+def test_another_page_can_link_here_and_read_nothing(
+    client: Any, site: str, mode: str, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    for path in ("/", "/data.json", "/live.json"):
+        assert client.get(path, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
     "path",
     [
         *("/../run.json", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"),
         *("/page/../../run.json", "/index.html", "/results", "/live.json/", "/data.json/x"),
         *("/..\\..\\x", "/%00", "/live.js", "/static/live.js", "/" + "a" * 5000),
+        *("/parts/..%2f..%2frun.json", "/parts/run-0.js", "/parts/.js", "/parts/../live.json"),
     ],
 )
 def test_there_are_four_resources_and_no_files(client: Any, path: str) -> None:

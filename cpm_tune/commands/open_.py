@@ -13,11 +13,10 @@ from cpm_tune.common.folders import PARTIAL, RECORD
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.examples import embedded_runs
 from cpm_tune.leaderboard.export import write
-from cpm_tune.leaderboard.html import as_html
+from cpm_tune.leaderboard.html import page_of
+from cpm_tune.leaderboard.page_data import source_of
 from cpm_tune.leaderboard.results import Results, read_folder, read_run
-from cpm_tune.leaderboard.texts import read_texts
 
 
 def run(options: Open) -> int:
@@ -28,9 +27,8 @@ def run(options: Open) -> int:
         raise UserError(f"{place}: not finished yet; `tune.py runs tail {place}` prints its log.")
     results = read_run(place) if (place / RECORD).is_file() else _results(place)
     board = make_board(results, options.include)
-    texts = read_texts(*embedded_runs(results), "sample", None, options.include)
     path = options.out or cache_dir("pages") / f"{_name(place)}.html"
-    write(path, as_html(board, results, texts=texts))
+    write(path, page_of(source_of(board, results, include=options.include)))
     if options.browser and _has_browser():
         webbrowser.open(path.absolute().as_uri())
     print(path)
