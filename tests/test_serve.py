@@ -323,10 +323,10 @@ def test_another_page_can_link_here_and_read_nothing(
         *("/../run.json", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"),
         *("/page/../../run.json", "/index.html", "/results", "/live.json/", "/data.json/x"),
         *("/..\\..\\x", "/%00", "/live.js", "/static/live.js", "/" + "a" * 5000),
-        *("/parts/..%2f..%2frun.json", "/parts/run-0.js", "/parts/.js", "/parts/../live.json"),
+        *("/parts/..%2f..%2frun.json", "/parts/run-0.js", "/parts/.js", "/parts/x/../y"),
     ],
 )
-def test_there_are_four_resources_and_no_files(client: Any, path: str) -> None:
+def test_there_are_few_resources_and_no_files(client: Any, path: str) -> None:
     answer = client.get(path, follow_redirects=False)
     assert answer.status_code in (404, 307)
     assert "root:" not in answer.text

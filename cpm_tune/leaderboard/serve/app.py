@@ -1,4 +1,4 @@
-"""The server of the page: three resources to read, one to score predictions."""
+"""The server of the page: its data, parts of runs, what goes on, and scores of predictions."""
 
 from __future__ import annotations
 
