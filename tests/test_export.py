@@ -252,7 +252,7 @@ def test_a_card_and_results_are_those_that_the_hub_reads(
     assert (results["accuracy"].dataset_type, card.data.library_name) == ("lcqmc", "peft")
     assert card.data.get("base_model") is None  # not a name of the hub
     for text in (
-        f"{record.test.value:.4f} [",
+        f"{record.test.value:.4f} ",
         "majority",
         "sample data",
         record.spec.backbone.sha256,
