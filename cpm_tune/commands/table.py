@@ -29,6 +29,7 @@ from cpm_tune.commands.options.records import (
     RunsTail,
 )
 from cpm_tune.commands.options.runs import Diff, Errors, Export, Predict, Rescore, Score
+from cpm_tune.commands.options.search import Search
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
@@ -69,6 +70,7 @@ COMMANDS = {
     "runs rm": Command(RunsRemove, "runs:remove_"),
     "runs du": Command(RunsDu, "runs:du"),
     "bench": Command(Bench, "bench:run", progress="own"),
+    "search": Command(Search, "search:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),
     "score": Command(Score, "score:run"),

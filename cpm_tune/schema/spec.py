@@ -84,7 +84,7 @@ class Extended(Frozen):
     def _without_omitted(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
         for name, meant in self.OMITTED.items():
-            if values[name] == meant:
+            if name in values and values[name] == meant:
                 del values[name]
         return values
 
@@ -204,8 +204,12 @@ class Decoding(Frozen):
         return self
 
 
-class DataSpec(Frozen):
-    """Which rows: fingerprints of the split files and what was taken of them."""
+class DataSpec(Extended):
+    """Which rows: fingerprints of the split files and what was taken of them. `fold` is the number
+    of the files of train and dev among those of a protocol with several, `folds` the fingerprint of
+    all of these."""
+
+    OMITTED = {"fold": None, "folds": None}
 
     train: str | None
     dev: str | None
@@ -213,6 +217,20 @@ class DataSpec(Frozen):
     limit: Count | None = None
     skip_bad_rows: bool = False
     sample: bool = False
+    fold: Natural | None = None
+    folds: str | None = None
+
+    @model_validator(mode="after")
+    def _fold_of_folds(self) -> DataSpec:
+        if (self.fold is None) != (self.folds is None):
+            raise ValueError("fold and folds belong together")
+        return self
+
+    @property
+    def seen(self) -> tuple[str | None, str | None]:
+        """What runs with comparable scores share of train and dev: the files, or those of all
+        folds."""
+        return (self.train, self.dev) if self.folds is None else (self.folds, self.folds)
 
 
 class BackboneSpec(Extended):
@@ -227,6 +245,26 @@ class BackboneSpec(Extended):
     quantize: Quantize | None = None
     family: NamePart = FAMILY
     tokenizer: str | None = None
+
+
+class SearchSpec(Frozen):
+    """How a run's settings were found on dev: `space` has the values of each setting that was
+    searched, as `search.space` writes them; `trials` and `seconds` are the budget of the search.
+    """
+
+    space: dict[str, str]
+    trials: Count
+    seconds: Count | None = None
+    sampler: Literal["tpe"] = "tpe"
+    pruner: Literal["median"] | None = "median"
+    seed: Seed = 1
+
+    def __str__(self) -> str:
+        limit = "" if self.seconds is None else f" in {self.seconds} s"
+        pruned = "" if self.pruner else " none pruned"
+        space = " ".join(f"{key}={values}" for key, values in self.space.items())
+        text = f"{counted(self.trials, 'trial')}{limit}{pruned} seed {self.seed}: {space}"
+        return text.replace(",", "|")  # selectors of rows have commas between settings
 
 
 class Identified(Extended):
@@ -244,10 +282,17 @@ class RunSpec(Identified):
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
     examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
-    fingerprint of the chat template around it.
+    fingerprint of the chat template around it. `search` is how the settings were found, if they
+    were searched for.
     """
 
-    OMITTED = {"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None}
+    OMITTED = {
+        "scoring": None,
+        "shots": 0,
+        "shot_choice": "balanced",
+        "chat_template": None,
+        "search": None,
+    }
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -259,6 +304,7 @@ class RunSpec(Identified):
     shots: Natural = 0
     shot_choice: ShotChoice = "balanced"
     chat_template: str | None = None
+    search: SearchSpec | None = None
     metrics: tuple[str, ...]
     data: DataSpec
     backbone: BackboneSpec
@@ -297,6 +343,11 @@ class RunSpec(Identified):
         if (kind == "none") != (self.recipe is None):
             raise ValueError("a run has a recipe exactly when it has a delta to train")
         return self
+
+    @property
+    def training_sha256(self) -> str:
+        """Hash of what decides the training: not how its settings were found."""
+        return self.model_copy(update={"search": None}).sha256
 
     @property
     def random_seed(self) -> int | None:
