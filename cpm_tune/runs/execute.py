@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gc
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.environment import (
-    git_state,
-    gpu,
-    package_versions,
-    peak_memory_bytes,
-)
 from cpm_tune.common.folders import (
     CHAT,
     CHECKPOINT,
@@ -34,8 +26,6 @@ from cpm_tune.common.folders import (
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.data.splits import edition
-from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import check_memory, memory_trouble
@@ -50,19 +40,17 @@ from cpm_tune.planning.inputs import (
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.examined import examined
 from cpm_tune.runs.finished import finished, other_numbers
+from cpm_tune.runs.parts import environment_record, split_record
 from cpm_tune.runs.training import Prepared, delta_record, deterministic, prepare, train_delta
 from cpm_tune.schema.record import (
     ControlRecord,
-    EnvironmentRecord,
     RunRecord,
-    SplitRecord,
     read_record,
     write_record,
 )
-from cpm_tune.task import Task
 from cpm_tune.tracking.sink import Entry, RunInfo
 from cpm_tune.tracking.sinks import open_sinks
-from cpm_tune.tuning.score import Scored, Selection, constant_control, score_split
+from cpm_tune.tuning.score import Selection, constant_control, score_split
 
 Log = Callable[[Entry], None]
 
@@ -186,7 +174,6 @@ def _tidy(partial: Path) -> None:
 def _tune_and_score(
     plan: Plan, prepared: Prepared, folder: Path, stop: Interrupts, log: Log
 ) -> RunRecord:
-    import torch
 
     inputs, predictor, engine = prepared.inputs, prepared.predictor, prepared.inputs.engine
     splits = used_splits(plan, inputs.splits)
@@ -207,13 +194,12 @@ def _tune_and_score(
         n_best = plan.spec.decoding.n_best if plan.spec.decoding else 1
         controls["majority"] = constant_control(plan.task, splits, n_best)
     weights = folder / DELTA
-    sha, dirty = git_state()
     files = [path for part in scored.values() for path in part.files]
     return prepared.record.model_copy(
         update={
             "status": "finished",
             "data": {
-                name: _split_record(plan.task, split, len(inputs.splits[name]), scored.get(name))
+                name: split_record(plan.task, split, len(inputs.splits[name]), scored.get(name))
                 for name, split in splits.items()
             },
             "delta": delta_record(plan, inputs, weights if weights.exists() else None),
@@ -226,37 +212,8 @@ def _tune_and_score(
             ],
             "training": training,
             "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
-            "environment": EnvironmentRecord(
-                packages=package_versions(),
-                python=platform.python_version(),
-                git_sha=sha,
-                git_dirty=dirty,
-                device=str(engine.device),
-                engine=engine.name,
-                world_size=engine.world_size,
-                threads=torch.get_num_threads(),
-                deterministic=is_deterministic,
-                peak_memory_bytes=peak_memory_bytes(engine.device),
-                gpu=gpu(engine.device),
-                seconds=round(time.perf_counter() - prepared.started, 3),
-                finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            ),
+            "environment": environment_record(engine, prepared.started, is_deterministic),
         }
-    )
-
-
-def _split_record(task: Task, split: Split, n_whole: int, scored: Scored | None) -> SplitRecord:
-    file = split.file
-    return SplitRecord(
-        path=", ".join(map(str, file.paths)),
-        sha256=file.sha256,
-        n=len(split),
-        n_skipped=split.n_skipped,
-        n_truncated=scored.n_truncated if scored else None,
-        n_unparsed=scored.n_unparsed if scored else 0,
-        n_shots_dropped=scored.n_shots_dropped if scored else 0,
-        labelled=split.labelled,
-        edition=edition(task, file, n_whole),
     )
 
 

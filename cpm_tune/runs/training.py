@@ -21,6 +21,7 @@ from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.planning.inputs import Inputs, unofficial, used_splits
 from cpm_tune.planning.plan import Plan
+from cpm_tune.runs.parts import split_record
 from cpm_tune.schema.record import (
     BackboneRecord,
     CurvePoint,
@@ -71,6 +72,10 @@ def prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> 
         comparable=not notes,
         note="; ".join(notes),
         search=plan.search,
+        data={
+            name: split_record(plan.task, split, len(inputs.splits[name]), None)
+            for name, split in used_splits(plan, inputs.splits).items()
+        },
         backbone=BackboneRecord(
             name=plan.folder.name,
             path=str(plan.folder.path),

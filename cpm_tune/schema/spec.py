@@ -30,6 +30,7 @@ from cpm_tune.schema.options import (
     MOST,
     Beams,
     Count,
+    DeltaScale,
     Engine,
     LengthPenalty,
     MaxNewTokens,
@@ -282,16 +283,13 @@ class RunSpec(Identified):
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
     examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
-    fingerprint of the chat template around it. `search` is how the settings were found, if they
-    were searched for.
+    fingerprint of the chat template around it. `delta_scale` is the factor of the trained delta in
+    predictions. `search` is how the settings were found, if they were searched for.
     """
 
     OMITTED = {
-        "scoring": None,
-        "shots": 0,
-        "shot_choice": "balanced",
-        "chat_template": None,
-        "search": None,
+        **{"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None},
+        **{"delta_scale": 1.0, "search": None},
     }
 
     schema_version: Literal[1] = 1
@@ -309,6 +307,7 @@ class RunSpec(Identified):
     data: DataSpec
     backbone: BackboneSpec
     delta: dict[str, Any]
+    delta_scale: DeltaScale = 1.0
     encoding: Encoding
     decoding: Decoding | None = None
     recipe: Recipe | None

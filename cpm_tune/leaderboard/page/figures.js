@@ -1,3 +1,4 @@
+// @ts-nocheck: to be typed with the new view
 // The view "figures": cost and quality of all rows, learning curves of the chosen ones; each as a table too.
 view({
   name: "figures",

@@ -1,3 +1,4 @@
+// @ts-nocheck: to be typed with the new view
 // The view "row": a row's cells, how the numbers came about, their runs, and predictions of each.
 view({
   name: "row",
@@ -29,7 +30,7 @@ function quotedBody(cell) {
     facts([[t("value"), score(cell.mean)], [t("asked"), cell.printed], [t("metric"), cell.metric], [t("template"), cell.template || t("unpublished")], [t("scoring"), cell.scoring || t("unpublished")], [t("notes"), cell.note], [t("source"), BOARD.sources[cell.source]]]),
   ];
 }
-function measuredBody(row, column, cell) {
+function measuredBody(_row, column, cell) {
   const cost = cell.cost;
   const costs = Object.entries(COSTS).filter(([, c]) => c.of(cost) !== null).map(([k, c]) => `${t(k)} ${c.show(c.of(cost))}`);
   const settings = Object.entries(part("details").settings[cell.settings] || {}).map(([k, v]) => `${k}=${v}`).join("  ");

@@ -188,7 +188,7 @@ function controlsOf(row, column) {
 }
 /**
  * The strongest control that a cell is below, or not above by more than its interval.
- * @param {Row} row @param {Column} column @returns {{name: string, value: number, below: boolean} | null}
+ * @param {Row} row @param {Column} column @returns {{name: string, kind: string, value: number, below: boolean} | null}
  */
 function unbeaten(row, column) {
   const cell = cellOf(row, column.id);
