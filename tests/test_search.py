@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import optuna
 import pytest
 from conftest import CLI
+from kills import Counted, killed_within
 
+from cpm_tune.commands.cli import main
 from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
 from cpm_tune.runs import execute
@@ -343,6 +347,27 @@ def test_a_search_chooses_on_dev_and_scores_test_once(
     searched = "7 trials seed 1: train.lr=log:1e-05..0.3 delta.lora_r=2|4"
     rows = json.loads(table)["rows"]
     assert {row["settings"].get("search") for row in rows} == {searched, None}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+def test_a_search_that_is_killed_anywhere_ends_the_same(
+    words: Callable[..., list[object]], cli: CLI, tmp_path: Path
+) -> None:
+    budget = ("--trials", 3, *BUDGET[2:], "--control", "none", "--no-shortcuts")
+    assert cli(*words(tmp_path / "whole", *budget))[0] == 0
+
+    def action(counted: Counted) -> None:
+        os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+        main(list(map(str, words(tmp_path / "killed", *budget))))
+
+    draw, kills = random.Random(1), 0
+    while killed_within(action, draw.randrange(5, 60)):
+        kills += 1
+    assert kills
+    whole, killed = record_of(tmp_path / "whole"), record_of(tmp_path / "killed")
+    assert trials_of(killed) == trials_of(whole)
+    assert killed.delta.sha256 == whole.delta.sha256
+    assert killed.scores == whole.scores
 
 
 def test_failed_trials_are_recorded_and_seeds_share_what_was_found(
