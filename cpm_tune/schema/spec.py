@@ -30,6 +30,7 @@ from cpm_tune.schema.options import (
     MOST,
     Beams,
     Count,
+    DeltaScale,
     Engine,
     LengthPenalty,
     MaxNewTokens,
@@ -116,10 +117,11 @@ class Recipe(Extended):
     counts evaluations without improvement of the dev metric; 0 never stops early. Evaluations
     during training use the first `dev_rows` rows of dev (all of them if None). `warmup_share`, if
     it is not None, is the warm-up as a share of all steps, instead of `warmup`; `rows_share` the
-    share of the rows of train that is used, from the first one on.
+    share of the rows of train that is used, from the first one on. `rows` is the number of rows of
+    train that are used, drawn by the seed (`data.drawn`); None: all.
     """
 
-    OMITTED = {"warmup_share": None, "rows_share": 1.0}
+    OMITTED = {"warmup_share": None, "rows_share": 1.0, "rows": None}
 
     lr: Positive = 1e-3
     schedule: ScheduleName = "noam"
@@ -136,6 +138,13 @@ class Recipe(Extended):
     clip: Positive = 10.0
     warmup_share: Annotated[float | None, Field(gt=0, le=1)] = None
     rows_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rows: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_number_of_rows(self) -> Recipe:
+        if self.rows is not None and self.rows_share != 1:
+            raise ValueError("rows and rows_share both choose training rows; keep one of the two")
+        return self
 
     def rows_used(self, n: int) -> int:
         """The number of training rows that are used of `n`."""
@@ -236,10 +245,14 @@ class RunSpec(Identified):
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
     examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
-    fingerprint of the chat template around it.
+    fingerprint of the chat template around it. `delta_scale` is the factor of the trained delta in
+    predictions.
     """
 
-    OMITTED = {"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None}
+    OMITTED = {
+        **{"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None},
+        "delta_scale": 1.0,
+    }
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -255,6 +268,7 @@ class RunSpec(Identified):
     data: DataSpec
     backbone: BackboneSpec
     delta: dict[str, Any]
+    delta_scale: DeltaScale = 1.0
     encoding: Encoding
     decoding: Decoding | None = None
     recipe: Recipe | None
