@@ -105,6 +105,11 @@ def differences(before: RunSpec, now: RunSpec) -> Iterator[str]:
 def compared(path: Path, spec: RunSpec) -> list[str]:
     """Sentences on whether a spec is that of a record."""
     before = read_record(path).spec
+    if before.search is not None and before.training_sha256 == spec.sha256:
+        return [
+            f"{path}: the same training; a search found its settings, so that run has another id "
+            f"than {spec.run_id}"
+        ]
     if before.sha256 == spec.sha256:
         return [f"{path}: the same run, {spec.run_id}"]
     return [f"{path}: another run: {each}" for each in differences(before, spec)]
