@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import board_records as made
 import pytest
-from browser import Page, chromium
+from browser import Page
 
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.examples import is_right
@@ -49,12 +48,6 @@ def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "board.html"
     path.write_text(as_html(make_board(results, published=True), results), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -144,7 +137,7 @@ def test_a_large_number_keeps_its_zeros(opened: Page) -> None:
 
 def test_a_row_opens_on_its_runs_and_predictions(opened: Page, folder: Path) -> None:
     opened.one('tr[data-row="small / lora"] .value').click()
-    opened.js("new Promise((done) => setTimeout(done, 20))")
+    opened.settle()
     text = opened.one("#view-row").text
     assert "small / lora: ccpm" in text
     assert "Student's t over 2 seeds" in text
@@ -192,7 +185,7 @@ def test_names_with_markup_are_shown_as_text(opened: Page) -> None:
     row = next(r for r in opened.all("#table tr[data-row]") if "onerror" in r.text)
     assert HOSTILE in row.text
     row.find_element("css selector", ".value").click()
-    opened.js("new Promise((done) => setTimeout(done, 20))")
+    opened.settle()
     assert HOSTILE in opened.one("#predictions").text
     assert len(opened.all("#predictions tbody tr")) == 1
     assert opened.js("window.hacked") is None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backbone_oracle import rewrite_json
 from bench_runs import write_data
-from browser import Page, chromium
+from browser import Page
 from conftest import CLI, write_jsonl
 
 from cpm_tune.commands.cli import main
@@ -229,12 +228,6 @@ def test_what_does_not_fit_is_refused(
     assert code == 2
     assert said in error
     assert not list(place.glob("board.*"))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -52,7 +52,9 @@ def page(parts: Mapping[str, Any], scripts: tuple[str, ...] = (), policy: str = 
         "@@HASH@@": f"sha256-{digest}",
         "@@POLICY@@": f"; {policy}" if policy else "",
         "@@SCRIPT@@": script,
-        "@@DATA@@": "\n".join(_element(name, value) for name, value in parts.items()),
+        # The table is drawn before the browser reads the other parts.
+        "@@BOARD@@": _element("board", parts["board"]),
+        "@@DATA@@": "\n".join(_element(n, value) for n, value in parts.items() if n != "board"),
     }
     rest = _part("page.html")
     pieces = []

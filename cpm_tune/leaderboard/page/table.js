@@ -12,7 +12,7 @@ function renderTable(place, here) {
     el("h2", { id: "scores", class: "hidden" }, t("scores")),
     ...(onlyTrials() ? [el("p", { class: "banner" }, t("onlyTrials"))] : []),
     renderControls(columns),
-    el("p", { id: "status", class: "quiet small", role: "status" }),
+    el("div", { class: "above" }, el("p", { id: "verdict" }), el("p", { id: "status", class: "quiet small", role: "status" }), csvButton()),
     el("div", { id: "table" }),
     legend());
   drawRows();
@@ -44,13 +44,15 @@ function scoreOptions(columns) {
     ...columns.map((c) => /** @type {[string, string]} */ ([c.id, columnName(c)])),
   ];
 }
+const USUAL = new Set(["prompts as they are", "all rows of the given files"]);
 /** A dataset's name with what tells the column from its official one. @param {Column} column */
 function columnName(column) {
   const kind = kindOf(column);
   if (kind === "official") return column.task;
   if (kind === "published") return `${column.task} · ${t("published")}`;
-  const what = kind === "trial" ? column.notes.map((note) => noteText(note, true)).join(", ") : column.apart.map((part) => noteText(part, true)).join(", ");
-  return `${column.task} · ${what || column.id}`;
+  const usual = new Set(mainOf.get(column.task)?.apart ?? []);
+  const parts = kind === "trial" ? column.notes : column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
+  return `${column.task} · ${parts.map((one) => noteText(one, true)).join(t("comma")) || column.id}`;
 }
 
 /** @param {Column[]} columns */
@@ -78,13 +80,29 @@ function renderControls(columns) {
     labelled("f-score", t("score"), select("score", scoreOptions(columns))),
     labelled("f-find", t("find"), find),
     el("fieldset", {}, el("legend", {}, t("alsoShow")), ...switches()),
-    el("details", { id: "more", open: state.backbone || state.delta || state.base ? "" : null },
-      el("summary", {}, t("more")),
-      el("div", { class: "filters" },
-        labelled("f-backbone", t("backbone"), select("backbone", values((row) => row.backbone))),
-        labelled("f-delta", t("delta"), select("delta", values((row) => row.delta))),
-        labelled("f-base", t("values"), select("base", [["", t("raw")], ...[...ROWS.values()].map((r) => /** @type {[string, string]} */ ([r.id, t("relative", rowName(r))]))])),
-        reset)));
+    moreFilters(() => [
+      labelled("f-backbone", t("backbone"), select("backbone", values((row) => row.backbone))),
+      labelled("f-delta", t("delta"), select("delta", values((row) => row.delta))),
+      labelled("f-base", t("values"), select("base", [["", t("raw")], ...[...ROWS.values()].map((r) => /** @type {[string, string]} */ ([r.id, t("relative", rowName(r))]))])),
+      reset,
+    ]));
+}
+/** Filters that are made when they are opened: they list all rows. @param {() => HTMLElement[]} make */
+function moreFilters(make) {
+  const place = el("div", { class: "filters" });
+  const more = el("details", { id: "more" }, el("summary", {}, t("more")), place);
+  more.addEventListener("toggle", () => { if (more.open && !place.hasChildNodes()) place.append(...make()); });
+  if (state.backbone || state.delta || state.base || moreOpen) {
+    place.append(...make());
+    more.open = true;
+  }
+  more.addEventListener("toggle", () => { moreOpen = more.open; });
+  return more;
+}
+let moreOpen = false;
+/** @param {"Row" | "Column"} what @param {number} n */
+function counted(what, n) {
+  return n === 1 ? t(`one${what}`) : t(`n${what}s`, n);
 }
 /** Switches that say how many rows and columns they hide. */
 function switches() {
@@ -99,9 +117,12 @@ function switches() {
       if (box.checked) state.open = [...new Set([...state.open, ...BOARD.columns.filter((c) => kindOf(c) === { trials: "trial", templates: "template", published: "" }[key]).map((c) => c.capability)])];
       changed();
     });
-    const counts = [rows ? t("nRows", rows) : "", columns ? t("nColumns", columns) : ""].filter(Boolean).join(t("comma"));
+    const counts = [rows ? counted("Row", rows) : "", columns ? counted("Column", columns) : ""].filter(Boolean).join(t("comma"));
     return [el("label", { class: "tick", title: t(`${key}Note`) }, box, el("span", {}, t(key), el("small", {}, ` ${counts}`)))];
   };
+  const capabilities = el("input", { type: "checkbox", id: "show-capabilities" });
+  capabilities.checked = state.capabilities;
+  capabilities.addEventListener("change", () => { state.capabilities = capabilities.checked; changed(); });
   /** @param {string} kind */
   const of = (kind) => BOARD.columns.filter((c) => kindOf(c) === kind);
   /** @param {(row: MeasuredRow) => boolean} hidden */
@@ -113,14 +134,27 @@ function switches() {
     ...one("trials", trialOnly, of("trial").length, onlyTrials()),
     ...one("templates", templateOnly, of("template").length),
     ...one("published", BOARD.quoted.length, of("published").length),
+    el("label", { class: "tick narrow" }, capabilities, el("span", {}, t("capabilities"))),
   ];
+}
+/** The shown rows with all columns, as CSV. */
+function csvButton() {
+  const button = el("button", { type: "button", id: "csv" }, t("csv"));
+  button.addEventListener("click", () => {
+    const { columns, lines } = computeLines();
+    const head = ["first", "last", "row", "backbone", "delta", "quoted", scoreTitle(), "low", "high", ...columns.flatMap((c) => [c.id, `${c.id} low`, `${c.id} high`]), "n_trainable", "seconds", "peak_memory_bytes"];
+    const body = lines.map(({ row, score: s, places }) => [places?.first ?? null, places?.last ?? null, rowName(row), row.backbone, row.delta, row.quoted ? "quoted" : "measured", s.value, s.low, s.high,
+      ...columns.flatMap((c) => [shown(row, c.id), shown(row, c.id, "low"), shown(row, c.id, "high")]), row.cost?.n_trainable ?? null, row.cost?.seconds ?? null, row.cost?.peak_memory_bytes ?? null]);
+    download("leaderboard.csv", "text/csv", csv([head, ...body]));
+  });
+  return button;
 }
 function legend() {
   /** @param {string} kind @param {string} name */
-  const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: `mark ${kind}`, "aria-hidden": "true" }), name);
+  const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: kind === "range" ? kind : `mark ${kind}`, "aria-hidden": "true" }), name);
   return el("div", { class: "legend quiet small" },
     el("p", {}, t("legend")),
-    el("p", {}, mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
+    el("p", {}, t("bars"), " ", mark("range", t("interval")), mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
 }
 
 /**
@@ -175,13 +209,14 @@ function groupsOf(columns) {
     return { name, columns: inside, mains, weights: weightsOf(mains), open: inside.length > 1 && state.open.includes(name) };
   });
 }
-/** The columns of a group that have a place of their own. @param {Group} group */
+/** The columns of a group that are drawn: all if it is open, else its only official one, if there is no mean. @param {Group} group */
 function singles(group) {
-  return group.open || group.columns.length === 1 ? group.columns : [];
+  if (group.open) return group.columns;
+  return hasMean(group) ? [] : [group.mains[0] ?? group.columns[0]];
 }
 /** Whether a group has a column for its mean. @param {Group} group */
 function hasMean(group) {
-  return group.columns.length > 1 && (group.mains.length > 0 || !group.open);
+  return group.mains.length > 1;
 }
 const SHOWN_COSTS = ["trained", "seconds", "memory"];
 function costColumns() {
@@ -200,7 +235,7 @@ function drawRows() {
   /** @param {Line} line */
   const draw = (line) => {
     const { row, places } = line;
-    const shaded = places !== null && places.first === 1;
+    const shaded = places !== null && places.first === 1 && places.of > 1;
     return el("tr", { role: "row", "data-row": row.id, class: row.quoted ? "quoted" : shaded ? "best" : "" },
       el("td", { role: "cell", class: "rank", "data-head": t("place") }, places ? placesText(places) : ""),
       nameCell(row),
@@ -217,12 +252,30 @@ function drawRows() {
   const wide = groups.some((g) => g.open) || costs.length > SHOWN_COSTS.length;
   const table = el("table", { role: "table", class: wide ? "wide-table" : "" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
   const place = $("table");
-  place.className = wide ? "scroll" : "fits";
-  if (wide) for (const [name, value] of Object.entries({ role: "region", tabindex: "0", "aria-labelledby": "scores" })) place.setAttribute(name, value);
+  place.className = `${wide ? "scroll" : "fits"}${state.capabilities ? " with-capabilities" : ""}`;
+  if (wide || state.capabilities) for (const [name, value] of Object.entries({ role: "region", tabindex: "0", "aria-labelledby": "scores" })) place.setAttribute(name, value);
   else for (const name of ["role", "tabindex", "aria-labelledby"]) place.removeAttribute(name);
   place.replaceChildren(lines.length ? table : el("p", { class: "empty" }, t("noRows")));
   drawMore(body, measured.slice(AT_ONCE).map((line) => () => draw(line)));
-  $("status").textContent = [t("status", lines.length, measured.length), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
+  $("verdict").textContent = verdict(lines);
+  $("status").textContent = [t("status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
+}
+/** A row's name without what all rows have. @param {Row} row */
+function lineName(row) {
+  const several = new Set(BOARD.rows.map((one) => one.backbone)).size > 1;
+  const settings = Object.entries(row.settings).map(([k, v]) => `${settingName(k)}=${v}`);
+  return [outside(row) ? "" : deltaName(row), ...settings, several || outside(row) ? row.backbone : "", controlName(row)].filter(Boolean).join(" ");
+}
+/** Which row is first by what rows are ordered by, and whether that is certain. @param {Line[]} lines */
+function verdict(lines) {
+  const first = lines.filter((line) => line.places?.first === 1);
+  if (!first.length || (first[0].places?.of ?? 0) < 2) return "";
+  const sign = signOf(state.score);
+  const names = [...first].sort((a, b) => sign * (Number(b.score.value) - Number(a.score.value))).map(({ row, score: s }) => `${lineName(row)} (${score(s.value)})`);
+  const tested = first.every((line) => line.score.tested);
+  const some = names.slice(0, 3).join(t("comma"));
+  const all = names.length > 3 ? t("andMore", some, names.length - 3) : some;
+  return t(names.length === 1 ? (tested ? "testedCertain" : "certain") : tested ? "testedUncertain" : "uncertain", all);
 }
 /** Rows after the first ones are drawn when the reader comes near, on request, and to be printed. @type {(all: boolean) => void} */
 let drawNext = () => {};
@@ -353,7 +406,7 @@ function scoreCell({ row, score: s }, span) {
     if (s.of > 1) inner.push(el("span", { class: "quiet small" }, t("datasetsOf", s.has, s.of)));
   } else {
     inner.push(el("b", {}, score(s.value)));
-    if (s.low !== null && s.high !== null) inner.push(el("small", {}, `${score(s.low)}–${score(s.high)}`), bar(s, span, column && !state.base ? controlsOf(row, column) : []));
+    if (s.low !== null && s.high !== null) inner.push(" ", el("small", {}, `${score(s.low)}–${score(s.high)}`), bar(s, span, column && !state.base ? controlsOf(row, column) : []));
     const flag = column ? flagOf(row, column) : meanFlag(row);
     if (flag) inner.push(flag);
   }
@@ -379,7 +432,7 @@ function groupCells(row, group, spans) {
     cells.push(el("td", { role: "cell", class: `n start cap${mean.value === null ? " quiet small" : ""}`, "data-head": shortCapability(group.name) }, text));
   }
   for (const [i, column] of singles(group).entries()) {
-    cells.push(columnCell(row, column, !i && !hasMean(group), spans, group.columns.length === 1 ? shortCapability(group.name) : columnName(column)));
+    cells.push(columnCell(row, column, !i && !hasMean(group), spans, group.open ? columnName(column) : shortCapability(group.name)));
   }
   return cells;
 }

@@ -3,14 +3,14 @@
 // switches.
 
 /** The table's settings, as a link has them. */
-const START = { score: "", find: "", backbone: "", delta: "", base: "", trials: false, templates: false, published: false, sort: "score", up: false, open: /** @type {string[]} */ ([]) };
+const START = { score: "", find: "", backbone: "", delta: "", base: "", trials: false, templates: false, published: false, capabilities: false, sort: "score", up: false, open: /** @type {string[]} */ ([]) };
 const state = { ...START };
 
 /** @param {URLSearchParams} query */
 function readState(query) {
   Object.assign(state, START, { open: query.getAll("open") });
   for (const key of /** @type {const} */ (["score", "find", "backbone", "delta", "base"])) state[key] = query.get(key) ?? "";
-  for (const key of /** @type {const} */ (["trials", "templates", "published", "up"])) state[key] = query.get(key) === "true";
+  for (const key of /** @type {const} */ (["trials", "templates", "published", "capabilities", "up"])) state[key] = query.get(key) === "true";
   state.sort = query.get("sort") ?? "score";
   readChosen(query);
 }
