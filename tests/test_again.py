@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,34 @@ def test_what_differs_is_printed_and_the_result_is_the_same(tmp_path: Path, cli:
     _, out, _ = cli("--config", str(file), "--set", "train.lr=1e-4", "--dry-run")
     assert "another run: recipe.lr was 0.003, is now 0.0001" in out
     words = ("--config", str(file), "--out", str(tmp_path / "second"), "--control", "none")
-    assert cli(*words)[0] == 0
+    code, out, _ = cli(*words)
+    assert (code, f"predictions are those of {file.parent}, byte by byte" in out) == (0, True)
     again = next((tmp_path / "second").glob("*/run.json"))
     assert again.parent.name == file.parent.name
     before, now = read_record(file), read_record(again)
     assert (now.delta.sha256, now.predictions) == (before.delta.sha256, before.predictions)
+
+
+def test_where_predictions_differ_first(tmp_path: Path, cli: CLI) -> None:
+    """As if another machine had made the run: its third prediction, and the record with it."""
+    file = made(tmp_path, task="lcqmc", delta="bitfit", settings=QUICK)
+    lines = (file.parent / "predictions.test.jsonl").read_text(encoding="utf-8").splitlines()
+    line = json.loads(lines[2])
+    lines[2] = json.dumps({**line, "scores": [9.0, 8.0]}, ensure_ascii=False)
+    raw = "".join(f"{each}\n" for each in lines).encode()
+    (file.parent / "predictions.test.jsonl").write_bytes(raw)
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["predictions"]["predictions.test.jsonl"] = hashlib.sha256(raw).hexdigest()
+    record["environment"]["threads"] += 1
+    file.write_text(json.dumps(record), encoding="utf-8")
+    words = ("--config", str(file), "--out", str(tmp_path), "--control", "none")
+    assert "again" not in cli(*words)[1].replace("again      " + str(file), "")  # nothing was run
+    code, out, _ = cli(*words, "--overwrite")  # replaces what it is compared with
+    assert (code, "differs from that of" in out) == (0, True)
+    assert "first in line 3" in out
+    assert "[9.0, 8.0]" in out
+    threads = record["environment"]["threads"]
+    assert f"what else differs: threads was {threads}, is {threads - 1}\n" in out
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The state of a suite's trials in a results folder, and how long runs there took.
 
-A failed trial leaves a note in `OUT/.bench/failed/RUN_ID.json` until it is finished. Every file is
-written atomically, so the folder can be read at any moment.
+A failed trial leaves a note in `OUT/.bench/failed/RUN_ID.json` until it is finished, the latest
+suite its trials in `OUT/.bench/sweep.json`. Every file is written atomically, so the folder can be
+read at any moment.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpm_tune.bench.trials import Report, Trial
-from cpm_tune.common.folders import CHECKPOINT, RECORD, disk_trouble, partial_folder
+from cpm_tune.common.folders import (
+    CHECKPOINT,
+    FAILED,
+    RECORD,
+    SWEEP,
+    disk_trouble,
+    partial_folder,
+)
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
@@ -71,6 +79,15 @@ def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
     return ("failed" if begun.get("status") == "failed" and not stopped else "unfinished"), None
 
 
+def note_trials(out: Path, trials: Sequence[Trial]) -> None:
+    """Keep the names of a suite's trials by run id, for who watches the folder."""
+    text = json.dumps({trial.run_id: trial.name for trial in trials}, ensure_ascii=False, indent=1)
+    note = out / SWEEP
+    with disk_trouble(note.parent):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, text + "\n")
+
+
 def note_failure(out: Path, trial: Trial, report: Report) -> None:
     """Keep the reason of a failure until the trial is finished."""
     note = _note(out, trial.run_id)
@@ -87,7 +104,7 @@ def forget_failure(out: Path, run_id: str) -> None:
 
 
 def _note(out: Path, run_id: str) -> Path:
-    return out / ".bench" / "failed" / f"{run_id}.json"
+    return out / FAILED / f"{run_id}.json"
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from cpm_tune.leaderboard.columns import (
     state_what_differs,
 )
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
+from cpm_tune.leaderboard.forgetting import cell_forgetting, note_texts, row_forgetting
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.indices import add_indices
 from cpm_tune.leaderboard.means import cell_of, mean
@@ -54,6 +55,7 @@ def make_board(results: Results, include: tuple[Path, ...] = (), published: bool
 def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Board:
     columns, groups = _columns_and_groups(results, hierarchy)
     rows = _rows(groups, hierarchy)
+    note_texts(columns, rows)
     board = Board(
         columns=columns,
         rows=rows,
@@ -205,6 +207,7 @@ def _row(
         settings=settings,
         cells=cells,
         coverage=len({column.partition("#")[0] for column in cells}),
+        forgetting=row_forgetting(cells.values()),
         cost=row_cost(cells.values(), cell_cost(runs, repeats)),
     )
 
@@ -218,4 +221,5 @@ def _cell(group: SeedGroup, hierarchy: Hierarchy) -> Cell:
         if (unbeaten := record.unbeaten_shortcut) is not None
     ]
     cost = cell_cost(records, [run.record for run in group.repeats])
-    return cell_of(records, cost, notes, group.settings)
+    cell = cell_of(records, cost, notes, group.settings)
+    return cell.model_copy(update={"forgetting": cell_forgetting(records)})

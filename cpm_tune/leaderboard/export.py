@@ -11,9 +11,10 @@ from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.examples import embedded_runs
 from cpm_tune.leaderboard.formats import FORMATS
 from cpm_tune.leaderboard.html import as_html
+from cpm_tune.leaderboard.mean_places import add_mean_places
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.texts import Which, read_texts
-from cpm_tune.leaderboard.ties import add_places
+from cpm_tune.leaderboard.ties import add_places, folders_of
 
 
 def export(
@@ -35,6 +36,7 @@ def export(
     board = make_board(results, include, published)
     if places:
         board.left_out += add_places(board, results)
+        board.left_out += add_mean_places(board, folders_of(results))
     if style == "html":
         examples = read_texts(*embedded_runs(results, per_run), texts, data, include)
         page = as_html(board, results, per_run, examples)

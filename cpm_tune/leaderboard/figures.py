@@ -10,6 +10,7 @@ from cpm_tune.leaderboard.hierarchy import CAPABILITIES, Dataset, mean_over_hier
 from cpm_tune.leaderboard.means import mean
 from cpm_tune.schema.record import CurvePoint, RunRecord
 
+FORGETTING = "forgetting"
 _ROWS = "train.rows"
 
 
@@ -75,12 +76,13 @@ def capability_means(board: Board, row: MeasuredRow | PublishedRow) -> list[floa
 def points(board: Board, cost: str) -> list[Point]:
     """Cost and mean score of the measured rows that have all datasets.
 
-    `cost` is a field of Cost, such as n_trainable.
+    `cost` is a field of Cost, such as n_trainable, or forgetting.
     """
     columns = primary(board)
     plotted = []
     for row in board.rows:
-        value, quality = getattr(row.cost, cost), hierarchy_mean(scores(row), columns)
+        value = row.forgetting if cost == FORGETTING else getattr(row.cost, cost)
+        quality = hierarchy_mean(scores(row), columns)
         if value is not None and quality is not None:
             plotted.append(Point(row.id, float(value), quality))
     return plotted

@@ -25,7 +25,7 @@ SCRIPTS = (
     *("base.js", "text.js", "data.js", "names.js", "values.js", "router.js"),
     *("table.js", "row.js", "figures.js", "about.js", "main.js"),
 )
-STYLES = ("style.css",)
+STYLES = ("style.css", "live.css")
 
 
 def as_html(

@@ -13,7 +13,9 @@ from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, MeasuredRow, PublishedRow
 from cpm_tune.leaderboard.figures import (
+    FORGETTING,
     Amount,
+    Point,
     amounts,
     capability_means,
     curves,
@@ -21,6 +23,7 @@ from cpm_tune.leaderboard.figures import (
     points,
     primary,
 )
+from cpm_tune.leaderboard.forgetting import scaled_alike
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.leaderboard.results import Results
 
@@ -43,14 +46,16 @@ COSTS = {
     "seconds": ("wall time, seconds", False),
     "peak_memory_bytes": ("peak memory, bytes", False),
     "samples_per_second": ("training samples/s", True),
+    FORGETTING: ("forgetting: loss on plain texts above the backbone's, nats per character", False),
 }
 
 
 def draw(
     board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
 ) -> list[Path]:
-    """Draw radar, cost and quality, the learning curves of each column, and, if runs differ in
-    train.rows, the scores over the number of training rows; return the files.
+    """Draw radar, cost and quality, the learning curves of each column, forgetting and quality if
+    that was measured, and, if runs differ in train.rows, the scores over the number of training
+    rows; return the files.
 
     `rows` names the rows of radar and curves (the first four if none are named, at most eight).
     Raises UserError for an unknown row, without matplotlib, or if `out` cannot be written.
@@ -61,6 +66,7 @@ def draw(
     figures = {
         "radar": _radar(board, chosen),
         f"cost-quality.{cost}": _scatter(board, chosen, cost),
+        FORGETTING: _scatter(board, chosen, FORGETTING),
     }
     measured = [row for row in chosen if isinstance(row, MeasuredRow)]
     for column in board.columns:
@@ -190,6 +196,8 @@ def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
         color="#0b5d7a",
         label="Pareto front",
     )
+    if cost == FORGETTING:
+        _join_scaled(axes, board, {point.name: point for point in plotted})
     others = False
     for point in plotted:
         colour = chosen.get(point.name)
@@ -199,16 +207,24 @@ def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
         axes.scatter(
             point.cost, point.quality, s=size, color=colour or "#9a9fa8", label=label, zorder=3
         )
-    smallest = min((p.cost for p in plotted if p.cost > 0), default=1.0)
-    axes.set_xscale(
-        "symlog" if any(p.cost == 0 for p in plotted) else "log",
-        **({"linthresh": smallest} if any(p.cost == 0 for p in plotted) else {}),
-    )
+    if cost != FORGETTING:
+        smallest = min((p.cost for p in plotted if p.cost > 0), default=1.0)
+        axes.set_xscale(
+            "symlog" if any(p.cost == 0 for p in plotted) else "log",
+            **({"linthresh": smallest} if any(p.cost == 0 for p in plotted) else {}),
+        )
     axes.set_xlabel(title)
     datasets = len(primary(board))
     axes.set_ylabel(f"mean score over {datasets} datasets" if datasets > 1 else "score")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _join_scaled(axes: Any, board: Board, plotted: Mapping[str, Point]) -> None:
+    """A line through the points of one delta at several factors (`scale`)."""
+    for group in scaled_alike(board.rows):
+        line = [plotted[row.id] for row in group if row.id in plotted]
+        axes.plot([p.cost for p in line], [p.quality for p in line], color="#9a9fa8", linewidth=1)
 
 
 def _curves(lines: Sequence[Any], rows: Sequence[AnyRow], title: str) -> Figure:

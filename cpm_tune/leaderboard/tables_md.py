@@ -75,13 +75,13 @@ def _md_overall(board: Board) -> list[str]:
     lines = ["## Indices and cost", ""]
     rules = board.indices.values()
     lines += [f"- {rule.title}: {rule.rule} Baseline: {rule.baseline}." for rule in rules]
-    header = ["row", "datasets", *(r.title for r in rules), *costs(board.rows[0])]
+    header = ["row", "datasets", *(r.title for r in rules), *costs(board.rows[0], board)]
     rows = [
         [
             row.id,
             f"{row.coverage}",
             *indices(board, row),
-            *costs(row).values(),
+            *costs(row, board).values(),
         ]
         for row in board.rows
     ]

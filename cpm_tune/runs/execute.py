@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gc
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.environment import (
-    git_state,
-    gpu,
-    package_versions,
-    peak_memory_bytes,
-    reset_peak_memory,
-)
+from cpm_tune.common.environment import reset_peak_memory
 from cpm_tune.common.folders import (
     CHAT,
     CHECKPOINT,
@@ -36,8 +28,6 @@ from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.progress import working
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.data.splits import edition
-from cpm_tune.data.store import Split
 from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
@@ -54,25 +44,23 @@ from cpm_tune.planning.inputs import (
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.examined import examined
 from cpm_tune.runs.finished import finished, other_numbers
+from cpm_tune.runs.parts import environment_record, split_record
 from cpm_tune.schema.record import (
     BackboneRecord,
     ControlRecord,
     CurvePoint,
     DeltaRecord,
-    EnvironmentRecord,
     RunRecord,
-    SplitRecord,
     TrainingRecord,
     read_record,
     write_record,
 )
-from cpm_tune.task import Task
 from cpm_tune.tracking.sink import Entry, RunInfo
 from cpm_tune.tracking.sinks import open_sinks
 from cpm_tune.tuning.predict import Predictor, make_predictor
 from cpm_tune.tuning.progress import entries_until, reporter
 from cpm_tune.tuning.resume import Checkpoints
-from cpm_tune.tuning.score import Scored, Selection, constant_control, score_split
+from cpm_tune.tuning.score import Selection, constant_control, score_split
 from cpm_tune.tuning.stopping import stop_rule
 from cpm_tune.tuning.train import Training, train
 from cpm_tune.version import NUMBERS
@@ -226,6 +214,10 @@ def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) ->
         numbers=NUMBERS,
         comparable=not notes,
         note="; ".join(notes),
+        data={
+            name: split_record(plan.task, split, len(inputs.splits[name]), None)
+            for name, split in used_splits(plan, inputs.splits).items()
+        },
         backbone=BackboneRecord(
             name=plan.folder.name,
             path=str(plan.folder.path),
@@ -281,13 +273,12 @@ def _tune_and_score(
         n_best = plan.spec.decoding.n_best if plan.spec.decoding else 1
         controls["majority"] = constant_control(plan.task, splits, n_best)
     weights = folder / DELTA
-    sha, dirty = git_state()
     files = [path for part in scored.values() for path in part.files]
     return prepared.record.model_copy(
         update={
             "status": "finished",
             "data": {
-                name: _split_record(plan.task, split, len(inputs.splits[name]), scored.get(name))
+                name: split_record(plan.task, split, len(inputs.splits[name]), scored.get(name))
                 for name, split in splits.items()
             },
             "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
@@ -300,37 +291,8 @@ def _tune_and_score(
             ],
             "training": training,
             "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
-            "environment": EnvironmentRecord(
-                packages=package_versions(),
-                python=platform.python_version(),
-                git_sha=sha,
-                git_dirty=dirty,
-                device=str(engine.device),
-                engine=engine.name,
-                world_size=engine.world_size,
-                threads=torch.get_num_threads(),
-                deterministic=deterministic,
-                peak_memory_bytes=peak_memory_bytes(engine.device),
-                gpu=gpu(engine.device),
-                seconds=round(time.perf_counter() - prepared.started, 3),
-                finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            ),
+            "environment": environment_record(engine, prepared.started, deterministic),
         }
-    )
-
-
-def _split_record(task: Task, split: Split, n_whole: int, scored: Scored | None) -> SplitRecord:
-    file = split.file
-    return SplitRecord(
-        path=", ".join(map(str, file.paths)),
-        sha256=file.sha256,
-        n=len(split),
-        n_skipped=split.n_skipped,
-        n_truncated=scored.n_truncated if scored else None,
-        n_unparsed=scored.n_unparsed if scored else 0,
-        n_shots_dropped=scored.n_shots_dropped if scored else 0,
-        labelled=split.labelled,
-        edition=edition(task, file, n_whole),
     )
 
 

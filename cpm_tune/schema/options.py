@@ -118,6 +118,10 @@ ChatTemplate = Annotated[
 ]
 BackboneName = Annotated[str, Option("name or folder of a backbone, or hub:OWNER/NAME", "NAME|DIR")]
 DeltaName = Annotated[str, Option("delta of `list deltas`, or a JSON file", "NAME|FILE")]
+DeltaScale = Annotated[
+    float,
+    Option("multiply the delta by this, back towards the bare backbone (lora, full)", "X", 0, 1),
+]
 MemoryLimit = Annotated[
     str | None,
     Option(

@@ -30,6 +30,7 @@ from cpm_tune.schema.options import (
     MOST,
     Beams,
     Count,
+    DeltaScale,
     Engine,
     LengthPenalty,
     MaxNewTokens,
@@ -244,10 +245,14 @@ class RunSpec(Identified):
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
     examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
-    fingerprint of the chat template around it.
+    fingerprint of the chat template around it. `delta_scale` is the factor of the trained delta in
+    predictions.
     """
 
-    OMITTED = {"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None}
+    OMITTED = {
+        **{"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None},
+        "delta_scale": 1.0,
+    }
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -263,6 +268,7 @@ class RunSpec(Identified):
     data: DataSpec
     backbone: BackboneSpec
     delta: dict[str, Any]
+    delta_scale: DeltaScale = 1.0
     encoding: Encoding
     decoding: Decoding | None = None
     recipe: Recipe | None

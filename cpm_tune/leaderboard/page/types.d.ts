@@ -58,12 +58,33 @@ interface ExampleSet {
 }
 // The parts of the data, by name. A part that a view adds is declared here as well.
 interface Parts {
+  live: { version: string }; // of a served page
   board: Board;
   details: Details;
   curves: Record<string, Curve>;
   predictions: Record<string, Prediction[]>;
   texts: { sets: ExampleSet[]; of: Record<string, number> };
 }
+// What a server says (serve/), and what becomes of a file that it scores.
+interface LiveRun {
+  id: string; name: string; seed: number; working: boolean | null; stage: string; step: number;
+  total: number; metric: string; dev: number | null; left: number | null; silent: number;
+}
+interface LiveState {
+  version: string; poll: number;
+  activity: {
+    runs: LiveRun[]; more: number; failed: { name: string; error: string }[]; error?: string;
+    sweeps: { folder: string; total: number; finished?: number; running?: number; failed?: number; waiting?: number }[];
+  };
+  scoring: { tasks: string[]; keep: boolean; most_bytes: number };
+}
+type LiveResult =
+  | { word: [string, ...(string | number)[]] }
+  | { error: string }
+  | {
+      id: string; name: string; row: string; task: string; split: string; metric: string; warnings: string[];
+      scores: Record<string, { value: number; low: number; high: number; n: number }>; existed: boolean; kept: boolean;
+    };
 // What a link says after "#/": the view's name, what it is about, and settings of the view.
 interface Route { name: string; about: string[]; query: URLSearchParams }
 interface View {
