@@ -17,7 +17,7 @@ import pytest
 from browser import Page
 
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.board import Board, Places
+from cpm_tune.leaderboard.board import Board, Index, IndexRule, Places
 from cpm_tune.leaderboard.figures import hierarchy_mean, scores
 from cpm_tune.leaderboard.html import as_html
 from cpm_tune.leaderboard.page_data import Source, page_parts
@@ -161,8 +161,18 @@ def test_tested_places_stand_before_those_of_intervals(
     cells = [r.cells["ccpm"] for r in tested.rows if "ccpm" in r.cells]
     for number, cell in enumerate(cells, 1):
         cell.places = Places(first=number, last=number, of=len(cells))
+    whole = [r for r in tested.rows if all(task in r.cells for task in TASKS)]
+    tested.indices["mean"] = IndexRule(
+        title="mean", rule="", columns={task: task for task in TASKS}, baseline="none"
+    )
+    for r in whole:
+        r.forgetting = 0.125
+        r.indices["mean"] = Index(value=1.0, places=Places(first=2, last=3, of=4))
     (tmp_path / "board.html").write_text(as_html(tested, results), encoding="utf-8")
-    opened = Page(browser, tmp_path / "board.html", "#/table?score=ccpm&trials=true")
+    opened = Page(browser, tmp_path / "board.html")
+    assert {places(opened)[r.id] for r in whole} == {"2–3"}
+    assert row(opened, whole[0].id).text.endswith("0.125"), "forgetting stands with the costs"
+    opened.go("#/table?score=ccpm&trials=true")
     shown = places(opened)
     names = [r.id for r in tested.rows if "ccpm" in r.cells]
     assert [shown[name] for name in names] == [str(n) for n in range(1, len(names) + 1)]

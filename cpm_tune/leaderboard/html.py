@@ -25,6 +25,7 @@ SCRIPTS = (
     *("base.js", "text.js", "data.js", "names.js", "values.js", "router.js"),
     *("table.js", "row.js", "figures.js", "about.js", "main.js"),
 )
+SMALL = 100_000  # characters; larger parts come after the script, which draws the table first
 STYLES = ("style.css", "live.css")
 
 
@@ -47,14 +48,15 @@ def page(parts: Mapping[str, Any], scripts: tuple[str, ...] = (), policy: str = 
     names = (*common, *scripts, last)
     script = "(() => {\n'use strict';\n" + "".join(map(_part, names)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    elements = {name: _element(name, value) for name, value in parts.items()}
+    early = {name: e for name, e in elements.items() if name == "board" or len(e) < SMALL}
     texts = {
         "@@STYLE@@": "".join(map(_part, STYLES)),
         "@@HASH@@": f"sha256-{digest}",
         "@@POLICY@@": f"; {policy}" if policy else "",
         "@@SCRIPT@@": script,
-        # The table is drawn before the browser reads the other parts.
-        "@@BOARD@@": _element("board", parts["board"]),
-        "@@DATA@@": "\n".join(_element(n, value) for n, value in parts.items() if n != "board"),
+        "@@EARLY@@": "\n".join(early.values()),
+        "@@LATE@@": "\n".join(e for name, e in elements.items() if name not in early),
     }
     rest = _part("page.html")
     pieces = []

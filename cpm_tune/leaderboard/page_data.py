@@ -21,7 +21,7 @@ from cpm_tune.leaderboard.texts import Texts
 from cpm_tune.schema.record import AnyRecord, RunRecord
 
 POINTS = 60  # of a learning curve
-_DETAILS = {"interval", "runs", "others", "settings", "notes", "cost"}
+_DETAILS = {"interval", "runs", "others", "settings", "notes", "cost", "forgetting"}
 
 
 @dataclass(frozen=True)

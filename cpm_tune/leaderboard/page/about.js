@@ -8,7 +8,7 @@ view({
     const list = (title, lines) => (lines.length ? [el("h3", {}, title), el("ul", {}, ...lines.map((line) => el("li", {}, line)))] : []);
     const rules = Object.entries(BOARD.indices).flatMap(([name, rule]) => {
       const [title, text] = (language === "zh" && RULES_ZH[name]) || [rule.title, rule.rule];
-      return [el("dt", {}, `${title} (${name})`), el("dd", {}, `${text} ${t("baseline", rule.baseline)}`)];
+      return [el("dt", {}, `${title} (${name})`), el("dd", {}, rule.baseline === "none" ? text : `${text} ${t("baseline", rule.baseline)}`)];
     });
     const columns = plainTable(t("columns"),
       [[t("column"), false], [t("capability"), false], [t("metric"), false], [t("template"), false], [t("scoring"), false], [t("rows"), true], [t("notes"), false], [t("apart"), false]],

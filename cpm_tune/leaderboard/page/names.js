@@ -13,6 +13,7 @@ const CAPABILITIES = {
 };
 /** The indices in Chinese, with their rules; the board has them in English. @type {Record<string, [string, string]>} */
 const RULES_ZH = {
+  mean: ["各数据集的平均分", "先对数据集取均值得到任务，再对任务取均值得到能力，最后对能力取均值；只对数据集齐全的行计算。"],
   "normalised-mean": ["CUGE lite，归一化均值", "每个数据集为 100 × 得分 / 基线，先对数据集取均值得到任务，再对任务取均值得到能力，最后对能力取均值：CUGE 报告所述的算法。"],
   "ratio-of-sums": ["CUGE lite，总分之比", "100 × 得分之和 / 基线得分之和：CUGE 榜单实际采用的算法。"],
 };

@@ -12,7 +12,7 @@ function renderTable(place, here) {
     el("h2", { id: "scores", class: "hidden" }, t("scores")),
     ...(onlyTrials() ? [el("p", { class: "banner" }, t("onlyTrials"))] : []),
     renderControls(columns),
-    el("div", { class: "above" }, el("p", { id: "verdict" }), el("p", { id: "status", class: "quiet small", role: "status" }), csvButton()),
+    el("div", { class: "above" }, el("p", { id: "verdict" }), el("p", { id: "status", class: "quiet small", role: "status" })),
     el("div", { id: "table" }),
     legend());
   drawRows();
@@ -26,10 +26,10 @@ function changed() {
 /** What rows are ordered by: as chosen, else the mean if most rows have it, else the fullest dataset. @param {Column[]} columns */
 function scoreKey(columns) {
   if (scoreOptions(columns).some(([key]) => key === state.score)) return state.score;
-  const mean = scoring("mean");
+  const means = meanColumns();
   const rows = BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id)));
-  const whole = rows.filter((row) => mean(row).value !== null).length;
-  if (meanColumns().length > 1 && 2 * whole >= rows.length) return "mean";
+  const whole = rows.filter((row) => means.every((c) => cellOf(row, c.id))).length;
+  if (means.length > 1 && 2 * whole >= rows.length) return "mean";
   const filled = columns.filter((c) => measuredIn.has(c.id)).map((c) => ({ id: c.id, n: rows.filter((row) => cellOf(row, c.id)).length }));
   filled.sort((a, b) => b.n - a.n);
   return filled[0]?.id ?? "mean";
@@ -39,7 +39,7 @@ function scoreOptions(columns) {
   const n = meanColumns().length;
   return [
     ...(n > 1 ? [/** @type {[string, string]} */ (["mean", t(onlyTrials() ? "trialMean" : "officialMean", n)])] : []),
-    ...Object.keys(BOARD.indices).filter((name) => [...ROWS.values()].some((row) => row.indices[name]?.value != null))
+    ...Object.keys(BOARD.indices).filter((name) => name !== "mean" && [...ROWS.values()].some((row) => row.indices[name]?.value != null))
       .map((name) => /** @type {[string, string]} */ ([`index:${name}`, indexName(name)])),
     ...columns.map((c) => /** @type {[string, string]} */ ([c.id, columnName(c)])),
   ];
@@ -114,7 +114,7 @@ function switches() {
     box.disabled = forced;
     box.addEventListener("change", () => {
       state[key] = box.checked;
-      if (box.checked) state.open = [...new Set([...state.open, ...BOARD.columns.filter((c) => kindOf(c) === { trials: "trial", templates: "template", published: "" }[key]).map((c) => c.capability)])];
+      if (box.checked) state.open = [...new Set([...state.open, ...BOARD.columns.filter((c) => kindOf(c) === { trials: "trial", templates: "template", published: "published" }[key]).map((c) => c.capability)])];
       changed();
     });
     const counts = [rows ? counted("Row", rows) : "", columns ? counted("Column", columns) : ""].filter(Boolean).join(t("comma"));
@@ -142,9 +142,9 @@ function csvButton() {
   const button = el("button", { type: "button", id: "csv" }, t("csv"));
   button.addEventListener("click", () => {
     const { columns, lines } = computeLines();
-    const head = ["first", "last", "row", "backbone", "delta", "quoted", scoreTitle(), "low", "high", ...columns.flatMap((c) => [c.id, `${c.id} low`, `${c.id} high`]), "n_trainable", "seconds", "peak_memory_bytes"];
+    const head = ["first", "last", "row", "backbone", "delta", "quoted", scoreTitle(), "low", "high", ...columns.flatMap((c) => [c.id, `${c.id} low`, `${c.id} high`]), "n_trainable", "seconds", "peak_memory_bytes", "forgetting"];
     const body = lines.map(({ row, score: s, places }) => [places?.first ?? null, places?.last ?? null, rowName(row), row.backbone, row.delta, row.quoted ? "quoted" : "measured", s.value, s.low, s.high,
-      ...columns.flatMap((c) => [shown(row, c.id), shown(row, c.id, "low"), shown(row, c.id, "high")]), row.cost?.n_trainable ?? null, row.cost?.seconds ?? null, row.cost?.peak_memory_bytes ?? null]);
+      ...columns.flatMap((c) => [shown(row, c.id), shown(row, c.id, "low"), shown(row, c.id, "high")]), row.cost?.n_trainable ?? null, row.cost?.seconds ?? null, row.cost?.peak_memory_bytes ?? null, row.cost?.forgetting ?? null]);
     download("leaderboard.csv", "text/csv", csv([head, ...body]));
   });
   return button;
@@ -153,6 +153,7 @@ function legend() {
   /** @param {string} kind @param {string} name */
   const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: kind === "range" ? kind : `mark ${kind}`, "aria-hidden": "true" }), name);
   return el("div", { class: "legend quiet small" },
+    csvButton(),
     el("p", {}, t("legend")),
     el("p", {}, t("bars"), " ", mark("range", t("interval")), mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
 }
@@ -165,11 +166,10 @@ function computeLines() {
   const columns = shownColumns();
   const score = scoring(state.score);
   const sign = signOf(state.score);
-  const rows = shownRows(columns).map((row) => ({ row, score: score(row) }));
   // Places are among all measured rows, whatever is filtered.
   const all = new Map(BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id))).map((row) => [row.id, score(row)]));
   const places = placesOf(all, sign);
-  const lines = rows.map(({ row, score: s }) => ({ row, score: s, places: places.get(row.id) ?? null }));
+  const lines = shownRows(columns).map((row) => ({ row, score: all.get(row.id) ?? score(row), places: places.get(row.id) ?? null }));
   return { columns, lines: inOrder(lines, sign) };
 }
 /** @param {Line[]} lines @param {number} sign @returns {Line[]} */
@@ -218,9 +218,16 @@ function singles(group) {
 function hasMean(group) {
   return group.mains.length > 1;
 }
-const SHOWN_COSTS = ["trained", "seconds", "memory"];
+/** Costs that stay when they are folded; forgetting if it was measured. */
+function foldedCosts() {
+  return ["trained", "seconds", "memory", ...(forgets() ? ["forgetting"] : [])];
+}
+function forgets() {
+  return BOARD.rows.some((row) => row.forgetting !== null);
+}
 function costColumns() {
-  return state.open.includes("cost") ? [...Object.keys(COSTS), "scaling"] : SHOWN_COSTS;
+  if (!state.open.includes("cost")) return foldedCosts();
+  return [...Object.keys(COSTS).filter((key) => key !== "forgetting" || forgets()), "scaling"];
 }
 
 function drawRows() {
@@ -249,16 +256,27 @@ function drawRows() {
     const band = el("tr", { role: "row", class: "band" }, el("th", { role: "columnheader", colspan: width, scope: "colgroup" }, el("span", {}, t("quotedBand"))));
     bodies.push(el("tbody", { role: "rowgroup" }, band, ...quoted.map(draw)));
   }
-  const wide = groups.some((g) => g.open) || costs.length > SHOWN_COSTS.length;
-  const table = el("table", { role: "table", class: wide ? "wide-table" : "" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
+  const wide = groups.some((g) => g.open) || state.open.includes("cost");
+  const table = el("table", { role: "table" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
   const place = $("table");
-  place.className = `${wide ? "scroll" : "fits"}${state.capabilities ? " with-capabilities" : ""}`;
-  if (wide || state.capabilities) for (const [name, value] of Object.entries({ role: "region", tabindex: "0", "aria-labelledby": "scores" })) place.setAttribute(name, value);
-  else for (const name of ["role", "tabindex", "aria-labelledby"]) place.removeAttribute(name);
+  place.className = state.capabilities ? "with-capabilities" : "";
+  scrolls(place, wide, state.capabilities);
   place.replaceChildren(lines.length ? table : el("p", { class: "empty" }, t("noRows")));
+  table.style.setProperty("--cost-span", costs.length === 4 ? "3" : "4");
+  if (!wide && table.scrollWidth > place.clientWidth) table.classList.add("dense");
+  if (!wide && table.scrollWidth > place.clientWidth) scrolls(place, true);
   drawMore(body, measured.slice(AT_ONCE).map((line) => () => draw(line)));
   $("verdict").textContent = verdict(lines);
   $("status").textContent = [t("status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
+}
+/** Whether the table has a box of its own to scroll in. @param {HTMLElement} place @param {boolean} wide @param {boolean} [region] */
+function scrolls(place, wide, region = wide) {
+  place.classList.toggle("scroll", wide);
+  place.classList.toggle("fits", !wide);
+  for (const [name, value] of Object.entries({ role: "region", tabindex: "0", "aria-labelledby": "scores" })) {
+    if (wide || region) place.setAttribute(name, value);
+    else place.removeAttribute(name);
+  }
 }
 /** A row's name without what all rows have. @param {Row} row */
 function lineName(row) {
@@ -271,11 +289,11 @@ function verdict(lines) {
   const first = lines.filter((line) => line.places?.first === 1);
   if (!first.length || (first[0].places?.of ?? 0) < 2) return "";
   const sign = signOf(state.score);
-  const names = [...first].sort((a, b) => sign * (Number(b.score.value) - Number(a.score.value))).map(({ row, score: s }) => `${lineName(row)} (${score(s.value)})`);
+  first.sort((a, b) => sign * (Number(b.score.value) - Number(a.score.value)));
   const tested = first.every((line) => line.score.tested);
-  const some = names.slice(0, 3).join(t("comma"));
-  const all = names.length > 3 ? t("andMore", some, names.length - 3) : some;
-  return t(names.length === 1 ? (tested ? "testedCertain" : "certain") : tested ? "testedUncertain" : "uncertain", all);
+  const some = first.slice(0, 3).map(({ row, score: s }) => `${lineName(row)} (${score(s.value)})`).join(t("comma"));
+  const all = first.length > 3 ? t("andMore", some, first.length - 3) : some;
+  return t(first.length === 1 ? (tested ? "testedCertain" : "certain") : tested ? "testedUncertain" : "uncertain", all);
 }
 /** Rows after the first ones are drawn when the reader comes near, on request, and to be printed. @type {(all: boolean) => void} */
 let drawNext = () => {};
@@ -340,7 +358,7 @@ function tableHead(groups, costs) {
       ...singles(g).map((c, i) => sortable(c.id, columnName(c), metricName(c.metric), { class: `n capability${i || hasMean(g) ? "" : " start"}` })),
     ]),
     ...costs.map((key, i) => (key === "scaling" ? el("th", { role: "columnheader", scope: "col", class: "n" }, t("scaling"))
-      : sortable(`cost:${key}`, t(key), null, { class: `n${i ? "" : " start"}` }))));
+      : sortable(`cost:${key}`, t(key), key === "forgetting" ? t("forgettingUnit") : null, { class: `n${i ? "" : " start"}` }))));
   return el("thead", { role: "rowgroup" }, top, second);
 }
 function scoreTitle() {

@@ -10,6 +10,7 @@ interface Places { first: number; last: number; of: number }
 interface Cost {
   n_trainable: number | null; bytes: number | null; samples_per_second: number | null;
   seconds: number | null; peak_memory_bytes: number | null;
+  forgetting?: number | null; // of a row: nats per character by which plain texts are predicted worse
   scaling: { world_size: number; samples_per_second: number; efficiency: number | null }[];
 }
 // A measured cell. n: seeds; zero: zero-shot control; few: training was cut short.
@@ -22,11 +23,11 @@ interface Quote {
   mean: number; std: null; low: null; high: null; value: number; metric: string; printed: string;
   scoring: string; template: string; source: string; note: string;
 }
-interface Index { value: number | null; missing: string[] }
+interface Index { value: number | null; missing: string[]; places: Places | null }
 interface MeasuredRow {
   id: string; backbone: string; backbone_sha256: string; control: string; delta: string;
   settings: Record<string, string>; cells: Record<string, Cell>; coverage: number;
-  indices: Record<string, Index>; cost: Cost; quoted: false;
+  indices: Record<string, Index>; forgetting: number | null; cost: Cost; quoted: false;
 }
 interface QuotedRow {
   id: string; name: string; setting: string; cells: Record<string, Quote>;
@@ -44,6 +45,7 @@ interface SeedRun { run_id: string; seed: number; value: number; low: number; hi
 interface Details {
   rows: Record<string, Record<string, {
     interval: string; runs: SeedRun[]; others: Record<string, number>; settings: number; notes: string[]; cost: Cost;
+    forgetting: { mean: number; sources: Record<string, number>; texts: string } | null;
   }>>;
   settings: Record<string, string>[];
 }
