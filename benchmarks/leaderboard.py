@@ -26,7 +26,7 @@ from timing import timed
 
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.html import page
-from cpm_tune.leaderboard.page_data import Source, page_parts
+from cpm_tune.leaderboard.page_data import page_parts, source_of
 from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.schema.record import RunRecord
 
@@ -86,7 +86,7 @@ def bench_page(folder: Path, n_rows: int) -> None:
     print(f"{fill(folder, min(n_rows, MADE), predictions=True):,} records")
     results = read_folder(folder)
     board = make_board(results, published=True)
-    parts = show("parts", lambda: page_parts(Source(board, results)))
+    parts = show("parts", lambda: page_parts(source_of(board, results)))
     repeat(parts, n_rows)
     path = folder / "board.html"
     path.write_text(page(parts), encoding="utf-8")

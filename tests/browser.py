@@ -70,6 +70,20 @@ class Page:
     def row(self, name: str, **query: str) -> None:
         """Open a row's view."""
         self.go(f"#/row/{quote(name, safe='')}?{urlencode(query)}")
+        self.ready()
+
+    def examples(self, name: str, **query: str) -> None:
+        """Open the examples of a row."""
+        self.go(f"#/examples/{quote(name, safe='')}?{urlencode(query)}")
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until what is read one by one is there."""
+        code = (
+            "const [done] = arguments; const look = () => (document.querySelector('[aria-busy]') ? "
+        )
+        code += "setTimeout(look, 5) : setTimeout(done, 5)); setTimeout(look, 5);"
+        self.driver.execute_async_script(code)
 
     def js(self, code: str) -> Any:
         return self.driver.execute_script(f"return {code}")

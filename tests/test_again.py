@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import board_records
 import planted
 import pytest
 from conftest import CLI
 
+from cpm_tune.commands.arguments import Parser, parse
+from cpm_tune.commands.options.tune import Tune
+from cpm_tune.leaderboard.repeat import repeat_of
 from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.planning.settings import parse_settings
 from cpm_tune.runs.execute import execute
+from cpm_tune.schema.options import RunOptions
 from cpm_tune.schema.record import read_record
 
 QUICK = {"train.max_steps": 1, "train.eval_every": 1}
@@ -42,6 +50,31 @@ def test_a_record_gives_the_same_run(name: str, tmp_path: Path, cli: CLI) -> Non
     code, out, error = cli("--config", str(file), "--dry-run")
     assert (code, error) == (0, "")
     assert f"the same run, {read_record(file).run_id}" in out
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "recipe": {"task": "chid", "delta": "bitfit", "recipe": "cpm-1", "settings": QUICK},
+    "earlier template": {"task": "ccpm", "delta": "none", "template": "cpm-2@1"},
+}
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, *OTHERS])
+def test_the_command_on_the_page_makes_the_same_run(name: str) -> None:
+    request = {**REQUESTS, **OTHERS}[name]
+    plan = make_plan(Request(**{"limit": 6, "seed": 3, **request}))
+    like = board_records.make_record("ccpm", plan.folder.name, plan.delta_name, 3)
+    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution})
+    repeat = repeat_of(record, plan.task)
+    words = shlex.split(repeat.command)
+    assert words[:4] == ["python", "tune.py", "--task", plan.task.name]
+    options = parse(Tune, Parser(Tune, "tune.py", "tune.py"), words[2:])
+    chosen = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    again = make_plan(Request(**chosen, settings=parse_settings(options.settings)))
+    assert (again.spec, again.execution) == (plan.spec, plan.execution)
+    assert repeat.recipe == ("cpm-1" if name == "recipe" else "")
+    asked = {"limit", *request.get("settings", {}), *({"scoring", "template"} & {*request})}
+    execution = {key for key in asked if key.startswith("run.")}
+    assert {each.key for each in repeat.differences} == asked - execution
 
 
 def test_data_is_found_where_the_run_found_it(tmp_path: Path, cli: CLI) -> None:

@@ -223,7 +223,7 @@ def test_figures_are_drawn_as_png_and_svg(cli: CLI, tmp_path: Path) -> None:
     )
     assert code == 0, error
     drawn = {path.name for path in out.iterdir()}
-    names = ("radar", "cost-quality.seconds", "curves.ccpm")
+    names = ("capabilities", "cost-quality.seconds", "curves.ccpm")
     assert drawn == {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
     assert said.count("\n") == len(drawn)
     for path in out.iterdir():

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import board_records as made
 import pytest
 from browser import Page
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.examples import is_right
+from cpm_tune.leaderboard.examples import IN_PAGE, is_right
 from cpm_tune.leaderboard.html import as_html
-from cpm_tune.leaderboard.page_data import Source, page_parts, thinned
+from cpm_tune.leaderboard.page_data import lazy_parts, page_parts, source_of, thinned
 from cpm_tune.leaderboard.results import Results, read_folder
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -66,7 +70,7 @@ def test_the_page_opens_without_errors_and_asks_for_nothing(browser: Any, page: 
     asked = [s["request"]["url"] for s in sent if not s["documentURL"].startswith("chrome://")]
     assert set(asked) <= {page.as_uri()}
     opened.go("#/figures")
-    assert len(opened.all("#scatter svg, #curves svg")) == 2
+    assert len(opened.all("#against-trained svg, #curves svg")) == 2
 
 
 def test_official_rows_stand_alone_and_best_first(opened: Page) -> None:
@@ -135,26 +139,6 @@ def test_a_large_number_keeps_its_zeros(opened: Page) -> None:
     assert "200k" in row.text
 
 
-def test_a_row_opens_on_its_runs_and_predictions(opened: Page, folder: Path) -> None:
-    opened.one('tr[data-row="small / lora"] .value').click()
-    opened.settle()
-    text = opened.one("#view-row").text
-    assert "small / lora: ccpm" in text
-    assert "Student's t over 2 seeds" in text
-    file = next(p for p in folder.glob("ccpm.lora.s1.*/predictions.test.jsonl"))
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    assert "20 of 2000 test rows" in text
-    shown = opened.all("#predictions tbody tr")
-    assert len(shown) == 20
-    first = lines[0]
-    assert f"{first['scores'][0]:.3f}" in shown[0].text
-    n_right = sum(line["prediction"] == line["target"] for line in lines[:20])
-    for value, n in (("right", n_right), ("wrong", 20 - n_right)):
-        opened.select("p-which", value)
-        assert len(opened.all("#predictions tbody tr")) == n
-        assert len(opened.all(f"#predictions .{value}")) == n
-
-
 def test_the_language_switches_and_the_page_says_which(opened: Page) -> None:
     opened.one("#lang-zh").click()
     assert opened.js("document.documentElement.lang") == "zh-CN"
@@ -186,8 +170,11 @@ def test_names_with_markup_are_shown_as_text(opened: Page) -> None:
     assert HOSTILE in row.text
     row.find_element("css selector", ".value").click()
     opened.settle()
-    assert HOSTILE in opened.one("#predictions").text
-    assert len(opened.all("#predictions tbody tr")) == 1
+    assert HOSTILE in opened.one("#row-title").text
+    opened.one("#row-examples").click()
+    opened.ready()
+    assert HOSTILE in opened.one("#examples-list").text
+    assert len(opened.all("#examples-list > li")) == 1
     assert opened.js("window.hacked") is None
     opened.go("#/about")
     assert "run.json" in opened.js("document.getElementById('left-out').textContent")
@@ -214,18 +201,38 @@ def test_the_page_itself_never_scrolls_sideways(opened: Page, width: int) -> Non
         assert not opened.all("#table.scroll")
 
 
-def test_the_page_holds_no_markup_of_records(page: Path) -> None:
+def test_the_page_holds_no_markup_of_records(page: Path, results: Results) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text.count("</script") == 6
+    source = source_of(make_board(results, published=True), results)
+    n = len(page_parts(source)) + len(list(lazy_parts(source))) + 1
+    assert text.count("</script") == text.count("<script") == n
     assert "<img" not in text
     assert re.search(r"script-src 'sha256-[\w+/=]+'", text)
     assert not re.search(r"(src|href)=.?https?:", text)
 
 
 def test_embedded_predictions_are_bounded(results: Results) -> None:
-    data = page_parts(Source(make_board(results), results, per_run=3))
-    assert {len(p) for p in data["predictions"].values()} == {3, 1}
-    assert data["predictions"].keys() == data["curves"].keys()
+    board = make_board(results)
+    source = source_of(board, results, per_run=3)
+    parts = [value for name, value in lazy_parts(source) if name.startswith("run-")]
+    assert {len(part["examples"]["right"]) for part in parts} == {3, 1}
+    assert {part["n"] for part in parts} == {60, 1}
+    few = replace(IN_PAGE, runs=4)
+    assert len(source_of(board, results, bounds=few).runs) == 4
+    first = next(iter(board.rows[0].cells.values())).runs[0].run_id
+    assert source_of(board, results, bounds=few).runs[0].record.run_id == first
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(0, 200))
+def test_a_bound_on_all_predictions_is_shared_evenly(sizes: list[int], most: int) -> None:
+    runs = [
+        SimpleNamespace(record=SimpleNamespace(data={"test": SimpleNamespace(n=n)})) for n in sizes
+    ]
+    bounds = replace(IN_PAGE, in_all=most, per_run=30)
+    each = bounds.at_most(runs)  # type: ignore[arg-type]
+    shown = [min(each, n) for n in sizes]
+    assert sum(shown) <= most
+    assert each == 30 or sum(min(each + 1, n) for n in sizes) > most, "as many as fit"
 
 
 def test_a_long_curve_keeps_its_ends() -> None:

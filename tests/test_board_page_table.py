@@ -20,7 +20,7 @@ from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board, Index, IndexRule, Places
 from cpm_tune.leaderboard.figures import hierarchy_mean, scores
 from cpm_tune.leaderboard.html import as_html
-from cpm_tune.leaderboard.page_data import Source, page_parts
+from cpm_tune.leaderboard.page_data import page_parts, source_of
 from cpm_tune.leaderboard.results import Results, StoredRecord
 from cpm_tune.schema.record import RunRecord
 
@@ -239,7 +239,7 @@ def test_new_data_is_shown_where_the_reader_is(
     assert "No row fits" in opened.one("#table").text
     runs = (*results.runs, StoredRecord(made.make_record("ccpm", "new", "lora", 1), Path("x")))
     more = Results(runs, (), ())
-    parts = page_parts(Source(make_board(more), more))
+    parts = page_parts(source_of(make_board(more), more))
     opened.driver.execute_script("window.cpmTune.update(arguments[0])", parts)
     assert opened.rows() == ["new / lora"]
     assert opened.js("document.activeElement.id") == "f-find"

@@ -25,7 +25,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.common.folders import SWEEP, worked_on
-from cpm_tune.leaderboard.page_data import Source, page_parts
+from cpm_tune.leaderboard.aggregate import make_board
+from cpm_tune.leaderboard.examples import BESIDE
+from cpm_tune.leaderboard.html import as_script
+from cpm_tune.leaderboard.page_data import lazy_part, page_parts, source_of
+from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.serve import live as live_module
 from cpm_tune.leaderboard.serve import uploads
 from cpm_tune.leaderboard.serve.activity import activity
@@ -147,17 +151,18 @@ def test_a_folder_that_is_away_keeps_the_page(client: Any, results: Path) -> Non
 
 def test_the_data_is_that_of_the_page_made_at_once(client: Any, results: Path) -> None:
     """An oracle: the folder read by the command `leaderboard`."""
-    from cpm_tune.leaderboard.aggregate import make_board
-    from cpm_tune.leaderboard.examples import embedded_runs
-    from cpm_tune.leaderboard.results import read_folder
-    from cpm_tune.leaderboard.texts import read_texts
-
-    made.store(results, made.make_record("c3", "small", "adapter", 1))
+    record = made.make_record("c3", "small", "adapter", 1)
+    made.store(results, record)
     client.get("/")
     read = read_folder(results)
-    texts = read_texts(*embedded_runs(read), "sample")
-    wanted = page_parts(Source(make_board(read), read, 20, texts))
+    source = source_of(make_board(read), read, bounds=BESIDE, folder="parts")
+    wanted = page_parts(source)
     assert client.get("/data.json").json() == json.loads(json.dumps(wanted))
+    name = wanted["runs"]["of"][record.run_id]
+    script = client.get(f"/parts/{name}.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert script.text == as_script(name, lazy_part(source, name))
+    assert client.get("/parts/run-0.js").status_code == 404
 
 
 # --- what goes on ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,18 +52,19 @@ COSTS = {
 def draw(
     board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
 ) -> list[Path]:
-    """Draw radar, cost and quality, the learning curves of each column, forgetting and quality if
-    that was measured, and, if runs differ in train.rows, the scores over the number of training
-    rows; return the files.
+    """Draw the seven capabilities, cost and quality, the learning curves of each column, forgetting
+    and quality if that was measured, and, if runs differ in train.rows, the scores over the number
+    of training rows; return the files.
 
-    `rows` names the rows of radar and curves (the first four if none are named, at most eight).
+    `rows` names the rows of capabilities and curves (the first four if none are named, at most
+    eight).
     Raises UserError for an unknown row, without matplotlib, or if `out` cannot be written.
     """
     chosen = _chosen(board, rows)
     _set_up()
     records = {run.record.run_id: run.record for run in results.runs}
     figures = {
-        "radar": _radar(board, chosen),
+        "capabilities": _capabilities(board, chosen),
         f"cost-quality.{cost}": _scatter(board, chosen, cost),
         FORGETTING: _scatter(board, chosen, FORGETTING),
     }
@@ -145,37 +145,32 @@ def _new(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     return figure, figure.add_subplot(**axes)
 
 
-def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
-    """Each axis ends at the best row of the board, as on the page."""
-    everyone = [capability_means(board, row) for row in _all(board)]
-    tops = [max((means[i] or 0 for means in everyone), default=0) or 1.0 for i in range(7)]
+def _capabilities(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
+    """A line per capability, a point per row: scores on one axis can be compared, areas cannot."""
     drawn = [(i, row, capability_means(board, row)) for i, row in enumerate(rows)]
     drawn = [one for one in drawn if any(v is not None for v in one[2])]
     if not drawn:
         return None
-    figure, axes = _new(8.5, 6.5, projection="polar")
-    axes.set_theta_offset(math.pi / 2)
-    axes.set_theta_direction(-1)
-    angles = [2 * math.pi * i / 7 for i in range(7)]
+    figure, axes = _new(8, 4.5)
+    places = range(len(CAPABILITIES))
     for i, row, means in drawn:
-        shares = [math.nan if v is None else v / top for v, top in zip(means, tops, strict=True)]
-        style = "--" if isinstance(row, PublishedRow) else "-"
-        ring = [*angles, angles[0]], [*shares, shares[0]]
-        axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_plain(row.id))
-        if None not in means:
-            axes.fill(*ring, color=COLOURS[i], alpha=0.06)
-    axes.set_xticks(angles, [textwrap.fill(name, 18) for name in CAPABILITIES], fontsize=9)
-    axes.tick_params(axis="x", pad=4)
-    for tick, angle in zip(axes.get_xticklabels(), angles, strict=True):
-        side = math.sin(angle)
-        tick.set_horizontalalignment(
-            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+        known = [
+            (mean, place) for mean, place in zip(means, places, strict=True) if mean is not None
+        ]
+        published = isinstance(row, PublishedRow)
+        axes.scatter(
+            *zip(*known, strict=True),
+            s=46,
+            marker="D" if published else "o",
+            facecolors="none" if published else COLOURS[i],
+            edgecolors=COLOURS[i],
+            label=_plain(row.id),
+            zorder=3,
         )
-        tick.set_verticalalignment("bottom" if angle == 0 else "center")
-    axes.spines["polar"].set_visible(False)
-    axes.set_yticks([0.25, 0.5, 0.75, 1], [])
-    axes.set_ylim(0, 1.05)
-    axes.set_title("The seven capabilities; each axis ends at its best row", fontsize=11, pad=24)
+    axes.set_yticks(places, [textwrap.fill(name, 30) for name in CAPABILITIES], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean score over the datasets of a capability")
+    axes.set_title("The seven capabilities", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 

@@ -35,6 +35,7 @@ class Leaderboard:
       tune.py leaderboard results --published
       tune.py leaderboard results --format html --out leaderboard.html
       tune.py leaderboard results --texts --out leaderboard.html
+      tune.py leaderboard results --files --out leaderboard.html
       tune.py leaderboard results --format latex --out leaderboard.tex
       tune.py leaderboard plot results --out figures
       tune.py leaderboard serve results
@@ -54,7 +55,17 @@ class Leaderboard:
     places: Annotated[
         bool, Option("test all pairs of rows, and print the places that each may have (1-3 of 9)")
     ] = False
-    predictions: Annotated[Natural, Option("html: test predictions per run to embed")] = 20
+    predictions: Annotated[
+        Natural | None,
+        Option("html: test predictions per run to show", default="all, or as many as fit"),
+    ] = None
+    files: Annotated[
+        bool,
+        Option(
+            "html: write the records and all examples of all runs to a folder next to the page "
+            "(leaderboard.files for leaderboard.html), which the page reads when they are looked at"
+        ),
+    ] = False
     texts: Annotated[
         bool | None,
         Option(

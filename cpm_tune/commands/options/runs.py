@@ -120,7 +120,8 @@ class Export(ReportOptions):
 
     peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
     CpmAntForCausalLM of transformers 5.16.0 or later and its tokenizer files, with lora or full
-    merged. merged: the same as a backbone folder for --backbone.
+    merged. merged: the same as a backbone folder for --backbone. A model card (README.md) with the
+    scores is part of each.
 
     examples:
       tune.py export results/RUN --to peft --out adapter
@@ -131,6 +132,15 @@ class Export(ReportOptions):
     to: Annotated[Literal["opendelta", "peft", "hf", "merged"], Option("format to write")]
     out: Annotated[Path, Option("new folder", "DIR")]
     backbone: RunBackbone = None
+    hub_dataset: Annotated[
+        str | None,
+        Option(
+            "also write the test score in Hugging Face's .eval_results form, for this dataset of "
+            "the hub",
+            "OWNER/NAME[:TASK_ID]",
+            default="no such file",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ function scalingText(costs) {
   return [...sizes].map(([n, e]) => t("scalingOf", n, (e.reduce((a, b) => a + b) / e.length).toFixed(2))).join("; ");
 }
 
-/** A plain table with a caption. `columns` are [heading, numeric]. @param {string} caption @param {[string, boolean][]} columns @param {Child[][]} rows */
+/** A plain table with a caption. `columns` are [heading, numeric]. @param {Child} caption @param {[string, boolean][]} columns @param {Child[][]} rows */
 function plainTable(caption, columns, rows) {
   /** @param {Child[]} cells @param {"th" | "td"} name */
   const line = (cells, name) => el("tr", {}, ...cells.map((cell, i) => {

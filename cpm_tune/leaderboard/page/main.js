@@ -28,7 +28,7 @@ for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelec
   button.addEventListener("click", () => setTheme(button.dataset.themeIs ?? "auto"));
 }
 window.addEventListener("hashchange", opened);
-window.cpmTune = { update };
+window.cpmTune = { update, give };
 setTheme("auto");
 readBoard();
 setLanguage((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");

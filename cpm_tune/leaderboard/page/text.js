@@ -50,7 +50,6 @@ const WORDS = {
   forgetting: ["forgetting", "遗忘"], forgettingUnit: ["nats a character", "奈特/字"],
   scaling: ["parallel efficiency", "并行效率"], scalingOf: ["{0} processes: {1}", "{0} 进程：{1}"],
   figures: ["Figures", "图"],
-  figuresNote: ["Tick up to eight rows in the table above to compare them here.", "在上表中勾选至多八行，即可在此比较。"],
   remove: ["remove {0} from the figures", "从图中移除 {0}"],
   choose: ["show {0} in the figures", "在图中显示 {0}"],
   tooMany: ["Eight rows at most; remove one first.", "最多八行，请先移除一行。"],

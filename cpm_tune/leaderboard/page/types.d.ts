@@ -42,30 +42,53 @@ interface Board {
 }
 interface SeedRun { run_id: string; seed: number; value: number; low: number; high: number }
 // What a cell is made of; `settings` is a number of the part's list.
+interface Detail {
+  interval: string; runs: SeedRun[]; others: Record<string, number>; settings: number; notes: string[]; cost: Cost;
+  trained_on?: number; forgetting: { mean: number; sources: Record<string, number>; texts: string } | null;
+}
 interface Details {
-  rows: Record<string, Record<string, {
-    interval: string; runs: SeedRun[]; others: Record<string, number>; settings: number; notes: string[]; cost: Cost;
-    forgetting: { mean: number; sources: Record<string, number>; texts: string } | null;
-  }>>;
+  rows: Record<string, Record<string, Detail>>;
   settings: Record<string, string>[];
 }
 interface Curve { step: number[]; dev: number[]; loss: number[] }
-interface Prediction {
-  id: string; prediction: unknown; target: unknown; right: boolean | null; scores?: number[];
-  text?: string; row?: number;
-}
+// Rows that runs were tested on: their lengths, and texts of the first if they are shown.
 interface ExampleSet {
-  rows: { text: string; after?: string; options?: string[] }[]; slot?: "option" | "answer";
-  labels?: unknown[]; options?: string[];
+  rows: { text: string; after?: string; options?: string[] }[]; lengths: number[];
+  slot?: "option" | "answer"; labels?: unknown[]; options?: string[];
 }
+// Predictions by column. `right` has a letter per example: 1, 0, or - if it is not judged. `lead`: how
+// much higher the right option's score is than the best other one's.
+interface Examples {
+  id: string[] | null; prediction: unknown[]; target: unknown[]; right: string; text?: (string | null)[];
+  scores?: number[][]; lead?: (number | null)[];
+}
+interface Again {
+  recipe: string; differences: { key: string; value: unknown; usual: unknown; known: boolean }[]; command: string;
+}
+interface Calibration {
+  n: number; ece: number; brier: number; bins: { low: number; n: number; confidence: number; accuracy: number }[];
+}
+interface Errors {
+  n: number; labels: string[]; confusion: number[][]; calibration: Calibration | null;
+  per_label: { label: string; precision: number; recall: number; f1: number; n: number }[];
+  buckets: Record<string, { value: number; low: number; high: number; n: number }>;
+}
+// A run's own part. `record` is the text of its run.json, `set` the name of its rows' set, `n` how many
+// examples it has in all, `file` the copy of its predictions in the folder next to the page.
+interface RunPart {
+  folder: string; record: string | null; again: Again | null; errors: Errors | null; set: string | null;
+  n: number; examples: Examples; file?: string;
+}
+interface WholeRun extends RunPart { run: string; parsed: any; rows: ExampleSet | null }
+interface DataSource { title: string; paper: string; licence: string; obtain: string; bibtex: string; citation: string }
 // The parts of the data, by name. A part that a view adds is declared here as well.
 interface Parts {
   live: { version: string }; // of a served page
   board: Board;
   details: Details;
   curves: Record<string, Curve>;
-  predictions: Record<string, Prediction[]>;
-  texts: { sets: ExampleSet[]; of: Record<string, number> };
+  runs: { folder: string; of: Record<string, string> };
+  sources: Record<string, DataSource>;
 }
 // What a server says (serve/), and what becomes of a file that it scores.
 interface LiveRun {
@@ -95,4 +118,6 @@ interface View {
   inMenu?: boolean;
   render: (place: HTMLElement, route: Route) => void;
 }
-interface Window { cpmTune: { update: (parts: Partial<Parts>) => void } }
+interface Window {
+  cpmTune: { update: (parts: Partial<Parts>) => void; give: (name: string, value: unknown) => void };
+}

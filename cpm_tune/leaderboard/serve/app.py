@@ -22,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.serve.guard import Guard
-from cpm_tune.leaderboard.serve.live import POLL, Live, Shown
+from cpm_tune.leaderboard.serve.live import PARTS_PATH, POLL, Live, Shown
 from cpm_tune.leaderboard.serve.uploads import RefusedError, Scorer, check_folder
 
 CONNECTIONS = 100
@@ -71,6 +71,12 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
         tag = {"ETag": f'"{shown.version}"'}
         return Response(shown.data, media_type="application/json", headers=tag)
 
+    def part(request: Request) -> Response:
+        text = live.part(request.path_params["name"].removesuffix(".js"))
+        if text is None:
+            return Response(status_code=404)
+        return Response(text, media_type="text/javascript; charset=utf-8")
+
     async def now(request: Request) -> Response:
         await watch.fresh()
         shown = live.showing
@@ -90,6 +96,7 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
 
     routes = [
         Route("/", page),
+        Route(f"/{PARTS_PATH}/{{name}}", part),
         Route("/live.json", now),
         Route("/data.json", data),
         Route("/score", score, methods=["POST"]),

@@ -15,15 +15,16 @@ from typing import Any
 from cpm_tune.common.folders import is_complete
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.examples import embedded_runs
-from cpm_tune.leaderboard.html import page
-from cpm_tune.leaderboard.page_data import Source, page_parts
+from cpm_tune.leaderboard.examples import BESIDE
+from cpm_tune.leaderboard.html import as_script, page
+from cpm_tune.leaderboard.page_data import Source, lazy_part, page_parts, source_of
 from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.leaderboard.serve.activity import activity
-from cpm_tune.leaderboard.texts import Which, read_texts
+from cpm_tune.leaderboard.texts import Which
 from cpm_tune.schema.record import AnyRecord, RunRecord, read_any_record
 from cpm_tune.schema.walk import record_paths
 
+PARTS_PATH = "parts"  # the path of the runs' own parts
 POLL = 2.0  # seconds between two looks at the folders, at least
 _SHARE = 4  # of the time at most one part of so many is spent looking
 _AGAIN = 3  # readings in a row while files move under them
@@ -33,12 +34,14 @@ Stamp = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Showing:
-    """What is served: `page` and `data` change together with `version`; `activity` at each look."""
+    """What is served: `page` and `data` change together with `version`; `activity` at each look.
+    Parts of single runs are made of `source` when they are asked for."""
 
     version: str
     page: bytes
     data: bytes
     policy: str
+    source: Source
     activity: Mapping[str, Any]
 
 
@@ -48,7 +51,7 @@ class Shown:
 
     published: bool = False
     include: tuple[Path, ...] = ()
-    per_run: int = 20
+    per_run: int | None = None
     texts: Which = "sample"
     data: Path | None = None
 
@@ -130,6 +133,11 @@ class Live:
             self._looked = time.monotonic()
             self._took = self._looked - started
 
+    def part(self, name: str) -> str | None:
+        """A part of one run as a script; None if there is none of that name."""
+        value = lazy_part(self.showing.source, name)
+        return None if value is None else as_script(name, value)
+
     def _look(self, before: Showing | None) -> Showing:
         changed = before is None
         for _ in range(_AGAIN):
@@ -160,14 +168,16 @@ class Live:
     def _made(self, going_on: Mapping[str, Any]) -> Showing:
         shown, results = self._shown, self._results
         board = make_board(results, shown.include, shown.published)
-        runs, per_run = embedded_runs(results, shown.per_run)
-        texts = read_texts(runs, per_run, shown.texts, shown.data, shown.include)
-        parts = page_parts(Source(board, results, shown.per_run, texts))
+        of_examples = (shown.per_run, shown.texts, shown.data, shown.include)
+        source = source_of(board, results, *of_examples, BESIDE, PARTS_PATH)
+        parts = page_parts(source)
         data = json.dumps(parts, separators=(",", ":"), allow_nan=False)
         version = hashlib.sha256(data.encode()).hexdigest()[:16]
-        text = page({**parts, "live": {"version": version}}, ("live.js",), "connect-src 'self'")
+        with_version = {**parts, "live": {"version": version}}
+        text = page(with_version, ("live.js",), "connect-src 'self'", trust="'self'")
         policy = text.partition('http-equiv="Content-Security-Policy" content="')[2]
-        return Showing(version, text.encode(), data.encode(), policy.partition('"')[0], going_on)
+        policy = policy.partition('"')[0]
+        return Showing(version, text.encode(), data.encode(), policy, source, going_on)
 
 
 def _stamp(path: Path) -> Stamp | None:
