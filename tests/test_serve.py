@@ -302,14 +302,31 @@ def test_another_page_can_have_nothing_scored(
 
 
 @pytest.mark.parametrize(
+    ("site", "mode", "status"),
+    [
+        *(("same-origin", mode, 200) for mode in ("cors", "no-cors", "navigate")),
+        *(("cross-site", mode, 403) for mode in ("cors", "no-cors", "websocket")),
+        *((site, "navigate", 200) for site in ("none", "cross-site", "same-site")),
+    ],
+)
+def test_another_page_can_link_here_and_read_nothing(
+    client: Any, site: str, mode: str, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode}
+    for path in ("/", "/data.json", "/live.json"):
+        assert client.get(path, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
     "path",
     [
         *("/../run.json", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd"),
         *("/page/../../run.json", "/index.html", "/results", "/live.json/", "/data.json/x"),
         *("/..\\..\\x", "/%00", "/live.js", "/static/live.js", "/" + "a" * 5000),
+        *("/parts/..%2f..%2frun.json", "/parts/run-0.js", "/parts/.js", "/parts/x/../y"),
     ],
 )
-def test_there_are_four_resources_and_no_files(client: Any, path: str) -> None:
+def test_there_are_few_resources_and_no_files(client: Any, path: str) -> None:
     answer = client.get(path, follow_redirects=False)
     assert answer.status_code in (404, 307)
     assert "root:" not in answer.text
@@ -591,8 +608,11 @@ def test_a_real_server_answers_and_ends_at_a_signal(
     assert asked(port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400")
     code, _, error = cli("leaderboard", "serve", str(results), "--port", str(port))
     assert (code, f"--port {port}: cannot be listened at" in error) == (2, True)
-    with socket.create_connection(("127.0.0.1", port)) as idle:  # it does not keep the server
+    place = ("127.0.0.1", port)
+    with socket.create_connection(place) as idle, socket.create_connection(place) as sending:
         idle.sendall(b"GET /live.json HTTP/1.1\r\nHost:")
+        upload = b"POST /score?task=ccpm&name=x HTTP/1.1\r\nContent-Length: 9\r\n"
+        sending.sendall(upload + host + b"{")
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         output, error = process.communicate(timeout=30)

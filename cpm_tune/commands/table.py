@@ -21,6 +21,7 @@ from cpm_tune.commands.options.look import (
 )
 from cpm_tune.commands.options.pretrain import Prepare, Pretrain, Run, Vocab
 from cpm_tune.commands.options.records import (
+    Open,
     Runs,
     RunsDu,
     RunsList,
@@ -77,6 +78,7 @@ COMMANDS = {
     "runs tail": Command(RunsTail, "runs:tail"),
     "runs rm": Command(RunsRemove, "runs:remove_"),
     "runs du": Command(RunsDu, "runs:du"),
+    "open": Command(Open, "open_:run"),
     "bench": Command(Bench, "bench:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
     "scale": Command(Scale, "scale:run"),

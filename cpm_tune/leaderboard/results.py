@@ -54,6 +54,16 @@ def read_folder(
         return _read((folder, *more), read)
 
 
+def read_run(folder: Path) -> Results:
+    """One finished run, or a system's scored predictions; UserError if it is not one."""
+    record = read_any_record(folder / RECORD)
+    if isinstance(record, SystemRecord):
+        return Results((), (), (), (StoredRecord(record, folder),))
+    if reason := _unusable(record, folder):
+        raise UserError(f"{folder}: no page: {reason}.")
+    return Results((StoredRecord(record, folder),), (), ())
+
+
 def _read(folders: Sequence[Path], read: Callable[[Path], AnyRecord]) -> Results:
     runs: dict[str, StoredRecord[RunRecord]] = {}
     systems: dict[str, StoredRecord[SystemRecord]] = {}

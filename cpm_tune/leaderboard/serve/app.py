@@ -1,4 +1,4 @@
-"""The server of the page: three resources to read, one to score predictions."""
+"""The server of the page: its data, parts of runs, what goes on, and scores of predictions."""
 
 from __future__ import annotations
 
@@ -92,6 +92,8 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
             return JSONResponse({"error": str(refused)}, refused.status, again)
         except ClientDisconnect:
             return Response(status_code=400)
+        except asyncio.CancelledError:
+            return JSONResponse({"error": "the server has been ended."}, 503)
         return JSONResponse(result)
 
     routes = [
@@ -223,6 +225,7 @@ def serve(
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             limit_concurrency=CONNECTIONS,

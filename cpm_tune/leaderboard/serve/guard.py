@@ -54,14 +54,17 @@ class Guard:
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
             sentence = "this server has another name; open the address that it printed."
             return JSONResponse({"error": sentence}, 421)
-        if method in ("GET", "HEAD"):
-            return None
-        origins = headers.getlist("origin")
         site = headers.get("sec-fetch-site", "same-origin")
-        own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
-        if len(origins) > 1 or not own.issuperset(origins) or site not in ("same-origin", "none"):
-            return JSONResponse({"error": "a request of another page; refused."}, 403)
-        return None
+        allowed = site in ("same-origin", "none")
+        if method in ("GET", "HEAD"):  # another page may have a link here, and no more
+            allowed |= headers.get("sec-fetch-mode") == "navigate"
+        else:
+            origins = headers.getlist("origin")
+            own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
+            allowed &= len(origins) <= 1 and own.issuperset(origins)
+        if allowed:
+            return None
+        return JSONResponse({"error": "a request of another page; refused."}, 403)
 
     def _is_ours(self, host: str) -> bool:
         parsed = _HOST.fullmatch(host)
