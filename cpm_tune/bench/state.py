@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cpm_tune.bench.searched import found
 from cpm_tune.bench.trials import Report, Trial
 from cpm_tune.common.folders import (
     CHECKPOINT,
@@ -29,6 +30,7 @@ from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import RunRecord
+from cpm_tune.search.plan import FOLDER
 
 State = Literal["done", "failed", "unfinished", "new"]
 
@@ -63,14 +65,20 @@ def suite_state(out: Path, trials: Sequence[Trial], only_failed: bool = False) -
 
 def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
     """The state of a trial in the results folder `out`, and its record if it is done."""
+    run_id: str | None = trial.run_id
+    if trial.search is not None:
+        run_id = found(out, trial.run_id)
     try:
-        record = finished(out, trial.run_id)
+        record = None if run_id is None else finished(out, run_id)
     except UserError:  # damaged: the trial will fail with a sentence that names the file
         record = None
     if record is not None:
         return "done", record
     if _note(out, trial.run_id).is_file():
         return "failed", None
+    if trial.search is not None:
+        there = (out / FOLDER / trial.search.name).is_dir()
+        return "unfinished" if there else "new", None
     partial = partial_folder(out, trial.run_id)
     if not partial.is_dir():
         return "new", None

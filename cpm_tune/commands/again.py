@@ -48,6 +48,7 @@ def options_of(path: Path, include: tuple[Path, ...], given: Collection[str]) ->
         "quantize": spec.backbone.quantize,
         "limit": spec.data.limit,
         "skip_bad_rows": spec.data.skip_bad_rows,
+        "fold": spec.data.fold,
         "shots": spec.shots,
         "shot_choice": spec.shot_choice,
         "chat_template": str(path.parent / CHAT) if spec.chat_template else None,

@@ -39,6 +39,7 @@ from cpm_tune.commands.options.runs import (
     Scale,
     Score,
 )
+from cpm_tune.commands.options.search import Search
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
@@ -80,6 +81,7 @@ COMMANDS = {
     "runs du": Command(RunsDu, "runs:du"),
     "open": Command(Open, "open_:run"),
     "bench": Command(Bench, "bench:run", progress="own"),
+    "search": Command(Search, "search:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
     "scale": Command(Scale, "scale:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow
 from cpm_tune.leaderboard.columns import (
@@ -32,6 +33,8 @@ from cpm_tune.leaderboard.results import Results, StoredRecord, without_collecti
 from cpm_tune.leaderboard.settings import differing_settings, settings_of
 from cpm_tune.schema.record import RunRecord
 
+_SEED: dict[str, Any] = {"seed": True, "delta": True}
+_SEED_AND_FOLD = {**_SEED, "data": {"train", "dev", "fold"}}
 Runs = Sequence[StoredRecord[RunRecord]]
 
 
@@ -81,10 +84,10 @@ def _rank(row: MeasuredRow, columns: Sequence[Column]) -> tuple[float, float, st
 
 
 def _same_but_seed(record: RunRecord) -> Hashable:
-    """Everything that decides the result, but the seed."""
+    """Everything that decides the result, but the seed and the fold."""
     # As JSON: for 50,000 records the parts would be hashed and compared one by one.
-    spec = record.spec
-    other = spec.model_dump_json(exclude={"seed", "delta"})
+    spec, left_out = record.spec, _SEED if record.spec.data.fold is None else _SEED_AND_FOLD
+    other = spec.model_dump_json(exclude=left_out)
     return other, json.dumps(spec.delta, sort_keys=True)
 
 

@@ -54,7 +54,7 @@ def plan_of(
     folder = backbone_folder(record, backbone)
     chat = _chat(run, spec.chat_template)
     needed = (split, "train") if spec.shots and split != "train" else (split,)
-    splits = find_splits(task, data_folder(task, data), needed)
+    splits = find_splits(task, data_folder(task, data), needed, fold=spec.data.fold)
     if spec.shots and splits["train"].sha256 != spec.data.train:
         raise UserError(
             f"{splits['train'].path}: not the train split of the run, from which its shots are; "

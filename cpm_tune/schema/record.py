@@ -221,6 +221,31 @@ class ForgettingRecord(_Part):
     high: Number
 
 
+class TrialRecord(_Part):
+    """One trial of a search: its settings as texts, the best dev score and the steps it trained.
+    `repeats` is the earlier trial with the same settings, whose result was taken."""
+
+    state: Literal["finished", "pruned", "failed"]
+    settings: dict[str, str]
+    dev: Number | None = None
+    steps: Count = 0
+    seconds: Number = 0
+    repeats: Positive | None = None
+    error: str = ""
+
+
+class SearchRecord(_Part):
+    """How a run's settings were found: the trials in order, the number (from 1) of the one that was
+    `chosen` by `metric` on dev alone, and the wall time of all. `study` is the name of their folder
+    in .search of the results folder."""
+
+    study: NamePart
+    metric: str
+    chosen: Positive
+    seconds: Number
+    trials: list[TrialRecord]
+
+
 # Controls that need no model; `controls` has those that a task can have.
 SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
@@ -267,6 +292,7 @@ class RunRecord(_Record):
     overlap: dict[SplitName, OverlapRecord] = {}
     forgetting: dict[str, ForgettingRecord] = {}
     warnings: list[str] = []
+    search: SearchRecord | None = None
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None
     predictions: dict[str, Sha256] = {}
