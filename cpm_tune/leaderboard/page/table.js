@@ -1,4 +1,5 @@
 // The view "table": a row's place, its score, the seven capabilities folded, and what it costs.
+const FEW = 6; // columns that need not be folded
 const AT_ONCE = 60; // rows drawn at first, and at a time when the reader comes to the end
 
 view({ name: "table", title: "scores", inMenu: true, render: renderTable });
@@ -90,7 +91,7 @@ function renderControls(columns) {
 /** Filters that are made when they are opened: they list all rows. @param {() => HTMLElement[]} make */
 function moreFilters(make) {
   const place = el("div", { class: "filters" });
-  const more = el("details", { id: "more" }, el("summary", {}, t("more")), place);
+  const more = el("details", { id: "more" }, el("summary", {}, t("moreFilters")), place);
   more.addEventListener("toggle", () => { if (more.open && !place.hasChildNodes()) place.append(...make()); });
   if (state.backbone || state.delta || state.base || moreOpen) {
     place.append(...make());
@@ -152,7 +153,7 @@ function csvButton() {
 function legend() {
   /** @param {string} kind @param {string} name */
   const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: kind === "range" ? kind : `mark ${kind}`, "aria-hidden": "true" }), name);
-  return el("div", { class: "legend quiet small" },
+  return el("div", { class: "below-table quiet small" },
     csvButton(),
     el("p", {}, t("legend")),
     el("p", {}, t("bars"), " ", mark("range", t("interval")), mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
@@ -198,15 +199,16 @@ function inOrder(lines, sign) {
   return keyed.map((k) => k.line);
 }
 
-/** @typedef {{name: string, columns: Column[], mains: Column[], weights: number[], open: boolean}} Group */
+/** @typedef {{name: string, columns: Column[], mains: Column[], weights: number[], open: boolean, few: boolean, alone: boolean}} Group */
 /** @param {Column[]} columns @returns {Group[]} */
 function groupsOf(columns) {
   const means = new Set(meanColumns());
   const names = [...new Set(columns.map((c) => c.capability))];
+  const few = columns.length <= FEW;
   return names.map((name) => {
     const inside = columns.filter((c) => c.capability === name);
     const mains = inside.filter((c) => means.has(c));
-    return { name, columns: inside, mains, weights: weightsOf(mains), open: inside.length > 1 && state.open.includes(name) };
+    return { name, columns: inside, mains, weights: weightsOf(mains), open: inside.length > 1 && (few || state.open.includes(name)), few, alone: names.length === 1 };
   });
 }
 /** The columns of a group that are drawn: all if it is open, else its only official one, if there is no mean. @param {Group} group */
@@ -216,7 +218,7 @@ function singles(group) {
 }
 /** Whether a group has a column for its mean. @param {Group} group */
 function hasMean(group) {
-  return group.mains.length > 1;
+  return group.mains.length > 1 && !(group.open && group.alone);
 }
 /** Costs that stay when they are folded; forgetting if it was measured. */
 function foldedCosts() {
@@ -256,15 +258,14 @@ function drawRows() {
     const band = el("tr", { role: "row", class: "band" }, el("th", { role: "columnheader", colspan: width, scope: "colgroup" }, el("span", {}, t("quotedBand"))));
     bodies.push(el("tbody", { role: "rowgroup" }, band, ...quoted.map(draw)));
   }
-  const wide = groups.some((g) => g.open) || state.open.includes("cost");
   const table = el("table", { role: "table" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
   const place = $("table");
   place.className = state.capabilities ? "with-capabilities" : "";
-  scrolls(place, wide, state.capabilities);
+  scrolls(place, false, state.capabilities);
   place.replaceChildren(lines.length ? table : el("p", { class: "empty" }, t("noRows")));
   table.style.setProperty("--cost-span", costs.length === 4 ? "3" : "4");
-  if (!wide && table.scrollWidth > place.clientWidth) table.classList.add("dense");
-  if (!wide && table.scrollWidth > place.clientWidth) scrolls(place, true);
+  if (table.scrollWidth > place.clientWidth) table.classList.add("dense");
+  if (table.scrollWidth > place.clientWidth) scrolls(place, true);
   drawMore(body, measured.slice(AT_ONCE).map((line) => () => draw(line)));
   $("verdict").textContent = verdict(lines);
   $("status").textContent = [t("status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
@@ -350,7 +351,7 @@ function tableHead(groups, costs) {
     sortable("row", t("row"), null, { class: "name", rowspan: 2 }),
     sortable("score", scoreTitle(), scoreUnder(), { class: "n score-head", rowspan: 2 }),
     ...groups.map((g) => el("th", { role: "columnheader", class: "group start capability", scope: "colgroup", colspan: singles(g).length + (hasMean(g) ? 1 : 0), title: capabilityName(g.name) },
-      g.columns.length > 1 ? foldButton(g.name, shortCapability(g.name), g.columns.length) : shortCapability(g.name))),
+      g.columns.length > 1 && !g.few ? foldButton(g.name, shortCapability(g.name), g.columns.length) : shortCapability(g.name))),
     el("th", { role: "columnheader", class: "group start", scope: "colgroup", colspan: costs.length }, foldButton("cost", t("cost"), Object.keys(COSTS).length + 1)));
   const second = el("tr", { role: "row" },
     ...groups.flatMap((g) => [

@@ -10,7 +10,7 @@ const WORDS = {
   capability: ["Capability", "能力"], dataset: ["Dataset", "数据集"],
   backbone: ["Backbone", "骨干模型"], delta: ["Delta", "Delta 方法"],
   values: ["Values", "数值"], find: ["Find a row", "查找行"], score: ["Order by", "排序依据"],
-  alsoShow: ["Also show", "同时显示"], more: ["More filters", "更多筛选"], cost: ["Cost", "开销"], reset: ["Reset", "重置"],
+  alsoShow: ["Also show", "同时显示"], moreFilters: ["More filters", "更多筛选"], cost: ["Cost", "开销"], reset: ["Reset", "重置"],
   trials: ["Trials", "试验性结果"], templates: ["Other prompts and rules", "其他模板与规则"], published: ["Published results", "已发表结果"],
   trialsNote: ["Runs on sample data, with a limit, on other splits, or with fewer steps than one epoch", "样本数据、限制行数、其他划分或训练不足一轮的运行"],
   templatesNote: ["Official data with another template, scoring rule, shots or version than most runs have", "官方数据，但模板、打分规则、示例数或版本与多数运行不同"],
