@@ -198,6 +198,8 @@ def test_switches_say_what_they_hide_and_show_it(opened: Page) -> None:
     opened.one("#show-trials").click()
     shown = {" / ".join(name.split(" / ")[:2]) for name in opened.rows()}
     assert {"tiny / lora", "small / lora"} <= shown
+    (short,) = (name for name in opened.rows() if name.startswith("small"))
+    assert "few steps" in row(opened, short).text
     heads = opened.one("#table thead").text
     assert "ccpm · sample data" in heads
     assert "template cpm-2" not in heads

@@ -50,7 +50,7 @@ const USUAL = new Set(["prompts as they are", "all rows of the given files"]);
 function columnName(column) {
   const kind = kindOf(column);
   if (kind === "official") return column.task;
-  if (kind === "published") return `${column.task} · ${t("published")}`;
+  if (kind === "published") return `${column.task} · ${t("quoted")}`;
   const usual = new Set(mainOf.get(column.task)?.apart ?? []);
   const parts = kind === "trial" ? column.notes : column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
   return `${column.task} · ${parts.map((one) => noteText(one, true)).join(t("comma")) || column.id}`;
@@ -426,8 +426,8 @@ function scoreCell({ row, score: s }, span) {
   } else {
     inner.push(el("b", {}, score(s.value)));
     if (s.low !== null && s.high !== null) inner.push(" ", el("small", {}, `${score(s.low)}–${score(s.high)}`), bar(s, span, column && !state.base ? controlsOf(row, column) : []));
-    const flag = column ? flagOf(row, column) : meanFlag(row);
-    if (flag) inner.push(flag);
+    const flags = column ? [cutShort(row, column.id), flagOf(row, column)] : [meanFlag(row)];
+    for (const flag of flags) if (flag) inner.push(flag);
   }
   return el("td", { role: "cell", class: "n score", "data-head": scoreTitle() }, ...inner);
 }
@@ -467,7 +467,12 @@ function columnCell(row, column, start, spans, head) {
   return el("td", { role: "cell", class: kind, "data-head": head },
     el("a", { href: href("row", [row.id], { dataset: column.id }), class: "value", title: [interval, ...controls].filter(Boolean).join("\n") }, score(value)),
     known ? bar({ value, low, high }, spans.get(column.id) ?? [0, 1], state.base ? [] : controlsOf(row, column)) : null,
-    flagOf(row, column));
+    cutShort(row, column.id), flagOf(row, column));
+}
+/** A mark for a cell whose training was cut short. @param {Row} row @param {string} id */
+function cutShort(row, id) {
+  const cell = cellOf(row, id);
+  return cell && "few" in cell && cell.few ? el("small", { class: "flag" }, t("fewSteps")) : null;
 }
 /** @param {Row} row @param {string} key @param {boolean} start */
 function costCell(row, key, start) {

@@ -29,7 +29,7 @@ const WORDS = {
   place: ["Place", "名次"], placeNote: ["The places that a row may have: rows whose 95% intervals overlap are not told apart (with --places: rows that paired tests do not tell apart)", "可能的名次：95% 置信区间重叠的行不分先后（使用 --places 时以配对检验为准）"],
   bestFirst: ["best first", "由优到劣"], worstFirst: ["worst first", "由劣到优"],
   fold: ["fold", "收起"], unfold: ["show all {0}", "展开全部 {0} 列"], moreRows: ["Show more rows ({0} left)", "显示更多行（还有 {0} 行）"],
-  majorityShort: ["majority", "多数类"], zeroShot: ["zero-shot", "零样本"], shortcut: ["shortcut {0}", "捷径：{0}"], bestShortcut: ["best shortcut without a model", "不用模型的最佳捷径"],
+  fewSteps: ["trial: few steps", "试验：步数很少"], majorityShort: ["majority", "多数类"], zeroShot: ["zero-shot", "零样本"], shortcut: ["shortcut {0}", "捷径：{0}"], bestShortcut: ["best shortcut without a model", "不用模型的最佳捷径"],
   below: ["below {0}", "低于{0}"], notAbove: ["not above {0}", "未超过{0}"], unbeatenIn: ["not above a control in {0}", "{0} 个数据集未超过对照"],
   all: ["all", "全部"], raw: ["as scored", "原始得分"],
   relative: ["100 = {0}", "以 {0} 为 100"],
