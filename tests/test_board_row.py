@@ -158,8 +158,8 @@ def test_two_rows_are_next_to_each_other_where_they_differ(opened: Page, folder:
     right = get_metric("accuracy").right
     assert right is not None
     kinds = diff(right, answers(folder, "lora"), answers(folder, "bitfit"))
-    opened.examples(FIRST, dataset="ccpm")
-    opened.select("e-with", SECOND)
+    opened.row(FIRST, dataset="ccpm")
+    opened.select("r-with", SECOND)
     opened.ready()
     counts = [int(row.text.split()[-2]) for row in opened.all("#both tbody tr")]
     assert counts == [len(kinds[kind]) for kind in KINDS]

@@ -315,6 +315,11 @@ def test_a_search_chooses_on_dev_and_scores_test_once(
     assert other.scores == record.scores
     assert other.run_id != record.run_id, "found by a search: another run"
 
+    again = ("--config", out / record.run_id / "run.json", "--out", tmp_path / "again", "--dry-run")
+    code, text, error = cli(*again)
+    assert code == 0, error
+    assert "the same training; a search found its settings" in text
+
     code, text, error = cli(*words(out, *BUDGET, "--control", "none"))
     assert (code, scored.count("test")) == (0, 2), error
     assert "already exists" in text

@@ -24,6 +24,7 @@ SCRIPTS = (
     *("table.js", "text_row.js", "runs.js", "chart.js", "row.js", "errors.js", "examples.js"),
     *("figures.js", "about.js", "main.js"),
 )
+SMALL = 100_000  # characters; larger parts come after the script, which draws the table first
 STYLES = ("style.css", "row.css", "live.css")
 
 
@@ -63,13 +64,16 @@ def page(
     names = (*common, *scripts, last)
     script = "(() => {\n'use strict';\n" + "".join(map(_part, names)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    elements = {name: _element(name, value) for name, value in parts.items()}
+    early = {name: e for name, e in elements.items() if name == "board" or len(e) < SMALL}
+    late = [element for name, element in elements.items() if name not in early]
     texts = {
         "@@STYLE@@": "".join(map(_part, STYLES)),
         "@@HASH@@": " ".join(filter(None, (f"'sha256-{digest}'", trust))),
         "@@POLICY@@": f"; {policy}" if policy else "",
         "@@SCRIPT@@": script,
-        "@@DATA@@": "\n".join(_element(name, value) for name, value in parts.items()),
-        "@@LATER@@": "\n".join(_element(name, value) for name, value in lazy),
+        "@@EARLY@@": "\n".join(early.values()),
+        "@@LATE@@": "\n".join([*late, *(_element(name, value) for name, value in lazy)]),
     }
     rest = _part("page.html")
     pieces = []
