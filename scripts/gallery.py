@@ -29,6 +29,7 @@ from cpm_tune.leaderboard.results import read_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 150_000  # bytes of a picture
+PER_RUN = 30  # predictions, of the page's examples
 WIDTH = 120  # characters of the terminal
 # Nothing of a picture is loaded from other hosts: rich's own form of an SVG names fonts of one.
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
@@ -152,7 +153,7 @@ def main() -> None:
     parser.add_argument("--live", help="address of a page that is served")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    page, _ = export(args.results, "html", published=True, places=True)
+    page, _ = export(args.results, "html", published=True, per_run=PER_RUN, places=True)
     if args.page is not None:
         write_atomically(args.page, page)
     text, _ = export(args.results, "text", places=True)

@@ -53,7 +53,19 @@ class Page:
     def go(self, view: str) -> None:
         """Follow a link of the page, such as "#/figures"."""
         self.js(f"location.hash = {json.dumps(view)}")
+        self.settle()
+
+    def settle(self) -> None:
+        """Let the page follow a link."""
         self.js("new Promise((done) => setTimeout(done, 20))")
+
+    def wait(self, code: str, tries: int = 100) -> None:
+        """Wait until an expression is true."""
+        for _ in range(tries):
+            if self.js(code):
+                return
+            self.settle()
+        raise AssertionError(code)
 
     def row(self, name: str, **query: str) -> None:
         """Open a row's view."""
@@ -109,6 +121,7 @@ class Page:
         from selenium.webdriver.support.ui import Select
 
         self.js("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+        self.wait(f"document.getElementById('{control}') !== null")
         Select(self.one(f"#{control}")).select_by_value(value)
 
     @contextmanager

@@ -169,7 +169,7 @@ def test_names_with_markup_are_shown_as_text(opened: Page) -> None:
     row = next(r for r in opened.all("#table tr[data-row]") if "onerror" in r.text)
     assert HOSTILE in row.text
     row.find_element("css selector", ".value").click()
-    opened.js("new Promise((done) => setTimeout(done, 20))")
+    opened.settle()
     assert HOSTILE in opened.one("#row-title").text
     opened.one("#row-examples").click()
     opened.ready()

@@ -19,6 +19,7 @@ from cpm_tune.leaderboard.figures import pareto_front, points
 from cpm_tune.leaderboard.html import as_html
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.metrics import get_metric
+from cpm_tune.schema.record import ForgettingRecord, RunRecord
 from cpm_tune.task.registry import load_task
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -35,9 +36,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 run = made.store(place, made.make_record(task, "small", delta, seed))
                 if task == "ccpm":
                     write_answers(run, f"{delta} {seed}")
-    for delta in ("adapter", "none"):
-        made.store(place, made.make_record("ccpm", "small", delta, 1))
+    made.store(place, made.make_record("ccpm", "small", "none", 1))
+    for n in (100, 400):
+        made.store(place, of_rows(made.make_record("ccpm", "small", "adapter", 1), n))
     return place
+
+
+def of_rows(record: RunRecord, n: int) -> RunRecord:
+    """A run on `n` rows of train, whose forgetting was measured."""
+    assert record.spec.recipe is not None
+    recipe = record.spec.recipe.model_copy(update={"rows": n})
+    spec = record.spec.model_copy(update={"recipe": recipe})
+    size = {"texts": 1, "characters": 9, "tokens": 9, "sha256": "0" * 64}
+    loss = {"bare": 3.0, "tuned": 3.25, "difference": 0.25, "low": 0.125, "high": 0.5}
+    more: dict[str, Any] = {
+        "forgetting": {"plain": ForgettingRecord.model_validate({**size, **loss})},
+        "data": {**record.data, "train": record.data["test"].model_copy(update={"n": n})},
+    }
+    named = {"spec": spec, "run_id": spec.run_id, "spec_sha256": spec.sha256}
+    return record.model_copy(update={**more, **named})
 
 
 def write_answers(run: Path, seed: str) -> None:
@@ -105,6 +122,10 @@ def test_a_row_says_how_its_number_came_about(opened: Page, folder: Path) -> Non
     assert saved(opened, "Record (run.json)") == file.read_text(encoding="utf-8")
     assert opened.all('a[href="https://arxiv.org/abs/2106.01979"]')
     assert opened.all('a[href="https://arxiv.org/bibtex/2106.01979"]')
+    opened.row("small / adapter / train.rows=100", dataset="ccpm")
+    assert "+0.2500" in opened.one("#row-forgetting").text
+    assert "train.rows" in opened.one("#row-settings").text
+    opened.row(FIRST, dataset="ccpm")
     opened.select("r-seed", opened.js("document.getElementById('r-seed').options[1].value"))
     opened.ready()
     assert "--seed 2" in opened.one("#row-command").text
@@ -158,8 +179,8 @@ def test_two_rows_are_next_to_each_other_where_they_differ(opened: Page, folder:
     right = get_metric("accuracy").right
     assert right is not None
     kinds = diff(right, answers(folder, "lora"), answers(folder, "bitfit"))
-    opened.examples(FIRST, dataset="ccpm")
-    opened.select("e-with", SECOND)
+    opened.row(FIRST, dataset="ccpm")
+    opened.select("r-with", SECOND)
     opened.ready()
     counts = [int(row.text.split()[-2]) for row in opened.all("#both tbody tr")]
     assert counts == [len(kinds[kind]) for kind in KINDS]
@@ -192,6 +213,10 @@ def test_figures_have_a_front_and_are_files(opened: Page, folder: Path) -> None:
     drawn = saved(opened, "SVG")
     assert ET.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in drawn, "colours are written out"
+    text = opened.js("document.getElementById('rows-curves-more').textContent")
+    assert [n for n in ("100", "400") if f"small / adapter{n}" in text] == ["100", "400"]
+    text = opened.js("document.getElementById('against-forgetting-more').textContent")
+    assert text.count("0.25") == 2, "the rows whose forgetting was measured"
     before = len(opened.all("#chosen li"))
     opened.one("#against-trained .chosen-dot").click()
     assert len(opened.all("#chosen li")) == before - 1

@@ -93,7 +93,12 @@ def test_the_board_has_mean_and_spread_over_the_folds(
     for fold in (0, 1, 2):
         code, _, error = cli(*common, "--set", "train.max_steps=1", "--fold", fold)
         assert code == 0, error
-    records = [read_record(path) for path in tmp_path.glob("*/run.json")]
+    paths = sorted(tmp_path.glob("*/run.json"))
+    records = [read_record(path) for path in paths]
+    assert {record.spec.data.fold for record in records} == {0, 1, 2}
+    for path in paths:
+        code, text, error = cli("--config", path, "--out", tmp_path / "again", "--dry-run")
+        assert (code, "the same run" in text) == (0, True), error
     values = [100 * record.test.value for record in records]
     code, text, error = cli("leaderboard", tmp_path, "--format", "json")
     assert code == 0, error

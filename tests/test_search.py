@@ -254,7 +254,7 @@ def words(data: Path, small_backbone: Path, one_thread: None) -> Callable[..., l
     def line(out: Path, *more: object) -> list[object]:
         training = {"max_steps": 4, "eval_every": 2, "batch_size": 8, "schedule": "constant"}
         given = [w for k, v in training.items() for w in ("--set", f"train.{k}={v}")]
-        common = ["search", "--task", "lcqmc", "--delta", "lora", "--data", data]
+        common = ["search", "--task", "lcqmc", "--delta", "lora", "--data", data, "--no-shortcuts"]
         return [*common, "--backbone", small_backbone, "--out", out, *given, *more]
 
     return line
@@ -315,6 +315,11 @@ def test_a_search_chooses_on_dev_and_scores_test_once(
     assert other.scores == record.scores
     assert other.run_id != record.run_id, "found by a search: another run"
 
+    again = ("--config", out / record.run_id / "run.json", "--out", tmp_path / "again", "--dry-run")
+    code, text, error = cli(*again)
+    assert code == 0, error
+    assert "the same training; a search found its settings" in text
+
     code, text, error = cli(*words(out, *BUDGET, "--control", "none"))
     assert (code, scored.count("test")) == (0, 2), error
     assert "already exists" in text
@@ -353,7 +358,7 @@ def test_a_search_chooses_on_dev_and_scores_test_once(
 def test_a_search_that_is_killed_anywhere_ends_the_same(
     words: Callable[..., list[object]], cli: CLI, tmp_path: Path
 ) -> None:
-    budget = ("--trials", 3, *BUDGET[2:], "--control", "none", "--no-shortcuts")
+    budget = ("--trials", 3, *BUDGET[2:], "--control", "none")
     assert cli(*words(tmp_path / "whole", *budget))[0] == 0
 
     def action(counted: Counted) -> None:

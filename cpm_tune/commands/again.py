@@ -48,7 +48,6 @@ def options_of(path: Path, include: tuple[Path, ...], given: Collection[str]) ->
         "quantize": spec.backbone.quantize,
         "limit": spec.data.limit,
         "skip_bad_rows": spec.data.skip_bad_rows,
-        "fold": spec.data.fold,
         "shots": spec.shots,
         "shot_choice": spec.shot_choice,
         "chat_template": str(path.parent / CHAT) if spec.chat_template else None,
@@ -70,7 +69,8 @@ def options_of(path: Path, include: tuple[Path, ...], given: Collection[str]) ->
     execution = record.execution.model_dump(mode="json")
     settings |= {f"run.{k}": v for k, v in execution.items() if v != usual[k]}
     chosen = {name: value for name, value in options.items() if value not in (None, False, 0)}
-    return {**chosen, "seed": spec.seed, "set": settings}
+    fold = {} if spec.data.fold is None else {"fold": spec.data.fold}
+    return {**chosen, **fold, "seed": spec.seed, "set": settings}
 
 
 def _backbone(record: RunRecord, path: Path) -> str:
@@ -105,6 +105,11 @@ def differences(before: RunSpec, now: RunSpec) -> Iterator[str]:
 def compared(path: Path, spec: RunSpec) -> list[str]:
     """Sentences on whether a spec is that of a record."""
     before = read_record(path).spec
+    if before.search is not None and before.training_sha256 == spec.sha256:
+        return [
+            f"{path}: the same training; a search found its settings, so that run has another id "
+            f"than {spec.run_id}"
+        ]
     if before.sha256 == spec.sha256:
         return [f"{path}: the same run, {spec.run_id}"]
     return [f"{path}: another run: {each}" for each in differences(before, spec)]

@@ -80,7 +80,10 @@ class Cost(Part):
 
     `n_trainable`, `bytes` (of the saved delta) and `peak_memory_bytes` are the largest,
     `samples_per_second` (training alone) is the mean over runs, `seconds` the wall time of one run
-    (mean over seeds; of a row: the sum over its datasets). All None for an outside system.
+    (mean over seeds; of a row: the sum over its datasets), `energy_joules` that of one run (mean,
+    and sum, likewise). `samples_per_second_std` and `seconds_std` are the sample deviations over
+    runs with equally many processes, the same ones again included; of a row of several datasets
+    there are none. All None for an outside system.
     """
 
     n_trainable: int | None = None
@@ -88,6 +91,9 @@ class Cost(Part):
     samples_per_second: float | None = None
     seconds: float | None = None
     peak_memory_bytes: int | None = None
+    energy_joules: float | None = None
+    samples_per_second_std: float | None = None
+    seconds_std: float | None = None
     scaling: list[Scaling] = []
 
 

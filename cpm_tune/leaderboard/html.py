@@ -1,4 +1,5 @@
-"""A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON.
+"""A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON. With
+`--files`, the parts of single runs are scripts in a folder next to it.
 
 Texts of records reach the page as text only: in the JSON every `<` is escaped, and the scripts set
 it by textContent. The page's own policy lets no script run but the one with the right hash.
@@ -24,6 +25,7 @@ SCRIPTS = (
     *("table.js", "text_row.js", "runs.js", "chart.js", "row.js", "errors.js", "examples.js"),
     *("figures.js", "about.js", "main.js"),
 )
+SMALL = 100_000  # characters; larger parts come after the script, which draws the table first
 STYLES = ("style.css", "row.css", "live.css")
 
 
@@ -63,13 +65,16 @@ def page(
     names = (*common, *scripts, last)
     script = "(() => {\n'use strict';\n" + "".join(map(_part, names)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    elements = {name: _element(name, value) for name, value in parts.items()}
+    early = {name: e for name, e in elements.items() if name == "board" or len(e) < SMALL}
+    late = [element for name, element in elements.items() if name not in early]
     texts = {
         "@@STYLE@@": "".join(map(_part, STYLES)),
         "@@HASH@@": " ".join(filter(None, (f"'sha256-{digest}'", trust))),
         "@@POLICY@@": f"; {policy}" if policy else "",
         "@@SCRIPT@@": script,
-        "@@DATA@@": "\n".join(_element(name, value) for name, value in parts.items()),
-        "@@LATER@@": "\n".join(_element(name, value) for name, value in lazy),
+        "@@EARLY@@": "\n".join(early.values()),
+        "@@LATE@@": "\n".join([*late, *(_element(name, value) for name, value in lazy)]),
     }
     rest = _part("page.html")
     pieces = []

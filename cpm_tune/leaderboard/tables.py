@@ -81,12 +81,17 @@ def costs(row: MeasuredRow, board: Board) -> dict[str, str]:
     return {
         "trained": parameters(cost.n_trainable),
         "saved MB": "" if cost.bytes is None else number(cost.bytes / 1e6, 1),
-        "samples/s": number(cost.samples_per_second, 1),
+        "samples/s": _spread(cost.samples_per_second, cost.samples_per_second_std, 1),
         "hours": "" if cost.seconds is None else number(cost.seconds / 3600, 2),
+        "Wh": "" if cost.energy_joules is None else number(cost.energy_joules / 3600, 2),
         "peak GiB": "" if gib is None else number(gib / 2**30, 2),
         "efficiency": _efficiency(row.cells.values()),
         **({"forgetting": shown(row.forgetting)} if measured(board.rows) else {}),
     }
+
+
+def _spread(value: float | None, std: float | None, digits: int) -> str:
+    return number(value, digits) + ("" if std is None else f" ± {number(std, digits)}")
 
 
 def _efficiency(cells: Iterable[Cell]) -> str:

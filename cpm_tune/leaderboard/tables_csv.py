@@ -10,7 +10,10 @@ from cpm_tune.errors import escaped
 from cpm_tune.leaderboard.board import Board, Column, Cost
 
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")
-_COSTS = ("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes")
+_COSTS = (
+    *("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes"),
+    *("energy_joules", "samples_per_second_std", "seconds_std"),
+)
 LONG = (
     *("origin", "row", "backbone", "control", "delta", "settings"),
     *("capability", "kind", "task", "column", "template", "scoring", "metric", "official"),
@@ -75,7 +78,7 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
                 *("quoted", published.id, published.name, "", published.setting, ""),
                 *_place(column, score.template, score.scoring),
                 *(score.printed, _yes(True)),
-                *(score.value, *[None] * 10, source, *_forgetting(board)),
+                *(score.value, *[None] * (5 + len(_COSTS)), source, *_forgetting(board)),
             )
 
 

@@ -212,7 +212,7 @@ def _tune_and_score(
             ],
             "training": training,
             "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
-            "environment": environment_record(engine, prepared.started, is_deterministic),
+            "environment": environment_record(engine, prepared.meter, is_deterministic),
         }
     )
 

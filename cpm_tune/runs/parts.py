@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import platform
-import time
 
 import torch
 
+from cpm_tune.common.energy import RunMeter
 from cpm_tune.common.environment import git_state, gpu, package_versions, peak_memory_bytes
 from cpm_tune.data.splits import edition
 from cpm_tune.data.store import Split
@@ -17,8 +17,8 @@ from cpm_tune.task import Task
 from cpm_tune.tuning.score import Scored
 
 
-def environment_record(engine: Engine, started: float, deterministic: bool) -> EnvironmentRecord:
-    """Where a run was made that began at `started` (of time.perf_counter)."""
+def environment_record(engine: Engine, meter: RunMeter, deterministic: bool) -> EnvironmentRecord:
+    """Where a run was made, and what it took since its meter was made."""
     sha, dirty = git_state()
     return EnvironmentRecord(
         packages=package_versions(),
@@ -32,7 +32,8 @@ def environment_record(engine: Engine, started: float, deterministic: bool) -> E
         deterministic=deterministic,
         peak_memory_bytes=peak_memory_bytes(engine.device),
         gpu=gpu(engine.device),
-        seconds=round(time.perf_counter() - started, 3),
+        seconds=meter.seconds(),
+        energy_joules=meter.joules(),
         finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

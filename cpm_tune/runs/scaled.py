@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cpm_tune.common.energy import RunMeter
 from cpm_tune.common.environment import reset_peak_memory
 from cpm_tune.common.folders import CHAT, DELTA, disk_trouble, partial_folder, run_folder, run_lock
 from cpm_tune.common.paths import file_sha256
@@ -85,8 +85,9 @@ def _scored(
     run: Path, before: RunRecord, made: RunRecord, plan: Plan, factor: float, folder: Path
 ) -> RunRecord:
     """The record of a scaled run, whose files are in `folder`."""
-    started, spec = time.perf_counter(), plan.spec
+    spec = plan.spec
     engine = make_engine(plan.execution, spec.precision)
+    meter = RunMeter(engine.device)
     reset_peak_memory(engine.device)
     splits = {
         name: read_split(plan.task, file, spec.data.limit, spec.data.skip_bad_rows)
@@ -121,7 +122,7 @@ def _scored(
             "forgetting": {},
             "warnings": [w for part in scored.values() for w in part.warnings],
             "training": None,
-            "environment": environment_record(engine, started, False),
+            "environment": environment_record(engine, meter, False),
             "predictions": {path.name: file_sha256(path) for path in files},
             "earlier_scores": [],
         }

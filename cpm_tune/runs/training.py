@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cpm_tune.common.energy import RunMeter
 from cpm_tune.common.environment import reset_peak_memory
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
@@ -44,7 +44,7 @@ from cpm_tune.version import NUMBERS
 class Prepared:
     """A run whose inputs are read, checked and loaded, and its record so far."""
 
-    started: float
+    meter: RunMeter
     predictor: Predictor
     delta: Delta
     inputs: Inputs
@@ -53,7 +53,8 @@ class Prepared:
 
 def prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> Prepared:
     """Load a run's backbone and put its delta in."""
-    started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
+    spec, engine = plan.spec, inputs.engine
+    meter = RunMeter(engine.device)
     reset_peak_memory(engine.device)
     with working("loading the backbone"):
         model = load(plan, engine)
@@ -86,7 +87,7 @@ def prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> 
         delta=delta_record(plan, inputs, None),
     )
     predictor = make_predictor(plan, engine.prepare(model), inputs.encoder, engine)
-    return Prepared(started, predictor, delta, inputs, record)
+    return Prepared(meter, predictor, delta, inputs, record)
 
 
 def delta_record(plan: Plan, inputs: Inputs, weights: Path | None) -> DeltaRecord:

@@ -130,7 +130,8 @@ class TrainingRecord(_Part):
 
 class EnvironmentRecord(_Part):
     """Where the run was made; nothing here is part of its identity. `gpu`: name, capability,
-    driver, CUDA and cuDNN; empty on a CPU."""
+    driver, CUDA and cuDNN; empty on a CPU. `energy_joules`: of the machine's processors and of the
+    GPU in `seconds`, other work included; None if the system does not count it."""
 
     packages: dict[str, str]
     python: str
@@ -145,6 +146,7 @@ class EnvironmentRecord(_Part):
     seconds: Number
     finished_at: str
     gpu: dict[str, str] = {}
+    energy_joules: Number | None = None
 
 
 class ControlRecord(_Part):

@@ -136,7 +136,11 @@ def _carry_out(
     except BaseException:
         trial.note(seconds=time.monotonic() - started)
         raise
-    trial.note(seconds=time.monotonic() - started, steps=training.steps, dev=training.best_dev)
+    trial.note(seconds=time.monotonic() - started, steps=training.steps)
+    if not math.isfinite(training.best_dev):
+        trial.fail(f"the dev score is {training.best_dev}")
+        return
+    trial.note(dev=training.best_dev)
     if rule.pruned:
         trial.prune()
     else:

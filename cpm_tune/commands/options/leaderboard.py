@@ -201,7 +201,9 @@ class Serve:
     ] = None
     max_upload: Annotated[str, Option("maximum size of an upload", "SIZE")] = "64MB"
     published: Published = False
-    predictions: Annotated[Natural, Option("test predictions per run to show")] = 20
+    predictions: Annotated[
+        Natural | None, Option("test predictions per run to show", default="all")
+    ] = None
     texts: Annotated[
         bool | None,
         Option(

@@ -82,6 +82,7 @@ const COSTS = {
   speed: { of: (c) => c.samples_per_second, show: (v) => v.toFixed(1), more: true },
   seconds: { of: (c) => c.seconds, show: duration },
   memory: { of: (c) => c.peak_memory_bytes, show: (v) => `${(v / 2 ** 30).toFixed(1)} GiB` },
+  forgetting: { of: (c) => c.forgetting ?? null, show: (v) => v.toFixed(3) },
 };
 
 /** The mean parallel efficiency for each number of processes. @param {Cost[]} costs */

@@ -30,7 +30,10 @@ function readBoard() {
   BOARD = part("board");
   COLUMNS = new Map(BOARD.columns.map((c) => [c.id, c]));
   ROWS = new Map();
-  for (const row of BOARD.rows) ROWS.set(row.id, Object.assign(row, { quoted: /** @type {const} */ (false) }));
+  for (const row of BOARD.rows) {
+    row.cost.forgetting = row.forgetting;
+    ROWS.set(row.id, Object.assign(row, { quoted: /** @type {const} */ (false) }));
+  }
   for (const row of BOARD.quoted) {
     for (const cell of Object.values(row.cells)) Object.assign(cell, { mean: cell.value, low: null, high: null, std: null });
     const named = { quoted: /** @type {const} */ (true), backbone: row.name, delta: row.setting, control: "", settings: {}, cost: null };

@@ -22,6 +22,12 @@ view({
   },
 });
 
+/** The other measured rows of a column, the best first. @param {Row} row @param {Column} column @returns {[string, string][]} */
+function rivalsOf(row, column) {
+  const sign = column.higher_is_better ? 1 : -1;
+  const others = BOARD.rows.filter((r) => r !== row && cellOf(r, column.id));
+  return others.sort((a, b) => sign * (b.cells[column.id].mean - a.cells[column.id].mean)).map((r) => [r.id, `${rowName(r)}, ${score(r.cells[column.id].mean)}`]);
+}
 /** The run of another row with the same seed, or its first. @param {Row} row @param {Column} column @param {string | null} id @param {number} seed */
 function otherRun(row, column, id, seed) {
   const other = ROWS.get(id ?? "");
@@ -74,7 +80,6 @@ function examplesBody(row, column, run, other, here) {
   const field = (id, words, type) => el("label", {}, el("span", {}, words), el("input", { id, type, step: "any", value: get(id.slice(2)), autocomplete: "off" }));
   const labels = (run.errors?.labels ?? []).map((name) => /** @type {[string, string]} */ ([name, labelName(run, name)]));
   const any = /** @type {[string, string]} */ (["", t("all")]);
-  const rivals = BOARD.rows.filter((r) => r !== row && cellOf(r, column.id)).map((r) => /** @type {[string, string]} */ ([r.id, rowName(r)]));
   const shows = /** @type {[string, string][]} */ (other
     ? [any, ["differ", t("differ")], ...(judged ? [["first", t("onlyFirst")], ["second", t("onlySecond")], ["neither", t("bothWrong")], ["both", t("bothRight")]] : [])]
     : [any, ...(judged ? [["right", t("onlyRight")], ["wrong", t("onlyWrong")]] : [])]);
@@ -82,7 +87,7 @@ function examplesBody(row, column, run, other, here) {
     ...(first.lead ? [["surest", t("surestWrong")], ["unsure", t("leastSure")]] : []),
     ...(set?.lengths.length ? [["longest", t("longestFirst")], ["shortest", t("shortestFirst")]] : [])]);
   const form = el("form", { class: "filters", id: "examples-filters" },
-    choice("e-with", t("nextTo"), [["", t("none")], ...rivals], other?.row.id ?? ""),
+    choice("e-with", t("nextTo"), [["", t("none")], ...rivalsOf(row, column)], other?.row.id ?? ""),
     shows.length > 1 ? choice("e-show", t("filter"), shows, get("show") || (other ? "differ" : "")) : null,
     labels.length ? choice("e-label", t("target"), [any, ...labels], get("label")) : null,
     labels.length ? choice("e-predicted", t("prediction"), [any, ...labels, ["-", t("other")]], get("predicted")) : null,
@@ -107,7 +112,7 @@ function examplesBody(row, column, run, other, here) {
     numbers = exampleNumbers(run, other?.part ?? null, n, chosen);
     list.replaceChildren();
     drawn = 0;
-    status.textContent = t("examplesShown", numbers.length, n) + (run.n > sizeOf(first) ? ` ${t("examplesKept", run.n)}` : "");
+    status.textContent = t("examplesShown", numbers.length, n) + (run.n > sizeOf(first) ? ` ${t(part("runs").folder ? "examplesOfAll" : "examplesKept", run.n)}` : "");
     draw();
   };
   more.addEventListener("click", draw);

@@ -33,3 +33,4 @@ setTheme("auto");
 readBoard();
 setLanguage((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");
 document.documentElement.dataset.ready = "yes";
+performance.mark("ready");

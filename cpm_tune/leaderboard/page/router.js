@@ -61,6 +61,10 @@ function remember(settings) {
 /** Draw the open view. What had the focus has it again if it is drawn with the same id. */
 function renderView() {
   const here = route();
+  if (here.name !== FIRST && document.readyState === "loading") { // its data is still being read
+    document.addEventListener("DOMContentLoaded", renderView, { once: true });
+    return;
+  }
   const focused = document.activeElement?.id;
   for (const one of VIEWS.values()) {
     const place = $(`view-${one.name}`);

@@ -57,6 +57,9 @@ function drawRow(body, row, column, here) {
   const seed = el("select", { id: "r-seed" });
   options(seed, detail.runs.map((run) => [run.run_id, `${t("seed")} ${run.seed}`]), here.query.get("run") ?? "");
   const rest = el("div", { id: "row-run" });
+  const beside = el("select", { id: "r-with" });
+  options(beside, [["", t("chooseRow")], ...rivalsOf(row, column)], "");
+  beside.addEventListener("change", () => go("examples", [row.id], { dataset: column.id, run: seed.value, with: beside.value }));
   const link = el("a", { id: "row-examples", class: "button" }, t("allExamples"));
   const numbers = block(t("theScore"), facts([
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
@@ -74,7 +77,7 @@ function drawRow(body, row, column, here) {
       [[t("seed"), true], [t("value"), true], [t("interval"), true], [t("run"), false]],
       detail.runs.map((run) => [String(run.seed), score(run.value), between(run.low, run.high), el("code", {}, run.run_id)]), "row-seeds")), block(t("cost"), facts(costFacts(detail))))),
     block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))),
-    el("div", { class: "axes" }, el("label", {}, el("span", {}, t("run")), seed), link, copier(() => location.href, "copyLink")),
+    el("div", { class: "axes" }, el("label", {}, el("span", {}, t("run")), seed), link, el("label", {}, el("span", {}, t("nextTo")), beside), copier(() => location.href, "copyLink")),
     rest);
   drawCurves("row-dev", row, column, "dev");
   drawCurves("row-loss", row, column, "loss");
@@ -148,12 +151,17 @@ function controlsBlock(column, run) {
   const numbers = (c) => [score(scale * c.value), between(scale * c.low, scale * c.high)];
   const sign = column.higher_is_better ? 1 : -1;
   const rows = Object.entries(run.parsed.controls).map(([name, c]) => [
-    el("div", {}, shortcutName(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(c.note)) : null),
+    el("div", {}, controlWords(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(c.note)) : null),
     ...numbers(c),
   ]);
   return block(t("controls"), boxed(t("controls"),
     [[t("control"), false], [t("value"), true], [t("interval"), true]],
     [[t("thisRun"), ...numbers(test)], ...rows], "row-controls"));
+}
+/** A control's name in words. @param {string} name */
+function controlWords(name) {
+  const models = /** @type {Record<string, string>} */ ({ majority: "majority", "zero-shot": "zeroShot", "random-backbone": "randomBackbone" });
+  return name in models ? t(models[name]) : t("shortcut", shortcutName(name));
 }
 /** @param {WholeRun} run */
 function settingsBlock(run) {
@@ -209,9 +217,9 @@ function filesBlock(column, run) {
 /** The loss on plain texts without and with the delta. @param {WholeRun} run */
 function forgettingBlock(run) {
   const rows = Object.entries(run.parsed.forgetting).map(([name, f]) =>
-    [name, f.bare.toFixed(4), f.tuned.toFixed(4), signed(f.difference), t("to", signed(f.low), signed(f.high))]);
+    [name, f.bare.toFixed(4), f.tuned.toFixed(4), el("div", {}, signed(f.difference), el("div", { class: "quiet small" }, t("to", signed(f.low), signed(f.high))))]);
   return block(t("forgetting"), el("p", { class: "quiet small" }, t("forgettingNote")),
-    boxed(t("forgetting"), [[t("source"), false], [t("bare"), true], [t("withDelta"), true], [t("change"), true], [t("interval"), true]], rows, "row-forgetting"));
+    boxed(t("forgetting"), [[t("source"), false], [t("bare"), true], [t("withDelta"), true], [t("change"), true]], rows, "row-forgetting"));
 }
 /** @param {number} value */
 function signed(value) {

@@ -1,4 +1,5 @@
 // The view "table": a row's place, its score, the seven capabilities folded, and what it costs.
+const FEW = 6; // columns that need not be folded
 const AT_ONCE = 60; // rows drawn at first, and at a time when the reader comes to the end
 
 view({ name: "table", title: "scores", inMenu: true, render: renderTable });
@@ -12,7 +13,7 @@ function renderTable(place, here) {
     el("h2", { id: "scores", class: "hidden" }, t("scores")),
     ...(onlyTrials() ? [el("p", { class: "banner" }, t("onlyTrials"))] : []),
     renderControls(columns),
-    el("p", { id: "status", class: "quiet small", role: "status" }),
+    el("div", { class: "above" }, el("p", { id: "verdict" }), el("p", { id: "status", class: "quiet small", role: "status" })),
     el("div", { id: "table" }),
     legend());
   drawRows();
@@ -26,10 +27,10 @@ function changed() {
 /** What rows are ordered by: as chosen, else the mean if most rows have it, else the fullest dataset. @param {Column[]} columns */
 function scoreKey(columns) {
   if (scoreOptions(columns).some(([key]) => key === state.score)) return state.score;
-  const mean = scoring("mean");
+  const means = meanColumns();
   const rows = BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id)));
-  const whole = rows.filter((row) => mean(row).value !== null).length;
-  if (meanColumns().length > 1 && 2 * whole >= rows.length) return "mean";
+  const whole = rows.filter((row) => means.every((c) => cellOf(row, c.id))).length;
+  if (means.length > 1 && 2 * whole >= rows.length) return "mean";
   const filled = columns.filter((c) => measuredIn.has(c.id)).map((c) => ({ id: c.id, n: rows.filter((row) => cellOf(row, c.id)).length }));
   filled.sort((a, b) => b.n - a.n);
   return filled[0]?.id ?? "mean";
@@ -39,18 +40,20 @@ function scoreOptions(columns) {
   const n = meanColumns().length;
   return [
     ...(n > 1 ? [/** @type {[string, string]} */ (["mean", t(onlyTrials() ? "trialMean" : "officialMean", n)])] : []),
-    ...Object.keys(BOARD.indices).filter((name) => [...ROWS.values()].some((row) => row.indices[name]?.value != null))
+    ...Object.keys(BOARD.indices).filter((name) => name !== "mean" && [...ROWS.values()].some((row) => row.indices[name]?.value != null))
       .map((name) => /** @type {[string, string]} */ ([`index:${name}`, indexName(name)])),
     ...columns.map((c) => /** @type {[string, string]} */ ([c.id, columnName(c)])),
   ];
 }
+const USUAL = new Set(["prompts as they are", "all rows of the given files"]);
 /** A dataset's name with what tells the column from its official one. @param {Column} column */
 function columnName(column) {
   const kind = kindOf(column);
   if (kind === "official") return column.task;
-  if (kind === "published") return `${column.task} · ${t("published")}`;
-  const what = kind === "trial" ? column.notes.map((note) => noteText(note, true)).join(", ") : column.apart.map((part) => noteText(part, true)).join(", ");
-  return `${column.task} · ${what || column.id}`;
+  if (kind === "published") return `${column.task} · ${t("quoted")}`;
+  const usual = new Set(mainOf.get(column.task)?.apart ?? []);
+  const parts = kind === "trial" ? column.notes : column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
+  return `${column.task} · ${parts.map((one) => noteText(one, true)).join(t("comma")) || column.id}`;
 }
 
 /** @param {Column[]} columns */
@@ -78,13 +81,29 @@ function renderControls(columns) {
     labelled("f-score", t("score"), select("score", scoreOptions(columns))),
     labelled("f-find", t("find"), find),
     el("fieldset", {}, el("legend", {}, t("alsoShow")), ...switches()),
-    el("details", { id: "more", open: state.backbone || state.delta || state.base ? "" : null },
-      el("summary", {}, t("more")),
-      el("div", { class: "filters" },
-        labelled("f-backbone", t("backbone"), select("backbone", values((row) => row.backbone))),
-        labelled("f-delta", t("delta"), select("delta", values((row) => row.delta))),
-        labelled("f-base", t("values"), select("base", [["", t("raw")], ...[...ROWS.values()].map((r) => /** @type {[string, string]} */ ([r.id, t("relative", rowName(r))]))])),
-        reset)));
+    moreFilters(() => [
+      labelled("f-backbone", t("backbone"), select("backbone", values((row) => row.backbone))),
+      labelled("f-delta", t("delta"), select("delta", values((row) => row.delta))),
+      labelled("f-base", t("values"), select("base", [["", t("raw")], ...[...ROWS.values()].map((r) => /** @type {[string, string]} */ ([r.id, t("relative", rowName(r))]))])),
+      reset,
+    ]));
+}
+/** Filters that are made when they are opened: they list all rows. @param {() => HTMLElement[]} make */
+function moreFilters(make) {
+  const place = el("div", { class: "filters" });
+  const more = el("details", { id: "more" }, el("summary", {}, t("moreFilters")), place);
+  more.addEventListener("toggle", () => { if (more.open && !place.hasChildNodes()) place.append(...make()); });
+  if (state.backbone || state.delta || state.base || moreOpen) {
+    place.append(...make());
+    more.open = true;
+  }
+  more.addEventListener("toggle", () => { moreOpen = more.open; });
+  return more;
+}
+let moreOpen = false;
+/** @param {"Row" | "Column"} what @param {number} n */
+function counted(what, n) {
+  return n === 1 ? t(`one${what}`) : t(`n${what}s`, n);
 }
 /** Switches that say how many rows and columns they hide. */
 function switches() {
@@ -96,12 +115,15 @@ function switches() {
     box.disabled = forced;
     box.addEventListener("change", () => {
       state[key] = box.checked;
-      if (box.checked) state.open = [...new Set([...state.open, ...BOARD.columns.filter((c) => kindOf(c) === { trials: "trial", templates: "template", published: "" }[key]).map((c) => c.capability)])];
+      if (box.checked) state.open = [...new Set([...state.open, ...BOARD.columns.filter((c) => kindOf(c) === { trials: "trial", templates: "template", published: "published" }[key]).map((c) => c.capability)])];
       changed();
     });
-    const counts = [rows ? t("nRows", rows) : "", columns ? t("nColumns", columns) : ""].filter(Boolean).join(t("comma"));
+    const counts = [rows ? counted("Row", rows) : "", columns ? counted("Column", columns) : ""].filter(Boolean).join(t("comma"));
     return [el("label", { class: "tick", title: t(`${key}Note`) }, box, el("span", {}, t(key), el("small", {}, ` ${counts}`)))];
   };
+  const capabilities = el("input", { type: "checkbox", id: "show-capabilities" });
+  capabilities.checked = state.capabilities;
+  capabilities.addEventListener("change", () => { state.capabilities = capabilities.checked; changed(); });
   /** @param {string} kind */
   const of = (kind) => BOARD.columns.filter((c) => kindOf(c) === kind);
   /** @param {(row: MeasuredRow) => boolean} hidden */
@@ -113,14 +135,28 @@ function switches() {
     ...one("trials", trialOnly, of("trial").length, onlyTrials()),
     ...one("templates", templateOnly, of("template").length),
     ...one("published", BOARD.quoted.length, of("published").length),
+    el("label", { class: "tick narrow" }, capabilities, el("span", {}, t("capabilities"))),
   ];
+}
+/** The shown rows with all columns, as CSV. */
+function csvButton() {
+  const button = el("button", { type: "button", id: "csv" }, t("csv"));
+  button.addEventListener("click", () => {
+    const { columns, lines } = computeLines();
+    const head = ["first", "last", "row", "backbone", "delta", "quoted", scoreTitle(), "low", "high", ...columns.flatMap((c) => [c.id, `${c.id} low`, `${c.id} high`]), "n_trainable", "seconds", "peak_memory_bytes", "forgetting"];
+    const body = lines.map(({ row, score: s, places }) => [places?.first ?? null, places?.last ?? null, rowName(row), row.backbone, row.delta, row.quoted ? "quoted" : "measured", s.value, s.low, s.high,
+      ...columns.flatMap((c) => [shown(row, c.id), shown(row, c.id, "low"), shown(row, c.id, "high")]), row.cost?.n_trainable ?? null, row.cost?.seconds ?? null, row.cost?.peak_memory_bytes ?? null, row.cost?.forgetting ?? null]);
+    download("leaderboard.csv", "text/csv", csv([head, ...body]));
+  });
+  return button;
 }
 function legend() {
   /** @param {string} kind @param {string} name */
-  const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: `mark ${kind}`, "aria-hidden": "true" }), name);
-  return el("div", { class: "legend quiet small" },
+  const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: kind === "range" ? kind : `mark ${kind}`, "aria-hidden": "true" }), name);
+  return el("div", { class: "below-table quiet small" },
+    csvButton(),
     el("p", {}, t("legend")),
-    el("p", {}, mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
+    el("p", {}, t("bars"), " ", mark("range", t("interval")), mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
 }
 
 /**
@@ -131,11 +167,10 @@ function computeLines() {
   const columns = shownColumns();
   const score = scoring(state.score);
   const sign = signOf(state.score);
-  const rows = shownRows(columns).map((row) => ({ row, score: score(row) }));
   // Places are among all measured rows, whatever is filtered.
   const all = new Map(BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id))).map((row) => [row.id, score(row)]));
   const places = placesOf(all, sign);
-  const lines = rows.map(({ row, score: s }) => ({ row, score: s, places: places.get(row.id) ?? null }));
+  const lines = shownRows(columns).map((row) => ({ row, score: all.get(row.id) ?? score(row), places: places.get(row.id) ?? null }));
   return { columns, lines: inOrder(lines, sign) };
 }
 /** @param {Line[]} lines @param {number} sign @returns {Line[]} */
@@ -164,28 +199,37 @@ function inOrder(lines, sign) {
   return keyed.map((k) => k.line);
 }
 
-/** @typedef {{name: string, columns: Column[], mains: Column[], weights: number[], open: boolean}} Group */
+/** @typedef {{name: string, columns: Column[], mains: Column[], weights: number[], open: boolean, few: boolean, alone: boolean}} Group */
 /** @param {Column[]} columns @returns {Group[]} */
 function groupsOf(columns) {
   const means = new Set(meanColumns());
   const names = [...new Set(columns.map((c) => c.capability))];
+  const few = columns.length <= FEW;
   return names.map((name) => {
     const inside = columns.filter((c) => c.capability === name);
     const mains = inside.filter((c) => means.has(c));
-    return { name, columns: inside, mains, weights: weightsOf(mains), open: inside.length > 1 && state.open.includes(name) };
+    return { name, columns: inside, mains, weights: weightsOf(mains), open: inside.length > 1 && (few || state.open.includes(name)), few, alone: names.length === 1 };
   });
 }
-/** The columns of a group that have a place of their own. @param {Group} group */
+/** The columns of a group that are drawn: all if it is open, else its only official one, if there is no mean. @param {Group} group */
 function singles(group) {
-  return group.open || group.columns.length === 1 ? group.columns : [];
+  if (group.open) return group.columns;
+  return hasMean(group) ? [] : [group.mains[0] ?? group.columns[0]];
 }
 /** Whether a group has a column for its mean. @param {Group} group */
 function hasMean(group) {
-  return group.columns.length > 1 && (group.mains.length > 0 || !group.open);
+  return group.mains.length > 1 && !(group.open && group.alone);
 }
-const SHOWN_COSTS = ["trained", "seconds", "memory"];
+/** Costs that stay when they are folded; forgetting if it was measured. */
+function foldedCosts() {
+  return ["trained", "seconds", "memory", ...(forgets() ? ["forgetting"] : [])];
+}
+function forgets() {
+  return BOARD.rows.some((row) => row.forgetting !== null);
+}
 function costColumns() {
-  return state.open.includes("cost") ? [...Object.keys(COSTS), "scaling"] : SHOWN_COSTS;
+  if (!state.open.includes("cost")) return foldedCosts();
+  return [...Object.keys(COSTS).filter((key) => key !== "forgetting" || forgets()), "scaling"];
 }
 
 function drawRows() {
@@ -200,7 +244,7 @@ function drawRows() {
   /** @param {Line} line */
   const draw = (line) => {
     const { row, places } = line;
-    const shaded = places !== null && places.first === 1;
+    const shaded = places !== null && places.first === 1 && places.of > 1;
     return el("tr", { role: "row", "data-row": row.id, class: row.quoted ? "quoted" : shaded ? "best" : "" },
       el("td", { role: "cell", class: "rank", "data-head": t("place") }, places ? placesText(places) : ""),
       nameCell(row),
@@ -214,15 +258,43 @@ function drawRows() {
     const band = el("tr", { role: "row", class: "band" }, el("th", { role: "columnheader", colspan: width, scope: "colgroup" }, el("span", {}, t("quotedBand"))));
     bodies.push(el("tbody", { role: "rowgroup" }, band, ...quoted.map(draw)));
   }
-  const wide = groups.some((g) => g.open) || costs.length > SHOWN_COSTS.length;
-  const table = el("table", { role: "table", class: wide ? "wide-table" : "" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
+  const table = el("table", { role: "table" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
   const place = $("table");
-  place.className = wide ? "scroll" : "fits";
-  if (wide) for (const [name, value] of Object.entries({ role: "region", tabindex: "0", "aria-labelledby": "scores" })) place.setAttribute(name, value);
-  else for (const name of ["role", "tabindex", "aria-labelledby"]) place.removeAttribute(name);
+  place.className = state.capabilities ? "with-capabilities" : "";
+  scrolls(place, false, state.capabilities);
   place.replaceChildren(lines.length ? table : el("p", { class: "empty" }, t("noRows")));
+  table.style.setProperty("--cost-span", costs.length === 4 ? "3" : "4");
+  if (table.scrollWidth > place.clientWidth) table.classList.add("dense");
+  if (table.scrollWidth > place.clientWidth) scrolls(place, true);
   drawMore(body, measured.slice(AT_ONCE).map((line) => () => draw(line)));
-  $("status").textContent = [t("status", lines.length, measured.length), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
+  $("verdict").textContent = verdict(lines);
+  $("status").textContent = [t("status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
+}
+/** Whether the table has a box of its own to scroll in. @param {HTMLElement} place @param {boolean} wide @param {boolean} [region] */
+function scrolls(place, wide, region = wide) {
+  place.classList.toggle("scroll", wide);
+  place.classList.toggle("fits", !wide);
+  for (const [name, value] of Object.entries({ role: "region", tabindex: "0", "aria-labelledby": "scores" })) {
+    if (wide || region) place.setAttribute(name, value);
+    else place.removeAttribute(name);
+  }
+}
+/** A row's name without what all rows have. @param {Row} row */
+function lineName(row) {
+  const several = new Set(BOARD.rows.map((one) => one.backbone)).size > 1;
+  const settings = Object.entries(row.settings).map(([k, v]) => `${settingName(k)}=${v}`);
+  return [outside(row) ? "" : deltaName(row), ...settings, several || outside(row) ? row.backbone : "", controlName(row)].filter(Boolean).join(" ");
+}
+/** Which row is first by what rows are ordered by, and whether that is certain. @param {Line[]} lines */
+function verdict(lines) {
+  const first = lines.filter((line) => line.places?.first === 1);
+  if (!first.length || (first[0].places?.of ?? 0) < 2) return "";
+  const sign = signOf(state.score);
+  first.sort((a, b) => sign * (Number(b.score.value) - Number(a.score.value)));
+  const tested = first.every((line) => line.score.tested);
+  const some = first.slice(0, 3).map(({ row, score: s }) => `${lineName(row)} (${score(s.value)})`).join(t("comma"));
+  const all = first.length > 3 ? t("andMore", some, first.length - 3) : some;
+  return t(first.length === 1 ? (tested ? "testedCertain" : "certain") : tested ? "testedUncertain" : "uncertain", all);
 }
 /** Rows after the first ones are drawn when the reader comes near, on request, and to be printed. @type {(all: boolean) => void} */
 let drawNext = () => {};
@@ -279,7 +351,7 @@ function tableHead(groups, costs) {
     sortable("row", t("row"), null, { class: "name", rowspan: 2 }),
     sortable("score", scoreTitle(), scoreUnder(), { class: "n score-head", rowspan: 2 }),
     ...groups.map((g) => el("th", { role: "columnheader", class: "group start capability", scope: "colgroup", colspan: singles(g).length + (hasMean(g) ? 1 : 0), title: capabilityName(g.name) },
-      g.columns.length > 1 ? foldButton(g.name, shortCapability(g.name), g.columns.length) : shortCapability(g.name))),
+      g.columns.length > 1 && !g.few ? foldButton(g.name, shortCapability(g.name), g.columns.length) : shortCapability(g.name))),
     el("th", { role: "columnheader", class: "group start", scope: "colgroup", colspan: costs.length }, foldButton("cost", t("cost"), Object.keys(COSTS).length + 1)));
   const second = el("tr", { role: "row" },
     ...groups.flatMap((g) => [
@@ -287,7 +359,7 @@ function tableHead(groups, costs) {
       ...singles(g).map((c, i) => sortable(c.id, columnName(c), metricName(c.metric), { class: `n capability${i || hasMean(g) ? "" : " start"}` })),
     ]),
     ...costs.map((key, i) => (key === "scaling" ? el("th", { role: "columnheader", scope: "col", class: "n" }, t("scaling"))
-      : sortable(`cost:${key}`, t(key), null, { class: `n${i ? "" : " start"}` }))));
+      : sortable(`cost:${key}`, t(key), key === "forgetting" ? t("forgettingUnit") : null, { class: `n${i ? "" : " start"}` }))));
   return el("thead", { role: "rowgroup" }, top, second);
 }
 function scoreTitle() {
@@ -353,9 +425,9 @@ function scoreCell({ row, score: s }, span) {
     if (s.of > 1) inner.push(el("span", { class: "quiet small" }, t("datasetsOf", s.has, s.of)));
   } else {
     inner.push(el("b", {}, score(s.value)));
-    if (s.low !== null && s.high !== null) inner.push(el("small", {}, `${score(s.low)}–${score(s.high)}`), bar(s, span, column && !state.base ? controlsOf(row, column) : []));
-    const flag = column ? flagOf(row, column) : meanFlag(row);
-    if (flag) inner.push(flag);
+    if (s.low !== null && s.high !== null) inner.push(" ", el("small", {}, `${score(s.low)}–${score(s.high)}`), bar(s, span, column && !state.base ? controlsOf(row, column) : []));
+    const flags = column ? [cutShort(row, column.id), flagOf(row, column)] : [meanFlag(row)];
+    for (const flag of flags) if (flag) inner.push(flag);
   }
   return el("td", { role: "cell", class: "n score", "data-head": scoreTitle() }, ...inner);
 }
@@ -379,7 +451,7 @@ function groupCells(row, group, spans) {
     cells.push(el("td", { role: "cell", class: `n start cap${mean.value === null ? " quiet small" : ""}`, "data-head": shortCapability(group.name) }, text));
   }
   for (const [i, column] of singles(group).entries()) {
-    cells.push(columnCell(row, column, !i && !hasMean(group), spans, group.columns.length === 1 ? shortCapability(group.name) : columnName(column)));
+    cells.push(columnCell(row, column, !i && !hasMean(group), spans, group.open ? columnName(column) : shortCapability(group.name)));
   }
   return cells;
 }
@@ -395,7 +467,12 @@ function columnCell(row, column, start, spans, head) {
   return el("td", { role: "cell", class: kind, "data-head": head },
     el("a", { href: href("row", [row.id], { dataset: column.id }), class: "value", title: [interval, ...controls].filter(Boolean).join("\n") }, score(value)),
     known ? bar({ value, low, high }, spans.get(column.id) ?? [0, 1], state.base ? [] : controlsOf(row, column)) : null,
-    flagOf(row, column));
+    cutShort(row, column.id), flagOf(row, column));
+}
+/** A mark for a cell whose training was cut short. @param {Row} row @param {string} id */
+function cutShort(row, id) {
+  const cell = cellOf(row, id);
+  return cell && "few" in cell && cell.few ? el("small", { class: "flag" }, t("fewSteps")) : null;
 }
 /** @param {Row} row @param {string} key @param {boolean} start */
 function costCell(row, key, start) {

@@ -10,6 +10,7 @@ interface Places { first: number; last: number; of: number }
 interface Cost {
   n_trainable: number | null; bytes: number | null; samples_per_second: number | null;
   seconds: number | null; peak_memory_bytes: number | null;
+  forgetting?: number | null; // of a row: nats per character by which plain texts are predicted worse
   scaling: { world_size: number; samples_per_second: number; efficiency: number | null }[];
 }
 // A measured cell. n: seeds; zero: zero-shot control; few: training was cut short.
@@ -22,7 +23,7 @@ interface Quote {
   mean: number; std: null; low: null; high: null; value: number; metric: string; printed: string;
   scoring: string; template: string; source: string; note: string;
 }
-interface Index { value: number | null; missing: string[] }
+interface Index { value: number | null; missing: string[]; places: Places | null }
 interface MeasuredRow {
   id: string; backbone: string; backbone_sha256: string; control: string; delta: string;
   settings: Record<string, string>; cells: Record<string, Cell>; coverage: number;

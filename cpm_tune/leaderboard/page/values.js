@@ -3,14 +3,14 @@
 // switches.
 
 /** The table's settings, as a link has them. */
-const START = { score: "", find: "", backbone: "", delta: "", base: "", trials: false, templates: false, published: false, sort: "score", up: false, open: /** @type {string[]} */ ([]) };
+const START = { score: "", find: "", backbone: "", delta: "", base: "", trials: false, templates: false, published: false, capabilities: false, sort: "score", up: false, open: /** @type {string[]} */ ([]) };
 const state = { ...START };
 
 /** @param {URLSearchParams} query */
 function readState(query) {
   Object.assign(state, START, { open: query.getAll("open") });
   for (const key of /** @type {const} */ (["score", "find", "backbone", "delta", "base"])) state[key] = query.get(key) ?? "";
-  for (const key of /** @type {const} */ (["trials", "templates", "published", "up"])) state[key] = query.get(key) === "true";
+  for (const key of /** @type {const} */ (["trials", "templates", "published", "capabilities", "up"])) state[key] = query.get(key) === "true";
   state.sort = query.get("sort") ?? "score";
   readChosen(query);
 }
@@ -69,6 +69,7 @@ function rowName(row) {
  */
 function shown(row, id, key = "mean") {
   const value = cellOf(row, id)?.[key] ?? null;
+  if (!state.base) return value;
   const base = ROWS.get(state.base);
   const column = COLUMNS.get(id);
   if (value === null || !base || !column) return value;
@@ -120,19 +121,25 @@ function meanOf(row, columns, weights) {
     high: whole && known ? value + Math.sqrt(above) : null,
   };
 }
+/** Whether paired tests (--places) are of the mean over these columns. @param {Column[]} columns */
+function testsMeanOf(columns) {
+  const tested = Object.values(BOARD.indices.mean?.columns ?? {});
+  return tested.length === columns.length && columns.every((c) => tested.includes(c.id));
+}
 /** A row's score by a key: "mean", "index:NAME", or a column's id. @param {string} key @returns {(row: Row) => Score} */
 function scoring(key) {
   if (key === "mean") {
     const columns = meanColumns();
     const weights = weightsOf(columns);
-    return (row) => meanOf(row, columns, weights);
+    const tested = testsMeanOf(columns);
+    return (row) => ({ ...meanOf(row, columns, weights), tested: tested ? row.indices.mean?.places : null });
   }
   if (key.startsWith("index:")) {
     const name = key.slice(6);
     const of = Object.keys(BOARD.indices[name]?.columns ?? {}).length;
     return (row) => {
       const index = row.indices[name];
-      return { value: index?.value ?? null, low: null, high: null, of, has: of - (index?.missing.length ?? of) };
+      return { value: index?.value ?? null, low: null, high: null, of, has: of - (index?.missing.length ?? of), tested: index?.places };
     };
   }
   return (row) => {
@@ -147,8 +154,9 @@ function scoring(key) {
  * @param {Map<string, Score>} scores of measured rows @param {number} sign @returns {Map<string, Places>}
  */
 function placesOf(scores, sign) {
-  const known = [...scores].filter(([, s]) => s.low !== null && s.high !== null);
-  if (known.length && known.every(([, s]) => s.tested)) return new Map(known.map(([id, s]) => [id, /** @type {Places} */ (s.tested)]));
+  const scored = [...scores].filter(([, s]) => s.value !== null);
+  if (scored.every(([, s]) => s.tested)) return new Map(scored.map(([id, s]) => [id, /** @type {Places} */ (s.tested)]));
+  const known = scored.filter(([, s]) => s.low !== null && s.high !== null);
   const ends = known.map(([id, s]) => ({ id, worst: sign > 0 ? Number(s.low) : -Number(s.high), best: sign > 0 ? Number(s.high) : -Number(s.low) }));
   const worsts = ends.map((e) => e.worst).sort((a, b) => a - b);
   const bests = ends.map((e) => e.best).sort((a, b) => a - b);
@@ -179,7 +187,7 @@ function countBelow(values, value) {
 function controlsOf(row, column) {
   const sign = column.higher_is_better ? 1 : -1;
   const found = [];
-  if (column.majority !== null) found.push({ name: t("majority"), kind: "majority", value: column.majority });
+  if (column.majority !== null) found.push({ name: t("majorityShort"), kind: "majority", value: column.majority });
   const [best] = Object.entries(column.shortcuts).sort((a, b) => sign * (b[1] - a[1]));
   if (best) found.push({ name: t("shortcut", shortcutName(best[0])), kind: "shortcut", value: best[1] });
   const cell = cellOf(row, column.id);
