@@ -345,7 +345,8 @@ def test_axe_finds_nothing(opened: Page, axe: str, theme: str) -> None:
     opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", still)
     opened.one(f'[data-theme-is="{theme}"]').click()
     opened.driver.execute_script(axe)
-    for view in ("#/table?trials=true&published=true&open=cost", "#/about", "#/table"):
+    views = ("#/row/large%20%2F%20lora", "#/figures", "#/about", "#/table")
+    for view in ("#/table?trials=true&published=true&open=cost", *views):
         opened.go(view)
         for width in (1400, 420) if view == "#/table" else (1400,):
             with opened.width(width):

@@ -83,6 +83,13 @@ def test_the_cache_gives_what_computing_anew_gives(kind: str, beams: int, made: 
         assert isinstance(kept, SharedCache) != own_rows
 
 
+def test_eager_attention_which_misreads_bool_masks_never_gets_one(made: Any) -> None:
+    model, layout, tokenizer = opened(made("llama"))
+    model.model.set_attn_implementation("eager")
+    contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
+    assert not isinstance(check_cache(model, layout, contexts, 3), SharedCache)
+
+
 @torch.no_grad()
 def test_contexts_of_one_length_need_no_mask_and_no_more_room_than_asked(made: Any) -> None:
     model, layout, tokenizer = opened(made("llama"))

@@ -94,7 +94,7 @@ COMMANDS = {
     "leaderboard compare": Command(Compare, "compare:run"),
     "leaderboard verify": Command(Verify, "verify:run"),
     "leaderboard plot": Command(Plot, "plot:run"),
-    "leaderboard serve": Command(Serve, "serve:run"),
+    "leaderboard serve": Command(Serve, "serve:run", progress="own"),
     "export": Command(Export, "export:run"),
     "convert": Command(Convert, "convert:run", NOTHING_WRITTEN),
     "prune": Command(Prune, "prune:run", NOTHING_WRITTEN),

@@ -1,4 +1,5 @@
-"""A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON.
+"""A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON. With
+`--files`, the parts of single runs are scripts in a folder next to it.
 
 Texts of records reach the page as text only: in the JSON every `<` is escaped, and the scripts set
 it by textContent. The page's own policy lets no script run but the one with the right hash.

@@ -40,7 +40,7 @@ function confusionCard(run, errors, choose) {
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("goldPredicted")), ...names.map((name) => el("th", { scope: "col", class: "n" }, name === "" ? t("other") : labelName(run, name))))),
     el("tbody", {}, ...rows));
   const each = errors.per_label.slice(0, 30).map((l) => [labelName(run, l.label), l.precision.toFixed(3), l.recall.toFixed(3), l.f1.toFixed(3), String(l.n)]);
-  return el("figure", { class: "card" }, el("figcaption", {}, el("h4", {}, t("confusion"))),
+  return el("figure", { class: "card" }, el("figcaption", {}, el("h3", {}, t("confusion"))),
     el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": t("confusion") }, table),
     el("details", {}, el("summary", {}, t("perLabel")),
       boxed(t("perLabel"), [[t("label"), false], [t("precision"), true], [t("recall"), true], ["F1", true], [t("rows"), true]], each)));
@@ -66,7 +66,7 @@ function bucketCard(column, errors) {
       ];
     }));
   const rows = entries.map((e) => [e.name, String(e.n), score(e.value), between(e.low, e.high)]);
-  return el("figure", { class: "card" }, el("figcaption", {}, el("h4", {}, t("byLength"))), drawn,
+  return el("figure", { class: "card" }, el("figcaption", {}, el("h3", {}, t("byLength"))), drawn,
     el("details", {}, el("summary", {}, t("asTable")),
       boxed(t("byLength"), [[t("characters"), false], [t("rows"), true], [metricName(column.metric), true], [t("interval"), true]], rows)));
 }
@@ -88,7 +88,7 @@ function calibrationCard(calibration) {
     label((left + width) / 2, height - 8, t("probability"), "middle", "strong"),
     label(2, 12, t("shareRight"), "start", "strong"));
   const rows = bins.map((b) => [b.low.toFixed(1), String(b.n), b.confidence.toFixed(4), b.accuracy.toFixed(4)]);
-  return el("figure", { class: "card" }, el("figcaption", {}, el("h4", {}, t("reliability"))),
+  return el("figure", { class: "card" }, el("figcaption", {}, el("h3", {}, t("reliability"))),
     el("p", { class: "quiet small" }, t("eceBrier", calibration.ece.toFixed(4), calibration.brier.toFixed(4), calibration.n)), drawn,
     el("details", {}, el("summary", {}, t("asTable")),
       boxed(t("reliability"), [[t("from"), true], [t("rows"), true], [t("probability"), true], [t("shareRight"), true]], rows)));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -126,7 +127,9 @@ class Live:
         with self._lock:
             started = time.monotonic()
             try:
-                self.showing = self._look(self.showing)
+                before, self.showing = self.showing, self._look(self.showing)
+                if self.showing.source is not before.source:
+                    _collect()
             except UserError as error:
                 going_on = {**self.showing.activity, "error": str(error)}
                 self.showing = replace(self.showing, activity=going_on)
@@ -178,6 +181,13 @@ class Live:
         policy = text.partition('http-equiv="Content-Security-Policy" content="')[2]
         policy = policy.partition('"')[0]
         return Showing(version, text.encode(), data.encode(), policy, source, going_on)
+
+
+def _collect() -> None:
+    """Free what an earlier board left: `without_collection` freezes its circles as well."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # the records again
 
 
 def _stamp(path: Path) -> Stamp | None:
