@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help setup demo test lint docs clean
 help:
-	@echo "make demo   set up, tune LoRA on the sample data of LCQMC, show the leaderboard"
+	@echo "make demo   set up, tune LoRA on WantWords' sample data, write the leaderboard's page"
 	@echo "make test   set up, lint, run all tests"
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make setup  only the virtual environment; make lint, make clean"
@@ -21,14 +21,23 @@ $(VENV)/.ready: pyproject.toml constraints.txt no-deps.txt
 	@touch $@
 
 demo: setup
-	$(RUN) tune.py --task lcqmc --delta lora
+	$(RUN) tune.py --task wantwords --delta lora
 	$(RUN) tune.py leaderboard results
+	$(RUN) tune.py leaderboard results --out results/leaderboard.html
+	@echo
+	@echo "The page:  file://$(CURDIR)/results/leaderboard.html"
+	@echo "Next:      . $(VENV)/bin/activate, and then"
+	@echo "  python tune.py generate 《秋夜》           a poem by the bundled backbone"
+	@echo "  python tune.py --task wantwords --delta lora --control random-backbone"
+	@echo "                                          what the backbone's knowledge adds"
+	@echo "  python tune.py list tasks               what else can be tuned"
 
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+	$(RUN) scripts/page_lint.py
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peers import batches, engine_of, our_steps
+from peers import batches, draw, engine_of, our_steps, plain_steps, with_lora
 from timing import Work, in_turns, report
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -59,18 +59,12 @@ def tuned(vocabulary: int) -> tuple[EncDec, Delta]:
     config = replace(PRESETS["mt5-small"], vocab_size=vocabulary, dropout_rate=0.0)
     model = random_backbone(config, 1, torch.float32).train()
     delta = insert(model, LoraConfig(modified_modules=NAMES), "0" * 64, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for name, value in delta.parameters.items():
-            if name.endswith("lora_B"):
-                value.copy_(torch.randn(value.shape, generator=generator) * 0.02)
+    draw(delta)
     return model, delta
 
 
 def as_transformers(model: EncDec, delta: Delta) -> Any:
     """The same weights in transformers' model, LoRA by PEFT."""
-    from peft import LoraConfig as PeftLora
-    from peft import get_peft_model
     from transformers import MT5Config, MT5ForConditionalGeneration
 
     values = {k: v for k, v in model.config.values.items() if k != "model_type"}
@@ -79,14 +73,7 @@ def as_transformers(model: EncDec, delta: Delta) -> Any:
     state = {THEIRS.get(k, k): v for k, v in model.state_dict().items() if "lora" not in k}
     same = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     theirs.load_state_dict({**state, **dict.fromkeys(same, state["shared.weight"])})
-    wrapped = get_peft_model(theirs, PeftLora(r=8, lora_alpha=16, target_modules=["q", "v"]))
-    own = delta.state()
-    with torch.no_grad():
-        for name, value in wrapped.named_parameters():
-            if value.requires_grad:
-                key = name.removeprefix("base_model.model.").replace("lora_", "lora.lora_")
-                value.copy_(own[key.replace(".default.weight", "")])
-    return wrapped.train()
+    return with_lora(theirs, delta, ("q", "v"))
 
 
 def examples(kind: str, batch: int, vocabulary: int, options: int) -> Iterator[list[Example]]:
@@ -116,20 +103,13 @@ def transformers_training(kind: str, batch: int, vocabulary: int, threads: int) 
     """The same step by transformers and PEFT: one padded batch, its own loss."""
     torch.set_num_threads(threads)
     model = as_transformers(*tuned(vocabulary))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     stream = examples(kind, batch, vocabulary, 1)
 
-    def work() -> list[float]:
+    def loss() -> Tensor:
         ids, seen, labels = padded(next(stream), 1)
-        loss = model(input_ids=ids, attention_mask=seen, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return [float(loss.detach())]
+        return model(input_ids=ids, attention_mask=seen, labels=labels).loss
 
-    return work
+    return plain_steps([p for p in model.parameters() if p.requires_grad], loss)
 
 
 def ours_scoring(kind: str, batch: int, vocabulary: int, threads: int) -> Work:

@@ -7,7 +7,7 @@ does: padded rows, the position bias gathered per pair, attention written out, l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -71,12 +71,47 @@ def tuned(dtype: str) -> tuple[CPMAnt, Delta]:
     """Our model with LoRA (r 8, on q and v), neither of whose factors is zero."""
     model = random_backbone(CONFIG, 1, DTYPES[dtype]).train()
     delta = insert(model, LoraConfig(lora_r=8, lora_alpha=16), "0" * 64, seed=1)
+    draw(delta)
+    return model, delta
+
+
+def draw(delta: Delta) -> None:
+    """Draw the factor of a new LoRA that is zero."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, value in delta.parameters.items():
             if name.endswith("lora_B"):
                 value.copy_(torch.randn(value.shape, generator=generator) * 0.02)
-    return model, delta
+
+
+def with_lora(theirs: Any, delta: Delta, targets: Sequence[str], prefix: str = "") -> Any:
+    """A model of transformers with the LoRA of ours, by PEFT; its names begin with `prefix`."""
+    from peft import LoraConfig as PeftLora
+    from peft import get_peft_model
+
+    lora = PeftLora(r=8, lora_alpha=16, target_modules=list(targets))
+    wrapped, own = get_peft_model(theirs, lora), delta.state()
+    with torch.no_grad():
+        for name, value in wrapped.named_parameters():
+            if value.requires_grad:
+                key = name.removeprefix(f"base_model.model.{prefix}").replace("lora_", "lora.lora_")
+                value.copy_(own[key.replace(".default.weight", "")])
+    return wrapped.train()
+
+
+def plain_steps(parameters: Sequence[Tensor], loss_of: Callable[[], Tensor]) -> Work:
+    """One optimiser step per round, of the next loss."""
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
+
+    def work() -> list[float]:
+        loss = loss_of()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return [float(loss.detach())]
+
+    return work
 
 
 def as_transformers(model: CPMAnt, delta: Delta | None, dtype: str = "fp32") -> Any:
@@ -104,19 +139,7 @@ def as_transformers(model: CPMAnt, delta: Delta | None, dtype: str = "fp32") -> 
     theirs = theirs.to(DTYPES[dtype])
     if delta is None:
         return theirs.eval()
-    from peft import LoraConfig as PeftLora
-    from peft import get_peft_model
-
-    wrapped = get_peft_model(
-        theirs, PeftLora(r=8, lora_alpha=16, target_modules=["project_q", "project_v"])
-    )
-    own = delta.state()
-    with torch.no_grad():
-        for name, value in wrapped.named_parameters():
-            if value.requires_grad:
-                key = name.removeprefix("base_model.model.cpmant.").replace("lora_", "lora.lora_")
-                value.copy_(own[key.replace(".default.weight", "")])
-    return wrapped.train()
+    return with_lora(theirs, delta, ("project_q", "project_v"), "cpmant.")
 
 
 def plain_logits(
@@ -253,23 +276,16 @@ def transformers_training(kind: str, batch: int, dtype: str, threads: int) -> Wo
     """The same step by transformers and PEFT: left-padded, its own loss."""
     torch.set_num_threads(threads)
     model = as_transformers(*tuned("fp32"), dtype)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     stream = batches(kind, batch)
 
-    def work() -> list[float]:
+    def loss() -> Tensor:
         rows = next(stream)
         ids = padded(rows, left=True)
         labels = torch.full_like(ids, -100)
         labels[:, -1] = torch.tensor([answer_of(text) for text in rows])
-        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return [float(loss.detach())]
+        return model(input_ids=ids, labels=labels, use_cache=False).loss
 
-    return work
+    return plain_steps([p for p in model.parameters() if p.requires_grad], loss)
 
 
 def plain_training(kind: str, batch: int, dtype: str, threads: int) -> Work:
@@ -277,11 +293,9 @@ def plain_training(kind: str, batch: int, dtype: str, threads: int) -> Work:
     torch.set_num_threads(threads)
     model, delta = tuned(dtype)
     weights = {**dict(model.named_parameters()), **delta.parameters}
-    parameters = list(delta.parameters.values())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01)
     stream = batches(kind, batch)
 
-    def work() -> list[float]:
+    def loss() -> Tensor:
         rows = next(stream)
         ids = padded([[*prompt_ids(), *text] for text in rows], left=False)
         real = torch.arange(ids.shape[1]) < torch.tensor([len(r) for r in rows])[:, None] + 32
@@ -291,11 +305,6 @@ def plain_training(kind: str, batch: int, dtype: str, threads: int) -> Work:
         for number, text in enumerate(rows):
             labels[number, 31 + len(text)] = answer_of(text)
         logits = plain_logits(weights, ids, segment, real, real)
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return [float(loss.detach())]
+        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
 
-    return work
+    return plain_steps(list(delta.parameters.values()), loss)

@@ -292,7 +292,7 @@ def _named(
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its record (docs/runs.md) and its folder."""
+    """A finished run: its record (docs/record.md) and its folder."""
 
     record: RunRecord
     folder: Path
@@ -336,9 +336,8 @@ class Run:
         bits if the run used 8 bits, or with `quantize`."""
         spec = self.record.spec
         place = None if where is None else _name(where, "where")
-        folder = backbone_folder(self.record, place)
         backbone = Backbone(
-            folder,
+            backbone_folder(self.record, place),
             precision or spec.precision,
             device,
             random_seed=spec.random_seed,
@@ -350,7 +349,7 @@ class Run:
         return backbone
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
-        """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/deltas.md."""
+        """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/export.md."""
         export_run(self.folder, to, _path(out, "out"), backbone=backbone)
 
 

@@ -68,4 +68,6 @@ def with_site_links(markdown: str, page: str) -> str:
     for fence in _FENCE.finditer(markdown):
         parts += [_LINK.sub(linked, markdown[end : fence.start()]), fence[0]]
         end = fence.end()
-    return "".join([*parts, _LINK.sub(linked, markdown[end:])])
+    text = "".join([*parts, _LINK.sub(linked, markdown[end:])])
+    # Pictures are in docs/, and so in the site; pages of the root name them from there.
+    return text if page not in PAGES else text.replace("](docs/pictures/", "](pictures/")

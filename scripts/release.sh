@@ -11,8 +11,8 @@ grep -q "VERSION = \"$version\"" cpm_tune/version.py \
   || { echo "error: cpm_tune/version.py has another version than $version." >&2; exit 2; }
 grep -q "^version: $version\$" CITATION.cff \
   || { echo "error: CITATION.cff has another version than $version." >&2; exit 2; }
-grep -q "^## $version " CHANGELOG.md \
-  || { echo "error: CHANGELOG.md has no section '## $version (DATE)'." >&2; exit 2; }
+grep -Eq "^## $version \([0-9]{4}-[0-9]{2}-[0-9]{2}\)\$" CHANGELOG.md \
+  || { echo "error: CHANGELOG.md has no section '## $version (DATE)', such as (2027-01-31)." >&2; exit 2; }
 
 make test
 rm -rf dist

@@ -82,29 +82,26 @@ def heldout_losses(corpus: Corpus, model: Backbone, tokenizer: Tokenizer) -> dic
 
 
 def seen_before(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, dict[str, float]]:
-    """Which part of each source's held-out lines, and of their tokens, is in its training
+    """Which part of each source's held-out lines, and of their characters, is in its training
     documents as well: the split is by document, and documents quote and repeat each other."""
-    (newline,) = tokenizer.encode("\n")
     result = {}
     for name in corpus.weights():
-        known = set(_lines(corpus.split(name, "train"), newline))
-        lines = list(_lines(corpus.split(name, "heldout"), newline))
+        known = {hash(line) for line in _lines(corpus.split(name, "train"), tokenizer)}
+        lines = list(_lines(corpus.split(name, "heldout"), tokenizer))
         if not lines:
             continue
-        again = [line for line in lines if line in known]
+        again = [line for line in lines if hash(line) in known]
         result[name] = {
             "lines": len(again) / len(lines),
-            "tokens": sum(map(len, again)) / sum(map(len, lines)),
+            "characters": sum(map(len, again)) / sum(map(len, lines)),
         }
     return result
 
 
-def _lines(split: CorpusSplit, newline: int) -> Iterator[bytes]:
+def _lines(split: CorpusSplit, tokenizer: Tokenizer) -> Iterator[str]:
     for number in range(len(split)):
-        tokens = np.asarray(split.document(number), dtype=np.int32)
-        for line in np.split(tokens, np.flatnonzero(tokens == newline)):
-            if len(line := line[line != newline]):
-                yield line.tobytes()
+        text = tokenizer.decode(split.document(number).tolist())
+        yield from filter(None, map(str.strip, text.split("\n")))
 
 
 def quatrain_form(texts: Texts, model: Backbone, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from conftest import rows, write_jsonl
 SETTINGS = {"train.max_steps": 4, "train.eval_every": 2, "train.lr": 0.01}
 TIMINGS = {
     "training": ("seconds", "samples_per_second"),
-    "environment": ("seconds", "finished_at", "peak_memory_bytes"),
+    "environment": ("seconds", "finished_at", "peak_memory_bytes", "energy_joules"),
 }
 
 

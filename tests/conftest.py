@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import chromium
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import make_layout
@@ -85,6 +87,13 @@ def small_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = random_backbone(small_config(), 7, torch.float32)
     save_native(folder, model, "\n".join(vocabulary()) + "\n", trained=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser for all tests of pages."""
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
 
 
 def rows(n: int, start: int = 0) -> list[dict[str, object]]:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import board_records
 import planted
 import pytest
 from conftest import CLI
 
+from cpm_tune.commands.arguments import Parser, parse
+from cpm_tune.commands.options.tune import Tune
+from cpm_tune.leaderboard.repeat import repeat_of
 from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.planning.settings import parse_settings
 from cpm_tune.runs.execute import execute
+from cpm_tune.schema.options import RunOptions
 from cpm_tune.schema.record import read_record
 
 QUICK = {"train.max_steps": 1, "train.eval_every": 1}
@@ -43,6 +52,31 @@ def test_a_record_gives_the_same_run(name: str, tmp_path: Path, cli: CLI) -> Non
     assert f"the same run, {read_record(file).run_id}" in out
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "recipe": {"task": "chid", "delta": "bitfit", "recipe": "cpm-1", "settings": QUICK},
+    "earlier template": {"task": "ccpm", "delta": "none", "template": "cpm-2@1"},
+}
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, *OTHERS])
+def test_the_command_on_the_page_makes_the_same_run(name: str) -> None:
+    request = {**REQUESTS, **OTHERS}[name]
+    plan = make_plan(Request(**{"limit": 6, "seed": 3, **request}))
+    like = board_records.make_record("ccpm", plan.folder.name, plan.delta_name, 3)
+    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution})
+    repeat = repeat_of(record, plan.task)
+    words = shlex.split(repeat.command)
+    assert words[:4] == ["python", "tune.py", "--task", plan.task.name]
+    options = parse(Tune, Parser(Tune, "tune.py", "tune.py"), words[2:])
+    chosen = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    again = make_plan(Request(**chosen, settings=parse_settings(options.settings)))
+    assert (again.spec, again.execution) == (plan.spec, plan.execution)
+    assert repeat.recipe == ("cpm-1" if name == "recipe" else "")
+    asked = {"limit", *request.get("settings", {}), *({"scoring", "template"} & {*request})}
+    execution = {key for key in asked if key.startswith("run.")}
+    assert {each.key for each in repeat.differences} == asked - execution
+
+
 def test_data_is_found_where_the_run_found_it(tmp_path: Path, cli: CLI) -> None:
     data = planted.write(planted.clean, tmp_path / "data")
     file = made(tmp_path / "out", task="lcqmc", delta="bitfit", data=data, settings=QUICK)
@@ -58,11 +92,34 @@ def test_what_differs_is_printed_and_the_result_is_the_same(tmp_path: Path, cli:
     _, out, _ = cli("--config", str(file), "--set", "train.lr=1e-4", "--dry-run")
     assert "another run: recipe.lr was 0.003, is now 0.0001" in out
     words = ("--config", str(file), "--out", str(tmp_path / "second"), "--control", "none")
-    assert cli(*words)[0] == 0
+    code, out, _ = cli(*words)
+    assert (code, f"predictions are those of {file.parent}, byte by byte" in out) == (0, True)
     again = next((tmp_path / "second").glob("*/run.json"))
     assert again.parent.name == file.parent.name
     before, now = read_record(file), read_record(again)
     assert (now.delta.sha256, now.predictions) == (before.delta.sha256, before.predictions)
+
+
+def test_where_predictions_differ_first(tmp_path: Path, cli: CLI) -> None:
+    """As if another machine had made the run: its third prediction, and the record with it."""
+    file = made(tmp_path, task="lcqmc", delta="bitfit", settings=QUICK)
+    lines = (file.parent / "predictions.test.jsonl").read_text(encoding="utf-8").splitlines()
+    line = json.loads(lines[2])
+    lines[2] = json.dumps({**line, "scores": [9.0, 8.0]}, ensure_ascii=False)
+    raw = "".join(f"{each}\n" for each in lines).encode()
+    (file.parent / "predictions.test.jsonl").write_bytes(raw)
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["predictions"]["predictions.test.jsonl"] = hashlib.sha256(raw).hexdigest()
+    record["environment"]["threads"] += 1
+    file.write_text(json.dumps(record), encoding="utf-8")
+    words = ("--config", str(file), "--out", str(tmp_path), "--control", "none")
+    assert "again" not in cli(*words)[1].replace("again      " + str(file), "")  # nothing was run
+    code, out, _ = cli(*words, "--overwrite")  # replaces what it is compared with
+    assert (code, "differs from that of" in out) == (0, True)
+    assert "first in line 3" in out
+    assert "[9.0, 8.0]" in out
+    threads = record["environment"]["threads"]
+    assert f"what else differs: threads was {threads}, is {threads - 1}\n" in out
 
 
 @pytest.mark.parametrize(

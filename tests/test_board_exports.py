@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import shutil
+import statistics
 import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -21,12 +23,14 @@ from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.export import export
-from cpm_tune.leaderboard.figures import Point, pareto_front
+from cpm_tune.leaderboard.figures import Point, amounts, pareto_front
 from cpm_tune.leaderboard.formats import FORMATS, by_ending
-from cpm_tune.leaderboard.results import read_folder
+from cpm_tune.leaderboard.results import Results, StoredRecord, read_folder
 from cpm_tune.leaderboard.tables_csv import as_csv, as_csv_wide
 from cpm_tune.leaderboard.tables_latex import as_latex, escape
 from cpm_tune.leaderboard.tables_md import as_markdown
+from cpm_tune.schema.record import RunRecord
+from cpm_tune.schema.spec import Recipe
 
 NASTY = "=<b>x</b> & |_%$#~^\\{}"
 
@@ -169,6 +173,45 @@ def test_the_pareto_front_is_what_nothing_dominates(
     }
 
 
+def of_sizes(delta: str, sizes: tuple[int | None, ...], seeds: tuple[int, ...]) -> list[RunRecord]:
+    """Runs on lcqmc with parts of 2,000 rows of train (None: all of them)."""
+    records = []
+    for size, seed in itertools.product(sizes, seeds):
+        record = made.make_record("lcqmc", "b", delta, seed, lr=1e-3 * (1 + (size or 3)))
+        recipe = Recipe(rows=size)
+        spec = record.spec.model_copy(update={"recipe": recipe})
+        train = record.data["test"].model_copy(update={"n": size or 2000})
+        data = {**record.data, "train": train}
+        changes = {"spec": spec, "spec_sha256": spec.sha256, "run_id": spec.run_id, "data": data}
+        records.append(record.model_copy(update=changes))
+    return records
+
+
+def test_scores_over_the_number_of_training_rows() -> None:
+    records = of_sizes("lora", (20, 10, None), (1, 2, 3)) + of_sizes("bitfit", (10,), (1,))
+    runs = tuple(StoredRecord(record, Path()) for record in records)
+    board = make_board(Results(runs, (), ()))
+    (column,) = board.columns
+    (curve,) = amounts(column, board.rows, {r.run_id: r for r in records}).items()
+    name, points = curve
+    assert name == "b / lora", "a row of one size is no curve"
+    assert [point.n for point in points] == [10, 20, 2000]
+    for point in points:
+        n = None if point.n == 2000 else point.n
+        values = [100 * r.test.value for r in records if r.spec.recipe == Recipe(rows=n)][:3]
+        assert point.mean == pytest.approx(statistics.fmean(values))
+        assert (point.low, point.high) == (min(values), max(values))
+
+
+def test_scores_over_the_number_of_training_rows_are_drawn(cli: CLI, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for record in of_sizes("lora", (10, 20), (1, 2)):
+        made.store(tmp_path / "results", record)
+    code, out, error = cli("leaderboard", "plot", tmp_path / "results", "--out", tmp_path / "f")
+    assert code == 0, error
+    assert {Path(line).name for line in out.splitlines()} >= {"rows.lcqmc.png", "rows.lcqmc.svg"}
+
+
 def test_figures_are_drawn_as_png_and_svg(cli: CLI, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder, out = tmp_path / "results", tmp_path / "figures"
@@ -180,7 +223,7 @@ def test_figures_are_drawn_as_png_and_svg(cli: CLI, tmp_path: Path) -> None:
     )
     assert code == 0, error
     drawn = {path.name for path in out.iterdir()}
-    names = ("radar", "cost-quality.seconds", "curves.ccpm")
+    names = ("capabilities", "cost-quality.seconds", "curves.ccpm")
     assert drawn == {f"{name}.{ending}" for name in names for ending in ("png", "svg")}
     assert said.count("\n") == len(drawn)
     for path in out.iterdir():

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import board_records as made
 import pytest
-from browser import Page, chromium
+from browser import Page
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cpm_tune.leaderboard.aggregate import make_board
-from cpm_tune.leaderboard.html import as_html, is_right, page_data, thinned
+from cpm_tune.leaderboard.examples import IN_PAGE, is_right
+from cpm_tune.leaderboard.html import as_html
+from cpm_tune.leaderboard.page_data import lazy_parts, page_parts, source_of, thinned
 from cpm_tune.leaderboard.results import Results, read_folder
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+
+HOSTILE_ROW = f"{HOSTILE} / {HOSTILE}"
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +54,6 @@ def page(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Page:
     return Page(browser, page)
@@ -68,7 +69,18 @@ def test_the_page_opens_without_errors_and_asks_for_nothing(browser: Any, page: 
     # The browser's own first page may still be on its way.
     asked = [s["request"]["url"] for s in sent if not s["documentURL"].startswith("chrome://")]
     assert set(asked) <= {page.as_uri()}
-    assert len(opened.all("#radar svg, #scatter svg, #curves svg")) == 3
+    opened.go("#/figures")
+    assert len(opened.all("#against-trained svg, #curves svg")) == 2
+
+
+def test_official_rows_stand_alone_and_best_first(opened: Page) -> None:
+    assert len(opened.rows()) == 5
+    assert opened.rows()[-1] == HOSTILE_ROW, "a row without all datasets has no mean"
+    assert opened.scores() == sorted(opened.scores(), reverse=True)
+    assert len(opened.scores()) == 4
+    assert opened.all('th[aria-sort="descending"] [data-sort="score"]')
+    assert "Official mean" in opened.one("#status").text
+    assert not opened.all("#table tr.quoted")
 
 
 def test_a_column_sorts_both_ways_by_keyboard_and_says_so(opened: Page) -> None:
@@ -78,51 +90,47 @@ def test_a_column_sorts_both_ways_by_keyboard_and_says_so(opened: Page) -> None:
         opened.one('[data-sort="ccpm"]').send_keys(Keys.ENTER)
         assert opened.all(f'th[aria-sort="{order}"] [data-sort="ccpm"]')
         values = opened.column("ccpm")
-        assert len(values) == 5
         assert values == sorted(values, reverse=order == "descending")
+        assert len(values) == 5
         assert opened.js("document.activeElement.dataset.sort") == "ccpm"
-    opened.one('[data-sort="c3"]').click()
-    assert opened.rows()[-1].startswith("</script>"), "a row without a score is last"
 
 
-def test_filters_leave_what_fits(opened: Page) -> None:
+def test_filters_and_search_choose_rows(opened: Page) -> None:
     opened.select("f-backbone", "small")
+    assert set(opened.rows()) == {"small / lora", "small / bitfit"}
     opened.select("f-delta", "lora")
     assert opened.rows() == ["small / lora"]
-    opened.select("f-capability", "discourse")
-    assert opened.column("c3")
-    assert not opened.column("ccpm")
     opened.one("#reset").click()
     assert len(opened.rows()) == 5
-    opened.one("#f-search").send_keys("large bit")
+    opened.one("#f-find").send_keys("large bit")
     assert opened.rows() == ["large / bitfit"]
-    opened.one("#f-search").send_keys("xyz")
+    opened.one("#f-find").send_keys("xyz")
     assert "No row fits" in opened.one("#table").text
 
 
 def test_values_can_be_relative_to_any_row(opened: Page) -> None:
-    raw = opened.column("ccpm")
-    rows = opened.rows()
-    base = rows.index("small / bitfit")
-    opened.select("f-base", "small / bitfit")
-    relative = opened.column("ccpm")
-    assert relative[base] == 100
-    assert relative == pytest.approx([100 * v / raw[base] for v in raw], abs=0.05)
-    opened.select("f-base", "quoted: mT5-small, full fine-tuning")
-    assert opened.column("ccpm") == pytest.approx([100 * v / 87.7 for v in raw], abs=0.05)
+    raw = dict(zip(opened.rows(), opened.column("ccpm"), strict=True))
+    published = "quoted: mT5-small, full fine-tuning"
+    for base, value in {"small / bitfit": raw["small / bitfit"], published: 87.7}.items():
+        opened.select("f-base", base)
+        relative = dict(zip(opened.rows(), opened.column("ccpm"), strict=True))
+        expected = {name: 100 * v / value for name, v in raw.items()}
+        assert relative == pytest.approx(expected, abs=0.05)
 
 
-def test_quoted_rows_are_marked_apart_and_can_be_hidden(opened: Page) -> None:
+def test_quoted_rows_are_marked_apart_and_hidden_by_default(opened: Page) -> None:
+    assert "11 rows" in opened.one("label:has(#show-published)").text
+    opened.one("#show-published").click()
     bands = opened.all("#table .band")
     assert "Quoted from publications, not measured here" in bands[0].text
     quoted = opened.all("#table tr.quoted")
     assert len(quoted) == 11
     assert all(row.find_elements("css selector", ".tag") for row in quoted)
-    assert not opened.all("#table tr.quoted .best")
-    (xxl,) = [row.text for row in quoted if "mT5-XXL" in row.text]
-    assert "183.3" in xxl, "rounded as in every other format, not cut"
-    assert "151.9" in xxl
-    opened.one("#show-quoted").click()
+    assert not opened.all("#table tr.quoted.best")
+    opened.select("f-score", "index:normalised-mean")
+    (xxl,) = [row.text for row in opened.all("#table tr.quoted") if "mT5-XXL" in row.text]
+    assert "183.2" in xxl or "183.3" in xxl
+    opened.one("#show-published").click()
     assert not opened.all("#table tr.quoted")
 
 
@@ -131,51 +139,19 @@ def test_a_large_number_keeps_its_zeros(opened: Page) -> None:
     assert "200k" in row.text
 
 
-def test_rows_are_chosen_for_the_figures(opened: Page) -> None:
-    chosen = [item.text.rstrip("× \n") for item in opened.all("#chosen li")]
-    assert chosen == opened.rows()[:4]
-    lines = len(opened.all("#curves path[fill='none'][stroke-width]"))
-    assert lines == 4 * 2, "a line a seed"
-    opened.one('tr[data-row="small / lora"] input').click()
-    assert len(opened.all("#chosen li")) == 3
-    assert len(opened.all("#curves path[fill='none'][stroke-width]")) == 3 * 2
-    assert len(opened.all("#scatter .chosen-dot")) == 3
-    assert opened.js("document.querySelectorAll('#radar-table tbody tr').length") == 3
-
-
-def test_a_cell_opens_on_its_runs_and_predictions(opened: Page, folder: Path) -> None:
-    from selenium.webdriver.common.keys import Keys
-
-    opened.one('tr[data-row="small / lora"] .score').send_keys(Keys.ENTER)
-    assert opened.js("document.getElementById('cell').open")
-    said = opened.one("#cell").text
-    assert "small / lora: ccpm" in said
-    assert "Student's t over 2 seeds" in said
-    file = next(p for p in folder.glob("ccpm.lora.s1.*/predictions.test.jsonl"))
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    assert "20 of 2000 test rows" in said
-    shown = opened.all("#predictions tbody tr")
-    assert len(shown) == 20
-    first = lines[0]
-    assert f"{first['scores'][0]:.3f}" in shown[0].text
-    n_right = sum(line["prediction"] == line["target"] for line in lines[:20])
-    for value, n in (("right", n_right), ("wrong", 20 - n_right)):
-        opened.select("p-which", value)
-        assert len(opened.all("#predictions tbody tr")) == n
-        assert len(opened.all(f"#predictions .{value}")) == n
-    opened.one("#cell").send_keys(Keys.ESCAPE)
-    assert not opened.js("document.getElementById('cell').open")
-
-
 def test_the_language_switches_and_the_page_says_which(opened: Page) -> None:
     opened.one("#lang-zh").click()
     assert opened.js("document.documentElement.lang") == "zh-CN"
     text = opened.one("body").text
-    for word in ("排行榜", "词句级理解", "帕累托", "引自公开发表"):
-        assert word in text or word in opened.js("document.body.textContent")
-    assert "Skip to" not in text
+    for word in (
+        "排行榜",
+        "词句",
+        "官方平均分",
+        "已发表结果",
+    ):
+        assert word in text
     opened.one("#lang-en").click()
-    assert "Learning curves" in opened.one("body").text
+    assert "Official mean" in opened.one("body").text
 
 
 def test_light_and_dark_differ_and_can_be_forced(opened: Page) -> None:
@@ -192,15 +168,20 @@ def test_names_with_markup_are_shown_as_text(opened: Page) -> None:
     assert not opened.all("img")
     row = next(r for r in opened.all("#table tr[data-row]") if "onerror" in r.text)
     assert HOSTILE in row.text
-    row.find_element("css selector", ".score").click()
-    assert HOSTILE in opened.one("#predictions").text
-    assert len(opened.all("#predictions tbody tr")) == 1
+    row.find_element("css selector", ".value").click()
+    opened.settle()
+    assert HOSTILE in opened.one("#row-title").text
+    opened.one("#row-examples").click()
+    opened.ready()
+    assert HOSTILE in opened.one("#examples-list").text
+    assert len(opened.all("#examples-list > li")) == 1
     assert opened.js("window.hacked") is None
+    opened.go("#/about")
     assert "run.json" in opened.js("document.getElementById('left-out').textContent")
 
 
 def test_every_control_has_a_name_and_tables_have_captions(opened: Page) -> None:
-    opened.one('tr[data-row="small / lora"] .score').click()
+    opened.row("small / lora", dataset="ccpm")
     unnamed = opened.js(
         "[...document.querySelectorAll('button, select, input')].filter((n) => "
         "!(n.ariaLabel || n.textContent.trim() && n.tagName === 'BUTTON' || "
@@ -215,24 +196,43 @@ def test_every_control_has_a_name_and_tables_have_captions(opened: Page) -> None
 
 @pytest.mark.parametrize("width", [1400, 420])
 def test_the_page_itself_never_scrolls_sideways(opened: Page, width: int) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    opened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    assert opened.js("document.documentElement.scrollWidth <= innerWidth")
-    opened.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    with opened.width(width):
+        assert opened.js("document.documentElement.scrollWidth <= innerWidth")
+        assert not opened.all("#table.scroll")
 
 
-def test_the_page_holds_no_markup_of_records(page: Path) -> None:
+def test_the_page_holds_no_markup_of_records(page: Path, results: Results) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text.count("</script") == 2
+    source = source_of(make_board(results, published=True), results)
+    n = len(page_parts(source)) + len(list(lazy_parts(source))) + 1
+    assert text.count("</script") == text.count("<script") == n
     assert "<img" not in text
     assert re.search(r"script-src 'sha256-[\w+/=]+'", text)
     assert not re.search(r"(src|href)=.?https?:", text)
 
 
 def test_embedded_predictions_are_bounded(results: Results) -> None:
-    data = page_data(make_board(results), results, per_run=3)
-    assert {len(p) for p in data["predictions"].values()} == {3, 1}
-    assert data["predictions"].keys() == data["curves"].keys()
+    board = make_board(results)
+    source = source_of(board, results, per_run=3)
+    parts = [value for name, value in lazy_parts(source) if name.startswith("run-")]
+    assert {len(part["examples"]["right"]) for part in parts} == {3, 1}
+    assert {part["n"] for part in parts} == {60, 1}
+    few = replace(IN_PAGE, runs=4)
+    assert len(source_of(board, results, bounds=few).runs) == 4
+    first = next(iter(board.rows[0].cells.values())).runs[0].run_id
+    assert source_of(board, results, bounds=few).runs[0].record.run_id == first
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(0, 200))
+def test_a_bound_on_all_predictions_is_shared_evenly(sizes: list[int], most: int) -> None:
+    runs = [
+        SimpleNamespace(record=SimpleNamespace(data={"test": SimpleNamespace(n=n)})) for n in sizes
+    ]
+    bounds = replace(IN_PAGE, in_all=most, per_run=30)
+    each = bounds.at_most(runs)  # type: ignore[arg-type]
+    shown = [min(each, n) for n in sizes]
+    assert sum(shown) <= most
+    assert each == 30 or sum(min(each + 1, n) for n in sizes) > most, "as many as fit"
 
 
 def test_a_long_curve_keeps_its_ends() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backbone_oracle import rewrite_json
 from bench_runs import write_data
-from browser import Page, chromium
+from browser import Page
 from conftest import CLI, write_jsonl
 
 from cpm_tune.commands.cli import main
@@ -53,22 +53,36 @@ def place(tmp_path_factory: pytest.TempPathFactory, small_backbone: Path) -> Pat
     return folder
 
 
-def page_of(cli: CLI, place: Path, *more: str) -> tuple[dict[str, Any], str]:
-    """The data of the page that the command writes, and the command's notes."""
+Parts = dict[str, Any]
+
+
+def page_of(cli: CLI, place: Path, *more: str) -> tuple[Parts, str]:
+    """The parts of the page that the command writes, and the command's notes."""
     path = place / "page.html"
-    code, _, said = cli("leaderboard", str(place / "results"), "--out", str(path), *more)
-    assert code == 0, said
-    found = path.read_text(encoding="utf-8").split('id="data">', 1)[1].split("</script>", 1)[0]
-    data: dict[str, Any] = json.loads(found)
-    return data, said
+    code, _, notes = cli("leaderboard", str(place / "results"), "--out", str(path), *more)
+    assert code == 0, notes
+    text = path.read_text(encoding="utf-8")
+    parts = re.findall(r'id="data-([\w-]+)">(.*?)</script>', text, re.DOTALL)
+    return {name: json.loads(data) for name, data in parts}, notes
 
 
-def examples(data: dict[str, Any], task: str, delta: str = "none") -> list[Any]:
+def part_of(data: Parts, task: str, delta: str = "none") -> Any:
+    """A run's own part."""
+    (run,) = (name for name in data["runs"]["of"] if name.startswith(f"{task}.{delta}."))
+    return data[data["runs"]["of"][run]]
+
+
+def set_of(data: Parts, task: str, delta: str = "none") -> Any:
+    """The set of rows of a run; None if it has none."""
+    name = part_of(data, task, delta)["set"]
+    return None if name is None else data[name]
+
+
+def examples(data: Parts, task: str, delta: str = "none") -> list[Any]:
     """The texts of a run, in the order of its predictions; None where there are none."""
-    (run,) = (name for name in data["predictions"] if name.startswith(f"{task}.{delta}."))
-    sets, number = data["texts"]["sets"], data["texts"]["of"].get(run)
-    lines = data["predictions"][run]
-    return [None if number is None else sets[number]["rows"][line["row"]] for line in lines]
+    rows = (set_of(data, task, delta) or {"rows": []})["rows"]
+    n = len(part_of(data, task, delta)["examples"]["right"])
+    return [rows[i] if i < len(rows) else None for i in range(n)]
 
 
 def test_examples_are_the_rows_of_the_file_in_their_template(cli: CLI, place: Path) -> None:
@@ -81,9 +95,9 @@ def test_examples_are_the_rows_of_the_file_in_their_template(cli: CLI, place: Pa
         first = row["sentence1"]
         first = first if len(first) <= 300 else first[:300] + "…"
         assert example == {"text": f"{first}和{row['sentence2']}的意思", "after": "[是否正确]"}
-    number = next(n for run, n in data["texts"]["of"].items() if run.startswith("lcqmc"))
-    made = data["texts"]["sets"][number]
+    made = set_of(data, "lcqmc")
     assert (made["labels"], made["options"]) == ([0, 1], ["不同", "相同"])
+    assert made["lengths"] == [len(row["sentence1"]) + len(row["sentence2"]) for row in rows]
 
 
 def test_options_of_a_row_are_there_and_bounded(cli: CLI, place: Path) -> None:
@@ -105,7 +119,8 @@ def test_only_sample_data_is_shown_unasked_and_nothing_where_it_is_refused(
 ) -> None:
     data, said = page_of(cli, place)
     assert said == ""
-    assert [run.partition(".")[0] for run in data["texts"]["of"]] == ["math23k"]
+    assert [task for task in ("lcqmc", "ccpm", "math23k") if examples(data, task)[0]] == ["math23k"]
+    assert len(set_of(data, "lcqmc")["lengths"]) == 8, "lengths are no texts"
     raw = (sample_folder(load_task("math23k")) / "test.jsonl").read_text(encoding="utf-8")
     assert all(
         example["text"].split("\n")[0][:20] in raw.replace("\\n", "\n")
@@ -113,7 +128,7 @@ def test_only_sample_data_is_shown_unasked_and_nothing_where_it_is_refused(
     )
     assert examples(data, "lcqmc") == [None] * 8
     refused, _ = page_of(cli, place, "--no-texts")
-    assert refused["texts"] == {"sets": [], "of": {}}
+    assert not any(value["rows"] for name, value in refused.items() if name.startswith("set-"))
 
 
 def test_data_that_is_gone_or_another_is_one_note_and_the_page_still_comes(
@@ -158,7 +173,9 @@ def test_a_second_run_on_a_copy_of_the_data_says_where_it_is(
         gone.rename(tmp_path / "away")
         data, said = page_of(cli, tmp_path, "--texts")
         assert said == ""
-        assert len(data["texts"]["of"]) == 2
+        parts = [data[name] for name in data["runs"]["of"].values()]
+        assert len({part["set"] for part in parts}) == 1
+        assert parts[0]["set"] in data
         (tmp_path / "away").rename(gone)
 
 
@@ -178,8 +195,8 @@ def test_predictions_of_other_ids_have_no_texts(cli: CLI, place: Path) -> None:
         file.write_text(before, encoding="utf-8")
         record.write_text(recorded, encoding="utf-8")
     assert said.count("whose ids are not those of the data") == 1
-    rows = [line.get("row") for line in data["predictions"][run.name]]
-    assert rows == [None, None, *range(2, 8)]
+    assert part_of(data, "lcqmc")["set"] is None
+    assert len(part_of(data, "lcqmc")["examples"]["right"]) == 8
 
 
 @pytest.mark.parametrize("gone", [False, True])
@@ -193,23 +210,23 @@ def test_predictions_that_are_not_the_record_s_are_not_shown(
         data, said = page_of(cli, place, "--texts")
     finally:
         file.write_bytes(whole)
-    assert data["predictions"][file.parent.name] == []
+    assert part_of(data, "lcqmc")["examples"]["right"] == ""
     assert f"{file}: not shown" in said
     assert said.count("\n") == 1
 
 
-def test_texts_of_a_page_are_bounded(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_of_a_page_are_bounded(place: Path) -> None:
     results = read_folder(place / "results")
-    told = (*results.runs, *results.systems)
-    monkeypatch.setattr(bounds, "EXAMPLES", 9)
-    made = read_texts(told, 20, "all")
-    assert [len(one["rows"]) for one in made.sets] == [2, 2, 2, 2]
-    monkeypatch.setattr(bounds, "EXAMPLES", 3)
-    assert read_texts(told, 20, "all").sets == []
+    runs = (*results.runs, *results.systems)
+
+    def texts(per_run: int, most: int) -> list[Any]:
+        return [one["rows"] for one in read_texts(runs, per_run, "all", examples=most).sets if one]
+
+    assert [len(rows) for rows in texts(20, 9)] == [2, 2, 2, 2]
+    assert texts(20, 3) == []
     longest = bounds.PROMPT + bounds.FIELD + bounds.OPTION_TEXTS + 20 * bounds.OPTIONS + 100
-    monkeypatch.undo()
-    for one in read_texts(told, 20, "all").sets:
-        assert all(len(json.dumps(row, ensure_ascii=False)) < longest for row in one["rows"])
+    for rows in texts(20, 2_000):
+        assert all(len(json.dumps(row, ensure_ascii=False)) < longest for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -231,73 +248,48 @@ def test_what_does_not_fit_is_refused(
     assert not list(place.glob("board.*"))
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with chromium(tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
-
-
 @pytest.fixture
 def opened(browser: Any, cli: CLI, place: Path) -> Page:
     page_of(cli, place, "--texts")
     return Page(browser, place / "page.html")
 
 
-def open_cell(opened: Page, column: str, delta: str = "none") -> list[Any]:
-    """Open a cell by keyboard; return the rows of its predictions."""
-    from selenium.webdriver.common.keys import Keys
-
-    (row,) = (r for r in opened.all("#table tr[data-row]") if delta in r.text)
-    (cell,) = (
-        b
-        for b in row.find_elements("css selector", ".score")
-        if b.get_attribute("aria-label").startswith(f"{column}: ")
-    )
-    cell.send_keys(Keys.ENTER)
-    return opened.all("#predictions tbody tr")
+def open_examples(opened: Page, column: str, delta: str = "none") -> list[Any]:
+    """Open the examples of a row in a column; return them."""
+    board = opened.js("JSON.parse(document.getElementById('data-board').textContent).rows")
+    (row,) = (r["id"] for r in board if delta in r["delta"] and column in r["cells"])
+    opened.examples(row, dataset=column)
+    return opened.all("#examples-list > li")
 
 
-def test_a_cell_shows_its_examples_with_options_and_answers(opened: Page, place: Path) -> None:
+def test_examples_have_their_options_and_answers(opened: Page, place: Path) -> None:
     (run,) = (place / "results").glob("lcqmc.*")
     lines = read_lines(run / "predictions.test.jsonl")
-    said = ("不同", "相同")
-    shown = open_cell(opened, "lcqmc")
-    for row, line in zip(shown, lines, strict=True):
-        options = [node.text for node in row.find_elements("css selector", ".options span")]
-        assert options == [f"{i}: {s:.3f} {said[i]}" for i, s in enumerate(line["scores"])]
-        texts = [node.text.split("\n") for node in row.find_elements("css selector", ".text")]
-        assert texts == [[str(n), said[n]] for n in (line["prediction"], line["target"])]
+    words = ("不同", "相同")
+    shown = open_examples(opened, "lcqmc")
+    assert len(shown) == 8
+    for item, line in zip(shown, lines, strict=True):
+        options = [node.text for node in item.find_elements("css selector", ".options li")]
+        assert options == [f"{s:.3f} {words[i]}" for i, s in enumerate(line["scores"])]
+        texts = [node.text for node in item.find_elements("css selector", ".text")]
+        assert texts == [f"{n} {words[n]}" for n in (line["target"], line["prediction"])]
     assert "猫怎么养和如何养鸟的意思option[是否正确]" in shown[0].text
-    opened.driver.find_element("css selector", "#cell-close").click()
     opened.one("#lang-zh").click()
-    assert "选项" in open_cell(opened, "lcqmc", "none")[0].text
+    assert "选项" in open_examples(opened, "lcqmc", "none")[0].text
 
 
 def test_texts_with_markup_are_shown_as_text(opened: Page) -> None:
     for column, delta in (("lcqmc", "none"), ("ccpm", "none"), ("ccpm", "outside")):
-        assert HOSTILE in open_cell(opened, column, delta)[1].text
+        assert HOSTILE in open_examples(opened, column, delta)[1].text
         if column == "ccpm":
-            assert HOSTILE in opened.one("#predictions").text.split("…", 1)[1]
+            assert HOSTILE in opened.one("#examples-list").text.split("…", 1)[1]
         assert not opened.all("img")
         assert opened.js("window.hacked") is None
-        opened.one("#cell-close").click()
     assert opened.driver.get_log("browser") == []
 
 
 @pytest.mark.parametrize("width", [1400, 420])
-def test_examples_fit_the_window_and_stay_a_table(opened: Page, width: int) -> None:
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    opened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    try:
-        shown = open_cell(opened, "ccpm")
-        for node in ("#cell", "#predictions .scroll"):
-            assert opened.js(f"document.querySelector('{node}').scrollWidth") <= opened.js(
-                f"document.querySelector('{node}').clientWidth"
-            )
-        assert [node.aria_role for node in (shown[0], opened.one("#predictions table"))] == [
-            "row",
-            "table",
-        ]
-        assert opened.js("document.querySelector('#predictions .scroll').tabIndex") == 0
-    finally:
-        opened.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def test_examples_fit_the_window(opened: Page, width: int) -> None:
+    with opened.width(width):
+        assert len(open_examples(opened, "ccpm")) == 8
+        assert opened.js("document.documentElement.scrollWidth <= innerWidth")

@@ -52,9 +52,9 @@ def test_a_run_and_a_text_by_name(name, cli, tmp_path):
     sets = ("--set", "train.max_steps=2", "--set", "train.eval_every=2", "--no-shortcuts")
     code, output, error = cli(*line, *sets, "--out", tmp_path)
     assert code == 0, error
-    (record,) = tmp_path.glob("*/run.json")
+    (record,) = tmp_path.glob("ccpm.lora.*/run.json")
     assert json.loads(record.read_text())["backbone"]["name"] == name
-    code, output, error = cli("generate", "春眠不觉晓，", "--backbone", name, "--max-tokens", "6")
+    code, output, error = cli("generate", "春眠不觉晓，", "--backbone", name, "--max-new-tokens", "6")
     assert code == 0, error
     assert output.strip()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from causal_folders import SHAPES, make_folder
+from family_checks import check_cache, made_once
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cpm_tune.backbone.base import Recomputed
@@ -32,14 +33,7 @@ TEXTS = ["春天来了花都开了", "天", "今天天气很好我们去山上",
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Folders of models by type, each made once."""
-    place, known = tmp_path_factory.mktemp("causal"), dict[str, Path]()
-
-    def folder(kind: str) -> Path:
-        if kind not in known:
-            known[kind] = make_folder(place / kind, kind)
-        return known[kind]
-
-    return folder
+    return made_once(tmp_path_factory.mktemp("causal"), make_folder)
 
 
 def opened(path: Path) -> tuple[Any, Any, Any]:
@@ -77,29 +71,38 @@ def test_logits_are_those_of_transformers_forward_one_by_one(kind: str, made: An
     torch.testing.assert_close(some, logits.gather(1, tokens), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("beams", [3, 1])
 @pytest.mark.parametrize("kind", KINDS)
-@torch.no_grad()
-def test_the_cache_gives_what_computing_anew_gives(kind: str, made: Any) -> None:
+def test_the_cache_gives_what_computing_anew_gives(kind: str, beams: int, made: Any) -> None:
     model, layout, tokenizer = opened(made(kind))
     contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
-    kept, recomputed = model.cache(layout, contexts, 3, 9), Recomputed(model, layout, contexts)
+    kept = check_cache(model, layout, contexts, beams)
     assert isinstance(kept, Recomputed) == (kind == "mamba")
     if kind in ("gpt2", "llama", "qwen3", "glm", "mistral", "bloom", "gemma2"):
         own_rows = kind in ("mistral", "bloom", "gemma2")
         assert isinstance(kept, SharedCache) != own_rows
-    torch.testing.assert_close(kept.start(), recomputed.start(), atol=1e-5, rtol=1e-5)
-    generator = torch.Generator().manual_seed(1)
-    rows, beams = len(contexts), 1
-    for step in range(4):
-        parents = torch.randint(beams, (rows, 3), generator=generator)
-        tokens, beams = torch.randint(4, 300, (rows, 3), generator=generator), 3
-        torch.testing.assert_close(
-            kept.step(tokens, parents), recomputed.step(tokens, parents), atol=1e-5, rtol=1e-5
-        )
-        if step == 1:
-            kept.keep([4, 1, 2])
-            recomputed.keep([4, 1, 2])
-            rows = 3
+
+
+def test_eager_attention_which_misreads_bool_masks_never_gets_one(made: Any) -> None:
+    model, layout, tokenizer = opened(made("llama"))
+    model.model.set_attn_implementation("eager")
+    contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
+    assert not isinstance(check_cache(model, layout, contexts, 3), SharedCache)
+
+
+@torch.no_grad()
+def test_contexts_of_one_length_need_no_mask_and_no_more_room_than_asked(made: Any) -> None:
+    model, layout, tokenizer = opened(made("llama"))
+    contexts = [(*layout.start, *tokenizer.encode(text)) for text in ("春天来了", "今天很好")]
+    kept, recomputed = model.cache(layout, contexts, 1, 1), Recomputed(model, layout, contexts)
+    tokens, parents = torch.tensor([[9], [8]]), torch.zeros(2, 1, dtype=torch.int64)
+    for ours, theirs in (
+        (kept.start(), recomputed.start()),
+        (kept.step(tokens, parents), recomputed.step(tokens, parents)),
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="room for"):
+        kept.step(tokens, parents)
 
 
 def test_long_batches_are_cut_into_groups_of_similar_length(made: Any) -> None:

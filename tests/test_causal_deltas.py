@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 from causal_folders import make_folder
+from family_checks import batch_of, config_of, logits_of, made_once, scatter
 from transformers import AutoModelForCausalLM
 
 from cpm_tune.backbone.base import Recomputed
-from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
-from cpm_tune.delta.config import LoraConfig, parse_config
+from cpm_tune.delta.config import LoraConfig
 from cpm_tune.delta.foreign import read_peft, write_peft
-from cpm_tune.delta.insert import Delta, frozen_checksum, insert, load_delta
+from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
-from cpm_tune.task.registry import load_preset, preset_files
+from cpm_tune.task.registry import preset_files
 
 KINDS = ("gpt2", "llama", "bloom", "cohere", "phi3", "gemma2", "minicpm3", "opt")
 PRESETS = sorted(set(preset_files()) - {"none"})
@@ -32,58 +32,19 @@ SHA = "0" * 64
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    place, known = tmp_path_factory.mktemp("causal"), dict[str, Path]()
+    quiet = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+    changes = {"gpt2": quiet, "opt": {"dropout": 0.0}}
 
-    def folder(kind: str) -> Path:
-        if kind not in known:
-            changes = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
-            dropouts = {"gpt2": changes, "opt": {"dropout": 0.0}}
-            known[kind] = make_folder(place / kind, kind, **dropouts.get(kind, {}))
-        return known[kind]
+    def make(folder: Path, kind: str) -> Path:
+        return make_folder(folder, kind, **changes.get(kind, {}))
 
-    return folder
+    return made_once(tmp_path_factory.mktemp("causal"), make)
 
 
 def opened(path: Path) -> tuple[Any, Any]:
     folder = open_folder(path)
     layout = folder.layout(Encoding(prompt_type=None, segment=None), folder.tokenizer())
     return folder.open(torch.float32).eval(), layout
-
-
-def config_of(preset: str, **changes: Any) -> Any:
-    values = load_preset(preset)
-    small = {"soft_token_num": 6} if values["delta_type"] == "soft_prompt" else {}
-    if values["delta_type"] in ("compacter", "low_rank_adapter"):
-        small = {"reduction_factor": 4}
-    if values.get("reparameterize"):
-        small = {"embed_dim": 8, "mid_dim": 8}
-    return parse_config({**values, **small, **changes}, preset)
-
-
-def batch_of(layout: Any, soft: bool = False) -> Any:
-    """Three sequences; with `soft` tokens at the front, in the middle and at the back."""
-    first = layout.first_free
-    examples = []
-    for n in (9, 4, 7):
-        ids = list(range(10, 10 + n))
-        if soft:
-            ids = [first, first + 1, *ids[:3], first + 2, first + 3, *ids[3:], first + 4, first + 5]
-        ids = [*layout.start, *ids]
-        examples.append(Example("", (tuple(ids),), (Answer(0, (20, 21)),), 0, False))
-    return layout.collate(examples)
-
-
-def logits_of(model: Any, batch: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return torch.cat(list(model.scores(batch)))
-
-
-def scatter(delta: Delta) -> None:
-    """Give what is trained other values."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in delta.parameters.values():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 from causal_folders import SHAPES, make_folder
+from safetensors.torch import load_file, save_file
 
 from cpm_tune.backbone.causal import loading
 from cpm_tune.backbone.families import open_folder
 
-WHOLE = {"gpt2", "bloom", "gpt_neox", "phi3", "mixtral"}  # fused or of several tensors
-TRIED = ["llama", "qwen2", "qwen3", "mistral", "gemma2", "cohere", "opt", "gpt2", "phi3", "mixtral"]
+WHOLE = {"mixtral", "gpt_neox"}  # files with a tensor per expert, or with other names
+TRIED = ["llama", "qwen3", "gemma2", "cohere", "opt", "mixtral"]
+TRIED += ["gpt2", "bloom", "gpt_neox", "phi3"]  # with fused projections
 
 
 def in_memory(model: Any) -> bool:
@@ -47,3 +49,21 @@ def test_an_engine_without_parts_reads_as_before(tmp_path: Path) -> None:
     model = folder.open(torch.float32, materialise=lambda model: False)
     for name, value in folder.open(torch.float32).state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
+
+
+def test_a_gpt2_of_an_older_transformers_has_no_head_but_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_folder(tmp_path / "gpt2", "gpt2")
+    expected = open_folder(path).open(torch.float32)
+    state = load_file(path / "model.safetensors")
+    bare = {name.removeprefix("transformer."): value for name, value in state.items()}
+    ones = torch.ones(1, 1, 4, 4, dtype=torch.uint8)
+    bare |= {"h.0.attn.bias": ones, "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    save_file(bare, path / "model.safetensors", {"format": "pt"})
+    again = open_folder(path).open(torch.float32)
+    monkeypatch.setattr(loading, "_whole", lambda *given: pytest.fail("read as a whole"))
+    in_parts = open_folder(path).open(torch.float32, materialise=in_memory)
+    for name, value in expected.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+        assert torch.equal(in_parts.state_dict()[name], value), name

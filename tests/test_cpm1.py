@@ -18,6 +18,7 @@ import torch
 from conftest import CLI, write_jsonl
 from test_cpm1_tokenizer import TEXTS, with_signs
 
+from cpm_tune.backbone.causal import loading
 from cpm_tune.backbone.causal.cpm1_tokenizer import CPM1Tokenizer
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
@@ -93,6 +94,24 @@ def test_ranks_and_hugging_faces_format_give_the_logits_of_the_ranks(
     assert open_folder(folder).config == open_folder(tmp_path / "hf").config
     code, _, error = cli("convert", folder, tmp_path / "native", "--to", "native")
     assert (code, "CPM-Ant's own format" in error) == (2, True)
+
+
+def in_memory(model: Any) -> bool:
+    model.to_empty(device="cpu")
+    return True
+
+
+def test_a_sharding_engine_reads_ranks_one_merged_tensor_at_a_time(
+    published: tuple[Path, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = open_folder(published[0])
+    expected = folder.open(torch.float32).state_dict()
+    monkeypatch.setattr(loading, "_whole", lambda *given: pytest.fail("read as a whole"))
+    model = folder.open(torch.float32, materialise=in_memory)
+    values = model.state_dict()
+    assert values.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(values[name], value), name
 
 
 def test_the_published_config_is_put_right(

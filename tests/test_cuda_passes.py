@@ -15,11 +15,12 @@ from backbone_oracle import REFERENCE_SHAPE
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cpm_tune.backbone.ant.cache import AntCache, KVCache
+from cpm_tune.backbone.ant.cache import AntCache
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import AntLayout
 from cpm_tune.backbone.ant.position import PositionBias
 from cpm_tune.backbone.fused import aligned, rms_norm
+from cpm_tune.backbone.kv_cache import KVCache
 from cpm_tune.backbone.opening import random_backbone, read_backbone
 from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.delta.layers import SoftPromptLayer
@@ -134,14 +135,13 @@ def test_a_cache_that_loses_rows_asks_the_device_for_nothing() -> None:
     with torch.inference_mode():
         cache = AntCache(model, AntLayout((), 1, 2, 0), contexts, 1, 3)
         cache.start()
-        before = [each._both.clone() for each in cache.caches]  # type: ignore[union-attr]
+        before = [[part.clone() for part in each.all()] for each in cache.caches]
         with Reads() as reads:
             cache.keep([3, 1])
     assert reads.count == 0
     for each, old in zip(cache.caches, before, strict=True):
-        width = each.filled
-        assert each._both is not None
-        assert torch.equal(each._both[:, :, :, :width], old[:, [3, 1], :, :width])
+        for part, whole in zip(each.all(), old, strict=True):
+            assert torch.equal(part, whole[[3, 1]])
 
 
 def test_a_layers_cache_without_keys_loses_nothing() -> None:

@@ -167,3 +167,47 @@ def test_runs_are_removed_only_if_they_are_runs_and_it_is_confirmed(
     assert cli("runs", "rm", run, "--yes")[0] == 0
     assert not run.exists()
     assert cli("runs", "rm")[0] == 2
+
+
+# --- the page of a run ---
+
+WORDS = REPOSITORY / "examples" / "words"
+
+
+def test_the_page_of_a_run_has_that_run_alone_and_opens(
+    cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    run = next(WORDS.glob("kbqa.lora.s1.*"))
+    code, output, error = cli("open", str(run))
+    assert (code, error) == (0, "")
+    page = Path(output.strip())
+    assert opened == [page.as_uri()]
+    text = page.read_text("utf-8")
+    assert run.name in text
+    assert "kbqa.lora.s2" not in text
+    other = next(WORDS.glob("kbqa.lora.s2.*"))
+    assert cli("open", str(other), "--no-browser")[1].strip() != str(page)
+    assert len(opened) == 1
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert cli("open", str(WORDS))[0] == 0
+    assert len(opened) == 1, "no desktop, no browser"
+
+
+def test_what_has_no_page_is_one_sentence(cli: CLI, tmp_path: Path) -> None:
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    for name, about in {
+        "run": "not finished yet",
+        "run.partial": "not finished yet",
+        "broken": "not a valid run record",
+        "nowhere": "there is no such results folder",
+        ".": "neither a finished run nor a folder that has one",
+    }.items():
+        code, _, error = cli("open", str(tmp_path / name))
+        assert (code, about in error) == (2, True), (name, error)

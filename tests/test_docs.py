@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -17,14 +18,22 @@ from cpm_tune.task.registry import load_task
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh.md"]
 PAGES = [*READMES, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+TUTORIALS = REPOSITORY / "docs" / "tutorials"  # run from their first to their last command
 LIMIT = '"lora", limit=12, settings'
 SMALL = ["--limit", "12", "--set", "train.max_steps=2", "--set", "train.eval_every=2"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
     text = page.read_text(encoding="utf-8")
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r'^```(\w*)(?: title=".*?")?\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
     return [code for name, code in fenced if name == language]
+
+
+def titled(page: Path) -> dict[str, str]:
+    """The files that a page tells its reader to save: blocks with a title."""
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r'^```\w+ title="(.*?)"\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+    return dict(found)
 
 
 def commands(page: Path) -> list[str]:
@@ -39,7 +48,8 @@ def tune_commands() -> list[str]:
     from cpm_tune.commands.options.tune import Tune
     from cpm_tune.task.registry import load_preset, preset_files
 
-    shown = [c for page in PAGES for c in commands(page) if c.startswith("python tune.py")]
+    pages = [page for page in PAGES if TUTORIALS not in page.parents]
+    shown = [c for page in pages for c in commands(page) if c.startswith("python tune.py")]
     examples = f"{Tune.__doc__}\n{Generate.__doc__}"
     lines = [line.strip() for line in examples.splitlines()]
     shown += [f"python {line}" for line in lines if line.startswith("tune.py")]
@@ -94,20 +104,32 @@ def test_every_tune_command_of_the_docs_runs(
         words += [] if "--control" in words else ["--control", "none"]
     if "leaderboard" in words or "rescore" in words:
         (workplace / "results").mkdir(exist_ok=True)
+    if "serve" in words:  # all but the waiting
+        pytest.importorskip("uvicorn")
+        monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+        words += ["--port", "0"]
     monkeypatch.chdir(workplace)
     code, output, error = cli(*words[2:])
     assert code == 0, error
     assert output.strip()
 
 
-def test_the_python_examples_run(tmp_path: Path) -> None:
+def notebook_code() -> str:
+    """The code cells of the notebook."""
+    notebook = json.loads((REPOSITORY / "examples" / "first_run.ipynb").read_text("utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("".join(cell["source"]) for cell in cells)
+
+
+def test_the_python_examples_and_the_notebook_run(tmp_path: Path) -> None:
     """Shortened, as the commands are; the two READMEs have the same (below)."""
     assert len(blocks(READMES[0], "python")) == 1
     pages = [READMES[0], REPOSITORY / "docs" / "python.md"]
     code = "\n".join(block for page in pages for block in blocks(page, "python"))
+    code += notebook_code()
     few = '"train.max_steps": 2, "train.eval_every": 2'
-    code = code.replace('"train.max_steps": 50', few).replace('"lora", settings', LIMIT)
-    assert code.count(few) == code.count(LIMIT) == 2
+    code = re.sub('"train.max_steps": (50|300)', few, code).replace('"lora", settings', LIMIT)
+    assert code.count(few) == code.count(LIMIT) == 3
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=300
     )
@@ -167,9 +189,9 @@ def test_every_page_is_linked_from_the_readmes() -> None:
 
 @pytest.fixture
 def own_tasks(tmp_path: Path) -> dict[str, Path]:
-    """The task files of docs/data.md, by name, and made-up rows in their form in DIR."""
+    """The task files of docs/own-data.md, by name, and made-up rows in their form in DIR."""
     files = {}
-    for block in blocks(REPOSITORY / "docs" / "data.md", "python"):
+    for block in blocks(REPOSITORY / "docs" / "own-data.md", "python"):
         (name,) = re.findall(r'^    name="(\w+)"', block, re.MULTILINE)
         files[name] = tmp_path / f"{name}.py"
         files[name].write_text(block, encoding="utf-8")
@@ -185,7 +207,7 @@ def own_tasks(tmp_path: Path) -> dict[str, Path]:
 def test_the_task_files_for_prompts_that_are_written_already(
     name: str, own_tasks: dict[str, Path], tmp_path: Path, cli: CLI
 ) -> None:
-    """The model sees the file's own words and nothing else (docs/data.md)."""
+    """The model sees the file's own words and nothing else (docs/own-data.md)."""
     words = ["--include", str(own_tasks[name]), "--data", str(tmp_path / name)]
     code, output, error = cli("show", name, *words, "--rows", "1")
     assert code == 0, error
@@ -258,7 +280,7 @@ def test_the_places_where_things_go_exist_and_have_the_names_given_there() -> No
 
 
 def test_the_files_of_options_in_the_docs_are_accepted(tmp_path: Path, cli: CLI) -> None:
-    (config,) = blocks(REPOSITORY / "docs" / "runs.md", "yaml")
+    (config,) = blocks(REPOSITORY / "docs" / "settings.md", "yaml")
     (suite,) = blocks(REPOSITORY / "docs" / "bench.md", "yaml")
     (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     (tmp_path / "suite.yaml").write_text(suite, encoding="utf-8")
@@ -272,7 +294,7 @@ def test_the_files_of_options_in_the_docs_are_accepted(tmp_path: Path, cli: CLI)
 def test_settings_in_the_docs_exist_and_all_are_named() -> None:
     from cpm_tune.schema.spec import Decoding, Encoding, Execution, Recipe
 
-    page = (REPOSITORY / "docs" / "runs.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\b((?:train|encode|run)\.\w+)", page)) - {"run.json", "run.schema"}
     parts = {"train": Recipe, "encode": Encoding, "run": Execution}
     known = {f"{part}.{name}" for part, model in parts.items() for name in model.model_fields}
@@ -296,3 +318,14 @@ def test_the_pages_of_tasks_are_those_of_the_task_files() -> None:
     for path, text in pages.items():
         written = path.read_text(encoding="utf-8")
         assert written == text, "run python scripts/tasks_page.py"
+
+
+def test_the_pages_of_reference_are_those_of_docstrings_and_schema() -> None:
+    import reference_pages
+
+    import cpm_tune
+
+    assert set(reference_pages.PUBLIC) == set(cpm_tune.__all__)
+    for path, text in reference_pages.pages().items():
+        written = path.read_text(encoding="utf-8")
+        assert written == text, "run python scripts/reference_pages.py"

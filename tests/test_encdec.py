@@ -14,8 +14,8 @@ import pytest
 import torch
 from conftest import CLI
 from encdec_folders import KINDS, make_folder, make_model, write_config
+from family_checks import check_cache, made_once
 
-from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.encdec.config import PRESETS, EncDecConfig
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
@@ -30,14 +30,7 @@ TEXTS = ["春天来了花都开了", "天", "今天 天气 很好", "what is it"
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Folders of models by kind, each made once."""
-    place, known = tmp_path_factory.mktemp("encdec"), dict[str, Path]()
-
-    def folder(kind: str) -> Path:
-        if kind not in known:
-            known[kind] = make_folder(place / kind, kind)
-        return known[kind]
-
-    return folder
+    return made_once(tmp_path_factory.mktemp("encdec"), make_folder)
 
 
 def theirs(path: Path) -> Any:
@@ -104,25 +97,11 @@ def test_options_scored_together_are_scored_as_alone(made: Any) -> None:
     torch.testing.assert_close(logits, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("beams", [3, 1])
 @pytest.mark.parametrize("form", FORMS)
-@torch.no_grad()
-def test_the_cache_gives_what_computing_anew_gives(form: str, made: Any) -> None:
+def test_the_cache_gives_what_computing_anew_gives(form: str, beams: int, made: Any) -> None:
     model, layout, tokenizer = opened(made("t5-v1_1"), form)
-    contexts = [tuple(tokenizer.opening(text)) for text in TEXTS]
-    kept, recomputed = model.cache(layout, contexts, 3, 9), Recomputed(model, layout, contexts)
-    torch.testing.assert_close(kept.start(), recomputed.start(), atol=1e-5, rtol=1e-5)
-    generator = torch.Generator().manual_seed(1)
-    rows, beams = len(contexts), 1
-    for step in range(4):
-        parents = torch.randint(beams, (rows, 3), generator=generator)
-        tokens, beams = torch.randint(4, 300, (rows, 3), generator=generator), 3
-        torch.testing.assert_close(
-            kept.step(tokens, parents), recomputed.step(tokens, parents), atol=1e-5, rtol=1e-5
-        )
-        if step == 1:
-            kept.keep([4, 1, 2])
-            recomputed.keep([4, 1, 2])
-            rows = 3
+    check_cache(model, layout, [tuple(tokenizer.opening(text)) for text in TEXTS], beams)
 
 
 @torch.no_grad()

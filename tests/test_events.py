@@ -16,8 +16,16 @@ from cpm_tune.common.progress import working
 
 FEW = ("--limit", 8, "--set", "train.max_steps=2", "--set", "train.eval_every=1")
 LONG = {
-    *("", "bench", "predict", "generate", "score", "rescore", "export", "convert", "prune"),
-    *("leaderboard verify", "pretrain vocab", "pretrain prepare", "pretrain run"),
+    *("", "bench", "search", "predict", "generate", "score", "rescore", "export", "convert"),
+    *(
+        "scale",
+        "forgetting",
+        "prune",
+        "leaderboard verify",
+        "pretrain vocab",
+        "pretrain prepare",
+        "pretrain run",
+    ),
 }
 
 

@@ -23,6 +23,9 @@ from cpm_tune.delta.insert import insert
 from cpm_tune.delta.merge import merge
 from cpm_tune.delta.several import Deltas
 from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.runs.card import write_card, write_results
+from cpm_tune.runs.execute import execute
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WIDE = LoraConfig(
@@ -227,6 +230,46 @@ def test_opendelta_loads_its_export(config: LoraConfig, tmp_path: Path) -> None:
         write_opendelta(tmp_path, model, DELTAS["bitfit"], {})
 
 
+def test_a_card_and_results_are_those_that_the_hub_reads(
+    small_backbone: Path, tmp_path: Path
+) -> None:
+    import yaml
+    from huggingface_hub import ModelCard, parse_eval_result_entries
+
+    request = Request(
+        "lcqmc",
+        "lora",
+        str(small_backbone),
+        limit=12,
+        settings={"train.max_steps": 1, "train.eval_every": 1},
+    )
+    record = execute(make_plan(request), tmp_path).record
+    backbone = record.backbone.model_copy(update={"name": "somebody/a_model<b>"})
+    write_card(tmp_path, record.model_copy(update={"backbone": backbone}), "peft")
+    card = ModelCard.load(tmp_path / "README.md")
+    results = {result.metric_type: result for result in card.data.eval_results}
+    assert results["accuracy"].metric_value == record.test.value
+    assert (results["accuracy"].dataset_type, card.data.library_name) == ("lcqmc", "peft")
+    assert card.data.get("base_model") is None  # not a name of the hub
+    for text in (
+        f"{record.test.value:.4f} ",
+        "majority",
+        "sample data",
+        record.spec.backbone.sha256,
+    ):
+        assert text in card.text
+    assert r"somebody/a\_model\<b\>" in card.text
+    with pytest.raises(UserError, match=r"no score for a public leaderboard: .*sample data"):
+        write_results(tmp_path, record, "somebody/lcqmc")
+    official = record.model_copy(update={"comparable": True, "note": ""})
+    write_results(tmp_path, official, "somebody/lcqmc:pairs")
+    (entry,) = parse_eval_result_entries(
+        yaml.safe_load((tmp_path / ".eval_results" / "lcqmc.yaml").read_text(encoding="utf-8"))
+    )
+    assert (entry.dataset_id, entry.task_id) == ("somebody/lcqmc", "pairs")
+    assert (entry.value, record.test.signature in entry.notes) == (record.test.value, True)
+
+
 def test_a_run_is_exported_and_comes_back(
     cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
@@ -244,8 +287,12 @@ def test_a_run_is_exported_and_comes_back(
     assert "largest difference of logits" in said["merged"]
     assert "transformers 5.16.0 or later" in said["hf"]
     assert {p.name for p in (tmp_path / "hf").iterdir()} == {
-        *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json")
+        *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"),
+        "README.md",
     }
+    code, _, error = cli("export", run, "--to", "hf", "--out", tmp_path / "x", "--hub-dataset", "x")
+    assert (code, "expected OWNER/NAME or OWNER/NAME:TASK_ID" in error) == (2, True)
+    assert not (tmp_path / "x").exists()
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
     text = "怎么养猫，\n如何 养鱼？A4"
     ids = open_folder(small_backbone).tokenizer().encode(text)

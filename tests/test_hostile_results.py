@@ -8,6 +8,7 @@ import io
 import json
 import random
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Callable
@@ -27,8 +28,10 @@ from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.export import export
 from cpm_tune.leaderboard.formats import FORMATS
 from cpm_tune.leaderboard.plot import COSTS
+from cpm_tune.leaderboard.repeat import repeat_of
 from cpm_tune.runs.rerun import backbone_folder
 from cpm_tune.schema.record import RunRecord, read_any_record, write_record
+from cpm_tune.task.registry import load_task
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\u202e"
 DEEP = '{"id": "9", "prediction": ' + "[" * 100_000
@@ -205,23 +208,23 @@ def test_a_line_that_cannot_be_shown_is_noted_and_the_page_stands(
     first, *rest = file.read_text(encoding="utf-8").splitlines()[:4]
     file.write_text("\n".join([first, BAD_LINES[kind], *rest]) + "\n", encoding="utf-8")
     page, notes = export(tmp_path, "html")
-    data = embedded(page)
-    (shown,) = data["predictions"].values()
-    assert [line["id"] for line in shown] == ["0", "1", "2", "3"]
+    assert shown_of(page)["id"] is None
+    assert len(shown_of(page)["right"]) == 4, "ids are 0, 1, 2, 3"
     (note,) = (note for note in notes if "predictions" in note)
     assert note.startswith(f"{file}:2: not shown (")
     assert len(note) < 400
 
 
-def embedded(page: str) -> Any:
-    """The data of a page, which must be JSON as the browser reads it."""
+def shown_of(page: str) -> Any:
+    """The examples of the only run of a page, whose data must be JSON as the browser reads it."""
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} in the page")
 
-    data = re.search(r"<script[^>]*application/json[^>]*>(.*?)</script>", page, re.DOTALL)
-    assert data is not None
-    return json.loads(data[1], parse_constant=refuse)
+    parts = re.findall(r'<script[^>]*id="data-([\w-]+)">(.*?)</script>', page, re.DOTALL)
+    data = {name: json.loads(text, parse_constant=refuse) for name, text in parts}
+    (run,) = (part for name, part in data.items() if name.startswith("run-"))
+    return run["examples"]
 
 
 def test_half_a_surrogate_pair_reaches_the_page_as_json(tmp_path: Path) -> None:
@@ -229,8 +232,17 @@ def test_half_a_surrogate_pair_reaches_the_page_as_json(tmp_path: Path) -> None:
     line = '{"id": "\\ud800", "prediction": "a\\udfff", "target": "</script>\u2028"}\n'
     (place / "predictions.test.jsonl").write_text(line, encoding="utf-8")
     page, _ = export(tmp_path, "html")
-    (shown,) = embedded(page.encode().decode())["predictions"].values()
-    assert (shown[0]["id"], shown[0]["prediction"]) == ("\ud800", "a\udfff")
+    shown = shown_of(page.encode().decode())
+    assert (shown["id"], shown["prediction"]) == (["\ud800"], ["a\udfff"])
+
+
+def test_the_command_to_run_again_cannot_be_another_one() -> None:
+    name = "x'; touch here #\x1b[201~\n"
+    record = made.make_record("ccpm", name, "lora", 1)
+    command = repeat_of(record, load_task("ccpm")).command
+    assert command.isprintable()
+    words = shlex.split(command)
+    assert words[words.index("--backbone") + 1] == "x'; touch here #\\x1b[201~\\n"
 
 
 @pytest.mark.parametrize("first", [*"=+-@＝＋－＠", "\t=", "\r=", "\n="])

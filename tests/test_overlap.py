@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
+from conftest import CLI, write_jsonl
+from conftest import rows as pairs_of
 from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +28,10 @@ from cpm_tune.analysis.overlap import (
     shingles,
 )
 from cpm_tune.analysis.texts import normalised
+from cpm_tune.errors import UserError
+from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.runs.execute import execute
+from cpm_tune.schema.record import OverlapRecord, read_record
 
 
 def overlap_of(plant: planted.Plant, folder: Path) -> Any:
@@ -156,3 +162,76 @@ def test_texts_of_a_corpus_are_found() -> None:
         if any(row[0][i : i + 13] in normalised(document) for i in range(len(row[0]) - 12))
     }
     assert in_corpus(rows, documents) == expected == {3}
+
+
+def test_scores_with_and_without_shared_rows_are_verified_and_rescored(
+    tmp_path: Path, cli: CLI
+) -> None:
+    data, results = tmp_path / "data", tmp_path / "results"
+    data.mkdir()
+    own = [
+        {
+            "sentence1": f"{sign}{sign}在哪里看",
+            "sentence2": f"去哪看{sign}{sign}{sign}",
+            "label": k % 2,
+        }
+        for k, sign in enumerate("天地玄黄宇宙洪荒")
+    ]
+    splits = {"train": pairs_of(40), "dev": pairs_of(8, 100), "test": [*own, *pairs_of(8, 200)]}
+    for split, content in splits.items():
+        write_jsonl(data / f"{split}.jsonl", content)
+    settings = {"train.max_steps": 1, "train.eval_every": 1}
+    plan = make_plan(Request("lcqmc", "bitfit", data=data, settings=settings))
+    file = execute(plan, results).folder / "run.json"
+    record = read_record(file)
+    overlap = record.overlap["train"]
+    assert overlap.rows == "8-15"
+    lines = (file.parent / "predictions.test.jsonl").read_text(encoding="utf-8").splitlines()
+    right = [(x := json.loads(line))["prediction"] == x["target"] for line in lines]
+    assert overlap.among is not None
+    assert overlap.without is not None
+    assert overlap.among.value == pytest.approx(np.mean(right[8:]))
+    assert overlap.without.value == pytest.approx(np.mean(right[:8]))
+    assert cli("leaderboard", "verify", results)[0] == 0
+
+    changed = json.loads(file.read_text(encoding="utf-8"))
+    changed["overlap"]["train"]["without"]["value"] = 0.123
+    file.write_text(json.dumps(changed), encoding="utf-8")
+    code, out, error = cli("leaderboard", "verify", results)
+    assert (code, "overlap.train.without: value is recorded as 0.123" in out + error) == (1, True)
+    code, out, _ = cli("rescore", results, "--write")
+    assert (code, "accuracy, without rows of train" in out) == (0, True)
+    now = read_record(file)
+    assert now.overlap["train"] == overlap
+    assert (now.scores, now.earlier_scores[0].score.value) == (record.scores, 0.123)
+    assert cli("leaderboard", "verify", results)[0] == 0
+
+    changed["overlap"]["train"]["rows"] = "8-16"
+    file.write_text(json.dumps(changed), encoding="utf-8")
+    code, out, error = cli("leaderboard", "verify", results)
+    assert (code, "overlap.rows has 8-16, expected rows in order, below 16" in out + error) == (
+        1,
+        True,
+    )
+
+
+def overlap_with(text: str) -> OverlapRecord:
+    counts = dict.fromkeys(("n", "n_other", "n_near", "exact", "normalised", "near", "shared"), 1)
+    return OverlapRecord(**counts, rows=text)
+
+
+@given(st.sets(st.integers(0, 50)))
+def test_numbers_of_rows_are_read_back_from_ranges(numbers: set[int]) -> None:
+    text = OverlapRecord.ranges(sorted(numbers))
+    parts = overlap_with(text).parts(51)
+    assert parts == (
+        {"among": sorted(numbers), "without": [i for i in range(51) if i not in numbers]}
+        if numbers
+        else {}
+    )
+
+
+@pytest.mark.parametrize("text", ["3-1", "4,4", "5,2", "0-999999999999", "50-51"])
+def test_ranges_of_somebody_else_are_bounded(text: str) -> None:
+    with pytest.raises(UserError, match="expected rows in order, below 51"):
+        overlap_with(text).parts(51)

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from conftest import REPOSITORY
 
@@ -38,16 +39,34 @@ def test_the_image_installs_what_the_package_asks_for() -> None:
     assert opendelta[0] in (REPOSITORY / "no-deps.txt").read_text("utf-8")
 
 
-def test_a_release_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_the_changelog_begins_with_this_version() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
+    sections = re.findall(r"^## (\S+) \((unreleased|\d{4}-\d\d-\d\d)\)$", text, re.MULTILINE)
+    assert sections[0][0] == VERSION
+    assert len(sections) == len(re.findall("^## ", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("version", "date", "message"),
+    [
+        ("99.0.0", "2027-01-31", "has another version than 99.0.0"),
+        (VERSION, "unreleased", f"has no section '## {VERSION} (DATE)'"),
+    ],
+)
+def test_a_release_that_is_not_described_is_refused(
+    version: str, date: str, message: str, tmp_path: Path
+) -> None:
     clone = tmp_path / "clone"
     (clone / "scripts").mkdir(parents=True)
     (clone / "cpm_tune").mkdir()
-    for name in ("scripts/release.sh", "cpm_tune/version.py", "CITATION.cff", "CHANGELOG.md"):
+    for name in ("scripts/release.sh", "cpm_tune/version.py", "CITATION.cff"):
         (clone / name).write_bytes((REPOSITORY / name).read_bytes())
+    (clone / "CHANGELOG.md").write_text(f"# Changelog\n\n## {version} ({date})\n", "utf-8")
     subprocess.run(["git", "init", "-q"], cwd=clone, check=True)
     subprocess.run(["git", "add", "-A"], cwd=clone, check=True)
     who = ["-c", "user.name=a", "-c", "user.email=a@b.invalid"]
     subprocess.run(["git", *who, "commit", "-q", "-m", "a"], cwd=clone, check=True)
-    words = ["bash", "scripts/release.sh", "99.0.0"]
+    words = ["bash", "scripts/release.sh", version]
     done = subprocess.run(words, cwd=clone, capture_output=True, text=True)
-    assert (done.returncode, "has another version than 99.0.0" in done.stderr) == (2, True)
+    assert done.returncode == 2
+    assert message in done.stderr

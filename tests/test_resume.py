@@ -58,7 +58,7 @@ def what_is_left(outcome: Outcome) -> dict[str, Any]:
     record = json.loads((folder / "run.json").read_text())
     for name in ("seconds", "samples_per_second"):
         record["training"].pop(name)
-    for name in ("seconds", "finished_at", "peak_memory_bytes"):
+    for name in ("seconds", "finished_at", "peak_memory_bytes", "energy_joules"):
         record["environment"].pop(name)
     found["run.json"] = {**record, "execution": None}
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]

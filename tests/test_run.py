@@ -299,9 +299,9 @@ def test_a_frozen_weight_that_moved_fails_the_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import cpm_tune.runs.execute
+    import cpm_tune.runs.training
 
-    real = cpm_tune.runs.execute.train
+    real = cpm_tune.runs.training.train
 
     def careless(training: Any, *rest: Any) -> Any:
         found = real(training, *rest)
@@ -309,7 +309,7 @@ def test_a_frozen_weight_that_moved_fails_the_run(
             training.model.input_embedding.weight[3, 0] += 1e-3
         return found
 
-    monkeypatch.setattr(cpm_tune.runs.execute, "train", careless)
+    monkeypatch.setattr(cpm_tune.runs.training, "train", careless)
     with pytest.raises(RuntimeError, match="frozen backbone parameters changed"):
         tune(cli, data, small_backbone, tmp_path)
     assert not list(tmp_path.glob("lcqmc.lora.*[!l]/run.json"))

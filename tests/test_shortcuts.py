@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import planted
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_record import record
 
 from cpm_tune.analysis import shortcuts
+from cpm_tune.analysis.counts import Counts
 from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.analysis.texts import normalised, units
 from cpm_tune.data.splits import data_folder, find_splits
@@ -177,6 +182,27 @@ def test_beaten_is_by_more_than_the_interval(
         }
     )
     assert (changed.unbeaten_shortcut == ("bag", shortcut)) is unbeaten
+
+
+@given(*[st.lists(st.lists(st.text("猫狗 ab", max_size=8), max_size=3), max_size=6)] * 2)
+def test_terms_are_counted_as_strings_would_be(
+    known: list[list[str]], asked: list[list[str]]
+) -> None:
+    rows = [[[units(text) for text in row] for row in side] for side in (known, asked)]
+    counts = Counts(*rows)
+
+    def terms(row: list[list[str]]) -> Counter[tuple[str, ...]]:
+        single = Counter[tuple[str, ...]]((unit,) for part in row for unit in part)
+        return single + Counter(pair for part in row for pair in pairwise(part))
+
+    there = {term for row in rows[0] for term in terms(row)}
+    for matrix, side in zip((counts.known, counts.asked), rows, strict=True):
+        assert matrix.shape[0] == len(side)
+        for line, row in zip(matrix.toarray().tolist(), side, strict=True):
+            expected = sorted(n for term, n in terms(row).items() if term in there)
+            assert sorted(n for n in line if n) == expected
+    occurs = Counter(term for row in rows[0] for term in terms(row))
+    assert sorted(n for n in counts.rows_with_each if n) == sorted(occurs.values())
 
 
 def test_units_and_normal_form() -> None:

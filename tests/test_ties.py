@@ -12,12 +12,25 @@ import pytest
 from conftest import CLI
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from cpm_tune.data.splits import find_splits, sample_folder
 from cpm_tune.data.store import read_split
 from cpm_tune.leaderboard.board import Places
+from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.indices import (
+    BASELINE,
+    NORMALISED_MEAN,
+    RATIO_OF_SUMS,
+    normalised_mean,
+    ratio_of_sums,
+    weights_of,
+)
+from cpm_tune.leaderboard.mean_places import verdicts
 from cpm_tune.leaderboard.power import detectable, needed, standard_error
+from cpm_tune.leaderboard.published import baseline, read_published
 from cpm_tune.leaderboard.statistics import compare
 from cpm_tune.leaderboard.ties import places
 from cpm_tune.metrics import get_metric
@@ -120,3 +133,88 @@ def test_compare_prints_power(results: Path, cli: CLI) -> None:
     assert line.endswith("rows one of 0.01")
     code, _, error = cli(*words, "--difference", "0")
     assert (code, "above 0" in error) == (2, True)
+
+
+SHARES = {"A": (0.95, 0.9), "B": (0.93, 0.9), "C": (0.8, 0.7), "D": (0.8, 0.7)}
+
+
+@pytest.fixture
+def two_datasets(tmp_path: Path, cli: CLI) -> tuple[Path, dict[str, list[np.ndarray]]]:
+    """Systems on ccpm and lcqmc, D equal to C, and what each has right."""
+    out, right = tmp_path / "results", {name: list[np.ndarray]() for name in SHARES}
+    for number, task_name in enumerate(("ccpm", "lcqmc")):
+        task = load_task(task_name)
+        file = find_splits(task, sample_folder(task), ("test",))["test"]
+        rows, drawn = list(read_split(task, file).rows), np.random.default_rng(number)
+        hard = drawn.random(len(rows))
+        for name, shares in SHARES.items():
+            noise = drawn.random(len(rows)) if name == "B" else hard
+            right[name].append(0.5 * (hard + noise) < shares[number])
+            lines = [
+                {"id": row["id"], "prediction": row["target"] if ok else 1 - row["target"]}
+                if task_name == "lcqmc"
+                else {"id": row["id"], "prediction": (row["target"] + (not ok)) % 4}
+                for row, ok in zip(rows, right[name][-1].tolist(), strict=True)
+            ]
+            predictions = tmp_path / f"{task_name}.{name}.jsonl"
+            predictions.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            words = ("score", "--task", task_name, "--predictions", predictions, "--name", name)
+            assert cli(*words, "--out", out)[0] == 0
+    return out, right
+
+
+def test_places_of_a_mean_equal_those_of_its_variance(
+    two_datasets: tuple[Path, dict[str, list[np.ndarray]]], cli: CLI
+) -> None:
+    """Without resampling: the variance of a mean of two accuracies, each over its own rows."""
+    out, right = two_datasets
+    board = json.loads(cli("leaderboard", out, "--places", "--format", "json")[1])
+    rows = {row["backbone"]: row["indices"]["mean"] for row in board["rows"]}
+    pairs, names = [], list(SHARES)
+    for a, b in itertools.combinations(range(len(names)), 2):
+        differences = [
+            x.astype(float) - y for x, y in zip(right[names[a]], right[names[b]], strict=True)
+        ]
+        mean = np.mean([d.mean() for d in differences])
+        error = np.sqrt(sum(d.var() / len(d) for d in differences)) / 2
+        pairs.append((a, b, mean, 2 * norm.sf(abs(mean) / error) if error else 1.0))
+    significant = multipletests([p for *_, p in pairs], method="holm")[0]
+    for i, name in enumerate(names):
+        value = 100 * np.mean([each.mean() for each in right[name]])
+        assert rows[name]["value"] == pytest.approx(value)
+        better = worse = 0
+        for (a, b, mean, _), differs in zip(pairs, significant, strict=True):
+            if differs and i in (a, b):
+                lost = (mean > 0) == (i == b)
+                better, worse = better + lost, worse + (not lost)
+        place = {"first": 1 + better, "last": len(names) - worse, "of": len(names)}
+        assert rows[name]["places"] == place
+    assert rows["A"]["places"] != rows["C"]["places"]  # something is significant, and not all
+    assert rows["C"]["places"]["last"] - rows["C"]["places"]["first"] == 1
+    text = cli("leaderboard", out, "--places")[1]
+    assert "Means over datasets:" in text
+    assert text == cli("leaderboard", out, "--places")[1]
+    assert "Means over datasets:" not in cli("leaderboard", out)[1]
+    assert "3-4 of 4" in cli("leaderboard", out, "--places", "--format", "md")[1]
+
+
+def test_the_covariance_is_that_of_the_scores() -> None:
+    values, covariance = np.array([1.0, 0.0, 0.0]), np.zeros((3, 3))
+    assert verdicts(values, covariance) == {(0, 1): "win", (0, 2): "win", (1, 2): "tie"}
+    covariance[:] = 4.0  # all vary alike: differences do not vary at all
+    assert verdicts(values, covariance)[0, 1] == "win"
+    assert set(verdicts(values, 4 * np.eye(3)).values()) == {"tie"}
+
+
+@pytest.mark.parametrize("name", [NORMALISED_MEAN, RATIO_OF_SUMS])
+def test_an_index_is_the_sum_of_its_weighted_scores(name: str) -> None:
+    base = {task: printed.value for task, printed in baseline(read_published(), BASELINE).items()}
+    places = {task: Hierarchy().dataset(task) for task in base}
+    drawn = np.random.default_rng(1)
+    known = {task: float(drawn.uniform(10, 90)) for task in base}
+    weights = weights_of(name, places)
+    expected = {
+        NORMALISED_MEAN: normalised_mean(known, base, places),
+        RATIO_OF_SUMS: ratio_of_sums(known, base),
+    }[name]
+    assert sum(weights[task][1] * known[task] for task in base) == pytest.approx(expected)

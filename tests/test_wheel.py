@@ -17,6 +17,10 @@ def test_an_installed_wheel_works_from_any_directory(tmp_path: Path) -> None:
     done = subprocess.run([*build, str(REPOSITORY)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("cpm_tune-*.whl")
+    assert wheel.stat().st_size < 60_000_000
+    check = [sys.executable, "-m", "twine", "check", "--strict", str(wheel)]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     site = tmp_path / "site"
     install = [
         sys.executable,

@@ -90,7 +90,7 @@ def find_errors(
     pairs = [(_name(a.target), _name(a.prediction)) for a in answers]
     labels, matrix = confusion(pairs if _labelled(task, metric) else ())
     each = per_label(pairs if _labelled(task, metric) else ())
-    numbers = [_right_option(task, answer) for answer in answers]
+    numbers = [right_option(task, answer) for answer in answers]
     scored = [
         (a.scores, n) for a, n in zip(answers, numbers, strict=True) if a.scores and n is not None
     ]
@@ -113,8 +113,8 @@ def _name(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _right_option(task: Task, answer: Answered) -> int | None:
-    """The number of the right option among the scores."""
+def right_option(task: Task, answer: Answered) -> int | None:
+    """The number of the right option among the scores; None if there is no such number."""
     if isinstance(task.answer, Choice):
         names = [str(label) for label in task.answer.labels]
         return names.index(str(answer.target)) if str(answer.target) in names else None
@@ -220,6 +220,15 @@ def margin(answer: Answered, right: int | None) -> float:
     if not answer.scores or right is None:
         return 0.0
     return max(answer.scores) - answer.scores[right]
+
+
+def lead(answer: Answered, right: int | None) -> float | None:
+    """How much higher the right option's score is than the best other one's, below 0 (by the
+    margin) if the answer is wrong; None without scores."""
+    if right is None or not 0 <= right < len(answer.scores) or len(answer.scores) < 2:
+        return None
+    others = (*answer.scores[:right], *answer.scores[right + 1 :])
+    return answer.scores[right] - max(others)
 
 
 KINDS = ("both right", "only the first right", "only the second right", "both wrong")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import Any
 
+from cpm_tune.analysis.counts import Counts
 from cpm_tune.analysis.texts import fields, option_column, sample, texts, units
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.common.writing import write_atomically
@@ -29,12 +30,13 @@ from cpm_tune.schema.record import ControlRecord
 from cpm_tune.task import Choice, Generate, Rank, Row, Task
 from cpm_tune.task.answers import gold
 
-VERSION = 1
+VERSION = 2
 MOST = 10_000  # rows of a split
 _LONGEST = 200  # characters that are looked at, of a text
 _LEARNT = 1_000_000  # characters of train
 _COMPARED = 3  # texts of a row that are compared with one another
 _SIMILAR = 500  # rows compared with train at a time
+_BAG, _SHOWN = 20_000, 50_000  # terms of the regression, and of the nearest row
 
 Features = list[list[float]]
 
@@ -106,15 +108,20 @@ def _shortcuts(task: Task, known: _Rows, asked: _Rows) -> Iterator[tuple[str, st
         if len({*known.answers}) < 2:  # nothing to learn but the majority
             return
         yield "length", "a decision tree on the texts' lengths", _by_numbers(known, asked, _lengths)
+        counts = Counts(known.texts, asked.texts)
         yield (
             "bag",
             "logistic regression on characters, words and their pairs",
-            _by_bag(known, asked),
+            _by_bag(counts, known.answers),
         )
         if n_texts > 1:
             note = "a decision tree on how much the texts have in common"
             yield "overlap", note, _by_numbers(known, asked, _overlaps)
-        yield "nearest", "the label of the most similar row of train", _by_nearest(known, asked)
+        yield (
+            "nearest",
+            "the label of the most similar row of train",
+            [known.answers[at] for at in _nearest(counts)],
+        )
         return
     note = "a decision tree on each option's length among the row's"
     yield "length", note, _options_by_numbers(known, asked, _option_lengths)
@@ -214,53 +221,57 @@ def _tree(n: int) -> Any:
     return DecisionTreeClassifier(max_depth=4, min_samples_leaf=max(5, n // 200), random_state=0)
 
 
-def _by_bag(known: _Rows, asked: _Rows) -> list[Any]:
-    both = [[_terms(parts) for parts in rows.texts] for rows in (known, asked)]
-    model, matrix = _fitted_bag(both[0], known.answers)
-    return list(map(int, model.predict(matrix(both[1]))))
+def _by_bag(counts: Counts, answers: Sequence[Any]) -> list[Any]:
+    model, matrix = _fitted_bag(counts, answers)
+    return list(map(int, model.predict(matrix)))
 
 
-def _terms(parts: Sequence[list[str]]) -> list[str]:
-    """Units of all texts and pairs of neighbours, which in Chinese are many of the words."""
-    return [term for part in parts for term in (*part, *map("".join, pairwise(part)))]
-
-
-def _fitted_bag(terms: Sequence[list[str]], answers: Sequence[Any]) -> tuple[Any, Any]:
-    """A logistic regression on the terms that occur, and the function from terms to its input."""
+def _fitted_bag(counts: Counts, answers: Sequence[Any]) -> tuple[Any, Any]:
+    """A logistic regression on the terms that occur in the known rows, and the rows asked as its
+    input."""
     import numpy as np
-    from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import normalize
 
-    bag = CountVectorizer(
-        analyzer=list, binary=True, min_df=2 if len(terms) > 50 else 1, max_features=20_000
-    )
-    usual = sum(map(len, terms)) / len(terms)
+    frequent = counts.rows_with_each >= (2 if counts.known.shape[0] > 50 else 1)
+    chosen = _most(counts.rows_with_each, frequent, _BAG)
+    usual = counts.known.sum() / counts.known.shape[0]
 
     def shares(matrix: Any) -> Any:
         """Each text's terms add up to the same: its length is a shortcut of its own."""
-        return normalize(matrix.astype(np.float64), "l1") * usual
+        occurs = matrix[:, chosen].astype(np.float64)
+        occurs.data[:] = 1
+        return normalize(occurs, "l1") * usual
 
-    matrix = shares(bag.fit_transform(terms))
-    model = LogisticRegression(max_iter=100, tol=1e-2).fit(matrix, answers)
-    return model, lambda others: shares(bag.transform(others))
-
-
-def _by_nearest(known: _Rows, asked: _Rows) -> list[Any]:
-    return [known.answers[at] for at in _nearest(known.texts, asked.texts)]
+    model = LogisticRegression(max_iter=100, tol=1e-2).fit(shares(counts.known), answers)
+    return model, shares(counts.asked)
 
 
-def _nearest(known: Sequence[list[list[str]]], asked: Sequence[list[list[str]]]) -> list[int]:
+def _most(values: Any, allowed: Any, most: int) -> Any:
+    """The places, in order, of the allowed values that are largest; the first of equal ones. Of
+    none allowed the first place."""
+    import numpy as np
+
+    places = np.flatnonzero(allowed)
+    if not len(places):
+        return np.arange(1)
+    order = np.argsort(-values[places], kind="stable")[:most]
+    return np.sort(places[order])
+
+
+def _nearest(counts: Counts) -> list[int]:
     """For each row asked the number of the most similar known one, by tf-idf of units and pairs;
     the first of several."""
     import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import TfidfTransformer
 
     # Frequent terms tell little and cost most.
-    often = max(200, len(known) // 100)
-    bag = TfidfVectorizer(analyzer=list, max_df=often, max_features=50_000, dtype=np.float32)
-    matrix = bag.fit_transform([_terms(parts) or [""] for parts in known]).T.tocsr()
-    wanted = bag.transform([_terms(parts) for parts in asked])
+    often = max(200, counts.known.shape[0] // 100)
+    occurring = np.asarray(counts.known.sum(axis=0)).ravel()
+    chosen = _most(occurring, counts.rows_with_each <= often, _SHOWN)
+    weighted = TfidfTransformer().fit(counts.known[:, chosen])
+    matrix = weighted.transform(counts.known[:, chosen]).T.tocsr()
+    wanted = weighted.transform(counts.asked[:, chosen])
     places: list[int] = []
     for start in range(0, wanted.shape[0], _SIMILAR):
         similar = (wanted[start : start + _SIMILAR] @ matrix).toarray()
@@ -303,16 +314,16 @@ def _options_by_numbers(known: _Rows, asked: _Rows, measure: Measure) -> list[An
 
 
 def _options_by_bag(known: _Rows, asked: _Rows) -> list[Any]:
-    terms, right = [], []
+    terms, right = list[list[list[str]]](), list[bool]()
     for options, answer in zip(known.options, known.answers, strict=True):
         if answer is not None:
-            terms += [_terms([option]) for option in options]
+            terms += [[option] for option in options]
             right += [i == answer for i in range(len(options))]
     if len({*right}) < 2:
         return [[0.0] * len(options) for options in asked.options]
-    model, matrix = _fitted_bag(terms, right)
-    wanted = matrix([_terms([option]) for options in asked.options for option in options])
-    return _by_row(model.decision_function(wanted), asked.options)
+    wanted = [[option] for options in asked.options for option in options]
+    model, matrix = _fitted_bag(Counts(terms, wanted), right)
+    return _by_row(model.decision_function(matrix), asked.options)
 
 
 def _by_row(values: Any, options: Sequence[Sequence[Any]]) -> list[list[float]]:
@@ -322,7 +333,7 @@ def _by_row(values: Any, options: Sequence[Sequence[Any]]) -> list[list[float]]:
 
 def _options_by_nearest(known: _Rows, asked: _Rows) -> list[Any]:
     scores = []
-    places = _nearest(known.texts, asked.texts)
+    places = _nearest(Counts(known.texts, asked.texts))
     for at, options in zip(places, asked.options, strict=True):
         answer = known.answers[at]
         right = _sets(known.options[at][answer] if answer is not None else [])

@@ -9,7 +9,7 @@ asked first, so a package can neither take nor break them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -103,6 +103,11 @@ def pretrainings() -> dict[str, Pretraining]:
 def pretraining_in(family: str) -> Pretraining | None:
     """How the models of a family are pre-trained, by its name; None if they cannot be."""
     return next((getattr(f, "pretraining", None) for f in families() if f.name == family), None)
+
+
+def roles_in(family: str) -> Mapping[str, tuple[str, ...]]:
+    """The roles that all models of a family have, by its name; none if models differ."""
+    return next((getattr(f, "roles", {}) for f in families() if f.name == family), {})
 
 
 def pretraining_of(vocabulary: Path) -> Pretraining:

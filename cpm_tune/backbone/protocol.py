@@ -316,7 +316,8 @@ class Family(Protocol):
     """A kind of model. `presets` are published sizes by name, to estimate without a checkpoint.
 
     A family that can be pre-trained has a member `pretraining`, a
-    `cpm_tune.backbone.pretraining.Pretraining`.
+    `cpm_tune.backbone.pretraining.Pretraining`. A family whose models all have the same roles has a
+    member `roles`, as a config has it.
     """
 
     @property

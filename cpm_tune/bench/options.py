@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cpm_tune.common.option import Option
-from cpm_tune.schema.options import BUNDLED, Count, Results, Seed, TrialOptions
+from cpm_tune.schema.options import BUNDLED, Count, Fold, Results, Seed, TrialOptions
 
 TaskList = Annotated[
     tuple[str, ...], Option("tasks and task groups of `list tasks`", "A,B", commas=True)
@@ -25,6 +25,16 @@ class Axes:
     seeds: Annotated[
         tuple[Seed, ...], Option("seeds, such as 1,2 or 1-3", "N,N", commas=True, ranges=True)
     ] = (1,)
+    folds: Annotated[
+        tuple[Fold, ...],
+        Option(
+            "folds of train and dev, such as 0-4: the files train_N and dev_N, as of FewCLUE",
+            "N,N",
+            commas=True,
+            ranges=True,
+            default="train and dev",
+        ),
+    ] = ()
     backbones: Annotated[
         tuple[str, ...], Option("names or folders of backbones", "A,B", commas=True)
     ] = (BUNDLED,)

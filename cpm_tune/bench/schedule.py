@@ -130,7 +130,8 @@ def run_trials(
         endings.append(ending)
         watcher.ended(worker, ending)
         if ending.record is None:
-            why = f"not run, its zero-shot control failed: {ending.report.error}"
+            what = "its search" if trial.search else "its zero-shot control"
+            why = f"not run, {what} failed: {ending.report.error}"
             for dependent in queue.drop_dependents(trial.run_id):
                 end(None, dependent, Report("failed", error=why))
 

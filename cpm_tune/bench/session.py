@@ -15,7 +15,7 @@ from cpm_tune.bench.processes import Processes
 from cpm_tune.bench.ray_cluster import RayActors
 from cpm_tune.bench.schedule import Executor, run_trials
 from cpm_tune.bench.slurm import MOST_JOBS, SlurmJobs
-from cpm_tune.bench.state import History, SuiteState, suite_state
+from cpm_tune.bench.state import History, SuiteState, note_trials, suite_state, trial_state
 from cpm_tune.bench.suite import Suite
 from cpm_tune.bench.trials import Trial, make_trials
 from cpm_tune.common.folders import check_results
@@ -126,6 +126,7 @@ def _run(
     start: Callable[[], Executor], state: SuiteState, history: History, out: Path, quiet: bool
 ) -> int:
     started = time.monotonic()
+    note_trials(out, state.trials)
     with contextlib.ExitStack() as stack:
         try:
             with Interrupts():
@@ -136,7 +137,7 @@ def _run(
                     endings = run_trials(state.todo, executor, out, watcher)
         except Interrupted as stop:
             print("stopping; a second interrupt does not wait", file=sys.stderr, flush=True)
-            left = counted(sum(not (out / t.run_id).is_dir() for t in state.todo), "trial")
+            left = counted(sum(trial_state(out, t)[0] != "done" for t in state.todo), "trial")
             kept = f"finished runs are kept; {left} left, repeat the command to resume"
             raise Interrupted(stop.number, kept) from stop
     print(show.end_text(endings, state, out, time.monotonic() - started), flush=True)

@@ -1,7 +1,8 @@
 """The state of a suite's trials in a results folder, and how long runs there took.
 
-A failed trial leaves a note in `OUT/.bench/failed/RUN_ID.json` until it is finished. Every file is
-written atomically, so the folder can be read at any moment.
+A failed trial leaves a note in `OUT/.bench/failed/RUN_ID.json` until it is finished, the latest
+suite its trials in `OUT/.bench/sweep.json`. Every file is written atomically, so the folder can be
+read at any moment.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cpm_tune.bench.searched import found
 from cpm_tune.bench.trials import Report, Trial
-from cpm_tune.common.folders import CHECKPOINT, RECORD, disk_trouble, partial_folder
+from cpm_tune.common.folders import (
+    CHECKPOINT,
+    FAILED,
+    RECORD,
+    SWEEP,
+    disk_trouble,
+    partial_folder,
+)
 from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.runs.finished import finished
 from cpm_tune.schema.record import RunRecord
+from cpm_tune.search.plan import FOLDER
 
 State = Literal["done", "failed", "unfinished", "new"]
 
@@ -55,20 +65,35 @@ def suite_state(out: Path, trials: Sequence[Trial], only_failed: bool = False) -
 
 def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
     """The state of a trial in the results folder `out`, and its record if it is done."""
+    run_id: str | None = trial.run_id
+    if trial.search is not None:
+        run_id = found(out, trial.run_id)
     try:
-        record = finished(out, trial.run_id)
+        record = None if run_id is None else finished(out, run_id)
     except UserError:  # damaged: the trial will fail with a sentence that names the file
         record = None
     if record is not None:
         return "done", record
     if _note(out, trial.run_id).is_file():
         return "failed", None
+    if trial.search is not None:
+        there = (out / FOLDER / trial.search.name).is_dir()
+        return "unfinished" if there else "new", None
     partial = partial_folder(out, trial.run_id)
     if not partial.is_dir():
         return "new", None
     begun = _json(partial / RECORD)
     stopped = (partial / CHECKPOINT).is_file() or begun.get("error") == "interrupted"
     return ("failed" if begun.get("status") == "failed" and not stopped else "unfinished"), None
+
+
+def note_trials(out: Path, trials: Sequence[Trial]) -> None:
+    """Keep the names of a suite's trials by run id, for who watches the folder."""
+    text = json.dumps({trial.run_id: trial.name for trial in trials}, ensure_ascii=False, indent=1)
+    note = out / SWEEP
+    with disk_trouble(note.parent):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, text + "\n")
 
 
 def note_failure(out: Path, trial: Trial, report: Report) -> None:
@@ -87,7 +112,7 @@ def forget_failure(out: Path, run_id: str) -> None:
 
 
 def _note(out: Path, run_id: str) -> Path:
-    return out / ".bench" / "failed" / f"{run_id}.json"
+    return out / FAILED / f"{run_id}.json"
 
 
 def _json(path: Path) -> dict[str, Any]:

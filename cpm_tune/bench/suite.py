@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from pydantic.dataclasses import dataclass
 
 from cpm_tune.bench.options import SuiteOptions
+from cpm_tune.bench.searched import Searching, Space
 from cpm_tune.common.faults import expected
 from cpm_tune.common.option import split_list
 from cpm_tune.common.reading import read_mapping
@@ -25,6 +26,7 @@ from cpm_tune.schema.options import (
     BUNDLED,
     Control,
     Count,
+    Fold,
     Limit,
     Precision,
     Quantize,
@@ -33,6 +35,7 @@ from cpm_tune.schema.options import (
     ShotChoice,
     ShotCount,
 )
+from cpm_tune.search.space import make_space
 
 
 def _listed(value: Any) -> Any:
@@ -88,6 +91,7 @@ class Override(_Part):
     nproc: Count | None = None
     set: Settings = {}
     grid: Grid = {}
+    space: Space | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -98,11 +102,13 @@ class Suite(SuiteOptions):
     tasks: Names
     deltas: Names = ("lora",)
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seeds), Field(min_length=1)] = (1,)
+    folds: Annotated[tuple[Fold, ...], BeforeValidator(_seeds)] = ()
     backbones: Names = (BUNDLED,)
     include: Annotated[tuple[Path, ...], BeforeValidator(_listed)] = ()
     controls: Annotated[tuple[Control, ...], BeforeValidator(_listed)] = ("zero-shot",)
     set: Settings = Field(default_factory=dict)
     grid: Grid = Field(default_factory=dict)
+    search: Searching | None = None
     trials: tuple[Override, ...] = ()
 
     @property
@@ -171,8 +177,8 @@ def _sentences(error: ValidationError, where: str, options: Mapping[str, Any]) -
             inside = ".".join(map(str, parents))
             known = [field.name for field in fields(Suite)]
             if parents:
-                model = Match if parents[-1] == "match" else Override
-                known = list(model.model_fields)
+                models: dict[Any, type[BaseModel]] = {"match": Match, "search": Searching}
+                known = list(models.get(parents[-1], Override).model_fields)
             hint = did_you_mean(str(last), known)
             yield f"{where}: no key '{last}' in {inside or 'a suite'}.{hint}"
         elif fault["type"] == "missing":
@@ -205,3 +211,28 @@ def _unknown_settings(suite: Suite) -> Iterable[str]:
                 yield f"{place}grid: '{key}' is in set as well; keep one of the two."
             if key.startswith("run."):
                 yield f"{place}grid: '{key}' changes no result; put it in set."
+    yield from _faults_of_search(suite)
+
+
+def _faults_of_search(suite: Suite) -> Iterable[str]:
+    """What is wrong with the search of a suite, and with the spaces of its overrides."""
+    spaces = [(f"trials.{i}.space", o.space) for i, o in enumerate(suite.trials) if o.space]
+    if suite.search is None:
+        yield from (f"{place} has no effect without search." for place, _ in spaces)
+        return
+    if "random-backbone" in suite.controls:
+        yield (
+            "controls: a suite that searches has no random-backbone control, whose settings would "
+            "have to be known; run it on what was found."
+        )
+    if suite.nproc > 1 or any((override.nproc or 1) > 1 for override in suite.trials):
+        yield "search: the trials of a search have one process; omit nproc, and give --jobs."
+    for place, space in (("search.space", suite.search.space), *spaces):
+        try:
+            keys = make_space(space, place)
+        except UserError as error:
+            yield from (line.removesuffix(".") + "." for line in str(error).split("\n"))
+            continue
+        for key in keys:
+            if key in suite.settings:
+                yield f"{place} {key}: it is in set or grid as well; keep one of the two."

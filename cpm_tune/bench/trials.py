@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cpm_tune.bench.searched import Searched, searched
 from cpm_tune.bench.suite import Override, Suite
+from cpm_tune.common.sizes import counted
 from cpm_tune.delta.config import CONFIGS
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Plan, Request, make_plan
@@ -29,7 +31,8 @@ _SUITE = -1  # the scope of a suite's own settings, among the indices of its ove
 class Trial:
     """One run of a suite.
 
-    `needs` is the run id of its zero-shot control, which has to be finished first; `group` names
+    `needs` is the run id of its zero-shot control, which has to be finished first, or the trial
+    that carries out its `search`, of which `run_id` is the id then, not of the run; `group` names
     the backbone and the data, so that one worker gets the trials that share them; `about` lists the
     settings in which the suite's trials differ; `nproc` is the number of its processes.
     """
@@ -44,6 +47,7 @@ class Trial:
     needs: str | None = None
     about: str = ""
     nproc: int = 1
+    search: Searched | None = None
 
     @property
     def name(self) -> str:
@@ -88,13 +92,18 @@ def make_trials(suite: Suite) -> list[Trial]:
     Raises UserError with the mistakes of all trials, one line each.
     """
     expansion = _Expansion(suite)
-    axes = (suite.backbones, expansion.tasks, suite.seeds, suite.deltas)
+    folds = tuple(dict.fromkeys(suite.folds)) or (suite.fold,)
+    axes = (suite.backbones, expansion.tasks, suite.seeds, suite.deltas, folds)
     if math.prod(map(len, axes)) > MOST:
         raise _too_many()
-    for backbone, task, seed, delta in itertools.product(
-        dict.fromkeys(suite.backbones), expansion.tasks, dict.fromkeys(suite.seeds), suite.deltas
+    for backbone, task, seed, delta, fold in itertools.product(
+        dict.fromkeys(suite.backbones),
+        expansion.tasks,
+        dict.fromkeys(suite.seeds),
+        suite.deltas,
+        folds,
     ):
-        expansion.add(task, delta, backbone, seed)
+        expansion.add(task, delta, backbone, seed, fold)
     problems = [f"{where}: {problem}" for problem, where in expansion.problems.items()]
     if problems := problems or list(expansion.without_effect()):
         raise UserError("\n".join(problems))
@@ -124,7 +133,7 @@ class _Expansion:
         self.trials: dict[str, Trial] = {}
         self.problems: dict[str, str] = {}
 
-    def add(self, task: str, delta: str, backbone: str, seed: int) -> None:
+    def add(self, task: str, delta: str, backbone: str, seed: int, fold: int | None = None) -> None:
         """Add the runs of one point of the axes, with their controls."""
         if self._points > MOST:
             return
@@ -146,15 +155,22 @@ class _Expansion:
             chosen |= override.model_dump(include=_SHARED, exclude_none=True)
         nproc = chosen.pop("nproc")
         other = [f"{k}={chosen[k]}" for k in _SHOWN if chosen[k] != getattr(self._suite, k)]
+        chosen["fold"] = fold
+        other += [] if fold is None else [f"fold={fold}"]
         request = Request(task, delta, backbone, seed, **chosen)
         where = f"{task}, {delta}, {Path(backbone).name}"
         with self._noting(where):
             if _generates(request):  # there are no options to score
                 request = replace(request, scoring=None)
+            space = self._space(request, overrides)
             for settings, about in self._settings(request, overrides):
                 with self._noting(where):
                     about = " ".join((*other, about)).strip()
-                    self._add_runs(replace(request, settings=settings), about, nproc)
+                    request = replace(request, settings=settings)
+                    if space is None:
+                        self._add_runs(request, about, nproc)
+                    else:
+                        self._add_searched(request, about, space)
 
     @contextlib.contextmanager
     def _noting(self, where: str) -> Iterator[None]:
@@ -210,6 +226,54 @@ class _Expansion:
             if control == "zero-shot":
                 needs = spec.run_id
 
+    def _space(self, request: Request, overrides: Mapping[int, Override]) -> dict[str, Any] | None:
+        """What is searched for a trial; None if nothing is."""
+        searching = self._suite.search
+        if searching is None or load_preset(request.delta).get("delta_type") == "none":
+            return None
+        applies, space = _applies(request), dict[str, Any]()
+        scopes = [(_SUITE, searching.space)]
+        scopes += [(number, override.space or {}) for number, override in overrides.items()]
+        for number, given in scopes:
+            own = {key: values for key, values in given.items() if applies(key)}
+            self._effective |= {(number, f"space {key}") for key in own}
+            space |= own
+        if not space and any(given for _, given in scopes):
+            raise UserError("search.space has no setting that this delta and task have.")
+        return space
+
+    def _add_searched(self, request: Request, about: str, space: Mapping[str, Any]) -> None:
+        """Add a trial whose settings are found by a search with the suite's first seed."""
+        suite = self._suite
+        assert suite.search is not None
+        zero_shot = "zero-shot" in suite.controls
+        seed = suite.seeds[0]
+        how, search = searched(request, suite.search, space, seed, zero_shot)
+        plan, name = search.plan, search.plan.folder.name
+        weights = f"{plan.spec.backbone.init} {plan.folder.path} {plan.spec.weights} None"
+        group, needs = (weights, plan.spec.task), None
+        if zero_shot:
+            run = plan.zero_shot()
+            needs = run.spec.run_id
+            control = Trial(request, "zero-shot", needs, run.delta_name, name, run.spec.seed, group)
+            self.trials.setdefault(needs, control)
+        trial_id = how.id(request.seed)
+        self.trials.setdefault(
+            trial_id,
+            Trial(
+                request,
+                None,
+                trial_id,
+                plan.delta_name,
+                name,
+                request.seed,
+                group,
+                needs=needs if request.seed == seed else how.id(seed),
+                about=f"{about} search of {counted(how.trials, 'trial')}".strip(),
+                search=how,
+            ),
+        )
+
     def without_effect(self) -> Iterator[str]:
         """Overrides and settings without any effect, most likely a slip in a name."""
         yield from self._unused(_SUITE, self._suite, "")
@@ -222,6 +286,10 @@ class _Expansion:
                 yield from self._unused(number, override, f"trials.{number}: ")
 
     def _unused(self, number: int, scope: Suite | Override, where: str) -> Iterator[str]:
+        space = scope.search.space if isinstance(scope, Suite) and scope.search else {}
+        for key in space if isinstance(scope, Suite) else scope.space or {}:
+            if (number, f"space {key}") not in self._effective:
+                yield f"{where}space: {key} has no effect on any trial: no task or delta has it."
         for key in (*scope.set, *scope.grid):
             if (number, key) not in self._effective:
                 yield f"{where}{key} has no effect on any trial: no task or delta there has it."

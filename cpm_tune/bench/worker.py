@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 import traceback
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from pydantic import TypeAdapter
 
 from cpm_tune.backbone.base import Backbone
-from cpm_tune.backbone.storage.shards import stored
+from cpm_tune.bench.searched import Searched, note_found
 from cpm_tune.bench.trials import Report, Trial, plan_of
 from cpm_tune.common.progress import Lines, shown
 from cpm_tune.data.store import Split
@@ -32,6 +31,8 @@ from cpm_tune.planning.inputs import Inputs, load_backbone, read_inputs
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.execute import execute
 from cpm_tune.runs.finished import finished
+from cpm_tune.runs.shared import SharedBackbone
+from cpm_tune.search.trials import find, hand_over
 
 _TRIAL = TypeAdapter(Trial)
 
@@ -44,7 +45,7 @@ class Worker:
 
     def __init__(self, out: Path, threads: int) -> None:
         self._out, self._threads = out, threads
-        self._backbone: tuple[Any, Backbone, int] | None = None  # with its key and checksum
+        self._backbone = SharedBackbone()
         self._splits: tuple[Any, dict[str, Split]] | None = None
 
     def run(self, trial: Trial, gpus: str | None = None, lines: bool = False) -> Report:
@@ -62,12 +63,12 @@ class Worker:
                 self._run_group(trial, gpus, lines)
             else:
                 with shown(Lines(trial.name), unless=not lines):
-                    _run(trial, self._out, self._inputs, self._load)
-                self._check_backbone()
+                    _run(trial, self._out, self._inputs, self._backbone.load)
+                self._backbone.check()
         except ProcessLostError as error:  # of its group
             report = Report("lost", error=str(error))
         except Exception as error:  # the next trials are run, whatever happened in this one
-            self._backbone = None  # it may contain a delta
+            self._backbone.forget()  # it may contain a delta
             problem = _as_user_error(error)
             text = " ".join(str(problem).split())
             detail = "\n".join(getattr(problem, "__notes__", ()))
@@ -75,7 +76,8 @@ class Worker:
         return replace(report, seconds=time.perf_counter() - started)
 
     def _run_group(self, trial: Trial, gpus: str | None, lines: bool) -> None:
-        self._backbone = self._splits = None  # the group needs the memory
+        self._splits = None  # the group needs the memory
+        self._backbone.forget()
         give_back()
         plan = plan_of(trial)
         if finished(self._out, trial.run_id) is None:
@@ -84,25 +86,6 @@ class Worker:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus
             argv = [str(self._out.absolute()), _TRIAL.dump_json(trial).decode(), *["lines"] * lines]
             launch(argv, trial.nproc, module="cpm_tune.bench.group", environment=environment)
-
-    def _load(self, plan: Plan, engine: Engine) -> Backbone:
-        """The plan's backbone as it was loaded, without a delta."""
-        spec, how = plan.spec, plan.execution
-        if how.memory_limit or how.offload or how.engine == "bmtrain":
-            self._backbone = None  # layers come and go: nothing to compare and to share
-            return load_backbone(plan, engine)
-        key = (spec.backbone.sha256, spec.random_seed, spec.weights, how.device)
-        if self._backbone is None or self._backbone[0] != key:
-            self._backbone = None  # two do not have to fit into memory
-            model = load_backbone(plan, engine)
-            self._backbone = (key, model, _checksum(model))
-        return self._backbone[1]
-
-    def _check_backbone(self) -> None:
-        if self._backbone is not None:
-            _, model, checksum = self._backbone
-            if _checksum(model) != checksum:
-                raise RuntimeError("the delta left a trace in the shared backbone; this is a bug")
 
     def _inputs(self, plan: Plan) -> Inputs:
         key = (plan.spec.task, plan.spec.task_version, plan.spec.data)
@@ -119,11 +102,38 @@ def _run(
     load: Callable[[Plan, Engine], Backbone] | None = None,
 ) -> None:
     """Run a trial with its zero-shot control, as this process or as one of its group."""
+    if trial.search is not None:
+        _search(trial, trial.search, out, read, load)
+        return
     plan = plan_of(trial)
     inputs, zero_shot = read(plan), None
     if trial.needs is not None:
         zero_shot = execute(plan.zero_shot(), out, inputs, wait=True, load=load)
     execute(plan, out, inputs, zero_shot=zero_shot, wait=True, load=load)
+
+
+def _search(
+    trial: Trial,
+    how: Searched,
+    out: Path,
+    read: Callable[[Plan], Inputs],
+    load: Callable[[Plan, Engine], Backbone] | None,
+) -> None:
+    """Carry out what is left of a trial's search, then the run with what it found."""
+    search = how.search(trial.request)
+    if search.name != how.name:
+        raise UserError(
+            f"{trial.name}: its files changed after the suite was planned. Run the command again."
+        )
+    splits = read(search.plan).splits
+    record, values = find(search, out, load or load_backbone, known=splits, wait=True)
+    plan, zero_shot = search.run_plan(values, record, trial.request.seed), None
+    hand_over(search, out, plan, values)
+    inputs = read(plan)
+    if how.zero_shot:
+        zero_shot = execute(plan.zero_shot(), out, inputs, wait=True, load=load)
+    execute(plan, out, inputs, zero_shot=zero_shot, wait=True, load=load)
+    note_found(out, trial.run_id, plan.spec.run_id)
 
 
 def _as_user_error(error: Exception) -> UserError:
@@ -133,17 +143,6 @@ def _as_user_error(error: Exception) -> UserError:
     sentence = UserError(f"{type(error).__name__}: {error}")
     sentence.add_note(traceback.format_exc())
     return sentence
-
-
-def _checksum(model: Backbone) -> int:
-    """CRC-32 of every parameter and of its place in the state dict."""
-    total = 0
-    for name, tensor in model.state_dict().items():
-        total = zlib.crc32(name.encode(), total)
-        for part in stored(tensor):
-            raw = part.cpu().contiguous().flatten().view(torch.uint8)
-            total = zlib.crc32(memoryview(raw.numpy()), total)  # type: ignore[arg-type]
-    return total
 
 
 def run_in_group(argv: Sequence[str]) -> int:

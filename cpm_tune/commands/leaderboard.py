@@ -15,6 +15,8 @@ def run(options: Leaderboard) -> int:
     style = options.format or by_ending(options.out)
     if options.texts is not None and style != "html":
         raise UserError("--texts is for the page: add --format html, or --out FILE.html.")
+    if options.files and (style != "html" or options.out is None):
+        raise UserError("--files is for the page: add --out FILE.html.")
     text, notes = export(
         options.results,
         style,
@@ -24,6 +26,7 @@ def run(options: Leaderboard) -> int:
         texts="sample" if options.texts is None else "all" if options.texts else "none",
         data=options.data,
         places=options.places,
+        beside=options.out.with_suffix(".files") if options.out and options.files else None,
     )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)

@@ -16,7 +16,7 @@ def run(options: Rescore) -> int:
     if rescored.changes:
         rows = [
             (
-                *(c.run_id, c.split, c.metric, f"{c.before.value:.4f}", f"{c.now.value:.4f}"),
+                *(c.run_id, c.split, c.shown, f"{c.before.value:.4f}", f"{c.now.value:.4f}"),
                 f"{c.now.value - c.before.value:+.4f}",
                 ", ".join(
                     name

@@ -9,7 +9,7 @@ from typing import Literal
 from cpm_tune.commands.options.backbone import Convert, Prune
 from cpm_tune.commands.options.bench import Bench
 from cpm_tune.commands.options.generate import Generate
-from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Verify
+from cpm_tune.commands.options.leaderboard import Compare, Leaderboard, Plot, Serve, Verify
 from cpm_tune.commands.options.look import (
     Completion,
     DataCard,
@@ -21,6 +21,7 @@ from cpm_tune.commands.options.look import (
 )
 from cpm_tune.commands.options.pretrain import Prepare, Pretrain, Run, Vocab
 from cpm_tune.commands.options.records import (
+    Open,
     Runs,
     RunsDu,
     RunsList,
@@ -28,7 +29,17 @@ from cpm_tune.commands.options.records import (
     RunsShow,
     RunsTail,
 )
-from cpm_tune.commands.options.runs import Diff, Errors, Export, Predict, Rescore, Score
+from cpm_tune.commands.options.runs import (
+    Diff,
+    Errors,
+    Export,
+    Forgetting,
+    Predict,
+    Rescore,
+    Scale,
+    Score,
+)
+from cpm_tune.commands.options.search import Search
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.interrupt import NOTHING_WRITTEN
 
@@ -68,17 +79,22 @@ COMMANDS = {
     "runs tail": Command(RunsTail, "runs:tail"),
     "runs rm": Command(RunsRemove, "runs:remove_"),
     "runs du": Command(RunsDu, "runs:du"),
+    "open": Command(Open, "open_:run"),
     "bench": Command(Bench, "bench:run", progress="own"),
+    "search": Command(Search, "search:run", progress="own"),
     "predict": Command(Predict, "predict:run"),
+    "scale": Command(Scale, "scale:run"),
     "generate": Command(Generate, "generate:run", "what is not printed yet is lost"),
     "score": Command(Score, "score:run"),
     "errors": Command(Errors, "errors:run"),
     "diff": Command(Diff, "errors:compare"),
+    "forgetting": Command(Forgetting, "forgetting:run"),
     "rescore": Command(Rescore, "rescore:run"),
     "leaderboard": Command(Leaderboard, "leaderboard:run"),
     "leaderboard compare": Command(Compare, "compare:run"),
     "leaderboard verify": Command(Verify, "verify:run"),
     "leaderboard plot": Command(Plot, "plot:run"),
+    "leaderboard serve": Command(Serve, "serve:run", progress="own"),
     "export": Command(Export, "export:run"),
     "convert": Command(Convert, "convert:run", NOTHING_WRITTEN),
     "prune": Command(Prune, "prune:run", NOTHING_WRITTEN),

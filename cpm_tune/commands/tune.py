@@ -18,6 +18,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.planning.settings import flat_settings, in_file, parse_settings
 from cpm_tune.schema.options import RunOptions, chosen_controls
+from cpm_tune.schema.record import read_record
 from cpm_tune.task.registry import expand
 
 
@@ -51,7 +52,7 @@ def run(options: Tune) -> int:
         def start(name: str) -> None:
             launch([*options.words, "--only", name], *machines)
 
-    plan = None
+    plan = before = None
     if start is None and expand(request.task, request.include) == [request.task]:
         with naming:
             plan = make_plan(request)  # mistakes are reported before torch is imported
@@ -62,6 +63,8 @@ def run(options: Tune) -> int:
         ):
             for line in load("cpm_tune.commands.again:compared")(file, plan.spec):
                 print(f"again      {line}")
+            if read_record(file).spec_sha256 == plan.spec.sha256 and not options.dry_run:
+                before = load("cpm_tune.commands.again:Results")(file)
     other = start is not None or rank_info(os.environ).rank != 0  # another process shows it
     with shown(unless=options.quiet or options.dry_run or other):
         load("cpm_tune.runs.session:tune_all")(
@@ -77,4 +80,7 @@ def run(options: Tune) -> int:
             start=start,
             plan=plan,
         )
+    if before is not None and plan is not None and not other:
+        for line in before.compared(options.out / plan.spec.run_id):
+            print(f"again      {line}")
     return 0

@@ -6,6 +6,8 @@ from __future__ import annotations
 EXTRAS = {
     "int8": ("torchao", "--quantize int8"),
     "plot": ("matplotlib", "leaderboard plot"),
+    "search": ("optuna", "search, and suites that search"),
+    "serve": ("starlette", "leaderboard serve"),
     "ray": ("ray", "bench --executor ray"),
     "slurm": ("submitit", "bench --executor slurm"),
     "wandb": ("wandb", "--track wandb"),

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import platform
+import re
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from cpm_tune.errors import UserError
 RECORD = "run.json"
 DELTA, DELTA_CONFIG = "delta.safetensors", "delta.json"
 LOG, EVENTS = "log.jsonl", "tensorboard"
+SWEEP, FAILED = ".bench/sweep.json", ".bench/failed"  # of a results folder: what `bench` leaves
 CHAT = "chat_template.jinja"
 CHECKPOINT = "checkpoint.pt"  # of an unfinished run
 # Endings of a folder in the making, of one being replaced, and of one whose files get their places.
@@ -78,6 +80,27 @@ def _holder_text(holder: Path) -> str:
         return f" ({holder.read_text(encoding='utf-8')})"
     except OSError:
         return ""
+
+
+def worked_on(out: Path, run_id: str) -> bool | None:
+    """Whether a process holds a run's lock; None if that cannot be known, as of another machine's.
+    The lock itself is not touched: whoever tries it keeps others from it."""
+    try:
+        text = (out / ".locks" / f"{run_id}.holder").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        return None
+    holder = re.fullmatch(r"process (\d{1,9}) on (.*)", text)
+    if holder is None or holder[2] != platform.node() or os.name != "posix":
+        return None
+    try:
+        os.kill(int(holder[1]), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -22,6 +22,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def markdown(text: str) -> str:
+    """A text that Markdown prints unchanged, on one line."""
+    for char in "\\|<>*_`[]":
+        text = text.replace(char, "\\" + char)
+    return " ".join(escaped(text).split())
+
+
 def shortened(value: object, most: int = 80) -> str:
     """A value of somebody's file as a message has it: its literal, cut if it is long."""
     text = repr(value)

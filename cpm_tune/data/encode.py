@@ -3,8 +3,7 @@
 A context begins with the ids that the backbone's layout says. Texts that are too long are shortened
 by one rule: the longest fields (and the row's options) lose characters, at the side that the
 template names, until the sequence fits; the template's words are never cut. A text to generate is
-cut to `answer_tokens`, for which room is left in training and in inference. Rows that were cut are
-counted.
+cut to `answer_tokens`, for which training and inference leave room. Rows that were cut are counted.
 """
 
 from __future__ import annotations

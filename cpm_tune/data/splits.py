@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from cpm_tune.common.paths import input_sha256, name_fault, shipped
@@ -73,6 +73,7 @@ def find_splits(
     needed: tuple[str, ...] = SPLITS,
     optional: tuple[str, ...] = (),
     *,
+    fold: int | None = None,
     fingerprints: bool = True,
 ) -> dict[str, SplitFile]:
     """Find the files of each needed split; raise UserError for what is missing (unless optional) or
@@ -84,6 +85,8 @@ def find_splits(
       train is dev.
     - If one file has all rows, of ten records eight are train, one is dev and one test.
 
+    With a `fold`, the files of train and dev are those with its number: train_0, dev_0.
+
     Without `fingerprints`, `sha256` is empty and the files are read no further than needed.
     """
     if not folder.is_dir():
@@ -91,6 +94,8 @@ def find_splits(
             raise UserError(f"task {task.name} has no sample data; give its files with --data DIR.")
         fault = "this is a file, expected its folder" if folder.is_file() else ""
         raise UserError(f"--data {folder}: {fault or 'there is no such folder'}.")
+    if fold is not None:
+        task = _of_fold(task, fold)
     missing, splits = [], {}
     for split in needed:
         file = _from_one_file(task, folder, split) or _split(task, folder, split)
@@ -104,6 +109,37 @@ def find_splits(
     if missing:
         raise UserError(_not_found(task, folder, missing))
     return splits
+
+
+def folds_sha256(task: Task, folder: Path) -> str:
+    """The fingerprint of train and dev of every fold in a folder, from number 0 on."""
+    shas = list[str]()
+    for fold in count():
+        numbered = _of_fold(task, fold)
+        sets = [paths for split in ("train", "dev") for paths in file_sets(numbered, folder, split)]
+        if not sets:
+            return hashlib.sha256("".join(shas).encode()).hexdigest()
+        shas += [input_sha256(path) for paths in sets for path in paths]
+    raise AssertionError("count() does not end")
+
+
+def _of_fold(task: Task, fold: int) -> Task:
+    """The task with the names of a fold's files for train and dev."""
+
+    def numbered(name: str) -> str:
+        path = Path(name)
+        return str(path.with_name(f"{path.stem}_{fold}{path.suffix}"))
+
+    names = {
+        split: tuple(
+            numbered(name) if isinstance(name, str) else tuple(map(numbered, name))
+            for name in accepted
+        )
+        for split, accepted in task.files.names.items()
+        if split != "test"
+    }
+    files = replace(task.files, names={**task.files.names, **names}, whole=())
+    return replace(task, files=files)
 
 
 def check_first_rows(task: Task, splits: Mapping[str, SplitFile], n: int = 20) -> None:
@@ -209,6 +245,8 @@ def _not_found(task: Task, folder: Path, missing: list[str]) -> str:
         isinstance(n, str) and "*" not in n and not Path(n).suffix for n in sum(accepted, ())
     )
     parts = [part for split in missing for part in incomplete(task, folder, split)]
+    if any(folder.glob("train_0.*")) and "train" in missing:
+        parts.append("Numbered files are read with --fold 0.")
     contents = sorted(
         f"{path.name}/" if path.is_dir() else path.name
         for path in folder.iterdir()

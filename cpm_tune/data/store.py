@@ -38,14 +38,16 @@ class RowOrigin:
     n: int
     start: int = 0
     step: int = 1
+    chosen: tuple[int, ...] | None = None  # the rows of which these are a share; None: all
 
     def place(self, number: int) -> int:
         """Return a row's number in the whole split."""
-        return self.start + number * self.step
+        number = self.start + number * self.step
+        return number if self.chosen is None else self.chosen[number]
 
     def share(self, number: int, of: int) -> RowOrigin:
         """Return every `of`-th row, from row `number` on."""
-        return replace(self, start=self.place(number), step=of * self.step)
+        return replace(self, start=self.start + number * self.step, step=of * self.step)
 
 
 class RowDataset:
@@ -87,6 +89,14 @@ class RowDataset:
         origin = None if self.origin is None else self.origin.share(number, of)
         chosen = self._dataset.select(range(number, len(self), of))
         return RowDataset(chosen, self._structures, origin)
+
+    def select(self, numbers: Sequence[int]) -> RowDataset:
+        """The rows of these numbers, in that order."""
+        origin = self.origin
+        if origin is not None:
+            places = tuple(map(origin.place, numbers))
+            origin = RowOrigin(origin.key, origin.n, chosen=places)
+        return RowDataset(self._dataset.select(numbers), self._structures, origin)
 
     def first(self, n: int | None) -> RowDataset:
         """The first `n` rows (None: all)."""

@@ -18,6 +18,7 @@ from cpm_tune.backbone.base import Backbone, check_logits
 from cpm_tune.common.progress import working
 from cpm_tune.decode.search import Hypothesis, Request, Search, padded, remaining
 from cpm_tune.decode.tokens import extensions
+from cpm_tune.engine.memory import keeping_freed
 
 __all__ = ["Hypothesis", "Request", "generate", "infill", "stream"]
 
@@ -91,7 +92,7 @@ def _carry_out(
     Prefixes of similar length go together, the longest first, with equally many masked positions.
     """
     group: list[Search] = []
-    with working("generating", len(searches), "text") as work:
+    with keeping_freed(), working("generating", len(searches), "text") as work:
         for search in sorted(
             searches, key=lambda search: (len(search.masked), -len(search.prefix))
         ):

@@ -13,6 +13,8 @@ from cpm_tune.errors import UserError
 
 def ranked(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row (rows, n), best first, and their columns; ties: lower column."""
+    if k == 1:
+        return values.max(dim=1, keepdim=True)  # documented to be the first of equal ones
     if k >= values.shape[1]:
         best, column = values.sort(dim=1, descending=True, stable=True)
         return best, column

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow
 from cpm_tune.leaderboard.columns import (
@@ -22,6 +23,7 @@ from cpm_tune.leaderboard.columns import (
     state_what_differs,
 )
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
+from cpm_tune.leaderboard.forgetting import cell_forgetting, note_texts, row_forgetting
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.indices import add_indices
 from cpm_tune.leaderboard.means import cell_of, mean
@@ -31,6 +33,8 @@ from cpm_tune.leaderboard.results import Results, StoredRecord, without_collecti
 from cpm_tune.leaderboard.settings import differing_settings, settings_of
 from cpm_tune.schema.record import RunRecord
 
+_SEED: dict[str, Any] = {"seed": True, "delta": True}
+_SEED_AND_FOLD = {**_SEED, "data": {"train", "dev", "fold"}}
 Runs = Sequence[StoredRecord[RunRecord]]
 
 
@@ -54,6 +58,7 @@ def make_board(results: Results, include: tuple[Path, ...] = (), published: bool
 def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Board:
     columns, groups = _columns_and_groups(results, hierarchy)
     rows = _rows(groups, hierarchy)
+    note_texts(columns, rows)
     board = Board(
         columns=columns,
         rows=rows,
@@ -79,10 +84,10 @@ def _rank(row: MeasuredRow, columns: Sequence[Column]) -> tuple[float, float, st
 
 
 def _same_but_seed(record: RunRecord) -> Hashable:
-    """Everything that decides the result, but the seed."""
+    """Everything that decides the result, but the seed and the fold."""
     # As JSON: for 50,000 records the parts would be hashed and compared one by one.
-    spec = record.spec
-    other = spec.model_dump_json(exclude={"seed", "delta"})
+    spec, left_out = record.spec, _SEED if record.spec.data.fold is None else _SEED_AND_FOLD
+    other = spec.model_dump_json(exclude=left_out)
     return other, json.dumps(spec.delta, sort_keys=True)
 
 
@@ -205,6 +210,7 @@ def _row(
         settings=settings,
         cells=cells,
         coverage=len({column.partition("#")[0] for column in cells}),
+        forgetting=row_forgetting(cells.values()),
         cost=row_cost(cells.values(), cell_cost(runs, repeats)),
     )
 
@@ -218,4 +224,5 @@ def _cell(group: SeedGroup, hierarchy: Hierarchy) -> Cell:
         if (unbeaten := record.unbeaten_shortcut) is not None
     ]
     cost = cell_cost(records, [run.record for run in group.repeats])
-    return cell_of(records, cost, notes, group.settings)
+    cell = cell_of(records, cost, notes, group.settings)
+    return cell.model_copy(update={"forgetting": cell_forgetting(records)})

@@ -80,7 +80,10 @@ class Cost(Part):
 
     `n_trainable`, `bytes` (of the saved delta) and `peak_memory_bytes` are the largest,
     `samples_per_second` (training alone) is the mean over runs, `seconds` the wall time of one run
-    (mean over seeds; of a row: the sum over its datasets). All None for an outside system.
+    (mean over seeds; of a row: the sum over its datasets), `energy_joules` that of one run (mean,
+    and sum, likewise). `samples_per_second_std` and `seconds_std` are the sample deviations over
+    runs with equally many processes, the same ones again included; of a row of several datasets
+    there are none. All None for an outside system.
     """
 
     n_trainable: int | None = None
@@ -88,6 +91,9 @@ class Cost(Part):
     samples_per_second: float | None = None
     seconds: float | None = None
     peak_memory_bytes: int | None = None
+    energy_joules: float | None = None
+    samples_per_second_std: float | None = None
+    seconds_std: float | None = None
     scaling: list[Scaling] = []
 
 
@@ -113,10 +119,20 @@ class Places(Part):
         return f"{places} of {self.of}"
 
 
+class Forgetting(Part):
+    """By how many nats per character plain texts are predicted worse with the delta than without:
+    the mean over sources (and seeds), and each source's. `texts` is their fingerprint."""
+
+    mean: float
+    sources: dict[str, float]
+    texts: str
+
+
 class Cell(Part):
     """A row's score in a column: mean over seeds, with a 95% interval whose method is named.
 
-    `std` (n - 1 in the denominator) is None for one seed, `places` if rows were not tested.
+    `std` (n - 1 in the denominator) is None for one seed, `places` if rows were not tested,
+    `forgetting` if that was not measured.
     `others` are the means of the task's other metrics, `notes` the records' warnings.
     """
 
@@ -130,19 +146,22 @@ class Cell(Part):
     settings: dict[str, str] = {}
     notes: list[str] = []
     places: Places | None = None
+    forgetting: Forgetting | None = None
     cost: Cost
 
 
 class Index(Part):
-    """An index of a row; blank (None) if any of its datasets is `missing`."""
+    """An index of a row; blank (None) if any of its datasets is `missing`. `places`: see Cell."""
 
     value: float | None
     missing: list[str] = []
+    places: Places | None = None
 
 
 class MeasuredRow(Part):
     """A backbone and a delta (and the settings that tell it from other rows of the two), or a
-    outside system: then `backbone` is its name and `delta` is "outside system"."""
+    outside system: then `backbone` is its name and `delta` is "outside system". `forgetting` is the
+    mean over its cells, None unless all were measured on the same texts."""
 
     id: str
     backbone: str
@@ -153,6 +172,7 @@ class MeasuredRow(Part):
     cells: dict[str, Cell]
     coverage: int
     indices: dict[str, Index] = {}
+    forgetting: float | None = None
     cost: Cost
 
 

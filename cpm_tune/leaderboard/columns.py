@@ -26,7 +26,7 @@ def comparable_key(record: RunRecord) -> tuple[Hashable, ...]:
     Backbones of different families and tokenizers are what is compared: they are different rows.
     """
     data = record.spec.data
-    return (*questions(record), *protocol(record), data.dev, data.sample)
+    return (*questions(record), *protocol(record), data.seen[1], data.sample)
 
 
 def protocol(record: RunRecord) -> tuple[Hashable, ...]:
@@ -44,6 +44,7 @@ def _unusual(record: RunRecord) -> list[str]:
     spec = record.spec
     nearest = "nearest " if spec.shot_choice == "nearest" else ""
     return [
+        *([f"each run on one of the folds {spec.data.folds[:8]}"] if spec.data.folds else []),
         *([counted(spec.shots, f"{nearest}shot")] if spec.shots else []),
         *([f"chat template {spec.chat_template[:8]}"] if spec.chat_template else []),
         *([f"numbers {record.numbers}, now {NUMBERS}"] if record.numbers != NUMBERS else []),
@@ -104,7 +105,7 @@ def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> 
             record.spec.template,
             record.spec.template_version,
         )
-        column.dev_sha256 = spec.data.dev
+        column.dev_sha256 = record.spec.data.seen[1]
         column.scoring = next((s for r in records if (s := _scoring(r))), "")
         column.scoring = column.scoring or hierarchy.scoring(record.spec)
         column.protocol = _unusual(record)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from cpm_tune.leaderboard.board import Board, Column, MeasuredRow, PublishedRow
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES, Dataset, mean_over_hierarchy
+from cpm_tune.leaderboard.means import mean
 from cpm_tune.schema.record import CurvePoint, RunRecord
+
+FORGETTING = "forgetting"
+_ROWS = "train.rows"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,16 @@ class Curve:
 
     row: str
     points: tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Scores of one row of a board with `n` rows of train: mean, and lowest and highest seed."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
 
 
 def primary(board: Board) -> list[Column]:
@@ -62,12 +76,13 @@ def capability_means(board: Board, row: MeasuredRow | PublishedRow) -> list[floa
 def points(board: Board, cost: str) -> list[Point]:
     """Cost and mean score of the measured rows that have all datasets.
 
-    `cost` is a field of Cost, such as n_trainable.
+    `cost` is a field of Cost, such as n_trainable, or forgetting.
     """
     columns = primary(board)
     plotted = []
     for row in board.rows:
-        value, quality = getattr(row.cost, cost), hierarchy_mean(scores(row), columns)
+        value = row.forgetting if cost == FORGETTING else getattr(row.cost, cost)
+        quality = hierarchy_mean(scores(row), columns)
         if value is not None and quality is not None:
             plotted.append(Point(row.id, float(value), quality))
     return plotted
@@ -100,3 +115,26 @@ def curves(
                 )
                 drawn.append(Curve(row.id, scaled))
     return drawn
+
+
+def amounts(
+    column: Column, rows: Sequence[MeasuredRow], records: Mapping[str, RunRecord]
+) -> dict[str, list[Amount]]:
+    """Scores over the number of training rows: for every row that differs from another one in
+    train.rows alone, those of both under one name, by the number."""
+    curves: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        parts = [row.backbone, row.control, row.delta]
+        parts += [f"{key}={value}" for key, value in row.settings.items() if key != _ROWS]
+        at = curves.setdefault(" / ".join(filter(None, parts)), {})
+        for run in row.cells[column.id].runs if column.id in row.cells else ():
+            record = records.get(run.run_id)  # an outside system has none
+            if record is not None and record.training is not None and "train" in record.data:
+                at.setdefault(record.data["train"].n, []).append(run.value)
+    return {
+        name: [
+            Amount(n, mean(values), min(values), max(values)) for n, values in sorted(at.items())
+        ]
+        for name, at in curves.items()
+        if len(at) > 1
+    }

@@ -1,4 +1,5 @@
-"""A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON.
+"""A Board as one self-contained HTML page: nothing is fetched, the data is embedded as JSON. With
+`--files`, the parts of single runs are scripts in a folder next to it.
 
 Texts of records reach the page as text only: in the JSON every `<` is escaped, and the scripts set
 it by textContent. The page's own policy lets no script run but the one with the right hash.
@@ -9,52 +10,88 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.folders import predictions_file
-from cpm_tune.common.paths import file_sha256
-from cpm_tune.common.reading import parse_json
-from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board
-from cpm_tune.leaderboard.results import AnyStored, Results
-from cpm_tune.leaderboard.texts import Texts
-from cpm_tune.metrics import get_metric
-from cpm_tune.schema.record import AnyRecord, RunRecord
-from cpm_tune.systems.predictions import FOREIGN
+from cpm_tune.leaderboard.page_data import Source, lazy_parts, page_parts, source_of
+from cpm_tune.leaderboard.results import Results
 
 PAGE = Path(__file__).with_name("page")
-SCRIPTS = ("base.js", "text.js", "values.js", "table.js", "figures.js", "cell.js", "main.js")
-PER_RUN = 20  # predictions embedded of a run
-IN_ALL = 30_000  # and of all runs together
-TEXT = 300  # characters of a text
-OPTIONS = 40  # scores of an example
-POINTS = 60  # of a learning curve
+# One script, in this order; a view (page/router.js) is a file of its own before main.js.
+SCRIPTS = (
+    *("base.js", "text.js", "data.js", "names.js", "values.js", "router.js"),
+    *("table.js", "text_row.js", "runs.js", "chart.js", "row.js", "errors.js", "examples.js"),
+    *("figures.js", "about.js", "main.js"),
+)
+SMALL = 100_000  # characters; larger parts come after the script, which draws the table first
+STYLES = ("style.css", "row.css", "live.css")
 
 
-def as_html(
-    board: Board, results: Results, per_run: int = PER_RUN, texts: Texts | None = None
+def as_html(board: Board, results: Results, per_run: int | None = None) -> str:
+    """The page with everything in it: at most `per_run` predictions of each run."""
+    return page_of(source_of(board, results, per_run))
+
+
+def page_of(source: Source) -> str:
+    """The page of a source, with the parts of its runs unless they are in a folder next to it."""
+    if not source.folder:
+        return page(page_parts(source), lazy=lazy_parts(source))
+    # A page on a disk may not fetch: it reads these parts by scripts that its own script adds.
+    return page(page_parts(source), trust="'strict-dynamic'")
+
+
+def as_script(name: str, value: Any) -> str:
+    """A lazy part as a script next to the page."""
+    return f"cpmTune.give({as_json(name)},{_embeddable(as_json(value))});\n"
+
+
+def page(
+    parts: Mapping[str, Any],
+    scripts: tuple[str, ...] = (),
+    policy: str = "",
+    lazy: Iterable[tuple[str, Any]] = (),
+    trust: str = "",
 ) -> str:
-    """The page. At most `per_run` predictions of each run are embedded, fewer if all runs together
-    would have more than IN_ALL, and with them the texts of their examples, if given."""
-    embedded = page_data(board, results, per_run, texts)
-    data = json.dumps(embedded, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    script = "(() => {\n'use strict';\n" + "".join(map(_part, SCRIPTS)) + "})();\n"
+    """The page of these parts of data.
+
+    A server adds its own scripts (names of files in page/) and what they may do (`policy`, such as
+    "connect-src 'self'"); they show new data by `update(parts)` of page/data.js. `lazy` parts come
+    after the script, so that the table is there before the browser has read them; `trust` is what
+    else may run, as a script-src.
+    """
+    *common, last = SCRIPTS
+    names = (*common, *scripts, last)
+    script = "(() => {\n'use strict';\n" + "".join(map(_part, names)) + "})();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = {
-        "@@STYLE@@": _part("style.css"),
-        "@@HASH@@": f"sha256-{digest}",
+    elements = {name: _element(name, value) for name, value in parts.items()}
+    early = {name: e for name, e in elements.items() if name == "board" or len(e) < SMALL}
+    late = [element for name, element in elements.items() if name not in early]
+    texts = {
+        "@@STYLE@@": "".join(map(_part, STYLES)),
+        "@@HASH@@": " ".join(filter(None, (f"'sha256-{digest}'", trust))),
+        "@@POLICY@@": f"; {policy}" if policy else "",
         "@@SCRIPT@@": script,
-        "@@DATA@@": _embeddable(data),
+        "@@EARLY@@": "\n".join(early.values()),
+        "@@LATE@@": "\n".join([*late, *(_element(name, value) for name, value in lazy)]),
     }
-    page = _part("page.html")
+    rest = _part("page.html")
     pieces = []
-    for mark, text in sorted(parts.items(), key=lambda pair: page.index(pair[0])):
-        before, _, page = page.partition(mark)
+    for mark, text in sorted(texts.items(), key=lambda pair: rest.index(pair[0])):
+        before, _, rest = rest.partition(mark)
         pieces += [before, text]
-    return "".join((*pieces, page))
+    return "".join((*pieces, rest))
+
+
+def as_json(value: Any) -> str:
+    """A part of the data as the page's JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _element(name: str, value: Any) -> str:
+    data = _embeddable(as_json(value))
+    return f'<script type="application/json" id="data-{name}">{data}</script>'
 
 
 def _embeddable(data: str) -> str:
@@ -65,128 +102,3 @@ def _embeddable(data: str) -> str:
 
 def _part(name: str) -> str:
     return (PAGE / name).read_text(encoding="utf-8")
-
-
-def embedded_runs(results: Results, per_run: int = PER_RUN) -> tuple[list[AnyStored], int]:
-    """The runs and systems whose predictions are embedded, and how many of each."""
-    embedded: list[AnyStored] = [*results.runs, *results.systems]
-    return embedded, min(per_run, IN_ALL // max(1, len(embedded)))
-
-
-def page_data(
-    board: Board, results: Results, per_run: int = PER_RUN, texts: Texts | None = None
-) -> dict[str, Any]:
-    """The page's data: the board, each run's learning curve and first test predictions, and the
-    texts of their examples.
-
-    Many cells have equal settings, so cells have the number of theirs in `settings`.
-    """
-    dumped = board.model_dump(mode="json", exclude={"columns": {"__all__": {"suites"}}})
-    settings: dict[str, int] = {}
-    for row in dumped["rows"]:
-        for cell in row["cells"].values():
-            key = json.dumps(cell["settings"], sort_keys=True)
-            cell["settings"] = settings.setdefault(key, len(settings))
-            _shorten(cell)
-    runs, per_run = embedded_runs(results, per_run)
-    texts = Texts() if texts is None else texts
-    return {
-        "board": dumped,
-        "settings": [json.loads(key) for key in settings],
-        "curves": {run.record.run_id: c for run in runs if (c := _curve(run.record))},
-        "predictions": {r.record.run_id: list(_predictions(r, per_run, texts)) for r in runs},
-        "texts": {"sets": texts.sets, "of": texts.of},
-    }
-
-
-def _shorten(value: Any) -> None:
-    """Round the floats of nested lists and objects in place; the page shows two decimals."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, one in list(items):
-        if isinstance(one, float):
-            value[key] = round(one, 5)
-        elif isinstance(one, dict | list):
-            _shorten(one)
-
-
-def _curve(record: AnyRecord) -> dict[str, list[float]]:
-    if not isinstance(record, RunRecord) or record.training is None or not record.training.curve:
-        return {}
-    curve = thinned(record.training.curve)
-    return {
-        "step": [point.step for point in curve],
-        "dev": [round(point.dev, 5) for point in curve],
-        "loss": [round(point.loss, 5) for point in curve],
-    }
-
-
-def thinned(points: Sequence[Any], most: int = POINTS) -> list[Any]:
-    """At most `most` of the points, evenly, first and last among them."""
-    n = len(points)
-    if n <= most:
-        return list(points)
-    return [points[round(i * (n - 1) / (most - 1))] for i in range(most)]
-
-
-def _predictions(run: AnyStored, most: int, texts: Texts) -> Iterator[dict[str, Any]]:
-    """The first predictions of a run's test file; a note names lines that cannot be read. `row` is
-    the number of the example in the run's texts. None, and a note, if the file is not the one that
-    the record has."""
-    name = predictions_file("test")
-    path, wanted = run.folder / name, run.record.predictions.get(name)
-    try:
-        if wanted is not None and file_sha256(path) != wanted:
-            texts.notes.append(f"{path}: not shown, its sha256 is not the record's.")
-            return
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(islice(file, most)):
-                try:
-                    values = parse_json(line)
-                    if not isinstance(values, dict) or "id" not in values:
-                        raise ValueError("no object with an id")
-                except ValueError as error:
-                    texts.notes.append(f"{path}:{number + 1}: not shown ({error}).")
-                    continue
-                shown = _prediction(values, run.record.ranks_by)
-                row = texts.row(run.record.run_id, number, shown["id"])
-                yield shown if row is None else {**shown, "row": row}
-    except (OSError, UnicodeDecodeError) as error:
-        if wanted is not None:
-            reason = error.strerror if isinstance(error, OSError) else error
-            texts.notes.append(f"{path}: not shown ({reason}).")
-
-
-def _prediction(line: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    prediction, target = line.get("prediction"), line.get("target")
-    shown = {
-        "id": str(line["id"]),
-        "prediction": _bounded(prediction),
-        "target": _bounded(target),
-        "right": is_right(metric, prediction, target),
-    }
-    scores = line.get("scores")
-    if isinstance(scores, list) and all(isinstance(s, int | float) for s in scores):
-        shown["scores"] = [round(s, 4) for s in scores[:OPTIONS]]
-    if prediction is None and isinstance(line.get("text"), str):
-        shown["text"] = line["text"][:TEXT]
-    return shown
-
-
-def _bounded(value: Any) -> Any:
-    """A value of a prediction, its text cut to a bounded length."""
-    if isinstance(value, str):
-        return value if len(value) <= TEXT else value[:TEXT] + "…"
-    text = json.dumps(value, ensure_ascii=False)
-    return value if len(text) <= TEXT else text[:TEXT] + "…"
-
-
-def is_right(metric: str, prediction: Any, target: Any) -> bool | None:
-    """Whether a prediction is right by the ranking metric; None if it does not judge single
-    examples, or this prediction is not of its kind. No prediction is wrong by any metric."""
-    if prediction is None:
-        return False
-    try:
-        right = get_metric(metric).right
-        return None if right is None else bool(right(prediction, target))
-    except (UserError, *FOREIGN):  # a metric of another version, or another system's file
-        return None

@@ -55,6 +55,25 @@ def missing(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[
     return [dataset for dataset in baseline if dataset not in scores]
 
 
+def weights_of(name: str, places: Mapping[str, Dataset]) -> dict[str, tuple[str, float]]:
+    """Of an index: by dataset, the metric whose score counts, and its weight. `places` has every
+    dataset that is known."""
+    base = baseline(read_published(), BASELINE)
+    printed = {task: score.value for task, score in base.items()}
+    if name == RATIO_OF_SUMS:
+        total = sum(printed.values())
+        return {task: (score.metric, 100 / total) for task, score in base.items()}
+    return {
+        task: (
+            score.metric,
+            mean_over_hierarchy(
+                (places[other], 100 / printed[task] if other == task else 0.0) for other in base
+            ),
+        )
+        for task, score in base.items()
+    }
+
+
 def add_indices(board: Board, hierarchy: Hierarchy) -> None:
     """Give every row both indices over CUGE lite, against the published baseline.
 

@@ -22,7 +22,9 @@ def cell_of(
     scale = points(records[0].ranks_by)
     values = [scale * record.test.value for record in records]
     scores = [record.scores["test"] for record in records]
-    low, high, method = interval(values, [record.test for record in records], scale)
+    folds = {record.spec.data.fold for record in records} - {None}
+    over = f"runs on {len(folds)} folds" if folds else "seeds"
+    low, high, method = interval(values, [record.test for record in records], scale, over)
     return Cell(
         mean=mean(values),
         std=stdev(values) if len(values) > 1 else None,
@@ -60,22 +62,23 @@ def points(metric: str) -> int:
 
 
 def interval(
-    values: Sequence[float], scores: Sequence[ScoreRecord], scale: float
+    values: Sequence[float], scores: Sequence[ScoreRecord], scale: float, over: str = "seeds"
 ) -> tuple[float, float, str]:
-    """A 95% interval and its method: Student's t over seeds, cut to what a score can be, or one
-    run's own interval. Equal scores are not certainty: then the interval spans the runs' own."""
+    """A 95% interval and its method: Student's t over seeds (or what `over` names), cut to what a
+    score can be, or one run's own interval. Equal scores are not certainty: then the interval spans
+    the runs' own."""
     n, middle = len(values), mean(values)
     if min(values) == max(values):
         method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
         method = method.removeprefix("95% interval: ") or "as recorded"
         low, high = min(score.low for score in scores), max(score.high for score in scores)
-        who = "one run" if n == 1 else f"the same score in {n} seeds, so of the runs"
+        who = "one run" if n == 1 else f"the same score in {n} {over}, so of the runs"
         return scale * low, scale * high, f"{who}: {method}"
     half = _t(n - 1) * stdev(values) / n**0.5
     low, high = middle - half, middle + half
     if scale == 100:
         low, high = max(low, 0.0), min(high, 100.0)
-    return low, high, f"Student's t over {n} seeds ({n - 1} degrees of freedom)"
+    return low, high, f"Student's t over {n} {over} ({n - 1} degrees of freedom)"
 
 
 def mean(values: Iterable[float]) -> float:

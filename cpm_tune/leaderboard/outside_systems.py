@@ -36,7 +36,7 @@ def add_outside_systems(
             cells |= {column.id: cell for column in _columns(board, records[0], hierarchy)}
         board.rows.append(
             MeasuredRow(
-                id=f"{name} / {KIND}",
+                id=row_id(name),
                 backbone=name,
                 backbone_sha256="",
                 control="",
@@ -49,6 +49,11 @@ def add_outside_systems(
         )
     board.n_runs += len(systems)
     board.columns.sort(key=lambda column: hierarchy.order(column.task))
+
+
+def row_id(name: str) -> str:
+    """The id of a system's row."""
+    return f"{name} / {KIND}"
 
 
 def _columns(board: Board, record: SystemRecord, hierarchy: Hierarchy) -> list[Column]:

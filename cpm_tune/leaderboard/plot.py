@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,18 @@ from cpm_tune.common.folders import MAKING, disk_trouble
 from cpm_tune.common.writing import replacing
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, MeasuredRow, PublishedRow
-from cpm_tune.leaderboard.figures import capability_means, curves, pareto_front, points, primary
+from cpm_tune.leaderboard.figures import (
+    FORGETTING,
+    Amount,
+    Point,
+    amounts,
+    capability_means,
+    curves,
+    pareto_front,
+    points,
+    primary,
+)
+from cpm_tune.leaderboard.forgetting import scaled_alike
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.leaderboard.results import Results
 
@@ -35,23 +45,28 @@ COSTS = {
     "seconds": ("wall time, seconds", False),
     "peak_memory_bytes": ("peak memory, bytes", False),
     "samples_per_second": ("training samples/s", True),
+    FORGETTING: ("forgetting: loss on plain texts above the backbone's, nats per character", False),
 }
 
 
 def draw(
     board: Board, results: Results, out: Path, rows: Sequence[str] = (), cost: str = "n_trainable"
 ) -> list[Path]:
-    """Draw radar, cost and quality, and the learning curves of each column; return the files.
+    """Draw the seven capabilities, cost and quality, the learning curves of each column, forgetting
+    and quality if that was measured, and, if runs differ in train.rows, the scores over the number
+    of training rows; return the files.
 
-    `rows` names the rows of radar and curves (the first four if none are named, at most eight).
+    `rows` names the rows of capabilities and curves (the first four if none are named, at most
+    eight).
     Raises UserError for an unknown row, without matplotlib, or if `out` cannot be written.
     """
     chosen = _chosen(board, rows)
     _set_up()
     records = {run.record.run_id: run.record for run in results.runs}
     figures = {
-        "radar": _radar(board, chosen),
+        "capabilities": _capabilities(board, chosen),
         f"cost-quality.{cost}": _scatter(board, chosen, cost),
+        FORGETTING: _scatter(board, chosen, FORGETTING),
     }
     measured = [row for row in chosen if isinstance(row, MeasuredRow)]
     for column in board.columns:
@@ -59,6 +74,10 @@ def draw(
         if lines:
             name = column.id.replace("#", "-")
             figures[f"curves.{name}"] = _curves(lines, chosen, f"{column.id}: dev {column.metric}")
+        wanted = measured if rows else board.rows
+        if sizes := amounts(column, wanted, records):
+            name = column.id.replace("#", "-")
+            figures[f"rows.{name}"] = _amounts(sizes, f"{column.id}: test {column.metric}")
     written = []
     with disk_trouble(f"--out {out}", "make room, or choose another path", MAKING):
         out.mkdir(parents=True, exist_ok=True)
@@ -126,37 +145,32 @@ def _new(width: float, height: float, **axes: Any) -> tuple[Figure, Any]:
     return figure, figure.add_subplot(**axes)
 
 
-def _radar(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
-    """Each axis ends at the best row of the board, as on the page."""
-    everyone = [capability_means(board, row) for row in _all(board)]
-    tops = [max((means[i] or 0 for means in everyone), default=0) or 1.0 for i in range(7)]
+def _capabilities(board: Board, rows: Sequence[AnyRow]) -> Figure | None:
+    """A line per capability, a point per row: scores on one axis can be compared, areas cannot."""
     drawn = [(i, row, capability_means(board, row)) for i, row in enumerate(rows)]
     drawn = [one for one in drawn if any(v is not None for v in one[2])]
     if not drawn:
         return None
-    figure, axes = _new(8.5, 6.5, projection="polar")
-    axes.set_theta_offset(math.pi / 2)
-    axes.set_theta_direction(-1)
-    angles = [2 * math.pi * i / 7 for i in range(7)]
+    figure, axes = _new(8, 4.5)
+    places = range(len(CAPABILITIES))
     for i, row, means in drawn:
-        shares = [math.nan if v is None else v / top for v, top in zip(means, tops, strict=True)]
-        style = "--" if isinstance(row, PublishedRow) else "-"
-        ring = [*angles, angles[0]], [*shares, shares[0]]
-        axes.plot(*ring, style, marker="o", markersize=4, color=COLOURS[i], label=_plain(row.id))
-        if None not in means:
-            axes.fill(*ring, color=COLOURS[i], alpha=0.06)
-    axes.set_xticks(angles, [textwrap.fill(name, 18) for name in CAPABILITIES], fontsize=9)
-    axes.tick_params(axis="x", pad=4)
-    for tick, angle in zip(axes.get_xticklabels(), angles, strict=True):
-        side = math.sin(angle)
-        tick.set_horizontalalignment(
-            "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+        known = [
+            (mean, place) for mean, place in zip(means, places, strict=True) if mean is not None
+        ]
+        published = isinstance(row, PublishedRow)
+        axes.scatter(
+            *zip(*known, strict=True),
+            s=46,
+            marker="D" if published else "o",
+            facecolors="none" if published else COLOURS[i],
+            edgecolors=COLOURS[i],
+            label=_plain(row.id),
+            zorder=3,
         )
-        tick.set_verticalalignment("bottom" if angle == 0 else "center")
-    axes.spines["polar"].set_visible(False)
-    axes.set_yticks([0.25, 0.5, 0.75, 1], [])
-    axes.set_ylim(0, 1.05)
-    axes.set_title("The seven capabilities; each axis ends at its best row", fontsize=11, pad=24)
+    axes.set_yticks(places, [textwrap.fill(name, 30) for name in CAPABILITIES], fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean score over the datasets of a capability")
+    axes.set_title("The seven capabilities", fontsize=11)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
 
@@ -177,6 +191,8 @@ def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
         color="#0b5d7a",
         label="Pareto front",
     )
+    if cost == FORGETTING:
+        _join_scaled(axes, board, {point.name: point for point in plotted})
     others = False
     for point in plotted:
         colour = chosen.get(point.name)
@@ -186,16 +202,24 @@ def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
         axes.scatter(
             point.cost, point.quality, s=size, color=colour or "#9a9fa8", label=label, zorder=3
         )
-    smallest = min((p.cost for p in plotted if p.cost > 0), default=1.0)
-    axes.set_xscale(
-        "symlog" if any(p.cost == 0 for p in plotted) else "log",
-        **({"linthresh": smallest} if any(p.cost == 0 for p in plotted) else {}),
-    )
+    if cost != FORGETTING:
+        smallest = min((p.cost for p in plotted if p.cost > 0), default=1.0)
+        axes.set_xscale(
+            "symlog" if any(p.cost == 0 for p in plotted) else "log",
+            **({"linthresh": smallest} if any(p.cost == 0 for p in plotted) else {}),
+        )
     axes.set_xlabel(title)
     datasets = len(primary(board))
     axes.set_ylabel(f"mean score over {datasets} datasets" if datasets > 1 else "score")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _join_scaled(axes: Any, board: Board, plotted: Mapping[str, Point]) -> None:
+    """A line through the points of one delta at several factors (`scale`)."""
+    for group in scaled_alike(board.rows):
+        line = [plotted[row.id] for row in group if row.id in plotted]
+        axes.plot([p.cost for p in line], [p.quality for p in line], color="#9a9fa8", linewidth=1)
 
 
 def _curves(lines: Sequence[Any], rows: Sequence[AnyRow], title: str) -> Figure:
@@ -210,5 +234,23 @@ def _curves(lines: Sequence[Any], rows: Sequence[AnyRow], title: str) -> Figure:
         axes.plot(steps, dev, color=colours[line.row], marker=marker, alpha=0.85, label=label)
     axes.set_title(_plain(title), fontsize=11)
     axes.set_xlabel("step")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _amounts(sizes: Mapping[str, Sequence[Amount]], title: str) -> Figure:
+    """Mean scores over the number of training rows; a band from the lowest seed to the highest."""
+    figure, axes = _new(8, 4.5)
+    for colour, (name, curve) in zip(COLOURS, sizes.items(), strict=False):
+        numbers, means = [point.n for point in curve], [point.mean for point in curve]
+        axes.plot(numbers, means, marker="o", color=colour, label=_plain(name))
+        lows, highs = [point.low for point in curve], [point.high for point in curve]
+        axes.fill_between(numbers, lows, highs, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    ticks = sorted({point.n for curve in sizes.values() for point in curve})
+    axes.set_xticks(ticks, [f"{n:,}" for n in ticks], fontsize=8)
+    axes.set_xticks([], minor=True)
+    axes.set_title(_plain(title), fontsize=11)
+    axes.set_xlabel("rows of train; the band spans the seeds")
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure

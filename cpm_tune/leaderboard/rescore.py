@@ -9,29 +9,45 @@ from pathlib import Path
 
 from cpm_tune.common.folders import RECORD, disk_trouble, predictions_file, run_lock
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.verify import differing, score_now
+from cpm_tune.leaderboard.verify import differing, overlap_scores, score_now
 from cpm_tune.schema.record import (
     AnyRecord,
     ControlRecord,
     EarlierScore,
+    OverlapRecord,
     RunRecord,
     ScoreRecord,
     read_any_record,
     write_record,
 )
 from cpm_tune.schema.walk import iter_records
-from cpm_tune.systems.predictions import from_predictions, recorded_predictions
+from cpm_tune.systems.predictions import (
+    Predictions,
+    from_predictions,
+    recorded_predictions,
+    score_part,
+)
 
 
 @dataclass(frozen=True)
 class Change:
-    """A recorded score, and what its metric gives now."""
+    """A recorded score, and what its metric gives now. `part`: of the rows that test shares with
+    another split, or of the rest ("train", "among"); () for all rows."""
 
     run_id: str
     split: str
     metric: str
     before: ScoreRecord
     now: ScoreRecord
+    part: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The metric, and which rows it is of."""
+        if not self.part:
+            return self.metric
+        other, part = self.part
+        return f"{self.metric}, {'rows of' if part == 'among' else 'without rows of'} {other}"
 
 
 @dataclass(frozen=True)
@@ -85,6 +101,17 @@ def _changes(folder: Path, record: AnyRecord) -> Iterator[Change]:
                 raise UserError(f"{folder}: {split} {name}: {error}") from error
             if differing(before, now):
                 yield Change(record.run_id, split, name, before, now)
+        if split == "test" and isinstance(record, RunRecord):
+            yield from _changed_parts(record, predictions)
+
+
+def _changed_parts(record: RunRecord, predictions: Predictions) -> Iterator[Change]:
+    """Changes of the scores on rows that test shares, and on the rest."""
+    name = record.ranks_by
+    for other, part, before, numbers in overlap_scores(record, len(predictions)):
+        now = score_part(name, predictions, numbers)
+        if now is not None and differing(before, now):
+            yield Change(record.run_id, "test", name, before, now, (other, part))
 
 
 def _not_rescored(record: AnyRecord, changes: list[Change]) -> Iterator[str]:
@@ -93,8 +120,22 @@ def _not_rescored(record: AnyRecord, changes: list[Change]) -> Iterator[str]:
     if fixed:
         yield f"{', '.join(fixed)} cannot be computed from predictions and stays as it is"
     ranked = any((c.split, c.metric) == ("test", record.ranks_by) for c in changes)
+    if (
+        ranked
+        and isinstance(record, RunRecord)
+        and any(_unknown(o) for o in record.overlap.values())
+    ):
+        yield (
+            "scores with and without rows that splits share need the data in records without "
+            "overlap.rows and stay as they are; rerun with --overwrite"
+        )
     if ranked and isinstance(record, RunRecord) and "majority" in record.controls:
         yield "the majority control needs the data and stays as it is; rerun with --overwrite"
+
+
+def _unknown(overlap: OverlapRecord) -> bool:
+    """Whether a part of the rows has a score, and it is not recorded which rows."""
+    return not overlap.rows and overlap.among is not None
 
 
 def _with(record: AnyRecord, changes: list[Change]) -> AnyRecord:
@@ -103,14 +144,21 @@ def _with(record: AnyRecord, changes: list[Change]) -> AnyRecord:
     scores = {split: dict(by_metric) for split, by_metric in record.scores.items()}
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     earlier = list(record.earlier_scores)
+    overlap = dict(record.overlap) if isinstance(record, RunRecord) else {}
     for change in changes:
-        scores[change.split][change.metric] = change.now
+        if change.part:
+            other, part = change.part
+            overlap[other] = overlap[other].model_copy(update={part: change.now})
+        else:
+            scores[change.split][change.metric] = change.now
         earlier.append(
             EarlierScore(
-                split=change.split, metric=change.metric, score=change.before, replaced_at=at
+                split=change.split, metric=change.shown, score=change.before, replaced_at=at
             )
         )
-    return record.model_copy(update={"scores": scores, "earlier_scores": earlier})
+    update = {"scores": scores, "earlier_scores": earlier}
+    update |= {"overlap": overlap} if overlap else {}
+    return record.model_copy(update=update)
 
 
 def _write(updated: dict[Path, AnyRecord]) -> None:

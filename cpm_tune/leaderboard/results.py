@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from cpm_tune.common.folders import RECORD, is_complete
 from cpm_tune.errors import UserError
-from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord
+from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
 from cpm_tune.schema.walk import iter_records
 
 R = TypeVar("R", RunRecord, SystemRecord, AnyRecord)
@@ -40,22 +41,36 @@ class Results:
     systems: tuple[StoredRecord[SystemRecord], ...] = ()
 
 
-def read_folder(folder: Path) -> Results:
-    """Read a results folder; UserError if there is none."""
+def read_folder(
+    folder: Path, *more: Path, read: Callable[[Path], AnyRecord] = read_any_record
+) -> Results:
+    """Read a results folder, and others that exist as well; UserError if there is none. `read`
+    reads a record or raises UserError."""
     if not folder.is_dir():
         if folder.exists():
             raise UserError(f"{folder}: a file, expected a results folder.")
         raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
     with without_collection():
-        return _read(folder)
+        return _read((folder, *more), read)
 
 
-def _read(folder: Path) -> Results:
+def read_run(folder: Path) -> Results:
+    """One finished run, or a system's scored predictions; UserError if it is not one."""
+    record = read_any_record(folder / RECORD)
+    if isinstance(record, SystemRecord):
+        return Results((), (), (), (StoredRecord(record, folder),))
+    if reason := _unusable(record, folder):
+        raise UserError(f"{folder}: no page: {reason}.")
+    return Results((StoredRecord(record, folder),), (), ())
+
+
+def _read(folders: Sequence[Path], read: Callable[[Path], AnyRecord]) -> Results:
     runs: dict[str, StoredRecord[RunRecord]] = {}
     systems: dict[str, StoredRecord[SystemRecord]] = {}
     repeats: list[StoredRecord[RunRecord]] = []
     left_out: list[str] = []
-    for place, record in iter_records(folder, left_out, finished=False):
+    found = (iter_records(each, left_out, finished=False, read=read) for each in folders)
+    for place, record in chain.from_iterable(found):
         path = place / RECORD
         if isinstance(record, SystemRecord):
             if record.split != "test":
@@ -71,7 +86,7 @@ def _read(folder: Path) -> Results:
             left_out.append(f"{path}: the same run as in another folder; counted once.")
         else:
             runs[record.run_id] = StoredRecord(record, place)
-    left_out += _foreign(folder)
+    left_out += chain.from_iterable(map(_foreign, folders))
     return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
 
 

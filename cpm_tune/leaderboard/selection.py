@@ -57,7 +57,7 @@ class Candidate(StoredRecord[AnyRecord]):
             "shot_choice": spec.shot_choice,
             "chat_template": (spec.chat_template or "none")[:8],
             "numbers": str(self.record.numbers),
-            "data.dev": (spec.data.dev or "none")[:8],
+            "data.dev": (spec.data.seen[1] or "none")[:8],
         }
 
 
@@ -120,7 +120,7 @@ def select(selector: str, candidates: Sequence[Candidate]) -> System:
         if key not in keys:
             raise UserError(f"'{selector}': no setting '{key}'.{did_you_mean(key, keys)}")
     wanted = {"init": "checkpoint", **wanted}
-    chosen = [run for run in named if all(run.settings.get(k) == v for k, v in wanted.items())]
+    chosen = [run for run in named if all(run.settings.get(k, "-") == v for k, v in wanted.items())]
     if not chosen:
         values = sorted(
             {f"{k}={run.settings.get(k)}" for run in named for k in wanted if k in run.settings}

@@ -9,6 +9,7 @@ from cpm_tune.schema.spec import FAMILY, RunSpec, flattened
 # What keeps runs in columns of their own, and the seed; training data is added under a short name.
 _NOT_SETTINGS = (
     *("data", "task", "task_version", "template_sha256", "seed", "schema_version", "backbone"),
+    "search",
 )
 # Parts of a spec by the names that options and config files use.
 _PARTS = {"recipe": "train", "encoding": "encode", "decoding": "decode"}
@@ -16,7 +17,7 @@ _PARTS = {"recipe": "train", "encoding": "encode", "decoding": "decode"}
 
 def settings_of(spec: RunSpec) -> dict[str, str]:
     """Everything but seed and backbone that may differ between runs of a column, by dotted key."""
-    settings = {"data.train": (spec.data.train or "none")[:8]}
+    settings = {"data.train": (spec.data.seen[0] or "none")[:8]}
     for key, value in flattened(spec).items():
         part, _, name = key.partition(".")
         if part in _NOT_SETTINGS or (value is None and not name):
@@ -28,6 +29,8 @@ def settings_of(spec: RunSpec) -> dict[str, str]:
         settings["family"] = spec.backbone.family
     if spec.backbone.tokenizer is not None:
         settings["tokenizer"] = spec.backbone.tokenizer[:8]
+    if spec.search is not None:
+        settings["search"] = str(spec.search)
     return {**settings, "precision": spec.weights}
 
 

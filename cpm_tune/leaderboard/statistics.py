@@ -236,19 +236,19 @@ def _interval(
 
     if pairs[0].smooth:
         resampled = np.concatenate(
-            [_differences(pairs, w, 0 * w) for w in _drawn(n, resamples, seed)]
+            [_differences(pairs, w, 0 * w) for w in drawn(n, resamples, seed)]
         )
         low, high = (float(q) for q in np.quantile(resampled, (0.025, 0.975)))
         method = f"paired percentile bootstrap over examples, {resamples:,} resamples, seed {seed}"
     else:
-        resampled = np.concatenate([_differences(pairs, w, 0 * w) for w in _leaving_one_out(n)])
+        resampled = np.concatenate([_differences(pairs, w, 0 * w) for w in leaving_one_out(n)])
         half = 1.959963984540054 * float(np.sqrt((n - 1) * resampled.var()))
         low, high = difference - half, difference + half
         method = "normal, variance by the paired delete-one jackknife over examples"
     return min(low, difference), max(high, difference), method
 
 
-def _drawn(n: int, resamples: int, seed: int) -> Iterator[Array]:
+def drawn(n: int, resamples: int, seed: int) -> Iterator[Array]:
     """How often each example is drawn, (b, n) a block."""
     import numpy as np
 
@@ -260,7 +260,8 @@ def _drawn(n: int, resamples: int, seed: int) -> Iterator[Array]:
         yield counted.reshape(size, n).astype(np.float64)
 
 
-def _leaving_one_out(n: int) -> Iterator[Array]:
+def leaving_one_out(n: int) -> Iterator[Array]:
+    """Every example left out once, (b, n) a block."""
     import numpy as np
 
     for block in _blocks(n, n):

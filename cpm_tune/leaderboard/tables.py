@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow, PublishedRow
+from cpm_tune.leaderboard.forgetting import measured, shown
 
 PUBLISHED = "quoted from publications, not measured here"
 
@@ -53,9 +54,14 @@ def published_protocols(board: Board) -> list[str]:
     ]
 
 
-def indices(board: Board, row: MeasuredRow | PublishedRow) -> list[str]:
-    """A row's indices in the board's order."""
-    return [number(row.indices[name].value, 1) for name in board.indices]
+def indices(
+    board: Board, row: MeasuredRow | PublishedRow, names: Iterable[str] | None = None
+) -> list[str]:
+    """A row's indices in the board's order, with its places if they are known."""
+    return [
+        number(index.value, 1) + (f" ({index.places})" if index.places else "")
+        for index in (row.indices[name] for name in (board.indices if names is None else names))
+    ]
 
 
 def parameters(n: int | None) -> str:
@@ -68,18 +74,24 @@ def parameters(n: int | None) -> str:
     return f"{n}"
 
 
-def costs(row: MeasuredRow) -> dict[str, str]:
-    """The costs of a row by heading."""
+def costs(row: MeasuredRow, board: Board) -> dict[str, str]:
+    """The costs of a row by heading, and what it forgot if that is known of any row."""
     cost = row.cost
     gib = cost.peak_memory_bytes
     return {
         "trained": parameters(cost.n_trainable),
         "saved MB": "" if cost.bytes is None else number(cost.bytes / 1e6, 1),
-        "samples/s": number(cost.samples_per_second, 1),
+        "samples/s": _spread(cost.samples_per_second, cost.samples_per_second_std, 1),
         "hours": "" if cost.seconds is None else number(cost.seconds / 3600, 2),
+        "Wh": "" if cost.energy_joules is None else number(cost.energy_joules / 3600, 2),
         "peak GiB": "" if gib is None else number(gib / 2**30, 2),
         "efficiency": _efficiency(row.cells.values()),
+        **({"forgetting": shown(row.forgetting)} if measured(board.rows) else {}),
     }
+
+
+def _spread(value: float | None, std: float | None, digits: int) -> str:
+    return number(value, digits) + ("" if std is None else f" ± {number(std, digits)}")
 
 
 def _efficiency(cells: Iterable[Cell]) -> str:

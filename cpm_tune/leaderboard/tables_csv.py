@@ -10,7 +10,10 @@ from cpm_tune.errors import escaped
 from cpm_tune.leaderboard.board import Board, Column, Cost
 
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")
-_COSTS = ("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes")
+_COSTS = (
+    *("n_trainable", "bytes", "samples_per_second", "seconds", "peak_memory_bytes"),
+    *("energy_joules", "samples_per_second_std", "seconds_std"),
+)
 LONG = (
     *("origin", "row", "backbone", "control", "delta", "settings"),
     *("capability", "kind", "task", "column", "template", "scoring", "metric", "official"),
@@ -46,18 +49,26 @@ def _costs(cost: Cost) -> list[object]:
     return [getattr(cost, name) for name in _COSTS]
 
 
+def _forgetting(board: Board, value: float | None = None, *, head: bool = False) -> list[object]:
+    """The last column, if any row has that number."""
+    if not any(cell.forgetting for row in board.rows for cell in row.cells.values()):
+        return []
+    return ["forgetting" if head else value]
+
+
 def _long(board: Board) -> Iterable[Sequence[object]]:
-    yield LONG
+    yield (*LONG, *_forgetting(board, head=True))
     for row in board.rows:
         settings = " ".join(f"{k}={v}" for k, v in row.settings.items())
         for column in board.columns_of([row]):
             cell = row.cells[column.id]
+            forgot = cell.forgetting.mean if cell.forgetting else None
             yield (
                 *("measured", row.id, row.backbone, row.control, row.delta, settings),
                 *_place(column, _template(column), column.scoring),
                 *(column.metric, _yes(column.official)),
                 *(cell.mean, cell.std, cell.low, cell.high, cell.interval, len(cell.runs)),
-                *(*_costs(cell.cost), ""),
+                *(*_costs(cell.cost), "", *_forgetting(board, forgot)),
             )
     for published in board.quoted:
         for column in board.columns_of([published]):
@@ -67,7 +78,7 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
                 *("quoted", published.id, published.name, "", published.setting, ""),
                 *_place(column, score.template, score.scoring),
                 *(score.printed, _yes(True)),
-                *(score.value, *[None] * 10, source),
+                *(score.value, *[None] * (5 + len(_COSTS)), source, *_forgetting(board)),
             )
 
 
@@ -85,14 +96,17 @@ def _yes(value: bool) -> str:
 
 def _wide(board: Board) -> Iterable[Sequence[object]]:
     names = [column.id for column in board.columns]
-    yield (*("origin", "row", "backbone", "delta", "coverage", *board.indices, *names, *_COSTS),)
+    yield (
+        *("origin", "row", "backbone", "delta", "coverage", *board.indices, *names, *_COSTS),
+        *_forgetting(board, head=True),
+    )
     for row in board.rows:
         means = [row.cells[n].mean if n in row.cells else None for n in names]
         indices = [row.indices[name].value for name in board.indices]
         head = ("measured", row.id, row.backbone, row.delta, row.coverage)
-        yield (*head, *indices, *means, *_costs(row.cost))
+        yield (*head, *indices, *means, *_costs(row.cost), *_forgetting(board, row.forgetting))
     for published in board.quoted:
         values = [published.cells[n].value if n in published.cells else None for n in names]
         indices = [published.indices[name].value for name in board.indices]
         head = ("quoted", published.id, published.name, published.setting, len(published.cells))
-        yield (*head, *indices, *values, *_costs(Cost()))
+        yield (*head, *indices, *values, *_costs(Cost()), *_forgetting(board))

@@ -64,13 +64,13 @@ def as_latex(board: Board) -> str:
         parts.append(_tabular(caption, [names, *small], rows))
     if board.rows:
         titles = [escape(rule.title) for rule in board.indices.values()]
-        header = ["", "datasets", *titles, *map(escape, costs(board.rows[0]))]
+        header = ["", "datasets", *titles, *map(escape, costs(board.rows[0], board))]
         rows = [
             [
                 escape(row.id),
                 f"{row.coverage}",
                 *indices(board, row),
-                *map(escape, costs(row).values()),
+                *map(escape, costs(row, board).values()),
             ]
             for row in board.rows
         ]

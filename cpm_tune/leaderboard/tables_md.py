@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from cpm_tune.common.sizes import counted
+from cpm_tune.common.texts import markdown
 from cpm_tune.leaderboard.board import Board, Column, MeasuredRow
 from cpm_tune.leaderboard.tables import (
     PUBLISHED,
@@ -43,20 +44,14 @@ def as_markdown(board: Board) -> str:
         )
     lines += _md_overall(board) + _md_published(board) + _md_columns(board)
     if board.left_out:
-        lines += ["## Left out", "", *(f"- {_md(reason)}" for reason in board.left_out), ""]
+        lines += ["## Left out", "", *(f"- {markdown(reason)}" for reason in board.left_out), ""]
     return "\n".join(lines).rstrip()
 
 
-def _md(text: str) -> str:
-    for char in "\\|<>*_`[]":
-        text = text.replace(char, "\\" + char)
-    return " ".join(text.split())
-
-
 def _md_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(map(_md, header)) + " |"]
+    lines = ["| " + " | ".join(map(markdown, header)) + " |"]
     lines.append("|---|" + "---:|" * (len(header) - 1))
-    lines += ["| " + " | ".join((_md(row[0]), *row[1:])) + " |" for row in rows]
+    lines += ["| " + " | ".join((markdown(row[0]), *row[1:])) + " |" for row in rows]
     return [*lines, ""]
 
 
@@ -75,13 +70,13 @@ def _md_overall(board: Board) -> list[str]:
     lines = ["## Indices and cost", ""]
     rules = board.indices.values()
     lines += [f"- {rule.title}: {rule.rule} Baseline: {rule.baseline}." for rule in rules]
-    header = ["row", "datasets", *(r.title for r in rules), *costs(board.rows[0])]
+    header = ["row", "datasets", *(r.title for r in rules), *costs(board.rows[0], board)]
     rows = [
         [
             row.id,
             f"{row.coverage}",
             *indices(board, row),
-            *costs(row).values(),
+            *costs(row, board).values(),
         ]
         for row in board.rows
     ]
@@ -102,8 +97,8 @@ def _md_published(board: Board) -> list[str]:
         for row in board.quoted
     ]
     lines = [f"## Published results ({PUBLISHED})", "", *_md_table(header, rows)]
-    lines += [f"- {_md(line)}" for line in published_protocols(board)]
-    return [*lines, *(f"- {_md(source)}" for source in board.sources.values()), ""]
+    lines += [f"- {markdown(line)}" for line in published_protocols(board)]
+    return [*lines, *(f"- {markdown(source)}" for source in board.sources.values()), ""]
 
 
 def _md_columns(board: Board) -> list[str]:
@@ -119,12 +114,12 @@ def _md_columns(board: Board) -> list[str]:
     rows = [
         (
             c.id,
-            _md(c.metric),
-            _md(prompt(c)),
+            markdown(c.metric),
+            markdown(prompt(c)),
             f"{c.n:,}" if c.n else "",
-            _md(_without_a_model(c)),
-            _md("; ".join(c.notes)),
-            _md("; ".join(c.apart)),
+            markdown(_without_a_model(c)),
+            markdown("; ".join(c.notes)),
+            markdown("; ".join(c.apart)),
         )
         for c in board.columns
     ]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from cpm_tune.common.texts import table
 from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow
+from cpm_tune.leaderboard.forgetting import shown
 from cpm_tune.leaderboard.outside_systems import KIND
 from cpm_tune.leaderboard.settings import differing_settings
 from cpm_tune.leaderboard.tables import (
@@ -31,14 +32,30 @@ _ALWAYS = {"train.lr", "train.batch_size"}  # the best-known settings of a train
 def as_text(board: Board) -> str:
     """The tables; "" if the board has none."""
     tables = [_table(board, column) for column in board.columns_of(board.rows)]
+    tested = any(index.places for row in board.rows for index in row.indices.values())
+    tables += [_means(board)] if tested else []
     return "\n\n".join([*tables, *([_published(board)] if board.quoted else [])])
+
+
+def _means(board: Board) -> str:
+    """Means over datasets with their places; rows without any are left out."""
+    shown = {name: rule for name, rule in board.indices.items() if _known(board, name)}
+    rows = [row for row in board.rows if any(row.indices[n].value is not None for n in shown)]
+    rows.sort(key=lambda row: [-(row.indices[name].value or 0) for name in reversed(shown)])
+    lines = [(row.id, *(text or "-" for text in indices(board, row, shown))) for row in rows]
+    titles = [f"{rule.title}, place" for rule in shown.values()]
+    return "\n".join(["Means over datasets:", table(("row", *titles), lines)])
+
+
+def _known(board: Board, name: str) -> bool:
+    return any(row.indices[name].value is not None for row in board.rows)
 
 
 def _table(board: Board, column: Column) -> str:
     rows = [row for row in board.rows if column.id in row.cells]
     better = -1 if column.higher_is_better else 1
     rows.sort(key=lambda row: better * row.cells[column.id].mean)
-    shown = _shown_settings(rows, column.id)
+    settings = _shown_settings(rows, column.id)
     scale = 100 if column.unit == "points" else 1
     title = (
         f"{column.task} v{column.version}: {column.metric}, template {prompt(column) or '-'}, "
@@ -54,7 +71,7 @@ def _table(board: Board, column: Column) -> str:
         (
             row.backbone + (f" ({row.control})" if row.control else ""),
             f"({KIND})" if row.delta == KIND else row.delta,
-            _settings(row, row.cells[column.id], shown),
+            _settings(row, row.cells[column.id], settings),
             *_numbers(row.cells[column.id], scale),
         )
         for row in rows
@@ -64,6 +81,11 @@ def _table(board: Board, column: Column) -> str:
         header = (*header, "place")
         places = [str(row.cells[column.id].places or "-") for row in rows]
         lines = [(*line, place) for line, place in zip(lines, places, strict=True)]
+    if any(row.cells[column.id].forgetting for row in rows):
+        header = (*header, "forgetting")
+        forgot = (row.cells[column.id].forgetting for row in rows)
+        numbers = [shown(each.mean if each else None, "-") for each in forgot]
+        lines = [(*line, number) for line, number in zip(lines, numbers, strict=True)]
     return "\n".join([title, *(f"  {note}" for note in notes), table(header, lines)])
 
 

@@ -7,12 +7,15 @@ recorded fingerprint; if it cannot be read back, a note says why, and it is neve
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from cpm_tune.analysis.texts import fields
+from cpm_tune.analysis.texts import texts as row_texts
 from cpm_tune.data.files import checked_rows
 from cpm_tune.data.splits import SplitFile, data_folder, find_splits, sample_folder
 from cpm_tune.errors import UserError
@@ -23,34 +26,42 @@ from cpm_tune.task import Choice, Options, Rank, Row, Task, Template
 from cpm_tune.task.registry import load_task
 
 Which = Literal["all", "sample", "none"]
-EXAMPLES = 2_000  # of all sets together
+EXAMPLES = 6_000  # of all sets together, in the page
 FIELD = 300  # characters of a field
 PROMPT = 1_500  # of all that is before the answer
+ROWS = 100_000  # that are read, of a set
 OPTIONS = 40  # of an example
 OPTION_TEXTS = 800  # characters of an example's options together
 
 
 @dataclass
 class Texts:
-    """`sets` are for the page, `of` maps a run to the number of its set, `ids` has the ids of each
-    set's rows. A note is added if a run's predictions are not of its rows."""
+    """The test rows of runs. `rows` are the sets of rows with their `names`, `of` maps a run to the
+    number of its set, `sets` are their texts for the page, None where they are not to be shown. A
+    note is added if a run's predictions are not of its rows."""
 
-    sets: list[dict[str, Any]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    rows: list[list[Row]] = field(default_factory=list)
+    sets: list[dict[str, Any] | None] = field(default_factory=list)
+    lengths: list[list[int]] = field(default_factory=list)
     of: dict[str, int] = field(default_factory=dict)
-    ids: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def row(self, run_id: str, number: int, name: str) -> int | None:
-        """The row of a run's prediction `number` with the id `name`; None if there is none."""
-        ids = self.ids[self.of[run_id]] if run_id in self.of else []
-        if number >= len(ids):
+    def set_of(self, run_id: str, ids: Sequence[str]) -> int | None:
+        """The set of a run whose predictions have these ids; None if it has none, or other ids."""
+        number = self.of.get(run_id)
+        if number is None:
             return None
-        if ids[number] == name:
+        if all(row["id"] == name for row, name in zip(self.rows[number], ids, strict=False)):
             return number
         self.note(
             f"{run_id}: examples whose ids are not those of the data are shown without texts."
         )
         return None
+
+    def part(self, number: int) -> dict[str, Any]:
+        """A set as the page has it: how long each row's texts are, and the texts if shown."""
+        return {"lengths": self.lengths[number], **(self.sets[number] or {"rows": []})}
 
     def note(self, note: str) -> None:
         """Add a note, once."""
@@ -64,40 +75,48 @@ def read_texts(
     which: Which,
     data: Path | None = None,
     include: Sequence[Path] = (),
+    examples: int = EXAMPLES,
 ) -> Texts:
-    """The texts of the first `per_run` test rows of each run, fewer if all sets together would have
-    more than EXAMPLES.
+    """The test rows of runs, as far as they are where the records say, and texts of the first
+    `per_run` rows of each run, fewer if all sets together would have more than `examples`.
 
-    `which`: of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or has a
-    folder for each task) with data that is no longer at the recorded path.
+    `which`: texts of "all" runs, of those on "sample" data, or of "none". `data` is a folder (or
+    has a folder for each task) with data that is no longer at the recorded path.
     """
     texts = Texts()
     groups: dict[tuple[Any, ...], list[AnyRecord]] = {}
     for record in (run.record for run in runs):
-        if which == "all" or (which == "sample" and record.spec.data.sample):
-            groups.setdefault(_key(record), []).append(record)
-    most = min(per_run, EXAMPLES // max(1, len(groups)))
-    if not most:
-        return texts
-    for records in groups.values():
-        first = records[0]
+        groups.setdefault(_key(record), []).append(record)
+    shown = [key for key, records in groups.items() if _shown(records[0], which)]
+    most = min(per_run, examples // max(1, len(shown)))
+    for key, records in groups.items():
+        first, wanted = records[0], key in shown and most > 0
         try:
             task = load_task(first.spec.task, include)
-            file = _find(task, records, data, which)
+            file = _find(task, records, data)
             bad: list[str] | None = [] if first.spec.data.skip_bad_rows else None
-            rows = list(islice(checked_rows(task, file, bad), most))
+            rows = list(islice(checked_rows(task, file, bad), ROWS))
         except (UserError, OSError, UnicodeDecodeError) as error:
-            texts.note(f"{first.spec.task}: examples are shown without texts: {error}")
+            if wanted:
+                texts.note(f"{first.spec.task}: examples are shown without texts: {error}")
             continue
-        texts.of |= {record.run_id: len(texts.sets) for record in records}
-        texts.sets.append(_set(task, _template(task, first), rows))
-        texts.ids.append([row["id"] for row in rows])
+        texts.of |= {record.run_id: len(texts.rows) for record in records}
+        texts.rows.append(rows)
+        texts.names.append(f"set-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}")
+        names = fields(task)
+        texts.lengths.append([sum(map(len, row_texts(names, row))) for row in rows])
+        template = _template(task, first)
+        texts.sets.append(_set(task, template, rows[:most]) if wanted else None)
     return texts
+
+
+def _shown(record: AnyRecord, which: Which) -> bool:
+    return which == "all" or (which == "sample" and record.spec.data.sample)
 
 
 def recorded_rows(task: Task, record: AnyRecord, data: Path | None) -> list[Row]:
     """The rows that a record's test predictions are of. UserError if they cannot be read back."""
-    file = _find(task, [record], data, "all")
+    file = _find(task, [record], data)
     bad: list[str] | None = [] if record.spec.data.skip_bad_rows else None
     return list(islice(checked_rows(task, file, bad), record.spec.data.limit))
 
@@ -130,7 +149,7 @@ def _template(task: Task, record: AnyRecord) -> Template | None:
     return task.template_of(record.spec.template, record.spec.template_sha256)
 
 
-def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Which) -> SplitFile:
+def _find(task: Task, records: Sequence[AnyRecord], data: Path | None) -> SplitFile:
     """The test split of these records, wherever one of them had it. UserError if it is not there or
     has another fingerprint."""
     wanted = records[0].spec.data
@@ -139,7 +158,7 @@ def _find(task: Task, records: Sequence[AnyRecord], data: Path | None, which: Wh
     places = [sample_folder(task)] if wanted.sample else []
     if data is not None:
         places.append(data_folder(task, data))
-    elif which == "all":
+    else:
         places += dict.fromkeys(folder for path in paths for folder in _folders(task, path))
     other = None
     for place in places:

@@ -15,7 +15,7 @@ from cpm_tune.common.progress import tracked
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, Cell, Column, Places
 from cpm_tune.leaderboard.compare import LEVEL
-from cpm_tune.leaderboard.results import Results
+from cpm_tune.leaderboard.results import AnyStored, Results
 from cpm_tune.leaderboard.statistics import compare, holm, verdict
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord
@@ -27,15 +27,13 @@ from cpm_tune.systems.predictions import (
 )
 
 Verdicts = Mapping[tuple[int, int], str]
+Folders = Mapping[str, tuple[Path, AnyRecord]]
 
 
 def add_places(board: Board, results: Results) -> list[str]:
     """Fill the places of every cell, column by column. Returns one sentence per column or run that
     cannot be tested."""
-    folders: dict[str, tuple[Path, AnyRecord]] = {}
-    folders |= {run.record.run_id: (run.folder, run.record) for run in results.runs}
-    folders |= {system.record.run_id: (system.folder, system.record) for system in results.systems}
-    notes: list[str] = []
+    folders, notes = folders_of(results), list[str]()
     for column in tracked(board.columns, "testing columns", len(board.columns)):
         cells = [row.cells[column.id] for row in board.rows if column.id in row.cells]
         if len(cells) > 1:
@@ -43,17 +41,28 @@ def add_places(board: Board, results: Results) -> list[str]:
     return notes
 
 
-def _fill(
-    column: Column, cells: Sequence[Cell], folders: Mapping[str, tuple[Path, AnyRecord]]
-) -> list[str]:
+def folders_of(results: Results) -> Folders:
+    """Where the predictions of each run and system are."""
+    every: list[AnyStored] = [*results.runs, *results.systems]
+    return {stored.record.run_id: (stored.folder, stored.record) for stored in every}
+
+
+def read_cells(cells: Sequence[Cell], folders: Folders) -> list[list[Predictions]]:
+    """The predictions of each cell's seeds; raise UserError unless all are of the same examples."""
+    seeds = [[_read(*folders[run.run_id]) for run in cell.runs] for cell in cells]
+    first = seeds[0][0]
+    if any(_asked(one) != _asked(first) for each in seeds for one in each):
+        raise UserError("its runs have different examples or answers")
+    return seeds
+
+
+def _fill(column: Column, cells: Sequence[Cell], folders: Folders) -> list[str]:
     try:
         metric = get_metric(column.metric)
         if not from_predictions(column.metric):
             return [f"{column.id}: no places, {column.metric} is no value of predictions"]
-        seeds = [[_read(*folders[run.run_id]) for run in cell.runs] for cell in cells]
+        seeds = read_cells(cells, folders)
         first = seeds[0][0]
-        if any(_asked(one) != _asked(first) for each in seeds for one in each):
-            return [f"{column.id}: no places, its runs have different examples or answers"]
         answers = [[list(one.predictions) for one in each] for each in seeds]
         pairs = list(itertools.combinations(range(len(cells)), 2))
         results = [

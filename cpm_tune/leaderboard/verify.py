@@ -15,6 +15,7 @@ from cpm_tune.systems.predictions import (
     Predictions,
     from_predictions,
     read_predictions,
+    score_part,
     score_predictions,
 )
 
@@ -44,6 +45,8 @@ def _faults(folder: Path, record: AnyRecord) -> Iterator[str]:
             yield f"data.{split}.sha256 is not that of the spec."
     for split, scores in record.scores.items():
         yield from _score_faults(folder, record, split, scores)
+    if isinstance(record, RunRecord) and record.overlap and "test" in record.scores:
+        yield from _overlap_faults(folder, record)
 
 
 def _file_faults(folder: Path, record: AnyRecord) -> Iterator[str]:
@@ -92,6 +95,30 @@ def _score_faults(
                 f"{split} {name}: {what} is recorded as {getattr(score, what)}, the predictions "
                 f"give {getattr(now, what)}{_why(score, now)}."
             )
+
+
+def _overlap_faults(folder: Path, record: RunRecord) -> Iterator[str]:
+    """Faults of the scores on the rows that test shares with another split, and on the rest."""
+    try:
+        predictions = read_predictions(folder / predictions_file("test"))
+        for name, part, score, numbers in overlap_scores(record, len(predictions)):
+            now = score_part(record.ranks_by, predictions, numbers, score.signature)
+            for what in differing(score, now) if now else ("value",):
+                yield (
+                    f"overlap.{name}.{part}: {what} is recorded as {getattr(score, what)}, the "
+                    f"predictions give {getattr(now, what, 'none')}."
+                )
+    except UserError as error:
+        yield str(error)
+
+
+def overlap_scores(record: RunRecord, n: int) -> Iterator[tuple[str, str, ScoreRecord, list[int]]]:
+    """The scores of parts of test's `n` rows that a record has: the other split's name, which part,
+    its score, and the numbers of its rows. Raises UserError for numbers that are not rows."""
+    for name, overlap in record.overlap.items():
+        for part, numbers in overlap.parts(n).items():
+            if (score := getattr(overlap, part)) is not None:
+                yield name, part, score, numbers
 
 
 def score_as_recorded(name: str, recorded: ScoreRecord, predictions: Predictions) -> ScoreRecord:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.tokens import Tokenizer
+from cpm_tune.data.drawn import drawn
 from cpm_tune.data.encode import Encoder
 from cpm_tune.data.shots import Shots
 from cpm_tune.data.store import Split, read_split
@@ -65,6 +66,7 @@ def read_inputs(plan: Plan, known: Mapping[str, Split] | None = None) -> Inputs:
     splits = dict(known or {}) or (read() if engine.main else {})
     engine.broadcast(None)  # the others read what the main process has stored
     splits = splits or read()
+    used_splits(plan, splits)
     dev = splits["dev"]
     if not dev.labelled:  # selection needs scores; read_split lets only a test split go without
         raise UserError(f"{dev.file.path}: the dev split has no answers.")
@@ -126,8 +128,17 @@ def make_encoder(plan: Plan, tokenizer: Tokenizer) -> Encoder:
 def add_shots(plan: Plan, encoder: Encoder, splits: Mapping[str, Split]) -> None:
     """Put the plan's shots, if it has any, before the encoder's prompts."""
     if k := plan.spec.shots:
-        rows = splits["train"].rows
+        rows = used_splits(plan, splits)["train"].rows
         encoder.add_shots(Shots(plan.task, rows, k, plan.spec.shot_choice, plan.spec.seed))
+
+
+def used_splits(plan: Plan, splits: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits with the rows of train that the run uses; raise UserError if it has too few."""
+    recipe = plan.spec.recipe
+    if recipe is None or recipe.rows is None:
+        return dict(splits)
+    train = drawn(plan.task, splits["train"], recipe.rows, plan.spec.seed)
+    return {**splits, "train": train}
 
 
 def _places_for_options(plan: Plan, delta: SoftPromptConfig) -> int:

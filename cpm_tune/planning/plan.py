@@ -18,7 +18,14 @@ from cpm_tune.common.faults import faults
 from cpm_tune.common.option import Option
 from cpm_tune.common.reading import MOST_TEMPLATE, read_text
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, missing_parts
+from cpm_tune.data.splits import (
+    SplitFile,
+    data_folder,
+    find_splits,
+    folds_sha256,
+    is_sample,
+    missing_parts,
+)
 from cpm_tune.delta.config import (
     DeltaConfig,
     NoneConfig,
@@ -31,6 +38,7 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.placement import placement
 from cpm_tune.planning.settings import KEYS, PARTS, build
 from cpm_tune.schema.options import RunOptions
+from cpm_tune.schema.record import SearchRecord
 from cpm_tune.schema.spec import (
     BackboneSpec,
     DataSpec,
@@ -70,6 +78,7 @@ class Plan:
     delta_name: str
     notes: tuple[str, ...]
     chat: str | None = None  # the chat template
+    search: SearchRecord | None = None  # the trials by which the settings were found
 
     @property
     def scoring(self) -> ScoringName:
@@ -83,15 +92,15 @@ class Plan:
         if not spec.shots:  # which come from train, drawn by the seed
             changes["data"] = spec.data.model_copy(update={"train": None})
             changes["seed"] = 0 if spec.backbone.init == "checkpoint" else spec.seed
-        spec = spec.model_copy(update=changes)
-        return replace(self, spec=spec, delta=none, delta_name="none")
+        spec = spec.model_copy(update={**changes, "search": None})
+        return replace(self, spec=spec, delta=none, delta_name="none", search=None)
 
     def on_random_backbone(self) -> Plan:
         """The same on random weights of the same shape."""
         backbone = self.spec.backbone.model_copy(update={"init": "random"})
-        spec = self.spec.model_copy(update={"backbone": backbone})
+        spec = self.spec.model_copy(update={"backbone": backbone, "search": None})
         notes = (*self.notes, _random_weights(self.folder))
-        return replace(self, spec=spec, notes=tuple(dict.fromkeys(notes)))
+        return replace(self, spec=spec, notes=tuple(dict.fromkeys(notes)), search=None)
 
 
 def make_plan(request: Request) -> Plan:
@@ -124,7 +133,8 @@ def make_plan(request: Request) -> Plan:
         if template is not None and request.scoring is not None:
             problem = unfit(task, template, request.scoring)
             problems += [problem] if problem else []
-        splits = attempt(find_splits, task, data_folder(task, request.data), SPLITS, optional)
+        data, fold = data_folder(task, request.data), request.fold
+        splits = attempt(lambda: find_splits(task, data, SPLITS, optional, fold=fold))
         defaults = {**task.recipe, **(task.sample_recipe if request.data is None else {})}
         if named is not None:  # made for the delta that it was published with
             defaults, factor = dict(named.settings), 1.0
@@ -201,6 +211,10 @@ def make_plan(request: Request) -> Plan:
                 limit=request.limit,
                 skip_bad_rows=request.skip_bad_rows,
                 sample=sample,
+                fold=request.fold,
+                folds=None
+                if request.fold is None
+                else folds_sha256(task, data_folder(task, request.data)),
             ),
             backbone=BackboneSpec(
                 sha256=folder.sha256(),

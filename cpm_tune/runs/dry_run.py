@@ -9,7 +9,7 @@ from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.batches import total_steps
 from cpm_tune.memory.estimate import estimate, work_of
-from cpm_tune.planning.inputs import before_scoring, read_inputs
+from cpm_tune.planning.inputs import before_scoring, read_inputs, used_splits
 from cpm_tune.planning.plan import Plan
 
 
@@ -18,14 +18,15 @@ def would_do(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
     number of steps, an estimate of the memory in bytes per process, warnings and notes."""
     inputs = read_inputs(plan)
     skeleton, recipe = inputs.skeleton, plan.spec.recipe
-    used = None if recipe is None else recipe.rows_used(len(inputs.splits["train"]))
+    splits = used_splits(plan, inputs.splits)
+    used = None if recipe is None else recipe.rows_used(len(splits["train"]))
     memory = estimate(work_of(plan, skeleton, nproc))
     return {
         "id": plan.spec.run_id,
         "folder": str(out / plan.spec.run_id),
         "finished": (out / plan.spec.run_id / RECORD).is_file(),
         "scoring": plan.scoring,
-        "rows": {split: len(rows) for split, rows in inputs.splits.items()},
+        "rows": {split: len(rows) for split, rows in splits.items()},
         "steps": None if recipe is None or used is None else total_steps(used, recipe),
         "rows_used": used,
         "trained": {name: shape.numel() for name, shape in skeleton.trained.items()},

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from cpm_tune.analysis.overlap import Overlap, overlaps_of_test
 from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.common.progress import working
 from cpm_tune.data.store import Split
-from cpm_tune.schema.record import OverlapRecord, RunRecord, ScoreRecord
+from cpm_tune.schema.record import OverlapRecord, RunRecord
 from cpm_tune.systems.predictions import (
     Predictions,
     from_predictions,
     recorded_predictions,
-    score_predictions,
+    score_part,
 )
 from cpm_tune.task import Task
 
@@ -39,22 +39,16 @@ def examined(record: RunRecord, task: Task, splits: Mapping[str, Split], folder:
 
 
 def _record(overlap: Overlap, metric: str, scored: Predictions | None) -> OverlapRecord:
-    rows = overlap.any
-    among = without = None
-    if scored is not None and rows:
-        among = _score(metric, scored, sorted(rows))
-        without = _score(metric, scored, [i for i in range(len(scored)) if i not in rows])
+    rows = sorted(overlap.any)
+    made = OverlapRecord(**_counts(overlap), rows=OverlapRecord.ranges(rows))
+    if scored is None:
+        return made
+    parts = made.parts(len(scored)).items()
+    scores = {part: score_part(metric, scored, numbers) for part, numbers in parts}
+    return made.model_copy(update=scores)
+
+
+def _counts(overlap: Overlap) -> dict[str, int]:
     counts = {name: len(getattr(overlap, name)) for name in _COUNTED}
     compared = {"n": overlap.n, "n_other": overlap.n_other, "n_near": overlap.n_near}
-    return OverlapRecord(**compared, **counts, among=among, without=without)
-
-
-def _score(metric: str, scored: Predictions, numbers: Sequence[int]) -> ScoreRecord | None:
-    """The metric on some of the rows; None if there are none."""
-    if not numbers:
-        return None
-    some = [
-        tuple(values[i] for i in numbers)
-        for values in (scored.ids, scored.predictions, scored.targets)
-    ]
-    return score_predictions(metric, Predictions(*some))
+    return {**compared, **counts}

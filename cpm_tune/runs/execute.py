@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gc
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.environment import (
-    git_state,
-    gpu,
-    package_versions,
-    peak_memory_bytes,
-    reset_peak_memory,
-)
 from cpm_tune.common.folders import (
     CHAT,
     CHECKPOINT,
@@ -34,11 +25,7 @@ from cpm_tune.common.folders import (
 )
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.common.paths import file_sha256
-from cpm_tune.common.progress import working
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.data.splits import edition
-from cpm_tune.data.store import Split
-from cpm_tune.delta.insert import Delta, frozen_checksum, insert
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.memory.out_of_memory import check_memory, memory_trouble
@@ -48,33 +35,22 @@ from cpm_tune.planning.inputs import (
     odd_data,
     odd_scoring,
     read_inputs,
-    unofficial,
+    used_splits,
 )
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.examined import examined
 from cpm_tune.runs.finished import finished, other_numbers
+from cpm_tune.runs.parts import environment_record, split_record
+from cpm_tune.runs.training import Prepared, delta_record, deterministic, prepare, train_delta
 from cpm_tune.schema.record import (
-    BackboneRecord,
     ControlRecord,
-    CurvePoint,
-    DeltaRecord,
-    EnvironmentRecord,
     RunRecord,
-    SplitRecord,
-    TrainingRecord,
     read_record,
     write_record,
 )
-from cpm_tune.task import Task
 from cpm_tune.tracking.sink import Entry, RunInfo
 from cpm_tune.tracking.sinks import open_sinks
-from cpm_tune.tuning.predict import Predictor, make_predictor
-from cpm_tune.tuning.progress import entries_until, reporter
-from cpm_tune.tuning.resume import Checkpoints
-from cpm_tune.tuning.score import Scored, Selection, constant_control, score_split
-from cpm_tune.tuning.stopping import stop_rule
-from cpm_tune.tuning.train import Training, train
-from cpm_tune.version import NUMBERS
+from cpm_tune.tuning.score import Selection, constant_control, score_split
 
 Log = Callable[[Entry], None]
 
@@ -124,7 +100,7 @@ def execute(
         if done is not None:
             return done
         check_memory(plan, inputs)
-        prepared = _prepare(plan, inputs, load or load_backbone)
+        prepared = prepare(plan, inputs, load or load_backbone)
         if engine.main:
             resumed = resume and (partial / CHECKPOINT).is_file()
             if resumed:
@@ -142,7 +118,8 @@ def execute(
                 record = _tune_and_score(plan, prepared, partial, stop, log)
                 log(_final_scores(record))
             if engine.main and plan.execution.shortcuts and record.training is not None:
-                record = examined(record, plan.task, inputs.splits, partial)
+                used = used_splits(plan, inputs.splits)
+                record = examined(record, plan.task, used, partial)
             if callable(zero_shot):
                 del prepared
                 gc.collect()  # a delta inside its backbone is a cycle
@@ -194,100 +171,38 @@ def _tidy(partial: Path) -> None:
         remove(path)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A run whose inputs are read, checked and loaded, and its record so far."""
-
-    started: float
-    predictor: Predictor
-    delta: Delta
-    inputs: Inputs
-    record: RunRecord
-
-
-def _prepare(plan: Plan, inputs: Inputs, load: Callable[[Plan, Engine], Any]) -> _Prepared:
-    started, spec, engine = time.perf_counter(), plan.spec, inputs.engine
-    reset_peak_memory(engine.device)
-    with working("loading the backbone"):
-        model = load(plan, engine)
-    tokenizer = inputs.encoder.tokenizer
-    delta = insert(model, plan.delta, spec.backbone.sha256, spec.seed, tokenizer)
-    notes = [*plan.notes, *unofficial(plan, inputs)]
-    record = RunRecord(
-        status="running",
-        run_id=spec.run_id,
-        spec_sha256=spec.sha256,
-        spec=spec,
-        execution=plan.execution,
-        ranks_by=plan.task.metrics[0],
-        scoring=plan.scoring,
-        numbers=NUMBERS,
-        comparable=not notes,
-        note="; ".join(notes),
-        backbone=BackboneRecord(
-            name=plan.folder.name,
-            path=str(plan.folder.path),
-            sha256=spec.backbone.sha256,
-            trained=plan.folder.trained and spec.backbone.init == "checkpoint",
-            n_parameters=inputs.skeleton.n_backbone,
-        ),
-        delta=_delta_record(plan, inputs, None),
-    )
-    predictor = make_predictor(plan, engine.prepare(model), inputs.encoder, engine)
-    return _Prepared(started, predictor, delta, inputs, record)
-
-
-def _delta_record(plan: Plan, inputs: Inputs, weights: Path | None) -> DeltaRecord:
-    """What was trained; its file, once it is saved."""
-    return DeltaRecord(
-        name=plan.delta_name,
-        n_trainable=inputs.skeleton.n_trained,
-        bytes=weights.stat().st_size if weights else 0,
-        sha256=file_sha256(weights) if weights else None,
-    )
-
-
 def _tune_and_score(
-    plan: Plan, prepared: _Prepared, folder: Path, stop: Interrupts, log: Log
+    plan: Plan, prepared: Prepared, folder: Path, stop: Interrupts, log: Log
 ) -> RunRecord:
-    import torch
 
     inputs, predictor, engine = prepared.inputs, prepared.predictor, prepared.inputs.engine
-    deterministic = engine.device.type == "cpu"
-    before = torch.get_deterministic_debug_mode()
-    # What use_deterministic_algorithms does without importing torch's compiler: 60 MB, a second.
-    torch.set_deterministic_debug_mode("error" if deterministic else "default")
-    # Nothing here reads memory before it is written: filling it costs time and changes nothing.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
+    splits = used_splits(plan, inputs.splits)
+    with deterministic(engine) as is_deterministic:
         training = predictions = None
         if plan.spec.recipe is not None:
-            selection = Selection(predictor, inputs.splits["dev"], plan.spec.recipe.dev_rows)
-            training = _train(plan, prepared, folder, selection, stop, log)
+            selection = Selection(predictor, splits["dev"], plan.spec.recipe.dev_rows)
+            training = train_delta(plan, prepared, folder, selection, stop, log)
             predictions = selection.predictions
         scored = {
-            "dev": score_split(predictor, inputs.splits["dev"], folder, predictions),
-            "test": score_split(predictor, inputs.splits["test"], folder),
+            "dev": score_split(predictor, splits["dev"], folder, predictions),
+            "test": score_split(predictor, splits["test"], folder),
         }
-    finally:
-        torch.set_deterministic_debug_mode(before)
-        inputs.encoder.stores.clear()  # a control opens its own
+    inputs.encoder.stores.clear()  # a control opens its own
 
     controls = {}
-    if inputs.splits["test"].labelled:
+    if splits["test"].labelled:
         n_best = plan.spec.decoding.n_best if plan.spec.decoding else 1
-        controls["majority"] = constant_control(plan.task, inputs.splits, n_best)
+        controls["majority"] = constant_control(plan.task, splits, n_best)
     weights = folder / DELTA
-    sha, dirty = git_state()
     files = [path for part in scored.values() for path in part.files]
     return prepared.record.model_copy(
         update={
             "status": "finished",
             "data": {
-                name: _split_record(plan.task, split, scored.get(name))
-                for name, split in inputs.splits.items()
+                name: split_record(plan.task, split, len(inputs.splits[name]), scored.get(name))
+                for name, split in splits.items()
             },
-            "delta": _delta_record(plan, inputs, weights if weights.exists() else None),
+            "delta": delta_record(plan, inputs, weights if weights.exists() else None),
             "scores": {name: part.scores for name, part in scored.items() if part.scores},
             "controls": controls,
             "warnings": [
@@ -297,37 +212,8 @@ def _tune_and_score(
             ],
             "training": training,
             "predictions": {str(path.relative_to(folder)): file_sha256(path) for path in files},
-            "environment": EnvironmentRecord(
-                packages=package_versions(),
-                python=platform.python_version(),
-                git_sha=sha,
-                git_dirty=dirty,
-                device=str(engine.device),
-                engine=engine.name,
-                world_size=engine.world_size,
-                threads=torch.get_num_threads(),
-                deterministic=deterministic,
-                peak_memory_bytes=peak_memory_bytes(engine.device),
-                gpu=gpu(engine.device),
-                seconds=round(time.perf_counter() - prepared.started, 3),
-                finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            ),
+            "environment": environment_record(engine, prepared.meter, is_deterministic),
         }
-    )
-
-
-def _split_record(task: Task, split: Split, scored: Scored | None) -> SplitRecord:
-    file = split.file
-    return SplitRecord(
-        path=", ".join(map(str, file.paths)),
-        sha256=file.sha256,
-        n=len(split),
-        n_skipped=split.n_skipped,
-        n_truncated=scored.n_truncated if scored else None,
-        n_unparsed=scored.n_unparsed if scored else 0,
-        n_shots_dropped=scored.n_shots_dropped if scored else 0,
-        labelled=split.labelled,
-        edition=edition(task, file, len(split)),
     )
 
 
@@ -351,51 +237,3 @@ def _final_scores(record: RunRecord) -> Entry:
         for name, score in scores.items()
     }
     return Entry(record.training.steps + 1 if record.training else 0, time.time(), values)
-
-
-def _train(
-    plan: Plan,
-    prepared: _Prepared,
-    folder: Path,
-    selection: Selection,
-    stop: Interrupts,
-    log: Log,
-) -> TrainingRecord:
-    recipe, inputs, engine = plan.spec.recipe, prepared.inputs, prepared.inputs.engine
-    assert recipe is not None
-    model, delta, metric = prepared.predictor.model, prepared.delta, selection.metric
-    rows = inputs.splits["train"].rows
-    training = Training(
-        model,
-        delta,
-        rows.first(recipe.rows_used(len(rows))),
-        inputs.encoder,
-        engine,
-        recipe,
-        plan.spec.seed,
-        stop_rule(recipe, metric.higher_is_better),
-        plan.execution.micro_tokens,
-    )
-    checksum = frozen_checksum(model, delta)
-    identity, minutes = {"spec": plan.spec.sha256}, plan.execution.checkpoint_minutes
-    checkpoints = Checkpoints(folder, identity, delta, engine, selection, minutes)
-    names = ["log", "tensorboard", "progress"] if engine.main else []
-    earlier = entries_until(folder, checkpoints.state, metric.name) if engine.main else []
-    run = RunInfo(plan.spec, folder, metric.name, training.total, earlier)
-    with open_sinks(names, run) as log_training:
-        report = reporter(metric.name, log_training, log)
-        state = train(training, selection, checkpoints, report, stop)
-    if engine.main:
-        delta.save(folder, state.best)
-    if frozen_checksum(model, delta) != checksum:
-        raise RuntimeError("frozen backbone parameters changed during training; this is a bug")
-    return TrainingRecord(
-        steps=state.step,
-        best_step=state.curve[training.rule.best(state.scores)].step,
-        stopped_early=training.rule.stops(state.scores),
-        skipped_steps=state.n_skipped,
-        micro_tokens=state.micro_tokens or None,
-        curve=[CurvePoint(step=e.step, loss=e.loss, dev=e.dev) for e in state.curve],
-        samples_per_second=round(state.n_samples / state.seconds, 3),
-        seconds=round(state.seconds, 3),
-    )

@@ -10,13 +10,17 @@ from cpm_tune.delta.insert import load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.delta.saved import check_delta
 from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.runs.card import write_card, write_results
 from cpm_tune.runs.rerun import backbone_of_run
 
 FORMATS = ("opendelta", "peft", "hf", "merged")
 
 
-def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) -> None:
-    """Write a run's delta (opendelta, peft) or the backbone with it merged (hf, merged) to `out`.
+def export_run(
+    run: Path, to: str, out: Path, *, backbone: str | None = None, hub_dataset: str | None = None
+) -> None:
+    """Write a run's delta (opendelta, peft) or the backbone with it merged (hf, merged) to `out`,
+    with a model card, and with `hub_dataset` (OWNER/NAME[:TASK_ID]) .eval_results for that dataset.
 
     In fp32, whatever the run's precision. `out` must not exist, and appears complete or not at all.
     Raises UserError if the format cannot express the delta method.
@@ -47,7 +51,10 @@ def export_run(run: Path, to: str, out: Path, *, backbone: str | None = None) ->
                 )
             trained = record.backbone.trained or delta is not None
             read_by = folder.save(model, part, to, trained=trained)
-    for path in sorted(out.iterdir()):
+        write_card(part, record, to)
+        if hub_dataset is not None:
+            write_results(part, record, hub_dataset)
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
         print(f"written    {path}  {path.stat().st_size:,} bytes")
     if read_by:
         print(f"read by    {read_by}")

@@ -18,8 +18,10 @@ from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.delta.config import DeltaConfig, parse_config
-from cpm_tune.delta.insert import insert, load_delta
+from cpm_tune.delta.insert import Delta, check_fits, insert
 from cpm_tune.delta.saved import check_delta, read_saved
+from cpm_tune.delta.scaling import check_scaled, scaled
+from cpm_tune.delta.stored import read_delta
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import add_shots, load_backbone, make_encoder
@@ -52,7 +54,7 @@ def plan_of(
     folder = backbone_folder(record, backbone)
     chat = _chat(run, spec.chat_template)
     needed = (split, "train") if spec.shots and split != "train" else (split,)
-    splits = find_splits(task, data_folder(task, data), needed)
+    splits = find_splits(task, data_folder(task, data), needed, fold=spec.data.fold)
     if spec.shots and splits["train"].sha256 != spec.data.train:
         raise UserError(
             f"{splits['train'].path}: not the train split of the run, from which its shots are; "
@@ -143,6 +145,33 @@ def _placed(
     return replace(plan, execution=execution, spec=spec.model_copy(update={"backbone": backbone}))
 
 
+def with_delta(
+    run: Path,
+    plan: Plan,
+    record: RunRecord,
+    model: Backbone,
+    delta_from: Path | None = None,
+    factor: float = 1.0,
+) -> tuple[Plan, Delta | None]:
+    """Insert a run's delta, or the one of `delta_from`, times `factor`; return the delta, and the
+    plan with its config."""
+    sha256 = plan.spec.backbone.sha256
+    if delta_from is not None:
+        config, state = read_saved(delta_from, model, sha256)
+    elif plan.spec.recipe is None:
+        if factor != 1:
+            check_scaled("none")
+        return plan, None
+    else:
+        check_delta(run, record)
+        config, state = read_delta(run, sha256)
+        check_fits(model, config, state)
+    if factor != 1:
+        state = scaled(config, state, factor, model)
+    delta = insert(model, config, sha256, 0, values=state)
+    return (plan if delta_from is None else replace(plan, delta=delta.config)), delta
+
+
 @dataclass(frozen=True)
 class Predicted:
     """A split's scores by metric (none without gold answers), the files written, warnings."""
@@ -161,6 +190,7 @@ def predict_run(
     out: Path | None = None,
     backbone: str | None = None,
     delta_from: Path | None = None,
+    delta_scale: float = 1.0,
     limit: int | None = None,
     submission: bool = False,
     include: Sequence[Path] = (),
@@ -170,7 +200,8 @@ def predict_run(
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
-    instead of the run's. `memory_limit` (such as 4GB): the most of the backbone in memory at a
+    instead of the run's. `delta_scale` multiplies the delta, if it is a LoRA or full fine-tuning: 0
+    is the bare backbone. `memory_limit` (such as 4GB): the most of the backbone in memory at a
     time; `quantize` "int8": its linear weights in 8 bits, as a run that was tuned so has them
     anyway. `out` appears complete or not at all.
     """
@@ -188,13 +219,7 @@ def predict_run(
         engine = make_engine(plan.execution, spec.precision)
         rows = read_split(task, plan.splits[split], limit, spec.data.skip_bad_rows)
         model = load_backbone(plan, engine)
-        if delta_from is not None:
-            sha256 = spec.backbone.sha256
-            config, state = read_saved(delta_from, model, sha256)
-            plan = replace(plan, delta=insert(model, config, sha256, 0, values=state).config)
-        elif spec.recipe is not None:
-            check_delta(run, record)
-            load_delta(run, model, spec.backbone.sha256)
+        plan, _ = with_delta(run, plan, record, model, delta_from, delta_scale)
         encoder = make_encoder(plan, plan.folder.tokenizer())
         if spec.shots:
             train = plan.splits["train"], spec.data.limit, spec.data.skip_bad_rows

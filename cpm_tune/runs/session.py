@@ -67,7 +67,7 @@ def tune(
         return control
 
     warnings = before_scoring(plan, inputs)
-    say("\n".join([_describe(plan), *(f"warning    {w}" for w in warnings)]))
+    say("\n".join([describe(plan), *(f"warning    {w}" for w in warnings)]))
     wanted = "zero-shot" in controls and plan.spec.recipe is not None
     how: dict[str, Any] = {"resume": resume, "say": say}
     outcome = execute(
@@ -143,7 +143,8 @@ def _one_of(request: Request, name: str) -> Request:
     return replace(request, task=name, settings=settings, data=data, scoring=scoring)
 
 
-def _describe(plan: Plan) -> str:
+def describe(plan: Plan) -> str:
+    """What is run: task, scoring, data, backbone, delta, and notes."""
     spec = plan.spec
     where = "sample data" if spec.data.sample else str(plan.splits["dev"].path.parent)
     lines = [

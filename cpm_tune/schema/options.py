@@ -45,6 +45,16 @@ Limit = Annotated[int, Option("use the first N rows of each split", "N", 1, MOST
 Count = Annotated[int, Option("", "N", 1, MOST)]
 Natural = Annotated[int, Option("", "N", 0, MOST)]
 
+Fold = Annotated[
+    int,
+    Option(
+        "train and dev of a protocol with several: the files train_N and dev_N, as of FewCLUE",
+        "N",
+        0,
+        999,
+    ),
+]
+
 # --- decoding, of the commands that generate and of the settings decode.* ---
 
 MaxNewTokens = Annotated[Count, Option("most tokens to generate, the stop token included")]
@@ -118,6 +128,10 @@ ChatTemplate = Annotated[
 ]
 BackboneName = Annotated[str, Option("name or folder of a backbone, or hub:OWNER/NAME", "NAME|DIR")]
 DeltaName = Annotated[str, Option("delta of `list deltas`, or a JSON file", "NAME|FILE")]
+DeltaScale = Annotated[
+    float,
+    Option("multiply the delta by this, back towards the bare backbone (lora, full)", "X", 0, 1),
+]
 MemoryLimit = Annotated[
     str | None,
     Option(
@@ -182,6 +196,7 @@ class TrialOptions:
     shots: ShotCount = 0
     shot_choice: ShotChoice = "balanced"
     data: Data = None
+    fold: Fold | None = None
     precision: Precision = "fp32"
     quantize: Quantize | None = None
     limit: Limit | None = None

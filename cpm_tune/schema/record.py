@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,8 @@ class TrainingRecord(_Part):
 
 class EnvironmentRecord(_Part):
     """Where the run was made; nothing here is part of its identity. `gpu`: name, capability,
-    driver, CUDA and cuDNN; empty on a CPU."""
+    driver, CUDA and cuDNN; empty on a CPU. `energy_joules`: of the machine's processors and of the
+    GPU in `seconds`, other work included; None if the system does not count it."""
 
     packages: dict[str, str]
     python: str
@@ -144,6 +146,7 @@ class EnvironmentRecord(_Part):
     seconds: Number
     finished_at: str
     gpu: dict[str, str] = {}
+    energy_joules: Number | None = None
 
 
 class ControlRecord(_Part):
@@ -163,7 +166,8 @@ class OverlapRecord(_Part):
     do not count), and these among those of `near` (MinHash of at most `n_near` rows a split,
     Jaccard index of three-character shingles from 0.8). `shared` are others with one of several
     texts in common. `among` and `without` are the ranking metric on all these rows and on the
-    rest; None if there are none, or if it is no value of predictions."""
+    rest; None if there are none, or if it is no value of predictions. `rows`: the numbers of the
+    former, as ranges ("0-3,7"); "" in records of earlier versions."""
 
     n: Count
     n_other: Count
@@ -174,6 +178,74 @@ class OverlapRecord(_Part):
     shared: Count
     among: ScoreRecord | None = None
     without: ScoreRecord | None = None
+    rows: Annotated[str, Field(pattern=r"^(\d{1,12}(-\d{1,12})?(,\d{1,12}(-\d{1,12})?)*)?$")] = ""
+
+    def parts(self, n: int) -> dict[str, list[int]]:
+        """The numbers of the rows that `among` and `without` are of, of `n`; none if they are not
+        recorded. Raises UserError if they are not rows of a split of that size, in order."""
+        among: list[int] = []
+        for part in self.rows.split(",") if self.rows else ():
+            first, _, last = part.partition("-")
+            start, end = int(first), int(last or first) + 1
+            if not (among[-1] if among else -1) < start < end <= n:
+                raise UserError(f"overlap.rows has {part}, expected rows in order, below {n:,}.")
+            among += range(start, end)
+        if not among:
+            return {}
+        known = set(among)
+        return {"among": among, "without": [i for i in range(n) if i not in known]}
+
+    @staticmethod
+    def ranges(numbers: Iterable[int]) -> str:
+        """Numbers in order as `rows` has them."""
+        parts = []
+        for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+            run = [number for _, number in group]
+            parts.append(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}")
+        return ",".join(parts)
+
+
+class ForgettingRecord(_Part):
+    """The loss on the plain texts of one source, in nats per character of what was predicted:
+    `characters` of `texts`, `tokens` in the backbone's vocabulary. `bare` is that of the backbone
+    alone, `tuned` that with the delta; `low` and `high` are the 95% interval of their `difference`,
+    which is positive if the delta made it worse (a paired percentile bootstrap over texts).
+    `sha256`: of the texts."""
+
+    texts: Positive
+    characters: Positive
+    tokens: Positive
+    sha256: Sha256
+    bare: Number
+    tuned: Number
+    difference: Number
+    low: Number
+    high: Number
+
+
+class TrialRecord(_Part):
+    """One trial of a search: its settings as texts, the best dev score and the steps it trained.
+    `repeats` is the earlier trial with the same settings, whose result was taken."""
+
+    state: Literal["finished", "pruned", "failed"]
+    settings: dict[str, str]
+    dev: Number | None = None
+    steps: Count = 0
+    seconds: Number = 0
+    repeats: Positive | None = None
+    error: str = ""
+
+
+class SearchRecord(_Part):
+    """How a run's settings were found: the trials in order, the number (from 1) of the one that was
+    `chosen` by `metric` on dev alone, and the wall time of all. `study` is the name of their folder
+    in .search of the results folder."""
+
+    study: NamePart
+    metric: str
+    chosen: Positive
+    seconds: Number
+    trials: list[TrialRecord]
 
 
 # Controls that need no model; `controls` has those that a task can have.
@@ -200,7 +272,8 @@ class RunRecord(_Record):
     """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks.
 
     `scoring` is how answers were chosen; None in records of schema 1 whose template decided.
-    `numbers` is `cpm_tune.version.NUMBERS` of the package that computed the run.
+    `numbers` is `cpm_tune.version.NUMBERS` of the package that computed the run. `forgetting` maps
+    sources of plain text to the losses on them.
     """
 
     status: Literal["running", "finished", "failed"]
@@ -219,7 +292,9 @@ class RunRecord(_Record):
     scores: dict[SplitName, dict[str, ScoreRecord]] = {}
     controls: dict[str, ControlRecord] = {}
     overlap: dict[SplitName, OverlapRecord] = {}
+    forgetting: dict[str, ForgettingRecord] = {}
     warnings: list[str] = []
+    search: SearchRecord | None = None
     training: TrainingRecord | None = None
     environment: EnvironmentRecord | None = None
     predictions: dict[str, Sha256] = {}

@@ -30,6 +30,7 @@ from cpm_tune.schema.options import (
     MOST,
     Beams,
     Count,
+    DeltaScale,
     Engine,
     LengthPenalty,
     MaxNewTokens,
@@ -84,7 +85,7 @@ class Extended(Frozen):
     def _without_omitted(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialise(self)
         for name, meant in self.OMITTED.items():
-            if values[name] == meant:
+            if name in values and values[name] == meant:
                 del values[name]
         return values
 
@@ -116,10 +117,11 @@ class Recipe(Extended):
     counts evaluations without improvement of the dev metric; 0 never stops early. Evaluations
     during training use the first `dev_rows` rows of dev (all of them if None). `warmup_share`, if
     it is not None, is the warm-up as a share of all steps, instead of `warmup`; `rows_share` the
-    share of the rows of train that is used, from the first one on.
+    share of the rows of train that is used, from the first one on. `rows` is the number of rows of
+    train that are used, drawn by the seed (`data.drawn`); None: all.
     """
 
-    OMITTED = {"warmup_share": None, "rows_share": 1.0}
+    OMITTED = {"warmup_share": None, "rows_share": 1.0, "rows": None}
 
     lr: Positive = 1e-3
     schedule: ScheduleName = "noam"
@@ -136,6 +138,13 @@ class Recipe(Extended):
     clip: Positive = 10.0
     warmup_share: Annotated[float | None, Field(gt=0, le=1)] = None
     rows_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rows: Count | None = None
+
+    @model_validator(mode="after")
+    def _one_number_of_rows(self) -> Recipe:
+        if self.rows is not None and self.rows_share != 1:
+            raise ValueError("rows and rows_share both choose training rows; keep one of the two")
+        return self
 
     def rows_used(self, n: int) -> int:
         """The number of training rows that are used of `n`."""
@@ -196,8 +205,12 @@ class Decoding(Frozen):
         return self
 
 
-class DataSpec(Frozen):
-    """Which rows: fingerprints of the split files and what was taken of them."""
+class DataSpec(Extended):
+    """Which rows: fingerprints of the split files and what was taken of them. `fold` is the number
+    of the files of train and dev among those of a protocol with several, `folds` the fingerprint of
+    all of these."""
+
+    OMITTED = {"fold": None, "folds": None}
 
     train: str | None
     dev: str | None
@@ -205,6 +218,20 @@ class DataSpec(Frozen):
     limit: Count | None = None
     skip_bad_rows: bool = False
     sample: bool = False
+    fold: Natural | None = None
+    folds: str | None = None
+
+    @model_validator(mode="after")
+    def _fold_of_folds(self) -> DataSpec:
+        if (self.fold is None) != (self.folds is None):
+            raise ValueError("fold and folds belong together")
+        return self
+
+    @property
+    def seen(self) -> tuple[str | None, str | None]:
+        """What runs with comparable scores share of train and dev: the files, or those of all
+        folds."""
+        return (self.train, self.dev) if self.folds is None else (self.folds, self.folds)
 
 
 class BackboneSpec(Extended):
@@ -219,6 +246,26 @@ class BackboneSpec(Extended):
     quantize: Quantize | None = None
     family: NamePart = FAMILY
     tokenizer: str | None = None
+
+
+class SearchSpec(Frozen):
+    """How a run's settings were found on dev: `space` has the values of each setting that was
+    searched, as `search.space` writes them; `trials` and `seconds` are the budget of the search.
+    """
+
+    space: dict[str, str]
+    trials: Count
+    seconds: Count | None = None
+    sampler: Literal["tpe"] = "tpe"
+    pruner: Literal["median"] | None = "median"
+    seed: Seed = 1
+
+    def __str__(self) -> str:
+        limit = "" if self.seconds is None else f" in {self.seconds} s"
+        pruned = "" if self.pruner else " none pruned"
+        space = " ".join(f"{key}={values}" for key, values in self.space.items())
+        text = f"{counted(self.trials, 'trial')}{limit}{pruned} seed {self.seed}: {space}"
+        return text.replace(",", "|")  # selectors of rows have commas between settings
 
 
 class Identified(Extended):
@@ -236,10 +283,14 @@ class RunSpec(Identified):
 
     `scoring` is None if options are scored by the template's own rule. `shots` counts the answered
     examples of train before each prompt, chosen by `shot_choice`; `chat_template` is the
-    fingerprint of the chat template around it.
+    fingerprint of the chat template around it. `delta_scale` is the factor of the trained delta in
+    predictions. `search` is how the settings were found, if they were searched for.
     """
 
-    OMITTED = {"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None}
+    OMITTED = {
+        **{"scoring": None, "shots": 0, "shot_choice": "balanced", "chat_template": None},
+        **{"delta_scale": 1.0, "search": None},
+    }
 
     schema_version: Literal[1] = 1
     task: TaskName
@@ -251,10 +302,12 @@ class RunSpec(Identified):
     shots: Natural = 0
     shot_choice: ShotChoice = "balanced"
     chat_template: str | None = None
+    search: SearchSpec | None = None
     metrics: tuple[str, ...]
     data: DataSpec
     backbone: BackboneSpec
     delta: dict[str, Any]
+    delta_scale: DeltaScale = 1.0
     encoding: Encoding
     decoding: Decoding | None = None
     recipe: Recipe | None
@@ -289,6 +342,11 @@ class RunSpec(Identified):
         if (kind == "none") != (self.recipe is None):
             raise ValueError("a run has a recipe exactly when it has a delta to train")
         return self
+
+    @property
+    def training_sha256(self) -> str:
+        """Hash of what decides the training: not how its settings were found."""
+        return self.model_copy(update={"search": None}).sha256
 
     @property
     def random_seed(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpm_tune.common.folders import RECORD, is_complete
@@ -12,20 +12,25 @@ from cpm_tune.schema.record import AnyRecord, read_any_record
 
 
 def iter_records(
-    folder: Path, skipped: list[str], *, finished: bool = True
+    folder: Path,
+    skipped: list[str],
+    *,
+    finished: bool = True,
+    read: Callable[[Path], AnyRecord] = read_any_record,
 ) -> Iterator[tuple[Path, AnyRecord]]:
     """Yield (run's folder, record) for every readable record below `folder`, in order of the paths.
 
     With `finished`, only complete folders whose record says finished. What cannot be read is
-    appended to `skipped`, one sentence per file or folder. Raises UserError if there is no folder.
+    appended to `skipped`, one sentence per file or folder. `read` reads a record or raises
+    UserError. Raises UserError if there is no folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such results folder.")
-    for path in map(Path, _below(str(folder), skipped)):
+    for path in map(Path, record_paths(str(folder), skipped)):
         if finished and not is_complete(path.parent):
             continue
         try:
-            record = read_any_record(path)
+            record = read(path)
         except UserError as error:
             skipped.append(str(error))
             continue
@@ -33,7 +38,7 @@ def iter_records(
             yield path.parent, record
 
 
-def _below(place: str, skipped: list[str]) -> Iterator[str]:
+def record_paths(place: str, skipped: list[str]) -> Iterator[str]:
     """Yield the paths of records in order; a run's own folders are not searched. Half-written
     records and folders that cannot be read are appended to `skipped`."""
     try:
@@ -49,7 +54,7 @@ def _below(place: str, skipped: list[str]) -> Iterator[str]:
         elif os.path.exists(f"{path}.part"):  # noqa: PTH110
             skipped.append(f"{path}.part: a half-written record; skipped.")
         else:
-            yield from _below(os.path.join(place, name), skipped)  # noqa: PTH118
+            yield from record_paths(os.path.join(place, name), skipped)  # noqa: PTH118
 
 
 def _to_search(entry: os.DirEntry[str]) -> bool:

@@ -88,6 +88,19 @@ def score_predictions(name: str, split: Predictions, signature: str = "") -> Sco
     return score_record(metric, score)
 
 
+def score_part(
+    name: str, split: Predictions, numbers: Sequence[int], signature: str = ""
+) -> ScoreRecord | None:
+    """As `score_predictions`, on some of the rows; None if there are none."""
+    if not numbers:
+        return None
+    some = [
+        tuple(values[i] for i in numbers)
+        for values in (split.ids, split.predictions, split.targets)
+    ]
+    return score_predictions(name, Predictions(*some), signature)
+
+
 def score_record(metric: Metric, score: Score) -> ScoreRecord:
     """A score as it is recorded, with the signature and direction of its metric."""
     return ScoreRecord(

@@ -21,38 +21,9 @@ from torch import Tensor
 from cpm_tune.backbone.ant.layout import PROMPT_SEGMENT, AntLayout
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.fused import aligned
+from cpm_tune.backbone.kv_cache import KVCache, moves
 
 PADDING_ID, PADDING_SPAN = 0, -1
-
-
-class KVCache:
-    """One layer's keys and values at up to `capacity` positions, allocated once, filled in order.
-
-    The first `append` decides batch, heads, dtype and device.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.filled = capacity, 0
-        self._both: Tensor | None = None  # keys and values: (2, batch, heads, capacity, dim_head)
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, heads, new, dim_head) each; return views of all that was added so far."""
-        start, self.filled = self.filled, self.filled + key.shape[2]
-        if self._both is None:
-            batch, heads, _, dim_head = key.shape
-            self._both = key.new_empty(2, batch, heads, self.capacity, dim_head)
-        self._both[0, :, :, start : self.filled] = key
-        self._both[1, :, :, start : self.filled] = value
-        return self._both[0, :, :, : self.filled], self._both[1, :, :, : self.filled]
-
-    def keep(self, n: int, to: Tensor, source: Tensor) -> None:
-        """Row `to[i]` becomes what row `source[i]` was, then only the first `n` stay."""
-        if self._both is None:
-            return
-        if len(to):
-            used = self._both[:, :, :, : self.filled]
-            used[:, to] = used[:, source]
-        self._both = self._both[:, :n]
 
 
 class AntCache:
@@ -146,7 +117,6 @@ class AntCache:
         if self.masked.numel():
             self.index, self.masked = self.index[chosen], self.masked[chosen]
             self.before, self.opens = self.before[chosen], self.opens[chosen]
-        moved = [pair for pair in enumerate(rows) if pair[0] != pair[1]]  # here, not on a device
-        to, source = torch.tensor(moved, dtype=torch.int64).view(-1, 2).T.to(chosen.device)
+        to, source = moves(rows, chosen.device)
         for cache in self.caches:
             cache.keep(len(rows), to, source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpm_tune.backbone.ant.config import PRESETS, CPMAntConfig
+from cpm_tune.backbone.ant.config import PRESETS, ROLES, CPMAntConfig
 from cpm_tune.backbone.ant.folder import CPMAntFolder, looks_like_ant, open_folder
 from cpm_tune.backbone.ant.pretraining import PRETRAINING
 
@@ -16,6 +16,7 @@ class AntFamily:
     name = "ant"
     title = "CPM-Ant"
     pretraining = PRETRAINING
+    roles = ROLES
 
     @property
     def presets(self) -> Mapping[str, CPMAntConfig]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cpm_tune.backbone.ant.cache import KVCache
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.spans import SpanBias
 from cpm_tune.backbone.fused import attention, gated_gelu
+from cpm_tune.backbone.kv_cache import KVCache
 from cpm_tune.backbone.layers import Linear, RMSNorm
 
 

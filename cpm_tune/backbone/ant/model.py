@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from cpm_tune.backbone.ant.cache import AntCache, KVCache
+from cpm_tune.backbone.ant.cache import AntCache
 from cpm_tune.backbone.ant.collate import AntBatch, dummy_batch
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layers import Encoder
@@ -26,6 +26,7 @@ from cpm_tune.backbone.ant.spans import SpanBias, parts_of, seen_within
 from cpm_tune.backbone.base import MOST_LOGITS, Backbone, PromptTable
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.fused import aligned, linear
+from cpm_tune.backbone.kv_cache import KVCache
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 
 

@@ -12,30 +12,65 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from cpm_tune.backbone.causal.hf import DynamicLayer
 from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.kv_cache import Cached, KVCache, moves
+
+
+class Room(DynamicLayer):  # type: ignore[misc]
+    """A layer of transformers' cache that has read its contexts, with memory for `slots` more."""
+
+    def __init__(self, layer: Any, slots: int) -> None:
+        super().__init__()
+        self._kept = KVCache(layer.get_seq_length() + slots)
+        self.lazy_initialization(layer.keys, layer.values)
+        self.update(layer.keys, layer.values)
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Cached:
+        """As transformers' layers: what is new is added; all there is comes back."""
+        self.keys, self.values = self._kept.append(key_states, value_states)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """As transformers' layers: row i becomes what row `beam_idx[i]` was."""
+        self._kept.choose(beam_idx)
+        self.keys, self.values = self._kept.all()
+
+    def keep(self, n: int, to: Tensor, source: Tensor) -> None:
+        """As `KVCache.keep`."""
+        self._kept.keep(n, to, source)
+        self.keys, self.values = self._kept.all()
 
 
 class CausalCache:
-    """`model` is a CausalLM; as `cpm_tune.backbone.base.Cache`."""
+    """`model` is a CausalLM; as `cpm_tune.backbone.base.Cache`. A row has room for `room` tokens
+    after its context. `seen`: int64 (rows, keys), 0 for padding."""
 
-    def __init__(self, model: Any, contexts: Sequence[Ids], pad: int) -> None:
-        self.model, self.beams = model, 1
+    def __init__(self, model: Any, contexts: Sequence[Ids], pad: int, room: int) -> None:
+        self.model, self.beams, self.room = model, 1, room
         self.past: Any = None
-        device = next(model.parameters()).device
-        width = max(map(len, contexts))
+        self.device = next(model.parameters()).device
+        self.filled = width = max(map(len, contexts))
         ids = [[pad] * (width - len(given)) + list(given) for given in contexts]
-        self.ids = torch.tensor(ids, device=device)
-        self.lengths = torch.tensor([len(given) for given in contexts], device=device)
+        self.ids = torch.tensor(ids, device=self.device)
+        self.lengths = torch.tensor([len(given) for given in contexts], device=self.device)
         self.padded = any(len(given) < width for given in contexts)
-        place = torch.arange(width, device=device) - (width - self.lengths)[:, None]
-        self.seen = (place >= 0).long()
+        place = torch.arange(width, device=self.device) - (width - self.lengths)[:, None]
+        self.seen = F.pad((place >= 0).long(), (0, room), value=1)
         self.places = place.clamp(min=0)
 
     def start(self) -> Tensor:
         """Encode the contexts; return the logits after each: fp32 (rows, 1, vocabulary)."""
-        return self._read(self.ids, self.places, self.seen if self.padded else None)
+        mask = self.seen[:, : self.filled] if self.padded else None
+        logits = self._read(self.ids, self.places, mask)
+        layers = getattr(self.past, "layers", [])
+        for number, layer in enumerate(layers):
+            if type(layer) is DynamicLayer and layer.get_seq_length():
+                layers[number] = Room(layer, self.room)
+        return logits
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """Feed every beam's new token after its parent.
@@ -43,19 +78,20 @@ class CausalCache:
         tokens, parents: int64 (rows, beams) -> the logits after each, fp32 (rows, beams, vocab).
         """
         rows, beams = tokens.shape
-        first = torch.arange(rows, device=parents.device)[:, None] * self.beams
-        self._choose((first + parents).flatten())
+        if beams > 1:  # a single one is its own parent
+            first = torch.arange(rows, device=self.device)[:, None] * self.beams
+            self._choose((first + parents).flatten())
         self.beams = beams
-        self.seen = torch.cat((self.seen, self.seen.new_ones(rows * beams, 1)), 1)
-        mask = self.seen if self.padded else None
+        self.filled += 1
+        mask = self.seen[:, : self.filled] if self.padded else None
         logits = self._read(tokens.reshape(-1, 1), self.lengths[:, None], mask)
         self.lengths = self.lengths + 1
         return logits.view(rows, beams, -1)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order."""
-        first = torch.tensor(rows, device=self.seen.device)[:, None] * self.beams
-        self._choose((first + torch.arange(self.beams, device=first.device)).flatten())
+        first = torch.tensor(rows, device=self.device)[:, None] * self.beams
+        self._choose((first + torch.arange(self.beams, device=self.device)).flatten())
 
     def _read(self, ids: Tensor, places: Tensor, mask: Tensor | None, last: int = 1) -> Tensor:
         logits: Tensor
@@ -66,9 +102,6 @@ class CausalCache:
 
     def _choose(self, index: Tensor) -> None:
         """Row i becomes what row `index[i]` was."""
-        same = torch.arange(len(self.seen), device=index.device)
-        if len(index) == len(same) and torch.equal(index, same):
-            return
         self.past.reorder_cache(index)
         self.seen, self.lengths = self.seen[index], self.lengths[index]
 
@@ -76,23 +109,39 @@ class CausalCache:
 class SharedCache(CausalCache):
     """All beams of a text in one row. `seen`: bool (rows, beams, keys), what is before a beam."""
 
+    def __init__(
+        self, model: Any, contexts: Sequence[Ids], pad: int, room: int, beams: int
+    ) -> None:
+        super().__init__(model, contexts, pad, room)
+        self.beams = beams
+
     def start(self) -> Tensor:
         """As `CausalCache.start`."""
         logits = super().start()
-        self.seen = self.seen[:, None].bool()
+        self.seen = self.seen[:, None].bool().repeat(1, self.beams, 1)
+        if self.beams > 1:  # each step's tokens: those of its own past alone
+            self.seen[:, :, self.filled :] = False
         return logits
 
     def step(self, tokens: Tensor, parents: Tensor) -> Tensor:
         """As `CausalCache.step`."""
-        rows, beams = tokens.shape
-        before = self.seen[torch.arange(rows, device=parents.device)[:, None], parents]
-        itself = torch.eye(beams, dtype=torch.bool, device=parents.device).expand(rows, -1, -1)
-        self.seen = torch.cat((before, itself), 2)
-        places = self.lengths[:, None].expand(rows, beams)
-        mask = self.seen[:, None] if beams > 1 or self.padded else None
+        beams, start = self.beams, self.filled
+        self.filled += beams
+        if beams > 1:
+            past = self.seen[:, :, :start]
+            past.copy_(past.gather(1, parents[..., None].expand_as(past)))
+            beam = torch.arange(beams, device=self.device)
+            self.seen[:, beam, start + beam] = True
+        masked = self.padded or beams > 1
+        mask = self.seen[:, None, :, : self.filled] if masked else None
+        places = self.lengths[:, None].expand_as(tokens)
         self.lengths = self.lengths + 1
         return self._read(tokens, places, mask, beams)
 
     def keep(self, rows: Sequence[int]) -> None:
         """As `CausalCache.keep`."""
-        self._choose(torch.tensor(rows, device=self.seen.device))
+        chosen = torch.tensor(rows, device=self.device)
+        self.seen, self.lengths = self.seen[chosen], self.lengths[chosen]
+        to, source = moves(rows, self.device)
+        for layer in self.past.layers:
+            layer.keep(len(rows), to, source)

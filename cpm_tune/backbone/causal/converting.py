@@ -12,6 +12,7 @@ import torch
 
 from cpm_tune.backbone.causal.cpm1 import TOKENIZER_CLASS
 from cpm_tune.backbone.causal.folder import CausalFolder
+from cpm_tune.backbone.causal.loading import masks_in
 from cpm_tune.backbone.causal.megatron import read_checkpoint, write_checkpoint
 from cpm_tune.backbone.hf_folder import CONFIG
 from cpm_tune.backbone.ranks.converting import Convertible
@@ -60,7 +61,7 @@ def _weights(folder: CausalFolder) -> list[Weight]:
         return list(read_checkpoint(folder.path)[1].values())
     return [
         Weight(_named(stored.name), stored.shape, stored.dtype, stored.whole)
-        for stored in stored_tensors(folder.weights)
+        for stored in stored_tensors(folder.weights, masks_in(folder))
         if not stored.name.endswith((".attn.bias", ".attn.masked_bias", "lm_head.weight"))
     ]
 

@@ -14,6 +14,7 @@ with quiet_logging():
         PretrainedConfig,
         __version__,
     )
+    from transformers.cache_utils import DynamicLayer
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
     from transformers.pytorch_utils import Conv1D
@@ -25,6 +26,7 @@ __all__ = [
     "AttentionMaskInterface",
     "AutoModelForCausalLM",
     "Conv1D",
+    "DynamicLayer",
     "PretrainedConfig",
     "__version__",
     "logging",

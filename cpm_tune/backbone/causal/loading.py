@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,13 +15,17 @@ from cpm_tune.backbone.causal.config import CausalConfig
 from cpm_tune.backbone.causal.folder import CausalFolder
 from cpm_tune.backbone.causal.megatron import read_checkpoint
 from cpm_tune.backbone.causal.model import CausalLM, fill_buffers
+from cpm_tune.backbone.causal.split import joined, sources
 from cpm_tune.backbone.protocol import Materialise
 from cpm_tune.backbone.quantize import quantize_int8
+from cpm_tune.backbone.ranks.reading import Weight
 from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.backbone.storage.shards import fill
-from cpm_tune.backbone.storage.stored import stored_tensors
+from cpm_tune.backbone.storage.stored import Stored, stored_tensors
 from cpm_tune.errors import UserError
+
+_MASKS = re.compile(r"(?:^|\.)(?:attn|attention)\.(?:masked_)?bias$")
 
 
 def open_backbone(
@@ -93,38 +101,66 @@ def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | N
 def _in_parts(
     folder: CausalFolder, dtype: torch.dtype, materialise: Materialise
 ) -> CausalLM | None:
-    """The model with this process's part of each tensor, of which no more is read; None if the
-    engine has whole ones, or if the files' tensors are not those of the model one by one (fused
-    projections, experts, ranks), which transformers has to read as a whole."""
-    if folder.format == "mp_rank":
-        return None
+    """The model with this process's part of each tensor, which is read alone (of ranks: of one
+    merged tensor at a time); None if the engine has whole ones, or if the files' tensors are not
+    those of the model (experts one by one), which transformers has to read as a whole."""
     model = skeleton(folder.config)
     in_dtype(model, dtype)
-    stored = {f"model.{tensor.name}": tensor for tensor in stored_tensors(folder.weights)}
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    known = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    stored = _named(folder, model.model)
+    known = {name: tuple(tensor.shape) for name, tensor in joined(model.model).items()}
+    parts = sources(model.model)
+    needed = [parts.get(name, (name, _same)) for name, _ in model.model.named_parameters()]
     same = all(known.get(name) == tensor.shape for name, tensor in stored.items())
-    if not same or not shapes.keys() <= stored.keys() or not materialise(model):
+    if not same or not {name for name, _ in needed} <= stored.keys() or not materialise(model):
         return None
     _complete(model)
     fill_buffers(model.model)
-    for name, parameter in model.named_parameters():
-        values = fill(parameter, stored[name].whole())
-        check_finite(folder.path, name.removeprefix("model."), values)
+    read, whole = "", torch.empty(0)
+    for (source, part), (name, parameter) in zip(
+        needed, model.model.named_parameters(), strict=True
+    ):
+        if source != read:
+            read, whole = source, stored[source].whole()
+        check_finite(folder.path, name, fill(parameter, part(whole)))
     return model
+
+
+def _same(whole: Tensor) -> Tensor:
+    return whole
+
+
+def masks_in(folder: CausalFolder) -> re.Pattern[str] | None:
+    """What names the masks that older files of GPT-2 and its kind have among their tensors."""
+    gpt = str(folder.config.values["model_type"]).startswith("gpt")
+    return _MASKS if gpt else None
+
+
+def _named(folder: CausalFolder, model: Any) -> Mapping[str, Stored | Weight]:
+    """The tensors of a folder by the names of transformers' model: those of files without its head
+    lack its prefix."""
+    if folder.format == "mp_rank":
+        return read_checkpoint(folder.path)[1]
+    known, prefix = joined(model), f"{model.base_model_prefix}."
+    named = dict[str, Stored | Weight]()
+    for tensor in stored_tensors(folder.weights, masks_in(folder)):
+        name = tensor.name if tensor.name in known else prefix + tensor.name
+        named[name if name in known else tensor.name] = tensor
+    return named
 
 
 def _whole(folder: CausalFolder, dtype: torch.dtype) -> CausalLM:
     """Transformers' model with the tensors of the files, whose names transformers knows."""
     state: dict[str, Tensor] = {}
     ranks = folder.format == "mp_rank"
-    given = read_checkpoint(folder.path)[1].values() if ranks else stored_tensors(folder.weights)
+    masks = masks_in(folder)
+    tensors = stored_tensors(folder.weights, masks)
+    given = read_checkpoint(folder.path)[1].values() if ranks else tensors
     for stored in given:
         tensor = stored.whole()
         check_finite(folder.path, stored.name, tensor)
         state[stored.name] = tensor
     if not ranks:
-        check_shards(folder.path, folder.weights, state)
+        check_shards(folder.path, folder.weights, state, masks)
     made = architecture(folder.config)
     try:
         with quiet():

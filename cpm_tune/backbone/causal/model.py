@@ -179,8 +179,9 @@ class CausalLM(Backbone):
     ) -> Cache:
         if not self.caches:
             return super().cache(layout, contexts, beams, slots, blanks)
-        kind = SharedCache if self.shares_prefixes else CausalCache
-        return kind(self, contexts, layout.tokenizer.pad)
+        if self.shares_prefixes:
+            return SharedCache(self, contexts, layout.tokenizer.pad, slots, beams)
+        return CausalCache(self, contexts, layout.tokenizer.pad, slots // beams)
 
     def dummy(self, tokens: Tensor, answer_tokens: int) -> PaddedBatch:
         return dummy_batch(tokens, answer_tokens)

@@ -6,7 +6,8 @@ The outputs are the same; parameters are views of the fused ones. `joined` is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ def _cut(whole: Tensor, sizes: list[int], heads: int | None) -> list[Tensor]:
     """The rows of each of three parts."""
     if heads is None:
         return list(torch.split(whole, sizes))
-    by_head = whole.view(heads, 3, -1, *whole.shape[1:])
+    by_head = whole.reshape(heads, 3, -1, *whole.shape[1:])
     return [by_head[:, part].flatten(0, 1) for part in range(3)]
 
 
@@ -106,6 +107,29 @@ def joined(model: nn.Module) -> dict[str, Tensor]:
     for name in transposed(model):
         state[f"{name}.weight"] = state[f"{name}.weight"].t().contiguous()
     return state
+
+
+def sources(model: nn.Module) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
+    """Of the parameters of a model that was `split`, those that are not whole tensors of
+    transformers': the name of the tensor, and what of it a parameter is, as a view if it can be."""
+    conv1d, made = {*transposed(model)}, dict[str, tuple[str, Callable[[Tensor], Tensor]]]()
+    for name, module in model.named_modules():
+        turned = name in conv1d
+        if isinstance(module, FusedLinear):
+            sizes = [getattr(module, part).out_features for part in PARTS]
+            for number, part in enumerate(PARTS):
+                cut = partial(_part, sizes=sizes, heads=module.heads, number=number)
+                made[f"{name}.{part}.weight"] = f"{name}.weight", partial(cut, turned=turned)
+                made[f"{name}.{part}.bias"] = f"{name}.bias", cut
+        elif turned:
+            made[f"{name}.weight"] = f"{name}.weight", Tensor.t
+    return made
+
+
+def _part(
+    whole: Tensor, *, sizes: list[int], heads: int | None, number: int, turned: bool = False
+) -> Tensor:
+    return _cut(whole.t() if turned else whole, sizes, heads)[number]
 
 
 def fused_loras(model: nn.Module, loras: Mapping[str, LowRank]) -> dict[str, LowRank]:

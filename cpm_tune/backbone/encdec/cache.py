@@ -14,24 +14,15 @@ import torch
 from torch import Tensor
 
 from cpm_tune.backbone.encdec.layout import EncDecLayout
-from cpm_tune.backbone.encdec.network import Cached
 from cpm_tune.backbone.example import Ids
+from cpm_tune.backbone.kv_cache import Cached, KVCache, moves
 from cpm_tune.backbone.padded_batch import similar_rows
 
 
-class LayerCache:
+class LayerCache(KVCache):
     """One layer's keys and values: of what was generated, and of the encoder's hidden states."""
 
-    def __init__(self) -> None:
-        self._own: Cached | None = None
-        self._encoder: Cached | None = None
-
-    def append(self, key: Tensor, value: Tensor) -> Cached:
-        """Add (rows, heads, new, d_kv) each; return all that was added so far."""
-        if self._own is not None:
-            key, value = (torch.cat(pair, 2) for pair in zip(self._own, (key, value), strict=True))
-        self._own = key, value
-        return self._own
+    _encoder: Cached | None = None
 
     def once(self, made: Callable[[], Cached]) -> Cached:
         """What was made by the first call."""
@@ -39,19 +30,20 @@ class LayerCache:
             self._encoder = made()
         return self._encoder
 
-    def keep(self, rows: Tensor) -> None:
-        """Row i becomes what row `rows[i]` was, the rest goes."""
-        if self._own is not None:
-            self._own = self._own[0][rows], self._own[1][rows]
+    def keep(self, n: int, to: Tensor, source: Tensor) -> None:
+        """As `KVCache.keep`, of both."""
+        super().keep(n, to, source)
         if self._encoder is not None:
-            self._encoder = self._encoder[0][rows], self._encoder[1][rows]
+            for part in self._encoder:
+                part[to] = part[source]
+            self._encoder = self._encoder[0][:n], self._encoder[1][:n]
 
 
 class EncDecCache:
     """`model` is an EncDec; as `cpm_tune.backbone.base.Cache`."""
 
     def __init__(
-        self, model: Any, layout: EncDecLayout, contexts: Sequence[Ids], beams: int
+        self, model: Any, layout: EncDecLayout, contexts: Sequence[Ids], beams: int, slots: int
     ) -> None:
         self.model, self.beams = model, beams
         self.device = model.shared.weight.device
@@ -62,7 +54,8 @@ class EncDecCache:
         self.ids = torch.tensor(ids, device=self.device)
         self.lengths = torch.tensor([len(text) for text in texts], device=self.device)
         self.first = layout.first, *layout.lead
-        self.layers = [LayerCache() for _ in model.decoder.block]
+        room = len(self.first) + slots
+        self.layers = [LayerCache(room) for _ in model.decoder.block]
         self.memory: Any = None
 
     def start(self) -> Tensor:
@@ -104,8 +97,9 @@ class EncDecCache:
         self.memory, self.seen, self.past = (
             part[chosen] for part in (self.memory, self.seen, self.past)
         )
+        to, source = moves(rows, self.device)
         for layer in self.layers:
-            layer.keep(chosen)
+            layer.keep(len(rows), to, source)
 
     def _encode(self) -> Tensor:
         """The encoder's hidden states, of rows of similar length together."""

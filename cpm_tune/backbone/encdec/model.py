@@ -144,7 +144,7 @@ class EncDec(Backbone):
         slots: int,
         blanks: Sequence[Sequence[int]] = (),
     ) -> Cache:
-        return EncDecCache(self, layout, contexts, beams)
+        return EncDecCache(self, layout, contexts, beams, slots)
 
     def dummy(self, tokens: Tensor, answer_tokens: int) -> EncDecBatch:
         return dummy_batch(tokens, answer_tokens)

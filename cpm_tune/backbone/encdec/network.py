@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.fused import attention, dropout, gated_gelu
+from cpm_tune.backbone.kv_cache import Cached
 from cpm_tune.backbone.layers import Linear, RMSNorm
-
-Cached = tuple[Tensor, Tensor]  # keys and values (batch, heads, length, d_kv)
 
 
 class Kept(Protocol):

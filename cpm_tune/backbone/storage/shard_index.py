@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -17,9 +18,13 @@ _NAMES = {
 
 
 def check_shards(
-    folder: Path, weights: Sequence[Path], tensors: Collection[str] | None = None
+    folder: Path,
+    weights: Sequence[Path],
+    tensors: Collection[str] | None = None,
+    without: re.Pattern[str] | None = None,
 ) -> None:
-    """Check weight files, and the names of their tensors if given, against their index, if any.
+    """Check weight files, and the names of their tensors if given, against their index, if any;
+    names that `without` finds may lack.
 
     Raises UserError for an index that cannot be read, that names a shard which is not among the
     files, or a tensor which is in no shard.
@@ -49,7 +54,8 @@ def check_shards(
             f"{path}: names the shard {absent[0]}, which is not in the folder "
             f"({len(absent)} of {len(named)} missing); get it, too."
         )
-    lost = [] if tensors is None else [name for name in shards if name not in tensors]
+    needed = [name for name in shards if without is None or not without.search(name)]
+    lost = [] if tensors is None else [name for name in needed if name not in tensors]
     if lost:
         raise UserError(
             f"{path}: tensor {lost[0]} should be in {shards[lost[0]]}, but is in no shard "

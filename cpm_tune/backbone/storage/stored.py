@@ -7,8 +7,10 @@ Pickled files are interpreted, never unpickled (`cpm_tune.backbone.storage.pickl
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +77,19 @@ def _mapped(path: Path, dtype: torch.dtype, offset: int, numel: int) -> Tensor:
     return whole[offset:][: numel * dtype.itemsize].view(dtype)
 
 
-def stored_tensors(files: Iterable[Path]) -> Iterator[Stored]:
-    """Yield the tensors of weight files; raise UserError for anything else and for broken files."""
+def stored_tensors(
+    files: Iterable[Path], without: re.Pattern[str] | None = None
+) -> Iterator[Stored]:
+    """Yield the tensors of weight files, except those whose names `without` finds; raise UserError
+    for anything else and for broken files."""
     for path in files:
         if path.suffix == ".safetensors":
-            yield from _safetensors(path)
+            yield from _safetensors(path, without)
         else:
-            yield from tensors_of(path, state_of(path))
+            state = state_of(path)
+            if without is not None and isinstance(state, Mapping):
+                state = {k: v for k, v in state.items() if not without.search(str(k))}
+            yield from tensors_of(path, state)
 
 
 def state_of(path: Path) -> Any:
@@ -123,7 +131,7 @@ def _kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _safetensors(path: Path) -> Iterator[Stored]:
+def _safetensors(path: Path, without: re.Pattern[str] | None) -> Iterator[Stored]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -134,7 +142,7 @@ def _safetensors(path: Path) -> Iterator[Stored]:
             header = parse_json(raw.read(size))
         with safe_open(path, framework="pt") as file:  # checks header and size
             names = list(file.keys())
-        for name in names:
+        for name in names if without is None else filterfalse(without.search, names):
             about = header[name]
             if about["dtype"] not in _DTYPES:
                 raise _not_floating(path, name, _names_of_others(about["dtype"]))

@@ -1,4 +1,4 @@
-"""Options of `leaderboard` and its subcommands: compare, verify, plot."""
+"""Options of `leaderboard` and its subcommands: compare, verify, plot, serve."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cpm_tune.common.option import Option
+from cpm_tune.common.sizes import checked_size
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.formats import FORMATS
-from cpm_tune.schema.options import Include, Natural, ReportOptions, Results, ResultsArgument, Seed
+from cpm_tune.schema.options import (
+    Data,
+    Include,
+    Natural,
+    ReportOptions,
+    Results,
+    ResultsArgument,
+    Seed,
+)
 
 Published = Annotated[bool, Option("add published results, marked as such")]
 
@@ -26,8 +35,10 @@ class Leaderboard:
       tune.py leaderboard results --published
       tune.py leaderboard results --format html --out leaderboard.html
       tune.py leaderboard results --texts --out leaderboard.html
+      tune.py leaderboard results --files --out leaderboard.html
       tune.py leaderboard results --format latex --out leaderboard.tex
       tune.py leaderboard plot results --out figures
+      tune.py leaderboard serve results
     """
 
     results: ResultsArgument = Path("results")
@@ -44,7 +55,17 @@ class Leaderboard:
     places: Annotated[
         bool, Option("test all pairs of rows, and print the places that each may have (1-3 of 9)")
     ] = False
-    predictions: Annotated[Natural, Option("html: test predictions per run to embed")] = 20
+    predictions: Annotated[
+        Natural | None,
+        Option("html: test predictions per run to show", default="all, or as many as fit"),
+    ] = None
+    files: Annotated[
+        bool,
+        Option(
+            "html: write the records and all examples of all runs to a folder next to the page "
+            "(leaderboard.files for leaderboard.html), which the page reads when they are looked at"
+        ),
+    ] = False
     texts: Annotated[
         bool | None,
         Option(
@@ -119,7 +140,9 @@ class Verify(ReportOptions):
 class Plot:
     """Draw the page's figures as PNG and SVG.
 
-    They are the seven capabilities, cost and quality with their Pareto front, and learning curves.
+    They are the seven capabilities, cost and quality with their Pareto front, and learning curves;
+    of runs that differ in train.rows also test scores over the number of training rows; after
+    `forgetting` also forgetting and quality.
     Needs matplotlib (the extra plot).
 
     examples:
@@ -143,3 +166,54 @@ class Plot:
     ] = "n_trainable"
     published: Published = False
     include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Serve the page of a results folder live: progress of unfinished runs, new rows, and scores of
+    predictions that are uploaded.
+
+    Only this machine reaches it unless --host names another address. Needs starlette and uvicorn
+    (the extra serve). Ctrl-C ends it.
+
+    examples:
+      tune.py leaderboard serve results
+      tune.py leaderboard serve results --port 9000 --published
+      tune.py leaderboard serve results --data DIR --accept results
+    """
+
+    results: ResultsArgument = Path("results")
+    port: Annotated[int, Option("port; 0 takes a free one", "N", 0, 65535)] = 8765
+    host: Annotated[
+        str,
+        Option(
+            "address to listen at; whoever reaches another one than this machine's own sees the "
+            "results without a password",
+            "HOST",
+        ),
+    ] = "127.0.0.1"
+    data: Annotated[Data, Option("data that uploads are scored with, in one folder per task")] = (
+        None
+    )
+    accept: Annotated[
+        Path | None,
+        Option("folder that keeps uploaded predictions as rows", "DIR", default="nothing is kept"),
+    ] = None
+    max_upload: Annotated[str, Option("maximum size of an upload", "SIZE")] = "64MB"
+    published: Published = False
+    predictions: Annotated[
+        Natural | None, Option("test predictions per run to show", default="all")
+    ] = None
+    texts: Annotated[
+        bool | None,
+        Option(
+            "also show the texts of these examples to whoever opens the page (default: only those "
+            "of the bundled sample data)"
+        ),
+    ] = None
+    include: Include = ()
+
+    def __post_init__(self) -> None:
+        checked_size(self.max_upload, "--max-upload")
+        if self.data is not None and not self.data.is_dir():
+            raise UserError(f"--data {self.data}: there is no such folder.")

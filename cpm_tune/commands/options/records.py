@@ -1,4 +1,4 @@
-"""Options of the command `runs`."""
+"""Options of the commands `runs` and `open`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cpm_tune.common.option import Option
 from cpm_tune.errors import UserError
-from cpm_tune.schema.options import Natural, ResultsArgument
+from cpm_tune.schema.options import Include, Natural, ResultsArgument
 
 _Run = Annotated[Path, Option("folder of a run", "RUN", positional=True)]
 
@@ -79,3 +79,27 @@ class RunsDu:
     """
 
     results: ResultsArgument = Path("results")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """Open the page of one run, or of a results folder, in the browser, and print its path.
+
+    Without a desktop only the path is printed. The page is a file of the user's cache.
+
+    examples:
+      tune.py open results/RUN
+      tune.py open results
+      tune.py open results/RUN --out run.html --no-browser
+    """
+
+    run: Annotated[
+        Path, Option("folder of a finished run, or a results folder", "RUN", positional=True)
+    ]
+    out: Annotated[Path | None, Option("file to write", "FILE", default="in the cache")] = None
+    browser: Annotated[bool, Option("open the browser (default)")] = True
+    include: Include = ()
+
+    def __post_init__(self) -> None:
+        if self.out is not None and self.out.is_dir():
+            raise UserError(f"--out {self.out} is a folder; give a file.")

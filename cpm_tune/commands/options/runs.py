@@ -9,7 +9,9 @@ from typing import Annotated, Literal
 from cpm_tune.common.option import Option
 from cpm_tune.schema.options import (
     BackboneName,
+    Count,
     Data,
+    DeltaScale,
     Include,
     Limit,
     MemoryLimit,
@@ -53,6 +55,7 @@ class Predict(ReportOptions):
             "use another delta for this backbone: of a run, PEFT, OpenDelta or CPM-Live", "PATH"
         ),
     ] = None
+    delta_scale: DeltaScale = 1.0
     limit: Limit | None = None
     memory_limit: MemoryLimit = None
     quantize: Quantize | None = None
@@ -61,12 +64,64 @@ class Predict(ReportOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scale(ReportOptions):
+    """Score a finished run with its delta scaled back towards zero: a run of its own per factor.
+
+    For lora and full fine-tuning: 1 is the run itself, 0 the bare backbone. With `forgetting` and
+    `leaderboard plot` the runs show how much of the score is left at how little forgetting.
+
+    examples:
+      tune.py scale results/RUN --by 0.25,0.5,0.75
+    """
+
+    run: RunFolder
+    by: Annotated[
+        tuple[DeltaScale, ...], Option("factor of the delta; repeatable", "X", commas=True)
+    ]
+    data: Annotated[Data, Option(default="where the run found it")] = None
+    out: Annotated[Path | None, Option("results folder", "DIR", default="the run's")] = None
+    backbone: RunBackbone = None
+    overwrite: Annotated[NotInFile, Option("score a factor again")] = False
+    include: Include = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetting(ReportOptions):
+    """Measure how much worse the backbone predicts plain texts with a run's delta than without.
+
+    The losses, in nats per character, go into the records of the runs; `leaderboard` and
+    `leaderboard plot` show them.
+
+    examples:
+      tune.py forgetting results/RUN
+      tune.py forgetting results --texts corpus
+
+    exit codes: 0 all runs are measured; 1 some are not
+    """
+
+    runs: Annotated[Path, Option("folder of a run or of results", "RUN|RESULTS", positional=True)]
+    texts: Annotated[
+        Path | None,
+        Option(
+            "UTF-8 text with blank lines between texts, JSON lines with a text in each, or a "
+            "folder of such files, each of which is a source",
+            "FILE|DIR",
+            default="48 short Chinese texts of four kinds, which are part of the package",
+        ),
+    ] = None
+    limit: Annotated[Count, Option("first N texts of each source")] = 200
+    backbone: RunBackbone = None
+    overwrite: Annotated[NotInFile, Option("measure again what is recorded")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Export(ReportOptions):
     """Write a finished run's delta for another program.
 
     peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
     CpmAntForCausalLM of transformers 5.16.0 or later and its tokenizer files, with lora or full
-    merged. merged: the same as a backbone folder for --backbone.
+    merged. merged: the same as a backbone folder for --backbone. A model card (README.md) with the
+    scores is part of each.
 
     examples:
       tune.py export results/RUN --to peft --out adapter
@@ -77,6 +132,15 @@ class Export(ReportOptions):
     to: Annotated[Literal["opendelta", "peft", "hf", "merged"], Option("format to write")]
     out: Annotated[Path, Option("new folder", "DIR")]
     backbone: RunBackbone = None
+    hub_dataset: Annotated[
+        str | None,
+        Option(
+            "also write the test score in Hugging Face's .eval_results form, for this dataset of "
+            "the hub",
+            "OWNER/NAME[:TASK_ID]",
+            default="no such file",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

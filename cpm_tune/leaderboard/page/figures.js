@@ -1,213 +1,210 @@
-// The figures of the chosen rows: radar, cost and quality, learning curves; each as a table too.
-function chart(width, height, title, ...children) {
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title }, ...children);
-}
-// As wide as its place, so that letters keep their size.
-function widthOf(id, most = 1400) {
-  return Math.max(280, Math.min(most, $(id).clientWidth || 560));
-}
-function put(id, node, table) {
-  $(id).replaceChildren(node || el("p", { class: "empty" }, t("nothing")));
-  $(`${id}-table`).replaceChildren(...(table ? [table] : []));
-  $(`${id}-table`).parentElement.hidden = !table;
-}
-function label(x, y, said, anchor = "middle", kind = "") {
-  return svg("text", { x, y, "text-anchor": anchor, class: kind }, said);
-}
-function ticks(low, high, n = 5) {
-  const rough = (high - low) / n;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
-  const found = [];
-  for (let v = Math.ceil(low / step) * step; v <= high + step * 1e-6; v += step) found.push(Number(v.toPrecision(10)));
-  return found;
-}
-
-function renderChosen() {
-  $("chosen").replaceChildren(...chosenRows().map((row) => {
-    const button = el("button", { type: "button", "aria-label": t("remove", rowName(row)) }, "×");
-    button.addEventListener("click", () => { choose(row.id, false); renderTable(); renderFigures(); $("figures").focus(); });
-    return el("li", {}, swatch(colour(row.id)), el("span", {}, rowName(row)), row.quoted ? el("span", { class: "tag" }, t("quoted")) : null, button);
-  }));
-}
-
-function radarPath(values, at) {
-  // Gaps break the line; a whole ring is closed and filled.
-  if (values.every((v) => v !== null)) return `M${values.map((v, i) => at(i, v).join(",")).join("L")}Z`;
-  const n = values.length;
-  let path = "";
-  for (let i = 0; i < n; i += 1) {
-    const next = (i + 1) % n;
-    if (values[i] !== null && values[next] !== null) path += `M${at(i, values[i]).join(",")}L${at(next, values[next]).join(",")}`;
-  }
-  return path;
-}
-function renderRadar() {
-  const rows = chosenRows().map((row) => ({ row, values: SEVEN.map((c) => capabilityMean(row, c)) }))
-    .filter(({ values }) => values.some((v) => v !== null));
-  if (!rows.length) return put("radar", null, null);
-  const tops = SEVEN.map((c, i) => (state.base ? null : Math.max(...[...ROWS.values()].map((row) => capabilityMean(row, c) ?? 0), ...rows.map(({ values }) => values[i] ?? 0)) || 1));
-  const top = state.base ? Math.max(...rows.flatMap(({ values }) => values.filter((v) => v !== null))) * 1.05 : 1;
-  const share = (i, v) => (state.base ? v / top : v / tops[i]);
-  const w = widthOf("radar", 560);
-  const narrow = w < 430;
-  const r = Math.min(165, w * (narrow ? 0.27 : 0.3));
-  const [cx, cy] = [w / 2, r + 40];
-  const point = (i, part) => {
-    const angle = (2 * Math.PI * i) / SEVEN.length - Math.PI / 2;
-    return [(cx + r * part * Math.cos(angle)).toFixed(1), (cy + r * part * Math.sin(angle)).toFixed(1)];
+// The view "figures": quality against what a row costs, and learning curves over steps and over rows of train.
+// A press on a point chooses its row.
+/** What quality is drawn against: of a row, or of its cell in a column. @type {Record<string, {of: (row: MeasuredRow, column: string) => number | null | undefined, show: (v: number) => string, more?: boolean, linear?: boolean}>} */
+const AGAINST = {
+  ...Object.fromEntries(["trained", "seconds", "memory"].map((name) => [name, costAxis(name)])),
+  forgetting: {
+    of: (row, column) => (column ? part("details").rows[row.id]?.[column]?.forgetting?.mean : row.forgetting),
+    show: (v) => String(Number(v.toPrecision(3))), linear: true,
+  },
+  ...Object.fromEntries(["bytes", "speed"].map((name) => [name, costAxis(name)])),
+};
+/** @param {string} name */
+function costAxis(name) {
+  const { of, show: words, more } = COSTS[name];
+  return {
+    /** @param {MeasuredRow} row @param {string} column */
+    of: (row, column) => {
+      const cost = column ? part("details").rows[row.id]?.[column]?.cost : row.cost;
+      return cost ? of(cost) : null;
+    },
+    show: (/** @type {number} */ v) => (name === "seconds" && v < 10 ? `${Number(v.toPrecision(2))} s` : words(v)),
+    more,
   };
-  const rings = state.base ? ticks(0, top, 4).filter((v) => v > 0) : [0.25, 0.5, 0.75, 1];
-  const node = chart(w, 2 * cy + 14, t("radar"),
-    ...rings.map((v) => svg("path", { class: "grid", d: `M${SEVEN.map((_, i) => point(i, v / top).join(",")).join("L")}Z` })),
-    ...SEVEN.map((_, i) => svg("path", { class: "grid", d: `M${cx},${cy}L${point(i, 1).join(",")}` })),
-    ...(state.base ? rings.map((v) => label(cx + 4, cy - (r * v) / top + 4, short(v), "start")) : []),
-    ...SEVEN.flatMap((name, i) => {
-      const [x, y] = point(i, 1.1).map(Number);
-      const anchor = Math.abs(x - cx) < 20 ? "middle" : x > cx ? "start" : "end";
-      const words = wrapped(capabilityName(name), narrow ? 13 : 17);
-      const rise = y < cy - r ? words.length - 1 : y > cy + r / 2 ? 0 : (words.length - 1) / 2;
-      return words.map((word, k) => label(x, y + 4 + (k - rise) * 14, word, anchor, "strong"));
-    }),
-    ...rows.flatMap(({ row, values }) => {
-      const path = svg("path", { d: radarPath(values, (i, v) => point(i, share(i, v))), "stroke-width": 2 });
-      path.style.stroke = colour(row.id);
-      path.style.fill = values.every((v) => v !== null) ? colour(row.id) : "none";
-      path.style.fillOpacity = "0.07";
-      if (row.quoted) path.setAttribute("stroke-dasharray", "5 4");
-      const dots = values.map((v, i) => {
-        if (v === null) return null;
-        const [x, y] = point(i, share(i, v));
-        const dot = svg("circle", { cx: x, cy: y, r: 3 }, svg("title", {}, `${rowName(row)}: ${score(v)}`));
-        dot.style.fill = colour(row.id);
-        return dot;
-      });
-      return [path, ...dots.filter(Boolean)];
-    }));
-  $("radar-note").textContent = `${t("radarNote")} ${state.base ? "" : t("radarScale")}`;
-  const table = plainTable(t("radar"),
-    [[t("row"), false], ...SEVEN.map((c) => [capabilityName(c), true])],
-    rows.map(({ row, values }) => [rowName(row), ...values.map(score)]));
-  return put("radar", node, table);
-}
-function wrapped(name, width) {
-  const lines = [""];
-  for (const word of name.split(" ")) {
-    const last = lines[lines.length - 1];
-    if (last && last.length + word.length >= width) lines.push(word);
-    else lines[lines.length - 1] = last ? `${last} ${word}` : word;
-  }
-  return lines;
 }
 
-// Rows that no other row beats: none is at least as good at no more cost.
-function paretoFront(points, moreIsBetter) {
-  const cheaper = [...points].sort((a, b) => (moreIsBetter ? b.x - a.x : a.x - b.x) || b.y * b.sign - a.y * a.sign);
-  const front = [];
+view({
+  name: "figures",
+  title: "figures",
+  inMenu: true,
+  render(place, here) {
+    readChosen(here.query);
+    if (!chosenIds().length) chosen = BOARD.rows.slice(0, 4).map((row) => row.id);
+    const columns = shownColumns().filter((c) => measuredIn.has(c.id));
+    const pairs = columns.map((c) => /** @type {[string, string]} */ ([c.id, `${columnName(c)}, ${metricName(c.metric)}`]));
+    /** @param {string} id @param {string} words @param {[string, string][]} choices @param {string} value */
+    const choice = (id, words, choices, value) => {
+      const select = el("select", { id });
+      options(select, choices, value);
+      select.addEventListener("change", () => { note(); draw(); });
+      return el("label", {}, el("span", {}, t(words)), select);
+    };
+    const note = () => remember({ rows: chosenIds(), score: $("s-y").value, dataset: $("c-column").value, curve: $("c-what").value });
+    const given = here.query.get("score") ?? "";
+    const quality = choice("s-y", "scoreAxis", [["mean", t("mean")], ...pairs], given || scoreKey(columns));
+    const dataset = choice("c-column", "dataset", pairs, here.query.get("dataset") ?? "");
+    const what = choice("c-what", "curveOf", [["dev", t("dev")], ["loss", t("loss")]], here.query.get("curve") ?? "dev");
+    const drawn = Object.keys(AGAINST).filter((key) => BOARD.rows.some((row) => known(AGAINST[key].of(row, "")) || Object.keys(row.cells).some((id) => known(AGAINST[key].of(row, id)))));
+    const chosenList = el("ul", { id: "chosen", class: "legend" });
+    place.replaceChildren(el("h2", { id: "figures" }, t("figures")), el("p", { class: "quiet" }, t("figuresNote")), chosenList,
+      el("h3", {}, t("scatter")), el("div", { class: "axes" }, quality),
+      el("div", { class: "figures" }, ...drawn.map((key) => card(`against-${key}`, t("against", t(key === "trained" ? "trainedParameters" : key))))),
+      el("h3", {}, t("curves")), el("div", { class: "axes" }, dataset, what),
+      el("div", { class: "figures" }, card("curves", t("overSteps")), card("rows-curves", t("overRows"))));
+    const draw = () => {
+      chosenList.replaceChildren(...chosenRows().map((row) => el("li", {}, swatch(colour(row.id) ?? ""), rowName(row))));
+      for (const key of drawn) drawAgainst(key, $("s-y").value, pick);
+      drawSteps(COLUMNS.get($("c-column").value), $("c-what").value);
+      drawRowCurves(COLUMNS.get($("c-column").value));
+    };
+    /** @param {string} id */
+    const pick = (id) => {
+      const focus = document.activeElement?.getAttribute("data-id");
+      choose(id, !chosen.includes(id));
+      note();
+      draw();
+      if (focus) /** @type {HTMLElement | null} */ (document.querySelector(`[data-id="${CSS.escape(focus)}"]`))?.focus();
+    };
+    draw();
+  },
+});
+
+/** @param {number | null | undefined} value @returns {value is number} */
+function known(value) {
+  return value !== null && value !== undefined;
+}
+/**
+ * The points that no other beats: none is at least as good at no more cost.
+ * @template {{x: number, y: number, sign: number}} P
+ * @param {P[]} points @param {boolean} more whether more of x is better
+ */
+function paretoFront(points, more) {
+  const cheaper = [...points].sort((a, b) => (more ? b.x - a.x : a.x - b.x) || b.y * b.sign - a.y * a.sign);
+  const front = /** @type {P[]} */ ([]);
   for (const point of cheaper) {
-    if (!front.length || point.y * point.sign > front[front.length - 1].y * front[front.length - 1].sign) front.push(point);
+    const last = front[front.length - 1];
+    if (!last || point.y * point.sign > last.y * last.sign) front.push(point);
   }
   return front;
 }
-function quality(row, key, columns) {
-  if (key === "mean") return hierarchyMean(row, primary(columns));
-  return shown(row.cells[key], key);
-}
-function costOf(row, key, measure) {
-  const cost = key === "mean" ? row.cost : (row.cells[key] || {}).cost;
-  return cost ? COSTS[measure].of(cost) : null;
-}
-function renderScatter() {
-  const columns = visibleColumns();
-  const [measure, key] = [$("s-x").value, $("s-y").value];
-  const points = visibleRows(columns).filter((row) => !row.quoted).map((row) => ({
-    row, x: costOf(row, key, measure), y: quality(row, key, columns), sign: COLUMNS.has(key) ? better(key) : 1,
-  })).filter((p) => p.x !== null && p.y !== null);
-  if (!points.length) return put("scatter", null, null);
-  const front = paretoFront(points, COSTS[measure].more);
-  const positive = points.map((p) => p.x).filter((x) => x > 0);
-  const zero = positive.length < points.length;
-  const [w, h, left, bottom, upper] = [widthOf("scatter"), 370, 46, 44, 14];
-  const log = (v) => Math.log10(v);
-  let [x0, x1] = positive.length ? [log(Math.min(...positive)), log(Math.max(...positive))] : [0, 1];
-  if (x1 - x0 < 0.3) [x0, x1] = [x0 - 0.3, x1 + 0.3];
-  const start = left + (zero ? 54 : 18);
-  const px = (v) => (v > 0 ? start + ((log(v) - x0) / (x1 - x0)) * (w - start - 24) : left + 16);
-  let [y0, y1] = [Math.min(...points.map((p) => p.y)), Math.max(...points.map((p) => p.y))];
-  const room = (y1 - y0) * 0.08 || 1;
-  [y0, y1] = [y0 - room, y1 + room];
-  const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
-  const whole = [];
-  for (let p = Math.floor(x0); p <= Math.ceil(x1); p += 1) for (const m of x1 - x0 < 1.2 ? [1, 2, 5] : x1 - x0 < 3 && w > 400 ? [1, 3] : [1]) {
-    const v = m * 10 ** p;
-    if (log(v) >= x0 - 1e-9 && log(v) <= x1 + 1e-9) whole.push(v);
+
+/**
+ * The points of one delta at several factors (`scale`), by the factor.
+ * @template {{row: MeasuredRow}} P
+ * @param {P[]} points
+ */
+function scaledAlike(points) {
+  const groups = /** @type {Map<string, P[]>} */ (new Map());
+  for (const point of points) {
+    const { row } = point;
+    const others = Object.entries(row.settings).filter(([key]) => key !== "delta_scale").sort();
+    const name = JSON.stringify([row.backbone_sha256, row.control, row.delta, others]);
+    groups.set(name, [...(groups.get(name) ?? []), point]);
   }
-  const marked = whole.length > 1 ? whole : [10 ** x0, 10 ** x1];
-  const path = front.map((p, i) => `${i ? `H${px(p.x).toFixed(1)}V` : `M${px(p.x).toFixed(1)},`}${py(p.y).toFixed(1)}`).join("");
-  const node = chart(w, h, t("scatter"),
-    ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
-    ...marked.map((v) => label(px(v), h - bottom + 18, COSTS[measure].show(v))),
-    zero ? label(px(0), h - bottom + 18, "0") : null,
-    label((left + w) / 2, h - 6, `${t(measure)} (log)`, "middle", "strong"),
-    svg("path", { class: "front", d: path }),
-    ...points.sort((a, b) => (colour(a.row.id) ? 1 : 0) - (colour(b.row.id) ? 1 : 0)).flatMap((p) => {
-      const mark = colour(p.row.id);
-      const dot = svg("circle", { cx: px(p.x), cy: py(p.y), r: mark ? 6 : 4.5, class: mark ? "chosen-dot" : "dot" },
-        svg("title", {}, `${rowName(p.row)}: ${score(p.y)}, ${COSTS[measure].show(p.x)}`));
-      if (mark) dot.style.fill = mark;
-      const cell = COLUMNS.has(key) && mark ? p.row.cells[key] : null;
-      const spread = cell ? svg("path", { d: `M${px(p.x)},${py(shown(cell, key, "low"))}V${py(shown(cell, key, "high"))}`, "stroke-width": 1.5, opacity: 0.6 }) : null;
-      if (spread) spread.style.stroke = mark;
-      return [spread, dot].filter(Boolean);
-    }));
-  const table = plainTable(`${t("scatter")}: ${t("front")}`,
-    [[t("row"), false], [t(measure), true], [$("s-y").selectedOptions[0].textContent, true], [t("onFront"), false]],
-    points.map((p) => [rowName(p.row), COSTS[measure].show(p.x), score(p.y), front.includes(p) ? t("yes") : t("no")]));
-  return put("scatter", node, table);
+  /** @param {P} point */
+  const factor = (point) => Number(point.row.settings.delta_scale ?? 1);
+  return [...groups.values()].filter((group) => group.length > 1).map((group) => group.sort((a, b) => factor(a) - factor(b)));
 }
 
-function renderCurves() {
-  const [id, what] = [$("c-column").value, $("c-what").value];
-  const scale = what === "dev" && COLUMNS.has(id) && COLUMNS.get(id).unit === "points" ? 100 : 1;
-  const lines = [];
-  for (const row of chosenRows()) {
-    for (const run of (row.quoted ? null : (row.cells[id] || {}).runs) || []) {
-      const curve = DATA.curves[run.run_id];
-      if (curve && curve.step.length) lines.push({ row, run, x: curve.step, y: curve[what].map((v) => v * scale) });
-    }
+/** Quality against a cost. @param {string} measure @param {string} key the quality @param {(id: string) => void} pick */
+function drawAgainst(measure, key, pick) {
+  const { of, show: words, more = false, linear = false } = AGAINST[measure];
+  const title = t("against", t(measure === "trained" ? "trainedParameters" : measure));
+  const quality = scoring(key);
+  const points = BOARD.rows.flatMap((row) => {
+    const x = of(row, COLUMNS.has(key) ? key : "");
+    const s = quality(row);
+    return known(x) && s.value !== null ? [{ row, x, y: s.value, low: s.low, high: s.high, sign: signOf(key) }] : [];
+  });
+  const id = `against-${measure}`;
+  const name = COLUMNS.has(key) ? metricName(/** @type {Column} */ (COLUMNS.get(key)).metric) : t("mean");
+  const heads = /** @type {[string, boolean][]} */ ([[t("row"), false], [t(measure), true], [name, true], [t("low"), true], [t("high"), true], [t("onFront"), false]]);
+  if (!points.length) return show(id, title, null, heads, []);
+  const front = paretoFront(points, more);
+  const xs = points.map((p) => p.x);
+  const positive = xs.filter((x) => x > 0);
+  const near = positive.length === xs.length && Math.max(...xs) < 3 * Math.min(...xs);
+  const straight = linear || near;
+  const [low, high] = straight ? around(xs) : positive.length ? [Math.min(...positive), Math.max(...positive) * 1.001] : [1, 10];
+  const [y0, y1] = around(points.flatMap((p) => [p.y, ...(colour(p.row.id) && p.low !== null && p.high !== null ? [p.low, p.high] : [])]));
+  const on = canvas({
+    place: id, title: `${name}: ${title}`,
+    x: { low, high, log: !straight, zero: !straight && positive.length < xs.length, title: `${t(measure)}${straight ? "" : ` (${t("logScale")})`}`, show: words },
+    y: { low: y0, high: y1, title: name, show: short },
+  });
+  const steps = front.map((p, i) => `${i ? `H${on.px(p.x).toFixed(1)}V` : `M${on.px(p.x).toFixed(1)},`}${on.py(p.y).toFixed(1)}`).join("");
+  if (measure === "forgetting") for (const group of scaledAlike(points)) on.layer.append(line(on, group.map((p) => p.x), group.map((p) => p.y), "var(--quiet)", t("scaled"), { width: 1 }));
+  on.layer.append(svg("path", { class: "front", d: steps, "data-hover": t("front") }));
+  for (const p of points.sort((a, b) => Number(Boolean(colour(a.row.id))) - Number(Boolean(colour(b.row.id))))) {
+    const mark = colour(p.row.id);
+    const between = p.low === null || p.high === null ? "" : ` [${t("to", score(p.low), score(p.high))}]`;
+    if (mark && p.low !== null && p.high !== null) on.layer.append(spread(on, p.x, p.low, p.high, mark));
+    const node = dot(on, p.x, p.y, `${rowName(p.row)}: ${score(p.y)}${between}, ${words(p.x)}${front.includes(p) ? `, ${t("onFront")}` : ""}`,
+      { r: mark ? 6 : 4.5, colour: mark, kind: mark ? "dot chosen-dot" : "dot", onclick: () => pick(p.row.id), pressed: Boolean(mark) });
+    node.setAttribute("data-id", `${measure}:${p.row.id}`);
+    on.layer.append(node);
   }
-  if (!lines.length) return put("curves", null, null);
-  const [w, h, left, bottom, upper] = [widthOf("curves"), 330, 46, 44, 14];
-  const steps = lines.flatMap((l) => l.x);
-  const [least, x1] = [Math.min(...steps), Math.max(...steps)];
-  const x0 = least > 0.2 * x1 && least < x1 ? least : 0; // few evaluations: no empty half
-  const all = lines.flatMap((l) => l.y);
-  let [y0, y1] = [Math.min(...all), Math.max(...all)];
-  const room = (y1 - y0) * 0.06 || Math.abs(y1) * 0.05 || 1;
-  [y0, y1] = [y0 - room, y1 + room];
-  const px = (v) => left + 8 + ((v - x0) / (x1 - x0)) * (w - left - 32);
-  const py = (v) => h - bottom - ((v - y0) / (y1 - y0)) * (h - bottom - upper);
-  const node = chart(w, h, `${t("curves")}: ${id}`,
-    ...ticks(y0, y1).flatMap((v) => [svg("path", { class: "grid", d: `M${left},${py(v)}H${w - 10}` }), label(left - 8, py(v) + 4, short(v), "end")]),
-    ...ticks(x0, x1, w < 500 ? 4 : 10).map((v) => label(px(v), h - bottom + 18, short(v))),
-    label((left + w) / 2, h - 6, t("step"), "middle", "strong"),
-    ...lines.flatMap(({ row, run, x, y }) => {
-      const d = `M${x.map((v, i) => `${px(v).toFixed(1)},${py(y[i]).toFixed(1)}`).join("L")}`;
-      const path = svg("path", { d, fill: "none", "stroke-width": 1.8, opacity: 0.8 }, svg("title", {}, `${rowName(row)}, ${t("seed")} ${run.seed}`));
-      path.style.stroke = colour(row.id);
-      if (x.length > 1) return [path];
-      const dot = svg("circle", { cx: px(x[0]), cy: py(y[0]), r: 4 });
-      dot.style.fill = colour(row.id);
-      return [dot];
-    }));
-  const table = plainTable(`${t("curves")}: ${id}, ${t(what)}`,
-    [[t("row"), false], [t("seed"), true], [t("step"), true], [t(what), true]],
-    lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(what === "dev" ? 2 : 4)])));
-  return put("curves", node, table);
+  show(id, title, on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), front.includes(p) ? t("yes") : t("no")]));
 }
-function renderFigures() {
-  renderChosen();
-  renderRadar();
-  renderScatter();
-  renderCurves();
+
+/** Learning curves of the chosen rows over steps. @param {Column | undefined} column @param {string} what */
+function drawSteps(column, what) {
+  const key = /** @type {"dev" | "loss"} */ (what);
+  const scale = what === "dev" && column?.unit === "points" ? 100 : 1;
+  const digits = what === "dev" ? 2 : 4;
+  const lines = (column ? chosenRows() : []).flatMap((row) => seedsOf(row, column?.id ?? "").flatMap((run) => {
+    const curve = part("curves")[run.run_id];
+    return curve?.step.length ? [{ row, run, x: curve.step, y: curve[key].map((v) => v * scale) }] : [];
+  }));
+  const name = what === "dev" ? `dev ${metricName(column?.metric ?? "")}` : t("loss");
+  const heads = /** @type {[string, boolean][]} */ ([[t("row"), false], [t("seed"), true], [t("step"), true], [name, true]]);
+  if (!column || !lines.length) return show("curves", t("overSteps"), null, heads, []);
+  const steps = lines.flatMap((l) => l.x);
+  const [low, high] = around(lines.flatMap((l) => l.y), 0.06);
+  const on = canvas({
+    place: "curves", title: `${t("overSteps")}: ${columnName(column)}`,
+    x: { low: 0, high: Math.max(...steps), title: t("step"), show: short }, y: { low, high, title: name, show: short },
+  });
+  for (const { row, run, x, y } of lines) {
+    const words = `${rowName(row)}, ${t("seed")} ${run.seed}`;
+    const mark = colour(row.id) ?? "";
+    on.layer.append(line(on, x, y, mark, words), ...x.map((v, i) => dot(on, v, y[i], `${words}, ${t("step")} ${v}: ${y[i].toFixed(digits)}`, { r: 2.4, colour: mark, kind: "mark" })));
+  }
+  show("curves", t("overSteps"), on, heads, lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(digits)])));
+}
+
+/** What is the same of rows that differ in how many rows of train they saw. @param {MeasuredRow} row */
+function exceptRows(row) {
+  const settings = Object.entries(row.settings).filter(([key]) => !/^train\.(rows|rows_share)$/.test(key)).map(([key, value]) => `${key}=${value}`);
+  return [row.backbone, row.control, row.delta, ...settings].filter(Boolean).join(" / ");
+}
+/** Test scores over the rows of train that were used. @param {Column | undefined} column */
+function drawRowCurves(column) {
+  const heads = /** @type {[string, boolean][]} */ ([[t("row"), false], [t("trainRows"), true], [t("value"), true], [t("low"), true], [t("high"), true]]);
+  /** @type {Map<string, {x: number, y: number, low: number, high: number}[]>} */
+  const curves = new Map();
+  for (const row of column ? BOARD.rows : []) {
+    const cell = cellOf(row, column?.id ?? "");
+    const x = part("details").rows[row.id]?.[column?.id ?? ""]?.trained_on;
+    if (!cell || row.control || !x || cell.low === null || cell.high === null) continue;
+    const name = exceptRows(row);
+    curves.set(name, [...(curves.get(name) ?? []), { x, y: cell.mean, low: cell.low, high: cell.high }]);
+  }
+  const several = [...curves].filter(([, points]) => new Set(points.map((p) => p.x)).size > 1).slice(0, 8);
+  if (!column || !several.length) return show("rows-curves", t("overRows"), null, heads, []);
+  for (const [, points] of several) points.sort((a, b) => a.x - b.x);
+  const all = several.flatMap(([, points]) => points);
+  const [y0, y1] = around(all.flatMap((p) => [p.low, p.high]));
+  const on = canvas({
+    place: "rows-curves", title: `${t("overRows")}: ${columnName(column)}`,
+    x: { low: Math.min(...all.map((p) => p.x)), high: Math.max(...all.map((p) => p.x)), log: true, title: `${t("trainRows")} (${t("logScale")})`, show: short },
+    y: { low: y0, high: y1, title: metricName(column.metric), show: short },
+  });
+  several.forEach(([name, points], i) => {
+    const mark = `var(--c${i})`;
+    on.layer.append(line(on, points.map((p) => p.x), points.map((p) => p.y), mark, name),
+      ...points.flatMap((p) => [spread(on, p.x, p.low, p.high, mark), dot(on, p.x, p.y, `${name}, ${t("trainRows")} ${p.x}: ${score(p.y)} [${between(p.low, p.high)}]`, { r: 4, colour: mark, kind: "mark" })]));
+  });
+  show("rows-curves", t("overRows"), on, heads, several.flatMap(([name, points]) => points.map((p) => [name, String(p.x), score(p.y), score(p.low), score(p.high)])));
+  $("rows-curves").append(colourKey(several.map(([name], i) => [`var(--c${i})`, name])));
 }

@@ -1,41 +1,58 @@
-// Texts of the page in English and Chinese. Names of rows, datasets and metrics are not translated.
+// Texts of the page in English and Chinese. A view adds its own by `words`; names are in names.js.
+/** @type {Record<string, [string, string]>} */
 const WORDS = {
   title: ["cpm-tune leaderboard", "cpm-tune 排行榜"],
-  skip: ["Skip to the scores", "跳到成绩表"],
+  views: ["Views", "页面"],
   language: ["Language", "语言"],
   theme: ["Colours", "配色"],
   auto: ["Auto", "自动"], light: ["Light", "浅色"], dark: ["Dark", "深色"],
   scores: ["Scores", "成绩"],
   capability: ["Capability", "能力"], dataset: ["Dataset", "数据集"],
   backbone: ["Backbone", "骨干模型"], delta: ["Delta", "Delta 方法"],
-  values: ["Values", "数值"], search: ["Find a row", "查找行"],
-  show: ["Show", "显示"], intervals: ["95% confidence intervals", "95% 置信区间"], cost: ["Cost", "开销"],
-  quotedRows: ["Published results", "已发表结果"], reset: ["Reset", "重置"],
+  values: ["Values", "数值"], find: ["Find a row", "查找行"], score: ["Order by", "排序依据"],
+  alsoShow: ["Also show", "同时显示"], moreFilters: ["More filters", "更多筛选"], cost: ["Cost", "开销"], reset: ["Reset", "重置"],
+  trials: ["Trials", "试验性结果"], templates: ["Other prompts and rules", "其他模板与规则"], published: ["Published results", "已发表结果"],
+  trialsNote: ["Runs on sample data, with a limit, on other splits, or with fewer steps than one epoch", "样本数据、限制行数、其他划分或训练不足一轮的运行"],
+  templatesNote: ["Official data with another template, scoring rule, shots or version than most runs have", "官方数据，但模板、打分规则、示例数或版本与多数运行不同"],
+  publishedNote: ["Quoted from publications, never measured here", "引自公开发表的论文或榜单，非本项目实测"],
+  nRows: ["{0} rows", "{0} 行"], nColumns: ["{0} columns", "{0} 列"], oneRow: ["1 row", "1 行"], oneColumn: ["1 column", "1 列"],
+  capabilities: ["Capabilities", "各能力"], untuned: ["untuned", "未微调"], csv: ["Download as CSV", "下载 CSV"],
+  certain: ["First: {0}. No other interval reaches it.", "第一名：{0}，其他行的置信区间均未触及。"],
+  uncertain: ["Not certain which is first: {0}. Their intervals overlap.", "第一名不确定：{0}，置信区间相互重叠。"],
+  testedCertain: ["First: {0}. Paired tests tell all others apart from it.", "第一名：{0}，配对检验可将其与其他行区分。"],
+  testedUncertain: ["Not certain which is first: {0}. Paired tests do not tell them apart.", "第一名不确定：{0}，配对检验无法区分。"],
+  andMore: ["{0} and {1} more", "{0}，另有 {1} 行"], comma: [", ", "，"],
+  onlyTrials: ["No official results yet: these rows are trials (sample data, limits or a few steps). Their scores cannot be compared with anybody's.", "尚无正式结果：以下均为试验性结果（样本数据、限制行数或训练步数很少），得分不能与他人的结果比较。"],
+  officialMean: ["Official mean of {0} datasets", "{0} 个官方数据集的平均分"], trialMean: ["Mean of {0} trial datasets", "{0} 个试验数据集的平均分"],
+  officialMeanShort: ["Official mean", "官方平均分"], trialMeanShort: ["Mean of trials", "试验平均分"],
+  oneDataset: ["1 dataset", "1 个数据集"], ofDatasets: ["{0} datasets", "{0} 个数据集"], datasetsOf: ["{0} of {1} datasets", "{1} 个数据集中有 {0} 个"], withInterval: ["95% interval", "95% 区间"],
+  place: ["Place", "名次"], placeNote: ["The places that a row may have: rows whose 95% intervals overlap are not told apart (with --places: rows that paired tests do not tell apart)", "可能的名次：95% 置信区间重叠的行不分先后（使用 --places 时以配对检验为准）"],
+  bestFirst: ["best first", "由优到劣"], worstFirst: ["worst first", "由劣到优"],
+  fold: ["fold", "收起"], unfold: ["show all {0}", "展开全部 {0} 列"], moreRows: ["Show more rows ({0} left)", "显示更多行（还有 {0} 行）"],
+  fewSteps: ["trial: few steps", "试验：步数很少"], majorityShort: ["majority", "多数类"], zeroShot: ["zero-shot", "零样本"], shortcut: ["shortcut {0}", "捷径：{0}"], bestShortcut: ["best shortcut without a model", "不用模型的最佳捷径"],
+  below: ["below {0}", "低于{0}"], notAbove: ["not above {0}", "未超过{0}"], unbeatenIn: ["not above a control in {0}", "{0} 个数据集未超过对照"],
   all: ["all", "全部"], raw: ["as scored", "原始得分"],
   relative: ["100 = {0}", "以 {0} 为 100"],
   row: ["Row", "行"], overall: ["Overall", "总体"],
-  coverage: ["datasets", "数据集数"], mean: ["mean shown", "可见数据集的平均分"],
-  summary: ["{0} runs in {1} rows and {2} columns", "{0} 次运行，{1} 行，{2} 列"],
-  status: ["{0} of {1} rows, {2} of {3} columns", "显示 {0} / {1} 行，{2} / {3} 列"],
-  sortedBy: ["sorted by {0}", "按 {0} 排序"],
+  mean: ["mean", "平均"],
+  status: ["{0} of {1} rows", "显示 {0} / {1} 行"],
+  sortedBy: ["sorted by {0}, {1}", "按 {0} 排序，{1}"],
   legend: [
-    "Each number is the mean over seeds, ± their standard deviation. The bar below it is the 95% confidence interval, on the scale of its column. The best measured mean of each column is shaded. Press a number for its runs and predictions. A mean or an index is blank if one of its datasets is missing.",
-    "数字为各随机种子的均值，± 为标准差；下方横条为 95% 置信区间，按所在列的范围绘制。底色标出该列最优实测值。点击数字可查看其运行与预测。缺少任何一个数据集时，均值与指数留空。"],
+    "Scores are means over seeds, with their 95% confidence intervals. Rows whose intervals overlap share their places; those that may be first are shaded. A mean is blank if one of its datasets is missing.",
+    "得分为各随机种子的均值，附 95% 置信区间。区间重叠的行名次不分先后；可能排第一的行以底色标出。缺少任何一个数据集时，平均分留空。"],
+  bars: ["In a bar:", "横条中："],
   quotedBand: ["Quoted from publications, not measured here", "引自公开发表的论文或榜单，非本项目实测"],
-  quoted: ["published", "已发表"], best: ["best measured", "实测最优"],
+  quoted: ["published", "已发表"],
   interval: ["95% confidence interval", "95% 置信区间"], to: ["{0} to {1}", "{0} 至 {1}"],
   seeds: ["seeds", "种子数"], seed: ["seed", "种子"], value: ["score", "得分"],
   trained: ["trained", "可训练参数量"], bytes: ["delta size", "delta 大小"], speed: ["samples/s", "样本/秒"],
   seconds: ["wall time", "总用时"], memory: ["peak memory", "内存或显存峰值"],
+  forgetting: ["forgetting", "遗忘"], forgettingUnit: ["nats a character", "奈特/字"],
   scaling: ["parallel efficiency", "并行效率"], scalingOf: ["{0} processes: {1}", "{0} 进程：{1}"],
   figures: ["Figures", "图"],
-  figuresNote: ["Tick up to eight rows in the table above to compare them here.", "在上表中勾选至多八行，即可在此比较。"],
   remove: ["remove {0} from the figures", "从图中移除 {0}"],
   choose: ["show {0} in the figures", "在图中显示 {0}"],
   tooMany: ["Eight rows at most; remove one first.", "最多八行，请先移除一行。"],
-  radar: ["The seven capabilities", "七种能力"],
-  radarNote: ["Each value is the mean over the datasets of a capability; a gap means that a dataset has no run.", "数值为各能力所含数据集的均值；断开处表示缺少运行。"],
-  radarScale: ["Each axis ends at its best row.", "各轴以该项最高分为上限。"],
   scatter: ["Cost and quality", "开销与质量"],
   costAxis: ["Cost", "开销"], scoreAxis: ["Quality", "质量"], front: ["Pareto front", "帕累托前沿"],
   onFront: ["on the front", "在前沿上"], yes: ["yes", "是"], no: ["no", "否"],
@@ -72,30 +89,15 @@ const WORDS = {
   asked: ["metric as printed", "原文指标"], limited: ["not official data", "非官方数据"],
   none: ["none", "无"], noRows: ["No row fits these filters.", "没有符合筛选条件的行。"],
 };
-const CAPABILITIES = {
-  "word-sentence": "词句级理解",
-  "discourse": "篇章级理解",
-  "information acquisition and question answering": "信息获取与问答",
-  "language generation": "语言生成",
-  "conversational interaction": "对话交互",
-  "multilingual": "多语言",
-  "mathematical reasoning": "数学推理",
-  "language understanding": "语言理解",
-  "not known": "未知",
-};
-// The indices' rules in Chinese; the board has them in English.
-const RULES_ZH = {
-  "normalised-mean": ["CUGE lite，归一化均值", "每个数据集为 100 × 得分 / 基线，先对数据集取均值得到任务，再对任务取均值得到能力，最后对能力取均值：CUGE 报告所述的算法。"],
-  "ratio-of-sums": ["CUGE lite，总分之比", "100 × 得分之和 / 基线得分之和：CUGE 榜单实际采用的算法。"],
-};
-const SEVEN = Object.keys(CAPABILITIES).slice(0, 7);
+/** @type {"en" | "zh"} */
 let language = "en";
 
-function t(key, ...parts) {
-  const said = WORDS[key][language === "zh" ? 1 : 0];
-  return said.replace(/\{(\d)\}/g, (_, i) => parts[Number(i)]);
+/** Add the words of a view: key, then English and Chinese. @param {Record<string, [string, string]>} more */
+function words(more) {
+  Object.assign(WORDS, more);
 }
-
-function capabilityName(name) {
-  return language === "zh" ? CAPABILITIES[name] || name : name;
+/** A text in the page's language; {0}, {1} are the parts. @param {string} key @param {...(string | number)} parts */
+function t(key, ...parts) {
+  const text = WORDS[key][language === "zh" ? 1 : 0];
+  return text.replace(/\{(\d)\}/g, (_, i) => String(parts[Number(i)]));
 }

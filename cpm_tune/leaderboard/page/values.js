@@ -1,118 +1,252 @@
-// The state of the page: filters, sort, chosen rows; and the values that follow from them.
-const START = { capability: "", dataset: "", backbone: "", delta: "", base: "", search: "" };
-const state = { ...START, intervals: true, cost: true, quoted: true, sort: null, down: true, chosen: [] };
-const COLUMNS = new Map(BOARD.columns.map((c) => [c.id, c]));
-const ROWS = new Map();
-for (const row of BOARD.rows) ROWS.set(row.id, { ...row, quoted: false });
-for (const row of BOARD.quoted) {
-  const cells = {};
-  for (const [id, f] of Object.entries(row.cells)) cells[id] = { ...f, mean: f.value, low: null, high: null, std: null };
-  ROWS.set(row.id, { ...row, cells, quoted: true, backbone: row.name, delta: row.setting, settings: {}, coverage: Object.keys(cells).length });
-}
-const measuredIn = new Set(BOARD.rows.flatMap((row) => Object.keys(row.cells)));
+// What the table shows: which columns and rows, a row's score, and the places that it may have.
+// Official columns stand alone by default; trials, other templates and published results are behind
+// switches.
 
+/** The table's settings, as a link has them. */
+const START = { score: "", find: "", backbone: "", delta: "", base: "", trials: false, templates: false, published: false, capabilities: false, sort: "score", up: false, open: /** @type {string[]} */ ([]) };
+const state = { ...START };
+
+/** @param {URLSearchParams} query */
+function readState(query) {
+  Object.assign(state, START, { open: query.getAll("open") });
+  for (const key of /** @type {const} */ (["score", "find", "backbone", "delta", "base"])) state[key] = query.get(key) ?? "";
+  for (const key of /** @type {const} */ (["trials", "templates", "published", "capabilities", "up"])) state[key] = query.get(key) === "true";
+  state.sort = query.get("sort") ?? "score";
+  readChosen(query);
+}
+function rememberState() {
+  remember({ ...state, sort: state.sort === "score" ? "" : state.sort, rows: chosenIds() });
+}
+
+/** @param {Column} column @returns {"official" | "template" | "trial" | "published"} */
+function kindOf(column) {
+  if (!measuredIn.has(column.id)) return "published";
+  if (!column.official) return "trial";
+  return mainOf.get(column.task) === column ? "official" : "template";
+}
+/** The official column of each dataset: the first, which has most runs. @type {Map<string, Column>} */
+let mainOf = new Map();
+function findMains() {
+  mainOf = new Map();
+  for (const column of BOARD.columns) {
+    if (measuredIn.has(column.id) && column.official && !mainOf.has(column.task)) mainOf.set(column.task, column);
+  }
+}
+/** Without official results, trials are all there is. */
+function onlyTrials() {
+  return mainOf.size === 0 && measuredIn.size > 0;
+}
+/** Whether runs on sample data, with limits or cut short are shown. */
+function withTrials() {
+  return state.trials || onlyTrials();
+}
+function shownColumns() {
+  return BOARD.columns.filter((column) => {
+    const kind = kindOf(column);
+    return kind === "official" || (kind === "trial" && withTrials()) || (kind === "template" && state.templates) || (kind === "published" && state.published);
+  });
+}
+/** One column per dataset, over which means are taken: the official ones; of trials if there are none. */
+function meanColumns() {
+  const seen = new Map(mainOf);
+  if (onlyTrials()) for (const column of BOARD.columns) if (measuredIn.has(column.id) && !seen.has(column.task)) seen.set(column.task, column);
+  return BOARD.columns.filter((column) => seen.get(column.task) === column && column.higher_is_better);
+}
+/** A row's cell, unless it is a trial and those are hidden. @param {Row} row @param {string} id @returns {Cell | Quote | null} */
+function cellOf(row, id) {
+  const cell = row.cells[id];
+  return cell && !("few" in cell && cell.few && !withTrials()) ? cell : null;
+}
+/** @param {Row} row */
 function rowName(row) {
   return row.quoted ? `${row.name}, ${row.setting}` : row.id;
 }
-function average(values) {
-  return values.reduce((a, b) => a + b, 0) / values.length;
+
+/**
+ * A value in the displayed unit: as scored, or 100 x score / the base row's. A published base row counts
+ * however it was measured, as in CUGE's indices.
+ * @param {Row} row @param {string} id @param {"mean" | "low" | "high" | "std"} [key]
+ */
+function shown(row, id, key = "mean") {
+  const value = cellOf(row, id)?.[key] ?? null;
+  if (!state.base) return value;
+  const base = ROWS.get(state.base);
+  const column = COLUMNS.get(id);
+  if (value === null || !base || !column) return value;
+  const against = base.cells[id] || base.cells[`${column.task}#quoted`];
+  if (!against || !against.mean) return null;
+  if (column.higher_is_better) return (100 * value) / against.mean;
+  return value ? (100 * against.mean) / value : null;
 }
-// A score in the displayed unit: as scored, or 100 x score / the base row's. A published base row
-// counts however it was measured, as in CUGE's indices.
-function shown(cell, id, key = "mean") {
-  if (!cell || cell[key] === null || cell[key] === undefined) return null;
-  if (!state.base) return cell[key];
-  const { cells } = ROWS.get(state.base);
-  const base = cells[id] || cells[`${COLUMNS.get(id).task}#quoted`];
-  if (!base || !base.mean) return null;
-  if (COLUMNS.get(id).higher_is_better) return (100 * cell[key]) / base.mean;
-  return cell[key] ? (100 * base.mean) / cell[key] : null;
+/** 1 if more is better in a column, else -1. @param {string} id */
+function signOf(id) {
+  return state.base || !COLUMNS.has(id) || COLUMNS.get(id)?.higher_is_better ? 1 : -1;
 }
-function better(id) {
-  return state.base || COLUMNS.get(id).higher_is_better ? 1 : -1;
+
+/** The weight of each column in the mean over dataset, kind, capability. @param {Column[]} columns */
+function weightsOf(columns) {
+  /** @param {(c: Column) => string} key @param {Column[]} among */
+  const count = (key, among) => new Set(among.map(key)).size;
+  const capabilities = count((c) => c.capability, columns);
+  return columns.map((column) => {
+    const same = columns.filter((c) => c.capability === column.capability);
+    const kind = same.filter((c) => c.kind === column.kind);
+    return 1 / (capabilities * count((c) => c.kind, same) * kind.length);
+  });
 }
-function visibleColumns() {
-  return BOARD.columns.filter((c) =>
-    (!state.capability || c.capability === state.capability) &&
-    (!state.dataset || c.task === state.dataset) &&
-    (measuredIn.has(c.id) || state.quoted));
+/**
+ * @typedef {{value: number | null, low: number | null, high: number | null, has: number, of: number, tested?: Places | null}} Score
+ * A row's score: a mean or an index is blank if one of its datasets is missing.
+ */
+/**
+ * The mean over columns through the hierarchy, with its 95% interval: the distances of the columns'
+ * limits, squared and added (Zou and Donner, Statistics in Medicine 2008).
+ * @param {Row} row @param {Column[]} columns @param {number[]} weights @returns {Score}
+ */
+function meanOf(row, columns, weights) {
+  let [value, below, above, has, known] = [0, 0, 0, 0, true];
+  columns.forEach((column, i) => {
+    const middle = shown(row, column.id);
+    if (middle === null) return;
+    const [low, high] = [shown(row, column.id, "low"), shown(row, column.id, "high")];
+    has += 1;
+    value += weights[i] * middle;
+    if (low === null || high === null) known = false;
+    else [below, above] = [below + (weights[i] * (middle - low)) ** 2, above + (weights[i] * (high - middle)) ** 2];
+  });
+  const whole = has === columns.length && has > 0;
+  return {
+    value: whole ? value : null, has, of: columns.length,
+    low: whole && known ? value - Math.sqrt(below) : null,
+    high: whole && known ? value + Math.sqrt(above) : null,
+  };
 }
-// One column per dataset (the first measured one): means are taken over these.
-function primary(columns) {
-  const seen = new Map();
-  for (const column of columns) {
-    if (measuredIn.has(column.id) && column.higher_is_better && !seen.has(column.task)) seen.set(column.task, column);
+/** Whether paired tests (--places) are of the mean over these columns. @param {Column[]} columns */
+function testsMeanOf(columns) {
+  const tested = Object.values(BOARD.indices.mean?.columns ?? {});
+  return tested.length === columns.length && columns.every((c) => tested.includes(c.id));
+}
+/** A row's score by a key: "mean", "index:NAME", or a column's id. @param {string} key @returns {(row: Row) => Score} */
+function scoring(key) {
+  if (key === "mean") {
+    const columns = meanColumns();
+    const weights = weightsOf(columns);
+    const tested = testsMeanOf(columns);
+    return (row) => ({ ...meanOf(row, columns, weights), tested: tested ? row.indices.mean?.places : null });
   }
-  return [...seen.values()];
+  if (key.startsWith("index:")) {
+    const name = key.slice(6);
+    const of = Object.keys(BOARD.indices[name]?.columns ?? {}).length;
+    return (row) => {
+      const index = row.indices[name];
+      return { value: index?.value ?? null, low: null, high: null, of, has: of - (index?.missing.length ?? of), tested: index?.places };
+    };
+  }
+  return (row) => {
+    const cell = cellOf(row, key);
+    const tested = cell && "places" in cell ? cell.places : null;
+    return { value: shown(row, key), low: shown(row, key, "low"), high: shown(row, key, "high"), has: cell ? 1 : 0, of: 1, tested };
+  };
 }
-function visibleRows(columns) {
-  const words = state.search.toLowerCase().split(/\s+/).filter(Boolean);
+/**
+ * The places that each row may have: those that paired tests leave (--places), else those that 95%
+ * intervals leave: a row is before another if its whole interval is.
+ * @param {Map<string, Score>} scores of measured rows @param {number} sign @returns {Map<string, Places>}
+ */
+function placesOf(scores, sign) {
+  const scored = [...scores].filter(([, s]) => s.value !== null);
+  if (scored.every(([, s]) => s.tested)) return new Map(scored.map(([id, s]) => [id, /** @type {Places} */ (s.tested)]));
+  const known = scored.filter(([, s]) => s.low !== null && s.high !== null);
+  const ends = known.map(([id, s]) => ({ id, worst: sign > 0 ? Number(s.low) : -Number(s.high), best: sign > 0 ? Number(s.high) : -Number(s.low) }));
+  const worsts = ends.map((e) => e.worst).sort((a, b) => a - b);
+  const bests = ends.map((e) => e.best).sort((a, b) => a - b);
+  return new Map(ends.map(({ id, worst, best }) => [id, { first: 1 + worsts.length - countUpTo(worsts, best), last: bests.length - countBelow(bests, worst), of: ends.length }]));
+}
+/** How many of the sorted values are at most `value`. @param {number[]} values @param {number} value */
+function countUpTo(values, value) {
+  let [low, high] = [0, values.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] <= value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+/** @param {number[]} values @param {number} value */
+function countBelow(values, value) {
+  let [low, high] = [0, values.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The controls of a cell: majority, the best shortcut, zero-shot. @param {Row} row @param {Column} column @returns {{name: string, kind: string, value: number}[]} */
+function controlsOf(row, column) {
+  const sign = column.higher_is_better ? 1 : -1;
+  const found = [];
+  if (column.majority !== null) found.push({ name: t("majorityShort"), kind: "majority", value: column.majority });
+  const [best] = Object.entries(column.shortcuts).sort((a, b) => sign * (b[1] - a[1]));
+  if (best) found.push({ name: t("shortcut", shortcutName(best[0])), kind: "shortcut", value: best[1] });
+  const cell = cellOf(row, column.id);
+  if (cell && "zero" in cell && cell.zero !== null) found.push({ name: t("zeroShot"), kind: "zero", value: cell.zero });
+  return found;
+}
+/**
+ * The strongest control that a cell is below, or not above by more than its interval.
+ * @param {Row} row @param {Column} column @returns {{name: string, kind: string, value: number, below: boolean} | null}
+ */
+function unbeaten(row, column) {
+  const cell = cellOf(row, column.id);
+  if (!cell || row.quoted || cell.low === null || cell.high === null) return null;
+  const sign = column.higher_is_better ? 1 : -1;
+  const [best] = controlsOf(row, column).sort((a, b) => sign * (b.value - a.value));
+  if (!best) return null;
+  if (sign * (cell.mean - best.value) < 0) return { ...best, below: true };
+  return sign * ((sign > 0 ? cell.low : cell.high) - best.value) <= 0 ? { ...best, below: false } : null;
+}
+
+/** Rows with a cell in one of the columns that fit the filters. @param {Column[]} columns */
+function shownRows(columns) {
+  const words = state.find.toLowerCase().split(/\s+/).filter(Boolean);
   return [...ROWS.values()].filter((row) => {
-    if (row.quoted ? !state.quoted : state.backbone && row.backbone !== state.backbone) return false;
-    if (!row.quoted && state.delta && row.delta !== state.delta) return false;
-    if (!columns.some((c) => row.cells[c.id])) return false;
+    if (row.quoted ? !state.published : (state.backbone && row.backbone !== state.backbone) || (state.delta && row.delta !== state.delta)) return false;
+    if (!columns.some((c) => cellOf(row, c.id))) return false;
     const name = rowName(row).toLowerCase();
     return words.every((word) => name.includes(word));
   });
 }
-// Dataset -> kind -> capability -> overall. Null if the row lacks one of the columns.
-function hierarchyMean(row, columns) {
-  if (!columns.length) return null;
-  const tree = new Map();
-  for (const column of columns) {
-    const value = shown(row.cells[column.id], column.id);
-    if (value === null) return null;
-    const kinds = tree.get(column.capability) || new Map();
-    kinds.set(column.kind, [...(kinds.get(column.kind) || []), value]);
-    tree.set(column.capability, kinds);
-  }
-  return average([...tree.values()].map((kinds) => average([...kinds.values()].map(average))));
+
+// Chosen rows, for comparisons: at most eight; each keeps its colour, its place among them.
+/** @type {(string | null)[]} */
+let chosen = [];
+/** @param {URLSearchParams} query */
+function readChosen(query) {
+  const ids = query.getAll("rows").filter((id) => ROWS.has(id)).slice(0, 8);
+  if (ids.join("\n") !== chosenIds().join("\n")) chosen = ids;
 }
-function capabilityMean(row, capability) {
-  return hierarchyMean(row, primary(BOARD.columns).filter((c) => c.capability === capability));
-}
-function bestIn(column, rows) {
-  const means = rows.filter((r) => !r.quoted && r.cells[column.id]).map((r) => r.cells[column.id].mean);
-  if (means.length < 2) return null;
-  return column.higher_is_better ? Math.max(...means) : Math.min(...means);
-}
-function sortKey(row, columns) {
-  const by = state.sort;
-  if (by === "row") return rowName(row);
-  if (by === "coverage") return row.coverage;
-  if (by === "mean") return hierarchyMean(row, primary(columns));
-  if (by.startsWith("index:")) return (row.indices[by.slice(6)] || {}).value ?? null;
-  if (by.startsWith("cost:")) return row.cost ? COSTS[by.slice(5)].of(row.cost) : null;
-  return shown(row.cells[by], by);
-}
-function sorted(rows, columns) {
-  if (!state.sort) return rows;
-  const keyed = rows.map((row, i) => ({ row, i, key: sortKey(row, columns) }));
-  const sign = state.down ? -1 : 1;
-  keyed.sort((a, b) => {
-    if ((a.key === null) !== (b.key === null)) return a.key === null ? 1 : -1;
-    if (a.key === b.key) return a.i - b.i;
-    if (typeof a.key === "string") return sign * a.key.localeCompare(b.key);
-    return sign * (a.key - b.key);
-  });
-  return keyed.map((k) => k.row);
+function chosenIds() {
+  return /** @type {string[]} */ (chosen.filter((id) => id !== null && ROWS.has(id)));
 }
 function chosenRows() {
-  return state.chosen.filter(Boolean).map((id) => ROWS.get(id));
+  return chosenIds().map((id) => /** @type {Row} */ (ROWS.get(id)));
 }
-// A chosen row keeps its colour: its place among eight.
+/** @param {string} id */
 function colour(id) {
-  const at = state.chosen.indexOf(id);
+  const at = chosen.indexOf(id);
   return at < 0 ? null : `var(--c${at})`;
 }
+/** Choose a row or not; false if there are eight. @param {string} id @param {boolean} on */
 function choose(id, on) {
   if (!on) {
-    state.chosen[state.chosen.indexOf(id)] = null;
+    chosen[chosen.indexOf(id)] = null;
     return true;
   }
-  let free = state.chosen.indexOf(null);
-  if (free < 0) free = state.chosen.length;
+  let free = chosen.indexOf(null);
+  if (free < 0) free = chosen.length;
   if (free > 7) return false;
-  state.chosen[free] = id;
+  chosen[free] = id;
   return true;
 }
