@@ -207,6 +207,7 @@ def test_unfinished_runs_are_shown_with_their_progress(client: Any, results: Pat
         ("\x00", None),
         (None, False),
     ],
+    ids=["this", "ended", "elsewhere", "hostile", "none"],
 )
 def test_whether_a_run_is_at_work_is_known_without_its_lock(
     holder: str | None, working: bool | None, tmp_path: Path
