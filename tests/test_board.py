@@ -40,16 +40,24 @@ def whole() -> Board:
     return board(*made.suite(), published=True)
 
 
-def test_a_mean_over_seeds_has_its_deviation_and_students_interval() -> None:
+def test_a_mean_over_seeds_has_the_interval_of_rows_and_of_seeds() -> None:
     records = [made.make_record("ccpm", "b", "lora", seed) for seed in (1, 2, 3, 4)]
     values = [100 * r.test.value for r in records]
     (row,) = board(*records).rows
     cell = row.cells["ccpm"]
-    expected = stats.t.interval(0.95, 3, statistics.fmean(values), stats.sem(values))
-    assert cell.mean == pytest.approx(statistics.fmean(values))
+    middle = statistics.fmean(values)
+    assert cell.mean == pytest.approx(middle)
     assert cell.std == pytest.approx(statistics.stdev(values))
+    seeds = stats.t.interval(0.95, 3, 0, stats.sem(values))[1]
+    rows = [
+        statistics.fmean(abs(100 * end - v) for end, v in zip(ends, values, strict=True))
+        for ends in ([r.test.low for r in records], [r.test.high for r in records])
+    ]
+    expected = middle - (seeds**2 + rows[0] ** 2) ** 0.5, middle + (seeds**2 + rows[1] ** 2) ** 0.5
     assert (cell.low, cell.high) == pytest.approx(expected)
-    assert cell.interval == "Student's t over 4 seeds (3 degrees of freedom)"
+    assert cell.interval == (
+        "of the runs (Wilson) and Student's t over 4 seeds (3 degrees of freedom)"
+    )
 
 
 def test_one_seed_has_the_interval_of_its_record_by_name() -> None:
@@ -61,7 +69,7 @@ def test_one_seed_has_the_interval_of_its_record_by_name() -> None:
 
 
 def test_seeds_with_one_score_are_no_certainty() -> None:
-    """Student's interval over equal values has no width; what the runs' own ones cover has."""
+    """Student's interval over equal values has no width; the runs' own have."""
     records = [made.make_record("ccpm", "b", "lora", seed) for seed in (1, 2)]
     scores = [
         r.test.model_copy(update={"value": 0.5, "low": low})
@@ -73,9 +81,8 @@ def test_seeds_with_one_score_are_no_certainty() -> None:
     ]
     cell = board(*same).rows[0].cells["ccpm"]
     assert cell.std == 0
-    assert cell.low == pytest.approx(30)
-    assert cell.high == pytest.approx(100 * max(r.test.high for r in same))
-    assert cell.interval == "the same score in 2 seeds, so of the runs: Wilson"
+    assert cell.low == pytest.approx(35)
+    assert cell.high == pytest.approx(statistics.fmean(100 * r.test.high for r in same))
 
 
 def test_bleu_is_in_points_already_and_a_fraction_becomes_points() -> None:

@@ -33,7 +33,9 @@ def test_the_losses_of_its_card_are_those_of_its_log(name):
     """Each row of the card's table of held-out losses has the log's figures in its order."""
     card = (FOLDERS[name] / "README.md").read_text(encoding="utf-8")
     section = card.split("## Held-out loss")[1].split("##")[0]
-    rows = [row.split("|")[2:-1] for row in re.findall(r"^\| [a-zA-Z].*\d\.\d\d .*$", section, re.M)]
+    rows = [
+        row.split("|")[2:-1] for row in re.findall(r"^\| [a-zA-Z].*\d\.\d\d .*$", section, re.M)
+    ]
     sources = _last(name, "heldout-all")["sources"]
     assert len(rows) == len(sources)
     for row, objectives in zip(rows, sources.values(), strict=True):
@@ -54,7 +56,9 @@ def test_a_run_and_a_text_by_name(name, cli, tmp_path):
     assert code == 0, error
     (record,) = tmp_path.glob("ccpm.lora.*/run.json")
     assert json.loads(record.read_text())["backbone"]["name"] == name
-    code, output, error = cli("generate", "春眠不觉晓，", "--backbone", name, "--max-new-tokens", "6")
+    code, output, error = cli(
+        "generate", "春眠不觉晓，", "--backbone", name, "--max-new-tokens", "6"
+    )
     assert code == 0, error
     assert output.strip()
 

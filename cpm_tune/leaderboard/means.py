@@ -64,21 +64,22 @@ def points(metric: str) -> int:
 def interval(
     values: Sequence[float], scores: Sequence[ScoreRecord], scale: float, over: str = "seeds"
 ) -> tuple[float, float, str]:
-    """A 95% interval and its method: Student's t over seeds (or what `over` names), cut to what a
-    score can be, or one run's own interval. Equal scores are not certainty: then the interval spans
-    the runs' own."""
+    """A 95% interval and its method, cut to what a score can be: one run's own, or with several the
+    runs' own (rows are a sample) and Student's t over seeds (or what `over` names), as the root of
+    the summed squares, because they are independent."""
     n, middle = len(values), mean(values)
-    if min(values) == max(values):
-        method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
-        method = method.removeprefix("95% interval: ") or "as recorded"
-        low, high = min(score.low for score in scores), max(score.high for score in scores)
-        who = "one run" if n == 1 else f"the same score in {n} {over}, so of the runs"
-        return scale * low, scale * high, f"{who}: {method}"
-    half = _t(n - 1) * stdev(values) / n**0.5
-    low, high = middle - half, middle + half
+    half = _t(n - 1) * stdev(values) / n**0.5 if n > 1 else 0.0
+    below = mean(value - scale * score.low for value, score in zip(values, scores, strict=True))
+    above = mean(scale * score.high - value for value, score in zip(values, scores, strict=True))
+    low, high = middle - math.hypot(half, below), middle + math.hypot(half, above)
     if scale == 100:
         low, high = max(low, 0.0), min(high, 100.0)
-    return low, high, f"Student's t over {n} {over} ({n - 1} degrees of freedom)"
+    method = next((p for p in scores[0].signature.split("|") if "interval" in p), "")
+    method = method.removeprefix("95% interval: ") or "as recorded"
+    if n == 1:
+        return low, high, f"one run: {method}"
+    seeds = f"Student's t over {n} {over} ({n - 1} degrees of freedom)"
+    return low, high, f"of the runs ({method}) and {seeds}"
 
 
 def mean(values: Iterable[float]) -> float:
