@@ -23,7 +23,7 @@ from cpm_tune.leaderboard.columns import (
     state_what_differs,
 )
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
-from cpm_tune.leaderboard.forgetting import cell_forgetting, note_texts, row_forgetting
+from cpm_tune.leaderboard.forgetting import cell_forgetting, choose_texts
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.indices import add_indices
 from cpm_tune.leaderboard.means import cell_of, mean
@@ -58,7 +58,7 @@ def make_board(results: Results, include: tuple[Path, ...] = (), published: bool
 def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Board:
     columns, groups = _columns_and_groups(results, hierarchy)
     rows = _rows(groups, hierarchy)
-    note_texts(columns, rows)
+    choose_texts(columns, rows)
     board = Board(
         columns=columns,
         rows=rows,
@@ -210,7 +210,6 @@ def _row(
         settings=settings,
         cells=cells,
         coverage=len({column.partition("#")[0] for column in cells}),
-        forgetting=row_forgetting(cells.values()),
         cost=row_cost(cells.values(), cell_cost(runs, repeats)),
     )
 

@@ -121,11 +121,13 @@ class Places(Part):
 
 class Forgetting(Part):
     """By how many nats per character plain texts are predicted worse with the delta than without:
-    the mean over sources (and seeds), and each source's. `texts` is their fingerprint."""
+    the mean over sources (and seeds), and each source's. `texts` is their fingerprint, `hashes`
+    are the SHA-256 of each source's."""
 
     mean: float
     sources: dict[str, float]
     texts: str
+    hashes: dict[str, str] = Field({}, exclude=True)
 
 
 class Cell(Part):

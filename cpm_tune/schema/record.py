@@ -209,8 +209,8 @@ class ForgettingRecord(_Part):
     """The loss on the plain texts of one source, in nats per character of what was predicted:
     `characters` of `texts`, `tokens` in the backbone's vocabulary. `bare` is that of the backbone
     alone, `tuned` that with the delta; `low` and `high` are the 95% interval of their `difference`,
-    which is positive if the delta made it worse (a paired percentile bootstrap over texts).
-    `sha256`: of the texts."""
+    which is positive if the delta made it worse (a paired percentile bootstrap over texts); None if
+    there is one text, of which no interval says how others differ. `sha256`: of the texts."""
 
     texts: Positive
     characters: Positive
@@ -219,8 +219,23 @@ class ForgettingRecord(_Part):
     bare: Number
     tuned: Number
     difference: Number
-    low: Number
-    high: Number
+    low: Number | None = None
+    high: Number | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_interval(cls, values: Any) -> Any:
+        """Earlier versions wrote an interval of no width for one text."""
+        if isinstance(values, dict) and values.get("texts") == 1:
+            return {**values, "low": None, "high": None}
+        return values
+
+    @property
+    def interval(self) -> str:
+        """The interval as texts have it."""
+        if self.low is None or self.high is None:
+            return "no interval: one text"
+        return f"[{self.low:+.4f}, {self.high:+.4f}]"
 
 
 class TrialRecord(_Part):

@@ -222,7 +222,7 @@ function filesBlock(column, run) {
 /** The loss on plain texts without and with the delta. @param {WholeRun} run */
 function forgettingBlock(run) {
   const rows = Object.entries(run.parsed.forgetting).map(([name, f]) =>
-    [name, f.bare.toFixed(4), f.tuned.toFixed(4), el("div", {}, signed(f.difference), el("div", { class: "quiet small" }, t("to", signed(f.low), signed(f.high))))]);
+    [name, f.bare.toFixed(4), f.tuned.toFixed(4), el("div", {}, signed(f.difference), el("div", { class: "quiet small" }, f.low === null || f.texts === 1 ? t("oneText") : t("to", signed(f.low), signed(f.high))))]);
   return block(t("forgetting"), el("p", { class: "quiet small" }, t("forgettingNote")),
     boxed(t("forgetting"), [[t("source"), false], [t("bare"), true], [t("withDelta"), true], [t("change"), true]], rows, "row-forgetting"));
 }

@@ -28,6 +28,7 @@ words({
   folder: ["folder", "文件夹"], paper: ["paper", "论文"], licence: ["licence", "许可"], obtain: ["how to obtain it", "获取方式"],
   ownBibtex: ["the paper's own entry", "论文自带的条目"], shortBibtex: ["entry by title and address", "仅含标题与网址的条目"],
   forgetting: ["forgetting", "遗忘"],
+  oneText: ["no interval: one text", "仅一段文本，无区间"],
   forgettingNote: ["Loss on plain texts in nats per character; above 0, the delta made it worse.", "普通文本上的损失（奈特/字符）；大于 0 表示加 delta 后变差。"], bare: ["bare backbone", "原骨干模型"], withDelta: ["with the delta", "加 delta 后"], change: ["change", "变化"],
   devOver: ["Dev score over steps", "开发集得分随步数的变化"], lossOver: ["Training loss over steps", "训练损失随步数的变化"],
   noRun: [
