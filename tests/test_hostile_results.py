@@ -220,7 +220,13 @@ def test_a_line_that_cannot_be_shown_is_noted_and_the_page_stands(
     assert len(shown_of(page)["right"]) == 4, "ids are 0, 1, 2, 3"
     (note,) = (note for note in notes if "predictions" in note)
     assert note.startswith(f"{file}:2: not shown (")
+    assert note.endswith(").")
     assert len(note) < 400
+    file.write_text("\n".join([first, *[BAD_LINES[kind]] * 1500, *rest]), encoding="utf-8")
+    _, notes = export(tmp_path, "html")
+    (note,) = (note for note in notes if "predictions" in note)
+    assert note.startswith(f"{file}:2: not shown (")
+    assert note.endswith("), nor are 1,499 lines after it.")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")

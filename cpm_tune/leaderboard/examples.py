@@ -125,11 +125,13 @@ def _again(record: AnyRecord, task: Task | None) -> dict[str, Any] | None:
 
 def _answers(run: AnyStored, texts: Texts) -> tuple[list[Answered], list[str | None]]:
     """A run's answers on test, and the generated texts in which there was none; no answers, and a
-    note, if the file is not the one that the record has. A note names lines that are not read."""
+    note, if the file is not the one that the record has. One note says how many lines are not
+    read, and names the first."""
     name = predictions_file("test")
     path, wanted = run.folder / name, run.record.predictions.get(name)
     answers: list[Answered] = []
     unread: list[str | None] = []
+    first, n_bad = "", 0
     try:
         if wanted is not None and file_sha256(path) != wanted:
             texts.note(f"{path}: not shown, its sha256 is not the record's.")
@@ -141,7 +143,7 @@ def _answers(run: AnyStored, texts: Texts) -> tuple[list[Answered], list[str | N
                     if not isinstance(values, dict) or "id" not in values:
                         raise ValueError("no object with an id")
                 except ValueError as error:
-                    texts.note(f"{path}:{number + 1}: not shown ({error}).")
+                    first, n_bad = first or f"{path}:{number + 1}: not shown ({error})", n_bad + 1
                     continue
                 answers.append(_answer(values))
                 text = values.get("text")
@@ -151,6 +153,8 @@ def _answers(run: AnyStored, texts: Texts) -> tuple[list[Answered], list[str | N
         if wanted is not None or not isinstance(error, FileNotFoundError):
             reason = error.strerror if isinstance(error, OSError) else error
             texts.note(f"{path}: not shown ({reason}).")
+    if n_bad:
+        texts.note(first + (f", nor are {n_bad - 1:,} lines after it." if n_bad > 1 else "."))
     return answers, unread
 
 

@@ -151,12 +151,16 @@ function controlsBlock(column, run) {
   const numbers = (c) => [score(scale * c.value), between(scale * c.low, scale * c.high)];
   const sign = column.higher_is_better ? 1 : -1;
   const rows = Object.entries(run.parsed.controls).map(([name, c]) => [
-    el("div", {}, controlWords(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(c.note)) : null),
+    el("div", {}, controlWords(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(byNumber(c.note))) : null),
     ...numbers(c),
   ]);
   return block(t("controls"), boxed(t("controls"),
     [[t("control"), false], [t("value"), true], [t("interval"), true]],
     [[t("thisRun"), ...numbers(test)], ...rows], "row-controls"));
+}
+/** A control's note with the number of an option as everywhere on the page, from 0. @param {string} note */
+function byNumber(note) {
+  return note.replace(/^always 'option (\d+)'/, (_, n) => `always ${Number(n) - 1}`);
 }
 /** A control's name in words. @param {string} name */
 function controlWords(name) {
@@ -187,7 +191,8 @@ function againBlock(run) {
   return block(t("again"),
     el("pre", { class: "command", tabindex: "0", id: "row-command" }, commands),
     el("div", { class: "buttons" }, copier(() => commands)),
-    el("p", { class: "quiet small" }, t("againNote")),
+    again.changed.length ? el("p", { id: "row-changed" }, t("changed", again.changed.join(", "))) : null,
+    el("p", { class: "quiet small" }, / --data DIR\b/.test(again.command) ? `${t("againData")} ` : null, t("againNote", fileName(run.run, "json"))),
     where ? facts([[t("commit"), commit], ["Python", where.python], [t("packages"), packages], [t("machine"), machine], [t("finished"), where.finished_at]]) : null);
 }
 /** @param {Column} column @param {WholeRun} run */
@@ -199,8 +204,8 @@ function filesBlock(column, run) {
   const link = (address, words) => (/^https?:\/\//.test(address) ? el("a", { href: address, rel: "noreferrer" }, words) : words);
   return block(t("files"),
     el("div", { class: "buttons" },
-      record ? saver(t("record"), "run.json", () => record, "application/json") : null,
-      folder && run.file ? el("a", { class: "button", href: `${folder}/${run.file}`, download: "predictions.test.jsonl" }, t("predictionsFile")) : null,
+      record ? saver(t("record"), fileName(run.run, "json"), () => record, "application/json") : null,
+      folder && run.file ? el("a", { class: "button", href: `${folder}/${run.file}`, download: fileName(run.run, "predictions.test.jsonl") }, t("predictionsFile")) : null,
       run.n ? saver(t("examplesCsv"), fileName(run.run, "csv"), () => examplesCsv(run), "text/csv") : null),
     facts([
       [t("folder"), el("code", {}, run.folder)],
