@@ -4,7 +4,7 @@ view({
   title: "row",
   render(place, here) {
     const row = ROWS.get(here.about[0] ?? "");
-    if (!row) return place.replaceChildren(el("h2", {}, t("noRows")));
+    if (!row) return place.replaceChildren(el("h2", {}, t("row")), el("p", {}, t("noSuchRow")));
     const columns = BOARD.columns.filter((c) => row.cells[c.id]);
     const column = columns.find((c) => c.id === here.query.get("dataset")) ?? columns[0];
     const tabs = columns.map((c) => el("a", { href: href("row", [row.id], { dataset: c.id }), "aria-current": c === column ? "page" : null }, columnName(c)));
@@ -64,7 +64,7 @@ function drawRow(body, row, column, here) {
   const numbers = block(t("theScore"), facts([
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
       [t("interval"), between(cell.low, cell.high)],
-      [t("method"), detail.interval],
+      [t("method"), noteText(detail.interval)],
       [t("places"), cell.places === null ? "" : t("placesOf", cell.places.first, cell.places.last, cell.places.of)],
       [t("others"), others],
       [t("template"), `${column.template} v${column.template_version}`],
@@ -109,7 +109,7 @@ function withoutRun(detail) {
 function drawCurves(id, row, column, what) {
   const scale = what === "dev" && column.unit === "points" ? 100 : 1;
   const lines = seedsOf(row, column.id).map((run) => ({ run, curve: part("curves")[run.run_id] })).filter((l) => l.curve?.step.length);
-  const name = what === "dev" ? `dev ${metricName(column.metric)}` : t("loss");
+  const name = what === "dev" ? t("devOf", metricName(column.metric)) : t("loss");
   const heads = /** @type {[string, boolean][]} */ ([[t("seed"), true], [t("step"), true], [name, true]]);
   if (!lines.length) return show(id, name, null, heads, []);
   const steps = lines.flatMap((l) => l.curve.step);
@@ -138,6 +138,7 @@ function runBody(row, column, run) {
   const blocks = [];
   if (run.parsed?.controls) blocks.push(controlsBlock(column, run));
   if (Object.keys(run.parsed?.forgetting ?? {}).length) blocks.push(forgettingBlock(run));
+  else if (run.parsed?.training) blocks.push(block(t("forgetting"), el("p", { class: "quiet small" }, t("notForgetting"))));
   if (run.again) blocks.push(settingsBlock(run), againBlock(run));
   blocks.push(filesBlock(column, run));
   if (run.errors) blocks.push(block(t("whereWrong"), ...errorsPanel(column, run, (label, predicted) => go("examples", [row.id], { dataset: column.id, run: run.run, label, predicted }))));
@@ -207,7 +208,7 @@ function filesBlock(column, run) {
       ...(source ? /** @type {[string, Node | string][]} */ ([
         [t("dataset"), source.title],
         [t("paper"), source.paper ? link(source.paper, source.paper) : ""],
-        [t("licence"), source.licence],
+        [t("licence"), noteText(source.licence)],
         [t("obtain"), source.obtain],
         ["BibTeX", el("div", {}, source.citation ? el("p", {}, link(source.citation, t("ownBibtex"))) : null,
           el("details", {}, el("summary", {}, t("shortBibtex")), el("pre", { tabindex: "0" }, source.bibtex), copier(() => source.bibtex)))],
