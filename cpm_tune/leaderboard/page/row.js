@@ -60,6 +60,7 @@ function drawRow(body, row, column, here) {
   const beside = el("select", { id: "r-with" });
   options(beside, [["", t("chooseRow")], ...rivalsOf(row, column)], "");
   beside.addEventListener("change", () => go("examples", [row.id], { dataset: column.id, run: seed.value, with: beside.value }));
+  const trained = detail.runs.some((run) => part("curves")[run.run_id]?.step.length);
   const link = el("a", { id: "row-examples", class: "button" }, t("allExamples"));
   const numbers = block(t("theScore"), facts([
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
@@ -67,7 +68,7 @@ function drawRow(body, row, column, here) {
       [t("method"), detail.interval],
       [t("places"), cell.places === null ? "" : t("placesOf", cell.places.first, cell.places.last, cell.places.of)],
       [t("others"), others],
-      [t("template"), `${column.template} v${column.template_version}`],
+      [t("template"), column.template_version ? `${column.template} v${column.template_version}` : ""],
       [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],
       [t("rows"), String(column.n)],
       [t("notes"), notes.length ? el("ul", { class: "plain" }, ...notes.map((note) => el("li", {}, note))) : ""],
@@ -76,11 +77,11 @@ function drawRow(body, row, column, here) {
     el("div", { class: "columns" }, numbers, el("div", {}, block(t("runs"), boxed(t("runs"),
       [[t("seed"), true], [t("value"), true], [t("interval"), true], [t("run"), false]],
       detail.runs.map((run) => [String(run.seed), score(run.value), between(run.low, run.high), el("code", {}, run.run_id)]), "row-seeds")), block(t("cost"), facts(costFacts(detail))))),
-    block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))),
+    trained ? block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))) : "",
     el("div", { class: "axes" }, el("label", {}, el("span", {}, t("run")), seed), link, el("label", {}, el("span", {}, t("nextTo")), beside), copier(() => location.href, "copyLink")),
     rest);
-  drawCurves("row-dev", row, column, "dev");
-  drawCurves("row-loss", row, column, "loss");
+  if (trained) drawCurves("row-dev", row, column, "dev");
+  if (trained) drawCurves("row-loss", row, column, "loss");
   const draw = () => {
     link.setAttribute("href", href("examples", [row.id], { dataset: column.id, run: seed.value }));
     whenThere(rest, wholeRun(seed.value), (run) => (run ? runBody(row, column, run) : [withoutRun(detail)]));
