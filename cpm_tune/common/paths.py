@@ -7,6 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from cpm_tune.common.reading import open_regular
 from cpm_tune.errors import UserError
 
 LONGEST_NAME = 255  # bytes
@@ -64,7 +65,7 @@ def cache_dir(name: str) -> Path:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

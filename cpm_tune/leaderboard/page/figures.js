@@ -145,7 +145,11 @@ function drawAgainst(measure, key, pick) {
     node.setAttribute("data-id", `${measure}:${p.row.id}`);
     on.layer.append(node);
   }
-  show(id, title, on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), front.includes(p) ? t("yes") : t("no")]));
+  const onFront = (/** @type {typeof points[0]} */ p) => t(front.includes(p) ? "yes" : "no");
+  const unit = measure === "forgetting" ? t("forgettingUnit") : COSTS[measure].unit;
+  const fullHeads = heads.map((h, i) => (i === 1 && unit ? `${h[0]} (${unit})` : h[0]));
+  show(id, title, on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), onFront(p)]),
+    points.map((p) => [rowName(p.row), p.x, p.y, p.low, p.high, onFront(p)]), fullHeads);
 }
 
 /** Learning curves of the chosen rows over steps. @param {Column | undefined} column @param {string} what */
@@ -171,7 +175,8 @@ function drawSteps(column, what) {
     const mark = colour(row.id) ?? "";
     on.layer.append(line(on, x, y, mark, words), ...x.map((v, i) => dot(on, v, y[i], `${words}, ${t("step")} ${v}: ${y[i].toFixed(digits)}`, { r: 2.4, colour: mark, kind: "mark" })));
   }
-  show("curves", t("overSteps"), on, heads, lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(digits)])));
+  show("curves", t("overSteps"), on, heads, lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(digits)])),
+    lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), run.seed, v, y[i]])));
 }
 
 /** What is the same of rows that differ in how many rows of train they saw. @param {MeasuredRow} row */
@@ -207,6 +212,7 @@ function drawRowCurves(column) {
     on.layer.append(line(on, points.map((p) => p.x), points.map((p) => p.y), mark, name),
       ...points.flatMap((p) => [spread(on, p.x, p.low, p.high, mark), dot(on, p.x, p.y, `${name}, ${t("trainRows")} ${p.x}: ${score(p.y)} [${between(p.low, p.high)}]`, { r: 4, colour: mark, kind: "mark" })]));
   });
-  show("rows-curves", t("overRows"), on, heads, several.flatMap(([name, points]) => points.map((p) => [name, String(p.x), score(p.y), score(p.low), score(p.high)])));
+  show("rows-curves", t("overRows"), on, heads, several.flatMap(([name, points]) => points.map((p) => [name, String(p.x), score(p.y), score(p.low), score(p.high)])),
+    several.flatMap(([name, points]) => points.map((p) => [name, p.x, p.y, p.low, p.high])));
   $("rows-curves").append(colourKey(several.map(([name], i) => [`var(--c${i})`, name])));
 }
