@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import RECORD
+from cpm_tune.common.reading import read_regular
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.schema.options import Scoring
@@ -27,7 +28,7 @@ SCHEMA = Path(__file__).with_name("run.schema.json")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SplitName = Annotated[str, Field(pattern=r"^(train|dev|test)$")]
 # Bounds that no run reaches: means, squares and ratios of these are finite, whoever wrote them.
-Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+Number = Annotated[float, Field(strict=True, ge=-1e100, le=1e100)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 
@@ -409,7 +410,7 @@ def read_record(path: Path) -> RunRecord:
 def read_any_record(path: Path) -> AnyRecord:
     """As `read_record`, for a system's record as well."""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
     except ValidationError as error:
         raise UserError(
