@@ -291,11 +291,18 @@ def test_a_row_numbers_options_alike_and_names_a_folder_only_if_there_is_one(
     assert option
     opened.row(row, dataset="ccpm")
     assert f"always {int(option[1]) - 1}, {option[2]}" in opened.one("#row-controls").text
-    assert "in place of DIR" in opened.one("#row-body").text
+    text = opened.one("#row-body").text
+    assert "in place of DIR" in text
+    assert "Nothing to draw" not in text, "it was not trained"
     opened.row(row, dataset="math23k")
     text = opened.one("#row-body").text
     assert f"--config {next((place / 'results').glob('math23k.*')).name}.json" in text
     assert "DIR" not in text
+    (row,) = (r["id"] for r in board if "outside" in r["delta"])
+    opened.row(row, dataset="ccpm")
+    text = opened.one("#row-body").text
+    assert "- v0" not in text
+    assert "Nothing to draw" not in text
 
 
 def test_texts_with_markup_are_shown_as_text(opened: Page) -> None:

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.commands.cli import main
-from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.paths import file_sha256, relative
 from cpm_tune.common.reading import read_json, read_regular
 from cpm_tune.common.terminal import EscapedStream, obeyed, safe_output
 from cpm_tune.errors import UserError
@@ -261,6 +261,38 @@ def test_a_score_that_cannot_be_is_left_out(value: str, tmp_path: Path) -> None:
     (note,) = notes
     assert "accuracy" in note
     assert note.startswith(str(path))
+
+
+def test_the_page_shows_names_as_a_terminal_does_and_no_place_of_this_machine(
+    tmp_path: Path,
+) -> None:
+    made.store(tmp_path, made.make_record("ccpm", "a\u202eb", " ", 1))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "run.json").write_text("{", encoding="utf-8")
+    page, _ = export(tmp_path, "html")
+    match = re.search(r'id="data-board">(.*?)</script>', page)
+    assert match
+    board = json.loads(match[1])
+    (row,) = board["rows"]
+    assert (row["backbone"], row["delta"]) == (r"a\u202eb", "' '")
+    (left_out,) = board["left_out"]
+    assert left_out.startswith("cut/run.json: not a valid run record")
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "wanted"),
+    [
+        ("/a/b/c/run.json: cut.", "/a/b", "c/run.json: cut."),
+        ("/a/b: gone.", "/a/b", "b: gone."),
+        ("give the folder above /a/b.", "/a/b", "give the folder above b."),
+        ("/a/bc/run.json: cut.", "/a/b", "/a/bc/run.json: cut."),
+        ("/x/a/b/run.json: cut.", "/a/b", "/x/a/b/run.json: cut."),
+        ("../x/run.json: cut.", ".", "../x/run.json: cut."),
+        ("r/x/run.json: not in 'r/y'.", "r", "x/run.json: not in 'y'."),
+    ],
+)
+def test_paths_begin_at_the_results_folder(text: str, folder: str, wanted: str) -> None:
+    assert relative(text, [Path(folder)]) == wanted
 
 
 def shown_of(page: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,6 +46,16 @@ def name_fault(name: str | Path) -> str:
         reads = "" if "\ufffd" in read else f" (in GBK it reads {read})"
         return f"its name is not UTF-8 text{reads}; rename it, or run the command inside it"
     return ""
+
+
+def relative(text: str, folders: Iterable[Path]) -> str:
+    """A sentence whose paths below one of the folders begin there, for readers elsewhere."""
+    for folder in folders:
+        if folder.name:
+            start = rf"(?<![^\s'\"(]){re.escape(str(folder))}"
+            text = re.sub(rf"{start}[/\\](?=\S)", "", text)
+            text = re.sub(rf"{start}(?![\w.-]*[/\\\w])", folder.name.replace("\\", r"\\"), text)
+    return text
 
 
 def cache_dir(name: str) -> Path:

@@ -124,7 +124,8 @@ def interval(
     low, high = middle - half, middle + half
     if scale == 100:
         low, high = max(low, 0.0), min(high, 100.0)
-    return low, high, f"Student's t over {n} {over} ({n - 1} degrees of freedom)"
+    degrees = "1 degree" if n == 2 else f"{n - 1} degrees"
+    return low, high, f"Student's t over {n} {over} ({degrees} of freedom)"
 
 
 def mean(values: Iterable[float]) -> float:

@@ -42,6 +42,7 @@ class Results:
     repeats: tuple[StoredRecord[RunRecord], ...]
     left_out: tuple[str, ...]
     systems: tuple[StoredRecord[SystemRecord], ...] = ()
+    folders: tuple[Path, ...] = ()
 
 
 def read_folder(
@@ -92,7 +93,8 @@ def _read(folders: Sequence[Path], read: Callable[[Path], AnyRecord]) -> Results
         else:
             runs[record.run_id] = StoredRecord(record, place)
     left_out += chain.from_iterable(map(_foreign, folders))
-    return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
+    parts = tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values())
+    return Results(*parts, tuple(folders))
 
 
 def _unusable(record: RunRecord, folder: Path) -> str:

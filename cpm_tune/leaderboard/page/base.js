@@ -71,8 +71,8 @@ function bytes(value) {
 }
 /** @param {number} seconds */
 function duration(seconds) {
-  if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} h`;
-  return seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${seconds.toFixed(0)} s`;
+  if (seconds >= 3600) return t("nHours", (seconds / 3600).toFixed(1));
+  return seconds >= 60 ? t("nMinutes", (seconds / 60).toFixed(1)) : t("nSeconds", seconds.toFixed(0));
 }
 
 /** What a row costs: its value, how it is shown, its unit in files, and whether more is better. @type {Record<string, {of: (cost: Cost) => number | null, show: (value: number) => string, unit?: string, more?: boolean}>} */

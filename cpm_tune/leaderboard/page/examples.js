@@ -8,7 +8,7 @@ view({
   render(place, here) {
     const row = ROWS.get(here.about[0] ?? "");
     const column = row && (COLUMNS.get(here.query.get("dataset") ?? "") ?? BOARD.columns.find((c) => row.cells[c.id]));
-    if (!row || row.quoted || !column || !row.cells[column.id]) return place.replaceChildren(el("h2", {}, t("noRows")));
+    if (!row || row.quoted || !column || !row.cells[column.id]) return place.replaceChildren(el("h2", {}, t("examples")), el("p", {}, t("noSuchRow")));
     const seeds = seedsOf(row, column.id);
     const run = seeds.find((s) => s.run_id === here.query.get("run")) ?? seeds[0];
     const other = otherRun(row, column, here.query.get("with"), run.seed);

@@ -18,7 +18,7 @@ function costAxis(name) {
       const cost = column ? part("details").rows[row.id]?.[column]?.cost : row.cost;
       return cost ? of(cost) : null;
     },
-    show: (/** @type {number} */ v) => (name === "seconds" && v < 10 ? `${Number(v.toPrecision(2))} s` : words(v)),
+    show: (/** @type {number} */ v) => (name === "seconds" && v < 10 ? t("nSeconds", Number(v.toPrecision(2))) : words(v)),
     more,
   };
 }
@@ -49,6 +49,7 @@ view({
     place.replaceChildren(el("h2", { id: "figures" }, t("figures")), el("p", { class: "quiet" }, t("figuresNote")), chosenList,
       el("h3", {}, t("scatter")), el("div", { class: "axes" }, quality),
       el("div", { class: "figures" }, ...drawn.map((key) => card(`against-${key}`, t("against", t(key === "trained" ? "trainedParameters" : key))))),
+      drawn.includes("forgetting") ? "" : el("p", { class: "quiet small" }, t("notForgetting")),
       el("h3", {}, t("curves")), el("div", { class: "axes" }, dataset, what),
       el("div", { class: "figures" }, card("curves", t("overSteps")), card("rows-curves", t("overRows"))));
     const draw = () => {
@@ -160,7 +161,7 @@ function drawSteps(column, what) {
     const curve = part("curves")[run.run_id];
     return curve?.step.length ? [{ row, run, x: curve.step, y: curve[key].map((v) => v * scale) }] : [];
   }));
-  const name = what === "dev" ? `dev ${metricName(column?.metric ?? "")}` : t("loss");
+  const name = what === "dev" ? t("devOf", metricName(column?.metric ?? "")) : t("loss");
   const heads = /** @type {[string, boolean][]} */ ([[t("row"), false], [t("seed"), true], [t("step"), true], [name, true]]);
   if (!column || !lines.length) return show("curves", t("overSteps"), null, heads, []);
   const steps = lines.flatMap((l) => l.x);
@@ -196,6 +197,7 @@ function drawRowCurves(column) {
     curves.set(name, [...(curves.get(name) ?? []), { x, y: cell.mean, low: cell.low, high: cell.high }]);
   }
   const several = [...curves].filter(([, points]) => new Set(points.map((p) => p.x)).size > 1).slice(0, 8);
+  /** @type {HTMLElement} */ ($("rows-curves").closest(".card")).hidden = !several.length;
   if (!column || !several.length) return show("rows-curves", t("overRows"), null, heads, []);
   for (const [, points] of several) points.sort((a, b) => a.x - b.x);
   const all = several.flatMap(([, points]) => points);

@@ -4,7 +4,7 @@ view({
   title: "row",
   render(place, here) {
     const row = ROWS.get(here.about[0] ?? "");
-    if (!row) return place.replaceChildren(el("h2", {}, t("noRows")));
+    if (!row) return place.replaceChildren(el("h2", {}, t("row")), el("p", {}, t("noSuchRow")));
     const columns = BOARD.columns.filter((c) => row.cells[c.id]);
     const column = columns.find((c) => c.id === here.query.get("dataset")) ?? columns[0];
     const tabs = columns.map((c) => el("a", { href: href("row", [row.id], { dataset: c.id }), "aria-current": c === column ? "page" : null }, columnName(c)));
@@ -60,14 +60,15 @@ function drawRow(body, row, column, here) {
   const beside = el("select", { id: "r-with" });
   options(beside, [["", t("chooseRow")], ...rivalsOf(row, column)], "");
   beside.addEventListener("change", () => go("examples", [row.id], { dataset: column.id, run: seed.value, with: beside.value }));
+  const trained = detail.runs.some((run) => part("curves")[run.run_id]?.step.length);
   const link = el("a", { id: "row-examples", class: "button" }, t("allExamples"));
   const numbers = block(t("theScore"), facts([
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
       [t("interval"), between(cell.low, cell.high)],
-      [t("method"), detail.interval],
+      [t("method"), noteText(detail.interval)],
       [t("places"), cell.places === null ? "" : t("placesOf", cell.places.first, cell.places.last, cell.places.of)],
       [t("others"), others],
-      [t("template"), `${column.template} v${column.template_version}`],
+      [t("template"), column.template_version ? `${column.template} v${column.template_version}` : ""],
       [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],
       [t("rows"), String(column.n)],
       [t("notes"), notes.length ? el("ul", { class: "plain" }, ...notes.map((note) => el("li", {}, note))) : ""],
@@ -76,11 +77,11 @@ function drawRow(body, row, column, here) {
     el("div", { class: "columns" }, numbers, el("div", {}, block(t("runs"), boxed(t("runs"),
       [[t("seed"), true], [t("value"), true], [t("interval"), true], [t("run"), false]],
       detail.runs.map((run) => [String(run.seed), score(run.value), between(run.low, run.high), el("code", {}, run.run_id)]), "row-seeds")), block(t("cost"), facts(costFacts(detail))))),
-    block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))),
+    trained ? block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))) : "",
     el("div", { class: "axes" }, el("label", {}, el("span", {}, t("run")), seed), link, el("label", {}, el("span", {}, t("nextTo")), beside), copier(() => location.href, "copyLink")),
     rest);
-  drawCurves("row-dev", row, column, "dev");
-  drawCurves("row-loss", row, column, "loss");
+  if (trained) drawCurves("row-dev", row, column, "dev");
+  if (trained) drawCurves("row-loss", row, column, "loss");
   const draw = () => {
     link.setAttribute("href", href("examples", [row.id], { dataset: column.id, run: seed.value }));
     whenThere(rest, wholeRun(seed.value), (run) => (run ? runBody(row, column, run) : [withoutRun(detail)]));
@@ -109,7 +110,7 @@ function withoutRun(detail) {
 function drawCurves(id, row, column, what) {
   const scale = what === "dev" && column.unit === "points" ? 100 : 1;
   const lines = seedsOf(row, column.id).map((run) => ({ run, curve: part("curves")[run.run_id] })).filter((l) => l.curve?.step.length);
-  const name = what === "dev" ? `dev ${metricName(column.metric)}` : t("loss");
+  const name = what === "dev" ? t("devOf", metricName(column.metric)) : t("loss");
   const heads = /** @type {[string, boolean][]} */ ([[t("seed"), true], [t("step"), true], [name, true]]);
   if (!lines.length) return show(id, name, null, heads, []);
   const steps = lines.flatMap((l) => l.curve.step);
@@ -138,6 +139,7 @@ function runBody(row, column, run) {
   const blocks = [];
   if (run.parsed?.controls) blocks.push(controlsBlock(column, run));
   if (Object.keys(run.parsed?.forgetting ?? {}).length) blocks.push(forgettingBlock(run));
+  else if (run.parsed?.training) blocks.push(block(t("forgetting"), el("p", { class: "quiet small" }, t("notForgetting"))));
   if (run.again) blocks.push(settingsBlock(run), againBlock(run));
   blocks.push(filesBlock(column, run));
   if (run.errors) blocks.push(block(t("whereWrong"), ...errorsPanel(column, run, (label, predicted) => go("examples", [row.id], { dataset: column.id, run: run.run, label, predicted }))));
@@ -212,7 +214,7 @@ function filesBlock(column, run) {
       ...(source ? /** @type {[string, Node | string][]} */ ([
         [t("dataset"), source.title],
         [t("paper"), source.paper ? link(source.paper, source.paper) : ""],
-        [t("licence"), source.licence],
+        [t("licence"), noteText(source.licence)],
         [t("obtain"), source.obtain],
         ["BibTeX", el("div", {}, source.citation ? el("p", {}, link(source.citation, t("ownBibtex"))) : null,
           el("details", {}, el("summary", {}, t("shortBibtex")), el("pre", { tabindex: "0" }, source.bibtex), copier(() => source.bibtex)))],

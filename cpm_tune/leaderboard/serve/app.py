@@ -135,26 +135,22 @@ class _Watch:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._done: asyncio.Event | None = None
+        self._done: threading.Event | None = None
 
     async def fresh(self) -> None:
         """Return when the folders have been looked at lately, or after _FIRST seconds."""
         if self._done is None and self._live.due:
-            self._done = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            threading.Thread(target=self._look, args=(loop, self._done), daemon=True).start()
+            self._done = threading.Event()
+            threading.Thread(target=self._look, args=(self._done,), daemon=True).start()
         if (done := self._done) is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST):
-                    await done.wait()
+            await _aside(lambda: done.wait(_FIRST))
 
-    def _look(self, loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
+    def _look(self, done: threading.Event) -> None:
         try:
             self._live.look()
         finally:
             self._done = None
-            with contextlib.suppress(RuntimeError):  # the server has ended
-                loop.call_soon_threadsafe(done.set)
+            done.set()
 
 
 class _Protocol(H11Protocol):
