@@ -255,13 +255,15 @@ class TrialRecord(_Part):
 class SearchRecord(_Part):
     """How a run's settings were found: the trials in order, the number (from 1) of the one that was
     `chosen` by `metric` on dev alone, and the wall time of all. `study` is the name of their folder
-    in .search of the results folder."""
+    in .search of the results folder, `earlier` the runs of that study with another budget that had
+    been scored on test before."""
 
     study: NamePart
     metric: str
     chosen: Positive
     seconds: Number
     trials: list[TrialRecord]
+    earlier: list[NamePart] = []
 
 
 # Controls that need no model; `controls` has those that a task can have.
