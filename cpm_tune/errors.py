@@ -7,8 +7,11 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# Control characters, line separators, what changes the direction of writing, lone surrogates.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, line separators, lone surrogates, what changes the direction of writing, and
+# what cannot be seen (but for the two joiners, which scripts and emoji need).
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 class UserError(Exception):

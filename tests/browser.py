@@ -44,10 +44,13 @@ def chromium(profile: Path) -> Iterator[Any]:
 class Page:
     """What a test does with the page."""
 
-    def __init__(self, driver: Any, path: Path, view: str = "") -> None:
+    def __init__(self, driver: Any, path: Path, view: str = "", kept: bool = False) -> None:
         self.driver = driver
         self.path = path
         driver.get("about:blank")
+        if not kept:  # a language or theme that another test chose
+            origin = {"origin": "file:///", "storageTypes": "local_storage"}
+            driver.execute_cdp_cmd("Storage.clearDataForOrigin", origin)
         driver.get(path.as_uri() + view)
 
     def go(self, view: str) -> None:

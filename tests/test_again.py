@@ -22,6 +22,7 @@ from cpm_tune.planning.settings import parse_settings
 from cpm_tune.runs.execute import execute
 from cpm_tune.schema.options import RunOptions
 from cpm_tune.schema.record import read_record
+from cpm_tune.task.registry import load_task
 
 QUICK = {"train.max_steps": 1, "train.eval_every": 1}
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -75,6 +76,16 @@ def test_the_command_on_the_page_makes_the_same_run(name: str) -> None:
     asked = {"limit", *request.get("settings", {}), *({"scoring", "template"} & {*request})}
     execution = {key for key in asked if key.startswith("run.")}
     assert {each.key for each in repeat.differences} == asked - execution
+    assert repeat.changed == ()
+
+
+def test_a_command_says_no_setting_that_the_record_lacks() -> None:
+    record = board_records.make_record("ccpm", "small", "lora", 1)
+    assert record.spec.delta == {"delta_type": "lora", "rank": 8}, "of an invented version"
+    repeat = repeat_of(record, load_task("ccpm"))
+    assert "delta.rank=8" in repeat.command
+    assert "null" not in repeat.command
+    assert {"delta.rank", "delta.lora_r"} < {*repeat.changed}
 
 
 def test_data_is_found_where_the_run_found_it(tmp_path: Path, cli: CLI) -> None:

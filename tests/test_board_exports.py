@@ -23,7 +23,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.export import export
-from cpm_tune.leaderboard.figures import Point, amounts, pareto_front
+from cpm_tune.leaderboard.figures import Point, amounts, pareto_front, points
 from cpm_tune.leaderboard.formats import FORMATS, by_ending
 from cpm_tune.leaderboard.results import Results, StoredRecord, read_folder
 from cpm_tune.leaderboard.tables_csv import as_csv, as_csv_wide
@@ -233,3 +233,24 @@ def test_figures_are_drawn_as_png_and_svg(cli: CLI, tmp_path: Path) -> None:
             assert path.read_bytes().startswith(b"\x89PNG")
     code, _, error = cli("leaderboard", "plot", folder, "--out", out, "--row", "nobody")
     assert (code, "there is no such row" in error) == (2, True)
+
+
+def test_a_trial_keeps_no_official_row_from_the_figure_of_costs(tmp_path: Path) -> None:
+    for record in made.suite(("ccpm", "c3"), ("lora",), ("b",), (1,)):
+        made.store(tmp_path, record)
+    wanted = points(make_board(read_folder(tmp_path)), "n_trainable")
+    made.store(tmp_path, made.make_record("lcqmc", "b", "none", 1, sample=True))
+    board = make_board(read_folder(tmp_path))
+    assert points(board, "n_trainable") == wanted
+    assert [point.name for point in wanted] == ["b / lora"]
+
+
+def test_a_figure_that_cannot_be_drawn_is_named(cli: CLI, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made.store(tmp_path / "r", made.make_record("ccpm", "b", "lora", 1))
+    made.store(tmp_path / "r", made.make_record("c3", "b", "none", 1))
+    code, out, error = cli("leaderboard", "plot", tmp_path / "r", "--out", tmp_path / "f")
+    assert (code, "cost-quality" in out) == (0, False)
+    (note,) = (line for line in error.splitlines() if "cost-quality" in line)
+    assert "no row has a score in all of the columns" in note
+    assert "ccpm, c3" in note

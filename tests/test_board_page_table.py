@@ -234,6 +234,92 @@ def test_a_link_restores_the_view(browser: Any, opened: Page, page: Path) -> Non
     assert broken.rows(), "a link that is cut opens the table"
 
 
+def test_a_switch_keeps_the_order_and_a_link_opens_what_it_shows(
+    browser: Any, opened: Page, page: Path
+) -> None:
+    opened.one("#show-trials").click()
+    ticked = opened.rows(), opened.one("#status").text
+    linked = Page(browser, page, "#/table?trials=true")
+    assert (linked.rows(), linked.one("#status").text) == ticked
+    assert "Official mean" in ticked[1]
+    assert "ccpm · sample data" in linked.one("#table thead").text
+    # What was folded by hand stays so in the link.
+    linked.one("#show-templates").click()
+    linked.one("#table .capability .fold[aria-expanded=true]").click()
+    hidden = linked.js("location.hash"), "#/table?trials=true&templates=true&open=-"
+    for link in hidden:
+        folded = Page(browser, page, link)
+        assert "ccpm · sample data" not in folded.one("#table thead").text
+
+
+def test_places_and_shading_follow_the_heading_that_rows_are_sorted_by(
+    opened: Page, board: Board
+) -> None:
+    of_mean = places(opened)
+    opened.one('[data-sort="ccpm"]').click()
+    cells = {r.id: r.cells["ccpm"] for r in board.rows if "ccpm" in r.cells}
+    known = {name for name in opened.rows() if places(opened)[name]}
+    kept = {name: (cells[name].low, cells[name].high) for name in known}
+    expected = by_intervals(kept)
+    shown = places(opened)
+    assert {name: shown[name] for name in known} == expected
+    assert {name: of_mean[name] for name in known} != expected
+    shaded = opened.all("#table tr.best .by")
+    assert shaded
+    assert all("dataset=ccpm" in cell.get_attribute("innerHTML") for cell in shaded)
+    assert "Official mean" in opened.one("#table .score-head").text
+
+
+def test_the_table_says_that_results_were_left_out(
+    browser: Any, board: Board, results: Results, tmp_path: Path
+) -> None:
+    left = board.model_copy(update={"left_out": ["x: failed, not in the table.", "y: no."]})
+    (tmp_path / "board.html").write_text(as_html(left, results), encoding="utf-8")
+    opened = Page(browser, tmp_path / "board.html")
+    link = opened.one("#left-out-link")
+    assert link.text.startswith("2 left out")
+    link.click()
+    opened.wait("document.activeElement.id === 'left-out'")
+    assert "x: failed" in opened.one("#left-out").text
+
+
+def test_empty_boards_and_dead_links_say_what_is_missing(
+    browser: Any, opened: Page, tmp_path: Path
+) -> None:
+    opened.go("#/row/nope")
+    assert "no row with this name" in opened.one("#view-row").text
+    nothing = Results((), (), ())
+    (tmp_path / "board.html").write_text(as_html(make_board(nothing), nothing), encoding="utf-8")
+    empty = Page(browser, tmp_path / "board.html")
+    assert empty.one("#table").text == "There are no finished runs here yet."
+    assert not empty.all(".filters")
+
+
+def test_language_and_theme_are_kept(browser: Any, opened: Page, page: Path) -> None:
+    opened.one("#lang-zh").click()
+    opened.one('[data-theme-is="dark"]').click()
+    again = Page(browser, page, kept=True)
+    assert again.js("document.documentElement.lang") == "zh-CN"
+    assert again.js("document.documentElement.dataset.theme") == "dark"
+
+
+def test_notes_are_in_chinese_whole_and_by_their_parts(
+    browser: Any, board: Board, results: Results, tmp_path: Path
+) -> None:
+    notes = {
+        "one run: percentile bootstrap over examples, 1000 resamples, seed 0": "单次运行：对样例",
+        "sample data, limited to 24 rows a split": "样本数据，每个划分限 24 行",
+        "always 'x, y', the most frequent in dev": "始终回答 'x, y'，即 dev",
+        "the label of the most similar row of train; 9 rows of train, 8 of test": "；训练集 9 行，",
+    }
+    left = board.model_copy(update={"left_out": list(notes)})
+    (tmp_path / "board.html").write_text(as_html(left, results), encoding="utf-8")
+    opened = Page(browser, tmp_path / "board.html", "#/about")
+    opened.one("#lang-zh").click()
+    for line, chinese in zip(opened.all("#left-out li"), notes.values(), strict=True):
+        assert chinese in line.text
+
+
 def test_new_data_is_shown_where_the_reader_is(
     opened: Page, board: Board, results: Results
 ) -> None:
@@ -271,7 +357,11 @@ def test_the_first_screen_has_rows_with_score_interval_and_cost(
 def test_a_phone_shows_capabilities_on_request(opened: Page) -> None:
     with opened.width(420):
         assert "Discourse" not in row(opened, "large / lora").text
+        unscored = row(opened, "large / prefix").find_elements("css selector", ".cap .value")
+        assert [cell.is_displayed() for cell in unscored] == [True] * 3, "it has no mean"
+        assert "hidden at this width" in opened.one("#columns-hidden").text
         opened.one("#show-capabilities").click()
+        assert not opened.all("#columns-hidden")
         value = opened.js("document.querySelector('tr[data-row=\"large / lora\"] .cap').innerText")
         assert re.search(r"\d", value)
         assert opened.js("document.documentElement.scrollWidth <= innerWidth")
@@ -320,6 +410,10 @@ def test_the_page_prints_every_row_and_no_controls(opened: Page) -> None:
         for selector in (".filters", ".switches", "#menu", "#csv"):
             assert not opened.one(selector).is_displayed()
         assert opened.one("#table table").is_displayed()
+        opened.row("large / lora")
+        for kind in ("button", "select", "input", "a.button"):
+            assert not any(node.is_displayed() for node in opened.all(f"#view-row {kind}"))
+        opened.go("#/table")
     finally:
         opened.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     opened.driver.execute_cdp_cmd("Page.printToPDF", {})

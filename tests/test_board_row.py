@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import random
 import xml.etree.ElementTree as ET
@@ -58,11 +60,11 @@ def of_rows(record: RunRecord, n: int) -> RunRecord:
 
 
 def write_answers(run: Path, seed: str) -> None:
-    """Answers of four options to forty examples, the third of which is hostile."""
+    """Answers of four options to forty examples, some of whose ids are hostile."""
     noise, lines = random.Random(seed), []
     for i in range(40):
         scores = [round(noise.gauss(k == i % 4, 1), 4) for k in range(4)]
-        name = HOSTILE if i == 2 else f"example {i}"
+        name = {2: HOSTILE, 3: "-1+1", 4: "-4e0"}.get(i, f"example {i}")
         line = {"id": name, "scores": scores, "prediction": scores.index(max(scores))}
         lines.append(json.dumps({**line, "target": i % 4}) + "\n")
     (run / "predictions.test.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -97,7 +99,7 @@ def saved(opened: Page, button: str) -> str:
     code = """
     const done = arguments[arguments.length - 1];
     URL.createObjectURL = (blob) => { blob.text().then(done); return "about:blank"; };
-    HTMLAnchorElement.prototype.click = () => {};
+    HTMLAnchorElement.prototype.click = function () { window.savedAs = this.download; };
     const words = arguments[0];
     [...document.querySelectorAll("button")].find((b) => b.textContent === words).click();
     """
@@ -120,6 +122,7 @@ def test_a_row_says_how_its_number_came_about(opened: Page, folder: Path) -> Non
         assert word in command
     (file,) = folder.glob("ccpm.lora.s1.*/run.json")
     assert saved(opened, "Record (run.json)") == file.read_text(encoding="utf-8")
+    assert opened.js("window.savedAs") == f"{file.parent.name}.json"
     assert opened.all('a[href="https://arxiv.org/abs/2106.01979"]')
     assert opened.all('a[href="https://arxiv.org/bibtex/2106.01979"]')
     opened.row("small / adapter / train.rows=100", dataset="ccpm")
@@ -175,6 +178,29 @@ def test_examples_are_filtered_and_sorted(opened: Page, folder: Path) -> None:
     assert ids(opened) == [str(i) for i, lead in enumerate(leads) if lead >= 0.5]
 
 
+def test_examples_as_csv_have_numbers(opened: Page, folder: Path) -> None:
+    opened.row(FIRST, dataset="ccpm")
+    lines = list(csv.DictReader(io.StringIO(saved(opened, "Examples (CSV)"))))
+    margins = [
+        a.scores[a.target] - max(s for k, s in enumerate(a.scores) if k != a.target)
+        for a in answers(folder, "lora")
+    ]
+    assert min(margins) < 0
+    assert [float(line["margin"]) for line in lines] == pytest.approx(margins, abs=1e-4)
+    assert (lines[3]["id"], lines[4]["id"]) == ("'-1+1", "-4e0"), "a formula, and a number"
+
+
+def test_rows_that_agree_say_so(opened: Page) -> None:
+    details = opened.js("JSON.parse(document.getElementById('data-details').textContent)")
+    opened.examples(FIRST, dataset="ccpm", **{"with": SECOND})
+    assert "agree" not in opened.one("#examples-status").text
+    assert opened.one("#e-with").text.split("\n")[0].strip() == "no other row"
+    details["rows"][SECOND]["ccpm"] = details["rows"][FIRST]["ccpm"]
+    opened.js(f"cpmTune.update({{details: {json.dumps(details)}}})")
+    opened.ready()
+    assert opened.one("#examples-status").text == "The two rows agree on all 40 examples."
+
+
 def test_two_rows_are_next_to_each_other_where_they_differ(opened: Page, folder: Path) -> None:
     right = get_metric("accuracy").right
     assert right is not None
@@ -207,9 +233,11 @@ def test_figures_have_a_front_and_are_files(opened: Page, folder: Path) -> None:
     only = board.model_copy(update={"columns": [c for c in board.columns if c.id == "ccpm"]})
     front = {point.name for point in pareto_front(points(only, "n_trainable"))}
     assert {name for name, on in rows if on == "yes"} == front
-    csv = saved(opened, "CSV")
-    assert csv.splitlines()[0] == "Row,trained,accuracy,from,to,on the front"
-    assert len(csv.splitlines()) == 1 + len(rows)
+    text = saved(opened, "CSV")
+    assert text.splitlines()[0] == "Row,trained,accuracy,from,to,on the front"
+    assert len(text.splitlines()) == 1 + len(rows)
+    trained = {line["Row"]: int(line["trained"]) for line in csv.DictReader(io.StringIO(text))}
+    assert trained[FIRST] == 6_291_456, "as shown: 6.29M"
     drawn = saved(opened, "SVG")
     assert ET.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
     assert "var(" not in drawn, "colours are written out"

@@ -278,6 +278,33 @@ def test_examples_have_their_options_and_answers(opened: Page, place: Path) -> N
     assert "选项" in open_examples(opened, "lcqmc", "none")[0].text
 
 
+def test_a_row_numbers_options_alike_and_names_a_folder_only_if_there_is_one(
+    opened: Page, place: Path
+) -> None:
+    board = opened.js("JSON.parse(document.getElementById('data-board').textContent).rows")
+    (row,) = (r["id"] for r in board if "ccpm" in r["cells"] and "none" in r["delta"])
+    (run,) = (place / "results").glob("ccpm.none.*")
+    note = json.loads((run / "run.json").read_text(encoding="utf-8"))["controls"]["majority"][
+        "note"
+    ]
+    option = re.fullmatch(r"always 'option (\d+)', (.*)", note)
+    assert option
+    opened.row(row, dataset="ccpm")
+    assert f"always {int(option[1]) - 1}, {option[2]}" in opened.one("#row-controls").text
+    text = opened.one("#row-body").text
+    assert "in place of DIR" in text
+    assert "Nothing to draw" not in text, "it was not trained"
+    opened.row(row, dataset="math23k")
+    text = opened.one("#row-body").text
+    assert f"--config {next((place / 'results').glob('math23k.*')).name}.json" in text
+    assert "DIR" not in text
+    (row,) = (r["id"] for r in board if "outside" in r["delta"])
+    opened.row(row, dataset="ccpm")
+    text = opened.one("#row-body").text
+    assert "- v0" not in text
+    assert "Nothing to draw" not in text
+
+
 def test_texts_with_markup_are_shown_as_text(opened: Page) -> None:
     for column, delta in (("lcqmc", "none"), ("ccpm", "none"), ("ccpm", "outside")):
         assert HOSTILE in open_examples(opened, column, delta)[1].text

@@ -43,6 +43,26 @@ def test_the_card_names_exactly_what_was_planted(
     assert all(re.match(pattern, one) for pattern, one in zip(expected, found, strict=True)), found
 
 
+def test_shared_rows_in_another_order_or_with_another_answer_are_named(
+    tmp_path: Path, cli: CLI
+) -> None:
+    folder = planted.write(planted.clean, tmp_path)
+    train = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
+    flipped = [{**row, "label": 1 - row["label"]} for row in train[:60]]
+    swapped = [
+        {**row, "sentence1": row["sentence2"], "sentence2": row["sentence1"]}
+        for row in train[60:90]
+    ]
+    lines = (json.dumps(row) for row in [*flipped, *swapped, *train[90:100]])
+    (folder / "dev.jsonl").write_text("\n".join(lines))
+    _, out, _ = cli("data", str(folder), "--task", "lcqmc")
+    assert "60.0% of dev is in train with another answer" in findings(out)
+    assert (
+        "70 the same, 0 but for punctuation, 0 nearly the same, 30 with their texts in another "
+        "order; of them with another answer: 60"
+    ) in out
+
+
 def test_truncation_at_a_length_is_a_finding(tmp_path: Path, cli: CLI) -> None:
     folder = planted.write(planted.clean, tmp_path)
     _, out, _ = cli("data", str(folder), "--task", "lcqmc", "--max-length", "44")

@@ -205,6 +205,10 @@ def test_a_run_whose_data_is_gone_is_shown_without_texts(cli: CLI, tmp_path: Pat
     ("words", "sentence"),
     [
         (("errors", "tests"), "not readable"),
+        (("errors", "RUN", "--data", "absent"), "is not in --data absent"),
+        (("errors", "RUN", "--data", "tasks/sample/ccpm"), "its sha256 differs"),
+        (("errors", "RUN", "--out", "e.pdf"), "expected an ending of .html"),
+        (("diff", "RUN", "RUN", "--out", "e.pdf"), "expected an ending of .html"),
         (("diff", "RUN", "RUN", "--metric", "rouge_l_char_f"), "does not judge single examples"),
     ],
 )

@@ -245,7 +245,11 @@ def test_a_card_and_results_are_those_that_the_hub_reads(
     )
     record = execute(make_plan(request), tmp_path).record
     backbone = record.backbone.model_copy(update={"name": "somebody/a_model<b>"})
-    write_card(tmp_path, record.model_copy(update={"backbone": backbone}), "peft")
+    named = record.model_copy(update={"backbone": backbone})
+    write_card(tmp_path, named, "peft")
+    refused = ModelCard.load(tmp_path / "README.md")
+    assert (refused.data.eval_results, "sample data" in refused.text) == (None, True)
+    write_card(tmp_path, named.model_copy(update={"comparable": True}), "peft")
     card = ModelCard.load(tmp_path / "README.md")
     results = {result.metric_type: result for result in card.data.eval_results}
     assert results["accuracy"].metric_value == record.test.value

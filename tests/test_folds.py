@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ from cpm_tune.bench.suite import make_suite
 from cpm_tune.bench.trials import make_trials
 from cpm_tune.data.splits import find_splits, folds_sha256
 from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.board import Cost
+from cpm_tune.leaderboard.means import cell_of, lacks_folds, note_folds
 from cpm_tune.planning.plan import Request, make_plan
-from cpm_tune.schema.record import read_record
+from cpm_tune.schema.record import ScoreRecord, read_record
 from cpm_tune.schema.spec import DataSpec
 from cpm_tune.task.registry import load_task
 
@@ -110,9 +114,69 @@ def test_the_board_has_mean_and_spread_over_the_folds(
     (cell,) = row["cells"].values()
     assert cell["mean"] == pytest.approx(statistics.fmean(values))
     assert cell["std"] == pytest.approx(statistics.stdev(values))
-    assert "3 runs on 3 folds" in cell["interval"]
+    assert "3 folds" in cell["interval"]
+    code, text, error = cli("leaderboard", tmp_path)
+    assert " runs " in text
+    assert " seeds " not in text
     code, text, error = cli("leaderboard", "compare", tmp_path, "bitfit", "bitfit")
     assert "differ in" not in error, "one system"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a cell asks of a record."""
+
+    run_id: str
+    spec: Any
+    scores: Any
+    ranks_by: str = "accuracy"
+
+    @property
+    def test(self) -> ScoreRecord:
+        score: ScoreRecord = self.scores["test"]["accuracy"]
+        return score
+
+
+def runs(values: dict[tuple[int, int], float]) -> list[Any]:
+    """Runs with these accuracies by fold and seed, whose own intervals have no width."""
+    return [
+        _Run(
+            f"f{fold}s{seed}",
+            SimpleNamespace(seed=seed, data=SimpleNamespace(fold=fold)),
+            {
+                "test": {
+                    "accuracy": ScoreRecord(
+                        value=value,
+                        low=value,
+                        high=value,
+                        n=9,
+                        signature="accuracy",
+                        higher_is_better=True,
+                    )
+                }
+            },
+        )
+        for (fold, seed), value in values.items()
+    ]
+
+
+def test_seeds_are_averaged_within_each_fold_first() -> None:
+    both = {(0, 1): 0.5, (0, 2): 0.7, (1, 1): 0.2, (1, 2): 0.4, (2, 1): 0.45}
+    each = {(0, 1): 0.6, (1, 1): 0.3, (2, 1): 0.45}
+    cell, of_means = (cell_of(runs(values), Cost(), ()) for values in (both, each))
+    for name in ("mean", "std", "low", "high"):
+        assert getattr(cell, name) == pytest.approx(getattr(of_means, name)), name
+    assert "3 folds, seeds of each averaged first" in cell.interval
+    assert len(cell.runs) == 5
+
+
+def test_a_row_without_all_folds_has_a_note_and_no_place() -> None:
+    whole, part = (runs({(fold, 1): 0.5 + fold / 10 for fold in range(n)}) for n in (3, 2))
+    part = [replace(run, run_id=f"other-{run.run_id}") for run in part]
+    cells = [cell_of(of, Cost(), ()) for of in (whole, part)]
+    note_folds(cells, {run.run_id: run for run in (*whole, *part)})
+    assert [lacks_folds(cell) for cell in cells] == [False, True]
+    assert cells[1].notes == ["folds 0, 1 of 3, so it has no place"]
 
 
 def test_the_suite_runs_five_folds(fewclue: Path) -> None:

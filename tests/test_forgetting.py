@@ -21,7 +21,12 @@ from cpm_tune.commands.forgetting import read_texts
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.figures import pareto_front, points
-from cpm_tune.leaderboard.forgetting import scaled_alike
+from cpm_tune.leaderboard.forgetting import (
+    cell_forgetting,
+    choose_texts,
+    note_of,
+    scaled_alike,
+)
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.verify import verify_results
 from cpm_tune.planning.plan import Request, make_plan
@@ -108,7 +113,7 @@ def test_texts_are_cut_and_counted(small_backbone: Path) -> None:
 
 def test_the_difference_and_its_interval_by_hand(small_backbone: Path) -> None:
     _, tokenizer, layout = opened(small_backbone)
-    texts = {"a": [SHORT * 2, SHORT * 3], "b": [SHORT * 30]}
+    texts = {"a": [SHORT * 2, SHORT * 3], "b": [SHORT * 30, SHORT * 20]}
     read = passages(texts, tokenizer, layout, None)
     bare = np.arange(1.0, len(read.examples) + 1)
     more = np.where([name == "a" for name, _ in read.texts], 0.5, 0.25) * read.characters
@@ -193,7 +198,7 @@ def test_a_scaled_run_has_a_record_and_a_place_on_the_curve(
     assert [row.settings.get("delta_scale") for row in curve] == ["0.0", "0.5", None]
     assert curve[0].forgetting == 0
     assert curve[2].forgetting == pytest.approx(
-        np.mean([each.difference for each in whole.forgetting.values()])
+        np.mean([each.difference for name, each in whole.forgetting.items() if name != "own"])
     )
     plotted = points(board, "forgetting")
     assert {p.name for p in plotted} == {row.id for row in board.rows}
@@ -219,6 +224,57 @@ def test_the_sample_is_read_as_four_sources() -> None:
     assert {name: len(each) for name, each in texts.items()} == dict.fromkeys(
         ("classical", "dialogue", "everyday", "manual"), 12
     )
+
+
+def test_other_texts_of_a_name_are_kept_and_one_text_has_no_interval(
+    runs: dict[str, Path], cli: CLI, tmp_path: Path
+) -> None:
+    run = runs["full"]
+    own, other = tmp_path / "kept.txt", tmp_path / "beside.txt"
+    own.write_text(f"{SHORT}\n\n{SHORT * 2}\n", encoding="utf-8")
+    other.write_text(SHORT * 2_000, encoding="utf-8")
+    assert cli("forgetting", run, "--texts", own)[0] == 0
+    kept = read_record(run / "run.json").forgetting["kept"]
+    code, _, error = cli("forgetting", run, "--texts", own, "--limit", "1")
+    assert (code, "--overwrite replaces that" in error) == (2, True), error
+    code, out, error = cli("forgetting", run, "--texts", other)
+    assert (code, "no interval: one text" in out, "cut to 10,000" in error) == (0, True, True)
+    record = read_record(run / "run.json")
+    beside = record.forgetting["beside"]
+    assert record.forgetting["kept"] == kept
+    assert kept.low is not None
+    assert (beside.low, beside.high, beside.characters <= 10_000) == (None, None, True)
+    assert cli("forgetting", run, "--texts", own, "--limit", "1", "--overwrite")[0] == 0
+    assert read_record(run / "run.json").forgetting["kept"].texts == 1
+    before = {**beside.model_dump(), "low": 0.5, "high": 0.5}  # as earlier versions wrote it
+    assert type(beside).model_validate(before) == beside
+
+
+def test_the_board_shows_forgetting_on_the_texts_of_most_rows(runs: dict[str, Path]) -> None:
+    (result, *_) = read_folder(runs["lora"].parent).runs
+    each = result.record.forgetting or Meter({"x": [SHORT]}).measure(runs["lora"], write=False)
+    one = next(iter(each.values()))
+
+    def part(**sources: tuple[str, float]) -> Any:
+        changed = {
+            name: one.model_copy(update={"sha256": sha * 64, "difference": value})
+            for name, (sha, value) in sources.items()
+        }
+        return result.record.model_copy(update={"forgetting": changed})
+
+    records = [part(a=("0", 0.5)), part(a=("0", 0.25), b=("1", 9.0)), part(a=("2", 0.75))]
+    board = make_board(read_folder(runs["lora"].parent))
+    (column, *_), (first, *_) = board.columns, board.rows
+    rows = []
+    for record in records:
+        cell = first.cells[column.id].model_copy(update={"forgetting": cell_forgetting([record])})
+        rows.append(first.model_copy(update={"cells": {column.id: cell}}))
+    column.notes.clear()
+    choose_texts([column], rows)
+    assert [row.forgetting for row in rows] == [0.5, 0.25, None]
+    assert column.notes == [note_of([column])]
+    assert column.notes[0].endswith("blank where not on a")
+    assert "hashes" not in rows[0].model_dump_json()
 
 
 MISTAKES = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import random
 import re
 import shlex
@@ -22,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.commands.cli import main
-from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.paths import file_sha256, relative
+from cpm_tune.common.reading import read_json, read_regular
 from cpm_tune.common.terminal import EscapedStream, obeyed, safe_output
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.export import export
@@ -117,6 +119,12 @@ def fill(folder: Path) -> None:
     (folder / "link").mkdir()
     (folder / "link" / "run.json").symlink_to("nowhere")
     (folder / "loop").symlink_to(folder)
+    if hasattr(os, "mkfifo"):
+        (folder / "pipe").mkdir()
+        os.mkfifo(folder / "pipe" / "run.json")
+        place = made.store(folder, made.make_record("c3", "small", "lora", 19))
+        (place / "predictions.test.jsonl").unlink()
+        os.mkfifo(place / "predictions.test.jsonl")
     for number, line in enumerate(BAD_LINES.values()):
         place = made.store(folder, made.make_record("c3", "small", "lora", 20 + number))
         with (place / "predictions.test.jsonl").open("a", encoding="utf-8") as file:
@@ -212,7 +220,79 @@ def test_a_line_that_cannot_be_shown_is_noted_and_the_page_stands(
     assert len(shown_of(page)["right"]) == 4, "ids are 0, 1, 2, 3"
     (note,) = (note for note in notes if "predictions" in note)
     assert note.startswith(f"{file}:2: not shown (")
+    assert note.endswith(").")
     assert len(note) < 400
+    file.write_text("\n".join([first, *[BAD_LINES[kind]] * 1500, *rest]), encoding="utf-8")
+    _, notes = export(tmp_path, "html")
+    (note,) = (note for note in notes if "predictions" in note)
+    assert note.startswith(f"{file}:2: not shown (")
+    assert note.endswith("), nor are 1,499 lines after it.")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("read", [read_json, read_regular, file_sha256])
+def test_nothing_waits_for_a_named_pipe(read: Callable[[Path], object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        read(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_predictions_that_are_a_pipe_are_noted(tmp_path: Path) -> None:
+    place = made.store(tmp_path, made.make_record("ccpm", "small", "lora", 1))
+    file = place / "predictions.test.jsonl"
+    file.unlink()
+    os.mkfifo(file)
+    page, notes = export(tmp_path, "html")
+    assert f"{file}: not shown (not a regular file)." in notes
+    assert "small / lora" in page
+
+
+@pytest.mark.parametrize("value", ["5.0", "-3", '"0.5"', "NaN", "1.1"])
+def test_a_score_that_cannot_be_is_left_out(value: str, tmp_path: Path) -> None:
+    made.store(tmp_path, made.make_record("ccpm", "small", "lora", 1))
+    whole = json.loads(export(tmp_path, "json")[0])["rows"]
+    path = made.store(tmp_path, made.make_record("ccpm", "small", "lora", 2)) / "run.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["scores"]["test"]["accuracy"]["value"] = "@"
+    path.write_text(json.dumps(record).replace('"@"', value), encoding="utf-8")
+    text, notes = export(tmp_path, "json")
+    assert json.loads(text)["rows"] == whole
+    (note,) = notes
+    assert "accuracy" in note
+    assert note.startswith(str(path))
+
+
+def test_the_page_shows_names_as_a_terminal_does_and_no_place_of_this_machine(
+    tmp_path: Path,
+) -> None:
+    made.store(tmp_path, made.make_record("ccpm", "a\u202eb", " ", 1))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "run.json").write_text("{", encoding="utf-8")
+    page, _ = export(tmp_path, "html")
+    match = re.search(r'id="data-board">(.*?)</script>', page)
+    assert match
+    board = json.loads(match[1])
+    (row,) = board["rows"]
+    assert (row["backbone"], row["delta"]) == (r"a\u202eb", "' '")
+    (left_out,) = board["left_out"]
+    assert left_out.startswith("cut/run.json: not a valid run record")
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "wanted"),
+    [
+        ("/a/b/c/run.json: cut.", "/a/b", "c/run.json: cut."),
+        ("/a/b: gone.", "/a/b", "b: gone."),
+        ("give the folder above /a/b.", "/a/b", "give the folder above b."),
+        ("/a/bc/run.json: cut.", "/a/b", "/a/bc/run.json: cut."),
+        ("/x/a/b/run.json: cut.", "/a/b", "/x/a/b/run.json: cut."),
+        ("../x/run.json: cut.", ".", "../x/run.json: cut."),
+        ("r/x/run.json: not in 'r/y'.", "r", "x/run.json: not in 'y'."),
+    ],
+)
+def test_paths_begin_at_the_results_folder(text: str, folder: str, wanted: str) -> None:
+    assert relative(text, [Path(folder)]) == wanted
 
 
 def shown_of(page: str) -> Any:

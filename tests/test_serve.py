@@ -58,6 +58,7 @@ def results(tmp_path: Path) -> Path:
 def live(results: Path, monkeypatch: pytest.MonkeyPatch) -> Live:
     monkeypatch.setattr(live_module, "POLL", 0)
     monkeypatch.setattr(live_module, "_SHARE", 0)
+    monkeypatch.setattr("cpm_tune.leaderboard.serve.app._FIRST", 60)  # however busy the machine is
     return Live([results], Shown())
 
 
@@ -143,7 +144,7 @@ def test_a_half_written_record_is_no_error_and_comes_when_it_is_whole(
 def test_a_folder_that_is_away_keeps_the_page(client: Any, results: Path) -> None:
     results.rename(results.with_name("away"))
     now = client.get("/live.json").json()
-    assert "there is no such results folder" in now["activity"]["error"]
+    assert now["activity"]["error"].startswith("results: there is no such results folder")
     assert client.get("/").status_code == 200
     results.with_name("away").rename(results)
     assert "error" not in client.get("/live.json").json()["activity"]
@@ -376,7 +377,10 @@ def test_predictions_are_kept_as_a_row_where_that_is_asked_for(live: Live, resul
     assert json.loads(record.read_bytes())["source"] == "我的.jsonl (predictions.jsonl)"
     other = client.post("/score", params=fields, content=content.replace(b": 0}", b": 1}", 1))
     assert other.status_code == 422, "nothing that is kept can be replaced"
-    assert "other predictions of '我的系统'" in other.json()["error"]
+    assert other.json()["error"] == (
+        "other predictions of '我的系统' with seed 1 on this data are kept here; "
+        "choose another seed or name."
+    )
 
 
 @pytest.mark.parametrize(
@@ -386,6 +390,9 @@ def test_predictions_are_kept_as_a_row_where_that_is_asked_for(live: Live, resul
         ({"task": "../ccpm", "name": "x"}, 400, "there is no task '../ccpm'"),
         ({"task": "CCPM", "name": "x"}, 400, "Did you mean 'ccpm'?"),
         ({**FIELDS, "name": "  "}, 400, "name is missing"),
+        ({**FIELDS, "name": "a\u202eb"}, 400, "name is 'a\\u202eb', expected no control or format"),
+        ({**FIELDS, "name": "a\nb"}, 400, "expected no control or format"),
+        ({**FIELDS, "name": "x" * 81}, 400, "at most 80 characters"),
         ({**FIELDS, "split": "train"}, 400, "split is 'train', expected dev or test"),
         ({**FIELDS, "seed": "-1"}, 400, "seed is '-1'"),
         ({**FIELDS, "seed": "１"}, 400, "seed is"),

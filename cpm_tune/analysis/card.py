@@ -226,6 +226,11 @@ def _findings(
                 f"{percent(len(overlap.near), overlap.n)} of {overlap.split} is in "
                 f"{overlap.other} as well ({overlap_text(overlap)})"
             )
+        if len(overlap.contradicting) >= max(1, _CONFLICTING * overlap.n):
+            yield (
+                f"{percent(len(overlap.contradicting), overlap.n)} of {overlap.split} is in "
+                f"{overlap.other} with another answer"
+            )
         if len(overlap.shared) >= _SHARED * overlap.n:
             yield (
                 f"{percent(len(overlap.shared), overlap.n)} of {overlap.split} has one of several "
@@ -248,11 +253,16 @@ def _findings(
 
 def overlap_text(overlap: Overlap) -> str:
     """The numbers of an overlap, in words."""
-    same, normal = len(overlap.exact), len(overlap.normalised) - len(overlap.exact)
+    same, swapped = len(overlap.exact), len(overlap.swapped)
+    normal = len(overlap.normalised) - same - swapped
     near = len(overlap.near) - len(overlap.normalised)
     text = f"{same:,} the same, {normal:,} but for punctuation, {near:,} nearly the same"
     if overlap.n_near < max(overlap.n, overlap.n_other):
         text += f" of {overlap.n_near:,} rows a split"
+    if swapped:
+        text += f", {swapped:,} with their texts in another order"
+    if overlap.contradicting:
+        text += f"; of them with another answer: {len(overlap.contradicting):,}"
     return text
 
 

@@ -22,6 +22,7 @@ from cpm_tune.backbone.base import Backbone, checked_scores, collated, micro_bat
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import Layout
 from cpm_tune.backbone.tokens import Tokenizer
+from cpm_tune.common.progress import working
 from cpm_tune.engine.engine import Engine
 from cpm_tune.errors import UserError
 from cpm_tune.metrics.intervals import bootstrap
@@ -32,6 +33,7 @@ SAMPLE = Path(__file__).with_name("sample_texts")
 PASSAGE = 200  # characters
 SHORTEST = 8
 LONGEST = 256  # tokens of a passage
+MOST = 50 * PASSAGE  # characters of a text that commands read
 
 Texts = Mapping[str, Sequence[str]]  # by source
 
@@ -131,17 +133,19 @@ def losses(
     was_training = model.training
     model.eval()
     try:
-        for group in micro_batches(passages.examples, layout, micro_tokens, vocabulary):
-            batch: Any = collated(layout, group).to(engine.device)
-            parts, start = [], 0
-            with engine.autocast():
-                for logits in checked_scores(model, batch):
-                    token = batch.target_token[start : start + len(logits), None]
-                    start += len(logits)
-                    parts.append(-logits.log_softmax(-1).gather(1, token)[:, 0])
-            each = torch.cat(parts).double().masked_fill(~batch.in_score, 0)
-            sums = each.new_zeros(batch.n_candidates).index_add(0, batch.target_candidate, each)
-            nats += sums.tolist()
+        with working("reading plain texts", len(passages.examples), "passage") as work:
+            for group in micro_batches(passages.examples, layout, micro_tokens, vocabulary):
+                batch: Any = collated(layout, group).to(engine.device)
+                parts, start = [], 0
+                with engine.autocast():
+                    for logits in checked_scores(model, batch):
+                        token = batch.target_token[start : start + len(logits), None]
+                        start += len(logits)
+                        parts.append(-logits.log_softmax(-1).gather(1, token)[:, 0])
+                each = torch.cat(parts).double().masked_fill(~batch.in_score, 0)
+                sums = each.new_zeros(batch.n_candidates).index_add(0, batch.target_candidate, each)
+                nats += sums.tolist()
+                work.advance(len(group))
     finally:
         model.train(was_training)
     if not np.isfinite(nats).all():
@@ -156,7 +160,7 @@ def compared(
     texts: Texts, passages: Passages, bare: NDArray[np.float64], tuned: NDArray[np.float64]
 ) -> dict[str, ForgettingRecord]:
     """By source, the losses without and with the delta, and their difference with a 95% interval:
-    a paired percentile bootstrap over texts."""
+    a paired percentile bootstrap over texts; none for one text."""
     result = {}
     for source, each in texts.items():
         chosen = [i for i, (name, _) in enumerate(passages.texts) if name == source]
@@ -175,8 +179,8 @@ def compared(
             bare=sums[:, 0].sum() / characters,
             tuned=sums[:, 1].sum() / characters,
             difference=difference.value,
-            low=difference.low,
-            high=difference.high,
+            low=difference.low if len(sums) > 1 else None,
+            high=difference.high if len(sums) > 1 else None,
         )
     return result
 

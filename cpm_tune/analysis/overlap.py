@@ -23,7 +23,7 @@ from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.store import Split
 from cpm_tune.task import Options, Row, Task
 
-VERSION = 1
+VERSION = 2
 NEAR = 0.8  # Jaccard index of shingles from which rows are near duplicates
 MOST = 100_000  # rows of a split that are compared by default
 MOST_NEAR = 10_000  # rows of a split whose near duplicates are looked for by default
@@ -31,6 +31,7 @@ SHARED = 6  # characters, in normal form, of a text that counts as shared
 WINDOW = 13  # characters in a row that a corpus has as well (Brown et al. 2020)
 _SHINGLE = 3
 _HASHES = 128
+_UNKNOWN = "null"  # the answer of a row without one
 _LOOSE = 0.6  # the index for which buckets are made, so that few of NEAR are missed
 
 
@@ -40,8 +41,9 @@ class Overlap:
 
     `normalised`: case, width, spaces, punctuation and the order of texts do not count; contains
     `exact`, and is contained in `near`. `shared`: one of several texts is one of `other`'s, and the
-    row is not in `near`. `n` rows were compared with `n_other`, for near duplicates at most
-    `n_near` of either.
+    row is not in `near`. Of `normalised`, `swapped` have their texts in another order than any row
+    of `other`, and `contradicting` an answer that `other` never gives to their texts. `n` rows were
+    compared with `n_other`, for near duplicates at most `n_near` of either.
     """
 
     split: str
@@ -53,6 +55,8 @@ class Overlap:
     normalised: tuple[int, ...]
     near: tuple[int, ...]
     shared: tuple[int, ...]
+    swapped: tuple[int, ...] = ()
+    contradicting: tuple[int, ...] = ()
 
     @property
     def any(self) -> frozenset[int]:
@@ -76,8 +80,10 @@ class Fingerprints:
     def __init__(self, task: Task, split: Split, most: int | None = MOST) -> None:
         self.name, self.numbers = split.file.split, sample(split.rows, most or len(split))
         names, listed = fields(task), option_column(task)
+        self.listed = bool(listed)
         several = len(names) + bool(listed) > 1
         self.exact: list[bytes] = []
+        self.ordered: list[bytes] = []  # in normal form, the texts in their order
         self.normal: list[bytes] = []
         self.parts: list[list[bytes]] = []
         self.answers: list[str] = []
@@ -88,6 +94,7 @@ class Fingerprints:
                 plain = [normalised(text) for text in shown]
                 whole = "\n".join(sorted(plain))
                 self.exact.append(_digest("\n\n".join(shown)))
+                self.ordered.append(_digest("\n\n".join(plain)))
                 self.normal.append(_digest(whole))
                 parts = plain[: len(names)] if several else []
                 self.parts.append([_digest(part) for part in parts if len(part) >= SHARED])
@@ -104,7 +111,7 @@ class Fingerprints:
         for at, key in enumerate(self.normal):
             groups[key].append(at)
         several = [group for group in groups.values() if len(group) > 1]
-        conflicts = [g for g in several if len({self.answers[at] for at in g} - {"null"}) > 1]
+        conflicts = [g for g in several if len({self.answers[at] for at in g} - {_UNKNOWN}) > 1]
         example = self._whole[conflicts[0][0]].replace("\n", " / ")[:60] if conflicts else ""
         return Repeats(sum(len(group) - 1 for group in several), len(conflicts), example)
 
@@ -139,6 +146,7 @@ def compare(split: Fingerprints, other: Fingerprints, most_near: int | None = MO
     shared = {
         at for at, row in enumerate(split.parts) if at not in near and any(p in parts for p in row)
     }
+    ordered = {*other.ordered}
     compared = max(len(split.normal), len(other.normal))
 
     def numbers(places: Iterable[int]) -> tuple[int, ...]:
@@ -154,7 +162,25 @@ def compare(split: Fingerprints, other: Fingerprints, most_near: int | None = MO
         normalised=numbers(same),
         near=numbers(near),
         shared=numbers(shared),
+        swapped=numbers(at for at in same if split.ordered[at] not in ordered),
+        contradicting=numbers(_contradicting(split, other)),
     )
+
+
+def _contradicting(split: Fingerprints, other: Fingerprints) -> Iterator[int]:
+    """The rows of `split` whose texts `other` has with other answers alone. Which of two texts is
+    the first may change the answer; the order of options may not."""
+
+    def keys(prints: Fingerprints) -> list[bytes]:
+        return prints.normal if prints.listed else prints.ordered
+
+    answers: dict[bytes, set[str]] = defaultdict(set)
+    for key, answer in zip(keys(other), other.answers, strict=True):
+        if answer != _UNKNOWN:
+            answers[key].add(answer)
+    for at, (key, answer) in enumerate(zip(keys(split), split.answers, strict=True)):
+        if answer != _UNKNOWN and key in answers and answer not in answers[key]:
+            yield at
 
 
 def _near(split: Fingerprints, other: Fingerprints, known: set[int], most: int | None) -> set[int]:

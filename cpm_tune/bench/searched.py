@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cpm_tune.common.folders import disk_trouble
+from cpm_tune.common.reading import read_regular
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.planning.plan import Request
 from cpm_tune.planning.settings import flat_settings
@@ -95,7 +96,7 @@ def note_found(out: Path, trial_id: str, run_id: str) -> None:
 def found(out: Path, trial_id: str) -> str | None:
     """The run that a trial's search has found, if it has ended."""
     try:
-        name = _note(out, trial_id).read_text(encoding="utf-8").strip()
+        name = read_regular(_note(out, trial_id)).decode().strip()
     except (OSError, ValueError):
         return None
     return name if name and Path(name).name == name else None

@@ -16,7 +16,7 @@ from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
 from cpm_tune.common.events import emit
 from cpm_tune.common.folders import LOG, partial_folder
-from cpm_tune.common.reading import parse_json
+from cpm_tune.common.reading import open_regular, parse_json
 from cpm_tune.common.sizes import counted, duration
 from cpm_tune.common.terminal import obeyed
 from cpm_tune.common.texts import table
@@ -231,7 +231,7 @@ def progress(out: Path, trial: Trial) -> tuple[str, str]:
     """The last step and the last dev score in the log of a running trial, as texts."""
     step = dev = ""
     log = partial_folder(out, trial.run_id) / LOG
-    with contextlib.suppress(OSError), log.open("rb") as file:
+    with contextlib.suppress(OSError), open_regular(log) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         for line in file.read().splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off, or half-written

@@ -10,6 +10,7 @@ from typing import Any
 
 from cpm_tune.backbone.bundled import NAMES
 from cpm_tune.common.folders import CHAT, RECORD
+from cpm_tune.common.reading import read_regular
 from cpm_tune.common.texts import shortened
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.texts import recorded_folder
@@ -154,7 +155,7 @@ class Results:
 
 def _content(path: Path) -> bytes | None:
     try:
-        return path.read_bytes() if path.stat().st_size <= _MOST else None
+        return read_regular(path) if path.stat().st_size <= _MOST else None
     except OSError:
         return None
 

@@ -22,9 +22,12 @@ from cpm_tune.systems.predictions import recorded_predictions
 from cpm_tune.task import BadRow, Row, Task
 from cpm_tune.task.registry import load_task
 
+_ENDINGS = (".html", ".htm", ".txt")
+
 
 def run(options: Errors) -> int:
     """Print or write a run's errors on test."""
+    _check(options.out, _ENDINGS)
     record, answers = _read(options.run)
     task = load_task(record.spec.task, options.include)
     rows, note = _rows(task, record, answers, options.data)
@@ -39,6 +42,7 @@ def run(options: Errors) -> int:
 
 def compare(options: Diff) -> int:
     """Print or write the examples in which two runs differ."""
+    _check(options.out, (*_ENDINGS, ".jsonl"))
     (first, a), (second, b) = _read(options.run), _read(options.other)
     metric = get_metric(options.metric or first.ranks_by)
     if metric.right is None:
@@ -48,7 +52,7 @@ def compare(options: Diff) -> int:
     task = load_task(first.spec.task, options.include)
     rows, note = _rows(task, first, a, options.data)
     text_of, kinds = _text_of(task, rows), diff(metric.right, a, b)
-    if options.out is not None and options.out.suffix == ".jsonl":
+    if options.out is not None and options.out.suffix.lower() == ".jsonl":
         places = {number: kind for kind in KINDS for number in kinds[kind]}
         lines = (
             {
@@ -98,6 +102,8 @@ def _rows(
             raise
         return None, [f"without texts and lengths: {error}"]
     if [row["id"] for row in rows] != [answer.id for answer in answers]:
+        if data is not None:
+            raise UserError(f"--data {data}: its test rows have other ids than the predictions.")
         return None, ["without texts and lengths: the rows of the data have other ids"]
     return rows, []
 
@@ -112,6 +118,11 @@ def _text_of(task: Task, rows: Sequence[Row] | None) -> Callable[[int], str]:
         return " | ".join(texts(names, row)).replace("\n", " ")
 
     return text
+
+
+def _check(out: Path | None, endings: Sequence[str]) -> None:
+    if out is not None and out.suffix.lower() not in endings:
+        raise UserError(f"--out {out}: expected an ending of {', '.join(endings)}.")
 
 
 def _give(out: Path | None, heading: str, lines: Sequence[str], tables: Sequence[Table]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from cpm_tune.analysis.forgetting import SAMPLE
+from cpm_tune.analysis.forgetting import MOST, SAMPLE
 from cpm_tune.commands.options.runs import Forgetting
 from cpm_tune.common.events import emit
 from cpm_tune.common.folders import RECORD
@@ -32,7 +32,11 @@ def run(options: Forgetting) -> int:
         n += 1
         done = known(record, texts) and not options.overwrite
         try:
-            measured = record.forgetting if done else meter.measure(place)
+            measured = (
+                {source: record.forgetting[source] for source in texts}
+                if done
+                else meter.measure(place, overwrite=options.overwrite)
+            )
         except UserError as error:
             if place == options.runs:
                 raise
@@ -53,7 +57,7 @@ def _rows(measured: Mapping[str, ForgettingRecord]) -> list[tuple[str, ...]]:
     return [
         (
             *(source, f"{each.texts:,}", f"{each.bare:.4f}", f"{each.tuned:.4f}"),
-            f"{each.difference:+.4f}  [{each.low:+.4f}, {each.high:+.4f}]",
+            f"{each.difference:+.4f}  {each.interval}",
         )
         for source, each in measured.items()
     ]
@@ -70,7 +74,10 @@ def _records(place: Path) -> list[tuple[Path, AnyRecord]]:
 
 
 def read_texts(place: Path, limit: int) -> dict[str, list[str]]:
-    """The first `limit` texts of a file, or of each file of a folder, by the file's stem."""
+    """The first `limit` texts of a file, or of each file of a folder, by the file's stem.
+
+    Of each text the first MOST characters are read.
+    """
     files = [place]
     if place.is_dir():
         files = sorted(file for file in place.iterdir() if file.suffix in _ENDINGS)
@@ -78,7 +85,11 @@ def read_texts(place: Path, limit: int) -> dict[str, list[str]]:
             raise UserError(f"--texts {place}: no file ends in {', '.join(_ENDINGS)}.")
     elif not place.is_file():
         raise UserError(f"--texts {place}: there is no such file or folder.")
-    return {
-        source.name: [each.text for each in islice(documents(source), limit)]
-        for source in sources_of_files(files, {})
-    }
+    texts, n_cut = dict[str, list[str]](), 0
+    for source in sources_of_files(files, {}):
+        whole = [each.text for each in islice(documents(source), limit)]
+        n_cut += sum(len(text) > MOST for text in whole)
+        texts[source.name] = [text[:MOST] for text in whole]
+    if n_cut:
+        print(f"note: {counted(n_cut, 'text')} cut to {MOST:,} characters", file=sys.stderr)
+    return texts

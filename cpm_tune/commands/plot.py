@@ -6,6 +6,7 @@ import sys
 
 from cpm_tune.commands.options.leaderboard import Plot
 from cpm_tune.leaderboard.aggregate import make_board
+from cpm_tune.leaderboard.figures import points, without_points
 from cpm_tune.leaderboard.plot import draw
 from cpm_tune.leaderboard.results import read_folder
 
@@ -21,4 +22,6 @@ def run(options: Plot) -> int:
         return 0
     for path in draw(board, results, options.out, options.row, options.cost):
         print(path)
+    if not points(board, options.cost):
+        print(f"note: {without_points(board, options.cost)}", file=sys.stderr)
     return 0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cpm_tune.common.interrupt import NOTHING_WRITTEN, Interrupts
 from cpm_tune.common.paths import beside
+from cpm_tune.common.reading import read_regular
 from cpm_tune.errors import UserError
 
 RECORD = "run.json"
@@ -77,7 +78,7 @@ def run_lock(out: Path, run_id: str, wait: bool, busy: str = "") -> Iterator[Non
 
 def _holder_text(holder: Path) -> str:
     try:
-        return f" ({holder.read_text(encoding='utf-8')})"
+        return f" ({read_regular(holder).decode()})"
     except OSError:
         return ""
 
@@ -86,7 +87,7 @@ def worked_on(out: Path, run_id: str) -> bool | None:
     """Whether a process holds a run's lock; None if that cannot be known, as of another machine's.
     The lock itself is not touched: whoever tries it keeps others from it."""
     try:
-        text = (out / ".locks" / f"{run_id}.holder").read_text(encoding="utf-8")
+        text = read_regular(out / ".locks" / f"{run_id}.holder").decode()
     except FileNotFoundError:
         return False
     except (OSError, UnicodeDecodeError):

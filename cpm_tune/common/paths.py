@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from cpm_tune.common.reading import open_regular
 from cpm_tune.errors import UserError
 
 LONGEST_NAME = 255  # bytes
@@ -45,6 +48,16 @@ def name_fault(name: str | Path) -> str:
     return ""
 
 
+def relative(text: str, folders: Iterable[Path]) -> str:
+    """A sentence whose paths below one of the folders begin there, for readers elsewhere."""
+    for folder in folders:
+        if folder.name:
+            start = rf"(?<![^\s'\"(]){re.escape(str(folder))}"
+            text = re.sub(rf"{start}[/\\](?=\S)", "", text)
+            text = re.sub(rf"{start}(?![\w.-]*[/\\\w])", folder.name.replace("\\", r"\\"), text)
+    return text
+
+
 def cache_dir(name: str) -> Path:
     """Return (and create) a folder below the user's cache folder; UserError if that fails."""
     import platformdirs
@@ -64,7 +77,7 @@ def cache_dir(name: str) -> Path:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -7,11 +7,15 @@ the numbers that JSON does not have (NaN, Infinity, 1e999): they would break wha
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import os
 import re
+import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,12 +31,35 @@ MAX_NODES = 100_000
 MAX_BITS = 1024  # of a whole number: a float has no more, and Python prints few more
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """A regular file, open for reading bytes; raise OSError for anything else.
+
+    To open a named pipe would wait for a writer for ever, and a device has no end.
+    """
+    return open(path, "rb", opener=_regular)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file; raise OSError for anything else."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _regular(name: str, flags: int) -> int:
+    descriptor = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # Python itself refuses a folder
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", name)
+
+
 def read_json(path: Path, *, unique_keys: bool = False) -> Any:
     """Return the value of a JSON file; raise OSError or ValueError for what is wrong with it.
 
     NaN and infinity are read: who checks the values names the key.
     """
-    return parse_json(_text(path), unique_keys=unique_keys, finite=False)
+    return parse_json(_text(path, _regular), unique_keys=unique_keys, finite=False)
 
 
 def parse_json(text: str | bytes, *, unique_keys: bool = False, finite: bool = True) -> Any:
@@ -85,10 +112,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def read_text(path: Path, what: str, most: int) -> str:
-    """The text of a UTF-8 file of at most `most` characters; raise UserError for another one."""
+def read_text(path: Path, what: str, most: int, *, pipe: bool = False) -> str:
+    """The text of a UTF-8 file of at most `most` characters; raise UserError for another one. With
+    `pipe`, it need not be a regular file: a user has named it."""
+    opener = None if pipe else _regular
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="", opener=opener) as file:
             text = file.read(most + 1)
     except OSError as error:
         raise UserError(f"{path}: no {what} can be read ({error.strerror}).") from error
@@ -154,12 +183,13 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("a value that does not fit its tag") from error
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, opener: Callable[[str, int], int] | None = None) -> str:
     """The text of a file that is read whole; raise OSError or ValueError."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES // 2**20} MiB")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with open(path, encoding="utf-8-sig", opener=opener) as file:
+            return file.read()
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text at byte {error.start:,}") from error
 

@@ -1,8 +1,9 @@
 """`train.rows`: a part of the training rows, drawn by the seed; a smaller part is in every larger.
 
 Rows are put into one order, and a part is its beginning. Each label's rows (of tasks with options,
-each option number's) are shuffled and spread evenly over that order, so that every beginning has
-labels in the proportions of all rows, as nearly as whole rows can be.
+each option number's) are shuffled and spread evenly over that order from an offset that the seed
+draws, so that every beginning has labels in the proportions of all rows, as nearly as whole rows
+can be, and rare labels are not all at the middle (systematic sampling within strata, Cochran 1977).
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def order(labels: Sequence[Hashable], seed: int) -> list[int]:
     for number in numbers:
         by_label.setdefault(labels[number], []).append(number)
     places = {
-        number: ((k + 0.5) / len(same), drawn_at)
-        for drawn_at, same in enumerate(by_label.values())
+        number: (k + offset) / len(same)
+        for same, offset in [(same, draw.random()) for same in by_label.values()]
         for k, number in enumerate(same)
     }
     return sorted(numbers, key=places.__getitem__)

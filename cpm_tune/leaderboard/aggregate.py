@@ -23,10 +23,10 @@ from cpm_tune.leaderboard.columns import (
     state_what_differs,
 )
 from cpm_tune.leaderboard.costs import cell_cost, row_cost
-from cpm_tune.leaderboard.forgetting import cell_forgetting, note_texts, row_forgetting
+from cpm_tune.leaderboard.forgetting import cell_forgetting, choose_texts
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.indices import add_indices
-from cpm_tune.leaderboard.means import cell_of, mean
+from cpm_tune.leaderboard.means import cell_of, mean, note_folds
 from cpm_tune.leaderboard.outside_systems import add_outside_systems
 from cpm_tune.leaderboard.published import add_published
 from cpm_tune.leaderboard.results import Results, StoredRecord, without_collection
@@ -58,7 +58,10 @@ def make_board(results: Results, include: tuple[Path, ...] = (), published: bool
 def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Board:
     columns, groups = _columns_and_groups(results, hierarchy)
     rows = _rows(groups, hierarchy)
-    note_texts(columns, rows)
+    records = {run.record.run_id: run.record for run in results.runs}
+    for column in columns:
+        note_folds([row.cells[column.id] for row in rows if column.id in row.cells], records)
+    choose_texts(columns, rows)
     board = Board(
         columns=columns,
         rows=rows,
@@ -210,7 +213,6 @@ def _row(
         settings=settings,
         cells=cells,
         coverage=len({column.partition("#")[0] for column in cells}),
-        forgetting=row_forgetting(cells.values()),
         cost=row_cost(cells.values(), cell_cost(runs, repeats)),
     )
 

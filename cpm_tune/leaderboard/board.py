@@ -33,7 +33,7 @@ class Column(Part):
     `unit` is "points" if 1.0 is shown as 100, else "own". `official` is False for sample data,
     limits, skipped bad rows and splits of another size: such a column is in no index. `apart` lists
     what tells it from other columns of its dataset. `majority` is the score of the most frequent
-    answer, `shortcuts` the best ones of answers that need no model, by name. A column of outside
+    answer, `shortcuts` the mean ones of answers that need no model, by name. A column of outside
     systems or of published results alone has no template and no dev split.
     """
 
@@ -59,6 +59,11 @@ class Column(Part):
     apart: list[str] = []
     majority: float | None = None
     shortcuts: dict[str, float] = {}
+
+    @property
+    def repeats(self) -> str:
+        """What a cell's mean is over: seeds, or folds."""
+        return "folds" if any("one of the folds" in text for text in self.protocol) else "seeds"
 
     @property
     def template_name(self) -> str:
@@ -121,11 +126,13 @@ class Places(Part):
 
 class Forgetting(Part):
     """By how many nats per character plain texts are predicted worse with the delta than without:
-    the mean over sources (and seeds), and each source's. `texts` is their fingerprint."""
+    the mean over sources (and seeds), and each source's. `texts` is their fingerprint, `hashes`
+    are the SHA-256 of each source's."""
 
     mean: float
     sources: dict[str, float]
     texts: str
+    hashes: dict[str, str] = Field({}, exclude=True)
 
 
 class Cell(Part):

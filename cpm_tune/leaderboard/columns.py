@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from cpm_tune.common.sizes import counted
 from cpm_tune.leaderboard.board import Column
 from cpm_tune.leaderboard.hierarchy import Hierarchy
-from cpm_tune.leaderboard.means import points
+from cpm_tune.leaderboard.means import mean, points
 from cpm_tune.schema.record import SHORTCUTS, AnyRecord, RunRecord
 from cpm_tune.version import NUMBERS
 
@@ -115,15 +115,15 @@ def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> 
 
 
 def _shortcuts(records: Sequence[AnyRecord]) -> dict[str, float]:
-    """The best score of each shortcut: runs of a column may differ in what they were trained on."""
+    """The mean score of each shortcut, as of a score: runs of a column may differ in what they were
+    trained on."""
     runs = [record for record in records if isinstance(record, RunRecord)]
-    best = max if runs[0].test.higher_is_better else min
     scores = {
         name: [run.controls[name].value for run in runs if name in run.controls]
         for name in SHORTCUTS
     }
     scale = points(runs[0].ranks_by)
-    return {name: scale * best(values) for name, values in scores.items() if values}
+    return {name: scale * mean(values) for name, values in scores.items() if values}
 
 
 def _scoring(record: AnyRecord) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpm_tune.errors import UserError
+from cpm_tune.leaderboard.means import folds_of
 from cpm_tune.leaderboard.selection import (
     Candidate,
     Key,
@@ -231,10 +232,15 @@ class _Comparing:
             values = {run.settings[setting] for run in runs if setting in run.settings}
             if len(values - ({"none"} if setting == "data.train" else set())) > 1:
                 self._notes.append(f"{task}: different {note} ({', '.join(sorted(values))})")
+        folds = [folds_of(run.record for run in of) for of in seeds]
+        if folds[0] != folds[1]:
+            a, b = (", ".join(map(str, sorted(of))) or "none" for of in folds)
+            self._notes.append(f"{task}: different folds ({a} against {b})")
+        many = "runs" if any(folds) else "seeds"
         if result.seeds[0] != result.seeds[1] and max(result.seeds) > 1:
             self._notes.append(
-                f"{task}: {result.seeds[0]} against {result.seeds[1]} seeds; the test is then only "
-                "approximate, as a mean over more seeds varies less"
+                f"{task}: {result.seeds[0]} against {result.seeds[1]} {many}; the test is then "
+                f"only approximate, as a mean over more {many} varies less"
             )
         if max(result.seeds) > 1:
             self._notes.append(_how_seeds_count(metric, result.form))

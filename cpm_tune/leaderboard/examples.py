@@ -7,6 +7,7 @@ number is bounded; files next to it have them all.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from cpm_tune.analysis.errors import Answered, find_errors, lead, right_option
 from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.paths import file_sha256
-from cpm_tune.common.reading import parse_json
+from cpm_tune.common.reading import open_regular, parse_json
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.repeat import repeat_of
@@ -124,32 +125,36 @@ def _again(record: AnyRecord, task: Task | None) -> dict[str, Any] | None:
 
 def _answers(run: AnyStored, texts: Texts) -> tuple[list[Answered], list[str | None]]:
     """A run's answers on test, and the generated texts in which there was none; no answers, and a
-    note, if the file is not the one that the record has. A note names lines that are not read."""
+    note, if the file is not the one that the record has. One note says how many lines are not
+    read, and names the first."""
     name = predictions_file("test")
     path, wanted = run.folder / name, run.record.predictions.get(name)
     answers: list[Answered] = []
     unread: list[str | None] = []
+    first, n_bad = "", 0
     try:
         if wanted is not None and file_sha256(path) != wanted:
             texts.note(f"{path}: not shown, its sha256 is not the record's.")
             return answers, unread
-        with path.open(encoding="utf-8") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
             for number, line in enumerate(file):
                 try:
                     values = parse_json(line)
                     if not isinstance(values, dict) or "id" not in values:
                         raise ValueError("no object with an id")
                 except ValueError as error:
-                    texts.note(f"{path}:{number + 1}: not shown ({error}).")
+                    first, n_bad = first or f"{path}:{number + 1}: not shown ({error})", n_bad + 1
                     continue
                 answers.append(_answer(values))
                 text = values.get("text")
                 parsed = answers[-1].prediction is not None
                 unread.append(None if parsed or not isinstance(text, str) else text)
     except (OSError, UnicodeDecodeError) as error:
-        if wanted is not None:
+        if wanted is not None or not isinstance(error, FileNotFoundError):
             reason = error.strerror if isinstance(error, OSError) else error
             texts.note(f"{path}: not shown ({reason}).")
+    if n_bad:
+        texts.note(first + (f", nor are {n_bad - 1:,} lines after it." if n_bad > 1 else "."))
     return answers, unread
 
 

@@ -42,9 +42,11 @@ class Amount:
 
 
 def primary(board: Board) -> list[Column]:
-    """One column per dataset, the first measured one: means are taken over these."""
+    """One column per dataset, the first measured one: means are taken over these, as on the page.
+    Columns of trials (sample data, limits) count only where there are no official ones."""
+    measured = board.columns_of(board.rows)
     first: dict[str, Column] = {}
-    for column in board.columns_of(board.rows):
+    for column in [column for column in measured if column.official] or measured:
         if column.higher_is_better:
             first.setdefault(column.task, column)
     return list(first.values())
@@ -86,6 +88,15 @@ def points(board: Board, cost: str) -> list[Point]:
         if value is not None and quality is not None:
             plotted.append(Point(row.id, float(value), quality))
     return plotted
+
+
+def without_points(board: Board, cost: str) -> str:
+    """Why no row has a point of cost and quality: one sentence."""
+    columns = primary(board)
+    if any(hierarchy_mean(scores(row), columns) is not None for row in board.rows):
+        return f"cost-quality.{cost} is not drawn: no row with all datasets has that cost."
+    names = ", ".join(column.id for column in columns) or "of which higher is better"
+    return f"cost-quality.{cost} is not drawn: no row has a score in all of the columns {names}."
 
 
 def pareto_front(points: Iterable[Point], more_is_better: bool = False) -> list[Point]:

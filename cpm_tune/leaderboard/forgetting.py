@@ -3,48 +3,94 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
-from cpm_tune.leaderboard.board import Cell, Column, Forgetting, MeasuredRow
+from cpm_tune.leaderboard.board import Column, Forgetting, MeasuredRow
 from cpm_tune.leaderboard.means import mean
 from cpm_tune.schema.record import RunRecord
 
-DIFFERENT = "forgetting was measured on different texts"
+DIFFERENT = "forgetting was measured on different texts: blank where not on "
 SCALE = "delta_scale"  # the setting that tells runs of `scale` apart
+_INTERSECTED = 50  # different sets of texts
+
+Sources = frozenset[tuple[str, str]]  # names and the SHA-256 of their texts
 
 
 def cell_forgetting(records: Sequence[RunRecord]) -> Forgetting | None:
-    """What equal runs forgot; None unless all were measured on the same texts."""
-    texts = {_fingerprint(record) for record in records}
-    if len(texts) > 1 or not records[0].forgetting:
+    """What equal runs forgot of the texts that all were measured on; None if there are none."""
+    common = frozenset.intersection(*map(_sources, records))
+    if not common:
         return None
     sources = {
         name: mean(record.forgetting[name].difference for record in records)
         for name in records[0].forgetting
+        if (name, records[0].forgetting[name].sha256) in common
     }
-    return Forgetting(mean=mean(sources.values()), sources=sources, texts=texts.pop())
+    return _of(sources, dict(common))
 
 
-def _fingerprint(record: RunRecord) -> str:
-    parts = sorted(f"{name} {each.sha256}" for name, each in record.forgetting.items())
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+def _sources(record: RunRecord) -> Sources:
+    return frozenset((name, each.sha256) for name, each in record.forgetting.items())
 
 
-def row_forgetting(cells: Iterable[Cell]) -> float | None:
-    """The mean over a row's cells; None unless all were measured, on the same texts."""
-    parts = [cell.forgetting for cell in cells]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts) or len({part.texts for part in known}) != 1:
-        return None
-    return mean(part.mean for part in known)
+def _of(sources: Mapping[str, float], hashes: Mapping[str, str]) -> Forgetting:
+    parts = sorted(f"{name} {hashes[name]}" for name in sources)
+    texts = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+    return Forgetting(
+        mean=mean(sources.values()), sources=dict(sources), texts=texts, hashes=dict(hashes)
+    )
 
 
-def note_texts(columns: Sequence[Column], rows: Sequence[MeasuredRow]) -> None:
-    """Note in every column whose cells were measured on different texts."""
+def choose_texts(columns: Sequence[Column], rows: Sequence[MeasuredRow]) -> None:
+    """Keep on the board the forgetting on those texts that most cells were measured on, so that its
+    numbers can be compared; columns with cells that were measured on others get a note. A row's is
+    the mean over its cells, None unless all have it."""
+    cells = [cell for row in rows for cell in row.cells.values()]
+    counts = Counter(
+        frozenset(cell.forgetting.hashes.items()) for cell in cells if cell.forgetting is not None
+    )
+    if not counts:
+        return
+    chosen = _most(counts)
+    note = DIFFERENT + ", ".join(sorted(name for name, _ in chosen))
     for column in columns:
-        cells = [row.cells[column.id] for row in rows if column.id in row.cells]
-        if len({cell.forgetting.texts for cell in cells if cell.forgetting}) > 1:
-            column.notes.append(DIFFERENT)
+        for row in rows:
+            cell = row.cells.get(column.id)
+            if cell is None or cell.forgetting is None:
+                continue
+            part = cell.forgetting
+            if chosen <= frozenset(part.hashes.items()):
+                kept = {name: part.sources[name] for name in part.sources if name in dict(chosen)}
+                changed = _of(kept, dict(chosen))
+            else:
+                changed = None
+                if note not in column.notes:
+                    column.notes.append(note)
+            row.cells[column.id] = cell.model_copy(update={"forgetting": changed})
+    for row in rows:
+        parts = [cell.forgetting for cell in row.cells.values()]
+        known = [part.mean for part in parts if part is not None]
+        row.forgetting = mean(known) if known and len(known) == len(parts) else None
+
+
+def _most(counts: Counter[Sources]) -> Sources:
+    """The sources that most cells have, of sets of them and what two sets have in common; of equal
+    ones the most sources."""
+    common = [sources for sources, _ in counts.most_common(_INTERSECTED)]
+    candidates = {a & b for a in common for b in common} - {frozenset()}
+
+    def rank(sources: Sources) -> tuple[int, int, list[tuple[str, str]]]:
+        n = sum(count for each, count in counts.items() if sources <= each)
+        return n, len(sources), sorted(sources)
+
+    return max(candidates, key=rank)
+
+
+def note_of(columns: Iterable[Column]) -> str:
+    """The note of the columns some of whose cells were measured on other texts; "" if none were."""
+    notes = (note for column in columns for note in column.notes if note.startswith(DIFFERENT))
+    return next(notes, "")
 
 
 def measured(rows: Iterable[MeasuredRow]) -> bool:

@@ -11,6 +11,8 @@ from cpm_tune.leaderboard.board import Cell, Cost, SeedRun
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, ScoreRecord
 
+_NO_PLACE = ", so it has no place"  # the end of a note
+
 
 def cell_of(
     records: Sequence[AnyRecord],
@@ -22,12 +24,12 @@ def cell_of(
     scale = points(records[0].ranks_by)
     values = [scale * record.test.value for record in records]
     scores = [record.scores["test"] for record in records]
-    folds = {record.spec.data.fold for record in records} - {None}
-    over = f"runs on {len(folds)} folds" if folds else "seeds"
-    low, high, method = interval(values, [record.test for record in records], scale, over)
+    units, over = _units(records)
+    means = [scale * unit.value for unit in units]
+    low, high, method = interval(means, units, scale, over)
     return Cell(
-        mean=mean(values),
-        std=stdev(values) if len(values) > 1 else None,
+        mean=mean(means),
+        std=stdev(means) if len(means) > 1 else None,
         low=low,
         high=high,
         interval=method,
@@ -49,6 +51,50 @@ def cell_of(
         settings=dict(settings or {}),
         cost=cost,
     )
+
+
+def folds_of(records: Iterable[AnyRecord]) -> set[int]:
+    """The folds of runs; none if they have no folds."""
+    return {fold for record in records if (fold := record.spec.data.fold) is not None}
+
+
+def note_folds(cells: Sequence[Cell], records: Mapping[str, AnyRecord]) -> None:
+    """Mark those of a column's cells that lack folds which others have."""
+    folds = [folds_of(records[run.run_id] for run in cell.runs) for cell in cells]
+    every = set().union(*folds)
+    for cell, of in zip(cells, folds, strict=True):
+        if of != every:
+            numbers = ", ".join(map(str, sorted(of)))
+            cell.notes.append(f"folds {numbers} of {len(every)}{_NO_PLACE}")
+
+
+def lacks_folds(cell: Cell) -> bool:
+    """Whether other cells of its column have folds that it lacks."""
+    return any(note.endswith(_NO_PLACE) for note in cell.notes)
+
+
+def _units(records: Sequence[AnyRecord]) -> tuple[list[ScoreRecord], str]:
+    """The scores that a mean and its interval are over, and their name: of each run, or with
+    several folds of each fold, where seeds are averaged first, as runs on one fold are not
+    independent."""
+    by_fold: dict[int | None, list[ScoreRecord]] = {}
+    for record in records:
+        by_fold.setdefault(record.spec.data.fold, []).append(record.test)
+    if len(by_fold) == 1:
+        return [record.test for record in records], "seeds"
+    averaged = [
+        each[0].model_copy(
+            update={
+                name: mean(getattr(score, name) for score in each)
+                for name in ("value", "low", "high")
+            }
+        )
+        if len(each) > 1
+        else each[0]
+        for each in by_fold.values()
+    ]
+    seeds = len(records) > len(by_fold)
+    return averaged, "folds" + ", seeds of each averaged first" * seeds
 
 
 @cache
@@ -78,7 +124,8 @@ def interval(
     method = method.removeprefix("95% interval: ") or "as recorded"
     if n == 1:
         return low, high, f"one run: {method}"
-    seeds = f"Student's t over {n} {over} ({n - 1} degrees of freedom)"
+    degrees = "1 degree" if n == 2 else f"{n - 1} degrees"
+    seeds = f"Student's t over {n} {over} ({degrees} of freedom)"
     return low, high, f"of the runs ({method}) and {seeds}"
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.paths import relative
+from cpm_tune.errors import escaped
 from cpm_tune.leaderboard.board import Board
 from cpm_tune.leaderboard.examples import IN_PAGE, Bounds, ordered_runs, run_part, sources_of
 from cpm_tune.leaderboard.means import mean, points
@@ -77,6 +79,7 @@ def board_part(source: Source) -> dict[str, Any]:
             shown["cells"][name] |= {"n": len(cell.runs), "zero": _zero_shot(runs)}
             if any(map(_cut_short, runs)):
                 shown["cells"][name]["few"] = True
+    dumped["left_out"] = [relative(text, source.results.folders) for text in dumped["left_out"]]
     _shorten(dumped)
     return dumped
 
@@ -194,7 +197,17 @@ PARTS: Mapping[str, Callable[[Source], Any]] = {
 
 def page_parts(source: Source) -> dict[str, Any]:
     """All parts of the page's data but the lazy ones, by name."""
-    return {name: make(source) for name, make in PARTS.items()}
+    return {name: legible(make(source)) for name, make in PARTS.items()}
+
+
+def legible(value: Any) -> Any:
+    """A part whose names show what is in them, as tables in a terminal do: control characters and
+    those that turn the direction of writing as escapes, blank ones in quotation marks."""
+    if isinstance(value, str):
+        return escaped(value, keep="\n\t") if value.strip() or not value else f"'{escaped(value)}'"
+    if isinstance(value, dict):
+        return {legible(key): legible(one) for key, one in value.items()}
+    return [legible(one) for one in value] if isinstance(value, list) else value
 
 
 def _shorten(value: Any) -> None:

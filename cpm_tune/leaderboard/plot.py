@@ -22,7 +22,7 @@ from cpm_tune.leaderboard.figures import (
     points,
     primary,
 )
-from cpm_tune.leaderboard.forgetting import scaled_alike
+from cpm_tune.leaderboard.forgetting import note_of, scaled_alike
 from cpm_tune.leaderboard.hierarchy import CAPABILITIES
 from cpm_tune.leaderboard.results import Results
 
@@ -192,6 +192,7 @@ def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
         label="Pareto front",
     )
     if cost == FORGETTING:
+        axes.set_title(textwrap.fill(_plain(note_of(board.columns)), 90), fontsize=9)
         _join_scaled(axes, board, {point.name: point for point in plotted})
     others = False
     for point in plotted:

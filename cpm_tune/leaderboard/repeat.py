@@ -39,11 +39,12 @@ class Difference:
 @dataclass(frozen=True)
 class Repeat:
     """`recipe` is the name of the nearest one ("" for the task's own); `command` makes the run
-    again."""
+    again. `changed` are settings that only the record has, or only this version."""
 
     recipe: str
     differences: tuple[Difference, ...]
     command: str
+    changed: tuple[str, ...] = ()
 
 
 def repeat_of(record: RunRecord, task: Task) -> Repeat:
@@ -59,7 +60,8 @@ def repeat_of(record: RunRecord, task: Task) -> Repeat:
     usual = Execution().model_dump(mode="json")
     execution = tuple(_in(record.execution.model_dump(mode="json"), usual, "run"))
     command = _command(record, delta, recipe, (*differences, *execution))
-    return Repeat(recipe, differences, command)
+    changed = tuple(f"delta.{key}" for key in sorted({*record.spec.delta} ^ {*usual_delta}))
+    return Repeat(recipe, differences, command, changed)
 
 
 def _delta(record: RunRecord) -> tuple[str, dict[str, Any], float | None]:
@@ -141,8 +143,10 @@ def _whole(model: Extended) -> dict[str, Any]:
 
 
 def _in(values: Mapping[str, Any], usual: Mapping[str, Any], part: str) -> Iterator[Difference]:
-    for key in sorted({*values, *usual}):
-        if values.get(key) != usual.get(key):
+    """The values that are not the usual ones. A setting that `values` lack is newer than they are:
+    the run did not choose it, and a command cannot either."""
+    for key in sorted(values):
+        if values[key] != usual.get(key):
             yield Difference(f"{part}.{key}", values.get(key), usual.get(key))
 
 

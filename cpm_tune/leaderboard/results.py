@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from cpm_tune.common.folders import RECORD, is_complete
 from cpm_tune.errors import UserError
+from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
 from cpm_tune.schema.walk import iter_records
 
@@ -39,6 +42,7 @@ class Results:
     repeats: tuple[StoredRecord[RunRecord], ...]
     left_out: tuple[str, ...]
     systems: tuple[StoredRecord[SystemRecord], ...] = ()
+    folders: tuple[Path, ...] = ()
 
 
 def read_folder(
@@ -75,6 +79,8 @@ def _read(folders: Sequence[Path], read: Callable[[Path], AnyRecord]) -> Results
         if isinstance(record, SystemRecord):
             if record.split != "test":
                 left_out.append(f"{place.name}: scored on {record.split}, not on test")
+            elif reason := _impossible(record):
+                left_out.append(f"{path}: {reason}; left out.")
             elif record.run_id in systems:
                 left_out.append(f"{path}: the same predictions as in another folder; counted once.")
             else:
@@ -87,7 +93,8 @@ def _read(folders: Sequence[Path], read: Callable[[Path], AnyRecord]) -> Results
         else:
             runs[record.run_id] = StoredRecord(record, place)
     left_out += chain.from_iterable(map(_foreign, folders))
-    return Results(tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values()))
+    parts = tuple(runs.values()), tuple(repeats), tuple(left_out), tuple(systems.values())
+    return Results(*parts, tuple(folders))
 
 
 def _unusable(record: RunRecord, folder: Path) -> str:
@@ -98,7 +105,27 @@ def _unusable(record: RunRecord, folder: Path) -> str:
         return f"{name}: {status}, not in the table{error}"
     if not record.labelled:
         return f"{name}: its test split has no answers, so no score"
+    reason = _impossible(record)
+    return f"{folder / RECORD}: {reason}; left out" if reason else ""
+
+
+def _impossible(record: AnyRecord) -> str:
+    """Which score of a record its metric cannot have; "" if all are possible."""
+    for split, scores in record.scores.items():
+        for name, score in scores.items():
+            low, high = _bounds(name)
+            room = 1e-6 * high if math.isfinite(high) else 0.0  # BLEU of equal texts is 100.0...04
+            if not low - room <= score.value <= high + room:
+                return f"{split} {name} is {score.value:g}, expected {low:g} to {high:g}"
     return ""
+
+
+@cache
+def _bounds(metric: str) -> tuple[float, float]:
+    try:
+        return get_metric(metric).bounds
+    except UserError:  # a metric of another version
+        return -math.inf, math.inf
 
 
 def _foreign(folder: Path) -> Iterator[str]:

@@ -60,7 +60,8 @@ def as_latex(board: Board) -> str:
         ]
         names = ["", *(escape(c.id) for c in part)]
         small = [["", *map(_small, line)] for line in zip(*map(_under, part), strict=True)]
-        caption = "Scores, mean $\\pm$ standard deviation over seeds."
+        over = " or ".join(sorted({column.repeats for column in part}))
+        caption = f"Scores, mean $\\pm$ standard deviation over {over}."
         parts.append(_tabular(caption, [names, *small], rows))
     if board.rows:
         titles = [escape(rule.title) for rule in board.indices.values()]

@@ -23,10 +23,11 @@ from cpm_tune.leaderboard.tables import (
 
 def as_markdown(board: Board) -> str:
     """One table per capability, then cost, published results, the columns, what was left out."""
+    over = " or ".join(sorted({column.repeats for column in board.columns} or {"seeds"}))
     lines = ["# Leaderboard", ""]
     lines += [
         f"{counted(board.n_runs, 'run')}, {counted(len(board.rows), 'row')}. Scores are means over "
-        "seeds ± standard deviation, in the unit of their metric; the best of a column is bold. "
+        f"{over} ± standard deviation, in the unit of their metric; the best of a column is bold. "
         "Blank: no run.",
         "",
     ]

@@ -77,6 +77,8 @@ def _table(board: Board, column: Column) -> str:
         for row in rows
     ]
     header: tuple[str, ...] = HEADER
+    if column.repeats == "folds":
+        header = tuple("runs" if name == "seeds" else name for name in HEADER)
     if any(row.cells[column.id].places for row in rows):
         header = (*header, "place")
         places = [str(row.cells[column.id].places or "-") for row in rows]

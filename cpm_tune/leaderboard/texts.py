@@ -115,8 +115,9 @@ def _shown(record: AnyRecord, which: Which) -> bool:
 
 
 def recorded_rows(task: Task, record: AnyRecord, data: Path | None) -> list[Row]:
-    """The rows that a record's test predictions are of. UserError if they cannot be read back."""
-    file = _find(task, [record], data)
+    """The rows that a record's test predictions are of, from `data` alone if that is given.
+    UserError if they cannot be read back."""
+    file = _find(task, [record], data, elsewhere=data is None)
     bad: list[str] | None = [] if record.spec.data.skip_bad_rows else None
     return list(islice(checked_rows(task, file, bad), record.spec.data.limit))
 
@@ -149,13 +150,15 @@ def _template(task: Task, record: AnyRecord) -> Template | None:
     return task.template_of(record.spec.template, record.spec.template_sha256)
 
 
-def _find(task: Task, records: Sequence[AnyRecord], data: Path | None) -> SplitFile:
+def _find(
+    task: Task, records: Sequence[AnyRecord], data: Path | None, elsewhere: bool = True
+) -> SplitFile:
     """The test split of these records, wherever one of them had it. UserError if it is not there or
-    has another fingerprint."""
+    has another fingerprint. `elsewhere`: the sample data need not be in `data`."""
     wanted = records[0].spec.data
     paths = dict.fromkeys(r.data["test"].path for r in records if "test" in r.data)
     path = next(iter(paths), "the test file")
-    places = [sample_folder(task)] if wanted.sample else []
+    places = [sample_folder(task)] if wanted.sample and elsewhere else []
     if data is not None:
         places.append(data_folder(task, data))
     else:

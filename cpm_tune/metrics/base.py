@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,6 +56,13 @@ class Metric:
     def kind(self) -> Kind:
         """What one prediction is."""
         return KINDS[self.prediction]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest value, by the scale."""
+        if self.scale == "own":
+            return -math.inf, math.inf
+        return 0.0, 1.0 if self.scale == "0..1" else 100.0
 
     @property
     def points(self) -> int:

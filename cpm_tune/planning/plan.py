@@ -284,7 +284,7 @@ def chat_template(folder: BackboneFolder, name: str) -> str:
     Raises UserError if the backbone has none, or the file cannot be read.
     """
     own = folder.chat_template() if name == OWN else None
-    return own or read_text(Path(name), "chat template", MOST_TEMPLATE)
+    return own or read_text(Path(name), "chat template", MOST_TEMPLATE, pipe=True)
 
 
 def chat_sha256(text: str) -> str:

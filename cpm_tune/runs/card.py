@@ -35,23 +35,29 @@ def write_card(folder: Path, record: RunRecord, to: str) -> None:
     write_atomically(folder / CARD, model_card(record, to))
 
 
-def write_results(folder: Path, record: RunRecord, dataset: str) -> None:
-    """Write .eval_results/TASK.yaml: the ranking score on test, for a dataset of the hub that is a
-    benchmark, "OWNER/NAME" or "OWNER/NAME:TASK_ID".
+def check_results(record: RunRecord, dataset: str) -> tuple[str, str]:
+    """The name and the task id of "OWNER/NAME" or "OWNER/NAME:TASK_ID" (else "default").
 
     Raises UserError for another form, and for a run whose score is not comparable with others'.
     """
     name, _, task_id = dataset.partition(":")
     if not looks_like_id(name) or not (not task_id or _TASK_ID.fullmatch(task_id)):
         raise UserError(f"--hub-dataset {dataset}: expected OWNER/NAME or OWNER/NAME:TASK_ID.")
-    if not record.comparable or not record.labelled:
+    if not _publishable(record):
         why = record.note or "its test split has no answers"
         raise UserError(
             f"{record.run_id} has no score for a public leaderboard: {why}; omit --hub-dataset."
         )
+    return name, task_id or "default"
+
+
+def write_results(folder: Path, record: RunRecord, dataset: str) -> None:
+    """Write .eval_results/TASK.yaml: the ranking score on test, for a dataset of the hub that is a
+    benchmark. Raises UserError as `check_results` does."""
+    name, task_id = check_results(record, dataset)
     score = record.test
     entry: dict[str, Any] = {
-        "dataset": {"id": name, "task_id": task_id or "default"},
+        "dataset": {"id": name, "task_id": task_id},
         "value": score.value,
         "notes": f"{score.signature}; 95% interval {score.low:.4f} to {score.high:.4f}, "
         f"n={score.n}; {record.name}, template {record.spec.template}, scored by "
@@ -61,6 +67,11 @@ def write_results(folder: Path, record: RunRecord, dataset: str) -> None:
         entry["date"] = record.environment.finished_at
     (folder / RESULTS).mkdir()
     write_atomically(folder / RESULTS / f"{record.spec.task}.yaml", _yaml([entry]))
+
+
+def _publishable(record: RunRecord) -> bool:
+    """Whether the test score is one of the benchmark: of all rows of the real data."""
+    return record.comparable and record.labelled
 
 
 def _yaml(value: Any) -> str:
@@ -76,7 +87,7 @@ def model_card(record: RunRecord, to: str) -> str:
     if looks_like_id(record.backbone.name):
         front["base_model"] = record.backbone.name
     front["tags"] = ["cpm-tune", record.delta.name]
-    if record.labelled:
+    if _publishable(record):
         front["model-index"] = [{"name": record.run_id, "results": [_index(record)]}]
     parts = [
         f"---\n{_yaml(front)}---",

@@ -10,8 +10,9 @@ from cpm_tune.delta.insert import load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.delta.saved import check_delta
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.runs.card import write_card, write_results
+from cpm_tune.runs.card import check_results, write_card, write_results
 from cpm_tune.runs.rerun import backbone_of_run
+from cpm_tune.schema.record import finished_record
 
 FORMATS = ("opendelta", "peft", "hf", "merged")
 
@@ -23,10 +24,13 @@ def export_run(
     with a model card, and with `hub_dataset` (OWNER/NAME[:TASK_ID]) .eval_results for that dataset.
 
     In fp32, whatever the run's precision. `out` must not exist, and appears complete or not at all.
-    Raises UserError if the format cannot express the delta method.
+    Raises UserError if the format cannot express the delta method, and before any work if the
+    score is none for `hub_dataset`.
     """
     if to not in FORMATS:
         raise UserError(f"there is no format '{to}'.{did_you_mean(to, FORMATS)}")
+    if hub_dataset is not None:
+        check_results(finished_record(run), hub_dataset)
     with new_folder(out) as part:
         model, folder, record = backbone_of_run(run, backbone)
         kind = record.spec.delta["delta_type"]

@@ -29,6 +29,7 @@ from cpm_tune.delta.saved import check_delta
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.engine import Engine, make_engine
+from cpm_tune.errors import UserError
 from cpm_tune.runs.rerun import backbone_folder
 from cpm_tune.schema.record import ForgettingRecord, RunRecord, finished_record, write_record
 from cpm_tune.schema.spec import RunSpec
@@ -62,18 +63,23 @@ class Meter:
         self._texts, self._backbone = texts, backbone
         self._opened: _Opened | None = None
 
-    def measure(self, run: Path, *, write: bool = True) -> Measured:
+    def measure(self, run: Path, *, write: bool = True, overwrite: bool = False) -> Measured:
         """The losses of a finished run's backbone with and without its delta, by source; with
-        `write` its record gets them. Raises UserError if the backbone is not there."""
+        `write` its record gets them beside those of other sources. Raises UserError if the backbone
+        is not there, or, unless `overwrite`, if the record has a source of that name with other
+        texts."""
         record = finished_record(run)
+        if write and not overwrite:
+            _check_sources(record, self._texts)
         with working(f"reading plain texts with {record.run_id}"):
             measured = self._measured(run, record)
         if write:
             with run_lock(run.parent, record.run_id, wait=True):
                 now = finished_record(run)
-                if now.forgetting != measured:
+                merged = {**now.forgetting, **measured}
+                if now.forgetting != merged:
                     with disk_trouble(run, "make room and repeat the command"):
-                        changed = now.model_copy(update={"forgetting": measured})
+                        changed = now.model_copy(update={"forgetting": merged})
                         write_record(run, changed)
         return measured
 
@@ -130,4 +136,15 @@ def _weights(spec: RunSpec) -> str:
 def known(record: RunRecord, texts: Texts) -> bool:
     """Whether a record has the losses on these texts already."""
     before = {source: each.sha256 for source, each in record.forgetting.items()}
-    return before == {source: fingerprint(each) for source, each in texts.items()}
+    return all(before.get(source) == fingerprint(each) for source, each in texts.items())
+
+
+def _check_sources(record: RunRecord, texts: Texts) -> None:
+    for source, each in texts.items():
+        before = record.forgetting.get(source)
+        if before is not None and before.sha256 != fingerprint(each):
+            raise UserError(
+                f"{record.run_id}: its record has '{source}' measured on {before.texts:,} other "
+                "texts (another file or --limit); --overwrite replaces that, and a file of another "
+                "name is recorded beside it."
+            )

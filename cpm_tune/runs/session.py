@@ -249,7 +249,9 @@ def _result(outcome: Outcome, random: Outcome | None, known: Collection[str]) ->
     if record.note:
         lines.append(f"note       {record.note}")
     if outcome.reused and (note := other_numbers(record)):
-        lines.append(f"note       {note}; --overwrite computes it again")
-    done = "already exists; --overwrite reruns it" if outcome.reused else "written"
+        again = "remove its folder to compute" if record.search else "--overwrite computes"
+        lines.append(f"note       {note}; {again} it again")
+    again = "remove its folder to rerun" if record.search else "--overwrite reruns"
+    done = f"already exists; {again} it" if outcome.reused else "written"
     lines.append(f"record     {outcome.folder}/run.json  {done}")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import RECORD
+from cpm_tune.common.reading import read_regular
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.schema.options import Scoring
@@ -27,7 +28,7 @@ SCHEMA = Path(__file__).with_name("run.schema.json")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SplitName = Annotated[str, Field(pattern=r"^(train|dev|test)$")]
 # Bounds that no run reaches: means, squares and ratios of these are finite, whoever wrote them.
-Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+Number = Annotated[float, Field(strict=True, ge=-1e100, le=1e100)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1, lt=2**63)]
 
@@ -209,8 +210,8 @@ class ForgettingRecord(_Part):
     """The loss on the plain texts of one source, in nats per character of what was predicted:
     `characters` of `texts`, `tokens` in the backbone's vocabulary. `bare` is that of the backbone
     alone, `tuned` that with the delta; `low` and `high` are the 95% interval of their `difference`,
-    which is positive if the delta made it worse (a paired percentile bootstrap over texts).
-    `sha256`: of the texts."""
+    which is positive if the delta made it worse (a paired percentile bootstrap over texts); None if
+    there is one text, of which no interval says how others differ. `sha256`: of the texts."""
 
     texts: Positive
     characters: Positive
@@ -219,8 +220,23 @@ class ForgettingRecord(_Part):
     bare: Number
     tuned: Number
     difference: Number
-    low: Number
-    high: Number
+    low: Number | None = None
+    high: Number | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_interval(cls, values: Any) -> Any:
+        """Earlier versions wrote an interval of no width for one text."""
+        if isinstance(values, dict) and values.get("texts") == 1:
+            return {**values, "low": None, "high": None}
+        return values
+
+    @property
+    def interval(self) -> str:
+        """The interval as texts have it."""
+        if self.low is None or self.high is None:
+            return "no interval: one text"
+        return f"[{self.low:+.4f}, {self.high:+.4f}]"
 
 
 class TrialRecord(_Part):
@@ -239,13 +255,15 @@ class TrialRecord(_Part):
 class SearchRecord(_Part):
     """How a run's settings were found: the trials in order, the number (from 1) of the one that was
     `chosen` by `metric` on dev alone, and the wall time of all. `study` is the name of their folder
-    in .search of the results folder."""
+    in .search of the results folder, `earlier` the runs of that study with another budget that had
+    been scored on test before."""
 
     study: NamePart
     metric: str
     chosen: Positive
     seconds: Number
     trials: list[TrialRecord]
+    earlier: list[NamePart] = []
 
 
 # Controls that need no model; `controls` has those that a task can have.
@@ -394,7 +412,7 @@ def read_record(path: Path) -> RunRecord:
 def read_any_record(path: Path) -> AnyRecord:
     """As `read_record`, for a system's record as well."""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path)
         record = (SystemRecord if _is_system(raw) else RunRecord).model_validate_json(raw)
     except ValidationError as error:
         raise UserError(

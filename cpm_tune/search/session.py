@@ -37,9 +37,13 @@ def search_and_run(
     check_results(out)
     if dry_run:
         would = would_do(search.plan, out)
-        emit("plan", **would, search=_about(search, out))
+        emit("plan", **would, search=_about(search, out), seeds=list(seeds or [search.spec.seed]))
         if not listening():
+            runs = ", ".join(map(str, seeds or [search.spec.seed]))
             print(f"{dry_run_text(search.plan, would)}\n{_header(search, out)}")
+            print(
+                f"seeds      {runs}: of the runs with the best settings; the plan is of the trials"
+            )
         return []
     with working("reading the data"):
         inputs = read_inputs(search.plan)  # mistakes in any file are reported before anything runs
@@ -58,6 +62,9 @@ def search_and_run(
     backbone.forget()
     emit("search", **record.model_dump(mode="json", exclude={"trials"}), **_best(record))
     print(best_text(record), flush=True)
+    if record.earlier:
+        runs = ", ".join(record.earlier)
+        print(f"note       earlier looks at test, on another budget: {runs}", flush=True)
     outcomes = []
     for seed in seeds or (search.spec.seed,):
         plan = search.run_plan(values, record, seed)

@@ -32,6 +32,8 @@ _SIZES = {
     "parallel_adapter": "bottleneck_dim",
     "prefix": "prefix_token_num",
 }
+# Settings that decide which rows trials train on or are scored on.
+_ROWS = ("train.rows", "train.rows_share", "train.dev_rows")
 MOST = 100  # values of one setting, and settings of a space
 
 
@@ -177,6 +179,11 @@ def _dimension(key: str, value: Any) -> Dimension:
         raise ValueError(f"there is no such setting.{did_you_mean(key, known)}")
     if key.startswith("run."):
         raise ValueError("it changes no result, so it cannot be searched")
+    if key in _ROWS:
+        raise ValueError(
+            "it changes which rows are used, so its trials cannot be compared; give it with --set, "
+            "and several values in a sweep of `bench`"
+        )
     if isinstance(value, list):
         return _choices(value)
     if not isinstance(value, str):
@@ -217,8 +224,10 @@ def _range(key: str, log: bool, low_text: str, high_text: str) -> Range:
             ends.append(float(text))
         except ValueError:
             raise ValueError(f"{text!r:.40} is no number; expected {_FORM}") from None
+        if not math.isfinite(ends[-1]):
+            raise ValueError(f"{text!r:.40} is no finite number; expected {_FORM}")
     low, high = ends
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if low >= high:
         raise ValueError(f"the range {low:g}..{high:g} is empty; the lower end comes first")
     whole = float not in kinds
     if whole and not (low.is_integer() and high.is_integer()):

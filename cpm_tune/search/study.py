@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from cpm_tune.common.reading import read_regular
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import TrialRecord
 from cpm_tune.search.space import Choices, Dimension, Space, points, setting_text, size_of
@@ -261,6 +262,6 @@ class _Alone:
 def _cut_half_written(path: Path) -> None:
     """Remove a last line without an end, which a killed process left."""
     if path.exists():
-        raw = path.read_bytes()
+        raw = read_regular(path)
         if raw and not raw.endswith(b"\n"):
             os.truncate(path, raw.rfind(b"\n") + 1)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cpm_tune.common.folders import PARTIAL, disk_trouble, partial_folder, remove, run_lock
+from cpm_tune.common.folders import PARTIAL, RECORD, disk_trouble, partial_folder, remove, run_lock
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine
@@ -21,7 +21,7 @@ from cpm_tune.metrics import get_metric
 from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Plan
 from cpm_tune.runs.training import deterministic, prepare, train_delta
-from cpm_tune.schema.record import SearchRecord, TrainingRecord, TrialRecord
+from cpm_tune.schema.record import SearchRecord, TrainingRecord, TrialRecord, read_record
 from cpm_tune.search.plan import Search
 from cpm_tune.search.rule import Pruned
 from cpm_tune.search.space import size_of
@@ -78,8 +78,21 @@ def find(
         chosen=best,
         seconds=round(math.fsum(each.seconds for each in records), 3),
         trials=records,
+        earlier=_earlier(search, out),
     )
     return trials, values_of(search, records[best - 1])
+
+
+def _earlier(search: Search, out: Path) -> list[str]:
+    """The ids of runs of this search with another budget that are scored on test."""
+    spec, earlier = search.plan.spec, []
+    for path in sorted(out.glob(f"{spec.task}.{spec.delta['delta_type']}.*/{RECORD}")):
+        with contextlib.suppress(UserError):
+            run = read_record(path)
+            same = run.search is not None and run.search.study == search.name
+            if same and run.spec.search != search.spec and run.status == "finished":
+                earlier.append(run.run_id)
+    return earlier
 
 
 def _done(search: Search, records: list[TrialRecord]) -> bool:

@@ -36,6 +36,10 @@ from cpm_tune.task import SPLITS, Task
 from cpm_tune.task.registry import load_task
 
 
+class TakenError(UserError):
+    """The name and seed have other predictions."""
+
+
 @dataclass(frozen=True)
 class ScoredSystem:
     """A system's record, its folder, and whether it already existed."""
@@ -77,7 +81,7 @@ def score_system(
         if (same := out / spec.run_id) in others and not overwrite:
             return ScoredSystem(others[same], same, reused=True)
         if others and not overwrite:
-            raise UserError(
+            raise TakenError(
                 f"{next(iter(others))}: other predictions of '{name}' with seed {seed} on this "
                 "data are there; give --seed N for another run of it, or --overwrite."
             )

@@ -109,9 +109,13 @@ class Forgetting(ReportOptions):
             default="48 short Chinese texts of four kinds, which are part of the package",
         ),
     ] = None
-    limit: Annotated[Count, Option("first N texts of each source")] = 200
+    limit: Annotated[
+        Count, Option("first N texts of each source, of each its first 10,000 characters")
+    ] = 200
     backbone: RunBackbone = None
-    overwrite: Annotated[NotInFile, Option("measure again what is recorded")] = False
+    overwrite: Annotated[
+        NotInFile, Option("measure again and replace what is recorded of these sources")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +183,9 @@ class Errors:
     run: RunFolder
     data: Annotated[Data, Option(default="where the run found it")] = None
     examples: Annotated[Natural, Option("wrong examples to list, the surest first")] = 10
-    out: Annotated[Path | None, Option("file to write (a page if it ends in .html)", "FILE")] = None
+    out: Annotated[Path | None, Option("file to write: a page (.html), or text (.txt)", "FILE")] = (
+        None
+    )
     include: Include = ()
 
 
@@ -198,7 +204,8 @@ class Diff:
     data: Annotated[Data, Option(default="where the run found it")] = None
     examples: Annotated[Natural, Option("examples of each kind to list")] = 10
     out: Annotated[
-        Path | None, Option("file to write: a page (.html), or all examples (.jsonl)", "FILE")
+        Path | None,
+        Option("file to write: a page (.html), text (.txt), or all examples (.jsonl)", "FILE"),
     ] = None
     include: Include = ()
 

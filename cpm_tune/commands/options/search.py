@@ -59,7 +59,7 @@ class Search(CommandLine, ReportOptions, ExecutionOptions, RunOptions):
     seeds: Annotated[
         tuple[Seed, ...],
         Option(
-            "seeds of runs with the best settings, such as 1-3",
+            "seeds of runs with the best settings, such as 1-3; --seed is the search's",
             "N,N",
             commas=True,
             ranges=True,

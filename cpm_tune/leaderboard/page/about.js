@@ -12,7 +12,7 @@ view({
     });
     const columns = plainTable(t("columns"),
       [[t("column"), false], [t("capability"), false], [t("metric"), false], [t("template"), false], [t("scoring"), false], [t("rows"), true], [t("notes"), false], [t("apart"), false]],
-      BOARD.columns.map((c) => [c.id, capabilityName(c.capability), `${metricName(c.metric)}: ${c.signature}`, c.template ? `${c.template} v${c.template_version}` : "", [c.scoring, ...c.protocol.map((n) => noteText(n))].filter(Boolean).join(", "), c.n ? String(c.n) : "", c.notes.map((n) => noteText(n)).join("; "), c.apart.map((n) => noteText(n)).join("; ")]));
+      BOARD.columns.map((c) => [c.id, capabilityName(c.capability), `${metricName(c.metric)}: ${c.signature}`, c.template_version ? `${c.template} v${c.template_version}` : "", [c.scoring, ...c.protocol.map((n) => noteText(n))].filter(Boolean).join(", "), c.n ? String(c.n) : "", c.notes.map((n) => noteText(n)).join("; "), c.apart.map((n) => noteText(n)).join("; ")]));
     place.replaceChildren(
       el("h2", {}, t("about")),
       el("h3", {}, t("indices")),

@@ -39,12 +39,12 @@ function download(name, type, text) {
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
-/** CSV of lines of cells; what a spreadsheet would take for a formula starts with an apostrophe. @param {(string | number | null)[][]} lines */
+/** CSV of lines of cells; a text that a spreadsheet would take for a formula, and that is no number, starts with an apostrophe. @param {(string | number | null)[][]} lines */
 function csv(lines) {
   /** @param {string | number | null} cell */
   const quoted = (cell) => {
     let text = cell === null ? "" : String(cell);
-    if (typeof cell === "string" && /^[=+\-@\t\r＝＋－＠]/.test(text)) text = `'${text}`;
+    if (typeof cell === "string" && /^[=+\-@\t\r＝＋－＠]/.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)) text = `'${text}`;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return `${lines.map((line) => line.map(quoted).join(",")).join("\r\n")}\r\n`;
@@ -71,17 +71,17 @@ function bytes(value) {
 }
 /** @param {number} seconds */
 function duration(seconds) {
-  if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} h`;
-  return seconds >= 60 ? `${(seconds / 60).toFixed(1)} min` : `${seconds.toFixed(0)} s`;
+  if (seconds >= 3600) return t("nHours", (seconds / 3600).toFixed(1));
+  return seconds >= 60 ? t("nMinutes", (seconds / 60).toFixed(1)) : t("nSeconds", seconds.toFixed(0));
 }
 
-/** What a row costs: its value, how it is shown, and whether more is better. @type {Record<string, {of: (cost: Cost) => number | null, show: (value: number) => string, more?: boolean}>} */
+/** What a row costs: its value, how it is shown, its unit in files, and whether more is better. @type {Record<string, {of: (cost: Cost) => number | null, show: (value: number) => string, unit?: string, more?: boolean}>} */
 const COSTS = {
   trained: { of: (c) => c.n_trainable, show: short },
-  bytes: { of: (c) => c.bytes, show: bytes },
+  bytes: { of: (c) => c.bytes, show: bytes, unit: "bytes" },
   speed: { of: (c) => c.samples_per_second, show: (v) => v.toFixed(1), more: true },
-  seconds: { of: (c) => c.seconds, show: duration },
-  memory: { of: (c) => c.peak_memory_bytes, show: (v) => `${(v / 2 ** 30).toFixed(1)} GiB` },
+  seconds: { of: (c) => c.seconds, show: duration, unit: "s" },
+  memory: { of: (c) => c.peak_memory_bytes, show: (v) => `${(v / 2 ** 30).toFixed(1)} GiB`, unit: "bytes" },
   forgetting: { of: (c) => c.forgetting ?? null, show: (v) => v.toFixed(3) },
 };
 

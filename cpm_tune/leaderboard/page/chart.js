@@ -104,10 +104,11 @@ function spread(on, x, low, high, colour) {
 }
 
 /**
- * Put a figure into its place, with its buttons and its numbers as a table.
+ * Put a figure into its place, with its buttons and its numbers as a table; its CSV has `full` numbers.
  * @param {string} id @param {string} title @param {Canvas | null} on @param {[string, boolean][]} heads @param {string[][]} rows
+ * @param {(string | number | null)[][]} [full] @param {string[]} [fullHeads]
  */
-function show(id, title, on, heads, rows) {
+function show(id, title, on, heads, rows, full = rows, fullHeads = heads.map((h) => h[0])) {
   const place = $(id);
   if (!on) {
     place.replaceChildren(el("p", { class: "empty" }, t("nothing")));
@@ -117,11 +118,10 @@ function show(id, title, on, heads, rows) {
   const hint = el("div", { class: "hover", hidden: "", "aria-hidden": "true" });
   place.replaceChildren(on.svg, hint);
   hovering(place, hint);
-  const name = fileName("cpm-tune", id);
   $(`${id}-more`).replaceChildren(
     el("div", { class: "buttons" },
-      saver("SVG", `${name}.svg`, () => standalone(on.svg), "image/svg+xml"),
-      saver("CSV", `${name}.csv`, () => csv([heads.map((h) => h[0]), ...rows]), "text/csv")),
+      saver("SVG", fileName(`cpm-tune.${id}`, "svg"), () => standalone(on.svg), "image/svg+xml"),
+      saver("CSV", fileName(`cpm-tune.${id}`, "csv"), () => csv([fullHeads, ...full]), "text/csv")),
     el("details", {}, el("summary", {}, t("asTable")),
       el("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": title }, plainTable(title, heads, rows))));
 }

@@ -8,7 +8,7 @@ view({
   render(place, here) {
     const row = ROWS.get(here.about[0] ?? "");
     const column = row && (COLUMNS.get(here.query.get("dataset") ?? "") ?? BOARD.columns.find((c) => row.cells[c.id]));
-    if (!row || row.quoted || !column || !row.cells[column.id]) return place.replaceChildren(el("h2", {}, t("noRows")));
+    if (!row || row.quoted || !column || !row.cells[column.id]) return place.replaceChildren(el("h2", {}, t("examples")), el("p", {}, t("noSuchRow")));
     const seeds = seedsOf(row, column.id);
     const run = seeds.find((s) => s.run_id === here.query.get("run")) ?? seeds[0];
     const other = otherRun(row, column, here.query.get("with"), run.seed);
@@ -87,7 +87,7 @@ function examplesBody(row, column, run, other, here) {
     ...(first.lead ? [["surest", t("surestWrong")], ["unsure", t("leastSure")]] : []),
     ...(set?.lengths.length ? [["longest", t("longestFirst")], ["shortest", t("shortestFirst")]] : [])]);
   const form = el("form", { class: "filters", id: "examples-filters" },
-    choice("e-with", t("nextTo"), [["", t("none")], ...rivalsOf(row, column)], other?.row.id ?? ""),
+    choice("e-with", t("nextTo"), [["", t("noOther")], ...rivalsOf(row, column)], other?.row.id ?? ""),
     shows.length > 1 ? choice("e-show", t("filter"), shows, get("show") || (other ? "differ" : "")) : null,
     labels.length ? choice("e-label", t("target"), [any, ...labels], get("label")) : null,
     labels.length ? choice("e-predicted", t("prediction"), [any, ...labels, ["-", t("other")]], get("predicted")) : null,
@@ -112,7 +112,8 @@ function examplesBody(row, column, run, other, here) {
     numbers = exampleNumbers(run, other?.part ?? null, n, chosen);
     list.replaceChildren();
     drawn = 0;
-    status.textContent = t("examplesShown", numbers.length, n) + (run.n > sizeOf(first) ? ` ${t(part("runs").folder ? "examplesOfAll" : "examplesKept", run.n)}` : "");
+    const agree = other && n > 0 && !numbers.length && FILTERS.every((name) => ["with", "sort", "show"].includes(name) || !chosen[name]) && chosen.show === "differ";
+    status.textContent = agree ? t("agree", n) : t("examplesShown", numbers.length, n) + (run.n > sizeOf(first) ? ` ${t(part("runs").folder ? "examplesOfAll" : "examplesKept", run.n)}` : "");
     draw();
   };
   more.addEventListener("click", draw);
@@ -237,10 +238,10 @@ function answerNode(set, names, data) {
 /** A run's examples as CSV. @param {WholeRun} run */
 function examplesCsv(run) {
   const { examples, rows: set } = run;
-  const heads = ["id", "prediction", "target", "right", "lead", "length"];
+  const heads = ["id", "prediction", "target", "right", "margin", "length"];
   const lines = [...examples.right].map((right, i) => [
     idOf(examples, i), value(examples.prediction[i]), value(examples.target[i]), right === "-" ? "" : right,
-    examples.lead?.[i] === undefined || examples.lead[i] === null ? "" : String(examples.lead[i]), set?.lengths[i] === undefined ? "" : String(set.lengths[i]),
+    examples.lead?.[i] ?? null, set?.lengths[i] ?? null,
   ]);
   return csv([heads, ...lines]);
 }

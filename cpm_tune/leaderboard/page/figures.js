@@ -18,7 +18,7 @@ function costAxis(name) {
       const cost = column ? part("details").rows[row.id]?.[column]?.cost : row.cost;
       return cost ? of(cost) : null;
     },
-    show: (/** @type {number} */ v) => (name === "seconds" && v < 10 ? `${Number(v.toPrecision(2))} s` : words(v)),
+    show: (/** @type {number} */ v) => (name === "seconds" && v < 10 ? t("nSeconds", Number(v.toPrecision(2))) : words(v)),
     more,
   };
 }
@@ -49,6 +49,7 @@ view({
     place.replaceChildren(el("h2", { id: "figures" }, t("figures")), el("p", { class: "quiet" }, t("figuresNote")), chosenList,
       el("h3", {}, t("scatter")), el("div", { class: "axes" }, quality),
       el("div", { class: "figures" }, ...drawn.map((key) => card(`against-${key}`, t("against", t(key === "trained" ? "trainedParameters" : key))))),
+      drawn.includes("forgetting") ? "" : el("p", { class: "quiet small" }, t("notForgetting")),
       el("h3", {}, t("curves")), el("div", { class: "axes" }, dataset, what),
       el("div", { class: "figures" }, card("curves", t("overSteps")), card("rows-curves", t("overRows"))));
     const draw = () => {
@@ -144,7 +145,11 @@ function drawAgainst(measure, key, pick) {
     node.setAttribute("data-id", `${measure}:${p.row.id}`);
     on.layer.append(node);
   }
-  show(id, title, on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), front.includes(p) ? t("yes") : t("no")]));
+  const onFront = (/** @type {typeof points[0]} */ p) => t(front.includes(p) ? "yes" : "no");
+  const unit = measure === "forgetting" ? t("forgettingUnit") : COSTS[measure].unit;
+  const fullHeads = heads.map((h, i) => (i === 1 && unit ? `${h[0]} (${unit})` : h[0]));
+  show(id, title, on, heads, points.map((p) => [rowName(p.row), words(p.x), score(p.y), score(p.low), score(p.high), onFront(p)]),
+    points.map((p) => [rowName(p.row), p.x, p.y, p.low, p.high, onFront(p)]), fullHeads);
 }
 
 /** Learning curves of the chosen rows over steps. @param {Column | undefined} column @param {string} what */
@@ -156,7 +161,7 @@ function drawSteps(column, what) {
     const curve = part("curves")[run.run_id];
     return curve?.step.length ? [{ row, run, x: curve.step, y: curve[key].map((v) => v * scale) }] : [];
   }));
-  const name = what === "dev" ? `dev ${metricName(column?.metric ?? "")}` : t("loss");
+  const name = what === "dev" ? t("devOf", metricName(column?.metric ?? "")) : t("loss");
   const heads = /** @type {[string, boolean][]} */ ([[t("row"), false], [t("seed"), true], [t("step"), true], [name, true]]);
   if (!column || !lines.length) return show("curves", t("overSteps"), null, heads, []);
   const steps = lines.flatMap((l) => l.x);
@@ -170,7 +175,8 @@ function drawSteps(column, what) {
     const mark = colour(row.id) ?? "";
     on.layer.append(line(on, x, y, mark, words), ...x.map((v, i) => dot(on, v, y[i], `${words}, ${t("step")} ${v}: ${y[i].toFixed(digits)}`, { r: 2.4, colour: mark, kind: "mark" })));
   }
-  show("curves", t("overSteps"), on, heads, lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(digits)])));
+  show("curves", t("overSteps"), on, heads, lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), String(run.seed), String(v), y[i].toFixed(digits)])),
+    lines.flatMap(({ row, run, x, y }) => x.map((v, i) => [rowName(row), run.seed, v, y[i]])));
 }
 
 /** What is the same of rows that differ in how many rows of train they saw. @param {MeasuredRow} row */
@@ -191,6 +197,7 @@ function drawRowCurves(column) {
     curves.set(name, [...(curves.get(name) ?? []), { x, y: cell.mean, low: cell.low, high: cell.high }]);
   }
   const several = [...curves].filter(([, points]) => new Set(points.map((p) => p.x)).size > 1).slice(0, 8);
+  /** @type {HTMLElement} */ ($("rows-curves").closest(".card")).hidden = !several.length;
   if (!column || !several.length) return show("rows-curves", t("overRows"), null, heads, []);
   for (const [, points] of several) points.sort((a, b) => a.x - b.x);
   const all = several.flatMap(([, points]) => points);
@@ -205,6 +212,7 @@ function drawRowCurves(column) {
     on.layer.append(line(on, points.map((p) => p.x), points.map((p) => p.y), mark, name),
       ...points.flatMap((p) => [spread(on, p.x, p.low, p.high, mark), dot(on, p.x, p.y, `${name}, ${t("trainRows")} ${p.x}: ${score(p.y)} [${between(p.low, p.high)}]`, { r: 4, colour: mark, kind: "mark" })]));
   });
-  show("rows-curves", t("overRows"), on, heads, several.flatMap(([name, points]) => points.map((p) => [name, String(p.x), score(p.y), score(p.low), score(p.high)])));
+  show("rows-curves", t("overRows"), on, heads, several.flatMap(([name, points]) => points.map((p) => [name, String(p.x), score(p.y), score(p.low), score(p.high)])),
+    several.flatMap(([name, points]) => points.map((p) => [name, p.x, p.y, p.low, p.high])));
   $("rows-curves").append(colourKey(several.map(([name], i) => [`var(--c${i})`, name])));
 }

@@ -17,6 +17,7 @@ words({
   liveLarge: ["The file is larger than {0}.", "文件大于 {0}。"], liveNone: ["Choose a file first.", "请先选择文件。"], liveResult: ["{0} on {1}, {2}", "{0}，{1}，{2}"],
   liveMetric: ["metric", "指标"], liveValue: ["score", "分数"], liveInterval: ["95% interval", "95% 置信区间"], liveN: ["examples", "样本数"],
   liveKept: ["Kept as a row.", "已保留为一行。"], liveExisted: ["These predictions were there already.", "这些预测已经存在。"], liveNotKept: ["Not kept.", "未保留。"],
+  liveAmongTrials: ["It is among the trials: show them in the table.", "它属于试验性结果：在表格中显示。"],
   liveLost: ["The server did not answer.", "服务器没有响应。"],
 });
 
@@ -90,8 +91,11 @@ function liveOutcome() {
   const heads = [[t("liveMetric"), false], [t("liveValue"), true], [t("liveInterval"), true], [t("liveN"), true]];
   const fate = t(result.kept ? (result.existed ? "liveExisted" : "liveKept") : "liveNotKept");
   const end = result.kept ? el("a", { href: href("row", [result.row]) }, fate) : fate;
+  const cells = Object.keys(ROWS.get(result.row)?.cells ?? {});
+  const hidden = result.kept && cells.length > 0 && !onlyTrials() && cells.every((id) => kindOf(/** @type {Column} */ (COLUMNS.get(id))) === "trial");
+  const where = hidden ? [el("a", { href: href("table", [], { trials: "true" }) }, t("liveAmongTrials"))] : [];
   return live.outcome.replaceChildren(el("div", { class: "wide" }, plainTable(t("liveResult", result.name, result.task, result.split), heads, rows)),
-    el("ul", {}, ...[...result.warnings, end].map((text) => el("li", {}, text))));
+    el("ul", {}, ...[...result.warnings, end, ...where].map((text) => el("li", {}, text))));
 }
 /** @param {LiveResult} result */
 function liveShow(result) {
@@ -152,12 +156,14 @@ async function liveLook() {
       update(await data.json());
       live.version = data.headers.get("ETag")?.replaceAll('"', "") ?? now.version;
       live.note.textContent = t("liveFresh");
+      liveOutcome(); // where the kept row is
     }
   } catch {
     live.away = true;
     live.summary.textContent = t("liveAway");
   }
-  liveWords();
+  for (const [node, word] of live.labels) node.textContent = t(word);
+  liveActivity();
 }
 async function liveLoop() {
   if (!document.hidden) await liveLook();

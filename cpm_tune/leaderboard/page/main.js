@@ -12,6 +12,20 @@ function setLanguage(to) {
   language = to;
   renderPage();
 }
+/** The reader's choice of another visit; a browser may forbid to keep it. @param {string} name */
+function keptChoice(name) {
+  try {
+    return localStorage.getItem(`cpm-tune ${name}`);
+  } catch {
+    return null;
+  }
+}
+/** @param {string} name @param {string} choice */
+function keepChoice(name, choice) {
+  try {
+    localStorage.setItem(`cpm-tune ${name}`, choice);
+  } catch { /* it holds for this visit */ }
+}
 /** @param {string} to */
 function setTheme(to) {
   if (to === "auto") delete document.documentElement.dataset.theme;
@@ -22,15 +36,16 @@ function setTheme(to) {
 }
 
 for (const one of VIEWS.values()) $("views").append(el("section", { id: `view-${one.name}`, class: "view", hidden: "" }));
-$("lang-en").addEventListener("click", () => setLanguage("en"));
-$("lang-zh").addEventListener("click", () => setLanguage("zh"));
+for (const to of /** @type {const} */ (["en", "zh"])) $(`lang-${to}`).addEventListener("click", () => { keepChoice("language", to); setLanguage(to); });
 for (const button of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("[data-theme-is]"))) {
-  button.addEventListener("click", () => setTheme(button.dataset.themeIs ?? "auto"));
+  const to = button.dataset.themeIs ?? "auto";
+  button.addEventListener("click", () => { keepChoice("theme", to); setTheme(to); });
 }
 window.addEventListener("hashchange", opened);
 window.cpmTune = { update, give };
-setTheme("auto");
+const theme = keptChoice("theme") ?? "";
+setTheme(["light", "dark"].includes(theme) ? theme : "auto");
 readBoard();
-setLanguage((navigator.language || "").toLowerCase().startsWith("zh") ? "zh" : "en");
+setLanguage((keptChoice("language") ?? navigator.language ?? "").toLowerCase().startsWith("zh") ? "zh" : "en");
 document.documentElement.dataset.ready = "yes";
 performance.mark("ready");

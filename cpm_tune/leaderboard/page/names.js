@@ -83,8 +83,27 @@ const NOTES_ZH = [
   [/^chat template (.+)$/, "对话模板 {1}"],
   [/^numbers (.+), now (.+)$/, "算法版本 {1}，现为 {2}"],
   [/^not above the shortcut (.+) by more than its interval$/, "未以超过置信区间的幅度高于捷径 {1}"],
-  [/^of the runs \((.+)\) and Student's t over (\d+) seeds \((\d+) degrees of freedom\)$/, "各次运行的区间（{1}）与 {2} 个种子的学生 t 区间（自由度 {3}）合成"],
+  [/^of the runs \((.+)\) and Student's t over (\d+) seeds \((\d+) degrees? of freedom\)$/, "各次运行的区间（{1}）与 {2} 个种子的学生 t 区间（自由度 {3}）合成"],
   [/^one run: (.+)$/, "单次运行：{1}"],
+  [/^Wilson$/, "威尔逊区间"],
+  [/^percentile bootstrap over examples, ([\d,]+) resamples, seed (\d+)$/, "对样例的百分位自助法（重采样 {1} 次，种子 {2}）"],
+  [/^normal, variance by the delete-one jackknife over examples$/, "正态近似，方差由逐一剔除样例的刀切法估计"],
+  [/^as recorded$/, "按记录"],
+  [/^always (.+), the most frequent in (\S+)$/, "始终回答 {1}，即 {2} 中最常见的答案"],
+  [/^documents as they stand in the file$/, "文档按文件中的顺序"],
+  [/^a decision tree on the texts' lengths$/, "基于文本长度的决策树"],
+  [/^logistic regression on characters, words and their pairs$/, "基于字、词及其相邻组合的逻辑回归"],
+  [/^a decision tree on how much the texts have in common$/, "基于文本重合程度的决策树"],
+  [/^the label of the most similar row of train$/, "训练集中最相似一行的标签"],
+  [/^a decision tree on each option's length among the row's$/, "基于各选项相对长度的决策树"],
+  [/^logistic regression on each option's characters, words and pairs, without the question$/, "不看题目，基于各选项的字、词及其相邻组合的逻辑回归"],
+  [/^a decision tree on how much each option has in common with the other texts$/, "基于各选项与其他文本重合程度的决策树"],
+  [/^the option most like the right one of the most similar row of train$/, "与训练集中最相似一行的正确选项最接近的选项"],
+  [/^([\d,]+) rows of train$/, "训练集 {1} 行"],
+  [/^([\d,]+) of test$/, "测试集 {1} 行"],
+  [/^not stated$/, "未说明"],
+  [/^research use$/, "供研究使用"],
+  [/^non-commercial research only$/, "仅限非商业研究"],
   [/^(.+): unfinished, not in the table(.*)$/, "{1}：未完成，不在表中{2}"],
   [/^(.+): failed, not in the table(.*)$/, "{1}：失败，不在表中{2}"],
   [/^(.+): its test split has no answers, so no score$/, "{1}：测试集没有答案，因此没有得分"],
@@ -124,13 +143,21 @@ function metricName(name) {
 function shortcutName(name) {
   return named(SHORTCUTS, name);
 }
-/** A sentence of the board about data, protocol or an interval. @param {string} note @param {boolean} [short] */
+/** A sentence of the board about data, protocol, an interval or a control. @param {string} note @param {boolean} [short] */
 function noteText(note, short = false) {
   const text = short ? note.replace(/, not comparable with real results$/, "") : note;
-  if (language !== "zh") return text;
+  return language === "zh" ? chineseNote(text) : text;
+}
+/** A note in Chinese, whole or by its parts. @param {string} text @returns {string} */
+function chineseNote(text) {
   for (const [pattern, chinese] of NOTES_ZH) {
     const found = pattern.exec(text);
-    if (found) return filled(chinese, (i) => found[i]);
+    if (found) return filled(chinese, (i) => (/^(one run|the same score)/.test(text) ? chineseNote(found[i]) : found[i]));
+  }
+  for (const [mark, chinese] of [["; ", "；"], [", ", "，"]]) {
+    const parts = text.split(mark);
+    const done = parts.map((one) => (parts.length > 1 ? chineseNote(one) : one));
+    if (done.some((one, i) => one !== parts[i])) return done.join(chinese);
   }
   return text;
 }

@@ -86,13 +86,15 @@ function renderMenu() {
     el("a", { id: `menu-${one.name}`, href: href(one.name, [], { rows: chosenIds() }), "aria-current": one.name === open ? "page" : null }, t(one.title))));
 }
 
-/** The heading of the view that a link opened gets the focus, for keyboards and screen readers. */
+/** The heading of the view that a link opened, or the part that it names as `at`, gets the focus, for keyboards and screen readers. */
 function opened() {
   renderView();
-  const heading = /** @type {HTMLElement | null} */ (document.querySelector(".view:not([hidden]) h2"));
+  const at = document.getElementById(route().query.get("at") ?? "");
+  const heading = at ?? /** @type {HTMLElement | null} */ (document.querySelector(".view:not([hidden]) h2"));
   if (heading !== null) {
     heading.tabIndex = -1;
     heading.focus();
   }
-  scrollTo(0, 0);
+  if (at === null) scrollTo(0, 0);
+  else at.scrollIntoView();
 }

@@ -4,7 +4,7 @@ view({
   title: "row",
   render(place, here) {
     const row = ROWS.get(here.about[0] ?? "");
-    if (!row) return place.replaceChildren(el("h2", {}, t("noRows")));
+    if (!row) return place.replaceChildren(el("h2", {}, t("row")), el("p", {}, t("noSuchRow")));
     const columns = BOARD.columns.filter((c) => row.cells[c.id]);
     const column = columns.find((c) => c.id === here.query.get("dataset")) ?? columns[0];
     const tabs = columns.map((c) => el("a", { href: href("row", [row.id], { dataset: c.id }), "aria-current": c === column ? "page" : null }, columnName(c)));
@@ -60,14 +60,15 @@ function drawRow(body, row, column, here) {
   const beside = el("select", { id: "r-with" });
   options(beside, [["", t("chooseRow")], ...rivalsOf(row, column)], "");
   beside.addEventListener("change", () => go("examples", [row.id], { dataset: column.id, run: seed.value, with: beside.value }));
+  const trained = detail.runs.some((run) => part("curves")[run.run_id]?.step.length);
   const link = el("a", { id: "row-examples", class: "button" }, t("allExamples"));
   const numbers = block(t("theScore"), facts([
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
       [t("interval"), between(cell.low, cell.high)],
-      [t("method"), detail.interval],
+      [t("method"), noteText(detail.interval)],
       [t("places"), cell.places === null ? "" : t("placesOf", cell.places.first, cell.places.last, cell.places.of)],
       [t("others"), others],
-      [t("template"), `${column.template} v${column.template_version}`],
+      [t("template"), column.template_version ? `${column.template} v${column.template_version}` : ""],
       [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],
       [t("rows"), String(column.n)],
       [t("notes"), notes.length ? el("ul", { class: "plain" }, ...notes.map((note) => el("li", {}, note))) : ""],
@@ -76,11 +77,11 @@ function drawRow(body, row, column, here) {
     el("div", { class: "columns" }, numbers, el("div", {}, block(t("runs"), boxed(t("runs"),
       [[t("seed"), true], [t("value"), true], [t("interval"), true], [t("run"), false]],
       detail.runs.map((run) => [String(run.seed), score(run.value), between(run.low, run.high), el("code", {}, run.run_id)]), "row-seeds")), block(t("cost"), facts(costFacts(detail))))),
-    block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))),
+    trained ? block(t("curves"), el("div", { class: "figures" }, card("row-dev", t("devOver")), card("row-loss", t("lossOver")))) : "",
     el("div", { class: "axes" }, el("label", {}, el("span", {}, t("run")), seed), link, el("label", {}, el("span", {}, t("nextTo")), beside), copier(() => location.href, "copyLink")),
     rest);
-  drawCurves("row-dev", row, column, "dev");
-  drawCurves("row-loss", row, column, "loss");
+  if (trained) drawCurves("row-dev", row, column, "dev");
+  if (trained) drawCurves("row-loss", row, column, "loss");
   const draw = () => {
     link.setAttribute("href", href("examples", [row.id], { dataset: column.id, run: seed.value }));
     whenThere(rest, wholeRun(seed.value), (run) => (run ? runBody(row, column, run) : [withoutRun(detail)]));
@@ -109,7 +110,7 @@ function withoutRun(detail) {
 function drawCurves(id, row, column, what) {
   const scale = what === "dev" && column.unit === "points" ? 100 : 1;
   const lines = seedsOf(row, column.id).map((run) => ({ run, curve: part("curves")[run.run_id] })).filter((l) => l.curve?.step.length);
-  const name = what === "dev" ? `dev ${metricName(column.metric)}` : t("loss");
+  const name = what === "dev" ? t("devOf", metricName(column.metric)) : t("loss");
   const heads = /** @type {[string, boolean][]} */ ([[t("seed"), true], [t("step"), true], [name, true]]);
   if (!lines.length) return show(id, name, null, heads, []);
   const steps = lines.flatMap((l) => l.curve.step);
@@ -138,6 +139,7 @@ function runBody(row, column, run) {
   const blocks = [];
   if (run.parsed?.controls) blocks.push(controlsBlock(column, run));
   if (Object.keys(run.parsed?.forgetting ?? {}).length) blocks.push(forgettingBlock(run));
+  else if (run.parsed?.training) blocks.push(block(t("forgetting"), el("p", { class: "quiet small" }, t("notForgetting"))));
   if (run.again) blocks.push(settingsBlock(run), againBlock(run));
   blocks.push(filesBlock(column, run));
   if (run.errors) blocks.push(block(t("whereWrong"), ...errorsPanel(column, run, (label, predicted) => go("examples", [row.id], { dataset: column.id, run: run.run, label, predicted }))));
@@ -151,12 +153,16 @@ function controlsBlock(column, run) {
   const numbers = (c) => [score(scale * c.value), between(scale * c.low, scale * c.high)];
   const sign = column.higher_is_better ? 1 : -1;
   const rows = Object.entries(run.parsed.controls).map(([name, c]) => [
-    el("div", {}, controlWords(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(c.note)) : null),
+    el("div", {}, controlWords(name), sign * (test.value - c.value) > 0 ? null : el("span", { class: "tag" }, t("notBeaten")), c.note ? el("div", { class: "quiet small" }, noteText(byNumber(c.note))) : null),
     ...numbers(c),
   ]);
   return block(t("controls"), boxed(t("controls"),
     [[t("control"), false], [t("value"), true], [t("interval"), true]],
     [[t("thisRun"), ...numbers(test)], ...rows], "row-controls"));
+}
+/** A control's note with the number of an option as everywhere on the page, from 0. @param {string} note */
+function byNumber(note) {
+  return note.replace(/^always 'option (\d+)'/, (_, n) => `always ${Number(n) - 1}`);
 }
 /** A control's name in words. @param {string} name */
 function controlWords(name) {
@@ -187,7 +193,8 @@ function againBlock(run) {
   return block(t("again"),
     el("pre", { class: "command", tabindex: "0", id: "row-command" }, commands),
     el("div", { class: "buttons" }, copier(() => commands)),
-    el("p", { class: "quiet small" }, t("againNote")),
+    again.changed.length ? el("p", { id: "row-changed" }, t("changed", again.changed.join(", "))) : null,
+    el("p", { class: "quiet small" }, / --data DIR\b/.test(again.command) ? `${t("againData")} ` : null, t("againNote", fileName(run.run, "json"))),
     where ? facts([[t("commit"), commit], ["Python", where.python], [t("packages"), packages], [t("machine"), machine], [t("finished"), where.finished_at]]) : null);
 }
 /** @param {Column} column @param {WholeRun} run */
@@ -199,15 +206,15 @@ function filesBlock(column, run) {
   const link = (address, words) => (/^https?:\/\//.test(address) ? el("a", { href: address, rel: "noreferrer" }, words) : words);
   return block(t("files"),
     el("div", { class: "buttons" },
-      record ? saver(t("record"), "run.json", () => record, "application/json") : null,
-      folder && run.file ? el("a", { class: "button", href: `${folder}/${run.file}`, download: "predictions.test.jsonl" }, t("predictionsFile")) : null,
+      record ? saver(t("record"), fileName(run.run, "json"), () => record, "application/json") : null,
+      folder && run.file ? el("a", { class: "button", href: `${folder}/${run.file}`, download: fileName(run.run, "predictions.test.jsonl") }, t("predictionsFile")) : null,
       run.n ? saver(t("examplesCsv"), fileName(run.run, "csv"), () => examplesCsv(run), "text/csv") : null),
     facts([
       [t("folder"), el("code", {}, run.folder)],
       ...(source ? /** @type {[string, Node | string][]} */ ([
         [t("dataset"), source.title],
         [t("paper"), source.paper ? link(source.paper, source.paper) : ""],
-        [t("licence"), source.licence],
+        [t("licence"), noteText(source.licence)],
         [t("obtain"), source.obtain],
         ["BibTeX", el("div", {}, source.citation ? el("p", {}, link(source.citation, t("ownBibtex"))) : null,
           el("details", {}, el("summary", {}, t("shortBibtex")), el("pre", { tabindex: "0" }, source.bibtex), copier(() => source.bibtex)))],
@@ -217,7 +224,7 @@ function filesBlock(column, run) {
 /** The loss on plain texts without and with the delta. @param {WholeRun} run */
 function forgettingBlock(run) {
   const rows = Object.entries(run.parsed.forgetting).map(([name, f]) =>
-    [name, f.bare.toFixed(4), f.tuned.toFixed(4), el("div", {}, signed(f.difference), el("div", { class: "quiet small" }, t("to", signed(f.low), signed(f.high))))]);
+    [name, f.bare.toFixed(4), f.tuned.toFixed(4), el("div", {}, signed(f.difference), el("div", { class: "quiet small" }, f.low === null || f.texts === 1 ? t("oneText") : t("to", signed(f.low), signed(f.high))))]);
   return block(t("forgetting"), el("p", { class: "quiet small" }, t("forgettingNote")),
     boxed(t("forgetting"), [[t("source"), false], [t("bare"), true], [t("withDelta"), true], [t("change"), true]], rows, "row-forgetting"));
 }

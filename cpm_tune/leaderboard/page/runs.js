@@ -97,7 +97,7 @@ function copier(text, words = "copy") {
   });
   return button;
 }
-/** A name for a file. @param {string[]} parts */
-function fileName(...parts) {
-  return parts.join(".").replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 120);
+/** A name for a file. @param {string} stem @param {string} ending */
+function fileName(stem, ending) {
+  return `${stem.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 120)}.${ending}`;
 }

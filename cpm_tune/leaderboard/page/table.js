@@ -12,11 +12,17 @@ function renderTable(place, here) {
   place.replaceChildren(
     el("h2", { id: "scores", class: "hidden" }, t("scores")),
     ...(onlyTrials() ? [el("p", { class: "banner" }, t("onlyTrials"))] : []),
-    renderControls(columns),
-    el("div", { class: "above" }, el("p", { id: "verdict" }), el("p", { id: "status", class: "quiet small", role: "status" })),
+    ...(ROWS.size ? [renderControls(columns)] : []),
+    el("div", { class: "above" }, el("p", { id: "verdict" }), el("p", { id: "status", class: "quiet small", role: "status" }), leftOutLink()),
+    ROWS.size && !state.capabilities ? el("p", { class: "narrow quiet small", id: "columns-hidden" }, t("columnsHidden", t("capabilities"))) : "",
     el("div", { id: "table" }),
     legend());
   drawRows();
+}
+/** The number of results that were left out; it leads to what they are. */
+function leftOutLink() {
+  const n = BOARD.left_out.length;
+  return n ? el("p", { class: "small" }, el("a", { id: "left-out-link", href: href("about", [], { at: "left-out" }) }, t("leftOutN", n))) : null;
 }
 /** Draw the rows again, after a filter, a switch or another order; it is in the address then. */
 function changed() {
@@ -24,14 +30,17 @@ function changed() {
   renderView();
 }
 
-/** What rows are ordered by: as chosen, else the mean if most rows have it, else the fullest dataset. @param {Column[]} columns */
+/** What rows are ordered by: as chosen, else the mean if most rows have it, else the fullest dataset; switches do not change it. @param {Column[]} columns */
 function scoreKey(columns) {
   if (scoreOptions(columns).some(([key]) => key === state.score)) return state.score;
   const means = meanColumns();
-  const rows = BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id)));
-  const whole = rows.filter((row) => means.every((c) => cellOf(row, c.id))).length;
+  const usual = onlyTrials() ? columns : columns.filter((c) => kindOf(c) === "official");
+  /** @param {Row} row @param {Column} column */
+  const has = (row, column) => { const cell = row.cells[column.id]; return Boolean(cell) && (onlyTrials() || !("few" in cell && cell.few)); };
+  const rows = BOARD.rows.filter((row) => usual.some((c) => has(row, c)));
+  const whole = rows.filter((row) => means.every((c) => has(row, c))).length;
   if (means.length > 1 && 2 * whole >= rows.length) return "mean";
-  const filled = columns.filter((c) => measuredIn.has(c.id)).map((c) => ({ id: c.id, n: rows.filter((row) => cellOf(row, c.id)).length }));
+  const filled = usual.filter((c) => measuredIn.has(c.id)).map((c) => ({ id: c.id, n: rows.filter((row) => has(row, c)).length }));
   filled.sort((a, b) => b.n - a.n);
   return filled[0]?.id ?? "mean";
 }
@@ -52,7 +61,10 @@ function columnName(column) {
   if (kind === "official") return column.task;
   if (kind === "published") return `${column.task} · ${t("quoted")}`;
   const usual = new Set(mainOf.get(column.task)?.apart ?? []);
-  const parts = kind === "trial" ? column.notes : column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
+  const notes = kind === "trial" ? column.notes : column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
+  const others = BOARD.columns.filter((c) => c.task === column.task && c !== column && measuredIn.has(c.id));
+  const apart = notes.filter((one) => !others.length || !others.every((c) => c.notes.includes(one) || c.apart.includes(one)));
+  const parts = apart.length ? apart : notes;
   return `${column.task} · ${parts.map((one) => noteText(one, true)).join(t("comma")) || column.id}`;
 }
 
@@ -80,7 +92,7 @@ function renderControls(columns) {
   return el("div", { class: "filters" },
     labelled("f-score", t("score"), select("score", scoreOptions(columns))),
     labelled("f-find", t("find"), find),
-    el("fieldset", {}, el("legend", {}, t("alsoShow")), ...switches()),
+    alsoShow(),
     moreFilters(() => [
       labelled("f-backbone", t("backbone"), select("backbone", values((row) => row.backbone))),
       labelled("f-delta", t("delta"), select("delta", values((row) => row.delta))),
@@ -105,6 +117,11 @@ let moreOpen = false;
 function counted(what, n) {
   return n === 1 ? t(`one${what}`) : t(`n${what}s`, n);
 }
+/** The switches; where there is only that for small screens, they are for small screens. */
+function alsoShow() {
+  const all = switches();
+  return el("fieldset", { class: all.length > 1 ? null : "narrow" }, el("legend", {}, t("alsoShow")), ...all);
+}
 /** Switches that say how many rows and columns they hide. */
 function switches() {
   /** @param {"trials" | "templates" | "published"} key @param {number} rows @param {number} columns @param {boolean} forced */
@@ -115,7 +132,7 @@ function switches() {
     box.disabled = forced;
     box.addEventListener("change", () => {
       state[key] = box.checked;
-      if (box.checked) state.open = [...new Set([...state.open, ...BOARD.columns.filter((c) => kindOf(c) === { trials: "trial", templates: "template", published: "published" }[key]).map((c) => c.capability)])];
+      if (box.checked) state.open = [...new Set([...state.open, ...revealed()])];
       changed();
     });
     const counts = [rows ? counted("Row", rows) : "", columns ? counted("Column", columns) : ""].filter(Boolean).join(t("comma"));
@@ -161,33 +178,34 @@ function legend() {
 
 /**
  * What is drawn: columns by capability, rows with their scores and places, in order.
- * @typedef {{row: Row, score: Score, places: Places | null}} Line
+ * `ordered`: what its places are of, which is the score unless rows are in the order of another column.
+ * @typedef {{row: Row, score: Score, ordered: Score, places: Places | null}} Line
  */
 function computeLines() {
   const columns = shownColumns();
   const score = scoring(state.score);
-  const sign = signOf(state.score);
+  const ordered = orderKey() === state.score ? score : scoring(orderKey());
+  const sign = signOf(orderKey());
   // Places are among all measured rows, whatever is filtered.
-  const all = new Map(BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id))).map((row) => [row.id, score(row)]));
+  const all = new Map(BOARD.rows.filter((row) => columns.some((c) => cellOf(row, c.id))).map((row) => [row.id, ordered(row)]));
   const places = placesOf(all, sign);
-  const lines = shownRows(columns).map((row) => ({ row, score: all.get(row.id) ?? score(row), places: places.get(row.id) ?? null }));
+  const lines = shownRows(columns).map((row) => {
+    const by = all.get(row.id) ?? ordered(row);
+    return { row, score: ordered === score ? by : score(row), ordered: by, places: places.get(row.id) ?? null };
+  });
   return { columns, lines: inOrder(lines, sign) };
 }
 /** @param {Line[]} lines @param {number} sign @returns {Line[]} */
 function inOrder(lines, sign) {
   const [by, up] = [state.sort, state.up];
-  const columns = by.startsWith("capability:") ? meanColumns().filter((c) => c.capability === by.slice(11)) : [];
-  const weights = weightsOf(columns);
   /** @param {Line} line @returns {number | string | null} */
-  const keyOf = ({ row, score }) => {
-    if (by === "score") return score.value;
+  const keyOf = ({ row, ordered }) => {
     if (by === "row") return rowName(row);
     if (by.startsWith("cost:")) return row.cost ? COSTS[by.slice(5)].of(row.cost) : null;
-    if (by.startsWith("capability:")) return meanOf(row, columns, weights).value;
-    return shown(row, by);
+    return ordered.value;
   };
   // Best first: the most, but the least of costs and of metrics such as perplexity; names from A.
-  const least = by === "row" || (by.startsWith("cost:") && by !== "cost:speed") || (by === "score" ? sign < 0 : signOf(by) < 0);
+  const least = by === "row" || (by.startsWith("cost:") && !COSTS[by.slice(5)].more) || (!by.startsWith("cost:") && sign < 0);
   const direction = (least ? 1 : -1) * (up ? -1 : 1);
   const keyed = lines.map((line, i) => ({ line, i, key: keyOf(line) }));
   keyed.sort((a, b) => {
@@ -245,7 +263,8 @@ function drawRows() {
   const draw = (line) => {
     const { row, places } = line;
     const shaded = places !== null && places.first === 1 && places.of > 1;
-    return el("tr", { role: "row", "data-row": row.id, class: row.quoted ? "quoted" : shaded ? "best" : "" },
+    const kinds = [row.quoted ? "quoted" : shaded ? "best" : "", line.score.value === null ? "unscored" : ""];
+    return el("tr", { role: "row", "data-row": row.id, class: kinds.filter(Boolean).join(" ") },
       el("td", { role: "cell", class: "rank", "data-head": t("place") }, places ? placesText(places) : ""),
       nameCell(row),
       scoreCell(line, overall),
@@ -262,13 +281,13 @@ function drawRows() {
   const place = $("table");
   place.className = state.capabilities ? "with-capabilities" : "";
   scrolls(place, false, state.capabilities);
-  place.replaceChildren(lines.length ? table : el("p", { class: "empty" }, t("noRows")));
+  place.replaceChildren(lines.length ? table : el("p", { class: "empty" }, t(BOARD.rows.length ? "noRows" : BOARD.quoted.length ? "noRunsQuoted" : "noRuns")));
   table.style.setProperty("--cost-span", costs.length === 4 ? "3" : "4");
   if (table.scrollWidth > place.clientWidth) table.classList.add("dense");
   if (table.scrollWidth > place.clientWidth) scrolls(place, true);
   drawMore(body, measured.slice(AT_ONCE).map((line) => () => draw(line)));
   $("verdict").textContent = verdict(lines);
-  $("status").textContent = [t("status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
+  $("status").textContent = !ROWS.size ? "" : [t(ROWS.size === 1 ? "statusOne" : "status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
 }
 /** Whether the table has a box of its own to scroll in. @param {HTMLElement} place @param {boolean} wide @param {boolean} [region] */
 function scrolls(place, wide, region = wide) {
@@ -289,10 +308,10 @@ function lineName(row) {
 function verdict(lines) {
   const first = lines.filter((line) => line.places?.first === 1);
   if (!first.length || (first[0].places?.of ?? 0) < 2) return "";
-  const sign = signOf(state.score);
-  first.sort((a, b) => sign * (Number(b.score.value) - Number(a.score.value)));
-  const tested = first.every((line) => line.score.tested);
-  const some = first.slice(0, 3).map(({ row, score: s }) => `${lineName(row)} (${score(s.value)})`).join(t("comma"));
+  const sign = signOf(orderKey());
+  first.sort((a, b) => sign * (Number(b.ordered.value) - Number(a.ordered.value)));
+  const tested = first.every((line) => line.ordered.tested);
+  const some = first.slice(0, 3).map(({ row, ordered: s }) => `${lineName(row)} (${score(s.value)})`).join(t("comma"));
   const all = first.length > 3 ? t("andMore", some, first.length - 3) : some;
   return t(first.length === 1 ? (tested ? "testedCertain" : "certain") : tested ? "testedUncertain" : "uncertain", all);
 }
@@ -429,7 +448,7 @@ function scoreCell({ row, score: s }, span) {
     const flags = column ? [cutShort(row, column.id), flagOf(row, column)] : [meanFlag(row)];
     for (const flag of flags) if (flag) inner.push(flag);
   }
-  return el("td", { role: "cell", class: "n score", "data-head": scoreTitle() }, ...inner);
+  return el("td", { role: "cell", class: `n score${orderKey() === state.score ? " by" : ""}`, "data-head": scoreTitle() }, ...inner);
 }
 /** @param {Row} row @param {Column} column */
 function flagOf(row, column) {
@@ -448,16 +467,16 @@ function groupCells(row, group, spans) {
   if (hasMean(group)) {
     const mean = meanOf(row, group.mains, group.weights);
     const text = mean.value !== null ? score(mean.value) : mean.has ? t("datasetsOf", mean.has, mean.of) : "";
-    cells.push(el("td", { role: "cell", class: `n start cap${mean.value === null ? " quiet small" : ""}`, "data-head": shortCapability(group.name) }, text));
+    cells.push(el("td", { role: "cell", class: `n start cap${mean.value === null ? " quiet small" : ""}${state.sort === `capability:${group.name}` ? " by" : ""}`, "data-head": shortCapability(group.name) }, text));
   }
   for (const [i, column] of singles(group).entries()) {
-    cells.push(columnCell(row, column, !i && !hasMean(group), spans, group.open ? columnName(column) : shortCapability(group.name)));
+    cells.push(columnCell(row, column, !i && !hasMean(group), spans, group.open || kindOf(column) !== "official" ? columnName(column) : shortCapability(group.name)));
   }
   return cells;
 }
 /** @param {Row} row @param {Column} column @param {boolean} start @param {Map<string, [number, number]>} spans @param {string} head */
 function columnCell(row, column, start, spans, head) {
-  const kind = `n cap${start ? " start" : ""}`;
+  const kind = `n cap${start ? " start" : ""}${state.sort === column.id ? " by" : ""}`;
   const value = shown(row, column.id);
   if (value === null) return el("td", { role: "cell", class: kind, "data-head": head });
   const [low, high] = [shown(row, column.id, "low"), shown(row, column.id, "high")];

@@ -27,6 +27,7 @@ const WORDS = {
   officialMeanShort: ["Official mean", "官方平均分"], trialMeanShort: ["Mean of trials", "试验平均分"],
   oneDataset: ["1 dataset", "1 个数据集"], ofDatasets: ["{0} datasets", "{0} 个数据集"], datasetsOf: ["{0} of {1} datasets", "{1} 个数据集中有 {0} 个"], withInterval: ["95% interval", "95% 区间"],
   place: ["Place", "名次"], placeNote: ["The places that a row may have: rows whose 95% intervals overlap are not told apart (with --places: rows that paired tests do not tell apart)", "可能的名次：95% 置信区间重叠的行不分先后（使用 --places 时以配对检验为准）"],
+  nHours: ["{0} h", "{0} 小时"], nMinutes: ["{0} min", "{0} 分钟"], nSeconds: ["{0} s", "{0} 秒"],
   bestFirst: ["best first", "由优到劣"], worstFirst: ["worst first", "由劣到优"],
   fold: ["fold", "收起"], unfold: ["show all {0}", "展开全部 {0} 列"], moreRows: ["Show more rows ({0} left)", "显示更多行（还有 {0} 行）"],
   fewSteps: ["trial: few steps", "试验：步数很少"], majorityShort: ["majority", "多数类"], zeroShot: ["zero-shot", "零样本"], shortcut: ["shortcut {0}", "捷径：{0}"], bestShortcut: ["best shortcut without a model", "不用模型的最佳捷径"],
@@ -35,7 +36,8 @@ const WORDS = {
   relative: ["100 = {0}", "以 {0} 为 100"],
   row: ["Row", "行"], overall: ["Overall", "总体"],
   mean: ["mean", "平均"],
-  status: ["{0} of {1} rows", "显示 {0} / {1} 行"],
+  status: ["{0} of {1} rows", "显示 {0} / {1} 行"], statusOne: ["{0} of 1 row", "显示 {0} / 1 行"],
+  columnsHidden: ["The scores per capability and dataset are hidden at this width: tick “{0}” to see them.", "当前宽度下不显示各能力与数据集的得分，勾选“{0}”即可查看。"],
   sortedBy: ["sorted by {0}, {1}", "按 {0} 排序，{1}"],
   legend: [
     "Scores are means over seeds, with their 95% confidence intervals. Rows whose intervals overlap share their places; those that may be first are shaded. A mean is blank if one of its datasets is missing.",
@@ -70,7 +72,7 @@ const WORDS = {
   scoring: ["scoring rule", "打分规则"], unpublished: ["not published", "未公布"],
   rows: ["test rows", "测试行数"], notes: ["notes", "说明"], apart: ["differs from its other columns in", "与同数据集其他列的区别"],
   sources: ["Sources of published results", "已发表结果的来源"], source: ["source", "来源"],
-  leftOut: ["Left out", "未收入的文件"], close: ["Close", "关闭"],
+  leftOut: ["Left out", "未收入的文件"], leftOutN: ["{0} left out: which, and why", "{0} 项未收入：详情与原因"], close: ["Close", "关闭"],
   method: ["interval method", "置信区间算法"], settings: ["settings", "设置"], majority: ["majority class", "多数类基线"],
   places: ["places not excluded by paired tests", "配对检验未排除的名次"], placesOf: ["{0} to {1} of {2}", "第 {0} 至 {1} 名（共 {2}）"],
   shortcuts: ["shortcuts without a model", "不用模型的捷径"],
@@ -88,6 +90,10 @@ const WORDS = {
   outside: ["outside system", "外部系统"],
   asked: ["metric as printed", "原文指标"], limited: ["not official data", "非官方数据"],
   none: ["none", "无"], noRows: ["No row fits these filters.", "没有符合筛选条件的行。"],
+  noRuns: ["There are no finished runs here yet.", "此处还没有已完成的运行。"], noRunsQuoted: ["There are no finished runs here yet; the published results can be shown.", "此处还没有已完成的运行；可显示已发表的结果。"],
+  noSuchRow: ["There is no row with this name here: it may have been left out, or its settings are others now.", "此处没有该名称的行：可能未被收入，或其设置已改变。"],
+  devOf: ["dev {0}", "开发集{0}"],
+  notForgetting: ["Forgetting was not measured; `python tune.py forgetting RESULTS` measures it.", "没有测量遗忘；可用 `python tune.py forgetting RESULTS` 测量。"],
 };
 /** @type {"en" | "zh"} */
 let language = "en";

@@ -13,9 +13,13 @@ words({
   unset: ["depends on the backbone", "取决于骨干模型"],
   noDifference: ["Every setting is that of the recipe.", "所有设置均与配方一致。"],
   again: ["Run it again", "重新运行"],
+  againData: ["Put your data folder in place of DIR.", "请将 DIR 换成数据文件夹。"],
   againNote: [
-    "Put your data folder in place of DIR. With run.json of this page, `python tune.py --config run.json` runs it again and reports whether it is the same run.",
-    "请将 DIR 换成数据文件夹。下载本页的 run.json 后，也可用 `python tune.py --config run.json` 重新运行，并会报告是否为同一次运行。"],
+    "With the record of this page, `python tune.py --config {0}` runs it again and reports whether it is the same run.",
+    "下载本页的运行记录后，也可用 `python tune.py --config {0}` 重新运行，并会报告是否为同一次运行。"],
+  changed: [
+    "The run is of another version of cpm-tune: settings differ ({0}). Use the version that made it; another one may refuse this command.",
+    "该运行来自其他版本的 cpm-tune，设置有所不同（{0}）。请使用原版本；其他版本可能拒绝此命令。"],
   commit: ["commit", "提交"], dirty: ["with local changes", "含未提交的修改"], noCommit: ["not recorded", "无记录"],
   packages: ["packages", "软件包"], machine: ["machine", "机器"], finished: ["finished", "完成时间"],
   processes: ["processes: {0}", "进程数：{0}"], threads: ["threads: {0}", "线程数：{0}"],
@@ -24,6 +28,7 @@ words({
   folder: ["folder", "文件夹"], paper: ["paper", "论文"], licence: ["licence", "许可"], obtain: ["how to obtain it", "获取方式"],
   ownBibtex: ["the paper's own entry", "论文自带的条目"], shortBibtex: ["entry by title and address", "仅含标题与网址的条目"],
   forgetting: ["forgetting", "遗忘"],
+  oneText: ["no interval: one text", "仅一段文本，无区间"],
   forgettingNote: ["Loss on plain texts in nats per character; above 0, the delta made it worse.", "普通文本上的损失（奈特/字符）；大于 0 表示加 delta 后变差。"], bare: ["bare backbone", "原骨干模型"], withDelta: ["with the delta", "加 delta 后"], change: ["change", "变化"],
   devOver: ["Dev score over steps", "开发集得分随步数的变化"], lossOver: ["Training loss over steps", "训练损失随步数的变化"],
   noRun: [
@@ -52,6 +57,8 @@ words({
   lengthOf: ["{0} characters", "{0} 个字符"], leadOf: ["margin {0}", "分差 {0}"],
   more: ["More", "更多"],
   noTexts: ["The page has no texts of these rows; export with --texts if their licence allows it.", "页面不含这些行的文本；若许可允许，可用 --texts 导出。"],
+  noOther: ["no other row", "无其他行"],
+  agree: ["The two rows agree on all {0} examples.", "两行在全部 {0} 条样例上一致。"],
   differ: ["predictions that differ", "预测不同"],
   onlyFirst: ["only the first right", "仅第一行正确"], onlySecond: ["only the second right", "仅第二行正确"],
   bothRight: ["both right", "均正确"], bothWrong: ["both wrong", "均错误"],

@@ -64,6 +64,7 @@ interface Examples {
 }
 interface Again {
   recipe: string; differences: { key: string; value: unknown; usual: unknown; known: boolean }[]; command: string;
+  changed: string[]; // settings that only the record has, or only the version that made the page
 }
 interface Calibration {
   n: number; ece: number; brier: number; bins: { low: number; n: number; confidence: number; accuracy: number }[];

@@ -8,14 +8,23 @@ const state = { ...START };
 
 /** @param {URLSearchParams} query */
 function readState(query) {
-  Object.assign(state, START, { open: query.getAll("open") });
+  Object.assign(state, START, { open: query.getAll("open").filter((name) => name !== CLOSED) });
   for (const key of /** @type {const} */ (["score", "find", "backbone", "delta", "base"])) state[key] = query.get(key) ?? "";
   for (const key of /** @type {const} */ (["trials", "templates", "published", "capabilities", "up"])) state[key] = query.get(key) === "true";
   state.sort = query.get("sort") ?? "score";
+  if (!query.getAll("open").some((name) => name !== "cost")) state.open.push(...revealed());
   readChosen(query);
 }
+/** In a link: every capability is folded, though a switch would unfold some. */
+const CLOSED = "-";
+/** Capabilities with columns that a switch shows: they are open unless the link says which are. */
+function revealed() {
+  const kinds = [state.trials ? "trial" : "", state.templates ? "template" : "", state.published ? "published" : ""];
+  return [...new Set(BOARD.columns.filter((c) => kinds.includes(kindOf(c))).map((c) => c.capability))];
+}
 function rememberState() {
-  remember({ ...state, sort: state.sort === "score" ? "" : state.sort, rows: chosenIds() });
+  const closed = revealed().length && !state.open.some((name) => name !== "cost");
+  remember({ ...state, open: closed ? [...state.open, CLOSED] : state.open, sort: state.sort === "score" ? "" : state.sort, rows: chosenIds() });
 }
 
 /** @param {Column} column @returns {"official" | "template" | "trial" | "published"} */
@@ -126,13 +135,22 @@ function testsMeanOf(columns) {
   const tested = Object.values(BOARD.indices.mean?.columns ?? {});
   return tested.length === columns.length && columns.every((c) => tested.includes(c.id));
 }
-/** A row's score by a key: "mean", "index:NAME", or a column's id. @param {string} key @returns {(row: Row) => Score} */
+/** What places are of: a capability or a dataset if rows are in its order, else the score. */
+function orderKey() {
+  return state.sort.startsWith("capability:") || COLUMNS.has(state.sort) ? state.sort : state.score;
+}
+/** A row's score by a key: "mean", "index:NAME", "capability:NAME", or a column's id. @param {string} key @returns {(row: Row) => Score} */
 function scoring(key) {
   if (key === "mean") {
     const columns = meanColumns();
     const weights = weightsOf(columns);
     const tested = testsMeanOf(columns);
     return (row) => ({ ...meanOf(row, columns, weights), tested: tested ? row.indices.mean?.places : null });
+  }
+  if (key.startsWith("capability:")) {
+    const columns = meanColumns().filter((c) => c.capability === key.slice(11));
+    const weights = weightsOf(columns);
+    return (row) => meanOf(row, columns, weights);
   }
   if (key.startsWith("index:")) {
     const name = key.slice(6);

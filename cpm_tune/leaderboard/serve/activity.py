@@ -24,7 +24,7 @@ from cpm_tune.common.folders import (
     predictions_file,
     worked_on,
 )
-from cpm_tune.common.reading import parse_json, read_json
+from cpm_tune.common.reading import open_regular, parse_json, read_json
 from cpm_tune.common.sizes import shortened
 from cpm_tune.data.batches import total_steps
 from cpm_tune.schema.record import RunRecord
@@ -115,7 +115,7 @@ def _total(record: RunRecord) -> int:
 
 def _tail(log: Path) -> Iterator[Mapping[str, Any]]:
     """The last entries of a log that can be read."""
-    with contextlib.suppress(OSError), log.open("rb") as file:
+    with contextlib.suppress(OSError), open_regular(log) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         for line in file.read(2 * _TAIL).splitlines():
             with contextlib.suppress(ValueError, RecursionError):  # cut off, or half-written

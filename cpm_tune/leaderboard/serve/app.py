@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,6 +32,7 @@ CONNECTIONS = 100
 _IDLE = 10  # seconds in which a connection has to ask for something
 _LONGEST = 600  # seconds of one request
 _ENDING = 3  # seconds that requests get when the server ends
+T = TypeVar("T")
 _FIRST = 1.0  # seconds that a request waits for the folders to be looked at
 
 
@@ -71,8 +75,12 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
         tag = {"ETag": f'"{shown.version}"'}
         return Response(shown.data, media_type="application/json", headers=tag)
 
-    def part(request: Request) -> Response:
-        text = live.part(request.path_params["name"].removesuffix(".js"))
+    async def part(request: Request) -> Response:
+        name = request.path_params["name"].removesuffix(".js")
+        try:
+            text = await _aside(lambda: live.part(name))
+        except asyncio.CancelledError:  # the server has been ended
+            return Response(status_code=503)
         if text is None:
             return Response(status_code=404)
         return Response(text, media_type="text/javascript; charset=utf-8")
@@ -106,31 +114,43 @@ def make_app(live: Live, scorer: Scorer, names: Collection[str] = ()) -> Guard:
     return Guard(Starlette(routes=routes), names)
 
 
+async def _aside(make: Callable[[], T]) -> T:
+    """What a call returns, made in a thread that keeps nobody from ending: a disk may hang."""
+    made: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            made.set_result(make())
+        except concurrent.futures.InvalidStateError:  # nobody waits any more
+            pass
+        except Exception as error:
+            made.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await asyncio.wrap_future(made)
+
+
 class _Watch:
     """Looks at the folders while somebody asks, in a thread that keeps nobody from ending."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._done: asyncio.Event | None = None
+        self._done: threading.Event | None = None
 
     async def fresh(self) -> None:
         """Return when the folders have been looked at lately, or after _FIRST seconds."""
         if self._done is None and self._live.due:
-            self._done = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            threading.Thread(target=self._look, args=(loop, self._done), daemon=True).start()
+            self._done = threading.Event()
+            threading.Thread(target=self._look, args=(self._done,), daemon=True).start()
         if (done := self._done) is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FIRST):
-                    await done.wait()
+            await _aside(lambda: done.wait(_FIRST))
 
-    def _look(self, loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
+    def _look(self, done: threading.Event) -> None:
         try:
             self._live.look()
         finally:
             self._done = None
-            with contextlib.suppress(RuntimeError):  # the server has ended
-                loop.call_soon_threadsafe(done.set)
+            done.set()
 
 
 class _Protocol(H11Protocol):
@@ -171,6 +191,11 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _of_faults(entry: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn's is of a fault; a request that ends with the server is none."""
+    return not entry.getMessage().startswith("Cancel ")
 
 
 def listening(address: Address) -> socket.socket:
@@ -241,6 +266,7 @@ def serve(
                 file=sys.stderr,
                 flush=True,
             )
+        logging.getLogger("uvicorn.error").addFilter(_of_faults)
         _Server(config).run(sockets=[opened])
     print("stopped", flush=True)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from cpm_tune.common.folders import is_complete
+from cpm_tune.common.paths import relative
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.examples import BESIDE
 from cpm_tune.leaderboard.html import as_script, page
-from cpm_tune.leaderboard.page_data import Source, lazy_part, page_parts, source_of
+from cpm_tune.leaderboard.page_data import Source, lazy_part, legible, page_parts, source_of
 from cpm_tune.leaderboard.results import Results, read_folder
 from cpm_tune.leaderboard.serve.activity import activity
 from cpm_tune.leaderboard.texts import Which
@@ -131,7 +132,7 @@ class Live:
                 if self.showing.source is not before.source:
                     _collect()
             except UserError as error:
-                going_on = {**self.showing.activity, "error": str(error)}
+                going_on = {**self.showing.activity, "error": relative(str(error), self._folders)}
                 self.showing = replace(self.showing, activity=going_on)
             self._looked = time.monotonic()
             self._took = self._looked - started
@@ -166,7 +167,8 @@ class Live:
     def _activity(self) -> dict[str, Any]:
         finished = {run.record.run_id for run in self._results.runs}
         places = dict.fromkeys((*self._folders, *(p.parent.parent for p in self._stamps or ())))
-        return activity(self._records.unfinished(), finished, places)
+        going_on = activity(self._records.unfinished(), finished, places)
+        return {key: legible(value) for key, value in going_on.items()}
 
     def _made(self, going_on: Mapping[str, Any]) -> Showing:
         shown, results = self._shown, self._results

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cpm_tune.common.paths import relative
 from cpm_tune.errors import UserError, readable
 from cpm_tune.leaderboard.outside_systems import row_id
 from cpm_tune.schema.record import shown_scores
-from cpm_tune.systems.system import score_system
+from cpm_tune.systems.system import TakenError, score_system
 
 MEMORY = 8 * 2**30  # bytes of address space
 SECONDS = 300  # of processor time
@@ -26,6 +27,7 @@ SECONDS = 300  # of processor time
 def result_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """The scores of a request's predictions, or an `error`: one sentence."""
     data = request["data"]
+    folders = [Path(each) for each in (request["out"], data, *request["include"]) if each]
     try:
         scored = score_system(
             request["task"],
@@ -37,8 +39,12 @@ def result_of(request: Mapping[str, Any]) -> dict[str, Any]:
             out=Path(request["out"]),
             include=tuple(map(Path, request["include"])),
         )
+    except TakenError:
+        name, seed = request["name"], request["seed"]
+        sentence = f"other predictions of '{name}' with seed {seed} on this data are kept here"
+        return {"error": readable(f"{sentence}; choose another seed or name.")}
     except UserError as error:
-        return {"error": readable(str(error))}
+        return {"error": readable(relative(str(error), folders))}
     except MemoryError:
         return {"error": f"the file needs more than {MEMORY // 2**30} GiB to be scored."}
     record = scored.record

@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 import tempfile
+import unicodedata
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,13 @@ from cpm_tune.task.registry import task_files
 
 AT_ONCE = 2  # uploads received or scored
 KEPT = 1_000  # systems that one server keeps
+LONGEST_NAME = 80  # characters of a system's
 LINES = 2_000_000  # of a file
 RECEIVING = 120.0  # seconds
 SCORING = 300.0
 _FIELDS = {"task", "name", "split", "seed", "file", "keep"}
 _FILE = re.compile(r"\w[\w .()+-]{0,99}")
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories of Unicode: control, format, …
 _ENDING = re.compile(r"\.\w{1,8}")
 
 
@@ -67,6 +70,14 @@ def upload_of(query: Mapping[str, str], tasks: frozenset[str], may_keep: bool) -
         raise RefusedError(400, f"seed is '{seed}', expected a whole number from 0 to {MOST_SEED}.")
     if not name.strip():
         raise RefusedError(400, "name is missing: what the system is to be called in tables.")
+    if len(name) > LONGEST_NAME or name != name.strip():
+        raise RefusedError(
+            400, f"name: expected at most {LONGEST_NAME} characters, without spaces at its ends."
+        )
+    if any(unicodedata.category(character) in _UNSEEN for character in name):
+        raise RefusedError(
+            400, f"name is '{readable(name)}', expected no control or format characters."
+        )
     if keep not in ("yes", "no"):
         raise RefusedError(400, f"keep is '{keep}', expected yes or no.")
     if keep == "yes" and not may_keep:
