@@ -294,7 +294,8 @@ def test_a_run_is_exported_and_comes_back(
         *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"),
         "README.md",
     }
-    code, _, error = cli("export", run, "--to", "hf", "--out", tmp_path / "x", "--hub-dataset", "x")
+    words = ["--to", "hf", "--out", tmp_path / "x", "--hub-dataset", "x"]
+    code, _, error = cli("export", run, *words, "--backbone", tmp_path / "never read")
     assert (code, "expected OWNER/NAME or OWNER/NAME:TASK_ID" in error) == (2, True)
     assert not (tmp_path / "x").exists()
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
