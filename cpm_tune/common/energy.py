@@ -7,7 +7,6 @@ through NVML, with the package nvidia-ml-py. The counters are the machine's: oth
 from __future__ import annotations
 
 import contextlib
-import importlib
 import time
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,8 @@ def _gpu(device: Any) -> tuple[Any, Any]:
     if getattr(device, "type", "cpu") != "cuda":
         return None, None
     try:
-        nvml = importlib.import_module("pynvml")
+        import pynvml as nvml
+
         nvml.nvmlInit()
     except Exception:  # no package, no library, no driver: of classes of its own
         return None, None
