@@ -126,12 +126,12 @@ def _run(
     start: Callable[[], Executor], state: SuiteState, history: History, out: Path, quiet: bool
 ) -> int:
     started = time.monotonic()
-    note_trials(out, state.trials)
     with contextlib.ExitStack() as stack:
         try:
             with Interrupts():
                 executor = start()
                 stack.callback(executor.stop)
+                note_trials(out, state.trials)
                 watcher = show.watcher(state.todo, history, out, executor.workers, quiet)
                 with watcher:
                     endings = run_trials(state.todo, executor, out, watcher)
