@@ -228,3 +228,19 @@ def _vocabulary_file(tmp_path: Path, jsonl: Callable[[str, list[str]], Path]) ->
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=12, help="how many moments a run is killed at")
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The splits that runs of this test score, in their order."""
+    from cpm_tune.runs import execute
+
+    splits: list[str] = []
+    real = execute.score_split
+
+    def counted(predictor: Any, split: Any, *rest: Any) -> Any:
+        splits.append(split.file.split)
+        return real(predictor, split, *rest)
+
+    monkeypatch.setattr(execute, "score_split", counted)
+    return splits

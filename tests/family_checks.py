@@ -1,5 +1,5 @@
 """What the tests of several families share: folders made once, deltas' configs, small batches, and
-caches next to computing anew."""
+caches next to no cache."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def scatter(delta: Delta) -> None:
 
 @torch.no_grad()
 def check_cache(model: Any, layout: Any, contexts: Sequence[tuple[int, ...]], beams: int) -> Any:
-    """That a cache of so many beams gives what computing anew gives, also after rows have gone;
+    """That a cache of so many beams gives what no cache gives, also after rows have gone;
     returns the cache."""
     steps, rows, before = 4, len(contexts), 1
     kept = model.cache(layout, contexts, beams, steps * beams)

@@ -68,16 +68,8 @@ def test_the_seeds_of_a_cell_share_a_search(small_backbone: Path, tmp_path: Path
 
 
 def test_a_cell_is_searched_once_and_run_for_each_seed(
-    small_backbone: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+    small_backbone: Path, tmp_path: Path, one_thread: None, scored: list[str]
 ) -> None:
-    scored: list[str] = []
-    real = execute.score_split
-
-    def counted(predictor: Any, split: Any, *rest: Any) -> Any:
-        scored.append(split.file.split)
-        return real(predictor, split, *rest)
-
-    monkeypatch.setattr(execute, "score_split", counted)
     text, out = SUITE.replace("[lora, bitfit, none]", "[lora]"), tmp_path / "out"
     text = text.partition("trials:\n  - match")[0]
     trials = trials_of(tmp_path, small_backbone, text)

@@ -18,7 +18,6 @@ from kills import Counted, killed_within
 from cpm_tune.commands.cli import main
 from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
-from cpm_tune.runs import execute
 from cpm_tune.schema.record import RunRecord, TrialRecord, read_record
 from cpm_tune.search import rule, study
 from cpm_tune.search.space import Choices, Range, make_space, parse_items, size_of
@@ -281,15 +280,8 @@ def test_a_search_chooses_on_dev_and_scores_test_once(
     cli: CLI,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    scored: list[str],
 ) -> None:
-    scored: list[str] = []
-    real = execute.score_split
-
-    def counted(predictor: Any, split: Any, *rest: Any) -> Any:
-        scored.append(split.file.split)
-        return real(predictor, split, *rest)
-
-    monkeypatch.setattr(execute, "score_split", counted)
     out = tmp_path / "whole"
     code, text, error = cli(*words(out, *BUDGET, "--control", "none"))
     assert code == 0, error

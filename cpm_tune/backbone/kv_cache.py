@@ -1,6 +1,6 @@
 """Keys and values of one layer in memory that is allocated once.
 
-Joining them anew for every token copies all of them, and takes as much new memory: pages that the
+Joining them again for every token copies all of them, and takes as much new memory: pages that the
 system clears first.
 """
 

@@ -89,8 +89,6 @@ def _units(records: Sequence[AnyRecord]) -> tuple[list[ScoreRecord], str]:
                 for name in ("value", "low", "high")
             }
         )
-        if len(each) > 1
-        else each[0]
         for each in by_fold.values()
     ]
     seeds = len(records) > len(by_fold)
