@@ -253,9 +253,11 @@ class _Expansion:
         weights = f"{plan.spec.backbone.init} {plan.folder.path} {plan.spec.weights} None"
         group, needs = (weights, plan.spec.task), None
         if zero_shot:
-            run = plan.zero_shot()
-            needs = run.spec.run_id
-            control = Trial(request, "zero-shot", needs, run.delta_name, name, run.spec.seed, group)
+            bare = plan.zero_shot()
+            needs = bare.spec.run_id
+            control = Trial(
+                request, "zero-shot", needs, bare.delta_name, name, bare.spec.seed, group
+            )
             self.trials.setdefault(needs, control)
         about = f"{about} search of {counted(how.trials, 'trial')}".strip()
         run = Trial(
