@@ -3,9 +3,9 @@
     python tune.py bench --suite suites/study.yaml --jobs 2 --out results/study
     python scripts/study_page.py results/study [--write]
 
-A cell is a task, a backbone, its weights (trained or random) and a delta, and has one run per seed. Cells
-that lack a seed are left out, so this works while the study goes on. `--write` puts the tables
-between the page's markers and draws its figure.
+A cell is a task, a backbone, its weights (trained or random) and a delta, and has one run per
+seed. Cells that lack a seed are left out, so this works while the study goes on. `--write` puts the
+tables between the page's markers and draws its figure.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def compared(
     for a, b in pairs:
         if a in cells and b in cells:
             metric = get_metric(cells[a].records[0].ranks_by)
-            split = [cells[key].predictions for key in (a, b)]
-            answers = [[run.predictions for run in runs] for runs in split]
-            results[a, b] = compare(metric, *answers, split[0][0].targets)
+            targets = cells[a].predictions[0].targets
+            first, second = ([run.predictions for run in cells[key].predictions] for key in (a, b))
+            results[a, b] = compare(metric, first, second, targets)
     adjusted = holm([result.p for result in results.values()])
     return {
         pair: (result, verdict(result.difference, p, True))
@@ -158,11 +158,11 @@ def wins(cells: dict[Key, Cell], axis: Sequence[str], by_delta: bool) -> str:
     pairs: list[tuple[Pair, str, str]] = []
     for task, (a, b) in itertools.product(TASKS, itertools.combinations(axis, 2)):
         for other in BACKBONES if by_delta else DELTAS:
-            keys = [
-                (task, *((other, "checkpoint", name) if by_delta else (name, "checkpoint", other)))
-                for name in (a, b)
-            ]
-            pairs.append(((keys[0], keys[1]), a, b))  # type: ignore[arg-type]
+            if by_delta:
+                pair = (task, other, "checkpoint", a), (task, other, "checkpoint", b)
+            else:
+                pair = (task, a, "checkpoint", other), (task, b, "checkpoint", other)
+            pairs.append((pair, a, b))
     results = compared(cells, [pair for pair, _, _ in pairs])
     counts: dict[tuple[str, str], Counter[str]] = {}
     for pair, a, b in pairs:
@@ -193,7 +193,7 @@ def costs(cells: dict[Key, Cell]) -> str:
         trainings = [record.training for record in records if record.training is not None]
         if not trainings:
             continue
-        peaks = [record.environment.peak_memory_bytes / 2**30 for record in records]
+        peaks = [r.environment.peak_memory_bytes / 2**30 for r in records if r.environment]
         rows.append(
             [
                 f"`{backbone}`",
