@@ -29,9 +29,9 @@ FAST = {
     "torch, transformers": (
         *("backbone", "causal", "causal_parts", "causal_tokenizer", "chat", "checkpoint"),
         *("checkpoint_forms", "convert", "cpm1", "cpm2", "encdec", "decode", "export", "quantize"),
-        *("engine_bmtrain", "pretrain_spans", "kernels"),
+        *("pretrain_spans",),
     ),
-    "OpenDelta, peft": ("causal_deltas", "delta", "delta_foreign", "delta_guarantees"),
+    "OpenDelta, peft": ("causal_deltas", "delta", "delta_foreign"),
     "sentencepiece, jieba, regex": ("cpm1_tokenizer", "cpm2_tokenizer", "tokenizer"),
     "sacrebleu, rouge-score, nltk, scikit-learn, scipy": (
         *("metrics", "metrics_text", "scorers", "statistics", "shortcuts", "overlap"),
