@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep environments and logs here")
     parser.add_argument("tests", nargs="*", help="arguments of pytest (default: the fast tests)")
     options = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     fast = [f"tests/test_{name}.py" for names in FAST.values() for name in names]
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
