@@ -15,6 +15,7 @@ import pytest
 from conftest import CLI
 from kills import Counted, killed_within
 
+from cpm_tune.commands import search
 from cpm_tune.commands.cli import main
 from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
@@ -480,6 +481,18 @@ FILE_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seeds": "3-1"}, "seeds is 3-1, expected a range"),
     ({"epochs": 3}, "there is no option 'epochs'"),
 ]
+
+
+def test_several_processes_get_the_command_itself(
+    words: Callable[..., list[object]], cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(search, "launch", lambda argv, nproc: started.append((argv, nproc)))
+    line = words(tmp_path / "out", "--nproc", 2)
+    assert cli(*line)[0] == 0
+    assert started == [([str(word) for word in line], 2)]
+    assert cli(*line, "--delta", "none")[0] == 2, "mistakes are found before"
+    assert len(started) == 1
 
 
 def test_two_processes_and_no_optuna_are_sentences(

@@ -171,7 +171,7 @@ class _Expansion:
                     if space is None:
                         self._add_runs(request, about, nproc)
                     else:
-                        self._add_searched(request, about, space)
+                        self._add_searched(request, about, space, nproc)
 
     @contextlib.contextmanager
     def _noting(self, where: str, fold: int | None) -> Iterator[None]:
@@ -252,7 +252,9 @@ class _Expansion:
             raise UserError("search.space has no setting that this delta and task have.")
         return space
 
-    def _add_searched(self, request: Request, about: str, space: Mapping[str, Any]) -> None:
+    def _add_searched(
+        self, request: Request, about: str, space: Mapping[str, Any], nproc: int
+    ) -> None:
         """Add a trial whose settings are found by a search with the suite's first seed."""
         suite = self._suite
         assert suite.search is not None
@@ -265,8 +267,8 @@ class _Expansion:
         if zero_shot:
             run = plan.zero_shot()
             needs = run.spec.run_id
-            control = Trial(request, "zero-shot", needs, run.delta_name, name, run.spec.seed, group)
-            self.trials.setdefault(needs, control)
+            of_run = (needs, run.delta_name, name, run.spec.seed, group)
+            self.trials.setdefault(needs, Trial(request, "zero-shot", *of_run, nproc=nproc))
         trial_id = how.id(request.seed)
         self.trials.setdefault(
             trial_id,
@@ -281,6 +283,7 @@ class _Expansion:
                 needs=needs if request.seed == seed else how.id(seed),
                 about=f"{about} search of {counted(how.trials, 'trial')}".strip(),
                 search=how,
+                nproc=nproc,
             ),
         )
 

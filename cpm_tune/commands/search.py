@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from cpm_tune.commands.asked import asked
 from cpm_tune.commands.options.search import Search
 from cpm_tune.common.door import load
 from cpm_tune.common.progress import shown
 from cpm_tune.common.reading import read_mapping
+from cpm_tune.engine.launch import launch
+from cpm_tune.engine.rank import launched, rank_info
 from cpm_tune.errors import UserError
 from cpm_tune.schema.options import chosen_controls
 from cpm_tune.search.plan import make_search
@@ -36,10 +40,14 @@ def run(options: Search) -> int:
         )
     controls = chosen_controls(options.control)
     before = None
+    if options.nproc > 1 and not options.dry_run and not launched():
+        launch(["search", *options.words], options.nproc)
+        return 0
     repeats = file is not None and "spec_sha256" in read_mapping(file, "--config", "")
     if repeats and not options.dry_run:
         before = load("cpm_tune.commands.again:Results")(file)
-    with shown(unless=options.quiet or options.dry_run):
+    main = rank_info(os.environ).rank == 0
+    with shown(unless=options.quiet or options.dry_run or not main):
         outcomes = load("cpm_tune.search.session:search_and_run")(
             search,
             out=options.out,
@@ -47,9 +55,10 @@ def run(options: Search) -> int:
             controls=controls,
             dry_run=options.dry_run,
             quiet=options.quiet,
+            nproc=options.nproc,
         )
     for outcome in outcomes:
-        if before is not None and outcome.record.spec.seed == before.spec.seed:
+        if main and before is not None and outcome.record.spec.seed == before.spec.seed:
             lines = load("cpm_tune.commands.again:compared")(file, outcome.record.spec)
             if outcome.record.spec == before.spec:
                 lines += before.compared(outcome.folder)

@@ -75,5 +75,8 @@ class Search(CommandLine, ReportOptions, ExecutionOptions, RunOptions):
         Option("YAML or JSON file with options, or the record of a run", "FILE", in_file=False),
     ] = None
     control: Controls = ()
+    nproc: Annotated[
+        Count, Option("processes of each trial on this machine; trials are one after the other")
+    ] = 1
     out: Results = Path("results")
     dry_run: Annotated[NotInFile, Option("print the plan; with --json, all of it")] = False
