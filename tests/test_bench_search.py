@@ -159,7 +159,7 @@ def test_mistakes_in_searches_of_suites(
 
 def test_the_suite_of_the_documentation_is_one(small_backbone: Path, tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    _, text = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     trials = trials_of(tmp_path, small_backbone, text)
     assert {trial.delta: set(trial.search.space) for trial in trials if trial.search} == {
         "lora": {"train.lr", "delta.lora_r"},

@@ -28,6 +28,7 @@ from cpm_tune.leaderboard.forgetting import (
     note_of,
     scaled_alike,
 )
+from cpm_tune.leaderboard.frame import as_dataframe
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.verify import verify_results
 from cpm_tune.planning.plan import Request, make_plan
@@ -238,6 +239,7 @@ def test_tune_and_python_measure_forgetting_too(
     own = run.forgetting({"own": [SHORT, SHORT * 2]})["own"]
     assert own == Meter({"own": [SHORT, SHORT * 2]}).measure(folder, write=False)["own"]
     assert read_record(folder / "run.json").forgetting == {**record.forgetting, "own": own}
+    assert as_dataframe(tmp_path)["forgetting.own"].tolist() == [own.difference]
     with pytest.raises(UserError, match="has 'own' measured on 2 other texts"):
         run.forgetting({"own": [SHORT]})
     code, _, error = cli(*common, "--delta", "bitfit", "--nnodes", "2")

@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import CLI
+from conftest import CLI, REPOSITORY
 from kills import Counted, killed_within
 
 from cpm_tune.commands import search
@@ -481,6 +481,17 @@ FILE_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seeds": "3-1"}, "seeds is 3-1, expected a range"),
     ({"epochs": 3}, "there is no option 'epochs'"),
 ]
+
+
+def test_the_file_of_the_documentation_is_one(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    page = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
+    file = tmp_path / "search.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    given = ("--backbone", small_backbone, "--out", tmp_path / "x", "--dry-run")
+    code, text, error = cli("search", "--config", file, *given)
+    assert (code, "budget     12 trials" in text) == (0, True), error
 
 
 def test_several_processes_get_the_command_itself(

@@ -20,6 +20,10 @@ from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.analysis.texts import normalised, units
 from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import Split, read_split
+from cpm_tune.leaderboard.board import Cost
+from cpm_tune.leaderboard.columns import column_of
+from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.means import cell_of, judge
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.runs import execute
 from cpm_tune.runs.examined import examined
@@ -185,7 +189,8 @@ def test_beaten_is_by_more_than_the_interval(
     low: float, high: float, better: bool, unbeaten: bool
 ) -> None:
     made = record(status="finished")
-    test = made.test.model_copy(update={"low": low, "high": high, "higher_is_better": better})
+    score = {"value": (low + high) / 2, "low": low, "high": high, "higher_is_better": better}
+    test = made.test.model_copy(update=score)
     shortcut = ControlRecord(value=0.7, low=0.6, high=0.8)
     worse = ControlRecord(value=0.1 if better else 0.9, low=0.0, high=1.0)
     changed = made.model_copy(
@@ -195,6 +200,10 @@ def test_beaten_is_by_more_than_the_interval(
         }
     )
     assert (changed.unbeaten_shortcut == ("bag", shortcut)) is unbeaten
+    cell = cell_of([changed], Cost(), ())
+    column = column_of("lcqmc", [changed], Hierarchy(()))
+    judge(column, [cell])
+    assert (cell.not_above == "bag") is unbeaten
 
 
 @given(*[st.lists(st.lists(st.text("猫狗 ab", max_size=8), max_size=3), max_size=6)] * 2)
