@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def whole_shape(parameter: Tensor) -> torch.Size:
@@ -43,6 +43,15 @@ def local_part(parameter: Tensor, whole: Tensor) -> Tensor:
     parts = whole.chunk(mesh.size(), dim=0)  # fewer than processes, if there are fewer rows
     rank = mesh.get_local_rank()
     return parts[rank] if rank < len(parts) else whole[:0]
+
+
+def allocate(model: nn.Module, device: torch.device | str) -> None:
+    """Give the parameters of a model on the meta device memory on another; buffers stay there."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                values = torch.empty_like(parameter, device=device)
+                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
 
 
 @torch.no_grad()
