@@ -71,19 +71,26 @@ def test_a_cell_is_searched_once_and_run_for_each_seed(
     small_backbone: Path, tmp_path: Path, one_thread: None, scored: list[str]
 ) -> None:
     text, out = SUITE.replace("[lora, bitfit, none]", "[lora]"), tmp_path / "out"
-    text = text.partition("trials:\n  - match")[0]
+    text = text.partition("trials:\n  - match")[0] + "controls: [zero-shot, random-backbone]\n"
     trials = trials_of(tmp_path, small_backbone, text)
     assert set(suite_state(out, trials).states.values()) == {"new"}
     worker = Worker(out, threads=1)
     for trial in trials:  # as Ray gets them
         report = worker.run(pickle.loads(pickle.dumps(trial)))  # noqa: S301
         assert report.status == "finished", report
-    assert scored.count("test") == 3, "zero-shot, and one run per seed"
+    assert scored.count("test") == 5, "zero-shot, one run per seed and its control"
     state = suite_state(out, trials)
     assert set(state.states.values()) == {"done"}
-    names = [found(out, trial.run_id) for trial in trials if trial.search]
+    names = [found(out, t.run_id) for t in trials if t.search and t.control is None]
     records = [execute.finished(out, name) for name in names if name]
     specs = [record.spec for record in records if record is not None]
+    controls = [found(out, t.run_id) for t in trials if t.control == "random-backbone"]
+    random = [execute.finished(out, name) for name in controls if name]
+    assert [
+        (record.spec.seed, record.spec.backbone.init, record.spec.recipe, record.spec.delta)
+        for record in random
+        if record is not None
+    ] == [(spec.seed, "random", spec.recipe, spec.delta) for spec in specs]
     assert [spec.seed for spec in specs] == [2, 3]
     same = [spec.model_copy(update={"seed": 0}) for spec in specs]
     assert same[0] == same[1], "the same settings, found by the same search"
@@ -91,7 +98,7 @@ def test_a_cell_is_searched_once_and_run_for_each_seed(
     assert len(list((out / ".search").iterdir())) == 1
     larger = trials_of(tmp_path, small_backbone, text.replace("trials: 2", "trials: 3"))
     states = [suite_state(out, larger).states[trial.run_id] for trial in larger if trial.search]
-    assert states == ["unfinished", "unfinished"], "a larger budget goes on"
+    assert states == ["unfinished"] * 4, "a larger budget goes on"
 
 
 def test_a_note_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
@@ -107,7 +114,6 @@ def test_a_note_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
         ("trials: 2", "trails: 2", "no key 'trails' in search. Did you mean 'trials'?"),
         ("log:1e-4..1e-1", "1..0.5", "search.space train.lr: the range 1..0.5 is empty"),
         ('train.lr: "log', 'train.rate: "log', "there is no such setting"),
-        ("seeds: [2, 3]", "controls: [random-backbone]", "has no random-backbone control"),
         ("seeds: [2, 3]", "nproc: 2", "the trials of a search have one process"),
         ("seeds: [2, 3]", "grid: {train.lr: [1, 2]}", "it is in set or grid as well"),
         ("delta.lora_r", "delta.prefix_token_num", "prefix_token_num has no effect"),

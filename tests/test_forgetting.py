@@ -272,7 +272,8 @@ def test_the_board_shows_forgetting_on_the_texts_of_most_rows(runs: dict[str, Pa
     column.notes.clear()
     choose_texts([column], rows)
     assert [row.forgetting for row in rows] == [0.5, 0.25, None]
-    assert column.notes == [note_of([column])]
+    assert column.notes == [note_of(board.model_copy(update={"columns": [column], "rows": rows}))]
+    assert column.other_texts == 1
     assert column.notes[0].endswith("blank where not on a")
     assert "hashes" not in rows[0].model_dump_json()
 

@@ -77,7 +77,7 @@ class Report:
 
 def plan_of(trial: Trial) -> Plan:
     """Plan a trial with its input files as they are now; raise UserError if they have changed."""
-    plan = _controlled(make_plan(trial.request), trial.control)
+    plan = controlled(make_plan(trial.request), trial.control)
     if plan.spec.run_id != trial.run_id:
         raise UserError(
             f"{trial.name}: its files changed after the suite was planned (its run id is now "
@@ -207,7 +207,7 @@ class _Expansion:
         for control in _KINDS:
             if control and (control not in self._suite.controls or plan.spec.recipe is None):
                 continue
-            run = _controlled(plan, control)
+            run = controlled(plan, control)
             spec = run.spec
             weights = f"{spec.backbone.init} {run.folder.path} {spec.weights} {spec.random_seed}"
             trial = Trial(
@@ -253,26 +253,35 @@ class _Expansion:
         weights = f"{plan.spec.backbone.init} {plan.folder.path} {plan.spec.weights} None"
         group, needs = (weights, plan.spec.task), None
         if zero_shot:
-            run = plan.zero_shot()
-            needs = run.spec.run_id
-            control = Trial(request, "zero-shot", needs, run.delta_name, name, run.spec.seed, group)
+            bare = plan.zero_shot()
+            needs = bare.spec.run_id
+            control = Trial(
+                request, "zero-shot", needs, bare.delta_name, name, bare.spec.seed, group
+            )
             self.trials.setdefault(needs, control)
-        trial_id = how.id(request.seed)
-        self.trials.setdefault(
-            trial_id,
-            Trial(
-                request,
-                None,
-                trial_id,
-                plan.delta_name,
-                name,
-                request.seed,
-                group,
-                needs=needs if request.seed == seed else how.id(seed),
-                about=f"{about} search of {counted(how.trials, 'trial')}".strip(),
-                search=how,
-            ),
+        about = f"{about} search of {counted(how.trials, 'trial')}".strip()
+        run = Trial(
+            request,
+            None,
+            how.id(request.seed),
+            plan.delta_name,
+            name,
+            request.seed,
+            group,
+            needs=needs if request.seed == seed else how.id(seed),
+            about=about,
+            search=how,
         )
+        self.trials.setdefault(run.run_id, run)
+        if "random-backbone" in suite.controls:
+            random = replace(
+                run,
+                control="random-backbone",
+                run_id=how.id(request.seed, "random"),
+                group=(f"random {plan.folder.path} {request.seed}", plan.spec.task),
+                needs=how.id(seed),
+            )
+            self.trials.setdefault(random.run_id, random)
 
     def without_effect(self) -> Iterator[str]:
         """Overrides and settings without any effect, most likely a slip in a name."""
@@ -295,7 +304,8 @@ class _Expansion:
                 yield f"{where}{key} has no effect on any trial: no task or delta there has it."
 
 
-def _controlled(plan: Plan, control: Control | None) -> Plan:
+def controlled(plan: Plan, control: Control | None) -> Plan:
+    """A plan, or that of its control."""
     if control == "zero-shot":
         return plan.zero_shot()
     return plan.on_random_backbone() if control else plan

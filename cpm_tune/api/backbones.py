@@ -1,24 +1,18 @@
-"""The Python interface: backbones that write, deltas in and out of them, runs and their scores.
-
-`import cpm_tune` offers what is here. The commands generate, predict, export and tune are these
-calls. Every mistake of a caller is a `UserError` of one sentence.
-"""
+"""Backbones that write, deltas in and out of them."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from cpm_tune.api.paths import AnyPath, name_of
 from cpm_tune.backbone import base
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import RECORD
-from cpm_tune.common.option import checked
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
@@ -29,33 +23,13 @@ from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.placement import check_placement
-from cpm_tune.planning.plan import Request
-from cpm_tune.planning.settings import flat_settings
-from cpm_tune.runs.export import export_run
-from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
-from cpm_tune.runs.session import tune as carry_out
-from cpm_tune.schema.options import BUNDLED, MOST_SEED, Control, Precision, Quantize
-from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
+from cpm_tune.schema.options import BUNDLED, MOST_SEED, Precision, Quantize
+from cpm_tune.schema.record import finished_record
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task.registry import load_preset
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-AnyPath = str | PathLike[str]
-
-
-def _path(value: object, name: str) -> Path:
-    """A caller's path; raise UserError for anything else."""
-    if not isinstance(value, str | PathLike) or not str(value):
-        raise UserError(f"{name} is {value!r}, expected a path.")
-    return Path(value)
-
-
-def _name(value: object, name: str) -> str:
-    """A caller's name or path as a text; raise UserError for anything else."""
-    return value if isinstance(value, str) and value else str(_path(value, name))
 
 
 def load_backbone(
@@ -75,7 +49,7 @@ def load_backbone(
     int8); they stay frozen, and it excludes a memory limit. Raises UserError if the folder is not a
     backbone, or if options exclude each other.
     """
-    folder = open_folder(resolve(_name(backbone, "backbone")))
+    folder = open_folder(resolve(name_of(backbone, "backbone")))
     return Backbone(folder, precision, device, memory_limit=memory_limit, quantize=quantize)
 
 
@@ -138,7 +112,7 @@ class Backbone:
         """
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
             raise UserError(f"seed is {seed!r}, expected a whole number from 0 to {MOST_SEED}.")
-        preset = load_preset(_name(delta, "delta"))
+        preset = load_preset(name_of(delta, "delta"))
         config = parse_config({**preset, **settings}, f"delta {delta}")
         self.delta = self._exchange(config, seed=seed)
         self._engine.prepare(self.model)
@@ -285,118 +259,3 @@ def _named(
             raise UserError(f"{place} is {text!r:.40}, expected a text.")
         check_characters(text, place)
     return texts, places
-
-
-# --- runs ---
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its record (docs/record.md) and its folder."""
-
-    record: RunRecord
-    folder: Path
-
-    @property
-    def test(self) -> ScoreRecord:
-        """The ranking metric on the test split, with its interval; the split must have answers."""
-        return self.record.test
-
-    def score(
-        self, split: str = "test", *, data: AnyPath | None = None, limit: int | None = None
-    ) -> dict[str, ScoreRecord]:
-        """Predict a split, of other data if given, and score it by metric; write nothing."""
-        with tempfile.TemporaryDirectory() as scratch:
-            out = Path(scratch) / "predictions"
-            return self.predict(split, data=data, limit=limit, out=out).scores
-
-    def predict(
-        self,
-        split: str = "test",
-        *,
-        data: AnyPath | None = None,
-        out: AnyPath | None = None,
-        **options: Any,
-    ) -> Predicted:
-        """Predict a split into a new folder; options: `cpm_tune.runs.rerun.predict_run`."""
-        places = {"data": data, "out": out, "delta_from": options.pop("delta_from", None)}
-        options |= {name: place and _path(place, name) for name, place in places.items()}
-        return predict_run(self.folder, split=split, **options)
-
-    def backbone(
-        self,
-        where: AnyPath | None = None,
-        *,
-        precision: Precision | None = None,
-        device: str = "auto",
-        memory_limit: str | None = None,
-        quantize: Quantize | None = None,
-    ) -> Backbone:
-        """The run's backbone with its delta inserted. `where` is its folder, if it has moved; in 8
-        bits if the run used 8 bits, or with `quantize`."""
-        spec = self.record.spec
-        place = None if where is None else _name(where, "where")
-        backbone = Backbone(
-            backbone_folder(self.record, place),
-            precision or spec.precision,
-            device,
-            random_seed=spec.random_seed,
-            memory_limit=memory_limit,
-            quantize=quantize or spec.backbone.quantize,
-        )
-        if spec.recipe is not None:
-            backbone.load_delta(self.folder)
-        return backbone
-
-    def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
-        """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/export.md."""
-        export_run(self.folder, to, _path(out, "out"), backbone=backbone)
-
-
-def load_run(folder: AnyPath) -> Run:
-    """Open a finished run's folder; raise UserError if it is not one."""
-    place = _path(folder, "folder")
-    return Run(finished_record(place), place)
-
-
-def tune(
-    task: str,
-    delta: str = "lora",
-    *,
-    backbone: AnyPath | Backbone = BUNDLED,
-    data: AnyPath | None = None,
-    out: AnyPath = "results",
-    controls: Sequence[str] = ("zero-shot",),
-    overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Run:
-    """Tune a delta on a task and score it, unless that run is in `out` already.
-
-    settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
-    other fields of `cpm_tune.planning.plan.Request` (seed, template, scoring, precision, quantize,
-    limit, skip_bad_rows, include, random_backbone), with the types and bounds of the command line.
-    Raises UserError for every mistake at once, before anything is trained where possible.
-    """
-    if isinstance(backbone, Backbone):
-        backbone = backbone.folder.path
-    known = get_args(Control)
-    wrong = controls if isinstance(controls, str) else [c for c in controls if c not in known]
-    if wrong:
-        raise UserError(f"controls is {controls!r}, expected a list of {' and '.join(known)}.")
-    if not isinstance(settings, Mapping | None):
-        raise UserError('settings is not a dict, expected one such as {"train.lr": 1e-3}.')
-    place = _path(out, "out")
-    options |= {"task": _name(task, "task"), "delta": _name(delta, "delta")}
-    options |= {"backbone": _name(backbone, "backbone"), "data": data}
-    try:
-        flat = flat_settings(settings or {})
-    except ValueError as error:
-        raise UserError(f"settings: {error}.") from error
-    try:
-        request = Request(**checked(Request, options), settings=flat)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    outcome = carry_out(request, out=place, controls=controls, overwrite=overwrite)
-    assert outcome is not None
-    return Run(outcome.record, outcome.folder)
