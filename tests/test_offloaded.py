@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cpm_tune.backbone.storage.shards import local_values
 from cpm_tune.engine.offloaded import BACKWARD, FORWARD, SCORING, OffloadedEngine, Transfer, Weight
 
 CPU = torch.device("cpu")
@@ -89,6 +90,9 @@ def test_values_and_gradients_are_those_of_layers_that_stay(
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in found)
     assert transfer[0].copied
+    values = dict(plain.named_parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(local_values(parameter), values[name])
     with torch.inference_mode():
         assert torch.equal(model(torch.arange(10)), scores)
 

@@ -35,11 +35,11 @@ class OffloadedEngine(TorchEngine):
             for name, parameter in module._parameters.items():
                 if parameter is None or not parameter.is_meta:
                     continue
-                here = {"device": self.device}
                 if parameter in inside:
-                    here = {"device": torch.device("cpu"), "pin_memory": pinned}
-                values = nn.Parameter(torch.empty_like(parameter, **here), parameter.requires_grad)
-                module._parameters[name] = values
+                    values = torch.empty_like(parameter, device="cpu", pin_memory=pinned)
+                else:
+                    values = torch.empty_like(parameter, device=self.device)
+                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
         return True
 
     def prepare(self, model: Any) -> Any:
@@ -75,8 +75,9 @@ class Weight:
 
     @classmethod
     def take(cls, parameter: nn.Parameter, device: torch.device) -> Weight:
-        """Leave a parameter on the device without memory."""
+        """Leave a parameter on the device without memory; `storage.shards` reads the host's."""
         host = parameter.data.contiguous()
+        vars(parameter)["host_values"] = host
         parameter.data = torch.empty_like(host, device=device)
         storage = parameter.data.untyped_storage()
         storage.resize_(0)
@@ -96,7 +97,9 @@ class Transfer:
 
     def __init__(self, layers: Sequence[Sequence[Weight]], device: torch.device) -> None:
         self._layers, self._device = layers, device
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copies: Any = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._here: dict[int, Any] = {}  # the event after a layer's copy
         self._now, self._following = -1, dict[tuple[int, int], int]()
         self.copied: list[tuple[int, int, bool]] = []
@@ -107,10 +110,13 @@ class Transfer:
         def before(*_: Any) -> None:
             self._use(place, FORWARD if torch.is_grad_enabled() else SCORING)
 
+        def back(_: Tensor) -> None:
+            self._use(place, BACKWARD)
+
         def after(_: Any, __: Any, output: Any) -> None:
             for tensor in output if isinstance(output, tuple | list) else (output,):
                 if isinstance(tensor, Tensor) and tensor.requires_grad:
-                    tensor.register_hook(lambda _: self._use(place, BACKWARD))
+                    tensor.register_hook(back)  # type: ignore[no-untyped-call]
 
         layer.register_forward_pre_hook(before, prepend=True)
         layer.register_forward_hook(after)
