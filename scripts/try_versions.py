@@ -7,13 +7,15 @@ the fast tests in it. Takes minutes and gigabytes per environment, so CI does no
 `oldest` installs the lower bound of every dependency in pyproject.toml, `newest` what pip finds;
 `--pin` changes single packages of both. OpenDelta is installed unless `--plain` is given: then the
 environment is what `pip install cpm-tune` makes, and tests that need OpenDelta fail. With `--keep`
-the next call of the same versions runs its tests in the environment that is there.
+the next call of the same versions runs its tests in the environment that is there. uv installs, if
+it is on the path, otherwise pip.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,6 +81,8 @@ def attempt(
     wanted = "\n".join(requirements(versions, pins))
     run = environment / "bin" / "python"
     install = [str(run), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if uv := shutil.which("uv"):  # environments of equal versions share their files
+        install = [uv, "pip", "install", "--quiet", "--python", str(run)]
     no_deps = [*install, "--no-deps"]
     steps: list[list[str]] = [[str(run), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]]
     if not asked.is_file() or asked.read_text("utf-8") != wanted:
