@@ -179,6 +179,18 @@ def test_a_row_without_all_folds_has_a_note_and_no_place() -> None:
     assert cells[1].notes == ["folds 0, 1 of 3, so it has no place"]
 
 
+def test_a_mistake_of_several_folds_is_reported_once(fewclue: Path, tmp_path: Path) -> None:
+    for path in fewclue.glob("*"):
+        if path.name not in ("dev_1.json", "dev_3.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    given = {"data": tmp_path, "deltas": ("lora", "bitfit"), "folds": (0, 1, 2, 3)}
+    with pytest.raises(UserError) as raised:
+        make_trials(make_suite(Path("suites/fewclue.yaml"), given))
+    (line,) = str(raised.value).split("\n")
+    assert line.startswith(f"chid, lora, cpm-ant-tiny: {tmp_path}: no file for dev (dev_1.json")
+    assert line.endswith(" The same for fold 3.")
+
+
 def test_the_suite_runs_five_folds(fewclue: Path) -> None:
     given = {"data": fewclue.parent}
     trials = make_trials(make_suite(Path("suites/fewclue.yaml"), given))

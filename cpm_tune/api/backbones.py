@@ -174,7 +174,7 @@ class Backbone:
         with 3 beams by default. A text does not depend on the others in its batch of at most
         `batch_tokens` positions. `where` names the prompts in errors.
         """
-        texts, places = _named(prompts, where)
+        texts, places = named_texts(prompts, where)
         whole_number(batch_tokens, "batch_tokens")
         chosen, writer = decoding(num, **settings), self._writer(max_length)
         check_number(num, len(texts), len(texts) * num)
@@ -188,7 +188,7 @@ class Backbone:
         """Yield the text that `generate` returns piece by piece; greedy or sampling."""
         if not isinstance(prompt, str):
             raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
-        _named(prompt, [where])
+        named_texts(prompt, [where])
         draws = settings.get("sample") or any(settings.get(n) is not None for n in DRAWING)
         settings.setdefault("beams", None if draws else 1)
         chosen, writer = decoding(**settings), self._writer(max_length)
@@ -226,7 +226,7 @@ class Backbone:
                 f"blank_tokens is {blank_tokens!r}, expected a number, or two like 1, 4."
             )
         lengths = None if blank_tokens is None else range(between[0], between[1] + 1)
-        given, places = _named(texts, where)
+        given, places = named_texts(texts, where)
         whole_number(batch_tokens, "batch_tokens")
         settings.setdefault("length_penalty", 1.0)
         chosen, writer = decoding(num, **settings), self._writer(max_length)
@@ -244,7 +244,7 @@ class Backbone:
         return Writer(self.folder, self.tokenizer, config, self._encoding, max_length)
 
 
-def _named(
+def named_texts(
     prompts: str | Sequence[str], where: Sequence[str] | None
 ) -> tuple[list[str], Sequence[str]]:
     """Texts and what to call them in errors; raise UserError for what is no text."""

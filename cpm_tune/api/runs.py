@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from cpm_tune.api.backbones import Backbone
+from cpm_tune.api.backbones import Backbone, named_texts
 from cpm_tune.api.paths import AnyPath, name_of, path_of
 from cpm_tune.common.option import checked
+from cpm_tune.decode.texts import whole_number
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import Request
 from cpm_tune.planning.settings import flat_settings
+from cpm_tune.pretrain.plain_texts import LIMIT, read_texts
 from cpm_tune.runs.export import export_run
+from cpm_tune.runs.forgetting import Meter
 from cpm_tune.runs.rerun import Predicted, backbone_folder, predict_run
 from cpm_tune.runs.session import tune as carry_out
 from cpm_tune.schema.options import BUNDLED, Control, Precision, Quantize
-from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
+from cpm_tune.schema.record import ForgettingRecord, RunRecord, ScoreRecord, finished_record
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,18 @@ class Run:
         if spec.recipe is not None:
             backbone.load_delta(self.folder)
         return backbone
+
+    def forgetting(
+        self, texts: AnyPath | Mapping[str, Sequence[str]] | None = None, *, limit: int = LIMIT
+    ) -> Mapping[str, ForgettingRecord]:
+        """How much worse plain texts are predicted with the delta than without it, by source: texts
+        by source or files of them, at most `limit` each (docs/statistics.md). The run's record gets
+        the numbers. Raises UserError if it has a source of that name with other texts."""
+        whole_number(limit, "limit")
+        if not isinstance(texts, Mapping):
+            texts = read_texts(None if texts is None else path_of(texts, "texts"), limit)
+        meter = Meter({name: named_texts(each, None)[0][:limit] for name, each in texts.items()})
+        return meter.known(self.folder) or meter.measure(self.folder)
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
         """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/export.md."""

@@ -139,7 +139,8 @@ class Cell(Part):
 
     `std` (n - 1 in the denominator) is None for one seed, `places` if rows were not tested,
     `forgetting` if that was not measured. `missing_folds`: those that other cells of the column
-    have; such a cell is in no comparison of places.
+    have; such a cell is in no comparison of places. `not_above`: the best
+    shortcut of the column, if the score is not above that by more than its interval, else "".
     `others` are the means of the task's other metrics, `notes` the records' warnings.
     """
 
@@ -153,6 +154,7 @@ class Cell(Part):
     settings: dict[str, str] = {}
     notes: list[str] = []
     missing_folds: list[int] = []
+    not_above: str = ""
     places: Places | None = None
     forgetting: Forgetting | None = None
     cost: Cost

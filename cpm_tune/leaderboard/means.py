@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.board import Cell, Cost, SeedRun
+from cpm_tune.leaderboard.board import Cell, Column, Cost, SeedRun
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, ScoreRecord
 
@@ -65,6 +65,17 @@ def note_folds(cells: Sequence[Cell], records: Mapping[str, AnyRecord]) -> None:
             numbers = ", ".join(map(str, sorted(of)))
             cell.missing_folds = sorted(every - of)
             cell.notes.append(f"folds {numbers} of {len(every)}, so it has no place")
+
+
+def judge(column: Column, cells: Iterable[Cell]) -> None:
+    """Mark those of a column's cells that are not above its best shortcut by their interval."""
+    sign = 1 if column.higher_is_better else -1
+    shortcuts = column.shortcuts
+    best = max(shortcuts, key=lambda name: sign * shortcuts[name], default="")
+    for cell in cells:
+        end = cell.low if column.higher_is_better else cell.high
+        if best and sign * (end - shortcuts[best]) <= 0:
+            cell.not_above = best
 
 
 def _units(records: Sequence[AnyRecord]) -> tuple[list[ScoreRecord], str]:

@@ -26,7 +26,17 @@ from cpm_tune.schema.record import RunRecord
 
 POINTS = 60  # of a learning curve
 _DETAILS = {
-    *("interval", "runs", "others", "settings", "notes", "missing_folds", "cost", "forgetting"),
+    *(
+        "interval",
+        "runs",
+        "others",
+        "settings",
+        "notes",
+        "missing_folds",
+        "not_above",
+        "cost",
+        "forgetting",
+    ),
 }
 
 

@@ -72,7 +72,10 @@ class Show:
         Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
     ] = None
     overlap: Annotated[bool, Option("count rows of test that other splits have as well")] = False
-    text: Annotated[bool, Option("print prompts only, without tokens: fast")] = False
+    text: Annotated[
+        bool,
+        Option("print prompts only, without tokens: fast", not_with=("shots", "chat_template")),
+    ] = False
     include: Include = ()
 
 
@@ -136,14 +139,15 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Print a JSON Schema for editors: of --config files, or of suite files.
+    """Print a JSON Schema for editors: of --config files (of tune, of search), or of suite files.
 
     examples:
       tune.py schema config
+      tune.py schema search
       tune.py schema suite
     """
 
-    of: Annotated[Literal["config", "suite"], Option("kind of file", positional=True)]
+    of: Annotated[Literal["config", "search", "suite"], Option("kind of file", positional=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
