@@ -20,6 +20,7 @@ from cpm_tune.backbone.causal.cache import SharedCache
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.layers import Linear
 from cpm_tune.backbone.padded_batch import similar_rows
 from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
@@ -186,6 +187,27 @@ def test_a_config_cannot_name_code_elsewhere(made: Any, tmp_path: Path) -> None:
     folder = changed(made, tmp_path, _attn_implementation="kernels-community/anything")
     model, _, _ = opened(folder)
     assert model.model.config._attn_implementation == "cpm_tune_sdpa"
+
+
+@pytest.mark.parametrize("bias", ["none", "frozen", "trained"])
+@pytest.mark.parametrize("trained", [True, False])
+def test_frozen_linear_layers_give_values_and_gradients_of_torchs(bias: str, trained: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 5, 16, generator=generator).requires_grad_(trained)
+    layer = Linear(16, 24, bias=bias != "none").requires_grad_(False)
+    if bias != "none":
+        layer.bias.requires_grad_(bias == "trained")
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    made = layer(x)
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+    assert made.requires_grad == expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+    needed = [value for value in (x, layer.bias) if value is not None and value.requires_grad]
+    if needed:
+        weights = torch.randn(made.shape, generator=generator)
+        ours, theirs = (torch.autograd.grad(out, needed, weights) for out in (made, expected))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_more_tokens_than_positions_are_refused(made: Any) -> None:
