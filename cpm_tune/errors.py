@@ -18,6 +18,10 @@ class UserError(Exception):
     """A mistake in input or settings. The message: what, where, what was expected, what to do."""
 
 
+class NotFiniteError(UserError):
+    """A loss or scores are not finite; all processes of a run raise it."""
+
+
 class ProcessLostError(Exception):
     """A process of a run was killed or failed; the message says which and what to do."""
 

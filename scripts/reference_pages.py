@@ -19,11 +19,11 @@ PACKAGE = REPOSITORY / "cpm_tune"
 DOCS = REPOSITORY / "docs"
 # The public names, in the order of the page: the module of each.
 PUBLIC = {
-    "load_backbone": "api.py",
-    "Backbone": "api.py",
-    "tune": "api.py",
-    "load_run": "api.py",
-    "Run": "api.py",
+    "load_backbone": "api/backbones.py",
+    "Backbone": "api/backbones.py",
+    "tune": "api/runs.py",
+    "load_run": "api/runs.py",
+    "Run": "api/runs.py",
     "as_dataframe": "leaderboard/frame.py",
     "UserError": "errors.py",
 }

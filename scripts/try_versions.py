@@ -6,13 +6,16 @@ the fast tests in it. Takes minutes and gigabytes per environment, so CI does no
 
 `oldest` installs the lower bound of every dependency in pyproject.toml, `newest` what pip finds;
 `--pin` changes single packages of both. OpenDelta is installed unless `--plain` is given: then the
-environment is what `pip install cpm-tune` makes, and tests that need OpenDelta fail.
+environment is what `pip install cpm-tune` makes, and tests that need OpenDelta fail. With `--keep`
+the next call of the same versions runs its tests in the environment that is there. uv installs, if
+it is on the path, otherwise pip.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FAST = ["-m", "not slow", "tests"]
+# The fast tests: those of what a dependency can break, by the dependency.
+FAST = {
+    "torch, transformers": (
+        *("backbone", "causal", "causal_parts", "causal_tokenizer", "chat", "checkpoint"),
+        *("checkpoint_forms", "convert", "cpm1", "cpm2", "encdec", "decode", "export", "quantize"),
+        *("engine_bmtrain", "pretrain_spans", "kernels"),
+    ),
+    "OpenDelta, peft": ("causal_deltas", "delta", "delta_foreign", "delta_guarantees"),
+    "sentencepiece, jieba, regex": ("cpm1_tokenizer", "cpm2_tokenizer", "tokenizer"),
+    "sacrebleu, rouge-score, nltk, scikit-learn, scipy": (
+        *("metrics", "metrics_text", "scorers", "statistics", "shortcuts", "overlap"),
+    ),
+    "datasets, pyarrow, ijson": ("table_files", "files_as_they_are", "data_faults"),
+    "pydantic, PyYAML, rich, Python": (
+        *("record", "recorded_ids", "settings", "bench_suite", "cli", "errors", "daily", "run"),
+    ),
+}
 NEEDED_BY_TESTS = (
     *("pytest", "hypothesis", "peft", "statsmodels", "rjieba", "jsonschema", "torchao", "ray"),
 )
@@ -56,21 +75,27 @@ def requirements(versions: str, pins: Sequence[str]) -> list[str]:
 def attempt(
     python: str, versions: str, pins: Sequence[str], tests: Sequence[str], plain: bool, where: Path
 ) -> str:
-    """Make an environment and run tests in it; the last line of what they print."""
-    environment = where / f"{Path(python).name}-{versions}"
+    """Make an environment, unless it is there, and run tests in it; the last line of output."""
+    environment = where / f"{Path(python).name}-{versions}{'-plain' if plain else ''}"
+    asked = environment / "asked.txt"
+    wanted = "\n".join(requirements(versions, pins))
     run = environment / "bin" / "python"
     install = [str(run), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if uv := shutil.which("uv"):  # environments of equal versions share their files
+        install = [uv, "pip", "install", "--quiet", "--python", str(run)]
     no_deps = [*install, "--no-deps"]
-    steps: list[list[str]] = [
-        [python, "-m", "venv", "--clear", str(environment)],
-        [*install, *requirements(versions, pins)],
-        [*no_deps, "-e", str(REPOSITORY)],
-    ]
-    if not plain:
-        steps.append([*no_deps, "opendelta==0.3.2"])
-    steps.append([str(run), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests])
+    steps: list[list[str]] = [[str(run), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]]
+    if not asked.is_file() or asked.read_text("utf-8") != wanted:
+        steps = [
+            [python, "-m", "venv", "--clear", str(environment)],
+            [*install, *requirements(versions, pins)],
+            [*no_deps, "-e", str(REPOSITORY), *([] if plain else ["opendelta==0.3.2"])],
+            *steps,
+        ]
     lines = [""]
     for words in steps:
+        if "pytest" in words:
+            asked.write_text(wanted, "utf-8")
         done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
         (where / f"{environment.name}.log").write_text(done.stdout + done.stderr, "utf-8")
         lines = (done.stdout + done.stderr).strip().splitlines() or [""]
@@ -91,13 +116,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep environments and logs here")
     parser.add_argument("tests", nargs="*", help="arguments of pytest (default: the fast tests)")
     options = parser.parse_args(argv)
+    fast = [f"tests/test_{name}.py" for names in FAST.values() for name in names]
     failed = False
     with tempfile.TemporaryDirectory() as scratch:
         where = options.keep or Path(scratch)
         where.mkdir(parents=True, exist_ok=True)
         for python in options.python or [sys.executable]:
             for versions in options.versions or ["oldest", "newest"]:
-                tests = options.tests or FAST
+                tests = options.tests or ["-m", "not slow", *fast]
                 result = attempt(python, versions, options.pin, tests, options.plain, where)
                 print(f"{Path(python).name}  {versions:6}  {result}", flush=True)
                 failed |= result.startswith("FAILED")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from browser import chromium
+from hypothesis import HealthCheck, settings
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
 from cpm_tune.backbone.ant.layout import make_layout
@@ -26,6 +27,10 @@ os.environ.setdefault(
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: no threads beside them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+settings.register_profile(
+    "a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("a busy machine")
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 

@@ -12,8 +12,12 @@ import torch
 from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.delta.config import parse_config
-from cpm_tune.delta.insert import Delta
-from cpm_tune.task.registry import load_preset
+from cpm_tune.delta.insert import Delta, frozen_checksum, insert, load_delta
+from cpm_tune.task.registry import load_preset, preset_files
+
+SHA = "0" * 64
+PRESETS = sorted(set(preset_files()) - {"none"})
+IDENTICAL = {"lora", "bitfit", "parallel_adapter", "full"}  # at the start, bit by bit or nearly
 
 
 def made_once(place: Path, make: Callable[[Path, str], Path]) -> Callable[[str], Path]:
@@ -88,3 +92,56 @@ def check_cache(model: Any, layout: Any, contexts: Sequence[tuple[int, ...]], be
             recomputed.keep([4, 1, 2])
             rows = 3
     return kept
+
+
+def check_delta(
+    fresh: Callable[[], tuple[Any, Any]], preset: str, place: Path, close: float, lr: float
+) -> None:
+    """That a delta on `fresh` models (with their layouts) starts, trains, leaves the backbone as it
+    was, and is saved: `close` is how near to the backbone those of `IDENTICAL` start."""
+    model, layout = fresh()
+    config = config_of(preset)
+    batch = batch_of(layout)
+    before, names = logits_of(model, batch), set(model.state_dict())
+    delta = insert(model, config, SHA, 1)
+    trained = (
+        batch_of(layout, soft=True) if "soft_token_num" in type(config).model_fields else batch
+    )
+    started = logits_of(model, trained)
+    if preset in IDENTICAL:
+        torch.testing.assert_close(started, before, atol=close, rtol=close)
+    scatter(delta)
+    frozen = frozen_checksum(model, delta)
+    optimizer = torch.optim.SGD(list(delta.parameters.values()), lr=lr)
+    model.train()
+    loss = -next(model.scores(trained)).log_softmax(-1)[:, 20].mean()
+    loss.backward()
+    optimizer.step()
+    model.eval()
+    for name, parameter in delta.parameters.items():
+        assert parameter.grad is not None, name
+    changed = logits_of(model, trained)
+    assert (changed - started).abs().max() > 1e-4
+    assert frozen_checksum(model, delta) == frozen
+    delta.save(place)
+    delta.remove()
+    assert set(model.state_dict()) == names
+    assert torch.equal(logits_of(model, batch), before)
+    again, _ = fresh()
+    load_delta(place, again, SHA)
+    assert torch.equal(logits_of(again, trained), changed)
+
+
+@torch.no_grad()
+def check_prefix_in_cache(
+    model: Any, layout: Any, contexts: Sequence[tuple[int, ...]], delta: Delta
+) -> None:
+    """That a cache of three contexts sees an inserted prefix, as no cache does; removes it."""
+    kept, recomputed = model.cache(layout, contexts, 2, 9), Recomputed(model, layout, contexts)
+    torch.testing.assert_close(kept.start(), recomputed.start(), atol=1e-5, rtol=1e-5)
+    for parents in ([[0, 0]] * 3, [[1, 0], [0, 1], [1, 1]]):
+        given = torch.tensor([[7, 8], [9, 10], [11, 12]]), torch.tensor(parents)
+        torch.testing.assert_close(kept.step(*given), recomputed.step(*given), atol=1e-5, rtol=1e-5)
+    other = Recomputed(model, layout, contexts).start()
+    delta.remove()
+    assert (Recomputed(model, layout, contexts).start() - other).abs().max() > 1e-3

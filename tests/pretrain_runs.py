@@ -4,6 +4,7 @@ import json
 import random
 import signal
 
+import pytest
 import torch
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
@@ -30,6 +31,7 @@ SETTINGS = Settings(
     bf16=False,
     compiled=False,
 )
+SMALL = ("--rows", 2, "--no-compile", "--precision", "fp32", "--log-steps", 1)
 SHAPE = {
     "dim_model": 32,
     "dim_ff": 48,
@@ -66,13 +68,19 @@ def write_documents(path, texts):
     return path
 
 
-def make_corpus(folder, names=("verse", "other")):
-    """Sixty poems a source, a fifth of them held out."""
+def make_sources(folder, names=("verse", "other"), title="《{}》"):
+    """Sixty poems per source, each below its title, a fifth of them held out."""
     sources = []
     for first, name in enumerate(names):
-        poems = [f"{1000 * first + i}\n" + poem(1000 * first + i) for i in range(60)]
+        poems = [f"{title.format(n)}\n{poem(n)}" for n in range(1000 * first, 1000 * first + 60)]
         path = write_documents(folder / f"{name}.jsonl", poems)
         sources.append(TextSource(name, (path,), heldout=0.2))
+    return sources
+
+
+def make_corpus(folder, names=("verse", "other")):
+    """CPM-Ant's vocabulary and corpus of these sources."""
+    sources = make_sources(folder, names, title="{}")
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("\n".join(build_vocabulary(sources, 180, front=ANT.front)) + "\n")
     return prepare(sources, vocabulary, folder / "prepared")
@@ -95,6 +103,49 @@ def run(corpus, out, settings=SETTINGS, seed=1, layers=2, **options):
     out.mkdir(exist_ok=True)
     train(model, tokenizer, corpus, settings, out, **options)
     return model
+
+
+def make_config(path, corpus, shape):
+    """A config file of transformers' keys, with the corpus's number of entries."""
+    path.write_text(json.dumps({**shape, "vocab_size": corpus.about["vocab_size"]}))
+    return path
+
+
+def run_form(form, corpus, config, out, settings, seed=1, **options):
+    """Train a model of a family's `PRETRAINING` and config file; returns it."""
+    model = form.random(form.config(config), seed, torch.float32)
+    out.mkdir(exist_ok=True)
+    train(model, corpus.tokenizer(), corpus, settings, out, **options)
+    return model
+
+
+def assert_resumes_exactly(train_to, folder, monkeypatch, steps=SETTINGS.steps):
+    """`train_to(out, **options)`, stopped in step 5 and resumed: the losses and weights of one
+    that nobody stopped."""
+    whole = train_to(folder / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_in(5, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train_to(folder / "parts")
+    state = torch.load(folder / "parts/checkpoint.pt", weights_only=True)
+    assert state["progress"]["step"] == 5  # the step that was under way is whole
+    torch.manual_seed(99)
+    resumed = train_to(folder / "parts", seed=99, resume=True)
+    assert train_losses(folder / "parts") == train_losses(folder / "whole")
+    assert train_losses(folder / "whole")[-1][0] == steps
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def assert_refused(cli, corpus, config, change, words, message):
+    """`pretrain run` with a changed config file: one sentence, and no folder."""
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    out = config.parent / "out"
+    start = ("--corpus", corpus.path, "--config", config, "--steps", 1, *SMALL)
+    code, _, error = cli("pretrain", "run", "--out", out, *start, *words)
+    assert (code, error.count("\n")) == (2, 1)
+    assert message in error
+    assert not out.exists()
 
 
 def events(out):

@@ -71,19 +71,26 @@ def test_a_cell_is_searched_once_and_run_for_each_seed(
     small_backbone: Path, tmp_path: Path, one_thread: None, scored: list[str]
 ) -> None:
     text, out = SUITE.replace("[lora, bitfit, none]", "[lora]"), tmp_path / "out"
-    text = text.partition("trials:\n  - match")[0]
+    text = text.partition("trials:\n  - match")[0] + "controls: [zero-shot, random-backbone]\n"
     trials = trials_of(tmp_path, small_backbone, text)
     assert set(suite_state(out, trials).states.values()) == {"new"}
     worker = Worker(out, threads=1)
     for trial in trials:  # as Ray gets them
         report = worker.run(pickle.loads(pickle.dumps(trial)))  # noqa: S301
         assert report.status == "finished", report
-    assert scored.count("test") == 3, "zero-shot, and one run per seed"
+    assert scored.count("test") == 5, "zero-shot, one run per seed and its control"
     state = suite_state(out, trials)
     assert set(state.states.values()) == {"done"}
-    names = [found(out, trial.run_id) for trial in trials if trial.search]
+    names = [found(out, t.run_id) for t in trials if t.search and t.control is None]
     records = [execute.finished(out, name) for name in names if name]
     specs = [record.spec for record in records if record is not None]
+    controls = [found(out, t.run_id) for t in trials if t.control == "random-backbone"]
+    random = [execute.finished(out, name) for name in controls if name]
+    assert [
+        (record.spec.seed, record.spec.backbone.init, record.spec.recipe, record.spec.delta)
+        for record in random
+        if record is not None
+    ] == [(spec.seed, "random", spec.recipe, spec.delta) for spec in specs]
     assert [spec.seed for spec in specs] == [2, 3]
     same = [spec.model_copy(update={"seed": 0}) for spec in specs]
     assert same[0] == same[1], "the same settings, found by the same search"
@@ -91,7 +98,34 @@ def test_a_cell_is_searched_once_and_run_for_each_seed(
     assert len(list((out / ".search").iterdir())) == 1
     larger = trials_of(tmp_path, small_backbone, text.replace("trials: 2", "trials: 3"))
     states = [suite_state(out, larger).states[trial.run_id] for trial in larger if trial.search]
-    assert states == ["unfinished", "unfinished"], "a larger budget goes on"
+    assert states == ["unfinished"] * 4, "a larger budget goes on"
+
+
+def test_the_trials_of_a_search_train_in_several_processes(
+    small_backbone: Path, tmp_path: Path, one_thread: None
+) -> None:
+    text = SUITE.replace("[lora, bitfit, none]", "[lora]").replace("[2, 3]", "[2]\ncontrols: []")
+    text = text.partition("search:")[0] + "search: {trials: 2, space: {train.lr: [1e-3, 1e30]}}\n"
+    records = []
+    for nproc in (1, 2):
+        folder = tmp_path / str(nproc)
+        folder.mkdir()
+        (trial,) = trials_of(folder, small_backbone, f"{text}nproc: {nproc}\n")
+        report = Worker(folder / "out", threads=1).run(trial)
+        assert report.status == "finished", report
+        record = execute.finished(folder / "out", found(folder / "out", trial.run_id) or "")
+        assert record is not None
+        assert record.environment is not None
+        assert record.environment.world_size == nproc
+        records.append(record)
+    alone, together = records
+    assert together.run_id == alone.run_id
+    assert alone.search is not None
+    assert together.search is not None
+    for one, other in zip(alone.search.trials, together.search.trials, strict=True):
+        assert (other.settings, other.state) == (one.settings, one.state)
+        assert other.dev == pytest.approx(one.dev, abs=0.05)
+    assert {trial.state for trial in together.search.trials} == {"finished", "failed"}
 
 
 def test_a_note_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
@@ -107,8 +141,6 @@ def test_a_note_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
         ("trials: 2", "trails: 2", "no key 'trails' in search. Did you mean 'trials'?"),
         ("log:1e-4..1e-1", "1..0.5", "search.space train.lr: the range 1..0.5 is empty"),
         ('train.lr: "log', 'train.rate: "log', "there is no such setting"),
-        ("seeds: [2, 3]", "controls: [random-backbone]", "has no random-backbone control"),
-        ("seeds: [2, 3]", "nproc: 2", "the trials of a search have one process"),
         ("seeds: [2, 3]", "grid: {train.lr: [1, 2]}", "it is in set or grid as well"),
         ("delta.lora_r", "delta.prefix_token_num", "prefix_token_num has no effect"),
         ("{train.lr: [1e-3, 1e-2]}", "{x: 1}", "trials.0.space x: there is no such setting"),
@@ -127,7 +159,7 @@ def test_mistakes_in_searches_of_suites(
 
 def test_the_suite_of_the_documentation_is_one(small_backbone: Path, tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    _, text = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     trials = trials_of(tmp_path, small_backbone, text)
     assert {trial.delta: set(trial.search.space) for trial in trials if trial.search} == {
         "lora": {"train.lr", "delta.lora_r"},

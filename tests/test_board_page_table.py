@@ -19,10 +19,11 @@ from browser import Page
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.board import Board, Index, IndexRule, Places
 from cpm_tune.leaderboard.figures import hierarchy_mean, scores
-from cpm_tune.leaderboard.html import as_html
+from cpm_tune.leaderboard.html import PAGE, as_html
 from cpm_tune.leaderboard.page_data import page_parts, source_of
 from cpm_tune.leaderboard.results import Results, StoredRecord
 from cpm_tune.schema.record import RunRecord
+from cpm_tune.task.registry import load_tasks
 
 AXE = "axe-core@4.11.1"
 TASKS = ("ccpm", "c3", "lcsts", "math23k")
@@ -177,6 +178,9 @@ def test_tested_places_stand_before_those_of_intervals(
     names = [r.id for r in tested.rows if "ccpm" in r.cells]
     assert [shown[name] for name in names] == [str(n) for n in range(1, len(names) + 1)]
     assert "Paired tests" in opened.one("#verdict").text
+    assert "paired tests" in opened.one("#legend").text
+    opened.go("#/table?score=lcsts")
+    assert "intervals overlap" in opened.one("#legend").text, "no tests of this dataset"
 
 
 def test_a_cell_that_does_not_beat_its_controls_says_so(opened: Page) -> None:
@@ -212,11 +216,15 @@ def test_without_official_results_trials_are_shown_and_named(
     browser: Any, results: Results, tmp_path: Path
 ) -> None:
     trials = tuple(run for run in results.runs if run.record.spec.data.sample)
-    only = Results(trials, (), ())
+    other = made.make_record("ccpm", "tiny", "lora", 1, sample=True, template="cpm-2")
+    only = Results((*trials, StoredRecord(other, Path("x"))), (), ())
     (tmp_path / "board.html").write_text(as_html(make_board(only), only), encoding="utf-8")
     opened = Page(browser, tmp_path / "board.html")
     assert "No official results yet" in opened.one(".banner").text
     assert opened.rows() == ["tiny / lora"]
+    heads = opened.one("#table thead").text
+    for name in ("cpm-ant", "cpm-2"):
+        assert f"ccpm · template {name} v1" in heads
 
 
 def test_a_link_restores_the_view(browser: Any, opened: Page, page: Path) -> None:
@@ -318,6 +326,25 @@ def test_notes_are_in_chinese_whole_and_by_their_parts(
     opened.one("#lang-zh").click()
     for line, chinese in zip(opened.all("#left-out li"), notes.values(), strict=True):
         assert chinese in line.text
+
+
+def test_where_shipped_data_sets_are_from_is_in_chinese(
+    browser: Any, board: Board, results: Results, tmp_path: Path
+) -> None:
+    names = {"MIT", "Apache-2.0", "CC BY-NC 2.0"}
+    every = {
+        part
+        for task in load_tasks()
+        for text in (task.source.obtain, task.source.licence)
+        for part in text.split("; ")
+    }
+    known = set(re.findall(r'^  "(.+?)": "', (PAGE / "sources.js").read_text("utf-8"), re.M))
+    assert every - names == known
+    (tmp_path / "board.html").write_text(as_html(board, results), encoding="utf-8")
+    opened = Page(browser, tmp_path / "board.html")
+    opened.one("#lang-zh").click()
+    opened.row("large / lora", column="ccpm")
+    assert "github.com/THUNLP-AIPoet/CCPM；保留原文件名" in opened.one("main").text
 
 
 def test_new_data_is_shown_where_the_reader_is(

@@ -8,22 +8,27 @@ from typing import Any
 import pytest
 import torch
 from encdec_folders import make_folder, make_model, write_config
-from family_checks import batch_of, config_of, logits_of, made_once, scatter
+from family_checks import (
+    PRESETS,
+    SHA,
+    batch_of,
+    check_delta,
+    check_prefix_in_cache,
+    config_of,
+    logits_of,
+    made_once,
+    scatter,
+)
 
-from cpm_tune.backbone.base import Recomputed
 from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.delta.foreign import read_peft, write_peft
-from cpm_tune.delta.insert import frozen_checksum, insert, load_delta
+from cpm_tune.delta.insert import insert
 from cpm_tune.delta.merge import merge
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
-from cpm_tune.task.registry import preset_files
 
 KINDS = ("mt5", "t5")
-PRESETS = sorted(set(preset_files()) - {"none"})
-IDENTICAL = {"lora", "bitfit", "parallel_adapter", "full"}  # at the start, bit by bit or nearly
-SHA = "0" * 64
 
 
 @pytest.fixture(scope="session")
@@ -42,36 +47,7 @@ def opened(path: Path) -> tuple[Any, Any]:
 def test_every_method_starts_trains_is_saved_and_taken_out(
     kind: str, preset: str, made: Any, tmp_path: Path
 ) -> None:
-    model, layout = opened(made(kind))
-    config, soft = config_of(preset), "soft_token_num" in type(config_of(preset)).model_fields
-    batch = batch_of(layout)
-    before = logits_of(model, batch)
-    names = set(model.state_dict())
-    delta = insert(model, config, SHA, 1)
-    trained = batch_of(layout, soft) if soft else batch
-    started = logits_of(model, trained)
-    if preset in IDENTICAL:
-        torch.testing.assert_close(started, before, atol=1e-5, rtol=1e-5)
-    scatter(delta)
-    frozen = frozen_checksum(model, delta)
-    optimizer = torch.optim.SGD(list(delta.parameters.values()), lr=0.1)
-    model.train()
-    loss = -next(model.scores(trained)).log_softmax(-1)[:, 20].mean()
-    loss.backward()
-    optimizer.step()
-    model.eval()
-    for name, parameter in delta.parameters.items():
-        assert parameter.grad is not None, name
-    changed = logits_of(model, trained)
-    assert (changed - started).abs().max() > 1e-4
-    assert frozen_checksum(model, delta) == frozen
-    delta.save(tmp_path / "delta")
-    delta.remove()
-    assert set(model.state_dict()) == names
-    assert torch.equal(logits_of(model, batch), before)
-    again, _ = opened(made(kind))
-    load_delta(tmp_path / "delta", again, SHA)
-    assert torch.equal(logits_of(again, trained), changed)
+    check_delta(lambda: opened(made(kind)), preset, tmp_path / "delta", close=1e-5, lr=0.1)
 
 
 def test_roles_name_both_stacks_and_the_attention_between_them(made: Any) -> None:
@@ -99,17 +75,7 @@ def test_a_prefix_is_seen_when_texts_are_generated(made: Any) -> None:
     names = ["@attention", "@cross"]
     delta = insert(model, config_of("prefix", modified_modules=names), SHA, 1)
     contexts = [tuple(range(10, 10 + n)) for n in (3, 9, 5)]
-    with torch.no_grad():
-        kept, recomputed = model.cache(layout, contexts, 2, 9), Recomputed(model, layout, contexts)
-        torch.testing.assert_close(kept.start(), recomputed.start(), atol=1e-5, rtol=1e-5)
-        for parents in ([[0, 0]] * 3, [[1, 0], [0, 1], [1, 1]]):
-            given = torch.tensor([[7, 8], [9, 10], [11, 12]]), torch.tensor(parents)
-            torch.testing.assert_close(
-                kept.step(*given), recomputed.step(*given), atol=1e-5, rtol=1e-5
-            )
-        other = Recomputed(model, layout, contexts).start()
-        delta.remove()
-        assert (Recomputed(model, layout, contexts).start() - other).abs().max() > 1e-3
+    check_prefix_in_cache(model, layout, contexts, delta)
 
 
 @pytest.mark.parametrize("blind", ["prompt_sees_text", "text_sees_prompt"])

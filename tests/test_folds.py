@@ -17,7 +17,7 @@ from cpm_tune.bench.trials import make_trials
 from cpm_tune.data.splits import find_splits, folds_sha256
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Cost
-from cpm_tune.leaderboard.means import cell_of, lacks_folds, note_folds
+from cpm_tune.leaderboard.means import cell_of, note_folds
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.schema.record import ScoreRecord, read_record
 from cpm_tune.schema.spec import DataSpec
@@ -175,8 +175,20 @@ def test_a_row_without_all_folds_has_a_note_and_no_place() -> None:
     part = [replace(run, run_id=f"other-{run.run_id}") for run in part]
     cells = [cell_of(of, Cost(), ()) for of in (whole, part)]
     note_folds(cells, {run.run_id: run for run in (*whole, *part)})
-    assert [lacks_folds(cell) for cell in cells] == [False, True]
+    assert [cell.missing_folds for cell in cells] == [[], [2]]
     assert cells[1].notes == ["folds 0, 1 of 3, so it has no place"]
+
+
+def test_a_mistake_of_several_folds_is_reported_once(fewclue: Path, tmp_path: Path) -> None:
+    for path in fewclue.glob("*"):
+        if path.name not in ("dev_1.json", "dev_3.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    given = {"data": tmp_path, "deltas": ("lora", "bitfit"), "folds": (0, 1, 2, 3)}
+    with pytest.raises(UserError) as raised:
+        make_trials(make_suite(Path("suites/fewclue.yaml"), given))
+    (line,) = str(raised.value).split("\n")
+    assert line.startswith(f"chid, lora, cpm-ant-tiny: {tmp_path}: no file for dev (dev_1.json")
+    assert line.endswith(" The same for fold 3.")
 
 
 def test_the_suite_runs_five_folds(fewclue: Path) -> None:

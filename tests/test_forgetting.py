@@ -15,10 +15,11 @@ from causal_folders import make_folder
 from conftest import CLI
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from cpm_tune.analysis.forgetting import SAMPLE, after, compared, losses, passages
+from cpm_tune.analysis.forgetting import after, compared, losses, passages
+from cpm_tune.api import load_run
 from cpm_tune.backbone.families import open_folder
-from cpm_tune.commands.forgetting import read_texts
 from cpm_tune.engine.engine import make_engine
+from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.figures import pareto_front, points
 from cpm_tune.leaderboard.forgetting import (
@@ -27,12 +28,15 @@ from cpm_tune.leaderboard.forgetting import (
     note_of,
     scaled_alike,
 )
+from cpm_tune.leaderboard.frame import as_dataframe
 from cpm_tune.leaderboard.results import read_folder
 from cpm_tune.leaderboard.verify import verify_results
 from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.pretrain.plain_texts import read_texts
 from cpm_tune.runs.execute import execute
 from cpm_tune.runs.forgetting import Meter
 from cpm_tune.runs.rerun import predict_run
+from cpm_tune.runs.session import tune_all
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding, Execution
 
@@ -219,8 +223,43 @@ def test_a_scaled_run_has_a_record_and_a_place_on_the_curve(
     assert (code, "scaled already" in error) == (2, True)
 
 
+def test_tune_and_python_measure_forgetting_too(
+    small_backbone: Path, cli: CLI, tmp_path: Path
+) -> None:
+    common = ["--task", "lcqmc", "--backbone", small_backbone, "--limit", "12", "--out", tmp_path]
+    common += ["--set", "train.max_steps=1", "--control", "none", "--no-shortcuts", "--forgetting"]
+    code, out, error = cli(*common, "--delta", "bitfit")
+    assert (code, "classical" in out) == (0, True), error
+    (folder,) = tmp_path.glob("lcqmc.*/")
+    record = read_record(folder / "run.json")
+    assert record.forgetting.keys() == read_texts().keys()
+    assert "measured before" in cli(*common, "--delta", "bitfit")[1]
+    run = load_run(folder)
+    assert run.forgetting() == record.forgetting
+    own = run.forgetting({"own": [SHORT, SHORT * 2]})["own"]
+    assert own == Meter({"own": [SHORT, SHORT * 2]}).measure(folder, write=False)["own"]
+    assert read_record(folder / "run.json").forgetting == {**record.forgetting, "own": own}
+    assert as_dataframe(tmp_path)["forgetting.own"].tolist() == [own.difference]
+    with pytest.raises(UserError, match="has 'own' measured on 2 other texts"):
+        run.forgetting({"own": [SHORT]})
+    code, _, error = cli(*common, "--delta", "bitfit", "--nnodes", "2")
+    assert (code, "is measured by one process" in error) == (2, True), error
+
+
+def test_forgetting_follows_runs_of_several_processes(small_backbone: Path, tmp_path: Path) -> None:
+    request = Request("lcqmc", "none", str(small_backbone), limit=4)
+    measured: list[Path] = []
+
+    def start(name: str) -> None:
+        assert not measured
+        execute(make_plan(request), tmp_path)
+
+    tune_all(request, out=tmp_path, start=start, after=measured.append)
+    assert measured == [tmp_path / make_plan(request).spec.run_id]
+
+
 def test_the_sample_is_read_as_four_sources() -> None:
-    texts = read_texts(SAMPLE, 200)
+    texts = read_texts()
     assert {name: len(each) for name, each in texts.items()} == dict.fromkeys(
         ("classical", "dialogue", "everyday", "manual"), 12
     )
@@ -272,7 +311,8 @@ def test_the_board_shows_forgetting_on_the_texts_of_most_rows(runs: dict[str, Pa
     column.notes.clear()
     choose_texts([column], rows)
     assert [row.forgetting for row in rows] == [0.5, 0.25, None]
-    assert column.notes == [note_of([column])]
+    assert column.notes == [note_of(board.model_copy(update={"columns": [column], "rows": rows}))]
+    assert column.other_texts == 1
     assert column.notes[0].endswith("blank where not on a")
     assert "hashes" not in rows[0].model_dump_json()
 

@@ -10,6 +10,7 @@ import cpm1_oracle as cpm1
 import pytest
 import torch
 from cpm1_oracle import HEADS, LAYERS, POSITIONS, VOCAB, WIDTH, random_ranks, write_ranks
+from rank_checks import assert_refused, change
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from cpm_tune.backbone.causal.family import CAUSAL
@@ -106,14 +107,6 @@ def test_weights_of_a_wrapped_model_are_read(tmp_path: Path) -> None:
     assert all(torch.equal(weights[name].whole(), plain[name].whole()) for name in plain)
 
 
-def change(folder: Path, rank: int, **changes: Any) -> None:
-    file = rank_files(folder)[rank]
-    state = torch.load(file, weights_only=False)["module"]
-    for name, value in changes.items():
-        state.pop(name) if value is None else state.update({name: value})
-    torch.save({"module": state}, file)
-
-
 NORM = "transformer.final_layernorm.bias"
 QKV = "transformer.layers.1.attention.query_key_value.weight"
 
@@ -137,15 +130,7 @@ def test_what_is_wrong_with_a_rank_is_one_sentence(
 ) -> None:
     folder = write_ranks(tmp_path, random_ranks(2))
     change(folder, 1, **changes)
-    with pytest.raises(UserError) as caught:
-        read_all(folder)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def read_all(folder: Path) -> None:
-    for weight in read_checkpoint(folder)[1].values():
-        weight.whole()
+    assert_refused(read_checkpoint, folder, words)
 
 
 def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -14,11 +14,15 @@ from hypothesis import strategies as st
 from pretrain_runs import (
     EVERY_STEP,
     SETTINGS,
+    SMALL,
+    assert_refused,
+    assert_resumes_exactly,
     events,
-    interrupt_in,
+    make_config,
+    make_sources,
     poem,
+    run_form,
     train_losses,
-    write_documents,
 )
 from transformers import GPT2LMHeadModel
 
@@ -30,24 +34,15 @@ from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, character_lengths, generate, perplexity_under
 from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.prepare import prepare
-from cpm_tune.pretrain.sources import TextSource
 from cpm_tune.pretrain.store import Corpus
-from cpm_tune.pretrain.train import train
 from cpm_tune.pretrain.vocabulary import train_vocabulary
 
 SHAPE = {"model_type": "gpt2", "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
-SMALL = ("--rows", 2, "--no-compile", "--precision", "fp32", "--log-steps", 1)
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sources")
-    made = []
-    for first, name in ((0, "verse"), (1000, "other")):
-        texts = [f"《{first + i}》\n" + poem(first + i) for i in range(60)]
-        path = write_documents(folder / f"{name}.jsonl", texts)
-        made.append(TextSource(name, (path,), heldout=0.2))
-    return made
+    return make_sources(tmp_path_factory.mktemp("sources"))
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +59,7 @@ def corpus(sources, vocabulary, tmp_path_factory):
 
 @pytest.fixture
 def config(corpus, tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({**SHAPE, "vocab_size": corpus.about["vocab_size"]}))
-    return path
+    return make_config(tmp_path / "config.json", corpus, SHAPE)
 
 
 def made(corpus, config, seed=1):
@@ -193,14 +186,6 @@ def test_words_and_pieces_are_refused_for_sentencepiece(tmp_path, cli):
 # --- the run ------------------------------------------------------------------------------------
 
 
-def run(corpus, config, out, change, seed=1, **options):
-    model = made(corpus, config, seed)
-    out.mkdir(exist_ok=True)
-    chosen = replace(SETTINGS, width=32, **change)
-    train(model, corpus.tokenizer(), corpus, chosen, out, **options)
-    return model
-
-
 @pytest.mark.parametrize("change", [{}, {"bf16": True}, {"dropout": 0.3}], ids=str)
 def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
     corpus, config, tmp_path, change, monkeypatch
@@ -208,17 +193,12 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
     change = dict(change)
     if dropout := change.pop("dropout", 0):
         config.write_text(json.dumps(json.loads(config.read_text()) | {"resid_pdrop": dropout}))
-    options = {"intervals": EVERY_STEP}
-    whole = run(corpus, config, tmp_path / "whole", change, **options)
-    with monkeypatch.context() as patch:
-        interrupt_in(5, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run(corpus, config, tmp_path / "parts", change, **options)
-    torch.manual_seed(99)
-    parts = run(corpus, config, tmp_path / "parts", change, seed=99, resume=True, **options)
-    assert train_losses(tmp_path / "parts") == train_losses(tmp_path / "whole")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, parts.state_dict()[name]), name
+    chosen = replace(SETTINGS, width=32, **change)
+
+    def train_to(out, **options):
+        return run_form(CPM1, corpus, config, out, chosen, intervals=EVERY_STEP, **options)
+
+    assert_resumes_exactly(train_to, tmp_path, monkeypatch)
 
 
 def test_the_commands_go_from_text_to_a_backbone_that_has_learnt(tmp_path, sources, corpus, cli):
@@ -252,7 +232,8 @@ def test_the_commands_go_from_text_to_a_backbone_that_has_learnt(tmp_path, sourc
 
 
 def test_the_written_backbone_is_cpm_1s_form_in_half_precision(corpus, config, tmp_path):
-    model = run(corpus, config, tmp_path / "out", {"steps": 2})
+    chosen = replace(SETTINGS, width=32, steps=2)
+    model = run_form(CPM1, corpus, config, tmp_path / "out", chosen)
     folder = open_folder(tmp_path / "out/backbone")
     assert (folder.config.family, folder.trained) == ("causal", True)
     assert {path.name for path in folder.path.iterdir()} == CPM1.files
@@ -284,13 +265,8 @@ def test_the_written_backbone_is_cpm_1s_form_in_half_precision(corpus, config, t
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_one_sentence(corpus, config, tmp_path, cli, change, words, message):
-    config.write_text(json.dumps(json.loads(config.read_text()) | change))
-    start = ("--corpus", corpus.path, "--config", config, "--steps", 1, *SMALL)
-    code, _, error = cli("pretrain", "run", "--out", tmp_path / "out", *start, *words)
-    assert (code, error.count("\n")) == (2, 1)
-    assert message in error
-    assert not (tmp_path / "out").exists()
+def test_what_does_not_fit_is_one_sentence(corpus, config, cli, change, words, message):
+    assert_refused(cli, corpus, config, change, words, message)
 
 
 def test_a_backbone_of_another_form_is_refused(corpus, tmp_path, cli):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from pretrain_runs import (
-    EVERY_STEP,
     SETTINGS,
+    assert_resumes_exactly,
     config_for,
     events,
     interrupt_in,
@@ -51,20 +51,9 @@ def start(corpus, tmp_path, cli):
     return out
 
 
-def assert_resumes_exactly(corpus, tmp_path, settings, monkeypatch, layers=2, intervals=EVERY_STEP):
-    options = {"layers": layers, "intervals": intervals}
-    whole = run(corpus, tmp_path / "whole", settings, **options)
-    with monkeypatch.context() as patch:
-        interrupt_in(5, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run(corpus, tmp_path / "parts", settings, **options)
-    state = torch.load(tmp_path / "parts/checkpoint.pt", weights_only=True)
-    assert state["progress"]["step"] == 5  # the step that was under way is whole
-    resumed = run(corpus, tmp_path / "parts", settings, seed=99, resume=True, **options)
-    assert train_losses(tmp_path / "parts") == train_losses(tmp_path / "whole")
-    assert train_losses(tmp_path / "whole")[-1][0] == settings.steps
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+def run_to(corpus, settings, **options):
+    """A function that trains to a folder, for `assert_resumes_exactly`."""
+    return lambda out, **more: run(corpus, out, settings, **options, **more)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +64,12 @@ def assert_resumes_exactly(corpus, tmp_path, settings, monkeypatch, layers=2, in
 def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
     corpus, tmp_path, change, monkeypatch
 ):
-    assert_resumes_exactly(corpus, tmp_path, replace(SETTINGS, **change), monkeypatch)
+    train_to = run_to(corpus, replace(SETTINGS, **change))
+    assert_resumes_exactly(train_to, tmp_path, monkeypatch)
 
 
 def test_the_means_of_the_log_go_on_in_the_middle_of_an_interval(corpus, tmp_path, monkeypatch):
-    assert_resumes_exactly(corpus, tmp_path, SETTINGS, monkeypatch, intervals=EVERY_THIRD)
+    assert_resumes_exactly(run_to(corpus, SETTINGS, intervals=EVERY_THIRD), tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
@@ -90,7 +80,8 @@ def test_a_compiled_bf16_run_resumes_exactly(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     settings = replace(SETTINGS, steps=6, bf16=True, compiled=True)
     with inductor.patch(compile_threads=1):  # a pool of processes costs more than it saves
-        assert_resumes_exactly(corpus, tmp_path, settings, monkeypatch, layers=1)
+        train_to = run_to(corpus, settings, layers=1)
+        assert_resumes_exactly(train_to, tmp_path, monkeypatch, steps=6)
 
 
 def test_a_run_by_seconds_keeps_its_training_time_in_the_checkpoint(corpus, tmp_path):

@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from pretrain_runs import (
     EVERY_STEP,
     SETTINGS,
+    SMALL,
+    assert_refused,
+    assert_resumes_exactly,
     events,
-    interrupt_in,
+    make_config,
+    make_sources,
     poem,
+    run_form,
     train_losses,
-    write_documents,
 )
 from transformers import MT5ForConditionalGeneration
 
@@ -29,8 +33,6 @@ from cpm_tune.backbone.families import open_folder, pretraining_of
 from cpm_tune.pretrain.evaluate import HeldOut, generate, perplexity_under
 from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.prepare import prepare
-from cpm_tune.pretrain.sources import TextSource
-from cpm_tune.pretrain.train import train
 from cpm_tune.pretrain.vocabulary import build_vocabulary
 
 SHAPE = {
@@ -41,18 +43,13 @@ SHAPE = {
     "num_layers": 1,
     "num_heads": 2,
 }
-SMALL = ("--rows", 2, "--no-compile", "--precision", "fp32", "--log-steps", 1)
 SIGNS, END = list(range(1000, 1200)), 7
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
-    sources = []
-    for first, name in ((0, "verse"), (1000, "other")):
-        texts = [f"《{first + i}》\n" + poem(first + i) for i in range(60)]
-        path = write_documents(folder / f"{name}.jsonl", texts)
-        sources.append(TextSource(name, (path,), heldout=0.2))
+    sources = make_sources(folder)
     vocabulary = folder / "vocab.txt"
     entries = build_vocabulary(sources, 360, front=CPM2.front, back=CPM2.back)
     vocabulary.write_text("\n".join(entries) + "\n", encoding="utf-8")
@@ -61,9 +58,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def config(corpus, tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({**SHAPE, "vocab_size": corpus.about["vocab_size"]}))
-    return path
+    return make_config(tmp_path / "config.json", corpus, SHAPE)
 
 
 def made(corpus, config, seed=1):
@@ -179,29 +174,16 @@ def test_a_uniform_model_loses_the_logarithm_and_sentinels_are_no_characters(cor
 # --- the run ------------------------------------------------------------------------------------
 
 
-def run(corpus, config, out, change, seed=1, **options):
-    model = made(corpus, config, seed)
-    out.mkdir(exist_ok=True)
-    train(model, corpus.tokenizer(), corpus, replace(SETTINGS, **change), out, **options)
-    return model
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_resumed_run_has_the_losses_and_weights_of_an_uninterrupted_one(
     corpus, config, tmp_path, monkeypatch, dropout
 ):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dropout_rate": dropout}))
-    options = {"intervals": EVERY_STEP}
-    whole = run(corpus, config, tmp_path / "whole", {}, **options)
-    with monkeypatch.context() as patch:
-        interrupt_in(5, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run(corpus, config, tmp_path / "parts", {}, **options)
-    torch.manual_seed(99)
-    parts = run(corpus, config, tmp_path / "parts", {}, seed=99, resume=True, **options)
-    assert train_losses(tmp_path / "parts") == train_losses(tmp_path / "whole")
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, parts.state_dict()[name]), name
+
+    def train_to(out, **options):
+        return run_form(CPM2, corpus, config, out, SETTINGS, intervals=EVERY_STEP, **options)
+
+    assert_resumes_exactly(train_to, tmp_path, monkeypatch)
 
 
 def test_the_commands_go_from_text_to_a_backbone_that_has_learnt(tmp_path, corpus, cli):
@@ -234,7 +216,7 @@ def test_the_commands_go_from_text_to_a_backbone_that_has_learnt(tmp_path, corpu
 
 
 def test_the_written_backbone_is_cpm_2s_form_in_half_precision(corpus, config, tmp_path):
-    model = run(corpus, config, tmp_path / "out", {"steps": 2})
+    model = run_form(CPM2, corpus, config, tmp_path / "out", replace(SETTINGS, steps=2))
     folder = open_folder(tmp_path / "out/backbone")
     assert (folder.config.family, folder.is_cpm2, folder.trained) == ("encdec", True, True)
     assert {path.name for path in folder.path.iterdir()} == CPM2.files
@@ -258,10 +240,5 @@ def test_the_written_backbone_is_cpm_2s_form_in_half_precision(corpus, config, t
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_one_sentence(corpus, config, tmp_path, cli, change, words, message):
-    config.write_text(json.dumps(json.loads(config.read_text()) | change))
-    start = ("--corpus", corpus.path, "--config", config, "--steps", 1, *SMALL)
-    code, _, error = cli("pretrain", "run", "--out", tmp_path / "out", *start, *words)
-    assert (code, error.count("\n")) == (2, 1)
-    assert message in error
-    assert not (tmp_path / "out").exists()
+def test_what_does_not_fit_is_one_sentence(corpus, config, cli, change, words, message):
+    assert_refused(cli, corpus, config, change, words, message)

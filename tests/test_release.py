@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_the_image_installs_what_the_package_asks_for() -> None:
     opendelta = re.search(r"opendelta==\S+", text)
     assert opendelta is not None
     assert opendelta[0] in (REPOSITORY / "no-deps.txt").read_text("utf-8")
+
+
+def test_hadolint_has_nothing_to_say_about_the_docker_file() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint is not installed")
+    command = [hadolint, REPOSITORY / "docker" / "Dockerfile"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == ""
 
 
 def test_the_changelog_begins_with_this_version() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import CLI
+from conftest import CLI, REPOSITORY
 from kills import Counted, killed_within
 
+from cpm_tune.commands import search
 from cpm_tune.commands.cli import main
 from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
@@ -315,6 +316,14 @@ def test_a_search_chooses_on_dev_and_scores_test_once(
     assert code == 0, error
     assert "the same training; a search found its settings" in text
 
+    again = ("--config", out / record.run_id / "run.json", "--out", tmp_path / "again")
+    code, text, error = cli("search", *again, "--control", "none", "--no-shortcuts")
+    assert code == 0, error
+    assert f"the same run, {record.run_id}" in text
+    assert "the predictions are those of" in text
+    assert trials_of(record_of(tmp_path / "again")) == trials_of(record)
+    scored.pop()
+
     code, text, error = cli(*words(out, *BUDGET, "--control", "none"))
     assert (code, scored.count("test")) == (0, 2), error
     assert "already exists" in text
@@ -430,6 +439,71 @@ def test_a_dry_run_writes_nothing(
     (planned,) = [e for e in map(json.loads, text.splitlines()) if e["event"] == "plan"]
     assert planned["search"]["space"].keys() == {"train.lr", "delta.lora_r"}
     assert planned["search"]["seconds"] == 60
+
+
+def test_a_file_has_options_space_and_settings(cli: CLI, tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    content = {
+        **{"task": "lcqmc", "delta": "lora", "trials": 5, "seeds": "2-3", "prune": False},
+        "space": {"train": {"lr": "log:1e-4..1e-2"}, "delta.lora_r": [2, 4]},
+        "set": {"train.max_steps": 7, "train.warmup": 3},
+    }
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+    def planned(*more: object) -> dict[str, Any]:
+        common = ("search", "--config", file, "--out", tmp_path / "x", "--dry-run", "--json")
+        code, text, error = cli(*common, *more)
+        assert code == 0, error
+        (plan,) = [e for e in map(json.loads, text.splitlines()) if e["event"] == "plan"]
+        return plan
+
+    plan = planned()
+    assert plan["seeds"] == [2, 3]
+    space = {"train.lr": "log:0.0001..0.01", "delta.lora_r": "2,4"}
+    asked = {"space": space, "trials": 5, "seconds": None, "sampler": "tpe", "pruner": None}
+    assert {key: plan["search"][key] for key in asked} == asked
+    over = planned("--space", "train.warmup=1..9", "--trials", 6, "--set", "train.lr=0.5")
+    assert (over["search"]["space"], over["search"]["trials"]) == ({"train.warmup": "1..9"}, 6)
+
+    for changed, sentence in FILE_MISTAKES:
+        file.write_text(json.dumps({**content, **changed}), encoding="utf-8")
+        code, _, error = cli("search", "--config", file, "--out", tmp_path / "x")
+        assert (code, sentence in error) == (2, True), error
+        assert f"--config {file}" in error or "task" in changed
+
+
+FILE_MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"space": {"train.lr": "4.."}}, "space train.lr: "),
+    ({"space": [1]}, "space is [1], expected a mapping"),
+    ({"set": {"train.lr": 1}}, "space train.lr: it is set as well"),
+    ({"set": {"train.max_steps": 0}}, "set: train.max_steps is 0"),
+    ({"task": None}, "--task is missing"),
+    ({"seeds": "3-1"}, "seeds is 3-1, expected a range"),
+    ({"epochs": 3}, "there is no option 'epochs'"),
+]
+
+
+def test_the_file_of_the_documentation_is_one(
+    cli: CLI, small_backbone: Path, tmp_path: Path
+) -> None:
+    page = (REPOSITORY / "docs" / "search.md").read_text(encoding="utf-8")
+    file = tmp_path / "search.yaml"
+    file.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    given = ("--backbone", small_backbone, "--out", tmp_path / "x", "--dry-run")
+    code, text, error = cli("search", "--config", file, *given)
+    assert (code, "budget     12 trials" in text) == (0, True), error
+
+
+def test_several_processes_get_the_command_itself(
+    words: Callable[..., list[object]], cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(search, "launch", lambda argv, nproc: started.append((argv, nproc)))
+    line = words(tmp_path / "out", "--nproc", 2)
+    assert cli(*line)[0] == 0
+    assert started == [([str(word) for word in line], 2)]
+    assert cli(*line, "--delta", "none")[0] == 2, "mistakes are found before"
+    assert len(started) == 1
 
 
 def test_two_processes_and_no_optuna_are_sentences(

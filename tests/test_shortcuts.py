@@ -20,9 +20,15 @@ from cpm_tune.analysis.shortcuts import shortcut_controls
 from cpm_tune.analysis.texts import normalised, units
 from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import Split, read_split
+from cpm_tune.leaderboard.board import Cost
+from cpm_tune.leaderboard.columns import column_of
+from cpm_tune.leaderboard.hierarchy import Hierarchy
+from cpm_tune.leaderboard.means import cell_of, judge
 from cpm_tune.planning.plan import Request, make_plan
+from cpm_tune.runs import execute
+from cpm_tune.runs.examined import examined
 from cpm_tune.runs.session import tune
-from cpm_tune.schema.record import ControlRecord, read_record
+from cpm_tune.schema.record import ControlRecord, RunRecord, read_record
 from cpm_tune.task import Task
 from cpm_tune.task.registry import load_task
 
@@ -133,11 +139,22 @@ QUICK = {"train.max_steps": 2, "train.eval_every": 2}
 
 
 def test_a_mades_them_and_says_that_they_are_not_beaten(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    looked_at: list[RunRecord] = []
+
+    def late(record: RunRecord, task: Task, splits: Any, folder: Path) -> RunRecord:
+        """The run has been trained and scored when shortcuts begin: they delay nothing of it."""
+        assert (folder / "delta.safetensors").is_file()
+        assert (folder / "predictions.test.jsonl").is_file()
+        looked_at.append(record)
+        return examined(record, task, splits, folder)
+
+    monkeypatch.setattr(execute, "examined", late)
     request = Request("lcqmc", "bitfit", settings=QUICK, limit=120)
     outcome = tune(request, out=tmp_path, controls=())
     assert outcome is not None
+    assert [record.training is not None for record in looked_at] == [True]
     made = read_record(outcome.folder / "run.json")
     assert {"length", "bag", "overlap", "nearest"} < set(made.controls)
     name, control = made.unbeaten_shortcut or ("", None)
@@ -172,7 +189,8 @@ def test_beaten_is_by_more_than_the_interval(
     low: float, high: float, better: bool, unbeaten: bool
 ) -> None:
     made = record(status="finished")
-    test = made.test.model_copy(update={"low": low, "high": high, "higher_is_better": better})
+    score = {"value": (low + high) / 2, "low": low, "high": high, "higher_is_better": better}
+    test = made.test.model_copy(update=score)
     shortcut = ControlRecord(value=0.7, low=0.6, high=0.8)
     worse = ControlRecord(value=0.1 if better else 0.9, low=0.0, high=1.0)
     changed = made.model_copy(
@@ -182,6 +200,10 @@ def test_beaten_is_by_more_than_the_interval(
         }
     )
     assert (changed.unbeaten_shortcut == ("bag", shortcut)) is unbeaten
+    cell = cell_of([changed], Cost(), ())
+    column = column_of("lcqmc", [changed], Hierarchy(()))
+    judge(column, [cell])
+    assert (cell.not_above == "bag") is unbeaten
 
 
 @given(*[st.lists(st.lists(st.text("猫狗 ab", max_size=8), max_size=3), max_size=6)] * 2)

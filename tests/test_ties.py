@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import random
@@ -93,6 +94,18 @@ def test_the_board_prints_places_on_request(results: Path, cli: CLI, tmp_path: P
         "D": "4 of 4",
     }
     assert " of 4" not in cli("leaderboard", str(results))[1]
+    for style, bold in (("md", "**"), ("latex", r"\textbf")):
+        tested = cli("leaderboard", str(results), "--places", "--format", style)[1]
+        marked = [line for line in tested.splitlines() if bold in line]
+        assert ["(1-2 of 4)" in line for line in marked] == [True, True], (
+            "no best of two equal ones"
+        )
+        plain = cli("leaderboard", str(results), "--format", style)[1]
+        assert len([line for line in plain.splitlines() if bold in line]) == 1
+        assert "the best of a column, without a test" in plain
+    table = cli("leaderboard", str(results), "--places", "--format", "csv")[1].splitlines()
+    of = {line["row"].split(" ")[0]: line for line in csv.DictReader(table)}
+    assert [of[name]["place_last"] for name in "ABCD"] == ["2", "2", "3", "4"]
     page = tmp_path / "board.html"
     assert cli("leaderboard", str(results), "--places", "--out", str(page))[0] == 0
     assert '"places":{"first":1,"last":2,"of":4}' in page.read_text(encoding="utf-8")

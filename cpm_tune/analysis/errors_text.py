@@ -53,7 +53,8 @@ def error_tables(
         tables.append(Table(title, ("probability", "rows", "mean of it", "right"), rows))
     if errors.surest and examples:
         rows = [_example(answers[number], text_of(number)) for number in errors.surest[:examples]]
-        title = f"Wrong, the surest first ({len(errors.surest):,} in all)"
+        order = "the surest first" if errors.calibration else "in the order of the file"
+        title = f"Wrong, {order} ({len(errors.surest):,} in all)"
         tables.append(Table(title, ("id", "text", "right", "predicted"), rows))
     return tables
 

@@ -56,11 +56,12 @@ class Searched(BaseModel):
     seed: Seed
     zero_shot: bool
 
-    def id(self, seed: int) -> str:
-        """The id of the trial of a seed: a larger budget is another trial."""
+    def id(self, seed: int, control: str | None = None) -> str:
+        """The id of the trial of a seed, or of its control: a larger budget is another trial."""
         limit = "" if self.seconds is None else f".{self.seconds}s"
         pruned = "" if self.prune else ".whole"
-        return f"{self.name}.{self.trials}{limit}{pruned}.run{seed}"
+        of = "" if control is None else f".{control}"
+        return f"{self.name}.{self.trials}{limit}{pruned}.run{seed}{of}"
 
     def search(self, request: Request) -> Search:
         """The search itself. Raises UserError for what is wrong with it."""

@@ -220,13 +220,6 @@ def _faults_of_search(suite: Suite) -> Iterable[str]:
     if suite.search is None:
         yield from (f"{place} has no effect without search." for place, _ in spaces)
         return
-    if "random-backbone" in suite.controls:
-        yield (
-            "controls: a suite that searches has no random-backbone control, whose settings would "
-            "have to be known; run it on what was found."
-        )
-    if suite.nproc > 1 or any((override.nproc or 1) > 1 for override in suite.trials):
-        yield "search: the trials of a search have one process; omit nproc, and give --jobs."
     for place, space in (("search.space", suite.search.space), *spaces):
         try:
             keys = make_space(space, place)

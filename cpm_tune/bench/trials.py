@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ class Report:
 
 def plan_of(trial: Trial) -> Plan:
     """Plan a trial with its input files as they are now; raise UserError if they have changed."""
-    plan = _controlled(make_plan(trial.request), trial.control)
+    plan = controlled(make_plan(trial.request), trial.control)
     if plan.spec.run_id != trial.run_id:
         raise UserError(
             f"{trial.name}: its files changed after the suite was planned (its run id is now "
@@ -104,8 +105,7 @@ def make_trials(suite: Suite) -> list[Trial]:
         folds,
     ):
         expansion.add(task, delta, backbone, seed, fold)
-    problems = [f"{where}: {problem}" for problem, where in expansion.problems.items()]
-    if problems := problems or list(expansion.without_effect()):
+    if problems := list(expansion.problems()) or list(expansion.without_effect()):
         raise UserError("\n".join(problems))
     if not expansion.trials:
         raise UserError("the suite has no trials: its overrides skip all of them.")
@@ -120,8 +120,8 @@ def _too_many() -> UserError:
 
 
 class _Expansion:
-    """A suite being expanded: its trials by run id, its mistakes by where they occur first, and
-    which of its overrides and settings had an effect."""
+    """A suite being expanded: its trials by run id, its mistakes, and which of its overrides and
+    settings had an effect."""
 
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
@@ -131,7 +131,8 @@ class _Expansion:
         self._effective: set[tuple[int, str]] = set()  # (override or _SUITE, setting)
         self._points = 0
         self.trials: dict[str, Trial] = {}
-        self.problems: dict[str, str] = {}
+        # By the mistake without numbers of folds: where it occurs first, in words, its folds.
+        self._problems: dict[str, tuple[str, str, list[int | None]]] = {}
 
     def add(self, task: str, delta: str, backbone: str, seed: int, fold: int | None = None) -> None:
         """Add the runs of one point of the axes, with their controls."""
@@ -159,26 +160,35 @@ class _Expansion:
         other += [] if fold is None else [f"fold={fold}"]
         request = Request(task, delta, backbone, seed, **chosen)
         where = f"{task}, {delta}, {Path(backbone).name}"
-        with self._noting(where):
+        with self._noting(where, fold):
             if _generates(request):  # there are no options to score
                 request = replace(request, scoring=None)
             space = self._space(request, overrides)
             for settings, about in self._settings(request, overrides):
-                with self._noting(where):
+                with self._noting(where, fold):
                     about = " ".join((*other, about)).strip()
                     request = replace(request, settings=settings)
                     if space is None:
                         self._add_runs(request, about, nproc)
                     else:
-                        self._add_searched(request, about, space)
+                        self._add_searched(request, about, space, nproc)
 
     @contextlib.contextmanager
-    def _noting(self, where: str) -> Iterator[None]:
+    def _noting(self, where: str, fold: int | None) -> Iterator[None]:
         try:
             yield
         except UserError as error:
             for line in str(error).splitlines():
-                self.problems.setdefault(line, where)
+                key = line if fold is None else re.sub(r"_\d+", "_", line)
+                folds = self._problems.setdefault(key, (where, line, []))[2]
+                folds += [] if fold in folds else [fold]
+
+    def problems(self) -> Iterator[str]:
+        """The mistakes, each once: if it is that of several folds, of the first one."""
+        for where, line, (_, *others) in self._problems.values():
+            numbers = ", ".join(map(str, others))
+            same = f" The same for {'folds' if others[1:] else 'fold'} {numbers}." if others else ""
+            yield f"{where}: {line}{same}"
 
     def _settings(
         self, request: Request, overrides: Mapping[int, Override]
@@ -207,7 +217,7 @@ class _Expansion:
         for control in _KINDS:
             if control and (control not in self._suite.controls or plan.spec.recipe is None):
                 continue
-            run = _controlled(plan, control)
+            run = controlled(plan, control)
             spec = run.spec
             weights = f"{spec.backbone.init} {run.folder.path} {spec.weights} {spec.random_seed}"
             trial = Trial(
@@ -242,7 +252,9 @@ class _Expansion:
             raise UserError("search.space has no setting that this delta and task have.")
         return space
 
-    def _add_searched(self, request: Request, about: str, space: Mapping[str, Any]) -> None:
+    def _add_searched(
+        self, request: Request, about: str, space: Mapping[str, Any], nproc: int
+    ) -> None:
         """Add a trial whose settings are found by a search with the suite's first seed."""
         suite = self._suite
         assert suite.search is not None
@@ -253,26 +265,34 @@ class _Expansion:
         weights = f"{plan.spec.backbone.init} {plan.folder.path} {plan.spec.weights} None"
         group, needs = (weights, plan.spec.task), None
         if zero_shot:
-            run = plan.zero_shot()
-            needs = run.spec.run_id
-            control = Trial(request, "zero-shot", needs, run.delta_name, name, run.spec.seed, group)
-            self.trials.setdefault(needs, control)
-        trial_id = how.id(request.seed)
-        self.trials.setdefault(
-            trial_id,
-            Trial(
-                request,
-                None,
-                trial_id,
-                plan.delta_name,
-                name,
-                request.seed,
-                group,
-                needs=needs if request.seed == seed else how.id(seed),
-                about=f"{about} search of {counted(how.trials, 'trial')}".strip(),
-                search=how,
-            ),
+            bare = plan.zero_shot()
+            needs = bare.spec.run_id
+            of_run = (needs, bare.delta_name, name, bare.spec.seed, group)
+            self.trials.setdefault(needs, Trial(request, "zero-shot", *of_run, nproc=nproc))
+        about = f"{about} search of {counted(how.trials, 'trial')}".strip()
+        run = Trial(
+            request,
+            None,
+            how.id(request.seed),
+            plan.delta_name,
+            name,
+            request.seed,
+            group,
+            needs=needs if request.seed == seed else how.id(seed),
+            about=about,
+            search=how,
+            nproc=nproc,
         )
+        self.trials.setdefault(run.run_id, run)
+        if "random-backbone" in suite.controls:
+            random = replace(
+                run,
+                control="random-backbone",
+                run_id=how.id(request.seed, "random"),
+                group=(f"random {plan.folder.path} {request.seed}", plan.spec.task),
+                needs=how.id(seed),
+            )
+            self.trials.setdefault(random.run_id, random)
 
     def without_effect(self) -> Iterator[str]:
         """Overrides and settings without any effect, most likely a slip in a name."""
@@ -295,7 +315,8 @@ class _Expansion:
                 yield f"{where}{key} has no effect on any trial: no task or delta there has it."
 
 
-def _controlled(plan: Plan, control: Control | None) -> Plan:
+def controlled(plan: Plan, control: Control | None) -> Plan:
+    """A plan, or that of its control."""
     if control == "zero-shot":
         return plan.zero_shot()
     return plan.on_random_backbone() if control else plan

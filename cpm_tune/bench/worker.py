@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.bench.searched import Searched, note_found
-from cpm_tune.bench.trials import Report, Trial, plan_of
+from cpm_tune.bench.trials import Report, Trial, controlled, plan_of
 from cpm_tune.common.progress import Lines, shown
 from cpm_tune.data.store import Split
 from cpm_tune.engine.device import give_back, is_device_lost
@@ -79,8 +79,8 @@ class Worker:
         self._splits = None  # the group needs the memory
         self._backbone.forget()
         give_back()
-        plan = plan_of(trial)
-        if finished(self._out, trial.run_id) is None:
+        plan = plan_of(trial) if trial.search is None else trial.search.search(trial.request).plan
+        if trial.search is not None or finished(self._out, trial.run_id) is None:
             environment = {"OMP_NUM_THREADS": str(plan.execution.threads or self._threads)}
             if gpus is not None:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus
@@ -119,21 +119,25 @@ def _search(
     read: Callable[[Plan], Inputs],
     load: Callable[[Plan, Engine], Backbone] | None,
 ) -> None:
-    """Carry out what is left of a trial's search, then the run with what it found."""
+    """Carry out what is left of a trial's search, then the run, or control, with what it found."""
     search = how.search(trial.request)
     if search.name != how.name:
         raise UserError(
             f"{trial.name}: its files changed after the suite was planned. Run the command again."
         )
-    splits = read(search.plan).splits
-    record, values = find(search, out, load or load_backbone, known=splits, wait=True)
+    first, opened = read(search.plan), load or load_backbone
+    engine = first.engine
+    record, values = find(search, out, opened, engine, known=first.splits, wait=True)
     plan, zero_shot = search.run_plan(values, record, trial.request.seed), None
-    hand_over(search, out, plan, values)
+    if engine.main and trial.control is None:
+        hand_over(search, out, plan, values)
+    plan = controlled(plan, trial.control)
     inputs = read(plan)
-    if how.zero_shot:
+    if how.zero_shot and trial.control is None:
         zero_shot = execute(plan.zero_shot(), out, inputs, wait=True, load=load)
     execute(plan, out, inputs, zero_shot=zero_shot, wait=True, load=load)
-    note_found(out, trial.run_id, plan.spec.run_id)
+    if engine.main:
+        note_found(out, trial.run_id, plan.spec.run_id)
 
 
 def _as_user_error(error: Exception) -> UserError:

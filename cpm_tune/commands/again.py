@@ -21,9 +21,12 @@ from cpm_tune.task.registry import load_preset, load_task, preset_files
 _MOST = 2**28  # bytes of predictions that are kept to be compared
 
 
-def options_of(path: Path, include: tuple[Path, ...], given: Collection[str]) -> dict[str, Any]:
+def options_of(
+    path: Path, include: tuple[Path, ...], given: Collection[str], searching: bool = False
+) -> dict[str, Any]:
     """The options and settings of the run that a record describes, as a --config file has them;
-    `given` are those of the command line.
+    `given` are those of the command line. `searching`: of the search that found the run, if one
+    did, without the settings that it found.
 
     Raises UserError if data or backbone are not where the run found them, and not given.
     """
@@ -71,7 +74,23 @@ def options_of(path: Path, include: tuple[Path, ...], given: Collection[str]) ->
     settings |= {f"run.{k}": v for k, v in execution.items() if v != usual[k]}
     chosen = {name: value for name, value in options.items() if value not in (None, False, 0)}
     fold = {} if spec.data.fold is None else {"fold": spec.data.fold}
-    return {**chosen, **fold, "seed": spec.seed, "set": settings}
+    again = {**chosen, **fold, "seed": spec.seed, "set": settings}
+    return again | _search_of(spec, settings) if searching and spec.search else again
+
+
+def _search_of(spec: RunSpec, settings: dict[str, Any]) -> dict[str, Any]:
+    """The options of the search by which a run was found."""
+    search = spec.search
+    assert search is not None
+    budget = {"trials": search.trials, "prune": search.pruner is not None}
+    return {
+        **budget,
+        **({"seconds": search.seconds} if search.seconds is not None else {}),
+        "seed": search.seed,
+        "seeds": [spec.seed],
+        "space": dict(search.space),
+        "set": {key: value for key, value in settings.items() if key not in search.space},
+    }
 
 
 def _backbone(record: RunRecord, path: Path) -> str:
@@ -123,6 +142,11 @@ class Results:
         """`path`: the run's record."""
         self._path, self._record = path, read_record(path)
         self._files = {name: _content(path.parent / name) for name in self._record.predictions}
+
+    @property
+    def spec(self) -> RunSpec:
+        """The run's spec."""
+        return self._record.spec
 
     def compared(self, folder: Path) -> list[str]:
         """Sentences on whether the run in `folder` has the same predictions and delta, and if not,

@@ -135,28 +135,33 @@ def parse(options: type[T], parser: Parser, argv: Sequence[str]) -> T:
     return options(**values)
 
 
-def over_file(options: G, path: Path) -> tuple[G, Mapping[str, Any]]:
+def over_file(
+    options: G, path: Path, mappings: Sequence[str] = ("set",)
+) -> tuple[G, dict[str, Mapping[str, Any]]]:
     """The options with those of a file (YAML or JSON) where the command line has none, and the
-    settings (`set`) of the file.
+    file's mappings of settings: its `set`, and `space` if that is one of `mappings`.
 
     Raises UserError with every mistake in the file, a line each.
     """
     values = read_mapping(path, "--config", "task: lcqmc")
     if "spec_sha256" in values:  # a run's record
         include = getattr(options, "include", ())
-        values = load("cpm_tune.commands.again:options_of")(path, include, options.given)
-    settings, named = values.pop("set", None) or {}, dict[str, Any]()
+        again = load("cpm_tune.commands.again:options_of")
+        values = again(path, include, options.given, searching="space" in mappings)
+    parts = {name: values.pop(name, None) or {} for name in mappings}
+    named = dict[str, Any]()
     try:
         for key, value in values.items():
             if (field := key.replace("-", "_")) in named:
                 raise ValueError(f"'{key}' is there twice.")
             named[field] = value
-        if not isinstance(settings, Mapping):
-            raise ValueError(f"set is {value_text(settings)}, expected a mapping.")  # noqa: TRY004
+        for name, part in parts.items():
+            if not isinstance(part, Mapping):
+                raise ValueError(f"{name} is {value_text(part)}, expected a mapping.")  # noqa: TRY004
         others = [f"set: {key}" for key in load("cpm_tune.planning.settings:KEYS")]
         chosen = checked(type(options), named, file=True, others=others)
     except ValueError as error:
         problems = str(error).split("\n")
         raise UserError("\n".join(f"--config {path}: {p}" for p in problems)) from error
     chosen = {field: value for field, value in chosen.items() if field not in options.given}
-    return replace(options, **chosen), settings
+    return replace(options, **chosen), parts

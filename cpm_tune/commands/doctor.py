@@ -5,6 +5,7 @@ Third-party packages are imported by the checks alone: one that is broken is a l
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -22,7 +23,7 @@ from cpm_tune.common.environment import machine_memory
 from cpm_tune.common.extras import EXTRAS
 from cpm_tune.common.paths import cache_dir
 from cpm_tune.data.splits import check_first_rows, data_folder, find_splits
-from cpm_tune.delta.opendelta_import import opendelta
+from cpm_tune.delta.opendelta_import import INSTALL, opendelta
 from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
 from cpm_tune.errors import UserError
 from cpm_tune.task.registry import load_tasks
@@ -102,20 +103,23 @@ def _cuda() -> Check:
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         return "ok", f"{torch.cuda.device_count()} x {', '.join(sorted(names))}", ""
     if torch.version.cuda is None:
-        return "warn", "this torch is a CPU build", "with a GPU, install the CUDA build of torch"
-    return (
-        "warn",
-        f"torch was built for CUDA {torch.version.cuda}, no device found",
-        "check the driver",
-    )
+        return "-", "CPU build of torch; for a GPU, install the CUDA build", ""
+    fix = f"for a GPU, check that its driver has CUDA {torch.version.cuda} or later"
+    return "-", "no device found; runs use the CPU", fix
 
 
 def _opendelta() -> Check:
+    if importlib.util.find_spec("opendelta") is None:
+        return (
+            "-",
+            "not installed, optional: for low_rank_adapter, parallel_adapter and compacter",
+            INSTALL,
+        )
     try:
         opendelta()
         return "ok", f"{version('opendelta')} (imports without its web and hub parts)", ""
     except UserError as error:
-        return "warn", f"optional: {error}", ""
+        return "warn", str(error), ""
 
 
 def _bmtrain() -> Check:
@@ -123,7 +127,7 @@ def _bmtrain() -> Check:
     if problem is None:
         return "ok", version("bmtrain"), ""
     what, fix = problem
-    return ("FAIL" if nccl_conflict() else "warn"), f"optional: {what}", fix
+    return ("FAIL" if nccl_conflict() else "-"), f"{what}, optional: for --engine bmtrain", fix
 
 
 def _memory() -> Check:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from cpm_tune.bench.suite import Suite
 from cpm_tune.commands.options.look import Schema
+from cpm_tune.commands.options.search import Search
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.option import Declared, declared
 from cpm_tune.delta.config import CONFIGS
@@ -23,19 +24,22 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 def run(options: Schema) -> int:
     """Print the schema."""
-    schema = _config() if options.of == "config" else _suite()
+    configs = {"config": (Tune, ""), "search": (Search, "search ")}
+    schema = _config(*configs[options.of]) if options.of in configs else _suite()
     print(json.dumps({"$schema": _DRAFT, **schema}, indent=1, ensure_ascii=False))
     return 0
 
 
-def _config() -> dict[str, Any]:
+def _config(options: type, command: str) -> dict[str, Any]:
     properties: dict[str, Any] = {"set": _settings()}
-    for option in declared(Tune):
+    if options is Search:
+        properties["space"] = {"type": "object", "description": "values by setting"}
+    for option in declared(options):
         if option.option.in_file and not option.option.hidden:
             for name in {option.field, option.field.replace("_", "-")}:
                 properties[name] = _option(option)
     return {
-        "title": "options of tune.py --config",
+        "title": f"options of tune.py {command}--config",
         "type": "object",
         "properties": dict(sorted(properties.items())),
         "additionalProperties": False,

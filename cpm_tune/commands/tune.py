@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
+from pathlib import Path
 
-from cpm_tune.commands.arguments import over_file
+from cpm_tune.commands.asked import asked
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.door import load
 from cpm_tune.common.progress import shown
@@ -15,32 +14,27 @@ from cpm_tune.common.reading import read_mapping
 from cpm_tune.engine.launch import launch
 from cpm_tune.engine.rank import launched, rank_info
 from cpm_tune.errors import UserError
-from cpm_tune.planning.plan import Request, make_plan
-from cpm_tune.planning.settings import flat_settings, in_file, parse_settings
-from cpm_tune.schema.options import RunOptions, chosen_controls
+from cpm_tune.planning.plan import make_plan
+from cpm_tune.schema.options import chosen_controls
 from cpm_tune.schema.record import read_record
 from cpm_tune.task.registry import expand
 
 
 def run(options: Tune) -> int:
     """Tune, or print the plan with --dry-run."""
-    settings, file = dict[str, Any](), options.config
-    if file is not None:
-        options, chosen_there = over_file(options, file)
-        try:
-            settings = flat_settings(chosen_there)
-        except ValueError as error:
-            raise UserError(f"--config {file}: set: {error}.") from error
-    if not options.task:
-        raise UserError("--task is missing; `list tasks` prints the names.")
+    known = asked(options)
+    options, request, file = known.options, known.request, options.config
     if options.rendezvous and options.nnodes == 1:
         raise UserError("--rendezvous is for several machines; add --nnodes N, or omit it.")
-    over = options.execution_settings() | parse_settings(options.settings)
-    naming = in_file(f"--config {file}: set", settings.keys() - over.keys())
-    settings |= over
     controls = chosen_controls(options.control)
-    chosen = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
-    request = Request(**chosen, settings=settings)
+    after: Callable[[Path], None] | None = None
+    if options.forgetting and options.only is None and not options.dry_run:
+        if options.nnodes > 1 or launched():
+            raise UserError(
+                "--forgetting is measured by one process: run `tune.py forgetting RUN` when the "
+                "run has finished."
+            )
+        after = load("cpm_tune.commands.forgetting:after_run")
     processes = options.nproc * options.nnodes
     start: Callable[[str], None] | None = None
     if processes > 1 and not options.dry_run and not launched():
@@ -54,7 +48,7 @@ def run(options: Tune) -> int:
 
     plan = before = None
     if start is None and expand(request.task, request.include) == [request.task]:
-        with naming:
+        with known.naming:
             plan = make_plan(request)  # mistakes are reported before torch is imported
         if (
             file is not None
@@ -79,6 +73,7 @@ def run(options: Tune) -> int:
             only=options.only,
             start=start,
             plan=plan,
+            after=after,
         )
     if before is not None and plan is not None and not other:
         for line in before.compared(options.out / plan.spec.run_id):

@@ -126,6 +126,8 @@ class Declared:
 
     def check(self, value: Any) -> Any:
         """The value given by a file or in Python; raise ValueError with what is wrong with it."""
+        if self.many and self.option.commas and isinstance(value, str):
+            return self.parse(value)
         if self.many:
             return tuple(map(self._check, value if isinstance(value, list | tuple) else [value]))
         return self._check(value)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cpm_tune.decode.search import NEVER, Extension, Request, Search, padded
-from cpm_tune.errors import UserError
+from cpm_tune.errors import NotFiniteError
 
 
 def ranked(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ def extensions(
     settings = request.settings
     log_prob = search = logits.log_softmax(-1)
     if bool(log_prob[..., 0].isnan().any()):  # one that is not a number makes its whole row so
-        raise UserError(
+        raise NotFiniteError(
             "the scores of the next token are not finite: the backbone's weights are broken, or "
             "overflow in this precision; try --precision fp32."
         )

@@ -15,7 +15,7 @@ from cpm_tune.common.faults import faults
 from cpm_tune.delta.names import check_ending
 from cpm_tune.delta.slots import apportion
 from cpm_tune.errors import UserError, did_you_mean
-from cpm_tune.schema.spec import Frozen
+from cpm_tune.schema.frozen import Frozen
 
 Name = Annotated[str, Field(min_length=1)]
 

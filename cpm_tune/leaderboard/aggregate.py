@@ -26,7 +26,7 @@ from cpm_tune.leaderboard.costs import cell_cost, row_cost
 from cpm_tune.leaderboard.forgetting import cell_forgetting, choose_texts
 from cpm_tune.leaderboard.hierarchy import Hierarchy
 from cpm_tune.leaderboard.indices import add_indices
-from cpm_tune.leaderboard.means import cell_of, mean, note_folds
+from cpm_tune.leaderboard.means import cell_of, judge, mean, note_folds
 from cpm_tune.leaderboard.outside_systems import add_outside_systems
 from cpm_tune.leaderboard.published import add_published
 from cpm_tune.leaderboard.results import Results, StoredRecord, without_collection
@@ -69,6 +69,8 @@ def _make_board(results: Results, hierarchy: Hierarchy, published: bool) -> Boar
         left_out=[*results.left_out, *hierarchy.notes],
     )
     add_outside_systems(board, results.systems, hierarchy)
+    for column in columns:
+        judge(column, [row.cells[column.id] for row in board.rows if column.id in row.cells])
     if published:
         add_published(board, hierarchy)
     add_indices(board, hierarchy)

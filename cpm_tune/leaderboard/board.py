@@ -33,8 +33,10 @@ class Column(Part):
     `unit` is "points" if 1.0 is shown as 100, else "own". `official` is False for sample data,
     limits, skipped bad rows and splits of another size: such a column is in no index. `apart` lists
     what tells it from other columns of its dataset. `majority` is the score of the most frequent
-    answer, `shortcuts` the mean ones of answers that need no model, by name. A column of outside
-    systems or of published results alone has no template and no dev split.
+    answer, `shortcuts` the mean ones of answers that need no model, by name. `other_texts` is the
+    number of cells without forgetting because it was measured on other texts than the board's,
+    `repeats` what a cell's mean is over. A column of outside systems or of published results alone
+    has no template and no dev split.
     """
 
     id: str
@@ -59,11 +61,8 @@ class Column(Part):
     apart: list[str] = []
     majority: float | None = None
     shortcuts: dict[str, float] = {}
-
-    @property
-    def repeats(self) -> str:
-        """What a cell's mean is over: seeds, or folds."""
-        return "folds" if any("one of the folds" in text for text in self.protocol) else "seeds"
+    other_texts: int = 0
+    repeats: Literal["seeds", "folds"] = "seeds"
 
     @property
     def template_name(self) -> str:
@@ -139,7 +138,9 @@ class Cell(Part):
     """A row's score in a column: mean over seeds, with a 95% interval whose method is named.
 
     `std` (n - 1 in the denominator) is None for one seed, `places` if rows were not tested,
-    `forgetting` if that was not measured.
+    `forgetting` if that was not measured. `missing_folds`: those that other cells of the column
+    have; such a cell is in no comparison of places. `not_above`: the best
+    shortcut of the column, if the score is not above that by more than its interval, else "".
     `others` are the means of the task's other metrics, `notes` the records' warnings.
     """
 
@@ -152,6 +153,8 @@ class Cell(Part):
     others: dict[str, float] = {}
     settings: dict[str, str] = {}
     notes: list[str] = []
+    missing_folds: list[int] = []
+    not_above: str = ""
     places: Places | None = None
     forgetting: Forgetting | None = None
     cost: Cost

@@ -109,6 +109,7 @@ def column_of(name: str, records: Sequence[AnyRecord], hierarchy: Hierarchy) -> 
         column.scoring = next((s for r in records if (s := _scoring(r))), "")
         column.scoring = column.scoring or hierarchy.scoring(record.spec)
         column.protocol = _unusual(record)
+        column.repeats = "folds" if record.spec.data.folds else "seeds"
         column.majority = points(record.ranks_by) * majority.value if majority else None
         column.shortcuts = _shortcuts(records)
     return column

@@ -6,11 +6,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from cpm_tune.leaderboard.board import Column, Forgetting, MeasuredRow
+from cpm_tune.leaderboard.board import Board, Column, Forgetting, MeasuredRow
 from cpm_tune.leaderboard.means import mean
 from cpm_tune.schema.record import RunRecord
 
-DIFFERENT = "forgetting was measured on different texts: blank where not on "
 SCALE = "delta_scale"  # the setting that tells runs of `scale` apart
 _INTERSECTED = 50  # different sets of texts
 
@@ -44,8 +43,8 @@ def _of(sources: Mapping[str, float], hashes: Mapping[str, str]) -> Forgetting:
 
 def choose_texts(columns: Sequence[Column], rows: Sequence[MeasuredRow]) -> None:
     """Keep on the board the forgetting on those texts that most cells were measured on, so that its
-    numbers can be compared; columns with cells that were measured on others get a note. A row's is
-    the mean over its cells, None unless all have it."""
+    numbers can be compared; columns count and note the cells that were measured on others. A row's
+    is the mean over its cells, None unless all have it."""
     cells = [cell for row in rows for cell in row.cells.values()]
     counts = Counter(
         frozenset(cell.forgetting.hashes.items()) for cell in cells if cell.forgetting is not None
@@ -53,7 +52,7 @@ def choose_texts(columns: Sequence[Column], rows: Sequence[MeasuredRow]) -> None
     if not counts:
         return
     chosen = _most(counts)
-    note = DIFFERENT + ", ".join(sorted(name for name, _ in chosen))
+    note = different_texts(name for name, _ in chosen)
     for column in columns:
         for row in rows:
             cell = row.cells.get(column.id)
@@ -65,9 +64,10 @@ def choose_texts(columns: Sequence[Column], rows: Sequence[MeasuredRow]) -> None
                 changed = _of(kept, dict(chosen))
             else:
                 changed = None
-                if note not in column.notes:
-                    column.notes.append(note)
+                column.other_texts += 1
             row.cells[column.id] = cell.model_copy(update={"forgetting": changed})
+        if column.other_texts:
+            column.notes.append(note)
     for row in rows:
         parts = [cell.forgetting for cell in row.cells.values()]
         known = [part.mean for part in parts if part is not None]
@@ -87,10 +87,18 @@ def _most(counts: Counter[Sources]) -> Sources:
     return max(candidates, key=rank)
 
 
-def note_of(columns: Iterable[Column]) -> str:
-    """The note of the columns some of whose cells were measured on other texts; "" if none were."""
-    notes = (note for column in columns for note in column.notes if note.startswith(DIFFERENT))
-    return next(notes, "")
+def different_texts(sources: Iterable[str]) -> str:
+    """The note that some forgetting is blank, because it was not measured on these sources."""
+    names = ", ".join(sorted(sources))
+    return f"forgetting was measured on different texts: blank where not on {names}"
+
+
+def note_of(board: Board) -> str:
+    """That note for a whole board; "" if no cell was measured on other texts."""
+    if not any(column.other_texts for column in board.columns):
+        return ""
+    cells = (cell for row in board.rows for cell in row.cells.values())
+    return different_texts(next(cell.forgetting.sources for cell in cells if cell.forgetting))
 
 
 def measured(rows: Iterable[MeasuredRow]) -> bool:

@@ -19,8 +19,10 @@ def as_dataframe(results: str | PathLike[str] = "results") -> pd.DataFrame:
 
     Columns: run_id, folder, task, system (backbone and delta), seed, metric, test, low, high, n,
     better ("higher" or "lower"), dev, comparable, note, n_trainable, samples_per_second, seconds,
-    peak_memory_bytes, `control.NAME` for every control, and `spec.KEY` for every setting of the run
-    spec. Values that a row lacks are missing. Raises UserError if there is no such folder.
+    peak_memory_bytes, energy_joules, `control.NAME` for every control, `forgetting.SOURCE` for the
+    plain texts that were measured (nats per character more with the delta), and `spec.KEY` for
+    every setting of the run spec. Values that a row lacks are missing. Raises UserError if there is
+    no such folder.
     """
     import pandas as pd
 
@@ -54,5 +56,7 @@ def _row(stored: AnyStored) -> dict[str, Any]:
         if record.environment is not None:
             row["seconds"] = record.environment.seconds
             row["peak_memory_bytes"] = record.environment.peak_memory_bytes
+            row["energy_joules"] = record.environment.energy_joules
         row |= {f"control.{name}": each.value for name, each in record.controls.items()}
+        row |= {f"forgetting.{name}": each.difference for name, each in record.forgetting.items()}
     return row | {f"spec.{key}": value for key, value in flattened(record.spec).items()}

@@ -21,7 +21,7 @@ from cpm_tune.leaderboard.results import Results
 PAGE = Path(__file__).with_name("page")
 # One script, in this order; a view (page/router.js) is a file of its own before main.js.
 SCRIPTS = (
-    *("base.js", "text.js", "data.js", "names.js", "values.js", "router.js"),
+    *("base.js", "text.js", "data.js", "names.js", "sources.js", "values.js", "router.js"),
     *("table.js", "text_row.js", "runs.js", "chart.js", "row.js", "errors.js", "examples.js"),
     *("figures.js", "about.js", "main.js"),
 )

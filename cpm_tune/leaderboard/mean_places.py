@@ -29,7 +29,7 @@ from cpm_tune.leaderboard.compare import LEVEL
 from cpm_tune.leaderboard.figures import hierarchy_mean, primary, scores
 from cpm_tune.leaderboard.hierarchy import Dataset, mean_over_hierarchy
 from cpm_tune.leaderboard.indices import weights_of
-from cpm_tune.leaderboard.means import lacks_folds, points
+from cpm_tune.leaderboard.means import points
 from cpm_tune.leaderboard.statistics import drawn, holm, leaving_one_out, verdict
 from cpm_tune.leaderboard.ties import Folders, Verdicts, places, read_cells
 from cpm_tune.metrics import get_metric
@@ -104,7 +104,8 @@ def add_mean_places(board: Board, folders: Folders, seed: int = 0) -> list[str]:
         rows = [
             row
             for row in board.rows
-            if row.indices[name].value is not None and not any(map(lacks_folds, row.cells.values()))
+            if row.indices[name].value is not None
+            and not any(cell.missing_folds for cell in row.cells.values())
         ]
         if len(rows) < 2:
             continue

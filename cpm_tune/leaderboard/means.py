@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.board import Cell, Cost, SeedRun
+from cpm_tune.leaderboard.board import Cell, Column, Cost, SeedRun
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, ScoreRecord
-
-_NO_PLACE = ", so it has no place"  # the end of a note
 
 
 def cell_of(
@@ -59,18 +57,25 @@ def folds_of(records: Iterable[AnyRecord]) -> set[int]:
 
 
 def note_folds(cells: Sequence[Cell], records: Mapping[str, AnyRecord]) -> None:
-    """Mark those of a column's cells that lack folds which others have."""
+    """Mark those of a column's cells that lack folds which other ones have, in words as well."""
     folds = [folds_of(records[run.run_id] for run in cell.runs) for cell in cells]
     every = set().union(*folds)
     for cell, of in zip(cells, folds, strict=True):
         if of != every:
             numbers = ", ".join(map(str, sorted(of)))
-            cell.notes.append(f"folds {numbers} of {len(every)}{_NO_PLACE}")
+            cell.missing_folds = sorted(every - of)
+            cell.notes.append(f"folds {numbers} of {len(every)}, so it has no place")
 
 
-def lacks_folds(cell: Cell) -> bool:
-    """Whether other cells of its column have folds that it lacks."""
-    return any(note.endswith(_NO_PLACE) for note in cell.notes)
+def judge(column: Column, cells: Iterable[Cell]) -> None:
+    """Mark those of a column's cells that are not above its best shortcut by their interval."""
+    sign = 1 if column.higher_is_better else -1
+    shortcuts = column.shortcuts
+    best = max(shortcuts, key=lambda name: sign * shortcuts[name], default="")
+    for cell in cells:
+        end = cell.low if column.higher_is_better else cell.high
+        if best and sign * (end - shortcuts[best]) <= 0:
+            cell.not_above = best
 
 
 def _units(records: Sequence[AnyRecord]) -> tuple[list[ScoreRecord], str]:

@@ -25,7 +25,19 @@ from cpm_tune.leaderboard.texts import Texts, Which, read_texts
 from cpm_tune.schema.record import RunRecord
 
 POINTS = 60  # of a learning curve
-_DETAILS = {"interval", "runs", "others", "settings", "notes", "cost", "forgetting"}
+_DETAILS = {
+    *(
+        "interval",
+        "runs",
+        "others",
+        "settings",
+        "notes",
+        "missing_folds",
+        "not_above",
+        "cost",
+        "forgetting",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ def board_part(source: Source) -> dict[str, Any]:
     dumped = source.board.model_dump(
         mode="json",
         exclude={
-            "columns": {"__all__": {"suites"}},
+            "columns": {"__all__": {"suites", "other_texts", "repeats"}},
             "rows": {"__all__": {"cells": {"__all__": _DETAILS}}},
         },
     )

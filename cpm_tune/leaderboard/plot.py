@@ -192,7 +192,7 @@ def _scatter(board: Board, rows: Sequence[AnyRow], cost: str) -> Figure | None:
         label="Pareto front",
     )
     if cost == FORGETTING:
-        axes.set_title(textwrap.fill(_plain(note_of(board.columns)), 90), fontsize=9)
+        axes.set_title(textwrap.fill(_plain(note_of(board)), 90), fontsize=9)
         _join_scaled(axes, board, {point.name: point for point in plotted})
     others = False
     for point in plotted:

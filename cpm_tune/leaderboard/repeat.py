@@ -17,8 +17,9 @@ from cpm_tune.backbone.families import roles_in
 from cpm_tune.delta.config import lr_factor, parse_config, with_names
 from cpm_tune.errors import UserError, readable
 from cpm_tune.planning.settings import build
+from cpm_tune.schema.frozen import Extended
 from cpm_tune.schema.record import RunRecord
-from cpm_tune.schema.spec import FAMILY, Decoding, Encoding, Execution, Extended, Recipe
+from cpm_tune.schema.spec import FAMILY, Decoding, Encoding, Execution, Recipe
 from cpm_tune.task import Generate, NamedRecipe, Task
 from cpm_tune.task.registry import load_preset, preset_files
 

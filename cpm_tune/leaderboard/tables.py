@@ -8,6 +8,12 @@ from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow, Publish
 from cpm_tune.leaderboard.forgetting import measured, shown
 
 PUBLISHED = "quoted from publications, not measured here"
+DAGGER = "†"
+NOT_ABOVE = "not above the best shortcut without a model by more than its interval"
+BOLD = {  # by whether places are known
+    True: "paired tests do not exclude the first place",
+    False: "the best of a column, without a test",
+}
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -21,6 +27,25 @@ def best_of(board: Board, column: Column) -> float | None:
     if len(means) < 2:
         return None
     return max(means) if column.higher_is_better else min(means)
+
+
+def is_bold(board: Board, row: MeasuredRow, column: Column) -> bool:
+    """Whether a row's score is in bold: as BOLD says, whether places are known."""
+    cells = [each.cells[column.id] for each in board.rows if column.id in each.cells]
+    cell = row.cells[column.id]
+    if any(each.places for each in cells):
+        return cell.places is not None and cell.places.first == 1
+    return cell.mean == best_of(board, column)
+
+
+def has_places(board: Board) -> bool:
+    """Whether paired tests gave places to any score."""
+    return any(cell.places for row in board.rows for cell in row.cells.values())
+
+
+def has_unbeaten(board: Board) -> bool:
+    """Whether any score is not above a shortcut."""
+    return any(cell.not_above for row in board.rows for cell in row.cells.values())
 
 
 def prompt(column: Column) -> str:

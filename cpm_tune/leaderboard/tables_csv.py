@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from cpm_tune.errors import escaped
-from cpm_tune.leaderboard.board import Board, Column, Cost
+from cpm_tune.leaderboard.board import Board, Cell, Column, Cost
+from cpm_tune.leaderboard.tables import has_places, has_unbeaten
 
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")
 _COSTS = (
@@ -49,6 +50,22 @@ def _costs(cost: Cost) -> list[object]:
     return [getattr(cost, name) for name in _COSTS]
 
 
+def _judged(board: Board) -> Callable[[Cell | None], dict[str, object]]:
+    """The possible places of a cell, if rows were tested, and the shortcuts that it is not above,
+    if any is not, by column."""
+    tested, unbeaten = has_places(board), has_unbeaten(board)
+
+    def judged(cell: Cell | None) -> dict[str, object]:
+        places = cell.places if cell else None
+        names = ("first", "last", "of") if tested else ()
+        columns = {f"place_{name}": getattr(places, name, None) for name in names}
+        if unbeaten:
+            columns["not_above"] = cell.not_above if cell else ""
+        return columns
+
+    return judged
+
+
 def _forgetting(board: Board, value: float | None = None, *, head: bool = False) -> list[object]:
     """The last column, if any row has that number."""
     if not any(cell.forgetting for row in board.rows for cell in row.cells.values()):
@@ -57,7 +74,8 @@ def _forgetting(board: Board, value: float | None = None, *, head: bool = False)
 
 
 def _long(board: Board) -> Iterable[Sequence[object]]:
-    yield (*LONG, *_forgetting(board, head=True))
+    judged = _judged(board)
+    yield (*LONG, *judged(None), *_forgetting(board, head=True))
     for row in board.rows:
         settings = " ".join(f"{k}={v}" for k, v in row.settings.items())
         for column in board.columns_of([row]):
@@ -68,7 +86,7 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
                 *_place(column, _template(column), column.scoring),
                 *(column.metric, _yes(column.official)),
                 *(cell.mean, cell.std, cell.low, cell.high, cell.interval, len(cell.runs)),
-                *(*_costs(cell.cost), "", *_forgetting(board, forgot)),
+                *(*_costs(cell.cost), "", *judged(cell).values(), *_forgetting(board, forgot)),
             )
     for published in board.quoted:
         for column in board.columns_of([published]):
@@ -78,7 +96,8 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
                 *("quoted", published.id, published.name, "", published.setting, ""),
                 *_place(column, score.template, score.scoring),
                 *(score.printed, _yes(True)),
-                *(score.value, *[None] * (5 + len(_COSTS)), source, *_forgetting(board)),
+                *(score.value, *[None] * (5 + len(_COSTS)), source),
+                *(*judged(None).values(), *_forgetting(board)),
             )
 
 

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 from cpm_tune.leaderboard.board import Board, Column, MeasuredRow
 from cpm_tune.leaderboard.tables import (
+    BOLD,
+    NOT_ABOVE,
     PUBLISHED,
-    best_of,
     costs,
+    has_places,
+    has_unbeaten,
     indices,
+    is_bold,
     number,
     prompt,
     published_protocols,
@@ -61,7 +65,9 @@ def as_latex(board: Board) -> str:
         names = ["", *(escape(c.id) for c in part)]
         small = [["", *map(_small, line)] for line in zip(*map(_under, part), strict=True)]
         over = " or ".join(sorted({column.repeats for column in part}))
-        caption = f"Scores, mean $\\pm$ standard deviation over {over}."
+        bold = f"Bold: {BOLD[has_places(board)]}."
+        caption = f"Scores, mean $\\pm$ standard deviation over {over}. {bold}"
+        caption += rf" $\dagger$: {NOT_ABOVE}." if has_unbeaten(board) else ""
         parts.append(_tabular(caption, [names, *small], rows))
     if board.rows:
         titles = [escape(rule.title) for rule in board.indices.values()]
@@ -95,8 +101,10 @@ def _cell(board: Board, row: MeasuredRow, column: Column) -> str:
     if cell is None:
         return ""
     text = number(cell.mean)
-    text = rf"\textbf{{{text}}}" if cell.mean == best_of(board, column) else text
-    return text if cell.std is None else rf"{text} {{\scriptsize $\pm$ {number(cell.std)}}}"
+    text = rf"\textbf{{{text}}}" if is_bold(board, row, column) else text
+    text += r"$^\dagger$" if cell.not_above else ""
+    text += "" if cell.std is None else rf" {{\scriptsize $\pm$ {number(cell.std)}}}"
+    return text + (rf" {{\scriptsize ({cell.places})}}" if cell.places else "")
 
 
 def _under(column: Column) -> tuple[str, str]:

@@ -9,10 +9,15 @@ from cpm_tune.common.sizes import counted
 from cpm_tune.common.texts import markdown
 from cpm_tune.leaderboard.board import Board, Column, MeasuredRow
 from cpm_tune.leaderboard.tables import (
+    BOLD,
+    DAGGER,
+    NOT_ABOVE,
     PUBLISHED,
-    best_of,
     costs,
+    has_places,
+    has_unbeaten,
     indices,
+    is_bold,
     number,
     prompt,
     published_protocols,
@@ -27,8 +32,9 @@ def as_markdown(board: Board) -> str:
     lines = ["# Leaderboard", ""]
     lines += [
         f"{counted(board.n_runs, 'run')}, {counted(len(board.rows), 'row')}. Scores are means over "
-        f"{over} ± standard deviation, in the unit of their metric; the best of a column is bold. "
-        "Blank: no run.",
+        f"{over} ± standard deviation, in the unit of their metric. Bold: "
+        f"{BOLD[has_places(board)]}. Blank: no run.",
+        *([f"{DAGGER}: {NOT_ABOVE}."] if has_unbeaten(board) else []),
         "",
     ]
     columns = board.columns_of(board.rows)
@@ -61,8 +67,10 @@ def _md_cell(board: Board, row: MeasuredRow, column: Column) -> str:
     if cell is None:
         return ""
     spread = "" if cell.std is None else f" ± {number(cell.std)}"
-    text = f"{number(cell.mean)}{spread} [{number(cell.low)}, {number(cell.high)}]"
-    return f"**{text}**" if cell.mean == best_of(board, column) else text
+    mark = DAGGER if cell.not_above else ""
+    text = f"{number(cell.mean)}{mark}{spread} [{number(cell.low)}, {number(cell.high)}]"
+    text = f"**{text}**" if is_bold(board, row, column) else text
+    return f"{text} ({cell.places})" if cell.places else text
 
 
 def _md_overall(board: Board) -> list[str]:

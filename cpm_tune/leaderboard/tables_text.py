@@ -83,6 +83,10 @@ def _table(board: Board, column: Column) -> str:
         header = (*header, "place")
         places = [str(row.cells[column.id].places or "-") for row in rows]
         lines = [(*line, place) for line, place in zip(lines, places, strict=True)]
+    if any(row.cells[column.id].not_above for row in rows):
+        header = (*header, "not above")
+        shortcuts = (row.cells[column.id].not_above or "-" for row in rows)
+        lines = [(*line, names) for line, names in zip(lines, shortcuts, strict=True)]
     if any(row.cells[column.id].forgetting for row in rows):
         header = (*header, "forgetting")
         forgot = (row.cells[column.id].forgetting for row in rows)

@@ -16,7 +16,6 @@ from cpm_tune.common.sizes import counted
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.board import Board, Cell, Column, Places
 from cpm_tune.leaderboard.compare import LEVEL
-from cpm_tune.leaderboard.means import lacks_folds
 from cpm_tune.leaderboard.results import AnyStored, Results
 from cpm_tune.leaderboard.statistics import compare, holm, verdict
 from cpm_tune.metrics import get_metric
@@ -38,7 +37,7 @@ def add_places(board: Board, results: Results) -> list[str]:
     folders, notes = folders_of(results), list[str]()
     for column in tracked(board.columns, "testing columns", len(board.columns)):
         cells = [row.cells[column.id] for row in board.rows if column.id in row.cells]
-        whole = [cell for cell in cells if not lacks_folds(cell)]
+        whole = [cell for cell in cells if not cell.missing_folds]
         if partial := len(cells) - len(whole):
             notes.append(
                 f"{column.id}: no places for {counted(partial, 'row')} on some folds alone"

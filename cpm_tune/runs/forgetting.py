@@ -63,6 +63,15 @@ class Meter:
         self._texts, self._backbone = texts, backbone
         self._opened: _Opened | None = None
 
+    def known(self, run: Path) -> Measured | None:
+        """The losses on these texts that the record of a finished run has; None if it lacks any."""
+        before = finished_record(run).forgetting
+        same = (
+            source in before and before[source].sha256 == fingerprint(each)
+            for source, each in self._texts.items()
+        )
+        return {source: before[source] for source in self._texts} if all(same) else None
+
     def measure(self, run: Path, *, write: bool = True, overwrite: bool = False) -> Measured:
         """The losses of a finished run's backbone with and without its delta, by source; with
         `write` its record gets them beside those of other sources. Raises UserError if the backbone
@@ -131,12 +140,6 @@ class Meter:
 
 def _weights(spec: RunSpec) -> str:
     return f"{spec.backbone.model_dump_json()} {spec.random_seed} {spec.precision}"
-
-
-def known(record: RunRecord, texts: Texts) -> bool:
-    """Whether a record has the losses on these texts already."""
-    before = {source: each.sha256 for source, each in record.forgetting.items()}
-    return all(before.get(source) == fingerprint(each) for source, each in texts.items())
 
 
 def _check_sources(record: RunRecord, texts: Texts) -> None:

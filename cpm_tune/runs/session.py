@@ -92,33 +92,42 @@ def tune_all(
     quiet: bool = True,
     only: str | None = None,
     start: Callable[[str], None] | None = None,
+    after: Callable[[Path], None] | None = None,
     **how: Any,
 ) -> None:
     """Run a request for every task it names: `request.task` is a list of tasks and suites.
 
     If a task fails, the others still run, and a UserError at the end names the failed ones. With
     `start`, that function runs each task: it starts several processes, which get its name as
-    `only`.
+    `only`. `after` gets the folder of each run when it has finished.
     """
     names = expand(request.task, request.include)
     if not names:
         raise UserError("--task names no task; `list tasks` shows the names.")
     single = names == [request.task]
-    if only is not None or (single and start is None):
-        one = request if single else _one_of(request, only or request.task)
-        tune(one, dry_run=dry_run, quiet=quiet, **how)
+
+    def carry_out(name: str) -> None:
+        one = request if single else _one_of(request, name)
+        folder: Path | None = None
+        if start is not None:
+            start(name)
+            folder = how["out"] / make_plan(one).spec.run_id if after is not None else None
+        elif (outcome := tune(one, dry_run=dry_run, quiet=quiet, **how)) is not None:
+            folder = outcome.folder
+        if after is not None and folder is not None:
+            after(folder)
+
+    if only is not None or single:
+        carry_out(only or request.task)
         return
     failed: list[str] = []
     for number, name in enumerate(names, start=1):
-        if not (quiet or single):
+        if not quiet:
             print(f"{'' if number == 1 else chr(10)}[{number}/{len(names)}] {name}", flush=True)
         try:
-            if start is not None:
-                start(name)
-            else:
-                tune(_one_of(request, name), dry_run=dry_run, quiet=quiet, **how)
+            carry_out(name)
         except Exception as error:  # whatever it is, the other tasks run
-            if single or launched():
+            if launched():
                 raise  # the other processes of a launcher may not have failed, and wait
             known = isinstance(error, UserError | ProcessLostError)
             reason = str(error) if known else repr(error)

@@ -23,7 +23,7 @@ class SharedBackbone:
     def load(self, plan: Plan, engine: Engine) -> Backbone:
         """The plan's backbone as it was loaded, without a delta."""
         spec, how = plan.spec, plan.execution
-        if how.memory_limit or how.offload or how.engine == "bmtrain":
+        if how.memory_limit or how.offload or how.shard or how.engine == "bmtrain":
             self.forget()  # layers come and go: nothing to compare and to share
             return load_backbone(plan, engine)
         key = (spec.backbone.sha256, spec.random_seed, spec.weights, how.device)

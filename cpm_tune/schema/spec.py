@@ -1,37 +1,26 @@
 """RunSpec: everything that decides a result, frozen and hashable; its hash is the run's identity.
 
-What does not change the result (device, processes, folders, logging) is in `Execution` and not in
-the hash.
+What does not change the result (device, processes, folders, logging) is in `execution.Execution`,
+and not in the hash.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from cpm_tune.common.option import Option
-from cpm_tune.common.sizes import checked_size, counted, parse_size
+from cpm_tune.common.sizes import counted
+from cpm_tune.schema.execution import Execution as Execution
+from cpm_tune.schema.frozen import Extended, Frozen, Identified
+from cpm_tune.schema.frozen import NamePart as NamePart
+from cpm_tune.schema.frozen import TaskName as TaskName
 from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.options import (
-    MOST,
     Beams,
     Count,
     DeltaScale,
-    Engine,
     LengthPenalty,
     MaxNewTokens,
     MinNewTokens,
@@ -46,7 +35,6 @@ from cpm_tune.schema.options import (
     Temperature,
     TopK,
     TopP,
-    Zero,
 )
 
 if TYPE_CHECKING:
@@ -55,39 +43,6 @@ else:
     ScheduleName = Literal[tuple(SCHEDULES)]
 Positive = Annotated[float, Field(gt=0)]
 FAMILY = "ant"  # of every spec that names none
-
-
-def _name_part(text: str) -> str:
-    """Folders, locks and figures are named after texts of records, which come from anybody."""
-    if not text.strip(".") or re.search(r"[/\\\x00-\x1f]", text):
-        raise ValueError("it cannot be part of a file's name")
-    return text
-
-
-NamePart = Annotated[str, Field(max_length=200), AfterValidator(_name_part)]
-TaskName = Annotated[str, Field(max_length=120), AfterValidator(_name_part)]
-
-
-class Frozen(BaseModel):
-    """A value that cannot change, with no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Extended(Frozen):
-    """A value with fields that were added later: each is left out of the JSON where it has the
-    value in `OMITTED`, which stands for what was meant before, so that older specs keep their
-    hashes."""
-
-    OMITTED: ClassVar[Mapping[str, Any]] = {}
-
-    @model_serializer(mode="wrap")
-    def _without_omitted(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = serialise(self)
-        for name, meant in self.OMITTED.items():
-            if name in values and values[name] == meant:
-                del values[name]
-        return values
 
 
 class Encoding(Extended):
@@ -268,16 +223,6 @@ class SearchSpec(Frozen):
         return text.replace(",", "|")  # selectors of rows have commas between settings
 
 
-class Identified(Extended):
-    """A spec whose hash identifies a result."""
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the canonical JSON of this spec."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 class RunSpec(Identified):
     """One run. Two runs with equal specs are the same run.
 
@@ -402,44 +347,3 @@ def flattened(spec: RunSpec | SystemSpec) -> dict[str, Any]:
         return settings
 
     return flat("", spec.model_dump(mode="json"))
-
-
-def _listed(value: Any) -> Any:
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
-
-
-def _size(value: str | None) -> str | None:
-    return None if value is None else checked_size(value, "--memory-limit")
-
-
-class Execution(Frozen):
-    """How a run is carried out; nothing here decides its result.
-
-    `engine` "auto" is torch, which needs nothing else.
-    `micro_tokens` bounds the tokens of one forward pass; larger batches are accumulated.
-    `auto_batch` halves that if memory runs out. `checkpointing` recomputes activations instead of
-    keeping them. `shard` divides the frozen backbone over the processes; `offload` keeps it in host
-    memory. `zero` is bmtrain's level. `checkpoint_minutes` is the time between two checkpoints of a
-    run in training. `track` names services of `tracking.sinks` in addition to TensorBoard (a list,
-    or a text with commas). `memory_limit` (such as 4GB): the most of the backbone in memory at a
-    time; only without training. `shortcuts`: score the shortcut controls as well.
-    """
-
-    engine: Engine = "auto"
-    device: str = "auto"
-    threads: Annotated[int, Option(least=0, most=1024)] = 0
-    micro_tokens: Annotated[int, Field(ge=256, le=MOST)] = 8192
-    checkpointing: bool = False
-    shard: bool = False
-    offload: bool = False
-    zero: Zero = 3
-    auto_batch: bool = False
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
-    track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
-    memory_limit: Annotated[str | None, AfterValidator(_size)] = None
-    shortcuts: bool = True
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The memory limit in bytes."""
-        return None if self.memory_limit is None else parse_size(self.memory_limit, "")

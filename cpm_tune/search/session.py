@@ -31,12 +31,14 @@ def search_and_run(
     controls: Sequence[str] = ("zero-shot",),
     dry_run: bool = False,
     quiet: bool = True,
+    nproc: int = 1,
 ) -> list[Outcome]:
     """Carry out a search, then a run with the best settings for each of the seeds (none: the
-    search's own); print what happens. Nothing is run if `dry_run`."""
+    search's own); print what happens. Nothing is run if `dry_run`; `nproc` is the number of
+    processes that it estimates for."""
     check_results(out)
     if dry_run:
-        would = would_do(search.plan, out)
+        would = would_do(search.plan, out, nproc)
         emit("plan", **would, search=_about(search, out), seeds=list(seeds or [search.spec.seed]))
         if not listening():
             runs = ", ".join(map(str, seeds or [search.spec.seed]))
@@ -47,7 +49,8 @@ def search_and_run(
         return []
     with working("reading the data"):
         inputs = read_inputs(search.plan)  # mistakes in any file are reported before anything runs
-    if not quiet:
+    engine, main = inputs.engine, inputs.engine.main  # one process prints
+    if main and not quiet:
         warnings = [f"warning    {text}" for text in before_scoring(search.plan, inputs)]
         print("\n".join([describe(search.plan), *warnings, _header(search, out)]), flush=True)
 
@@ -57,23 +60,25 @@ def search_and_run(
             print(trial_line(number, search.spec.trials, trial), flush=True)
 
     backbone = SharedBackbone()
-    record, values = find(search, out, backbone.load, known=inputs.splits, watch=watch)
+    record, values = find(search, out, backbone.load, engine, known=inputs.splits, watch=watch)
     backbone.check()
     backbone.forget()
-    emit("search", **record.model_dump(mode="json", exclude={"trials"}), **_best(record))
-    print(best_text(record), flush=True)
-    if record.earlier:
-        runs = ", ".join(record.earlier)
-        print(f"note       earlier looks at test, on another budget: {runs}", flush=True)
+    if main:
+        emit("search", **record.model_dump(mode="json", exclude={"trials"}), **_best(record))
+        print(best_text(record), flush=True)
+        if record.earlier:
+            runs = ", ".join(record.earlier)
+            print(f"note       earlier looks at test, on another budget: {runs}", flush=True)
     outcomes = []
     for seed in seeds or (search.spec.seed,):
         plan = search.run_plan(values, record, seed)
-        hand_over(search, out, plan, values)
+        if main:
+            hand_over(search, out, plan, values)
         request = replace(search.request, seed=seed)
         outcome = tune(request, out=out, controls=controls, plan=plan)
         assert outcome is not None
         outcomes.append(outcome)
-    if len(outcomes) > 1:
+    if main and len(outcomes) > 1:
         print(_over_seeds(outcomes), flush=True)
     return outcomes
 

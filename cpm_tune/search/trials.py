@@ -15,7 +15,7 @@ from cpm_tune.common.folders import PARTIAL, RECORD, disk_trouble, partial_folde
 from cpm_tune.common.interrupt import Interrupts
 from cpm_tune.data.store import Split
 from cpm_tune.engine.engine import Engine
-from cpm_tune.errors import UserError
+from cpm_tune.errors import NotFiniteError, UserError
 from cpm_tune.memory.out_of_memory import check_memory, memory_trouble
 from cpm_tune.metrics import get_metric
 from cpm_tune.planning.inputs import read_inputs
@@ -36,6 +36,7 @@ def find(
     search: Search,
     out: Path,
     load: Load,
+    engine: Engine,
     *,
     known: Mapping[str, Split] | None = None,
     wait: bool = False,
@@ -44,9 +45,12 @@ def find(
     """Carry out the trials that are left, and return them with the values of the best one.
 
     `watch` gets every trial that ended, with its number from 1 and whether it is a new one. `wait`
-    for a process that works on the same search, instead of refusing. Raises Interrupted with the
-    search saved, and UserError if all trials failed.
+    for a process that works on the same search, instead of refusing. All processes of `engine` have
+    to call this: the main one has the study, the others train with it, and all return the same.
+    Raises Interrupted with the search saved, and UserError if all trials failed.
     """
+    if not engine.main:
+        return _follow(search, search.folder(out), load, engine, known)
     folder = search.folder(out)
     busy = f"{folder}: another process is working on this search"
     with contextlib.ExitStack() as stack:
@@ -61,7 +65,7 @@ def find(
         while not _done(search, records := study.records()):
             trial = study.next(search.first)
             number = len(records) + 1
-            _carry_out(search, trial, records, folder, load, known)
+            _carry_out(search, trial, records, folder, load, engine, known)
             records = study.records()
             _tidy(search, folder, records, sign)
             watch(number, records[-1], True)
@@ -80,7 +84,25 @@ def find(
         trials=records,
         earlier=_earlier(search, out),
     )
-    return trials, values_of(search, records[best - 1])
+    values = values_of(search, records[best - 1])
+    engine.broadcast(("found", (trials, values)))
+    return trials, values
+
+
+def _follow(
+    search: Search, folder: Path, load: Load, engine: Engine, known: Mapping[str, Split] | None
+) -> tuple[SearchRecord, Mapping[str, Any]]:
+    """Train what the main process trains, until it has found the best trial."""
+    while True:
+        message: tuple[str, Any] = engine.broadcast(("", None))
+        what, content = message
+        if what == "found":
+            found: tuple[SearchRecord, Mapping[str, Any]] = content
+            return found
+        plan = search.trial_plan(content)
+        place = partial_folder(folder, plan.spec.run_id)
+        with contextlib.suppress(NotFiniteError):  # the main process has it too, and notes it
+            _train(plan, place, None, search, load, engine, known)
 
 
 def _earlier(search: Search, out: Path) -> list[str]:
@@ -128,6 +150,7 @@ def _carry_out(
     records: list[TrialRecord],
     folder: Path,
     load: Load,
+    engine: Engine,
     known: Mapping[str, Split] | None,
 ) -> None:
     started = time.monotonic()
@@ -141,10 +164,13 @@ def _carry_out(
         plan = search.trial_plan(trial.values)
         place = partial_folder(folder, plan.spec.run_id)
         place.mkdir(exist_ok=True)
-        training, rule = _train(plan, place, trial, search, load, known)
+        engine.broadcast(("train", trial.values))
+        training, rule = _train(plan, place, trial, search, load, engine, known)
     except UserError as error:  # such as a loss that is not finite; the next trial is carried out
         trial.note(seconds=time.monotonic() - started)
         trial.fail(" ".join(str(error).split()))
+        if engine.world_size > 1 and not isinstance(error, NotFiniteError):
+            raise  # the other processes may not have failed, and wait
         return
     except BaseException:
         trial.note(seconds=time.monotonic() - started)
@@ -163,22 +189,24 @@ def _carry_out(
 def _train(
     plan: Plan,
     place: Path,
-    trial: Trial,
+    trial: Trial | None,
     search: Search,
     load: Load,
+    engine: Engine,
     known: Mapping[str, Split] | None,
 ) -> tuple[TrainingRecord, Pruned]:
-    """Train a trial's delta; a checkpoint in its folder is continued."""
+    """Train a trial's delta; a checkpoint in its folder is continued. Only the main process has the
+    trial itself."""
     inputs = read_inputs(plan, known)
     inputs = replace(inputs, splits={k: v for k, v in inputs.splits.items() if k != "test"})
     rules: list[Pruned] = []
     started = time.monotonic()
 
     def ruled(rule: Any, most: int) -> Pruned:
-        rules.append(Pruned(rule, most, trial, search.spec.pruner is not None, started))
+        rules.append(Pruned(rule, most, trial, search.spec.pruner is not None, started, engine))
         return rules[-1]
 
-    with Interrupts() as stop, contextlib.ExitStack() as stack:
+    with Interrupts(speak=engine.main) as stop, contextlib.ExitStack() as stack:
         stack.enter_context(memory_trouble(plan, inputs))
         check_memory(plan, inputs)
         prepared = prepare(plan, inputs, load)

@@ -21,7 +21,7 @@ from cpm_tune.data.encoded import encoded
 from cpm_tune.decode import Hypothesis, Request, generate
 from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.engine.engine import Engine
-from cpm_tune.errors import UserError
+from cpm_tune.errors import NotFiniteError, UserError
 from cpm_tune.planning.plan import Plan
 from cpm_tune.schema.spec import Decoding
 from cpm_tune.task import Choice, Rank, Row, Task
@@ -183,7 +183,7 @@ class Predictor:
         table, chosen = table.cpu(), chosen.cpu()
         broken = table.isnan().any(dim=1) | (table == float("inf")).any(dim=1)
         if bool(broken.any()):
-            raise UserError(
+            raise NotFiniteError(
                 f"the scores of example {group[int(broken.nonzero()[0])].id} are not finite: the "
                 "backbone's weights are broken, or overflow in this precision; try --precision "
                 "fp32."

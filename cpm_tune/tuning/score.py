@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cpm_tune.common.folders import predictions_file
 from cpm_tune.common.progress import tracked
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.data.encoded import keep_encoded
 from cpm_tune.data.store import Split
+from cpm_tune.errors import NotFiniteError
 from cpm_tune.metrics import Score, get_metric
 from cpm_tune.schema.record import ControlRecord, ScoreRecord
 from cpm_tune.systems.predictions import score_record
@@ -21,6 +22,8 @@ from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import Choice, Generate, Options, Rank, Row, Task
 from cpm_tune.task.answers import gold, parsed
 from cpm_tune.tuning.predict import Prediction, Predictor
+
+T = TypeVar("T")
 
 _ENOUGH = 10  # predictions, to say that they are all the same
 _COUNTED = 200_000  # rows looked at for the most frequent answer
@@ -121,9 +124,23 @@ def _predict_all(predictor: Predictor, data: Split) -> list[Prediction]:
     engine = predictor.engine
     rows = data.rows.share(engine.rank, engine.world_size)
     what = f"scoring {data.file.split}" if data.labelled else f"predicting {data.file.split}"
+    return engine.gather(_share(predictor, predictor.predict(rows), what, len(rows)))
+
+
+def _share(predictor: Predictor, values: Iterable[T], what: str, n: int) -> list[T]:
+    """This process's values. If scores are not finite in one process, all raise its error."""
+    engine, share, fault = predictor.engine, list[T](), ""
     with engine.join(predictor.model):
-        share = list(tracked(predictor.predict(rows), what, len(rows)))
-    return engine.gather(share)
+        try:
+            share = list(tracked(values, what, n))
+        except NotFiniteError as error:
+            if engine.world_size == 1:
+                raise
+            fault = str(error)
+    if any(engine.reduce_sums([float(bool(fault))])):
+        faults = filter(None, engine.gather([fault]))
+        raise NotFiniteError(engine.broadcast(next(faults, "")))
+    return share
 
 
 def _score(
@@ -137,9 +154,7 @@ def _score(
         values: Iterable[Any] = (
             predictor.answer_cosines(rows) if cosines else predictor.answer_losses(rows)
         )
-        with engine.join(predictor.model):
-            share = list(tracked(values, f"scoring {data.file.split}", len(rows)))
-        each = engine.gather(share)
+        each = engine.gather(_share(predictor, values, f"scoring {data.file.split}", len(rows)))
         return metric.score(each, [None] * len(each)) if engine.main else None
     if not engine.main:
         return None

@@ -24,7 +24,7 @@ from cpm_tune.data.store import RowDataset
 from cpm_tune.delta.insert import Delta
 from cpm_tune.engine.device import unless_out_of_memory
 from cpm_tune.engine.engine import Engine
-from cpm_tune.errors import UserError
+from cpm_tune.errors import NotFiniteError
 from cpm_tune.schema.spec import Recipe
 from cpm_tune.tuning.predict import batch_loss
 from cpm_tune.tuning.resume import Checkpoints
@@ -193,13 +193,13 @@ def _passes(training: Training, packed: Sequence[Batch], count: float) -> Tensor
 
 def _not_finite(
     engine: Engine, examples: Sequence[Example], step: int, loss: float, grad_norm: float
-) -> UserError:
+) -> NotFiniteError:
     ids = engine.broadcast(engine.gather([str(example.id) for example in examples]))
     more = f" and {len(ids) - _LISTED} more" if len(ids) > _LISTED else ""
     fix = "lower train.lr or, in half precision, use --precision fp32"
     if step == 1 and not math.isfinite(loss):  # nothing was trained yet
         fix = "the backbone's weights are broken, or too large for this precision"
-    return UserError(
+    return NotFiniteError(
         f"step {step}: the loss is {loss:.4g} and the gradient norm {grad_norm:.4g} (examples "
         f"{', '.join(ids[:_LISTED])}{more}); {fix}."
     )

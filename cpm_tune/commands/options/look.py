@@ -136,14 +136,15 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """Print a JSON Schema for editors: of --config files, or of suite files.
+    """Print a JSON Schema for editors: of --config files (of tune, of search), or of suite files.
 
     examples:
       tune.py schema config
+      tune.py schema search
       tune.py schema suite
     """
 
-    of: Annotated[Literal["config", "suite"], Option("kind of file", positional=True)]
+    of: Annotated[Literal["config", "search", "suite"], Option("kind of file", positional=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from cpm_tune.schema.options import (
     RunOptions,
     Seed,
     Settings,
+    TaskName,
 )
 
 
@@ -34,11 +35,13 @@ class Search(CommandLine, ReportOptions, ExecutionOptions, RunOptions):
       tune.py search --task lcqmc --delta lora --trials 12 --space delta.lora_r=4,8,16
       tune.py search --task lcqmc --delta lora --trials 50 --seconds 3600 --seeds 1-3
       tune.py search --task lcqmc --delta lora --dry-run
+      tune.py search --config results/RUN/run.json
 
     exit codes: 0 finished; 2 a mistake in the request, or no trial finished; 1 any other failure;
     130, 143 or 138 interrupted. Repeat the command to resume, with more --trials to go on.
     """
 
+    task: TaskName = ""
     space: Annotated[
         tuple[str, ...],
         Option(
@@ -67,6 +70,13 @@ class Search(CommandLine, ReportOptions, ExecutionOptions, RunOptions):
         ),
     ] = ()
     settings: Settings = ()
+    config: Annotated[
+        Path | None,
+        Option("YAML or JSON file with options, or the record of a run", "FILE", in_file=False),
+    ] = None
     control: Controls = ()
+    nproc: Annotated[
+        Count, Option("processes of each trial on this machine; trials are one after the other")
+    ] = 1
     out: Results = Path("results")
     dry_run: Annotated[NotInFile, Option("print the plan; with --json, all of it")] = False

@@ -57,6 +57,10 @@ class Tune(CommandLine, ReportOptions, ExecutionOptions, RunOptions):
     rendezvous: Annotated[
         str | None, Option("host and free port of one of the machines", "HOST:PORT")
     ] = None
+    forgetting: Annotated[
+        bool,
+        Option("measure on plain texts what the run forgot, as the command forgetting does"),
+    ] = False
     out: Results = Path("results")
     overwrite: Annotated[NotInFile, Option("run again even if the run is finished")] = False
     resume: Annotated[bool, Option("resume an unfinished run (default)", in_file=False)] = True

@@ -214,8 +214,8 @@ function filesBlock(column, run) {
       ...(source ? /** @type {[string, Node | string][]} */ ([
         [t("dataset"), source.title],
         [t("paper"), source.paper ? link(source.paper, source.paper) : ""],
-        [t("licence"), noteText(source.licence)],
-        [t("obtain"), source.obtain],
+        [t("licence"), sourceText(source.licence)],
+        [t("obtain"), sourceText(source.obtain)],
         ["BibTeX", el("div", {}, source.citation ? el("p", {}, link(source.citation, t("ownBibtex"))) : null,
           el("details", {}, el("summary", {}, t("shortBibtex")), el("pre", { tabindex: "0" }, source.bibtex), copier(() => source.bibtex)))],
       ]) : []),

@@ -61,8 +61,10 @@ function columnName(column) {
   if (kind === "official") return column.task;
   if (kind === "published") return `${column.task} · ${t("quoted")}`;
   const usual = new Set(mainOf.get(column.task)?.apart ?? []);
-  const notes = kind === "trial" ? column.notes : column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
   const others = BOARD.columns.filter((c) => c.task === column.task && c !== column && measuredIn.has(c.id));
+  const telling = column.apart.filter((one) => !usual.has(one) && !USUAL.has(one));
+  const alike = others.filter((c) => c.notes.join() === column.notes.join());
+  const notes = kind === "trial" ? [...column.notes, ...telling.filter((one) => alike.some((c) => !c.apart.includes(one)))] : telling;
   const apart = notes.filter((one) => !others.length || !others.every((c) => c.notes.includes(one) || c.apart.includes(one)));
   const parts = apart.length ? apart : notes;
   return `${column.task} · ${parts.map((one) => noteText(one, true)).join(t("comma")) || column.id}`;
@@ -172,7 +174,7 @@ function legend() {
   const mark = (kind, name) => el("span", { class: "key" }, el("i", { class: kind === "range" ? kind : `mark ${kind}`, "aria-hidden": "true" }), name);
   return el("div", { class: "below-table quiet small" },
     csvButton(),
-    el("p", {}, t("legend")),
+    el("p", { id: "legend" }),
     el("p", {}, t("bars"), " ", mark("range", t("interval")), mark("majority", t("majority")), mark("shortcut", t("bestShortcut")), mark("zero", t("zeroShot"))));
 }
 
@@ -193,7 +195,7 @@ function computeLines() {
     const by = all.get(row.id) ?? ordered(row);
     return { row, score: ordered === score ? by : score(row), ordered: by, places: places.get(row.id) ?? null };
   });
-  return { columns, lines: inOrder(lines, sign) };
+  return { columns, lines: inOrder(lines, sign), tested: areTested(all) };
 }
 /** @param {Line[]} lines @param {number} sign @returns {Line[]} */
 function inOrder(lines, sign) {
@@ -251,7 +253,7 @@ function costColumns() {
 }
 
 function drawRows() {
-  const { columns, lines } = computeLines();
+  const { columns, lines, tested } = computeLines();
   const groups = groupsOf(columns);
   const spans = new Map(columns.map((column) => [column.id, spanOf(column, lines)]));
   const overall = spanOfScores(lines);
@@ -277,7 +279,7 @@ function drawRows() {
     const band = el("tr", { role: "row", class: "band" }, el("th", { role: "columnheader", colspan: width, scope: "colgroup" }, el("span", {}, t("quotedBand"))));
     bodies.push(el("tbody", { role: "rowgroup" }, band, ...quoted.map(draw)));
   }
-  const table = el("table", { role: "table" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs), ...bodies);
+  const table = el("table", { role: "table" }, el("caption", { class: "hidden" }, t("scores")), tableHead(groups, costs, tested), ...bodies);
   const place = $("table");
   place.className = state.capabilities ? "with-capabilities" : "";
   scrolls(place, false, state.capabilities);
@@ -286,7 +288,8 @@ function drawRows() {
   if (table.scrollWidth > place.clientWidth) table.classList.add("dense");
   if (table.scrollWidth > place.clientWidth) scrolls(place, true);
   drawMore(body, measured.slice(AT_ONCE).map((line) => () => draw(line)));
-  $("verdict").textContent = verdict(lines);
+  $("verdict").textContent = verdict(lines, tested);
+  $("legend").textContent = t(tested ? "legendTested" : "legend");
   $("status").textContent = !ROWS.size ? "" : [t(ROWS.size === 1 ? "statusOne" : "status", lines.length, ROWS.size), t("sortedBy", sortTitle(), t(state.up ? "worstFirst" : "bestFirst"))].join(t("comma"));
 }
 /** Whether the table has a box of its own to scroll in. @param {HTMLElement} place @param {boolean} wide @param {boolean} [region] */
@@ -304,13 +307,12 @@ function lineName(row) {
   const settings = Object.entries(row.settings).map(([k, v]) => `${settingName(k)}=${v}`);
   return [outside(row) ? "" : deltaName(row), ...settings, several || outside(row) ? row.backbone : "", controlName(row)].filter(Boolean).join(" ");
 }
-/** Which row is first by what rows are ordered by, and whether that is certain. @param {Line[]} lines */
-function verdict(lines) {
+/** Which row is first by what rows are ordered by, and whether that is certain. @param {Line[]} lines @param {boolean} tested */
+function verdict(lines, tested) {
   const first = lines.filter((line) => line.places?.first === 1);
   if (!first.length || (first[0].places?.of ?? 0) < 2) return "";
   const sign = signOf(orderKey());
   first.sort((a, b) => sign * (Number(b.ordered.value) - Number(a.ordered.value)));
-  const tested = first.every((line) => line.ordered.tested);
   const some = first.slice(0, 3).map(({ row, ordered: s }) => `${lineName(row)} (${score(s.value)})`).join(t("comma"));
   const all = first.length > 3 ? t("andMore", some, first.length - 3) : some;
   return t(first.length === 1 ? (tested ? "testedCertain" : "certain") : tested ? "testedUncertain" : "uncertain", all);
@@ -363,10 +365,10 @@ function foldButton(name, label, n) {
   });
   return button;
 }
-/** @param {Group[]} groups @param {string[]} costs */
-function tableHead(groups, costs) {
+/** @param {Group[]} groups @param {string[]} costs @param {boolean} tested */
+function tableHead(groups, costs, tested) {
   const top = el("tr", { role: "row" },
-    el("th", { role: "columnheader", class: "rank", rowspan: 2, scope: "col", title: t("placeNote") }, t("place")),
+    el("th", { role: "columnheader", class: "rank", rowspan: 2, scope: "col", title: t(tested ? "placeNoteTested" : "placeNote") }, t("place")),
     sortable("row", t("row"), null, { class: "name", rowspan: 2 }),
     sortable("score", scoreTitle(), scoreUnder(), { class: "n score-head", rowspan: 2 }),
     ...groups.map((g) => el("th", { role: "columnheader", class: "group start capability", scope: "colgroup", colspan: singles(g).length + (hasMean(g) ? 1 : 0), title: capabilityName(g.name) },

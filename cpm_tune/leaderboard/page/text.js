@@ -26,7 +26,8 @@ const WORDS = {
   officialMean: ["Official mean of {0} datasets", "{0} 个官方数据集的平均分"], trialMean: ["Mean of {0} trial datasets", "{0} 个试验数据集的平均分"],
   officialMeanShort: ["Official mean", "官方平均分"], trialMeanShort: ["Mean of trials", "试验平均分"],
   oneDataset: ["1 dataset", "1 个数据集"], ofDatasets: ["{0} datasets", "{0} 个数据集"], datasetsOf: ["{0} of {1} datasets", "{1} 个数据集中有 {0} 个"], withInterval: ["95% interval", "95% 区间"],
-  place: ["Place", "名次"], placeNote: ["The places that a row may have: rows whose 95% intervals overlap are not told apart (with --places: rows that paired tests do not tell apart)", "可能的名次：95% 置信区间重叠的行不分先后（使用 --places 时以配对检验为准）"],
+  place: ["Place", "名次"], placeNote: ["The places that a row may have: rows whose 95% intervals overlap are not told apart", "可能的名次：95% 置信区间重叠的行不分先后"],
+  placeNoteTested: ["The places that a row may have: rows that paired tests do not tell apart share them", "可能的名次：配对检验无法区分的行不分先后"],
   nHours: ["{0} h", "{0} 小时"], nMinutes: ["{0} min", "{0} 分钟"], nSeconds: ["{0} s", "{0} 秒"],
   bestFirst: ["best first", "由优到劣"], worstFirst: ["worst first", "由劣到优"],
   fold: ["fold", "收起"], unfold: ["show all {0}", "展开全部 {0} 列"], moreRows: ["Show more rows ({0} left)", "显示更多行（还有 {0} 行）"],
@@ -42,6 +43,9 @@ const WORDS = {
   legend: [
     "Scores are means over seeds, with their 95% confidence intervals. Rows whose intervals overlap share their places; those that may be first are shaded. A mean is blank if one of its datasets is missing.",
     "得分为各随机种子的均值，附 95% 置信区间。区间重叠的行名次不分先后；可能排第一的行以底色标出。缺少任何一个数据集时，平均分留空。"],
+  legendTested: [
+    "Scores are means over seeds, with their 95% confidence intervals. Rows that paired tests do not tell apart share their places, also if their intervals do not overlap; those that may be first are shaded. A mean is blank if one of its datasets is missing.",
+    "得分为各随机种子的均值，附 95% 置信区间。名次由配对检验得出：无法区分的行名次不分先后，即使区间不重叠；可能排第一的行以底色标出。缺少任何一个数据集时，平均分留空。"],
   bars: ["In a bar:", "横条中："],
   quotedBand: ["Quoted from publications, not measured here", "引自公开发表的论文或榜单，非本项目实测"],
   quoted: ["published", "已发表"],

@@ -166,14 +166,19 @@ function scoring(key) {
     return { value: shown(row, key), low: shown(row, key, "low"), high: shown(row, key, "high"), has: cell ? 1 : 0, of: 1, tested };
   };
 }
+/** Whether places are those that paired tests leave (--places), of all rows that have a score. @param {Map<string, Score>} scores */
+function areTested(scores) {
+  const scored = [...scores.values()].filter((s) => s.value !== null);
+  return scored.length > 0 && scored.every((s) => s.tested);
+}
 /**
- * The places that each row may have: those that paired tests leave (--places), else those that 95%
- * intervals leave: a row is before another if its whole interval is.
+ * The places that each row may have: those that paired tests leave, else those that 95% intervals
+ * leave: a row is before another if its whole interval is.
  * @param {Map<string, Score>} scores of measured rows @param {number} sign @returns {Map<string, Places>}
  */
 function placesOf(scores, sign) {
   const scored = [...scores].filter(([, s]) => s.value !== null);
-  if (scored.every(([, s]) => s.tested)) return new Map(scored.map(([id, s]) => [id, /** @type {Places} */ (s.tested)]));
+  if (areTested(scores)) return new Map(scored.map(([id, s]) => [id, /** @type {Places} */ (s.tested)]));
   const known = scored.filter(([, s]) => s.low !== null && s.high !== null);
   const ends = known.map(([id, s]) => ({ id, worst: sign > 0 ? Number(s.low) : -Number(s.high), best: sign > 0 ? Number(s.high) : -Number(s.low) }));
   const worsts = ends.map((e) => e.worst).sort((a, b) => a - b);

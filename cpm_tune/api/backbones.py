@@ -1,24 +1,18 @@
-"""The Python interface: backbones that write, deltas in and out of them, runs and their scores.
-
-`import cpm_tune` offers what is here. The commands generate, predict, export and tune are these
-calls. Every mistake of a caller is a `UserError` of one sentence.
-"""
+"""Backbones that write, deltas in and out of them."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
+from cpm_tune.api.paths import AnyPath, name_of
 from cpm_tune.backbone import base
 from cpm_tune.backbone.bundled import resolve
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.protocol import BackboneFolder
 from cpm_tune.common.folders import RECORD
-from cpm_tune.common.option import checked
 from cpm_tune.common.sizes import checked_size
 from cpm_tune.data.prompts import check_characters
 from cpm_tune.decode.texts import DRAWING, Text, Writer, check_number, decoding, whole_number
@@ -29,14 +23,10 @@ from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.placement import check_placement
-from cpm_tune.planning.plan import Request
 from cpm_tune.planning.plan import chat_template as read_chat
-from cpm_tune.planning.settings import flat_settings
-from cpm_tune.runs.export import export_run
-from cpm_tune.runs.rerun import Predicted, backbone_folder, chat_of_run, predict_run
-from cpm_tune.runs.session import tune as carry_out
-from cpm_tune.schema.options import BUNDLED, MOST_SEED, Control, Precision, Quantize
-from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
+from cpm_tune.runs.rerun import chat_of_run
+from cpm_tune.schema.options import BUNDLED, MOST_SEED, Precision, Quantize
+from cpm_tune.schema.record import finished_record
 from cpm_tune.schema.spec import Encoding, Execution
 from cpm_tune.task.registry import load_preset
 
@@ -44,20 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-AnyPath = str | PathLike[str]
 NO_CHAT = "none"  # in place of a chat template: the prompt as it is
-
-
-def _path(value: object, name: str) -> Path:
-    """A caller's path; raise UserError for anything else."""
-    if not isinstance(value, str | PathLike) or not str(value):
-        raise UserError(f"{name} is {value!r}, expected a path.")
-    return Path(value)
-
-
-def _name(value: object, name: str) -> str:
-    """A caller's name or path as a text; raise UserError for anything else."""
-    return value if isinstance(value, str) and value else str(_path(value, name))
 
 
 def load_backbone(
@@ -77,7 +54,7 @@ def load_backbone(
     int8); they stay frozen, and it excludes a memory limit. Raises UserError if the folder is not a
     backbone, or if options exclude each other.
     """
-    folder = open_folder(resolve(_name(backbone, "backbone")))
+    folder = open_folder(resolve(name_of(backbone, "backbone")))
     return Backbone(folder, precision, device, memory_limit=memory_limit, quantize=quantize)
 
 
@@ -141,7 +118,7 @@ class Backbone:
         """
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST_SEED:
             raise UserError(f"seed is {seed!r}, expected a whole number from 0 to {MOST_SEED}.")
-        preset = load_preset(_name(delta, "delta"))
+        preset = load_preset(name_of(delta, "delta"))
         config = parse_config({**preset, **settings}, f"delta {delta}")
         self.delta = self._exchange(config, seed=seed)
         self._engine.prepare(self.model)
@@ -210,7 +187,7 @@ class Backbone:
         with 3 beams by default. A text does not depend on the others in its batch of at most
         `batch_tokens` positions. `where` names the prompts in errors.
         """
-        texts, places = _named(prompts, where)
+        texts, places = named_texts(prompts, where)
         whole_number(batch_tokens, "batch_tokens")
         chosen, writer = decoding(num, **settings), self._writer(max_length, chat_template)
         check_number(num, len(texts), len(texts) * num)
@@ -230,7 +207,7 @@ class Backbone:
         """Yield the text that `generate` returns piece by piece; greedy or sampling."""
         if not isinstance(prompt, str):
             raise UserError(f"{where} is {prompt!r:.40}, expected one text; a stream shows one.")
-        _named(prompt, [where])
+        named_texts(prompt, [where])
         draws = settings.get("sample") or any(settings.get(n) is not None for n in DRAWING)
         settings.setdefault("beams", None if draws else 1)
         chosen, writer = decoding(**settings), self._writer(max_length, chat_template)
@@ -268,7 +245,7 @@ class Backbone:
                 f"blank_tokens is {blank_tokens!r}, expected a number, or two like 1, 4."
             )
         lengths = None if blank_tokens is None else range(between[0], between[1] + 1)
-        given, places = _named(texts, where)
+        given, places = named_texts(texts, where)
         whole_number(batch_tokens, "batch_tokens")
         settings.setdefault("length_penalty", 1.0)
         chosen, writer = decoding(num, **settings), self._writer(max_length, NO_CHAT)
@@ -284,13 +261,13 @@ class Backbone:
             whole_number(max_length, "max_length")
         chat = self._chat
         if chat_template is not None:
-            name = _name(chat_template, "chat_template")
+            name = name_of(chat_template, "chat_template")
             chat = None if name == NO_CHAT else read_chat(self.folder, name)
         config = self.delta.config if self.delta is not None else None
         return Writer(self.folder, self.tokenizer, config, self._encoding, max_length, chat)
 
 
-def _named(
+def named_texts(
     prompts: str | Sequence[str], where: Sequence[str] | None
 ) -> tuple[list[str], Sequence[str]]:
     """Texts and what to call them in errors; raise UserError for what is no text."""
@@ -305,118 +282,3 @@ def _named(
             raise UserError(f"{place} is {text!r:.40}, expected a text.")
         check_characters(text, place)
     return texts, places
-
-
-# --- runs ---
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its record (docs/record.md) and its folder."""
-
-    record: RunRecord
-    folder: Path
-
-    @property
-    def test(self) -> ScoreRecord:
-        """The ranking metric on the test split, with its interval; the split must have answers."""
-        return self.record.test
-
-    def score(
-        self, split: str = "test", *, data: AnyPath | None = None, limit: int | None = None
-    ) -> dict[str, ScoreRecord]:
-        """Predict a split, of other data if given, and score it by metric; write nothing."""
-        with tempfile.TemporaryDirectory() as scratch:
-            out = Path(scratch) / "predictions"
-            return self.predict(split, data=data, limit=limit, out=out).scores
-
-    def predict(
-        self,
-        split: str = "test",
-        *,
-        data: AnyPath | None = None,
-        out: AnyPath | None = None,
-        **options: Any,
-    ) -> Predicted:
-        """Predict a split into a new folder; options: `cpm_tune.runs.rerun.predict_run`."""
-        places = {"data": data, "out": out, "delta_from": options.pop("delta_from", None)}
-        options |= {name: place and _path(place, name) for name, place in places.items()}
-        return predict_run(self.folder, split=split, **options)
-
-    def backbone(
-        self,
-        where: AnyPath | None = None,
-        *,
-        precision: Precision | None = None,
-        device: str = "auto",
-        memory_limit: str | None = None,
-        quantize: Quantize | None = None,
-    ) -> Backbone:
-        """The run's backbone with its delta inserted. `where` is its folder, if it has moved; in 8
-        bits if the run used 8 bits, or with `quantize`."""
-        spec = self.record.spec
-        place = None if where is None else _name(where, "where")
-        backbone = Backbone(
-            backbone_folder(self.record, place),
-            precision or spec.precision,
-            device,
-            random_seed=spec.random_seed,
-            memory_limit=memory_limit,
-            quantize=quantize or spec.backbone.quantize,
-        )
-        if spec.recipe is not None:
-            backbone.load_delta(self.folder)
-        return backbone
-
-    def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
-        """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/export.md."""
-        export_run(self.folder, to, _path(out, "out"), backbone=backbone)
-
-
-def load_run(folder: AnyPath) -> Run:
-    """Open a finished run's folder; raise UserError if it is not one."""
-    place = _path(folder, "folder")
-    return Run(finished_record(place), place)
-
-
-def tune(
-    task: str,
-    delta: str = "lora",
-    *,
-    backbone: AnyPath | Backbone = BUNDLED,
-    data: AnyPath | None = None,
-    out: AnyPath = "results",
-    controls: Sequence[str] = ("zero-shot",),
-    overwrite: bool = False,
-    settings: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Run:
-    """Tune a delta on a task and score it, unless that run is in `out` already.
-
-    settings: train.*, encode.*, decode.*, delta.* and run.* as `--set` takes them; options: the
-    other fields of `cpm_tune.planning.plan.Request` (seed, template, scoring, precision, quantize,
-    limit, skip_bad_rows, include, random_backbone), with the types and bounds of the command line.
-    Raises UserError for every mistake at once, before anything is trained where possible.
-    """
-    if isinstance(backbone, Backbone):
-        backbone = backbone.folder.path
-    known = get_args(Control)
-    wrong = controls if isinstance(controls, str) else [c for c in controls if c not in known]
-    if wrong:
-        raise UserError(f"controls is {controls!r}, expected a list of {' and '.join(known)}.")
-    if not isinstance(settings, Mapping | None):
-        raise UserError('settings is not a dict, expected one such as {"train.lr": 1e-3}.')
-    place = _path(out, "out")
-    options |= {"task": _name(task, "task"), "delta": _name(delta, "delta")}
-    options |= {"backbone": _name(backbone, "backbone"), "data": data}
-    try:
-        flat = flat_settings(settings or {})
-    except ValueError as error:
-        raise UserError(f"settings: {error}.") from error
-    try:
-        request = Request(**checked(Request, options), settings=flat)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    outcome = carry_out(request, out=place, controls=controls, overwrite=overwrite)
-    assert outcome is not None
-    return Run(outcome.record, outcome.folder)

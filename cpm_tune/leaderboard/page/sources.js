@@ -1,0 +1,48 @@
+// Where data sets are from, in Chinese: how they are obtained, and their licences.
+/** Sentences of task files, between semicolons. @type {Record<string, string>} */
+const SOURCES_ZH = {
+  "keep the files' names": "保留原文件名",
+  "CUGE's C3.zip, or github.com/nlpdata/c3": "CUGE 的 C3.zip，或 github.com/nlpdata/c3",
+  "CUGE's CCPM.zip, or github.com/THUNLP-AIPoet/CCPM": "CUGE 的 CCPM.zip，或 github.com/THUNLP-AIPoet/CCPM",
+  "CUGE's ClozeT.zip, or the folder clozet of LOT": "CUGE 的 ClozeT.zip，或 LOT 的 clozet 文件夹",
+  "CUGE's GCRC.zip": "CUGE 的 GCRC.zip",
+  "CUGE's Sogou-Log.zip": "CUGE 的 Sogou-Log.zip",
+  "CUGE's WantWords.zip": "CUGE 的 WantWords.zip",
+  "CUGE's KBQA.zip or NLPCC's files, named *kbqa*train*, *kbqa*dev*, *kbqa*test*": "CUGE 的 KBQA.zip，或 NLPCC 的文件（文件名形如 *kbqa*train*、*kbqa*dev*、*kbqa*test*）",
+  "there is no official dev split": "没有官方开发集",
+  "CUGE's download page": "CUGE 的下载页",
+  "train, dev and test as .csv": "train、dev、test 三个 .csv 文件",
+  "train, valid and test_public as .jsonline or .jsonl": "train、valid、test_public 三个 .jsonline 或 .jsonl 文件",
+  "CLUE's iflytek_public.zip": "CLUE 的 iflytek_public.zip",
+  "CLUE's tnews_public.zip": "CLUE 的 tnews_public.zip",
+  "cuge.baai.ac.cn provides train.jsonl, valid.jsonl and test_public.jsonl": "cuge.baai.ac.cn 提供 train.jsonl、valid.jsonl 和 test_public.jsonl",
+  "cuge.baai.ac.cn provides E-Reviews as train.jsonl, valid.jsonl and test_public.jsonl": "cuge.baai.ac.cn 提供 E-Reviews 的 train.jsonl、valid.jsonl 和 test_public.jsonl",
+  "AdvertiseGen is train.json and dev.json": "AdvertiseGen 为 train.json 和 dev.json",
+  "on application PART_I.txt, PART_II.txt and PART_III.txt": "经申请可得 PART_I.txt、PART_II.txt 和 PART_III.txt",
+  "parallel text is train.en with train.zh and so on": "平行语料为 train.en 与 train.zh，其余划分同理",
+  "github.com/chujiezheng/ChID-Dataset, CLUE or FewCLUE": "github.com/chujiezheng/ChID-Dataset、CLUE 或 FewCLUE",
+  "github.com/CLUEbenchmark/OCNLI or CLUE": "github.com/CLUEbenchmark/OCNLI 或 CLUE",
+  "github.com/thu-coai/KdConv, folder data (film, music and travel side by side)": "github.com/thu-coai/KdConv 的 data 文件夹（其中并列 film、music、travel）",
+  "CBLUE on Tianchi (CMeEE_train.json and so on) or CUGE's download page": "天池上的 CBLUE（CMeEE_train.json 等），或 CUGE 的下载页",
+  "the data folder of the paper's code (train.txt, valid.txt, test.txt) or CUGE's download page": "论文代码的 data 文件夹（train.txt、valid.txt、test.txt），或 CUGE 的下载页",
+  "the data folder of the shared task NLPCC-2016 WordSeg-Weibo, or CUGE's files": "NLPCC-2016 WordSeg-Weibo 评测的 data 文件夹，或 CUGE 的文件",
+  "the files of gcrc": "gcrc 的文件",
+  "apply to HIT Shenzhen": "向哈尔滨工业大学（深圳）申请",
+  "put the train, dev and test files in one folder": "将 train、dev、test 文件放在同一文件夹",
+  "apply to Beijing Language and Culture University, or CUGE's download page": "向北京语言大学申请，或用 CUGE 的下载页",
+  "icwb2-data.zip of the bakeoff, unpacked, or CUGE's train, valid and test files": "评测的 icwb2-data.zip（解压后），或 CUGE 的 train、valid、test 文件",
+  "STC.json (train and valid) and STC_test.json in one folder": "同一文件夹中的 STC.json（训练集与验证集）和 STC_test.json",
+  "your own train.jsonl, eval.jsonl and test.jsonl": "自备的 train.jsonl、eval.jsonl 和 test.jsonl",
+  "not stated": "未说明",
+  "research use": "供研究使用",
+  "research use, on application": "供研究使用，须申请",
+  "research use, on registration": "供研究使用，须注册",
+  "not to be passed on": "不得转发",
+  "non-commercial research only": "仅限非商业研究",
+  "every corpus in it has its own terms": "其中各语料另有条款",
+  "that of your files": "同自备文件",
+};
+/** How a data set is obtained, or its licence; a task file of one's own has its own words. @param {string} text */
+function sourceText(text) {
+  return language === "zh" ? text.split("; ").map((one) => SOURCES_ZH[one] ?? one).join("；") : text;
+}
