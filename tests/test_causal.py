@@ -91,6 +91,44 @@ def test_eager_attention_which_misreads_bool_masks_never_gets_one(made: Any) -> 
     assert not isinstance(check_cache(model, layout, contexts, 3), SharedCache)
 
 
+@pytest.mark.parametrize("left_out", ["position_ids", "attention_mask"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_beams_in_one_row_without_positions_or_mask_would_be_noticed(
+    kind: str, left_out: str, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, layout, tokenizer = opened(made(kind))
+    contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
+    assert isinstance(check_cache(model, layout, contexts, 3), SharedCache)
+    following = model.following
+
+    def leaking(*given: Any, **named: Any) -> Any:
+        return following(*given, **{key: v for key, v in named.items() if key != left_out})
+
+    monkeypatch.setattr(model, "following", leaking)
+    with pytest.raises(AssertionError, match="not close"):
+        check_cache(model, layout, contexts, 3)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "llama", "qwen3"])
+@torch.no_grad()
+def test_texts_of_a_batch_do_not_see_each_other_as_packed_ones_with_positions_alone_would(
+    kind: str, made: Any
+) -> None:
+    model, layout, tokenizer = opened(made(kind))
+    theirs = AutoModelForCausalLM.from_pretrained(made(kind)).eval()
+    examples = [example(layout, tokenizer, text, ["是"]) for text in TEXTS]
+    (logits,) = model.scores(layout.collate(examples))
+    rows = [list(one.contexts[0]) for one in examples]
+    alone = torch.stack([theirs(torch.tensor([row])).logits[0, -1] for row in rows])
+    torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+    ids = torch.tensor([[token for row in rows for token in row]])
+    places = torch.tensor([[place for row in rows for place in range(len(row))]])
+    packed = theirs(ids, attention_mask=torch.ones_like(ids), position_ids=places).logits[0]
+    ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
+    leaked = (packed[ends] - alone).abs().amax(1)
+    assert leaked[0] < 1e-5 < 1e-2 < leaked[1:].min()
+
+
 @torch.no_grad()
 def test_contexts_of_one_length_need_no_mask_and_no_more_room_than_asked(made: Any) -> None:
     model, layout, tokenizer = opened(made("llama"))
