@@ -11,6 +11,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import pytest
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes")
 Counted = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # The function that a phase is the inside of; what is in none of them is training or preparation.

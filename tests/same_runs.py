@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import REPOSITORY
+from kills import ended, in_child
 
+from cpm_tune.commands.cli import main
 from cpm_tune.schema.record import RunRecord, read_record
+from cpm_tune.schema.spec import Recipe
 
 Run = tuple[RunRecord, list[dict[str, Any]]]
 
@@ -48,8 +54,6 @@ def assert_same(one: Run, several: Run) -> None:
 
 def stop_in_step_3(rank: int) -> None:
     """In a child process: the second of several gets SIGTERM in its third step."""
-    from cpm_tune.schema.spec import Recipe
-
     real = Recipe.learning_rate
 
     def learning_rate(recipe: Any, step: int, total: int) -> float:
@@ -60,25 +64,68 @@ def stop_in_step_3(rank: int) -> None:
     Recipe.learning_rate = learning_rate  # type: ignore[method-assign]
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run tune.py in a process of its own."""
-    given = [sys.executable, "tune.py", *map(str, words)]
-    return subprocess.run(given, capture_output=True, text=True, cwd=REPOSITORY)
+def in_group(world_size: int, action: Callable[[int], object]) -> list[int]:
+    """Start forked children with torchrun's variables; `action` is called in each, with its rank.
+    Return their process ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def act(rank: int) -> None:
+        if world_size > 1:
+            os.environ.update(
+                MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), LOCAL_RANK=str(rank)
+            )
+            os.environ["WORLD_SIZE"] = str(world_size)
+        action(rank)
+
+    return [in_child(lambda rank=rank: act(rank)) for rank in range(world_size)]
 
 
-_ENDS_IN_STEP_3 = """
-import os, sys
-from cpm_tune.schema.spec import Recipe
-real = Recipe.learning_rate
-def rate(self, step, total):
-    return os._exit(9) if step == 3 else real(self, step, total)
-Recipe.learning_rate = rate
+def in_two(*words: object) -> None:
+    """Run tune.py as `--nproc 2` does, in forked children: they have imported everything."""
+
+    def run(rank: int) -> None:
+        assert main([str(word) for word in words]) == 0
+
+    assert [ended(child, within=120) for child in in_group(2, run)] == [0, 0]
+
+
+_LINES = """
+import json, sys
 from cpm_tune.commands.cli import main
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":  # which Windows' workers import
+    for words in json.loads(sys.argv[1]):
+        assert main(words) == 0, words
 """
 
 
+def in_one_process(lines: Sequence[Sequence[object]], site: Path) -> str:
+    """Carry out command lines in one new process, whose first import is `site`/sitecustomize.py.
+    Each imports what those before it did not. Return what they print."""
+    program = site / "lines.py"
+    program.write_text(_LINES)
+    paths = os.pathsep.join([str(site), str(REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, program, json.dumps([list(map(str, line)) for line in lines])],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def ended_in_step_3(*words: object) -> None:
-    """Run tune.py in a process that ends in its third step, as if it had been killed there."""
-    given = [sys.executable, "-c", _ENDS_IN_STEP_3, *map(str, words)]
-    assert subprocess.run(given, capture_output=True, cwd=REPOSITORY).returncode == 9
+    """Run tune.py in a child that ends in its third step, as if it had been killed there."""
+
+    def run() -> None:
+        real = Recipe.learning_rate
+
+        def learning_rate(recipe: Any, step: int, total: int) -> float:
+            return os._exit(9) if step == 3 else real(recipe, step, total)
+
+        Recipe.learning_rate = learning_rate  # type: ignore[method-assign]
+        main([str(word) for word in words])
+
+    assert ended(in_child(run)) == 9

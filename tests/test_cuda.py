@@ -21,6 +21,7 @@ from cpm_tune.bench.trials import Report
 from cpm_tune.bench.worker import Worker
 from cpm_tune.common import allocator, environment
 from cpm_tune.common.allocator import set_allocator
+from cpm_tune.engine import pytorch
 from cpm_tune.engine.device import choose_device, unless_out_of_memory
 from cpm_tune.engine.pytorch import TorchEngine, together
 from cpm_tune.engine.rank import rank_info
@@ -176,6 +177,50 @@ def test_an_error_of_nccl_is_memory_or_a_lost_process() -> None:
         raise RuntimeError("NCCL error: Cuda failure 2 'out of memory'")
     with pytest.raises(ProcessLostError), together():
         raise RuntimeError("NCCL error: remote process exited or there was a network error")
+
+
+@pytest.mark.parametrize("given", [None, "5"])
+def test_sums_on_gpus_end_sooner_than_what_may_wait_for_texts(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """Objects and counts go by a group of gloo alone."""
+    asked: dict[str, Any] = {}
+    cuda_double.install(monkeypatch, 2)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    if given is not None:
+        monkeypatch.setenv("CPM_TUNE_NCCL_MINUTES", given)
+
+    def init(backend: str, **named: Any) -> None:
+        asked[backend] = named["timeout"]
+
+    def group(backend: str, timeout: Any) -> str:
+        asked[backend] = timeout
+        return "waits long"
+
+    monkeypatch.setattr(pytorch, "_waiting", None)
+    monkeypatch.setattr(pytorch.atexit, "register", lambda function: None)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.distributed, "init_process_group", init)
+    monkeypatch.setattr(torch.distributed, "new_group", group)
+    process = pytorch.join_group("cuda")
+    minutes = {name: timeout.total_seconds() / 60 for name, timeout in asked.items()}
+    assert minutes == {"cpu:gloo,cuda:nccl": float(given or 30), "gloo": 360}
+
+    used: list[Any] = []
+    for name in ("all_reduce", "gather_object", "broadcast_object_list"):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, group: used.append(group))
+    engine = TorchEngine(torch.device("cpu"), "fp32", process)
+    engine.reduce_sums([1.0])
+    engine.gather([1])
+    engine.broadcast(1)
+    assert used == ["waits long"] * 3
+
+
+@pytest.mark.parametrize("given", ["", "0", "-1", "1.5", "x", "100000"])
+def test_minutes_that_are_none_are_a_mistake(given: str) -> None:
+    with pytest.raises(UserError, match="expected whole minutes from 1 to 10000"):
+        pytorch.nccl_timeout({"CPM_TUNE_NCCL_MINUTES": given})
 
 
 def test_a_norm_that_cannot_be_read_is_a_lost_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_kernels import Count
 
+from cpm_tune.backbone.causal import loading
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.delta.config import LoraConfig, PrefixConfig
@@ -55,14 +56,36 @@ def test_a_training_pass_on_a_gpu_reads_nothing(
     assert all(p.grad is not None and p.grad.is_meta for p in inserted.parameters.values())
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, (make, _) in FAMILIES.items() if make is encdec_folders.make_folder]
-)
-def test_weights_go_to_the_device_as_they_are_read(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_go_to_the_device_as_they_are_read_or_drawn(
+    name: str, seed: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cpm_tune.backbone.opening.check_finite", lambda *given: None)
+    """Also if an engine leaves the model whole."""
+    for place in ("opening", "causal.loading"):
+        monkeypatch.setattr(f"cpm_tune.backbone.{place}.check_finite", lambda *given: None)
     make, kind = FAMILIES[name]
     folder = open_folder(make(tmp_path / "made", kind))
-    model = folder.open(torch.bfloat16, device=META)
-    assert {parameter.device for parameter in model.parameters()} == {META}
+    for engine in (None, lambda model: False):
+        model = folder.open(torch.bfloat16, device=META, random_seed=seed, materialise=engine)
+        assert {parameter.device for parameter in model.parameters()} == {META}
+        assert not any(buffer.is_meta for buffer in model.buffers())
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_weights_read_one_by_one_are_those_of_transformers(
+    kind: str, seed: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a GPU, but onto the CPU."""
+    folder = open_folder(causal_folders.make_folder(tmp_path / "made", kind))
+    whole = folder.open(torch.float32, random_seed=seed)
+    model = folder.open(
+        torch.float32, random_seed=seed, materialise=loading._onto("cpu", lambda model: False)
+    )
+    ours, theirs = (dict(one.state_dict()) for one in (model, whole))
+    ours, theirs = (
+        {**one, **dict(m.named_buffers())} for one, m in ((ours, model), (theirs, whole))
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

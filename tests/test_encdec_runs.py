@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -11,12 +10,14 @@ from typing import Any, get_args
 import pytest
 from conftest import CLI, rows, write_jsonl
 from encdec_folders import make_folder
-from same_runs import assert_same, command, read_run
+from kills import FORKS
+from same_runs import assert_same, in_two, read_run
 from test_engine_bmtrain import assert_same_run, carry_out, run_all
 
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.schema.options import Scoring
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = (
     *("--set", "train.max_steps=4", "--set", "train.eval_every=2"),
     *("--set", "train.batch_size=8", "--set", "train.dev_rows=8"),
@@ -70,6 +71,7 @@ def test_rows_of_any_batch_size_have_the_same_scores(
         assert one == pytest.approx(other, abs=1e-4)
 
 
+@FORKS
 def test_texts_of_sharded_processes_are_those_of_one(cli: CLI, mt5: Path, tmp_path: Path) -> None:
     """One generates longer than the other: both stacks are passed together."""
     data = tmp_path / "data"
@@ -80,9 +82,7 @@ def test_texts_of_sharded_processes_are_those_of_one(cli: CLI, mt5: Path, tmp_pa
     words = ("--task", "lcsts", "--data", data, "--control", "none")
     words += ("--set", "decode.max_new_tokens=6", "--set", "decode.beams=2")
     one = tune(cli, mt5, tmp_path / "one", *words)
-    given = ("--backbone", mt5, *SHORT, *words, "--nproc", 2, "--shard")
-    done = command(*given, "--out", tmp_path / "two")
-    assert done.returncode == 0, done.stderr
+    in_two("--backbone", mt5, *SHORT, *words, "--shard", "--out", tmp_path / "two")
     (two,) = (tmp_path / "two").glob("*/run.json")
     for split in ("dev", "test"):
         name = f"predictions.{split}.jsonl"
@@ -91,8 +91,7 @@ def test_texts_of_sharded_processes_are_those_of_one(cli: CLI, mt5: Path, tmp_pa
     assert two.parent.name == one.name
 
 
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes")
+@FORKS
 @pytest.mark.skipif(find_spec("bmtrain") is None, reason="bmtrain is not installed")
 def test_bmtrain_shares_both_stacks(mt5: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -125,13 +124,13 @@ def test_bmtrain_shares_both_stacks(mt5: Path, tmp_path: Path) -> None:
     assert_same_run(tmp_path / "torch" / "lora", tmp_path / "zero2" / "lora")
 
 
+@FORKS
 def test_two_processes_do_what_one_does_after_a_sentinel(
     cli: CLI, mt5: Path, data: Path, tmp_path: Path
 ) -> None:
     words = ("--task", "lcqmc", "--data", data, "--template", "cpm-2")
     words += ("--set", "encode.target=blank", "--scoring", "argmax-vocabulary")
     one = tune(cli, mt5, tmp_path / "one", *words)
-    done = command("--backbone", mt5, *SHORT, *words, "--nproc", 2, "--out", tmp_path / "two")
-    assert done.returncode == 0, done.stderr
+    in_two("--backbone", mt5, *SHORT, *words, "--out", tmp_path / "two")
     first, second = read_run(one), read_run(tmp_path / "two" / one.name)
     assert_same(first, second)

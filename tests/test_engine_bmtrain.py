@@ -7,7 +7,6 @@ A child joins a group once and then carries out one run after the other: that co
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import shlex
 import sys
@@ -19,10 +18,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import CLI, REPOSITORY, rows, write_jsonl
-from kills import ended
-from same_runs import stop_in_step_3
+from kills import FORKS, ended
+from same_runs import assert_same, in_group, stop_in_step_3
 from test_docs import commands
-from test_processes import assert_same, in_group
 
 from cpm_tune.backbone.storage.shards import whole, whole_shape
 from cpm_tune.engine.bmtrain_found import trouble
@@ -35,7 +33,7 @@ from cpm_tune.schema.record import read_record
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes"),
+    FORKS,
     pytest.mark.skipif(find_spec("bmtrain") is None, reason="bmtrain is not installed"),
 ]
 # 9 examples in batches of 4: the last of an epoch has a single one, so one process has none

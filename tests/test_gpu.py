@@ -32,6 +32,7 @@ from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.engine.device import choose_device, is_device_lost, is_out_of_memory
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.engine.pytorch import TorchEngine, sum_gradients
+from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.schema.spec import Decoding, Execution
 from cpm_tune.tuning.predict import batch_loss
 
@@ -365,13 +366,28 @@ def curve(cli: CLI, tmp_path: Path, backbone: Path, *words: str) -> list[float]:
 @pytest.mark.parametrize(
     "words", [("--offload",), ("--checkpointing",), ("--set", "run.micro_tokens=256")]
 )
-def test_a_run_is_the_same_by_fsdp2_recomputed_and_in_smaller_passes(
+def test_a_run_is_the_same_offloaded_recomputed_and_in_smaller_passes(
     cli: CLI, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     backbone = Path("cpm-ant-tiny")
     plain = curve(cli, tmp_path, backbone)
     assert len(plain) >= 4
     assert curve(cli, tmp_path, backbone, *words) == pytest.approx(plain, rel=1e-3)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_run_is_the_same_by_fsdp2_in_a_group_of_one(
+    cli: CLI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offload: bool
+) -> None:
+    """Which the command makes of several processes alone."""
+
+    def sharded(*given: Any) -> ShardedEngine:
+        return ShardedEngine(*given[:3], checkpointing=given[3], offload=offload)
+
+    backbone = Path("cpm-ant-tiny")
+    plain = curve(cli, tmp_path, backbone)
+    monkeypatch.setattr("cpm_tune.engine.offloaded.OffloadedEngine", sharded)
+    assert curve(cli, tmp_path, backbone, "--offload") == pytest.approx(plain, rel=1e-3)
 
 
 @only_cuda

@@ -12,10 +12,12 @@ import pytest
 import torch
 from causal_folders import make_folder
 from conftest import CLI, write_jsonl
+from kills import FORKS
 from safetensors.torch import load_file, save_file
-from same_runs import assert_same, command, ended_in_step_3, read_run
+from same_runs import assert_same, ended_in_step_3, in_two, read_run
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = (
     *("--set", "train.max_steps=4", "--set", "train.eval_every=2"),
     *("--set", "train.batch_size=8", "--set", "train.dev_rows=8"),
@@ -112,15 +114,16 @@ def test_ways_to_run(cli: CLI, model: Path, data: Path, tmp_path: Path, words: A
         assert_same(read_run(tune(cli, model, data, tmp_path / "plain")), read_run(run))
 
 
+@FORKS
 def test_two_processes_do_what_one_does(cli: CLI, model: Path, data: Path, tmp_path: Path) -> None:
     one = tune(cli, model, data, tmp_path / "one")
-    words = ("--task", "lcqmc", "--data", data, "--backbone", model, *SHORT, "--nproc", 2)
+    words = ("--task", "lcqmc", "--data", data, "--backbone", model, *SHORT)
     for name, more in (("two", ()), ("shared", ("--shard",))):
-        done = command(*words, "--out", tmp_path / name, *more)
-        assert done.returncode == 0, done.stderr
+        in_two(*words, "--out", tmp_path / name, *more)
         assert_same(read_run(one), read_run(tmp_path / name / one.name))
 
 
+@FORKS
 def test_a_killed_run_goes_on(other: Path, data: Path, cli: CLI, tmp_path: Path) -> None:
     """Killed in its third step; the rest is bit for bit what it would have been."""
     often = ("--set", "run.checkpoint_minutes=0")

@@ -3,8 +3,6 @@ command. An import blocker makes the situation of a plain `pip install cpm-tune`
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -12,8 +10,9 @@ from typing import Any, get_args
 import pytest
 import torch
 from causal_folders import make_folder
-from conftest import REPOSITORY
+from conftest import CLI
 from delta_table import DELTAS, DTYPES, SHA, backbone, forward, perturb
+from same_runs import in_one_process
 from torch import Tensor
 
 from cpm_tune.backbone.families import open_folder
@@ -166,36 +165,20 @@ def test_a_package_that_does_not_import_counts_as_absent(
         insert(backbone(), DELTAS["compacter"], SHA, seed=1)
 
 
-def command(*words: object, blocked: Path | None = None) -> tuple[int, str]:
-    paths = [str(REPOSITORY), *([str(blocked)] if blocked else [])]
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "tune.py", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def test_whole_runs_and_a_sweep_leave_the_same_bytes(
-    data: Path, small_backbone: Path, tmp_path: Path
+    cli: CLI, data: Path, small_backbone: Path, tmp_path: Path
 ) -> None:
-    blocked = tmp_path / "blocked"
-    blocked.mkdir()
-    (blocked / "sitecustomize.py").write_text("import sys; sys.modules['opendelta'] = None\n")
-    one = ["--delta", "lora", "--data", data, "--backbone", small_backbone]
-    one += ["--set", "train.max_steps=2", "--control", "none"]
-    for name, place in (("theirs", None), ("ours", blocked)):
-        code, text = command("--task", "lcqmc", *one, "--out", tmp_path / name, blocked=place)
-        assert code == 0, text
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['opendelta'] = None\n")
+    few = ["--data", data, "--set", "train.max_steps=2", "--control", "none"]
+    one = ["--task", "lcqmc", "--delta", "lora", "--backbone", small_backbone, *few]
+    code, _, error = cli(*one, "--out", tmp_path / "theirs")
+    assert code == 0, error
+    sweep = ["bench", "--tasks", "lcqmc", "--deltas", "bitfit", "--jobs", 1, *few]
+    sweep += ["--backbones", small_backbone, "--out", tmp_path / "bench"]
+    lines = [[*one, "--out", tmp_path / "ours"], sweep, ["doctor"]]
+    text = in_one_process(lines, tmp_path)
     theirs, ours = (next((tmp_path / name).glob("lcqmc.*")) for name in ("theirs", "ours"))
     assert theirs.name == ours.name
     for name in ("delta.safetensors", "delta.json", "predictions.test.jsonl"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
-    sweep = ["bench", "--tasks", "lcqmc", "--deltas", "bitfit", "--jobs", 1, "--data", data]
-    sweep += ["--backbones", small_backbone, *one[6:], "--out", tmp_path / "bench"]
-    code, text = command(*sweep, blocked=blocked)
-    assert code == 0, text
-    code, text = command("doctor", blocked=blocked)
-    assert code == 0, text
     assert "not installed" in text

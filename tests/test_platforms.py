@@ -3,14 +3,12 @@ Windows runs here, so this shows no more than that nothing else is missing."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import CLI, REPOSITORY
+from same_runs import in_one_process
 
 from cpm_tune.common.extras import EXTRAS
 
@@ -61,12 +59,10 @@ def test_commands_start_without_what_only_linux_has(
     blocked = tmp_path / "blocked"
     blocked.mkdir()
     (blocked / "sitecustomize.py").write_text(lacks)
-    paths = os.pathsep.join([str(blocked), str(REPOSITORY)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     few = ["--data", data, "--set", "train.max_steps=2", "--control", "none"]
     one = ["--task", "lcqmc", "--delta", "lora", "--backbone", small_backbone, *few]
     many = ["bench", "--tasks", "lcqmc", "--deltas", "bitfit", "--backbones", small_backbone, *few]
-    for words in (
+    lines = [
         ["list", "tasks"],
         ["doctor"],
         [*one, "--dry-run"],
@@ -74,14 +70,8 @@ def test_commands_start_without_what_only_linux_has(
         [*many, "--out", tmp_path / "out"],
         ["leaderboard", tmp_path / "out"],
         ["generate", "--backbone", small_backbone, "秋", "--max-new-tokens", "2"],
-    ):
-        done = subprocess.run(
-            [sys.executable, REPOSITORY / "tune.py", *map(str, words)],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, (words, done.stdout + done.stderr)
+    ]
+    in_one_process(lines, blocked)
     assert len(list((tmp_path / "out").glob("*/run.json"))) == 2
 
 

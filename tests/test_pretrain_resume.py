@@ -1,16 +1,16 @@
 """`--resume`: the losses of an uninterrupted run, and what it refuses to go on with."""
 
+import contextlib
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from kills import FORKS, ended, in_child
 from pretrain_runs import (
     SETTINGS,
     assert_resumes_exactly,
@@ -27,6 +27,7 @@ from cpm_tune.backbone.ant.checkpoint import load_weights
 from cpm_tune.backbone.ant.folder import open_folder
 from cpm_tune.backbone.ant.tokenizer import Tokenizer
 from cpm_tune.backbone.opening import random_backbone
+from cpm_tune.commands.cli import main
 from cpm_tune.common.folders import run_lock
 from cpm_tune.errors import UserError
 from cpm_tune.pretrain.train import Intervals, train
@@ -230,25 +231,27 @@ def test_what_the_run_did_not_write_is_never_replaced(start, cli, kind):
 # --- interrupted --------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@FORKS
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_from_outside_saves_and_the_run_goes_on(corpus, tmp_path, cli, number):
     config = write_config(tmp_path / "config.json", corpus)
     out = tmp_path / "out"
     words = ["--corpus", corpus.path, "--config", config, "--steps", "100000", "--log-steps", "1"]
-    command = [sys.executable, str(REPOSITORY / "tune.py"), "pretrain", "run", "--out", str(out)]
-    child = subprocess.Popen(
-        [*command, *map(str, (*words, *SMALL))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    said = tmp_path / "stderr"
+
+    def act() -> None:
+        with said.open("w") as file, contextlib.redirect_stderr(file):
+            code = main(["pretrain", "run", "--out", str(out), *map(str, (*words, *SMALL))])
+        os._exit(code)
+
+    child = in_child(act)
     while not ((out / "log.jsonl").is_file() and train_losses(out)):
-        assert child.poll() is None, child.stderr.read()
+        assert os.waitpid(child, os.WNOHANG)[0] == 0, said.read_text()
         time.sleep(0.05)
-    child.send_signal(number)
-    _, error = child.communicate(timeout=60)
-    assert child.returncode == 128 + number
+    os.kill(child, number)
+    assert ended(child) == 128 + number
+    error = said.read_text()
     assert error.splitlines()[-1].endswith("is saved, continue with --resume.")
     assert "Traceback" not in error
     step = torch.load(out / "checkpoint.pt", weights_only=True)["progress"]["step"]

@@ -6,23 +6,24 @@ launcher is tested by the command line itself.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, rows, write_jsonl
-from kills import ended, in_child
-from same_runs import Run, assert_same, read_run, stop_in_step_3
+from conftest import rows, write_jsonl
+from kills import FORKS, ended, in_child
+from same_runs import Run, assert_same, in_group, read_run, stop_in_step_3
+from torch.distributed.elastic.multiprocessing.api import PContext
 
+from cpm_tune.commands.cli import main
 from cpm_tune.errors import ProcessLostError
 from cpm_tune.planning.inputs import read_inputs
 from cpm_tune.planning.plan import Plan, Request, make_plan
@@ -30,7 +31,7 @@ from cpm_tune.runs.execute import execute
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks its processes"),
+    FORKS,
 ]
 # 41 examples in batches of 8: the last has a single one, so two of three processes have none
 SETTINGS = {
@@ -64,27 +65,6 @@ def planned(folder: Path, small_backbone: Path) -> Callable[..., Plan]:
     return make
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def in_group(world_size: int, action: Callable[[int], object]) -> list[int]:
-    """Start processes with torchrun's variables; `action` is called in each, with its rank."""
-    port = str(free_port())
-
-    def act(rank: int) -> None:
-        if world_size > 1:
-            os.environ.update(
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=port, RANK=str(rank), LOCAL_RANK=str(rank)
-            )
-            os.environ["WORLD_SIZE"] = str(world_size)
-        action(rank)
-
-    return [in_child(lambda rank=rank: act(rank)) for rank in range(world_size)]
-
-
 def start(
     plan: Plan, out: Path, world_size: int, before: Callable[[int], object] = id
 ) -> list[int]:
@@ -100,10 +80,9 @@ def start(
 def finish(plan: Plan, out: Path, world_size: int) -> Run:
     """Carry out a run; return its record and its predictions of dev and test.
 
-    One process is this one: what it imports, the children do not have to. (Not where it joins a
-    group of its own, which children would have as well.)
+    One process is this one: what it imports, the children do not have to.
     """
-    if world_size == 1 and not plan.execution.offload:
+    if world_size == 1:
         execute(plan, out, read_inputs(plan))
     else:
         assert [ended(child) for child in start(plan, out, world_size)] == [0] * world_size
@@ -207,6 +186,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(
         ("lora", 3, {"shard": True, "checkpointing": True, "micro_tokens": 256}),
         ("soft_prompt", 2, {"shard": True, "offload": True}),
         ("bitfit", 1, {"offload": True}),
+        ("lora", 1, {"offload": True, "checkpointing": True, "micro_tokens": 256}),
     ],
 )
 def test_a_divided_backbone_changes_nothing(
@@ -319,7 +299,7 @@ def test_fp16_gives_up_when_nothing_is_finite_at_any_scale(
 
 @pytest.fixture
 def command(folder: Path, small_backbone: Path, tmp_path: Path) -> list[str]:
-    words = [sys.executable, REPOSITORY / "tune.py", "--task", "lcqmc", "--data", folder]
+    words = ["--task", "lcqmc", "--data", folder]
     words += ["--backbone", small_backbone, "--out", tmp_path / "out", "--control", "none"]
     for key, value in SETTINGS.items():
         words += ["--set", f"{key}={value}"]
@@ -336,29 +316,33 @@ def children(pid: int) -> list[int]:
 def test_the_launcher_names_the_process_that_was_killed(
     command: list[str], tmp_path: Path, hangs: bool
 ) -> None:
-    """Within a minute, even if the other does not hear that it is to end."""
-    longer = [
-        *command,
-        "--nproc",
-        "2",
-        "--set",
-        "train.max_steps=1000000",
-        "--set",
-        "train.epochs=200000",
-    ]
-    launcher = subprocess.Popen(
-        longer, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    )
+    """Even if the other does not hear that it is to end: torch waits 30 seconds for it, here 3."""
+    words = [*command, "--nproc", "2"]
+    words += ["--set", "train.max_steps=1000000", "--set", "train.epochs=200000"]
+
+    def act() -> None:
+        real = PContext.close
+        assert inspect.signature(real).parameters["timeout"].default <= 30
+
+        def close(context: Any, death_sig: Any = None, timeout: int = 3) -> None:
+            real(context, death_sig, timeout)
+
+        PContext.close = close
+        with (tmp_path / "stderr").open("w") as file, contextlib.redirect_stderr(file):
+            code = main(words)
+        os._exit(code)
+
+    launcher = in_child(act)
     while not any(path.read_text() for path in (tmp_path / "out").glob("*/log.jsonl")):
-        assert launcher.poll() is None, launcher.communicate()
+        assert os.waitpid(launcher, os.WNOHANG)[0] == 0, (tmp_path / "stderr").read_text()
         time.sleep(0.02)
-    workers = children(launcher.pid)
+    workers = children(launcher)
     assert len(workers) == 2
     if hangs:
         os.kill(workers[0], signal.SIGSTOP)
     os.kill(workers[1], signal.SIGKILL)
-    _, said = launcher.communicate(timeout=60)
-    assert launcher.returncode == 75
+    assert ended(launcher) == 75
+    said = (tmp_path / "stderr").read_text()
     assert f"(pid {workers[1]}) was killed by SIGKILL" in said
     assert said.count("\n") == 1
     assert "resume from the last checkpoint" in said

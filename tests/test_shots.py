@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from chat_folders import CHATML, TEMPLATES, chat_folder
 from conftest import CLI, write_jsonl
+from kills import FORKS
+from same_runs import in_two
 
 from cpm_tune.backbone.bundled import FOLDER
 from cpm_tune.backbone.families import open_folder
@@ -218,10 +220,14 @@ def test_every_kind_of_answer_has_shots(name: str) -> None:
     assert text.count("\n") >= 2
 
 
-def tune(cli: CLI, data: Path, out: Path, *words: object) -> Path:
+def words_of(data: Path, out: Path, *words: object) -> tuple[object, ...]:
     given = ("--task", "lcqmc", "--data", data, "--out", out, "--shots", 4, "--template", "cpm-2")
     small = ("--set", "train.max_steps=2", "--set", "train.batch_size=4")
-    code, _, error = cli(*given, "--limit", 12, *(() if "none" in words else small), *words)
+    return (*given, "--limit", 12, *(() if "none" in words else small), *words)
+
+
+def tune(cli: CLI, data: Path, out: Path, *words: object) -> Path:
+    code, _, error = cli(*words_of(data, out, *words))
     assert code == 0, error
     (run,) = [
         p.parent for p in out.glob("*/run.json") if p.parent.name.split(".")[1] != "none"
@@ -229,12 +235,16 @@ def tune(cli: CLI, data: Path, out: Path, *words: object) -> Path:
     return run
 
 
+@FORKS
+@pytest.mark.usefixtures("one_thread")
 def test_scores_with_shots_are_the_same_for_any_processes_and_batches(
     cli: CLI, data: Path, tmp_path: Path
 ) -> None:
+    one = tune(cli, data, tmp_path / "one")
+    in_two(*words_of(data, tmp_path / "two"))
     runs = [
-        tune(cli, data, tmp_path / "one"),
-        tune(cli, data, tmp_path / "two", "--nproc", 2),
+        one,
+        tmp_path / "two" / one.name,
         tune(cli, data, tmp_path / "small", "--set", "run.micro_tokens=256"),
     ]
     scores = [

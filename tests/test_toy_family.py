@@ -14,8 +14,9 @@ from typing import Any, get_args
 import pytest
 import torch
 from conftest import CLI, REPOSITORY, rows, vocabulary, write_jsonl
+from kills import FORKS
 from safetensors.torch import save_file
-from same_runs import assert_same, command, ended_in_step_3, read_run
+from same_runs import assert_same, ended_in_step_3, in_two, read_run
 
 import cpm_tune
 from cpm_tune.backbone import families as door
@@ -26,6 +27,7 @@ from cpm_tune.schema.options import Scoring
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = ("--set", "train.max_steps=4", "--set", "train.eval_every=2", "--set", "train.batch_size=8")
 TOY = Path(__file__).parent / "toy_family.py"
 
@@ -182,15 +184,16 @@ def test_pre_training_pruning_and_converting_are_refused(cli: CLI, toy: Path, da
         assert (code, message in error) == (2, True), error
 
 
+@FORKS
 def test_two_processes_do_what_one_does(cli: CLI, toy: Path, data: Path, tmp_path: Path) -> None:
     one = tune(cli, toy, data, tmp_path / "one")
-    words = ("--task", "lcqmc", "--data", data, "--backbone", toy, *SHORT, "--nproc", 2)
+    words = ("--task", "lcqmc", "--data", data, "--backbone", toy, *SHORT)
     for name, more in (("two", ()), ("shared", ("--shard",))):
-        done = command(*words, "--out", tmp_path / name, *more)
-        assert done.returncode == 0, done.stderr
+        in_two(*words, "--out", tmp_path / name, *more)
         assert_same(read_run(one), read_run(tmp_path / name / one.name))
 
 
+@FORKS
 def test_a_killed_run_goes_on(toy: Path, data: Path, cli: CLI, tmp_path: Path) -> None:
     """Killed in its third step, which a device that ends the process there stands for."""
     whole = tune(cli, toy, data, tmp_path / "whole", "--set", "run.checkpoint_minutes=0")

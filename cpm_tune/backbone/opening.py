@@ -13,7 +13,7 @@ from cpm_tune.backbone.protocol import BackboneConfig, Materialise
 from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.backbone.storage.fit import check_fit
-from cpm_tune.backbone.storage.shards import fill
+from cpm_tune.backbone.storage.shards import allocate, fill
 from cpm_tune.errors import UserError
 
 
@@ -56,12 +56,20 @@ def read_backbone(
 
 
 def random_backbone(
-    config: BackboneConfig, seed: int, dtype: torch.dtype, materialise: Materialise | None = None
+    config: BackboneConfig,
+    seed: int,
+    dtype: torch.dtype,
+    materialise: Materialise | None = None,
+    device: torch.device | str = "cpu",
 ) -> Any:
-    """Return a Backbone of that shape with random weights: the control for a trained one."""
+    """Return a Backbone of that shape with random weights on a device: the control for a trained
+    one. They are drawn on the CPU, one tensor at a time."""
     model = config.skeleton().to(dtype)
     if materialise is None or not materialise(model):
-        model.to_empty(device="cpu")
+        if torch.device(device).type == "cpu":
+            model.to_empty(device="cpu")
+        else:
+            allocate(model, device)
     model.fill_buffers()
     return model.init_weights(seed)
 
@@ -84,10 +92,10 @@ def open_whole(
             f"{path}: models of the family {config.family} cannot be read in parts; omit the "
             "memory limit."
         )
+    # 8-bit weights are made on the CPU: a device may have room for them alone.
+    home = "cpu" if quantize else device
     if random_seed is not None:
-        model = random_backbone(config, random_seed, dtype, materialise)
+        model = random_backbone(config, random_seed, dtype, materialise, home)
     else:
-        # 8-bit weights are made on the CPU: a device may have room for them alone.
-        home = "cpu" if quantize else device
         model = read_backbone(config, tensors, dtype, path, materialise, home)
     return quantize_int8(model) if quantize else model

@@ -1,7 +1,7 @@
 """The door through which modules of this package are imported late.
 
 Importing torch takes a second, so a command's file is imported after its arguments are parsed, a
-worker in its own process; and what stands on OpenDelta or BMTrain where one of them is asked for.
+worker in its own process; and what stands on OpenDelta, BMTrain or FSDP2 where it is asked for.
 Everywhere else this package's modules are imported at the top of a file.
 """
 

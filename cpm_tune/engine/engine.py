@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from cpm_tune.engine.bmtrain import BMTrainEngine
+from cpm_tune.common.door import load
 from cpm_tune.engine.bmtrain_found import trouble
 from cpm_tune.engine.device import choose_device
 from cpm_tune.engine.pytorch import TorchEngine, join_group
-from cpm_tune.engine.sharded import ShardedEngine
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Execution
 
@@ -33,14 +32,19 @@ def make_engine(execution: Execution, precision: str) -> Engine:
         torch.set_num_threads(execution.threads)
     device = choose_device(execution.device, process.local_rank, own_devices=process.slurm)
     if bmtrain:
-        return BMTrainEngine(device, precision, process, execution)
+        kind = load("cpm_tune.engine.bmtrain:BMTrainEngine")
+        return kind(device, precision, process, execution)
     if execution.shard or execution.offload:
         if process.world_size == 1 and not execution.offload:
             raise UserError(
                 "--shard divides the backbone over several processes, but there is one; add "
                 "--nproc N (or --offload, which keeps it in host memory)."
             )
-        return ShardedEngine(
+        if process.world_size == 1:
+            kind = load("cpm_tune.engine.offloaded:OffloadedEngine")
+            return kind(device, precision, process, execution.checkpointing)
+        kind = load("cpm_tune.engine.sharded:ShardedEngine")  # FSDP2's import takes half a second
+        return kind(
             device,
             precision,
             process,

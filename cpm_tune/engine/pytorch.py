@@ -12,7 +12,7 @@ import atexit
 import contextlib
 import datetime
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cpm_tune.engine.adamw import AdamW
 from cpm_tune.engine.device import DTYPES, is_out_of_memory
 from cpm_tune.engine.memory import set_memory
 from cpm_tune.engine.rank import RankInfo, rank_info
@@ -29,14 +30,18 @@ from cpm_tune.errors import ProcessLostError, UserError
 T = TypeVar("T")
 _TOGETHER = 2**25  # values per message
 _WAIT = datetime.timedelta(hours=6)  # a rank may wait while another generates long texts
+_NCCL_MINUTES = "CPM_TUNE_NCCL_MINUTES"
 _LOWEST_SCALE = 1.0
+_waiting: Any = None  # with GPUs the group, by gloo, for what may wait long; else None, all of it
 
 
 def join_group(device: str) -> RankInfo:
     """Join the group of processes that the environment describes; return this one's rank.
 
-    Raises UserError if it cannot be joined.
+    On GPUs its collectives by NCCL end after `nccl_timeout`. Raises UserError if it cannot be
+    joined.
     """
+    global _waiting
     process = rank_info(os.environ)
     if process.world_size > 1 and not dist.is_initialized():
         cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
@@ -45,8 +50,9 @@ def join_group(device: str) -> RankInfo:
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 rank=process.rank,
                 world_size=process.world_size,
-                timeout=_WAIT,
+                timeout=nccl_timeout(os.environ) if cuda else _WAIT,
             )
+            _waiting = dist.new_group(backend="gloo", timeout=_WAIT) if cuda else None
         except (ValueError, RuntimeError) as error:
             raise UserError(
                 f"the processes did not find each other ({str(error).splitlines()[0]}); expected "
@@ -54,6 +60,20 @@ def join_group(device: str) -> RankInfo:
             ) from error
         atexit.register(_leave_group)
     return process
+
+
+def nccl_timeout(environment: Mapping[str, str]) -> datetime.timedelta:
+    """How long a collective of GPUs may wait: 30 minutes, or CPM_TUNE_NCCL_MINUTES.
+
+    It waits for one step of the slowest process at most, so longer means that one hangs; NCCL then
+    ends the process. Raises UserError for another value.
+    """
+    given = environment.get(_NCCL_MINUTES, "30")
+    if not (given.isascii() and given.isdigit() and 0 < int(given) <= 10_000):
+        raise UserError(
+            f"the environment has {_NCCL_MINUTES}={given}, expected whole minutes from 1 to 10000."
+        )
+    return datetime.timedelta(minutes=int(given))
 
 
 def _leave_group() -> None:
@@ -167,9 +187,7 @@ class TorchEngine:
         self, parameters: Sequence[nn.Parameter], betas: tuple[float, float], weight_decay: float
     ) -> torch.optim.Optimizer:
         """AdamW for the delta's parameters; the loop sets its learning rate in every step."""
-        return torch.optim.AdamW(
-            parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True
-        )
+        return AdamW(parameters, lr=0.0, betas=betas, weight_decay=weight_decay, fused=True)
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of a loss that is divided by its global count."""
@@ -198,7 +216,7 @@ class TorchEngine:
             return list(values)
         both = torch.tensor(values, dtype=torch.float64)
         with together():
-            dist.all_reduce(both)
+            dist.all_reduce(both, group=_waiting)
         return both.tolist()
 
     def gather(self, items: Sequence[T]) -> list[T]:
@@ -207,7 +225,7 @@ class TorchEngine:
             return list(items)
         parts: list[Any] | None = [None] * self.world_size if self.main else None
         with together():
-            dist.gather_object(list(items), parts)
+            dist.gather_object(list(items), parts, group=_waiting)
         if parts is None:
             return []
         whole: list[Any] = [None] * sum(map(len, parts))
@@ -221,7 +239,7 @@ class TorchEngine:
             return value
         box = [value]
         with together():
-            dist.broadcast_object_list(box)
+            dist.broadcast_object_list(box, group=_waiting)
         return box[0]
 
     def state(self) -> dict[str, Any]:

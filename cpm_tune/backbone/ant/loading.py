@@ -25,16 +25,17 @@ def open_backbone(
 ) -> CPMAnt:
     """Return a folder's backbone in `dtype`, or with `random_seed` random weights of its shape.
 
-    Weights are read onto `device`; those that are drawn, or in 8 bits, are on the CPU. With at most
-    `limit` bytes in memory at a time, see `open_streamed`. `quantize` "int8": its linear weights in
-    8 bits. `materialise`: see `load_weights`. The caller rejects conflicting options
+    Weights are read or drawn onto `device`; those in 8 bits are on the CPU. With at most `limit`
+    bytes in memory at a time, see `open_streamed`. `quantize` "int8": its linear weights in 8 bits.
+    `materialise`: see `load_weights`. The caller rejects conflicting options
     (`cpm_tune.planning.placement`).
     """
+    # 8-bit weights are made on the CPU: a device may have room for them alone.
+    home = "cpu" if quantize else device
     if random_seed is not None:
-        model = random_backbone(folder.config, random_seed, dtype, materialise)
+        model = random_backbone(folder.config, random_seed, dtype, materialise, home)
     elif limit is not None:
         model = open_streamed(folder, dtype, limit=limit, device=device)
     else:
-        # 8-bit weights are made on the CPU: a device may have room for them alone.
-        model = load_weights(folder, dtype, materialise, "cpu" if quantize else device)
+        model = load_weights(folder, dtype, materialise, home)
     return quantize_int8(model) if quantize else model

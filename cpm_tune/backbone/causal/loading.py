@@ -21,7 +21,7 @@ from cpm_tune.backbone.quantize import quantize_int8
 from cpm_tune.backbone.ranks.reading import Weight
 from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.backbone.storage.shard_index import check_shards
-from cpm_tune.backbone.storage.shards import fill
+from cpm_tune.backbone.storage.shards import allocate, fill
 from cpm_tune.backbone.storage.stored import Stored, stored_tensors
 from cpm_tune.common.door import load
 from cpm_tune.errors import UserError
@@ -45,11 +45,25 @@ def open_backbone(
             f"{folder.path}: only CPM-Ant is read in parts; omit the memory limit, or use "
             "--quantize int8."
         )
+    if torch.device(device).type != "cpu" and not quantize:
+        materialise = _onto(device, materialise)
     if random_seed is not None:
         model = random_model(folder.config, random_seed, dtype, materialise)
     else:
         model = _read(folder, dtype, materialise)
     return quantize_int8(model) if quantize else model
+
+
+def _onto(device: torch.device | str, engine: Materialise | None) -> Materialise:
+    """What an engine does; if it leaves the model whole, parameters on a device, to which tensors
+    go one by one: several processes do not have as many backbones in host memory."""
+
+    def materialise(model: Any) -> bool:
+        if engine is None or not engine(model):
+            allocate(model, device)
+        return True
+
+    return materialise
 
 
 def in_dtype(model: nn.Module, dtype: torch.dtype) -> None:

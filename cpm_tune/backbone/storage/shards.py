@@ -1,5 +1,5 @@
 """Parameters of which a process may have only a part: FSDP2's, sharded over their first dimension,
-and BMTrain's, a piece of the flat values.
+and BMTrain's, a piece of the flat values; or that are on the device only while they are used.
 
 Everything here works the same on parameters that are whole; `stored` also on quantized ones. All
 processes have to call together what returns whole values.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def whole_shape(parameter: Tensor) -> torch.Size:
@@ -19,7 +19,10 @@ def whole_shape(parameter: Tensor) -> torch.Size:
 
 
 def local_values(parameter: Tensor) -> Tensor:
-    """This process's values of a parameter: the same memory, all of it or its part."""
+    """This process's values of a parameter: the same memory, all of it or its part; `host_values`,
+    if an engine keeps them there."""
+    if (host := getattr(parameter, "host_values", None)) is not None:
+        return host
     local = getattr(parameter, "to_local", None)
     values: Tensor = parameter.detach() if local is None else parameter.detach().to_local()  # type: ignore[attr-defined]
     return values
@@ -43,6 +46,15 @@ def local_part(parameter: Tensor, whole: Tensor) -> Tensor:
     parts = whole.chunk(mesh.size(), dim=0)  # fewer than processes, if there are fewer rows
     rank = mesh.get_local_rank()
     return parts[rank] if rank < len(parts) else whole[:0]
+
+
+def allocate(model: nn.Module, device: torch.device | str) -> None:
+    """Give the parameters of a model on the meta device memory on another; buffers stay there."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                values = torch.empty_like(parameter, device=device)
+                module._parameters[name] = nn.Parameter(values, parameter.requires_grad)
 
 
 @torch.no_grad()
