@@ -256,7 +256,7 @@ class Backbone:
         model, engine = self.model, self._engine
         return writer.fill(model, engine, given, blanked, chosen, num, batch_tokens)
 
-    def _writer(self, max_length: int | None, chat_template: AnyPath | None) -> Writer:
+    def _writer(self, max_length: int | None, chat_template: AnyPath | None = None) -> Writer:
         if max_length is not None:
             whole_number(max_length, "max_length")
         chat = self._chat
