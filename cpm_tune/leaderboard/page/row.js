@@ -66,7 +66,7 @@ function drawRow(body, row, column, here) {
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
       [t("interval"), between(cell.low, cell.high)],
       [t("method"), noteText(detail.interval)],
-      [t("places"), cell.places === null ? "" : t("placesOf", cell.places.first, cell.places.last, cell.places.of)],
+      [t("places"), cell.places === null ? "" : t("placesOf", placesText(cell.places), cell.places.of)],
       [t("others"), others],
       [t("template"), column.template_version ? `${column.template} v${column.template_version}` : ""],
       [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],

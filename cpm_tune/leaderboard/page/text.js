@@ -79,7 +79,7 @@ const WORDS = {
   sources: ["Sources of published results", "已发表结果的来源"], source: ["source", "来源"],
   leftOut: ["Left out", "未收入的文件"], leftOutN: ["{0} left out: which, and why", "{0} 项未收入：详情与原因"], close: ["Close", "关闭"],
   method: ["interval method", "置信区间算法"], settings: ["settings", "设置"], majority: ["majority class", "多数类基线"],
-  places: ["places not excluded by paired tests", "配对检验未排除的名次"], placesOf: ["{0} to {1} of {2}", "第 {0} 至 {1} 名（共 {2}）"],
+  places: ["places not excluded by paired tests", "配对检验未排除的名次"], placesOf: ["{0} of {1}", "第 {0} 名（共 {1}）"],
   shortcuts: ["shortcuts without a model", "不用模型的捷径"],
   others: ["other metrics", "其他指标"], runs: ["Runs", "运行"], run: ["run", "运行"],
   predictions: ["Predictions on test", "测试集预测"],
