@@ -93,9 +93,9 @@ function drawRow(body, row, column, here) {
 /** @param {Detail} detail @returns {[string, string][]} */
 function costFacts(detail) {
   const { cost, forgetting, trained_on: rows } = detail;
-  const costs = Object.entries(COSTS).flatMap(([name, { of, show: words }]) => {
-    const amount = of(cost);
-    return known(amount) ? [/** @type {[string, string]} */ ([t(name), words(amount)])] : [];
+  const costs = Object.keys(COSTS).flatMap((name) => {
+    const amount = costText(name, cost);
+    return amount ? [/** @type {[string, string]} */ ([t(name), amount])] : [];
   });
   return [...costs, [t("scaling"), scalingText([cost])], [t("trainRows"), rows ? String(rows) : ""], [t("forgetting"), forgetting ? signed(forgetting.mean) : ""]];
 }

@@ -52,6 +52,7 @@ const WORDS = {
   interval: ["95% confidence interval", "95% 置信区间"], to: ["{0} to {1}", "{0} 至 {1}"],
   seeds: ["seeds", "种子数"], seed: ["seed", "种子"], value: ["score", "得分"],
   trained: ["trained", "可训练参数量"], bytes: ["delta size", "delta 大小"], speed: ["samples/s", "样本/秒"],
+  energy: ["energy", "能耗"],
   seconds: ["wall time", "总用时"], memory: ["peak memory", "内存或显存峰值"],
   forgetting: ["forgetting", "遗忘"], forgettingUnit: ["nats a character", "奈特/字"],
   scaling: ["parallel efficiency", "并行效率"], scalingOf: ["{0} processes: {1}", "{0} 进程：{1}"],
