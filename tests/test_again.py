@@ -15,13 +15,16 @@ import pytest
 from conftest import CLI
 
 from cpm_tune.commands.arguments import Parser, parse
+from cpm_tune.commands.options.search import Search
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.leaderboard.repeat import repeat_of
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.planning.settings import parse_settings
 from cpm_tune.runs.execute import execute
 from cpm_tune.schema.options import RunOptions
-from cpm_tune.schema.record import read_record
+from cpm_tune.schema.record import SearchRecord, read_record
+from cpm_tune.search.plan import make_search
+from cpm_tune.search.space import parse_items
 from cpm_tune.task.registry import load_task
 
 QUICK = {"train.max_steps": 1, "train.eval_every": 1}
@@ -77,6 +80,41 @@ def test_the_command_on_the_page_makes_the_same_run(name: str) -> None:
     execution = {key for key in asked if key.startswith("run.")}
     assert {each.key for each in repeat.differences} == asked - execution
     assert repeat.changed == ()
+
+
+def test_the_command_of_a_run_that_a_search_found_is_the_search() -> None:
+    values = {"train.lr": 0.004, "delta.lora_r": 2}
+    request = Request("lcqmc", "lora", limit=6, seed=3, settings={**QUICK, "train.warmup": 7})
+    space = parse_items(["train.lr=log:1e-3..1e-1", "delta.lora_r=2,4"])
+    search = make_search(request, space, trials=4, seconds=60, prune=False)
+    found = SearchRecord(study="x", metric="accuracy", chosen=1, seconds=1.0, trials=[], earlier=[])
+    plan = search.run_plan(values, found, 5)
+    like = board_records.make_record("ccpm", plan.folder.name, plan.delta_name, 3)
+    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution})
+    words = shlex.split(repeat_of(record, plan.task).command)
+    assert words[:3] == ["python", "tune.py", "search"]
+    options = parse(Search, Parser(Search, "tune.py search", "tune.py"), words[3:])
+    assert options.seeds == (5,)
+    chosen = {field.name: getattr(options, field.name) for field in fields(RunOptions)}
+    again = make_search(
+        Request(**chosen, settings=parse_settings(options.settings)),
+        parse_items(options.space),
+        trials=options.trials,
+        seconds=options.seconds,
+        prune=options.prune,
+    )
+    assert again.name == search.name
+    assert again.run_plan(values, found, 5).spec == plan.spec
+
+
+def test_the_command_of_a_scaled_run_and_of_a_fold() -> None:
+    record = board_records.make_record("ccpm", "small", "lora", 1)
+    data = record.spec.data.model_copy(update={"fold": 0, "folds": "0" * 64})
+    whole = record.spec.model_copy(update={"data": data})
+    spec = whole.model_copy(update={"delta_scale": 0.5})
+    command = repeat_of(record.model_copy(update={"spec": spec}), load_task("ccpm")).command
+    assert " --fold 0 " in command
+    assert command.endswith(f" && python tune.py scale results/{whole.run_id} --by 0.5")
 
 
 def test_a_command_says_no_setting_that_the_record_lacks() -> None:

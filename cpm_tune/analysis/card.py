@@ -183,7 +183,12 @@ def _best_constant(task: Task, test: Split) -> ControlRecord | None:
         constants = [[[-float(i) for i in range(len(grades))] for grades in golds]]
     scores = [metric.score(constant, golds) for constant in constants]
     best = max(scores, key=lambda score: score.value if metric.higher_is_better else -score.value)
-    return ControlRecord(value=best.value, low=best.low, high=best.high, note="one answer for all")
+    return ControlRecord(
+        value=best.value,
+        low=best.low,
+        high=best.high,
+        note="one answer for all rows, the best on test",
+    )
 
 
 def _with_corpus(

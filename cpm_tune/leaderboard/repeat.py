@@ -101,6 +101,7 @@ def _options(record: RunRecord, task: Task, named: NamedRecipe | None) -> Iterat
         "precision": (spec.precision, "fp32"),
         "quantize": (spec.backbone.quantize, None),
         "limit": (spec.data.limit, None),
+        "fold": (spec.data.fold, None),
         "skip_bad_rows": (spec.data.skip_bad_rows, False),
         "shots": (spec.shots, 0),
         "shot_choice": (spec.shot_choice, "balanced"),
@@ -154,22 +155,35 @@ def _in(values: Mapping[str, Any], usual: Mapping[str, Any], part: str) -> Itera
 def _command(
     record: RunRecord, delta: str, recipe: str, differences: tuple[Difference, ...]
 ) -> str:
-    spec = record.spec
-    words = ["python", "tune.py", "--task", spec.task, "--backbone", record.backbone.name]
-    words += ["--delta", delta, "--seed", str(spec.seed)]
+    spec, search = record.spec, record.spec.search
+    seed = spec.seed if search is None else search.seed
+    words = ["python", "tune.py", *([] if search is None else ["search"]), "--task", spec.task]
+    words += ["--backbone", record.backbone.name, "--delta", delta, "--seed", str(seed)]
     if not spec.data.sample:
         words += ["--data", "DIR"]
     if recipe:
         words += ["--recipe", recipe]
     if spec.backbone.init == "random":
         words += ["--control", "random-backbone"]
+    if search is not None:
+        words += ["--seeds", str(spec.seed)] if spec.seed != seed else []
+        words += [w for key, values in search.space.items() for w in ("--space", f"{key}={values}")]
+        words += ["--trials", str(search.trials)]
+        words += [] if search.seconds is None else ["--seconds", str(search.seconds)]
+        words += [] if search.pruner else ["--no-prune"]
     for each in differences:
+        if search is not None and each.key in search.space:
+            continue
         if "." in each.key:
             words += ["--set", f"{each.key}={_yaml(each.value)}"]
         else:
             words.append("--" + each.key.replace("_", "-"))
             words += [] if each.value is True else [str(each.value)]
-    return shlex.join(map(readable, words))  # names are anybody's: no control characters
+    command = shlex.join(map(readable, words))  # names are anybody's: no control characters
+    if spec.delta_scale == 1:
+        return command
+    whole = spec.model_copy(update={"delta_scale": 1.0}).run_id
+    return f"{command} && python tune.py scale results/{whole} --by {spec.delta_scale:g}"
 
 
 def _yaml(value: Any) -> str:

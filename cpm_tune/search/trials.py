@@ -160,17 +160,19 @@ def _carry_out(
         trial.note(repeats=earlier, steps=of.steps, dev=of.dev)
         trial.end_as(of)
         return
+    others_wait = False
     try:
         plan = search.trial_plan(trial.values)
         place = partial_folder(folder, plan.spec.run_id)
         place.mkdir(exist_ok=True)
+        others_wait = engine.world_size > 1
         engine.broadcast(("train", trial.values))
         training, rule = _train(plan, place, trial, search, load, engine, known)
     except UserError as error:  # such as a loss that is not finite; the next trial is carried out
         trial.note(seconds=time.monotonic() - started)
         trial.fail(" ".join(str(error).split()))
-        if engine.world_size > 1 and not isinstance(error, NotFiniteError):
-            raise  # the other processes may not have failed, and wait
+        if others_wait and not isinstance(error, NotFiniteError):
+            raise  # the others may not have failed
         return
     except BaseException:
         trial.note(seconds=time.monotonic() - started)

@@ -72,7 +72,10 @@ class Show:
         Option("longest sequence in tokens", "N", 8, default="the task's encode.max_length"),
     ] = None
     overlap: Annotated[bool, Option("count rows of test that other splits have as well")] = False
-    text: Annotated[bool, Option("print prompts only, without tokens: fast")] = False
+    text: Annotated[
+        bool,
+        Option("print prompts only, without tokens: fast", not_with=("shots", "chat_template")),
+    ] = False
     include: Include = ()
 
 
