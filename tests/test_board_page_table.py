@@ -168,11 +168,16 @@ def test_tested_places_stand_before_those_of_intervals(
     )
     for r in whole:
         r.forgetting = 0.125
+        spread = {"samples_per_second": 13.6, "samples_per_second_std": 7.4}
+        r.cost = r.cost.model_copy(update={"energy_joules": 5400.0, **spread})
         r.indices["mean"] = Index(value=1.0, places=Places(first=2, last=3, of=4))
     (tmp_path / "board.html").write_text(as_html(tested, results), encoding="utf-8")
     opened = Page(browser, tmp_path / "board.html")
     assert {places(opened)[r.id] for r in whole} == {"2–3"}
     assert row(opened, whole[0].id).text.endswith("0.125"), "forgetting stands with the costs"
+    opened.go("#/table?open=cost")
+    assert {"13.6 ± 7.4", "1.50 Wh"} <= {cell.text for cell in opened.all("td.cost")}
+    opened.go("#/table")
     opened.go("#/table?score=ccpm&trials=true")
     shown = places(opened)
     names = [r.id for r in tested.rows if "ccpm" in r.cells]

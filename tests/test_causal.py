@@ -20,6 +20,7 @@ from cpm_tune.backbone.causal.cache import SharedCache
 from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
+from cpm_tune.backbone.layers import Linear
 from cpm_tune.backbone.padded_batch import similar_rows
 from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
@@ -88,6 +89,44 @@ def test_eager_attention_which_misreads_bool_masks_never_gets_one(made: Any) -> 
     model.model.set_attn_implementation("eager")
     contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
     assert not isinstance(check_cache(model, layout, contexts, 3), SharedCache)
+
+
+@pytest.mark.parametrize("left_out", ["position_ids", "attention_mask"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_beams_in_one_row_without_positions_or_mask_would_be_noticed(
+    kind: str, left_out: str, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, layout, tokenizer = opened(made(kind))
+    contexts = [(*layout.start, *tokenizer.encode(text)) for text in TEXTS]
+    assert isinstance(check_cache(model, layout, contexts, 3), SharedCache)
+    following = model.following
+
+    def leaking(*given: Any, **named: Any) -> Any:
+        return following(*given, **{key: v for key, v in named.items() if key != left_out})
+
+    monkeypatch.setattr(model, "following", leaking)
+    with pytest.raises(AssertionError, match="not close"):
+        check_cache(model, layout, contexts, 3)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "llama", "qwen3"])
+@torch.no_grad()
+def test_texts_of_a_batch_do_not_see_each_other_as_packed_ones_with_positions_alone_would(
+    kind: str, made: Any
+) -> None:
+    model, layout, tokenizer = opened(made(kind))
+    theirs = AutoModelForCausalLM.from_pretrained(made(kind)).eval()
+    examples = [example(layout, tokenizer, text, ["是"]) for text in TEXTS]
+    (logits,) = model.scores(layout.collate(examples))
+    rows = [list(one.contexts[0]) for one in examples]
+    alone = torch.stack([theirs(torch.tensor([row])).logits[0, -1] for row in rows])
+    torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-5)
+    ids = torch.tensor([[token for row in rows for token in row]])
+    places = torch.tensor([[place for row in rows for place in range(len(row))]])
+    packed = theirs(ids, attention_mask=torch.ones_like(ids), position_ids=places).logits[0]
+    ends = torch.tensor([len(row) for row in rows]).cumsum(0) - 1
+    leaked = (packed[ends] - alone).abs().amax(1)
+    assert leaked[0] < 1e-5 < 1e-2 < leaked[1:].min()
 
 
 @torch.no_grad()
@@ -186,6 +225,27 @@ def test_a_config_cannot_name_code_elsewhere(made: Any, tmp_path: Path) -> None:
     folder = changed(made, tmp_path, _attn_implementation="kernels-community/anything")
     model, _, _ = opened(folder)
     assert model.model.config._attn_implementation == "cpm_tune_sdpa"
+
+
+@pytest.mark.parametrize("bias", ["none", "frozen", "trained"])
+@pytest.mark.parametrize("trained", [True, False])
+def test_frozen_linear_layers_give_values_and_gradients_of_torchs(bias: str, trained: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 5, 16, generator=generator).requires_grad_(trained)
+    layer = Linear(16, 24, bias=bias != "none").requires_grad_(False)
+    if bias != "none":
+        layer.bias.requires_grad_(bias == "trained")
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    made = layer(x)
+    torch.testing.assert_close(made, expected, atol=1e-5, rtol=1e-5)
+    assert made.requires_grad == expected.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+    needed = [value for value in (x, layer.bias) if value is not None and value.requires_grad]
+    if needed:
+        weights = torch.randn(made.shape, generator=generator)
+        ours, theirs = (torch.autograd.grad(out, needed, weights) for out in (made, expected))
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_more_tokens_than_positions_are_refused(made: Any) -> None:

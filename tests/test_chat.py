@@ -11,15 +11,20 @@ from chat_folders import CHATML, ENDS, LLAMA, TEMPLATES, chat_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cpm_tune as ct
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.commands.cli import main
 from cpm_tune.data.encode import Encoder
+from cpm_tune.decode.texts import Writer
+from cpm_tune.delta.config import SoftPromptConfig
 from cpm_tune.errors import UserError
 from cpm_tune.planning.plan import chat_template
 from cpm_tune.schema.record import read_record
 from cpm_tune.schema.spec import Encoding
 from cpm_tune.task.registry import load_task
 from cpm_tune.tuning.predict import Predictor
+
+GREEDY: dict[str, Any] = {"beams": 1, "max_new_tokens": 6}
 
 
 @pytest.fixture(scope="module")
@@ -257,9 +262,67 @@ def test_a_run_with_a_chat_template_is_another_run_and_predicts_with_it(
     assert main(["predict", str(run), "--limit", "8", "--out", str(out)]) == 0
     name = "predictions.test.jsonl"
     assert (out / name).read_bytes() == (run / name).read_bytes()
+    loaded = ct.load_run(run).backbone()
+    assert loaded.generate("月", **GREEDY) == loaded.generate("月", chat_template="own", **GREEDY)
+    assert loaded.generate("月", **GREEDY) != loaded.generate("月", chat_template="none", **GREEDY)
     (run / "chat_template.jinja").write_text(CHATML + " ")
     assert main(["predict", str(run), "--out", str(tmp_path / "no")]) == 2
     assert "it has been changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_prompt_to_continue_is_the_users_turn(folder: Path, name: str) -> None:
+    opened = open_folder(folder)
+    writer = Writer(opened, opened.tokenizer(), chat=TEMPLATES[name])
+    for prompt in ("月亮 很好", " 月\n亮\n"):
+        ids, _ = writer.prefix(prompt, "prompt", 8)
+        assert list(ids) == theirs(folder, TEMPLATES[name], prompt)
+    plain, marked = (writer.prefix(text, "prompt", 8)[0] for text in ("月", "月<|im_end|>"))
+    end = opened.tokenizer().parts("<|im_end|>")[0]
+    assert plain.count(end) == marked.count(end), "a mark in a prompt is text"
+
+
+def test_soft_tokens_are_inside_the_users_turn(folder: Path) -> None:
+    opened = open_folder(folder)
+    tokenizer = opened.tokenizer()
+    plain = Writer(opened, tokenizer, chat=CHATML).prefix("月", "prompt", 8)[0]
+    delta = SoftPromptConfig(soft_token_num=2, slots=("front",), ratio_list=(1,))
+    soft = Writer(opened, tokenizer, delta, chat=CHATML).prefix("月", "prompt", 8)[0]
+    place = plain.index(tokenizer.encode("月")[0])
+    assert (*soft[:place], *soft[place + 2 :]) == plain
+    assert min(soft[place : place + 2]) >= len(tokenizer)
+
+
+def test_generate_writes_the_assistants_turn(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    loaded = ct.load_backbone(folder)
+    expected = loaded.generate("月", chat_template="own", **GREEDY)[0].text
+    assert "".join(loaded.stream("月", chat_template="own", **GREEDY)) == expected
+    assert expected != loaded.generate("月", **GREEDY)[0].text
+    file = tmp_path / "chat.jinja"
+    file.write_text(CHATML)
+    args = ["generate", "月", "--backbone", str(folder), "--greedy", "--max-new-tokens", "6"]
+    assert main([*args, "--chat-template", str(file)]) == 0
+    assert capsys.readouterr().out.rstrip("\n") == expected.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--chat-template", "own"], "have no chat template"),
+        (["--chat-template", "FILE"], "have no chat template"),
+        (["--chat-template", "FILE.gone"], "no chat template can be read"),
+        (["--chat-template", "own", "--infill"], "no effect on blanks"),
+    ],
+)
+def test_generate_refuses_a_chat_template_that_has_no_place(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "FILE").write_text(CHATML)
+    given = [str(tmp_path / arg) if arg.startswith("FILE") else arg for arg in args]
+    assert main(["generate", "月____", *given]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_generation_ends_where_the_template_ends_an_answer(folder: Path) -> None:

@@ -311,3 +311,11 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
         text=True,
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("program", ["cpm-tune", "tune.py"])
+def test_messages_name_the_program_that_was_called(
+    program: str, cli: CLI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [f"/usr/bin/{program}"])
+    assert f"run `{program} --task" in cli("leaderboard", "/nowhere")[2]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -18,12 +20,16 @@ from kills import Counted, killed_within
 from cpm_tune.commands import search
 from cpm_tune.commands.cli import main
 from cpm_tune.common.folders import run_lock
-from cpm_tune.errors import UserError
+from cpm_tune.data.splits import find_splits, sample_folder
+from cpm_tune.data.store import read_split
+from cpm_tune.errors import NotFiniteError, UserError
 from cpm_tune.schema.record import RunRecord, TrialRecord, read_record
 from cpm_tune.search import rule, study
 from cpm_tune.search.space import Choices, Range, make_space, parse_items, size_of
 from cpm_tune.search.study import JOURNAL, STARTUP, Study
 from cpm_tune.search.trials import best_of
+from cpm_tune.task.registry import load_task
+from cpm_tune.tuning.score import Selection
 from cpm_tune.tuning.stopping import Patience
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -481,6 +487,34 @@ FILE_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"seeds": "3-1"}, "seeds is 3-1, expected a range"),
     ({"epochs": 3}, "there is no option 'epochs'"),
 ]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_scores_that_are_not_finite_in_one_process_end_all(here: bool) -> None:
+    """As rank 1 of two: its own scores are broken, or those of rank 0; the other does not wait."""
+    sentence, gathered = "the scores of example 7 are not finite", list[str]()
+
+    def predict(rows: object) -> Iterator[object]:
+        if here:
+            raise NotFiniteError(sentence)
+        yield from ()
+
+    def gather(items: list[str]) -> list[str]:
+        gathered.extend(items)
+        return []
+
+    engine = SimpleNamespace(
+        **{"rank": 1, "world_size": 2, "main": False, "gather": gather},
+        join=lambda model: contextlib.nullcontext(),
+        reduce_sums=lambda values: [values[0] + (not here)],
+        broadcast=lambda value: sentence,
+    )
+    task = load_task("lcqmc")
+    file = find_splits(task, sample_folder(task), ("dev",))["dev"]
+    predictor: Any = SimpleNamespace(task=task, engine=engine, model=None, predict=predict)
+    with pytest.raises(NotFiniteError, match=sentence):
+        Selection(predictor, read_split(task, file), 8).score()
+    assert gathered == [sentence if here else ""]
 
 
 def test_the_file_of_the_documentation_is_one(

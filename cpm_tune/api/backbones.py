@@ -23,6 +23,8 @@ from cpm_tune.engine.device import DTYPES
 from cpm_tune.engine.engine import make_engine
 from cpm_tune.errors import UserError
 from cpm_tune.planning.placement import check_placement
+from cpm_tune.planning.plan import chat_template as read_chat
+from cpm_tune.runs.rerun import chat_of_run
 from cpm_tune.schema.options import BUNDLED, MOST_SEED, Precision, Quantize
 from cpm_tune.schema.record import finished_record
 from cpm_tune.schema.spec import Encoding, Execution
@@ -30,6 +32,9 @@ from cpm_tune.task.registry import load_preset
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+NO_CHAT = "none"  # in place of a chat template: the prompt as it is
 
 
 def load_backbone(
@@ -87,6 +92,7 @@ class Backbone:
         self._precision, self._seed = precision, random_seed
         self._model: base.Backbone | None = None
         self._encoding: Encoding | None = None
+        self._chat: str | None = None  # the chat template of the delta's run
 
     @property
     def model(self) -> base.Backbone:
@@ -135,9 +141,11 @@ class Backbone:
                 f"{place}: there is no such folder; give the folder of a run or of a delta."
             )
         record = finished_record(place) if (place / RECORD).is_file() else None
+        chat = None if record is None else chat_of_run(place, record.spec.chat_template)
         self.delta = self._exchange(*read_saved(place, like(self.model), self.folder.sha256()))
         self._engine.prepare(self.model.eval()).requires_grad_(False)
         self._encoding = record.spec.encoding if record is not None else None
+        self._chat = chat
         return self.delta
 
     def _exchange(
@@ -153,7 +161,7 @@ class Backbone:
         """Leave the backbone as it was, bit for bit."""
         if self.delta is not None:
             self.delta.remove()
-        self.delta = self._encoding = None
+        self.delta = self._encoding = self._chat = None
 
     # --- texts ---
 
@@ -165,9 +173,14 @@ class Backbone:
         max_length: int | None = None,
         batch_tokens: int = 8192,
         where: Sequence[str] | None = None,
+        chat_template: AnyPath | None = None,
         **settings: Any,
     ) -> list[Text]:
         """Continue prompts: `num` texts for each, prompt by prompt, the best first.
+
+        With a chat template ("own", the checkpoint's, or a Jinja file) a prompt is the user's turn,
+        and a text the assistant's. By default it is that of the run whose delta was loaded; "none"
+        is none.
 
         `settings` are those of decoding (docs/generate.md): max_new_tokens, beams, length_penalty,
         repetition_penalty, repetition_window; sample, temperature, top_k, top_p, seed. Beam search
@@ -176,14 +189,20 @@ class Backbone:
         """
         texts, places = named_texts(prompts, where)
         whole_number(batch_tokens, "batch_tokens")
-        chosen, writer = decoding(num, **settings), self._writer(max_length)
+        chosen, writer = decoding(num, **settings), self._writer(max_length, chat_template)
         check_number(num, len(texts), len(texts) * num)
         encoded = writer.encode(texts, chosen, places)
         model, engine = self.model, self._engine
         return writer.write(model, engine, texts, encoded, chosen, num, batch_tokens)
 
     def stream(
-        self, prompt: str, *, max_length: int | None = None, where: str = "prompt", **settings: Any
+        self,
+        prompt: str,
+        *,
+        max_length: int | None = None,
+        where: str = "prompt",
+        chat_template: AnyPath | None = None,
+        **settings: Any,
     ) -> Iterator[str]:
         """Yield the text that `generate` returns piece by piece; greedy or sampling."""
         if not isinstance(prompt, str):
@@ -191,7 +210,7 @@ class Backbone:
         named_texts(prompt, [where])
         draws = settings.get("sample") or any(settings.get(n) is not None for n in DRAWING)
         settings.setdefault("beams", None if draws else 1)
-        chosen, writer = decoding(**settings), self._writer(max_length)
+        chosen, writer = decoding(**settings), self._writer(max_length, chat_template)
         if chosen.beams > 1:
             raise UserError("beam search has no text before its end; stream greedily or sample.")
         ((prefix, _),) = writer.encode([prompt], chosen, [where])
@@ -229,7 +248,7 @@ class Backbone:
         given, places = named_texts(texts, where)
         whole_number(batch_tokens, "batch_tokens")
         settings.setdefault("length_penalty", 1.0)
-        chosen, writer = decoding(num, **settings), self._writer(max_length)
+        chosen, writer = decoding(num, **settings), self._writer(max_length, NO_CHAT)
         pairs = zip(given, places, strict=True)
         blanked = [writer.blanked(text, place, lengths) for text, place in pairs]
         ways = sum(len(choices) for _, choices, _ in blanked)
@@ -237,11 +256,15 @@ class Backbone:
         model, engine = self.model, self._engine
         return writer.fill(model, engine, given, blanked, chosen, num, batch_tokens)
 
-    def _writer(self, max_length: int | None) -> Writer:
+    def _writer(self, max_length: int | None, chat_template: AnyPath | None = None) -> Writer:
         if max_length is not None:
             whole_number(max_length, "max_length")
+        chat = self._chat
+        if chat_template is not None:
+            name = name_of(chat_template, "chat_template")
+            chat = None if name == NO_CHAT else read_chat(self.folder, name)
         config = self.delta.config if self.delta is not None else None
-        return Writer(self.folder, self.tokenizer, config, self._encoding, max_length)
+        return Writer(self.folder, self.tokenizer, config, self._encoding, max_length, chat)
 
 
 def named_texts(

@@ -13,7 +13,7 @@ from cpm_tune.common.paths import PACKAGE
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.schema.options import BUNDLED
 
-NAMES = (BUNDLED, "cpm-1-tiny")  # the default is the first
+NAMES = (BUNDLED, "cpm-1-tiny", "cpm-2-tiny")  # the default is the first
 FOLDERS = {name: PACKAGE / "backbone" / name for name in NAMES}
 FOLDER = FOLDERS[BUNDLED]
 

@@ -13,22 +13,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def _product(x: Tensor, weight: Tensor) -> Tensor:
-    """x weight' in fp32 on a CPU, by oneDNN: faster than MKL, where F.linear goes."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight' + bias in fp32 on a CPU, by oneDNN: faster than MKL, where F.linear goes."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return _product(x, weight)
+        return _product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         (weight,) = ctx.saved_tensors
-        return _product(grad, weight.t()), None
+        to_x, _, to_bias = ctx.needs_input_grad
+        return (
+            _product(grad, weight.t()) if to_x else None,
+            None,
+            grad.flatten(0, -2).sum(0) if to_bias else None,
+        )
 
 
 _ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -39,18 +44,20 @@ def is_plain(weight: Tensor) -> bool:
     return not hasattr(weight, "__tensor_flatten__")
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x weight', as F.linear has it; by oneDNN where it is fp32 on a CPU and nothing is trained."""
-    trained = weight.requires_grad and torch.is_grad_enabled()
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x weight' + bias, as F.linear has it; by oneDNN where it is fp32 on a CPU and the weight is
+    not trained."""
+    gradients = torch.is_grad_enabled()
+    trained = weight.requires_grad and gradients
     fp32 = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if trained or not (
         fp32 and _ONEDNN and x.device.type == "cpu" and x.numel() and is_plain(weight)
     ):
-        return F.linear(x, weight)
-    if x.requires_grad and torch.is_grad_enabled():
-        result: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+        return F.linear(x, weight, bias)
+    if gradients and (x.requires_grad or (bias is not None and bias.requires_grad)):
+        result: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return result
-    return _product(x, weight)
+    return _product(x, weight, bias)
 
 
 class _GatedGelu(torch.autograd.Function):

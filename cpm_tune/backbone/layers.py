@@ -27,10 +27,12 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Linear):
-    """torch's, without bias, and faster where it is frozen."""
+    """torch's, by default without bias, and faster where it is frozen."""
 
-    def __init__(self, taken: int, given: int) -> None:
-        super().__init__(taken, given, bias=False)
+    def __init__(
+        self, taken: int, given: int, *, bias: bool = False, device: str | None = None
+    ) -> None:
+        super().__init__(taken, given, bias=bias, device=device)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight)
+        return linear(x, self.weight, self.bias)

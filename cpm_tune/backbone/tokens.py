@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import groupby
+from typing import Any, Protocol
 
 Parts = tuple[str | int, ...]  # of a sequence: texts to encode with what they touch, and ids
+
+
+def joined(
+    parts: Iterable[str | int | None],
+    encode: Callable[[str], list[int]],
+    first: Callable[[str], list[int]] | None = None,
+) -> tuple[int, ...]:
+    """The ids of parts; texts that touch are encoded as one, the first of all by `first` if given.
+    None keeps texts apart."""
+    ids, way = list[int](), first or encode
+    for kind, group in groupby(parts, key=type):
+        if kind is int:
+            ids += (part for part in group if isinstance(part, int))
+        elif whole := "".join(part for part in group if isinstance(part, str)):
+            ids += way(whole)
+            way = encode
+    return tuple(ids)
 
 
 class Tokenizer(Protocol):
@@ -117,3 +135,12 @@ class Turns:
     again: Parts | None
     end: int
     strips: tuple[bool, bool]
+
+    def strip(self, before: list[Any], last: list[Any], first: int = 0) -> None:
+        """Strip a user's turn as the template does: it begins with part `first` of `before`, and
+        ends with `last`."""
+        left, right = self.strips
+        if left and len(before) > first and isinstance(text := before[first], str):
+            before[first] = text.lstrip()
+        if right and last and isinstance(text := last[-1], str):
+            last[-1] = text.rstrip()

@@ -16,6 +16,7 @@ from cpm_tune.bench.state import History, SuiteState
 from cpm_tune.bench.trials import Trial
 from cpm_tune.common.events import emit
 from cpm_tune.common.folders import LOG, partial_folder
+from cpm_tune.common.program import program
 from cpm_tune.common.reading import open_regular, parse_json
 from cpm_tune.common.sizes import counted, duration
 from cpm_tune.common.terminal import obeyed
@@ -87,7 +88,7 @@ def end_text(endings: Sequence[Ending], state: SuiteState, out: Path, seconds: f
     )
     if failed:
         lines.append("again      repeat the command to retry them; --only-failed runs nothing else")
-    lines.append(f"next       tune.py leaderboard {out}")
+    lines.append(f"next       {program()} leaderboard {out}")
     return "\n".join(lines)
 
 

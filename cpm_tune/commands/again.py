@@ -10,6 +10,7 @@ from typing import Any
 
 from cpm_tune.backbone.bundled import NAMES
 from cpm_tune.common.folders import CHAT, RECORD
+from cpm_tune.common.program import program
 from cpm_tune.common.reading import read_regular
 from cpm_tune.common.texts import shortened
 from cpm_tune.errors import UserError
@@ -40,7 +41,7 @@ def options_of(
     if spec.delta_scale != 1:
         raise UserError(
             f"{path}: the record of a run scaled by {spec.delta_scale:g}; give that of its run "
-            "before, and scale that with: tune.py scale RUN --by FACTOR."
+            f"before, and scale that with: {program()} scale RUN --by FACTOR."
         )
     options: dict[str, Any] = {
         "task": spec.task,

@@ -38,10 +38,11 @@ def run(options: Generate) -> int:
         lengths = given[0], given[-1]
     backbone = _backbone(options)
     common: dict[str, Any] = {**settings, "max_length": options.max_length}
+    chat: dict[str, Any] = {"chat_template": options.chat_template}
     if can_stream and (options.stream or (options.stream is None and sys.stdout.isatty())):
         (prompt,) = prompts
         _warn(prompt, backbone.tokenizer.unknown(prompt.text), backbone.tokenizer)
-        for piece in backbone.stream(prompt.text, where=prompt.where, **common):
+        for piece in backbone.stream(prompt.text, where=prompt.where, **chat, **common):
             print(piece, end="", flush=True)
         print()
         return 0
@@ -50,7 +51,7 @@ def run(options: Generate) -> int:
     if filling:
         generated = backbone.infill(texts, blank_tokens=lengths, **common)
     else:
-        generated = backbone.generate(texts, **common)
+        generated = backbone.generate(texts, **chat, **common)
     for text in generated:
         if text.rank == 0:
             _warn(prompts[text.of], text.left_out, backbone.tokenizer)

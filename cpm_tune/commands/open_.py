@@ -11,6 +11,7 @@ from pathlib import Path
 from cpm_tune.commands.options.records import Open
 from cpm_tune.common.folders import PARTIAL, RECORD
 from cpm_tune.common.paths import cache_dir
+from cpm_tune.common.program import program
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.aggregate import make_board
 from cpm_tune.leaderboard.export import write
@@ -24,7 +25,9 @@ def run(options: Open) -> int:
     place = options.run
     partial = place if place.name.endswith(PARTIAL) else place.with_name(place.name + PARTIAL)
     if partial.is_dir() and not (partial != place and place.is_dir()):
-        raise UserError(f"{place}: not finished yet; `tune.py runs tail {place}` prints its log.")
+        raise UserError(
+            f"{place}: not finished yet; `{program()} runs tail {place}` prints its log."
+        )
     results = read_run(place) if (place / RECORD).is_file() else _results(place)
     board = make_board(results, options.include)
     path = options.out or cache_dir("pages") / f"{_name(place)}.html"

@@ -36,7 +36,7 @@ def run(options: Search) -> int:
             trials=options.trials,
             seconds=options.seconds,
             prune=options.prune,
-            where="--space" if space or file is None else f"--config {file}: space",
+            where=f"--config {file}: space" if known.space and not space else "--space",
         )
     controls = chosen_controls(options.control)
     before = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from cpm_tune.commands.asked import asked
 from cpm_tune.commands.options.tune import Tune
 from cpm_tune.common.door import load
+from cpm_tune.common.program import program
 from cpm_tune.common.progress import shown
 from cpm_tune.common.reading import read_mapping
 from cpm_tune.engine.launch import launch
@@ -31,8 +32,8 @@ def run(options: Tune) -> int:
     if options.forgetting and options.only is None and not options.dry_run:
         if options.nnodes > 1 or launched():
             raise UserError(
-                "--forgetting is measured by one process: run `tune.py forgetting RUN` when the "
-                "run has finished."
+                f"--forgetting is measured by one process: run `{program()} forgetting RUN` when "
+                "the run has finished."
             )
         after = load("cpm_tune.commands.forgetting:after_run")
     processes = options.nproc * options.nnodes

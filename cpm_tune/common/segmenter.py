@@ -15,8 +15,10 @@ def make_segmenter() -> Any:
     There is one for all vocabularies, since reading its dictionary takes a second.
     """
     import logging
+    import warnings
 
-    import jieba
+    with warnings.catch_warnings(action="ignore"):  # old escapes in its texts, from Python 3.12 on
+        import jieba
 
     jieba.setLogLevel(logging.WARNING)
     segmenter = jieba.Tokenizer()

@@ -8,16 +8,15 @@ cut to `answer_tokens`, for which training and inference leave room. Rows that w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple
-from itertools import groupby
 from typing import Any
 
 from cpm_tune.backbone.example import Answer, Example, Ids
 from cpm_tune.backbone.protocol import Layout
-from cpm_tune.backbone.tokens import Parts, Tokenizer, Turns
+from cpm_tune.backbone.tokens import Parts, Tokenizer, Turns, joined
 from cpm_tune.data.example_store import EncodedCache
-from cpm_tune.data.shots import Shots, as_parts, strip
+from cpm_tune.data.shots import Shots, as_parts
 from cpm_tune.data.template_ids import known_ids, placed_ids, special_ids
 from cpm_tune.delta.soft import SoftSlots
 from cpm_tune.errors import UserError
@@ -290,7 +289,7 @@ class Encoder:
         parts[side].extend(self._soft.get(len(self.template.pieces), ()))
         if self.turns:
             last = parts[self.template.scores_in_prompt]
-            strip(parts[0], last, self.turns, first)
+            self.turns.strip(parts[0], last, first)
             last.extend(self.turns.ask)
         return parts
 
@@ -319,21 +318,10 @@ class Encoder:
             for text in options
         ]
         first = encode if shots else self.tokenizer.opening
-        return self._joined((*self._start, *before), first), written, self._joined(after, encode)
+        return joined((*self._start, *before), encode, first), written, joined(after, encode)
 
     def _one(self, parts: Iterable[Part]) -> Ids:
-        return self._joined((*self._start, *parts), self.tokenizer.opening)
-
-    def _joined(self, parts: Iterable[Part], encode: Callable[[str], list[int]]) -> Ids:
-        """The ids of parts; texts that touch are encoded as one, the first of them by `encode`."""
-        ids = list[int]()
-        for kind, group in groupby(parts, key=type):
-            if kind is int:
-                ids += (part for part in group if isinstance(part, int))
-            elif whole := "".join(part for part in group if isinstance(part, str)):
-                ids += encode(whole)
-                encode = self.tokenizer.encode
-        return tuple(ids)
+        return joined((*self._start, *parts), self.tokenizer.encode, self.tokenizer.opening)
 
     def _length(self, parts: tuple[Ids, list[Ids], Ids]) -> int:
         before, options, after = parts

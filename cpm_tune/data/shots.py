@@ -129,16 +129,6 @@ def as_parts(
     turn: list[str | int] = [first]
     for option, after in pairwise(others):
         turn += (*(known.get(option) or encode(option)), after)
-    strip(turn, turn, turns)
+    turns.strip(turn, turn)
     answer = answer.strip() if all(turns.strips) else answer
     return (*turn, *turns.answered, answer, *turns.again)
-
-
-def strip(before: list[Any], last: list[Any], turns: Turns, first: int = 0) -> None:
-    """Strip a user's turn as its chat template does: it begins with part `first` of `before`, and
-    ends with `last`."""
-    left, right = turns.strips
-    if left and len(before) > first and isinstance(text := before[first], str):
-        before[first] = text.lstrip()
-    if right and last and isinstance(text := last[-1], str):
-        last[-1] = text.rstrip()

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cpm_tune.backbone.base import Backbone
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.protocol import BackboneFolder, Infilling, check_length, fitting
-from cpm_tune.backbone.tokens import Tokenizer
+from cpm_tune.backbone.tokens import Tokenizer, joined
 from cpm_tune.common.faults import faults
 from cpm_tune.common.sizes import counted, shortened
 from cpm_tune.decode import Hypothesis, Request, generate, infill, stream
@@ -124,8 +124,9 @@ class Writer:
     """Turns prompts into ids and tokens into texts, for one backbone and delta.
 
     `encoding` is the one a delta was trained with. `max_length` bounds soft prompt, prompt and what
-    is written together; by default what the model tells positions apart in, at least 256. Raises
-    UserError where backbone or delta cannot be used so.
+    is written together; by default what the model tells positions apart in, at least 256. `chat` is
+    the text of a chat template: a prompt is the user's turn, and what is written the answer to it.
+    Raises UserError where backbone or delta cannot be used so.
     """
 
     def __init__(
@@ -135,15 +136,17 @@ class Writer:
         delta: DeltaConfig | None = None,
         encoding: Encoding | None = None,
         max_length: int | None = None,
+        chat: str | None = None,
     ) -> None:
         self.folder, self.tokenizer, self.delta = folder, tokenizer, delta
+        self.turns = None if chat is None else folder.turns(chat, tokenizer)
         least = Encoding.model_fields["max_length"].default
         shape = folder.config.shape
         self.max_length = max_length or shape.limit or max(least, shape.longest)
         check_length(self.max_length, folder.config, "max_length")
         given = encoding or Encoding()  # its length bounds no prompt: `_check_length` does
         self.layout = folder.layout(fitting(given, folder), tokenizer)
-        self.before, self.after = self.layout.start, tuple[int, ...]()
+        self._before, self._after = tuple[int, ...](), tuple[int, ...]()  # of the soft prompt
         if isinstance(delta, SoftPromptConfig):
             self._place(delta)
 
@@ -164,9 +167,9 @@ class Writer:
             if name not in places:
                 raise UserError(f"this soft prompt has the slot '{name}', which a prompt has not.")
             if places[name]:
-                self.after += soft.slot_ids(name)
+                self._after += soft.slot_ids(name)
             else:
-                self.before += soft.slot_ids(name)
+                self._before += soft.slot_ids(name)
 
     def _ids(self, text: str, *, opens: bool = True) -> tuple[Ids, tuple[str, ...]]:
         """The ids of a text that opens a context or is inside of one, and what of it the vocabulary
@@ -186,7 +189,12 @@ class Writer:
             raise UserError(
                 f"{where}: nothing of '{shortened(prompt, 20)}' is in this backbone's vocabulary."
             )
-        whole = (*self.before, *ids, *self.after)
+        whole = (*self.layout.start, *self._before, *ids, *self._after)
+        if self.turns:
+            turn: list[str | int] = [*self._before, prompt, *self._after]
+            self.turns.strip(turn, turn)
+            parts = (*self.turns.opening, *turn, *self.turns.ask)
+            whole = joined(parts, self.tokenizer.encode, self.tokenizer.opening)
         self._check_length(where, len(ids), len(whole) - len(ids) + self.layout.around, room)
         return whole, unknown
 
@@ -238,13 +246,15 @@ class Writer:
         return blanks, [(tuple(ids), ())], unknown
 
     def _request(self, settings: Decoding) -> Request:
-        """The request for continuations."""
-        newline = self.tokenizer.newline
+        """The request for continuations, or for answers in a chat template."""
+        newline, stop = self.tokenizer.newline, {self.tokenizer.eos}
+        if self.turns:
+            stop.add(self.turns.end)
         return Request(
             settings,
             self.layout,
-            stop=frozenset({self.tokenizer.eos}),
-            banned=frozenset(self.tokenizer.never_written),
+            stop=frozenset(stop),
+            banned=frozenset(self.tokenizer.never_written) - stop,
             not_first=frozenset() if newline is None else frozenset({newline}),
         )
 

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import sys
 import types
+import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -83,7 +84,7 @@ def opendelta() -> Any:
         )
     path = list(sys.path)
     try:
-        with _instead(_stand_ins()):
+        with warnings.catch_warnings(action="ignore"), _instead(_stand_ins()):
             return importlib.import_module("opendelta")
     except ImportError as error:
         for name in [name for name in sys.modules if name.split(".")[0] == "opendelta"]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cpm_tune.common.program import program
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.means import folds_of
 from cpm_tune.leaderboard.selection import (
@@ -251,7 +252,7 @@ class _Comparing:
                 if abs(mean - value) > 1e-9 * max(1, abs(value)):
                     self._notes.append(
                         f"{task}: the records have {mean:.4f}, but {metric} is now {value:.4f}; "
-                        "see tune.py rescore"
+                        f"see {program()} rescore"
                     )
 
 

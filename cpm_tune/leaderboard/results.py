@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from cpm_tune.common.folders import RECORD, is_complete
+from cpm_tune.common.program import program
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
@@ -53,7 +54,9 @@ def read_folder(
     if not folder.is_dir():
         if folder.exists():
             raise UserError(f"{folder}: a file, expected a results folder.")
-        raise UserError(f"{folder}: there is no such results folder; run `tune.py --task …` first.")
+        raise UserError(
+            f"{folder}: there is no such results folder; run `{program()} --task …` first."
+        )
     with without_collection():
         return _read((folder, *more), read)
 

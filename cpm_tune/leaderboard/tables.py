@@ -107,7 +107,7 @@ def costs(row: MeasuredRow, board: Board) -> dict[str, str]:
         "trained": parameters(cost.n_trainable),
         "saved MB": "" if cost.bytes is None else number(cost.bytes / 1e6, 1),
         "samples/s": _spread(cost.samples_per_second, cost.samples_per_second_std, 1),
-        "hours": "" if cost.seconds is None else number(cost.seconds / 3600, 2),
+        "hours": _hours(cost.seconds, cost.seconds_std),
         "Wh": "" if cost.energy_joules is None else number(cost.energy_joules / 3600, 2),
         "peak GiB": "" if gib is None else number(gib / 2**30, 2),
         "efficiency": _efficiency(row.cells.values()),
@@ -117,6 +117,13 @@ def costs(row: MeasuredRow, board: Board) -> dict[str, str]:
 
 def _spread(value: float | None, std: float | None, digits: int) -> str:
     return number(value, digits) + ("" if std is None else f" ± {number(std, digits)}")
+
+
+def _hours(seconds: float | None, std: float | None) -> str:
+    if seconds is None:
+        return ""
+    digits = 2 if seconds >= 3600 else 3
+    return _spread(seconds / 3600, None if std is None else std / 3600, digits)
 
 
 def _efficiency(cells: Iterable[Cell]) -> str:

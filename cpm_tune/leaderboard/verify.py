@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cpm_tune.common.folders import DELTA, predictions_file
 from cpm_tune.common.paths import file_sha256
+from cpm_tune.common.program import program
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import AnyRecord, RunRecord, ScoreRecord
 from cpm_tune.schema.walk import iter_records
@@ -152,4 +153,4 @@ def _equal(a: object, b: object) -> bool:
 def _why(score: ScoreRecord, now: ScoreRecord) -> str:
     if score.signature == now.signature:
         return ""
-    return " (the metric is another version: see tune.py rescore)"
+    return f" (the metric is another version: see {program()} rescore)"

@@ -52,7 +52,7 @@ def plan_of(
             "use the version of cpm-tune that made the run."
         )
     folder = backbone_folder(record, backbone)
-    chat = _chat(run, spec.chat_template)
+    chat = chat_of_run(run, spec.chat_template)
     needed = (split, "train") if spec.shots and split != "train" else (split,)
     splits = find_splits(task, data_folder(task, data), needed, fold=spec.data.fold)
     if spec.shots and splits["train"].sha256 != spec.data.train:
@@ -73,8 +73,9 @@ def plan_of(
     )
 
 
-def _chat(run: Path, sha256: str | None) -> str | None:
-    """The chat template that a run was made with; raise UserError if it is not there any more."""
+def chat_of_run(run: Path, sha256: str | None) -> str | None:
+    """The text of the chat template that a run was made with, None if with none; raise UserError if
+    it is not there any more."""
     if sha256 is None:
         return None
     text = read_text(run / CHAT, "chat template", MOST_TEMPLATE)

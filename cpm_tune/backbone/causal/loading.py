@@ -23,6 +23,7 @@ from cpm_tune.backbone.storage.finite import check_finite
 from cpm_tune.backbone.storage.shard_index import check_shards
 from cpm_tune.backbone.storage.shards import allocate, fill
 from cpm_tune.backbone.storage.stored import Stored, stored_tensors
+from cpm_tune.common.door import load
 from cpm_tune.errors import UserError
 
 _MASKS = re.compile(r"(?:^|\.)(?:attn|attention)\.(?:masked_)?bias$")
@@ -115,12 +116,13 @@ def _read(folder: CausalFolder, dtype: torch.dtype, materialise: Materialise | N
 def _in_parts(
     folder: CausalFolder, dtype: torch.dtype, materialise: Materialise
 ) -> CausalLM | None:
-    """The model with this process's part of each tensor, which is read alone (of ranks: of one
-    merged tensor at a time); None if the engine has whole ones, or if the files' tensors are not
-    those of the model (experts one by one), which transformers has to read as a whole."""
+    """The model with this process's part of each tensor, which is read alone (of ranks, and of
+    experts one by one: of one merged tensor at a time); None if the engine has whole ones, or if
+    the files' tensors are not the model's, which transformers has to read as a whole."""
     model = skeleton(folder.config)
     in_dtype(model, dtype)
-    stored = _named(folder, model.model)
+    if (stored := _named(folder, model.model)) is None:
+        return None
     known = {name: tuple(tensor.shape) for name, tensor in joined(model.model).items()}
     parts = sources(model.model)
     needed = [parts.get(name, (name, _same)) for name, _ in model.model.named_parameters()]
@@ -149,17 +151,19 @@ def masks_in(folder: CausalFolder) -> re.Pattern[str] | None:
     return _MASKS if gpt else None
 
 
-def _named(folder: CausalFolder, model: Any) -> Mapping[str, Stored | Weight]:
-    """The tensors of a folder by the names of transformers' model: those of files without its head
-    lack its prefix."""
+def _named(folder: CausalFolder, model: Any) -> Mapping[str, Stored | Weight] | None:
+    """The tensors of a folder by the names of transformers' model; None if its rules for names do
+    not fit them, or are not those of this version of transformers."""
     if folder.format == "mp_rank":
         return read_checkpoint(folder.path)[1]
-    known, prefix = joined(model), f"{model.base_model_prefix}."
-    named = dict[str, Stored | Weight]()
-    for tensor in stored_tensors(folder.weights, masks_in(folder)):
-        name = tensor.name if tensor.name in known else prefix + tensor.name
-        named[name if name in known else tensor.name] = tensor
-    return named
+    tensors = list(stored_tensors(folder.weights, masks_in(folder)))
+    try:
+        made: Mapping[str, Stored | Weight] = load("cpm_tune.backbone.causal.conversion:named")(
+            model, joined(model), tensors
+        )
+    except Exception:  # of any class; reading the whole says what is wrong
+        return None
+    return made
 
 
 def _whole(folder: CausalFolder, dtype: torch.dtype) -> CausalLM:

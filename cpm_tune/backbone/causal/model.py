@@ -61,6 +61,8 @@ class CausalLM(Backbone):
         self._stack = names[id(stack)]
         self.trunk = self._stack.rpartition(".")[0]  # the module that owns the layers
         self._takes = set(inspect.signature(model.forward).parameters)
+        # `cache` from transformers 5.24 on, before that `past_key_values`
+        self._cache = next((n for n in ("cache", "past_key_values") if n in self._takes), "")
         self._mark_attention()
 
     def _mark_attention(self) -> None:
@@ -151,13 +153,13 @@ class CausalLM(Backbone):
         values so far. `named`: those of attention_mask, position_ids that the model takes."""
         named = {key: value for key, value in named.items() if key in self._takes}
         with self._head_sees(lambda hidden: hidden[:, -last:]):
-            out = self.model(input_ids=ids, past_key_values=past, use_cache=True, **named)
-        return out.logits[:, -last:].float(), out.past_key_values
+            out = self.model(input_ids=ids, use_cache=True, **{self._cache: past}, **named)
+        return out.logits[:, -last:].float(), out[self._cache]
 
     @property
     def caches(self) -> bool:
         """Whether the model keeps keys and values, and nothing else, of what it has read."""
-        return "past_key_values" in self._takes and not self.model._is_stateful
+        return self._cache != "" and not self.model._is_stateful
 
     @property
     def shares_prefixes(self) -> bool:

@@ -1,7 +1,7 @@
 """Linear layers as deltas need them: GPT-2's Conv1D transposed, and a fused projection of queries,
-keys and values as three.
+keys and values as three. All of them are those of `cpm_tune.backbone.layers`, which are faster.
 
-The outputs are the same; parameters are views of the fused ones. `joined` is the way back.
+The outputs are the same up to rounding; `joined` is the way back.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cpm_tune.backbone.base import LowRank
 from cpm_tune.backbone.causal.hf import Conv1D
+from cpm_tune.backbone.layers import Linear
 from cpm_tune.errors import UserError
 
 PARTS = ("q", "k", "v")
@@ -45,11 +46,14 @@ class FusedLinear(nn.Module):
 
 
 def split(model: nn.Module) -> None:
-    """Replace Conv1D and known fused projections of queries, keys and values within a model."""
+    """Replace linear layers, Conv1D and known fused projections of queries, keys and values within
+    a model."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Conv1D):
                 setattr(module, name, _linear(child.weight.detach().t(), child.bias))
+            elif type(child) is nn.Linear:  # not one with a forward pass of its own
+                setattr(module, name, _with_parameters(child.weight, child.bias))
         fused, by_head = _FUSED.get(type(module).__name__, ("", False))
         if isinstance(whole := getattr(module, fused, None) if fused else None, nn.Linear):
             heads = _heads(model) if by_head else None
@@ -60,11 +64,17 @@ def split(model: nn.Module) -> None:
             setattr(module, fused, FusedLinear(parts[0], parts[1], parts[2], heads))
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    made.weight = nn.Parameter(weight.contiguous())
+def _linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    own_bias = None if bias is None else nn.Parameter(bias.detach())
+    return _with_parameters(nn.Parameter(weight.contiguous()), own_bias)
+
+
+def _with_parameters(weight: Tensor, bias: nn.Parameter | None) -> Linear:
+    """A layer with these parameters, which others may share."""
+    made = Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    made.weight = weight
     if bias is not None:
-        made.bias = nn.Parameter(bias.detach())
+        made.bias = bias
     return made
 
 

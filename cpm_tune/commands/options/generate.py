@@ -95,6 +95,15 @@ class Generate(ReportOptions, DecodingOptions, TextOptions):
     delta_from: Annotated[
         Path | None, Option("delta: of a run, saved alone, of PEFT, OpenDelta or CPM-Live", "PATH")
     ] = None
+    chat_template: Annotated[
+        str | None,
+        Option(
+            "chat template of a causal model around each prompt: own (the checkpoint's), a Jinja "
+            "file, or none",
+            "own|none|FILE",
+            default="the run's of --delta-from, else none",
+        ),
+    ] = None
     precision: Precision = "fp32"
     device: Device = "auto"
     memory_limit: MemoryLimit = None
@@ -114,6 +123,8 @@ class Generate(ReportOptions, DecodingOptions, TextOptions):
     def __post_init__(self) -> None:
         if self.greedy and (self.beams or 1) != 1:
             raise UserError("--greedy and --beams exclude each other.")
+        if self.infill is not None and self.chat_template is not None:
+            raise UserError("--chat-template has no effect on blanks; omit it.")
         if self.infill is None and self.blank_tokens is not None:
             raise UserError("--blank-tokens has no effect without --infill.")
         for name in ("max_new_tokens", "min_new_tokens"):

@@ -75,15 +75,23 @@ function duration(seconds) {
   return seconds >= 60 ? t("nMinutes", (seconds / 60).toFixed(1)) : t("nSeconds", seconds.toFixed(0));
 }
 
-/** What a row costs: its value, how it is shown, its unit in files, and whether more is better. @type {Record<string, {of: (cost: Cost) => number | null, show: (value: number) => string, unit?: string, more?: boolean}>} */
+/** What a row costs: its value, its deviation over seeds, how both are shown, its unit in files, and whether more is better. @type {Record<string, {of: (cost: Cost) => number | null, std?: (cost: Cost) => number | null | undefined, show: (value: number) => string, unit?: string, more?: boolean}>} */
 const COSTS = {
   trained: { of: (c) => c.n_trainable, show: short },
   bytes: { of: (c) => c.bytes, show: bytes, unit: "bytes" },
-  speed: { of: (c) => c.samples_per_second, show: (v) => v.toFixed(1), more: true },
-  seconds: { of: (c) => c.seconds, show: duration, unit: "s" },
+  speed: { of: (c) => c.samples_per_second, std: (c) => c.samples_per_second_std, show: (v) => v.toFixed(1), more: true },
+  seconds: { of: (c) => c.seconds, std: (c) => c.seconds_std, show: duration, unit: "s" },
   memory: { of: (c) => c.peak_memory_bytes, show: (v) => `${(v / 2 ** 30).toFixed(1)} GiB`, unit: "bytes" },
+  energy: { of: (c) => c.energy_joules ?? null, show: (v) => `${(v / 3600).toFixed(2)} Wh`, unit: "J" },
   forgetting: { of: (c) => c.forgetting ?? null, show: (v) => v.toFixed(3) },
 };
+/** A cost in words, with its deviation if that is known; "" if the cost is not. @param {string} name @param {Cost} cost */
+function costText(name, cost) {
+  const { of, std, show } = COSTS[name];
+  const [value, deviation] = [of(cost), std && std(cost)];
+  if (!known(value)) return "";
+  return show(value) + (known(deviation) ? ` ± ${show(deviation)}` : "");
+}
 
 /** The mean parallel efficiency for each number of processes. @param {Cost[]} costs */
 function scalingText(costs) {

@@ -66,7 +66,7 @@ function drawRow(body, row, column, here) {
       [t("value"), `${score(cell.mean)}${cell.std === null ? "" : ` ± ${score(cell.std)}`} (${metricName(column.metric)})`],
       [t("interval"), between(cell.low, cell.high)],
       [t("method"), noteText(detail.interval)],
-      [t("places"), cell.places === null ? "" : t("placesOf", cell.places.first, cell.places.last, cell.places.of)],
+      [t("places"), cell.places === null ? "" : t("placesOf", placesText(cell.places), cell.places.of)],
       [t("others"), others],
       [t("template"), column.template_version ? `${column.template} v${column.template_version}` : ""],
       [t("scoring"), [column.scoring, ...column.protocol].filter(Boolean).join(", ")],
@@ -93,9 +93,9 @@ function drawRow(body, row, column, here) {
 /** @param {Detail} detail @returns {[string, string][]} */
 function costFacts(detail) {
   const { cost, forgetting, trained_on: rows } = detail;
-  const costs = Object.entries(COSTS).flatMap(([name, { of, show: words }]) => {
-    const amount = of(cost);
-    return known(amount) ? [/** @type {[string, string]} */ ([t(name), words(amount)])] : [];
+  const costs = Object.keys(COSTS).flatMap((name) => {
+    const amount = costText(name, cost);
+    return amount ? [/** @type {[string, string]} */ ([t(name), amount])] : [];
   });
   return [...costs, [t("scaling"), scalingText([cost])], [t("trainRows"), rows ? String(rows) : ""], [t("forgetting"), forgetting ? signed(forgetting.mean) : ""]];
 }

@@ -247,9 +247,15 @@ function foldedCosts() {
 function forgets() {
   return BOARD.rows.some((row) => row.forgetting !== null);
 }
+function countsEnergy() {
+  return BOARD.rows.some((row) => row.cost && known(COSTS.energy.of(row.cost)));
+}
 function costColumns() {
-  if (!state.open.includes("cost")) return foldedCosts();
-  return [...Object.keys(COSTS).filter((key) => key !== "forgetting" || forgets()), "scaling"];
+  return state.open.includes("cost") ? allCosts() : foldedCosts();
+}
+function allCosts() {
+  const absent = [...(forgets() ? [] : ["forgetting"]), ...(countsEnergy() ? [] : ["energy"])];
+  return [...Object.keys(COSTS).filter((key) => !absent.includes(key)), "scaling"];
 }
 
 function drawRows() {
@@ -373,7 +379,7 @@ function tableHead(groups, costs, tested) {
     sortable("score", scoreTitle(), scoreUnder(), { class: "n score-head", rowspan: 2 }),
     ...groups.map((g) => el("th", { role: "columnheader", class: "group start capability", scope: "colgroup", colspan: singles(g).length + (hasMean(g) ? 1 : 0), title: capabilityName(g.name) },
       g.columns.length > 1 && !g.few ? foldButton(g.name, shortCapability(g.name), g.columns.length) : shortCapability(g.name))),
-    el("th", { role: "columnheader", class: "group start", scope: "colgroup", colspan: costs.length }, foldButton("cost", t("cost"), Object.keys(COSTS).length + 1)));
+    el("th", { role: "columnheader", class: "group start", scope: "colgroup", colspan: costs.length }, foldButton("cost", t("cost"), allCosts().length)));
   const second = el("tr", { role: "row" },
     ...groups.flatMap((g) => [
       ...(hasMean(g) ? [sortable(`capability:${g.name}`, t("mean"), t("ofDatasets", g.mains.length), { class: "n start capability" })] : []),
@@ -499,10 +505,7 @@ function cutShort(row, id) {
 function costCell(row, key, start) {
   let value = "";
   if (row.cost && key === "scaling") value = scalingText([row.cost]);
-  else if (row.cost) {
-    const cost = COSTS[key].of(row.cost);
-    if (cost !== null) value = COSTS[key].show(cost);
-  }
+  else if (row.cost) value = costText(key, row.cost);
   return el("td", { role: "cell", class: `n cost${start ? " start" : ""}`, "data-head": t(key) }, value);
 }
 

@@ -9,7 +9,8 @@ interface Column {
 interface Places { first: number; last: number; of: number }
 interface Cost {
   n_trainable: number | null; bytes: number | null; samples_per_second: number | null;
-  seconds: number | null; peak_memory_bytes: number | null;
+  seconds: number | null; peak_memory_bytes: number | null; energy_joules?: number | null;
+  samples_per_second_std?: number | null; seconds_std?: number | null; // over seeds
   forgetting?: number | null; // of a row: nats per character by which plain texts are predicted worse
   scaling: { world_size: number; samples_per_second: number; efficiency: number | null }[];
 }
