@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpm_tune.data.batches import global_batches, total_steps
-from cpm_tune.data.store import RowDataset
+from cpm_tune.data.store import RowDataset, StoredRows
 from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.spec import Recipe
 
@@ -70,9 +71,34 @@ def test_an_epochs_order_does_not_depend_on_batch_size_or_number_of_epochs() -> 
     assert large[:30] == small
 
 
-def test_rows_come_back_in_the_order_asked_for() -> None:
-    rows = [{"id": str(i), "text": f"第{i}行", "target": i % 2} for i in range(6)]
-    assert RowDataset(Dataset.from_list(rows), ()).at((4, 0, 5)) == [rows[4], rows[0], rows[5]]
+@pytest.mark.parametrize("each", [1, 4, 7, 100])
+def test_rows_come_back_in_the_order_asked_for(tmp_path: Path, each: int) -> None:
+    """From batches of any size, of which the last is smaller."""
+    rows = [{"id": str(i), "text": [f"第{i}行", None], "target": i % 3} for i in range(18)]
+    table = pa.Table.from_pylist(rows)
+    path = tmp_path / "rows.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=each)
+    whole = RowDataset(StoredRows(path), ())
+    for dataset, expected in (
+        (whole, rows),
+        (whole.first(5), rows[:5]),
+        (whole.first(None), rows),
+        (whole.share(1, 4), rows[1::4]),
+        (whole.first(11).share(2, 3), rows[2:11:3]),
+        (whole.select((9, 0, 17)), [rows[9], rows[0], rows[17]]),
+        (whole.select((9, 0, 17)).share(0, 2), [rows[9], rows[17]]),
+        (whole.share(1, 2).select((3, 1)).first(1), [rows[7]]),
+    ):
+        assert list(dataset) == expected
+        assert len(dataset) == len(expected)
+        assert dataset.targets() == [row["target"] for row in expected]
+    assert whole.at((4, 0, 15, 4)) == [rows[4], rows[0], rows[15], rows[4]]
+    with pytest.raises(IndexError):
+        whole.at([18])
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="Arrow"):
+        StoredRows(path)
 
 
 # --- the learning rate ---

@@ -28,7 +28,7 @@ PACKAGES = (
     "transformers",
     "bmtrain",
     "torchao",
-    "datasets",
+    "pyarrow",
     "scikit-learn",
     "scipy",
     "numpy",

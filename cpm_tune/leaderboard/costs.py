@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from cpm_tune.leaderboard.board import Cell, Cost, Scaling
+from cpm_tune.leaderboard.means import stdev
 from cpm_tune.schema.record import RunRecord
 
 
@@ -37,7 +38,7 @@ def _with_as_many(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _std(values: Sequence[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None
+    return stdev(values) if len(values) > 1 else None
 
 
 def _scaling(records: Sequence[RunRecord]) -> list[Scaling]:
