@@ -265,6 +265,15 @@ def test_a_run_with_a_chat_template_is_another_run_and_predicts_with_it(
     loaded = ct.load_run(run).backbone()
     assert loaded.generate("月", **GREEDY) == loaded.generate("月", chat_template="own", **GREEDY)
     assert loaded.generate("月", **GREEDY) != loaded.generate("月", chat_template="none", **GREEDY)
+    for to in ("merged", "peft"):
+        assert main(["export", str(run), "--to", to, "--out", str(tmp_path / to)]) == 0
+        assert (tmp_path / to / "chat_template.jinja").read_text() == CHATML
+    backbone = ct.load_backbone(folder)
+    backbone.load_delta(tmp_path / "peft")
+    merged = ct.load_backbone(tmp_path / "merged")
+    for made in (backbone, merged):
+        texts = made.generate("月", chat_template="own", **GREEDY)
+        assert [text.text for text in texts] == [t.text for t in loaded.generate("月", **GREEDY)]
     (run / "chat_template.jinja").write_text(CHATML + " ")
     assert main(["predict", str(run), "--out", str(tmp_path / "no")]) == 2
     assert "it has been changed" in capsys.readouterr().err

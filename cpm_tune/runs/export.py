@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpm_tune.common.folders import new_folder
+from cpm_tune.common.folders import CHAT, new_folder
 from cpm_tune.delta.foreign import write_opendelta, write_peft
 from cpm_tune.delta.insert import load_delta
 from cpm_tune.delta.merge import merge
 from cpm_tune.delta.saved import check_delta
 from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.runs.card import check_results, write_card, write_results
-from cpm_tune.runs.rerun import backbone_of_run
+from cpm_tune.runs.rerun import backbone_of_run, chat_of_run
 from cpm_tune.schema.record import finished_record
 
 FORMATS = ("opendelta", "peft", "hf", "merged")
@@ -21,7 +21,8 @@ def export_run(
     run: Path, to: str, out: Path, *, backbone: str | None = None, hub_dataset: str | None = None
 ) -> None:
     """Write a run's delta (opendelta, peft) or the backbone with it merged (hf, merged) to `out`,
-    with a model card, and with `hub_dataset` (OWNER/NAME[:TASK_ID]) .eval_results for that dataset.
+    with a model card, the run's chat template if it has one, and with `hub_dataset`
+    (OWNER/NAME[:TASK_ID]) .eval_results for that dataset.
 
     In fp32, whatever the run's precision. `out` must not exist, and appears complete or not at all.
     Raises UserError if the format cannot express the delta method, and before any work if the
@@ -55,6 +56,8 @@ def export_run(
                 )
             trained = record.backbone.trained or delta is not None
             read_by = folder.save(model, part, to, trained=trained)
+        if (chat := chat_of_run(run, record.spec.chat_template)) is not None:
+            (part / CHAT).write_text(chat, encoding="utf-8")
         write_card(part, record, to)
         if hub_dataset is not None:
             write_results(part, record, hub_dataset)
