@@ -85,7 +85,7 @@ def attempt(
     if uv := shutil.which("uv"):  # environments of equal versions share their files
         install = [uv, "pip", "install", "--quiet", "--python", str(run)]
     no_deps = [*install, "--no-deps"]
-    steps: list[list[str]] = [[str(run), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]]
+    steps: list[list[str]] = [[str(run), "-m", "pytest", "-p", "no:cacheprovider", *tests]]
     if not asked.is_file() or asked.read_text("utf-8") != wanted:
         steps = [
             [python, "-m", "venv", "--clear", str(environment)],
@@ -99,7 +99,7 @@ def attempt(
             asked.write_text(wanted, "utf-8")
         done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
         (where / f"{environment.name}.log").write_text(done.stdout + done.stderr, "utf-8")
-        lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+        lines = (done.stdout or done.stderr).strip().splitlines() or [""]
         if done.returncode:
             return f"FAILED  {' '.join(words[:6])} ...: {lines[-1]}"
     return lines[-1]

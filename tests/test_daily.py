@@ -69,8 +69,12 @@ def test_fish_completes(line: str, expected: set[str], scripts: dict[str, Path])
 
 
 def test_zsh_reads_its_script(scripts: dict[str, Path]) -> None:
-    code = f"autoload -U compinit && compinit -D -u; source {scripts['zsh']}; whence -w _cpm_tune"
-    assert shell("zsh", "-f", "-c", code)[-1] == "function"
+    """Whether or not the user's shell has begun its completion."""
+    code = f"source {scripts['zsh']}; whence -w _cpm_tune compdef; print $_comps[cpm-tune]"
+    for before in ("", "autoload -U compinit && compinit -D -u; "):
+        said = shell("zsh", "-f", "-c", f"ZDOTDIR={scripts['zsh'].parent}; {before}{code}")
+        assert said == ["_cpm_tune:", "function", "compdef:", "function", "_bash_complete", "-o",
+                        "filenames", "-F", "_cpm_tune"]  # fmt: skip
 
 
 # --- schemas ---

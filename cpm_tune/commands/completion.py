@@ -119,6 +119,7 @@ complete -o filenames -F _cpm_tune {" ".join(PROGRAMS)}"""
 def _zsh() -> str:
     return (
         "# zsh completion of cpm-tune, by zsh's reading of bash's\n"
+        "(( $+functions[compdef] )) || { autoload -U compinit && compinit; }\n"
         f"autoload -U +X bashcompinit && bashcompinit\n{_bash()}"
     )
 
