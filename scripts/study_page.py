@@ -138,7 +138,7 @@ def scores(cells: dict[Key, Cell], bare: dict[tuple[str, str], RunRecord]) -> st
                 line = ["", f"`{delta}`", f"{recipe.lr:g}", cell.score, control.score, change]
                 rows.append(line)
                 others = simple_answers(cell.records[0])
-        if rows:
+        if others:
             header = ["backbone", "delta", "rate", metric, "random backbone", "difference"]
             parts.append(f"### {task}\n\n{others}\n\n{markdown(header, rows)}")
     return "\n\n".join(parts)
@@ -176,6 +176,8 @@ def wins(cells: dict[Key, Cell], axis: Sequence[str], by_delta: bool) -> str:
         count = counts.get((a, b))
         return "-".join(str(count[k]) for k in ("win", "tie", "loss")) if count else ""
 
+    if not counts:
+        return ""
     rows = [[f"`{a}`", *(text(a, b) for b in axis)] for a in axis]
     return markdown(["", *(f"`{name}`" for name in axis)], rows)
 
@@ -206,7 +208,7 @@ def costs(cells: dict[Key, Cell]) -> str:
             ]
         )
     header = ["backbone", "delta", "trained values", "bytes", "samples/s", "seconds", "peak GiB"]
-    return markdown(header, rows)
+    return markdown(header, rows) if rows else ""
 
 
 def curves(cells: dict[Key, Cell]) -> str:
@@ -224,7 +226,7 @@ def curves(cells: dict[Key, Cell]) -> str:
         init = "random" if weights == "random" else "trained"
         rows.append([name, f"`{delta}`", init, *(f"{value:.3f}" for value in means)])
     header = ["backbone", "delta", "weights", *(f"step {step}" for step in steps)]
-    return markdown(header, rows)
+    return markdown(header, rows) if rows else ""
 
 
 def draw(cells: dict[Key, Cell], path: Path) -> None:
@@ -275,7 +277,12 @@ def tables(results: Path) -> tuple[str, dict[Key, Cell]]:
         "Cost": costs(cells),
         "Learning curves": curves(cells),
     }
-    return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items() if text), cells
+    texts = [f"## {title}\n\n{text}" for title, text in parts.items() if text]
+    whole = 2 * len(TASKS) * len(BACKBONES) * len(DELTAS)
+    if len(cells) < whole:
+        part = f"{len(cells)} of {whole} cells (a task, a backbone, its weights, a delta)"
+        texts.insert(0, f"The study is not finished: {part} have all their seeds.")
+    return "\n\n".join(texts), cells
 
 
 def main(argv: Sequence[str] | None = None) -> None:
