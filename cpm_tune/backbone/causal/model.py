@@ -204,8 +204,9 @@ class CausalLM(Backbone):
         if (sizes := super().widths(module)) is not None:
             return sizes
         weight = getattr(module, "weight", None)
-        if is_norm(module) and isinstance(weight, Tensor) and weight.dim() == 1:
-            return weight.shape[0], weight.shape[0]
+        if is_norm(module) and isinstance(weight, Tensor) and len(whole_shape(weight)) == 1:
+            width = whole_shape(weight)[0]
+            return width, width
         if id(module) in self._blocks:
             width = self.config.shape.width
             return width, width
