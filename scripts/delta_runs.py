@@ -24,7 +24,7 @@ FIRST = {  # the multiples that are tried in any case
     "prefix": (1.0, 3.0, 10.0),
 }
 OTHERS = (0.3, 1.0, 3.0)
-PRELOADED = ("cpm_tune.runs.session", "cpm_tune.delta.models", "pyarrow.ipc", "scipy.stats")
+PRELOADED = ("cpm_tune.runs.session", "cpm_tune.delta.models", "datasets", "scipy.stats")
 
 
 @dataclass(frozen=True)

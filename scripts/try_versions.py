@@ -37,7 +37,7 @@ FAST = {
     "sacrebleu, rouge-score, nltk, scikit-learn, scipy": (
         *("metrics", "metrics_text", "scorers", "statistics", "shortcuts", "overlap"),
     ),
-    "pyarrow, ijson": ("table_files", "files_as_they_are", "data_faults"),
+    "datasets, pyarrow, ijson": ("table_files", "files_as_they_are", "data_faults"),
     "pydantic, PyYAML, rich, Python": (
         *("record", "recorded_ids", "settings", "bench_suite", "cli", "errors", "daily", "run"),
     ),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpm_tune.data import mapped
 from cpm_tune.data.batches import global_batches, total_steps
-from cpm_tune.data.store import RowDataset, StoredRows
+from cpm_tune.data.store import RowDataset
 from cpm_tune.schema.lr_schedule import SCHEDULES
 from cpm_tune.schema.spec import Recipe
 
@@ -71,15 +73,10 @@ def test_an_epochs_order_does_not_depend_on_batch_size_or_number_of_epochs() -> 
     assert large[:30] == small
 
 
-@pytest.mark.parametrize("each", [1, 4, 7, 100])
-def test_rows_come_back_in_the_order_asked_for(tmp_path: Path, each: int) -> None:
-    """From batches of any size, of which the last is smaller."""
+def test_rows_come_back_in_the_order_asked_for(tmp_path: Path) -> None:
     rows = [{"id": str(i), "text": [f"第{i}行", None], "target": i % 3} for i in range(18)]
-    table = pa.Table.from_pylist(rows)
-    path = tmp_path / "rows.arrow"
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=each)
-    whole = RowDataset(StoredRows(path), ())
+    Dataset.from_list(rows).save_to_disk(tmp_path / "rows")
+    whole = RowDataset(Dataset.load_from_disk(tmp_path / "rows"), ())
     for dataset, expected in (
         (whole, rows),
         (whole.first(5), rows[:5]),
@@ -96,9 +93,35 @@ def test_rows_come_back_in_the_order_asked_for(tmp_path: Path, each: int) -> Non
     assert whole.at((4, 0, 15, 4)) == [rows[4], rows[0], rows[15], rows[4]]
     with pytest.raises(IndexError):
         whole.at([18])
-    path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="Arrow"):
-        StoredRows(path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux counts pages by file")
+def test_pages_that_were_read_are_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "LEAST", 2**16)
+    monkeypatch.setattr(mapped, "EVERY", 60)
+    rows = [{"text": f"{i}" * 5_000, "target": i} for i in range(10, 99)]
+    Dataset.from_list(rows).save_to_disk(tmp_path / "rows")
+    dataset = RowDataset(Dataset.load_from_disk(tmp_path / "rows"), ())
+
+    def resident() -> int:
+        """KiB of the rows' file in this process's memory."""
+        lines = Path("/proc/self/smaps").read_text(errors="replace").splitlines()
+        of = ""
+        total = 0
+        for line in lines:
+            if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+                of = line
+            elif line.startswith("Rss:") and str(tmp_path.resolve()) in of:
+                total += int(line.split()[1])
+        return total
+
+    assert dataset.at(range(50)) == rows[:50]
+    assert resident() > 100
+    assert dataset.at(range(50, 89)) == rows[50:]
+    assert resident() == 0
+    assert dataset.at([3]) == [rows[3]], "what was given back can be read again"
 
 
 # --- the learning rate ---

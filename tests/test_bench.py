@@ -246,7 +246,7 @@ def test_a_trial_of_two_processes_is_the_run_of_one_also_after_one_was_killed(
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 def test_workers_that_are_still_importing_end_with_a_killed_launcher(tmp_path: Path) -> None:
     slow = f"import time\nopen({str(tmp_path / 'imports')!r}, 'w').close()\ntime.sleep(600)\n"
-    (tmp_path / "pyarrow.py").write_text(slow)  # the first that the server imports
+    (tmp_path / "datasets.py").write_text(slow)  # the first that the server imports
     code = (
         "from pathlib import Path\nfrom cpm_tune.bench.processes import Processes\n"
         "Processes(Path(), 1)._spawn()"

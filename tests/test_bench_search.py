@@ -14,7 +14,8 @@ from test_bench_suite import suite_file
 
 from cpm_tune.bench.schedule import Queue
 from cpm_tune.bench.searched import found, note_found
-from cpm_tune.bench.state import suite_state
+from cpm_tune.bench.show import trial_list
+from cpm_tune.bench.state import History, suite_state
 from cpm_tune.bench.suite import make_suite
 from cpm_tune.bench.trials import Trial, make_trials
 from cpm_tune.bench.worker import Worker
@@ -81,8 +82,8 @@ def test_a_cell_is_searched_once_and_run_for_each_seed(
     assert scored.count("test") == 5, "zero-shot, one run per seed and its control"
     state = suite_state(out, trials)
     assert set(state.states.values()) == {"done"}
-    names = [found(out, t.run_id) for t in trials if t.search and t.control is None]
-    records = [execute.finished(out, name) for name in names if name]
+    names_of_runs = [found(out, t.run_id) for t in trials if t.search and t.control is None]
+    records = [execute.finished(out, name) for name in names_of_runs if name]
     specs = [record.spec for record in records if record is not None]
     controls = [found(out, t.run_id) for t in trials if t.control == "random-backbone"]
     random = [execute.finished(out, name) for name in controls if name]
@@ -98,7 +99,15 @@ def test_a_cell_is_searched_once_and_run_for_each_seed(
     assert len(list((out / ".search").iterdir())) == 1
     larger = trials_of(tmp_path, small_backbone, text.replace("trials: 2", "trials: 3"))
     states = [suite_state(out, larger).states[trial.run_id] for trial in larger if trial.search]
-    assert states == ["unfinished"] * 4, "a larger budget goes on"
+    names = [(trial.control, trial.seed) for trial in larger if trial.search]
+    begun = {name for name, one in zip(names, states, strict=True) if one == "unfinished"}
+    assert begun == {(None, 2)}, "a larger budget goes on, and only its search has begun"
+    assert set(states) == {"unfinished", "new"}
+    lines = trial_list(state, History(out)).splitlines()
+    for name in filter(None, [*names_of_runs, *controls]):
+        assert sum(line.endswith(f" {name}") for line in lines) == 1, "the run's own id"
+    assert sum("search of 2 trials" in line for line in lines) == 2, "controls have no search"
+    assert "known after its search" in trial_list(suite_state(out, larger), History(out))
 
 
 def test_the_trials_of_a_search_train_in_several_processes(

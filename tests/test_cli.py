@@ -262,7 +262,7 @@ for words in (
         main(words)
     except SystemExit:
         pass
-assert not {"torch", "transformers", "pyarrow", "sklearn", "jieba"} & set(sys.modules)
+assert not {"torch", "transformers", "datasets", "sklearn", "jieba"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -279,14 +279,14 @@ for words in (["--task", "lcqmx"], ["--task", "lcqmc", "--set", "train.lrr=1"], 
         assert main(words) == 2, words
     except SystemExit as end:
         assert end.code == 2
-assert not {"torch", "transformers", "pyarrow"} & set(sys.modules)
+assert not {"torch", "transformers", "datasets"} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_doctor_reports_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
-    for name in ("torch", "transformers", "pyarrow", "jieba", "opendelta"):
+    for name in ("torch", "transformers", "datasets", "jieba", "opendelta"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('libc10.so: not found')")
     paths = os.pathsep.join([str(tmp_path), str(REPOSITORY)])

@@ -12,7 +12,7 @@ from conftest import CLI, rows, write_jsonl
 from encdec_folders import make_folder
 from kills import FORKS
 from same_runs import assert_same, in_two, read_run
-from test_engine_bmtrain import assert_same_run, carry_out, run_all
+from test_engine_bmtrain import assert_same_run, carry_out, found, run_all
 
 from cpm_tune.planning.plan import Plan, Request, make_plan
 from cpm_tune.schema.options import Scoring
@@ -100,6 +100,10 @@ def test_bmtrain_shares_both_stacks(mt5: Path, tmp_path: Path) -> None:
         write_jsonl(data / f"{split}.jsonl", rows(n, start))
     settings = {"train.max_steps": 4, "train.eval_every": 2, "train.batch_size": 4}
 
+    def text(engine: str) -> Plan:
+        how = {"run.device": "cpu", "run.engine": engine, "decode.max_new_tokens": 4}
+        return make_plan(Request("math23k", delta="none", limit=1, backbone=str(mt5), settings=how))
+
     def plan(engine: str, delta: str, **given: Any) -> Plan:
         lr = {"train.lr": 1e-3 if delta == "full" else 0.01}
         how = {"run.device": "cpu", "run.engine": engine}
@@ -116,12 +120,15 @@ def test_bmtrain_shares_both_stacks(mt5: Path, tmp_path: Path) -> None:
 
     deltas = ("lora", "full", "adapter")
     run_all([(plan("torch", delta), tmp_path / "torch" / delta) for delta in deltas])
+    run_all([(text("torch"), tmp_path / "torch" / "text")])
     cases = [(plan("bmtrain", delta), tmp_path / "bmtrain" / delta) for delta in deltas]
+    cases.append((text("bmtrain"), tmp_path / "bmtrain" / "text"))
     cases.append((plan("bmtrain", "lora", **{"run.zero": 2}), tmp_path / "zero2" / "lora"))
     assert carry_out(cases, 2) == [0, 0]
     for delta in deltas:
         assert_same_run(tmp_path / "torch" / delta, tmp_path / "bmtrain" / delta)
     assert_same_run(tmp_path / "torch" / "lora", tmp_path / "zero2" / "lora")
+    assert found(tmp_path / "torch" / "text")[1] == found(tmp_path / "bmtrain" / "text")[1]
 
 
 @FORKS

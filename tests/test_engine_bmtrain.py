@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 import torch
+from causal_folders import make_folder
 from conftest import CLI, REPOSITORY, rows, write_jsonl
 from kills import FORKS, ended
+from safetensors.torch import load_file
 from same_runs import assert_same, in_group, stop_in_step_3
 from test_docs import commands
 
@@ -76,6 +78,16 @@ VARIANTS: dict[str, Case] = {
     "lora, offload": ("lora", "fp32", {"run.offload": True}),
     "full, offload": ("full", "fp32", {"run.offload": True}),
 }
+# of CPM-1's network, whose layers transformers calls: a delta and a ZeRO level
+CPM1 = {
+    f"cpm-1, {delta}, ZeRO-{zero}": (delta, zero)
+    for delta, zero in (*((d, z) for d in IN_THREE for z in (3, 2)), ("bitfit", 3), ("prefix", 3))
+}
+
+
+@pytest.fixture(scope="module")
+def cpm1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("models") / "gpt2", "gpt2")
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +97,21 @@ def planned(small_backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         write_jsonl(folder / f"{split}.jsonl", rows(n, start))
 
     def make(
-        engine: str, delta: str, precision: str = "fp32", given: Mapping[str, Any] | None = None
+        engine: str,
+        delta: str,
+        precision: str = "fp32",
+        given: Mapping[str, Any] | None = None,
+        backbone: Path = small_backbone,
     ) -> Plan:
         own = {**({} if delta == "none" else SETTINGS), **DELTAS[delta], **(given or {})}
+        other = delta == "soft_prompt" or backbone != small_backbone
         return make_plan(
             Request(
                 "lcqmc",
                 delta=delta,
-                template="cpm-2" if delta == "soft_prompt" else None,
+                template="cpm-2" if other else None,
                 data=folder,
-                backbone=str(small_backbone),
+                backbone=str(backbone),
                 precision=precision,
                 settings={**own, "run.device": "cpu", "run.engine": engine},
             )
@@ -136,7 +153,10 @@ def found(out: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def outs(
-    planned: Callable[..., Plan], small_backbone: Path, tmp_path_factory: pytest.TempPathFactory
+    planned: Callable[..., Plan],
+    small_backbone: Path,
+    cpm1: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What all deltas and variants give with both engines in one and two processes:
     ENGINE.N/CASE."""
@@ -146,22 +166,21 @@ def outs(
         place = folder / f"{engine}.{n}"
         return [(planned(engine, *given), place / name) for name, given in cases.items()]
 
+    def text(engine: str, backbone: Path) -> Plan:
+        settings = {
+            "decode.max_new_tokens": 3,
+            "run.device": "cpu",
+            "run.engine": engine,
+        }
+        return make_plan(
+            Request("math23k", delta="none", limit=5, backbone=str(backbone), settings=settings)
+        )
+
     others = {
         engine: {
             RANDOM: planned(engine, "lora").on_random_backbone(),
-            "text": make_plan(
-                Request(
-                    "math23k",
-                    delta="none",
-                    limit=5,
-                    backbone=str(small_backbone),
-                    settings={
-                        "decode.max_new_tokens": 3,
-                        "run.device": "cpu",
-                        "run.engine": engine,
-                    },
-                )
-            ),
+            "text": text(engine, small_backbone),
+            "cpm-1, text": text(engine, cpm1),
         }
         for engine in ("torch", "bmtrain")
     }
@@ -169,10 +188,19 @@ def outs(
     run_all(
         plans("torch", 1, {**FP32, **BF16}) + [(p, one / n) for n, p in others["torch"].items()]
     )
-    assert carry_out(plans("torch", 2, {**FP32, **BF16}), 2) == [0, 0]
+    cases = plans("torch", 2, {**FP32, **BF16})
+    cases += [
+        (planned("torch", delta, backbone=cpm1), folder / "torch.2" / f"cpm-1, {delta}")
+        for delta in dict.fromkeys(delta for delta, _ in CPM1.values())
+    ]
+    assert carry_out(cases, 2) == [0, 0]
     assert carry_out(plans("bmtrain", 1, FP32), 1) == [0]
     cases = plans("bmtrain", 2, {**FP32, **BF16, **VARIANTS})
     cases += [(plan, two / name) for name, plan in others["bmtrain"].items()]
+    cases += [
+        (planned("bmtrain", delta, given={"run.zero": zero}, backbone=cpm1), two / name)
+        for name, (delta, zero) in CPM1.items()
+    ]
     assert carry_out(cases, 2) == [0, 0]
     assert carry_out(plans("bmtrain", 3, {name: FP32[name] for name in IN_THREE}), 3) == [0, 0, 0]
     return folder
@@ -215,8 +243,26 @@ def test_where_values_are_held_changes_nothing(outs: Path, case: str) -> None:
     assert_same_run(outs / "torch.1" / same, outs / "bmtrain.2" / case)
 
 
-def test_texts_are_the_same_although_processes_make_different_numbers_of_passes(outs: Path) -> None:
-    (_, one), (_, two) = (found(outs / place / "text") for place in ("torch.1", "bmtrain.2"))
+@pytest.mark.parametrize("case", CPM1)
+def test_cpm_1s_network_gives_the_same(outs: Path, case: str) -> None:
+    """With as many processes, since each has a dropout of its own."""
+    delta, _ = CPM1[case]
+    place, ours = outs / "torch.2" / f"cpm-1, {delta}", outs / "bmtrain.2" / case
+    assert_same_run(place, ours)
+    (one, _), (two, _) = found(place), found(ours)
+    assert (two.environment.engine, two.environment.world_size) == ("bmtrain", 2)
+    assert (two.backbone, two.run_id) == (one.backbone, one.run_id)
+    first, second = (load_file(out / one.run_id / "delta.safetensors") for out in (place, ours))
+    assert second.keys() == first.keys()
+    for name, values in first.items():
+        assert torch.allclose(second[name], values, atol=1e-4), name
+
+
+@pytest.mark.parametrize("case", ["text", "cpm-1, text"])
+def test_texts_are_the_same_although_processes_make_different_numbers_of_passes(
+    outs: Path, case: str
+) -> None:
+    (_, one), (_, two) = (found(outs / place / case) for place in ("torch.1", "bmtrain.2"))
     assert len(one) == 10
     assert two == one
 
@@ -286,6 +332,18 @@ def test_a_process_holds_its_share_of_the_layers(planned: Callable[..., Plan]) -
             assert torch.equal(whole(parameter), right.get_parameter(name)), name
 
     assert carry_out([], 2, look) == [0, 0]
+
+
+def test_layers_that_take_other_arguments_are_refused(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = planned("bmtrain", "lora", backbone=make_folder(tmp_path / "llama", "llama"))
+
+    def refused(rank: int) -> None:
+        with pytest.raises(UserError, match=r"does not wrap .* use --engine torch"):
+            load_backbone(plan, read_inputs(plan).engine)
+
+    assert carry_out([], 1, refused) == [0]
 
 
 def test_fp16_leaves_out_steps_that_overflow(planned: Callable[..., Plan], tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ try:
     main(sys.argv[1:])
 except SystemExit:
     pass
-heavy = {"torch", "transformers", "pyarrow", "scipy", "sklearn", "jieba", "numpy"}
+heavy = {"torch", "transformers", "datasets", "pyarrow", "scipy", "sklearn", "jieba", "numpy"}
 print(len(sys.modules), *sorted({*heavy, "pydantic"} & set(sys.modules)), file=sys.stderr)
 """
 

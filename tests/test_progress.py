@@ -12,7 +12,7 @@ from bench_runs import SETTINGS, write_data
 from conftest import CLI
 
 from cpm_tune.common import progress
-from cpm_tune.common.progress import EVERY, Lines, shown, told, tracked, working
+from cpm_tune.common.progress import EVERY, Lines, labelled, shown, told, tracked, working
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,6 +56,19 @@ def test_a_line_a_minute_says_how_far_it_is_and_how_long_it_takes() -> None:
         "progress   working, 13 min so far",
         "progress   working, 14 min so far",
     ]
+
+
+def test_a_label_tells_the_work_of_a_control_apart() -> None:
+    at = Shown()
+    with shown(at.display):
+        with labelled("random-backbone"), working("training", 3, "step", done=3) as work:
+            work.tell()
+        with working("training", 3, "step") as work:
+            work.tell()
+    assert [line.partition(" 3 of")[0] for line in at.lines[:1]] == [
+        "progress   random-backbone: training"
+    ]
+    assert at.lines[1].startswith("progress   training 0 of 3 steps")
 
 
 def test_work_inside_work_is_told_with_the_time_of_the_outer_one() -> None:

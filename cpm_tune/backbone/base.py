@@ -268,14 +268,16 @@ class Backbone(nn.Module, ABC):
     """A frozen model: batches to logits.
 
     `config` says what it is. `streamed`: its weights come and go; `quantized`: its linear weights
-    have 8 bits: neither can be trained.
+    have 8 bits: neither can be trained. `sharded`, which engines set: processes share the layers
+    and pass them together.
     """
 
     config: BackboneConfig
     streamed = False
     quantized = False
+    sharded = False
     hides_pairs = False
-    layers_by_place = True
+    layers_wrappable = True
     fan_in_fan_out = False  # whether transformers' class has its linear weights transposed
 
     @property
@@ -283,8 +285,9 @@ class Backbone(nn.Module, ABC):
     def layers(self) -> Sequence[nn.ModuleList]:
         """The stacks of layers (one, or encoder and decoder), for checkpointing and sharding.
 
-        A layer is called with hidden states first, other arguments by place, and returns hidden
-        states; engines that need that refuse a backbone whose `layers_by_place` is false.
+        A layer is called with hidden states first and returns hidden states; gradients of its other
+        arguments are those of `tensors_in`. Engines that need that refuse a backbone whose
+        `layers_wrappable` is false.
         """
 
     @property
@@ -294,8 +297,9 @@ class Backbone(nn.Module, ABC):
         return tuple(name for name, module in self.named_modules() if id(module) in inside)
 
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
-        """The tensors within a layer's arguments after the first, for engines that handle tensors
-        alone; `with_tensors` gives the arguments with these in their place."""
+        """The tensors that may have gradients within a layer's arguments by place after the
+        first, for engines that handle tensors alone; `with_tensors` gives the arguments with these
+        in their place."""
         return ()
 
     def with_tensors(self, arguments: Sequence[Any], tensors: Sequence[Tensor]) -> Sequence[Any]:

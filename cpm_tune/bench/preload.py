@@ -27,7 +27,7 @@ atexit.register(os._exit, 0)
 _stderr, _nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)
 try:
-    import pyarrow.ipc  # noqa: F401
+    import datasets  # noqa: F401
     import scipy.stats  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401

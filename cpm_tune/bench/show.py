@@ -64,7 +64,9 @@ def trial_list(state: SuiteState, history: History) -> str:
         status, seconds = state.states[trial.run_id], history.seconds(trial)
         estimate = "" if status == "done" or seconds is None else duration(seconds)
         name = trial.name + (f" x{trial.nproc}" if trial.nproc > 1 else "")
-        rows.append((status, name, estimate, trial.run_id))
+        rows.append(
+            (status, name, estimate, state.runs.get(trial.run_id, "known after its search"))
+        )
     return table(("state", "trial", "time", "run id"), rows)
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpm_tune.bench.searched import found
+from cpm_tune.bench.searched import Searched, found
 from cpm_tune.bench.trials import Report, Trial
 from cpm_tune.common.folders import (
     CHECKPOINT,
     FAILED,
+    PARTIAL,
     RECORD,
     SWEEP,
     disk_trouble,
@@ -29,7 +30,7 @@ from cpm_tune.common.reading import read_json
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.errors import UserError
 from cpm_tune.runs.finished import finished
-from cpm_tune.schema.record import RunRecord
+from cpm_tune.schema.record import RunRecord, read_record
 from cpm_tune.search.plan import FOLDER
 
 State = Literal["done", "failed", "unfinished", "new"]
@@ -37,11 +38,15 @@ State = Literal["done", "failed", "unfinished", "new"]
 
 @dataclass(frozen=True)
 class SuiteState:
-    """A suite's trials, their states by run id, and the trials to do in the order of work."""
+    """A suite's trials, their states by run id, and the trials to do in the order of work.
+
+    `runs`: by the same ids the runs' own, which differ for what a search has found.
+    """
 
     trials: Sequence[Trial]
     states: dict[str, State]
     todo: Sequence[Trial]
+    runs: dict[str, str]
 
     @property
     def done(self) -> int:
@@ -54,13 +59,17 @@ def suite_state(out: Path, trials: Sequence[Trial], only_failed: bool = False) -
 
     With `only_failed`, the trials to do are those that failed before and the controls they need.
     """
-    states = {trial.run_id: trial_state(out, trial)[0] for trial in trials}
+    states, runs = dict[str, State](), dict[str, str]()
+    for trial in trials:
+        states[trial.run_id], record = trial_state(out, trial)
+        if record is not None or trial.search is None:
+            runs[trial.run_id] = trial.run_id if record is None else record.run_id
     todo = [trial for trial in trials if states[trial.run_id] != "done"]
     if only_failed:
         failed = [trial for trial in todo if states[trial.run_id] == "failed"]
         wanted = {name for trial in failed for name in (trial.run_id, trial.needs)}
         todo = [trial for trial in todo if trial.run_id in wanted]
-    return SuiteState(trials, states, todo)
+    return SuiteState(trials, states, todo, runs)
 
 
 def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
@@ -77,14 +86,33 @@ def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
     if _note(out, trial.run_id).is_file():
         return "failed", None
     if trial.search is not None:
-        there = (out / FOLDER / trial.search.name).is_dir()
-        return "unfinished" if there else "new", None
+        return "unfinished" if _searched_begun(out, trial, trial.search) else "new", None
     partial = partial_folder(out, trial.run_id)
     if not partial.is_dir():
         return "new", None
     begun = _json(partial / RECORD)
     stopped = (partial / CHECKPOINT).is_file() or begun.get("error") == "interrupted"
     return ("failed" if begun.get("status") == "failed" and not stopped else "unfinished"), None
+
+
+def _searched_begun(out: Path, trial: Trial, how: Searched) -> bool:
+    """Whether the search that a trial carries out has begun, or the run of one that waits for it:
+    that run has a record in `out` with the search's name and budget."""
+    if trial.control is None and trial.seed == how.seed:
+        return (out / FOLDER / how.name).is_dir()
+    init = "random" if trial.control == "random-backbone" else "checkpoint"
+    for path in out.glob(f"*{PARTIAL}/{RECORD}"):
+        try:
+            record = read_record(path)
+        except UserError:  # half written, or of another version
+            continue
+        spec, budget = record.spec, record.spec.search
+        if record.search is None or record.search.study != how.name or budget is None:
+            continue
+        run = (spec.seed, spec.backbone.init, budget.trials, budget.seconds)
+        if run == (trial.seed, init, how.trials, how.seconds):
+            return True
+    return False
 
 
 def note_trials(out: Path, trials: Sequence[Trial]) -> None:

@@ -269,7 +269,6 @@ class _Expansion:
             needs = bare.spec.run_id
             of_run = (needs, bare.delta_name, name, bare.spec.seed, group)
             self.trials.setdefault(needs, Trial(request, "zero-shot", *of_run, nproc=nproc))
-        about = f"{about} search of {counted(how.trials, 'trial')}".strip()
         run = Trial(
             request,
             None,
@@ -279,7 +278,7 @@ class _Expansion:
             request.seed,
             group,
             needs=needs if request.seed == seed else how.id(seed),
-            about=about,
+            about=f"{about} search of {counted(how.trials, 'trial')}".strip(),
             search=how,
             nproc=nproc,
         )
@@ -291,6 +290,7 @@ class _Expansion:
                 run_id=how.id(request.seed, "random"),
                 group=(f"random {plan.folder.path} {request.seed}", plan.spec.task),
                 needs=how.id(seed),
+                about=about,
             )
             self.trials.setdefault(random.run_id, random)
 

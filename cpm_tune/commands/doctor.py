@@ -47,7 +47,7 @@ def run(options: Doctor) -> int:
         ("cuda", _cuda),
         ("opendelta", _opendelta),
         ("transformers", lambda: _package("transformers", "pip install transformers==5.23.0")),
-        ("pyarrow", lambda: _package("pyarrow", "pip install pyarrow==26.0.1")),
+        ("datasets", lambda: _package("datasets", "pip install datasets==5.2.0")),
         ("jieba", lambda: _package("jieba", "pip install jieba==0.42.1")),
         ("bmtrain", _bmtrain),
         ("memory", _memory),

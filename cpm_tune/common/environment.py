@@ -28,7 +28,7 @@ PACKAGES = (
     "transformers",
     "bmtrain",
     "torchao",
-    "pyarrow",
+    "datasets",
     "scikit-learn",
     "scipy",
     "numpy",

@@ -245,6 +245,7 @@ class Events:
 
 
 _DISPLAY: ContextVar[Display | None] = ContextVar("display", default=None)
+_LABEL: ContextVar[str] = ContextVar("label", default="")
 
 
 @contextlib.contextmanager
@@ -275,10 +276,20 @@ def shown(display: Display | None = None, *, unless: bool = False) -> Iterator[N
 
 
 @contextlib.contextmanager
+def labelled(label: str) -> Iterator[None]:
+    """Put a label before all work inside, which is otherwise shown in the same words as others."""
+    token = _LABEL.set(f"{label}: ")
+    try:
+        yield
+    finally:
+        _LABEL.reset(token)
+
+
+@contextlib.contextmanager
 def working(what: str, total: int = 0, unit: str = "row", done: int = 0) -> Iterator[Work]:
     """Show a stretch of work, if a display is open; `unit` is singular."""
     display = _DISPLAY.get() or _NOWHERE
-    work = Work(what, total, unit, done, display)
+    work = Work(_LABEL.get() + what, total, unit, done, display)
     display.begin(work)
     try:
         yield work

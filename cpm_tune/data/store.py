@@ -1,4 +1,4 @@
-"""Checked rows of a split in an Arrow file, kept in the user's cache between runs."""
+"""Checked rows of a split in memory-mapped Arrow, kept in the user's cache between runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ from cpm_tune.common.folders import FULL, disk_trouble
 from cpm_tune.common.paths import cache_dir, file_sha256
 from cpm_tune.common.writing import scratch_folder
 from cpm_tune.data.files import as_json, checked_rows
+from cpm_tune.data.mapped import MappedFile
 from cpm_tune.data.oddities import Oddities
 from cpm_tune.data.readers import Layout
 from cpm_tune.data.splits import SplitFile
 from cpm_tune.errors import UserError
 from cpm_tune.task import Generate, Rank, Row, Task
 
-READER_VERSION = 7
-_CHUNK = 2_000  # rows that are looked at in a row
-_BATCH = 256  # rows of a batch of the file: what is read for one of them
+READER_VERSION = 6
+_CHUNK = 2_000
 
 
 @dataclass(frozen=True)
@@ -51,60 +51,18 @@ class RowOrigin:
         return replace(self, start=self.start + number * self.step, step=of * self.step)
 
 
-class StoredRows:
-    """The rows of an Arrow file, of which one batch is in memory at a time. The file is read, not
-    mapped: what was read long ago does not count as this process's memory, and a file that somebody
-    cuts short does not end it."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises OSError or ValueError (pyarrow's ArrowInvalid) for a file that is not whole."""
-        import pyarrow as pa
-
-        file, alone = pa.OSFile(str(path)), pa.ipc.IpcReadOptions(use_threads=False)
-        self._reader = pa.ipc.open_file(file, options=alone)
-        n = self._reader.num_record_batches
-        self._each: int = self._batch(0).num_rows  # all but the last have as many
-        self.n: int = (n - 1) * self._each + self._batch(n - 1).num_rows
-
-    def _batch(self, number: int) -> Any:
-        return self._reader.get_batch(number)
-
-    def at(self, numbers: Iterable[int], columns: Sequence[str] | None = None) -> list[Row]:
-        """Rows by number, in that order; of all columns or of some."""
-        numbers = list(numbers)
-        rows: list[Row] = [{}] * len(numbers)
-        in_batch: dict[int, list[int]] = {}
-        for place, number in enumerate(numbers):
-            in_batch.setdefault(number // self._each, []).append(place)
-        for number, places in in_batch.items():
-            batch = self._batch(number)
-            if columns is not None:
-                batch = batch.select(columns)
-            within = [numbers[place] - number * self._each for place in places]
-            whole = within == list(range(batch.num_rows))
-            chosen = batch if whole else batch.take(within)
-            for place, row in zip(places, chosen.to_pylist(), strict=True):
-                rows[place] = row
-        return rows
-
-
 class RowDataset:
     """Rows on disk, read when asked for: a list of dicts that takes no memory."""
 
     def __init__(
-        self,
-        stored: StoredRows,
-        structures: Sequence[str],
-        origin: RowOrigin | None = None,
-        numbers: Sequence[int] | None = None,
+        self, dataset: Any, structures: Sequence[str], origin: RowOrigin | None = None
     ) -> None:
-        """`numbers`: which of the stored rows, in their order; None: all."""
-        self._stored, self._structures = stored, tuple(structures)
-        self._numbers = range(stored.n) if numbers is None else numbers
+        self._dataset, self._structures = dataset, tuple(structures)
+        self._files = [MappedFile(file["filename"]) for file in dataset.cache_files]
         self.origin = origin
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._dataset)
 
     def __iter__(self) -> Iterator[Row]:
         for start in range(0, len(self), _CHUNK):
@@ -112,7 +70,12 @@ class RowDataset:
 
     def at(self, numbers: Sequence[int]) -> list[Row]:
         """Rows by number, in that order."""
-        rows = self._stored.at(map(self._numbers.__getitem__, numbers))
+        columns = self._dataset[list(numbers)]
+        self._count(len(numbers))
+        rows = [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
+        ]
         for name in self._structures:
             for row in rows:
                 row[name] = None if row[name] is None else json.loads(row[name])
@@ -120,16 +83,21 @@ class RowDataset:
 
     def targets(self) -> list[Any]:
         """The `target` of every row."""
-        chunks = (self._numbers[k : k + _CHUNK] for k in range(0, len(self), _CHUNK))
-        rows = (self._stored.at(chunk, ("target",)) for chunk in chunks)
-        return [row["target"] for row in chain.from_iterable(rows)]
+        targets = list(self._dataset["target"])
+        self._count(len(targets))
+        return targets
+
+    def _count(self, rows: int) -> None:
+        for file in self._files:
+            file.count(rows)
 
     def share(self, number: int, of: int) -> RowDataset:
         """Every `of`-th row, from row `number` on."""
         if of == 1:
             return self
         origin = None if self.origin is None else self.origin.share(number, of)
-        return RowDataset(self._stored, self._structures, origin, self._numbers[number::of])
+        chosen = self._dataset.select(range(number, len(self), of))
+        return RowDataset(chosen, self._structures, origin)
 
     def select(self, numbers: Sequence[int]) -> RowDataset:
         """The rows of these numbers, in that order."""
@@ -137,14 +105,13 @@ class RowDataset:
         if origin is not None:
             places = tuple(map(origin.place, numbers))
             origin = RowOrigin(origin.key, origin.n, chosen=places)
-        chosen = tuple(map(self._numbers.__getitem__, numbers))
-        return RowDataset(self._stored, self._structures, origin, chosen)
+        return RowDataset(self._dataset.select(numbers), self._structures, origin)
 
     def first(self, n: int | None) -> RowDataset:
         """The first `n` rows (None: all)."""
         if n is None or n >= len(self):
             return self
-        return RowDataset(self._stored, self._structures, self.origin, self._numbers[:n])
+        return RowDataset(self._dataset.select(range(n)), self._structures, self.origin)
 
 
 @dataclass(frozen=True)
@@ -181,9 +148,11 @@ def read_split(
 
 
 def _stored_split(task: Task, file: SplitFile, stored: Path) -> Split:
+    from datasets import Dataset
+
     about = json.loads(stored.with_suffix(".json").read_text(encoding="utf-8"))
-    there = StoredRows(stored)
-    rows = RowDataset(there, _structures(task), RowOrigin(stored.stem, there.n))
+    dataset = Dataset.from_file(str(stored))
+    rows = RowDataset(dataset, _structures(task), RowOrigin(stored.stem, len(dataset)))
     warnings = tuple(map(str, about["warnings"]))
     return Split(file, rows, int(about["skipped"]), bool(about["labelled"]), warnings)
 
@@ -236,8 +205,8 @@ def _store(task: Task, file: SplitFile, limit: int | None, skip: bool, stored: P
     ):
         part = scratch / "rows.arrow"
         rows = islice(checked_rows(task, file, bad, layout), limit)
-        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            while chunk := list(islice(rows, _BATCH)):
+        with pa.OSFile(str(part), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            while chunk := list(islice(rows, _CHUNK)):
                 columns = {name: [row[name] for row in chunk] for name in schema.names}
                 for name in structures:
                     columns[name] = [None if v is None else as_json(v) for v in columns[name]]

@@ -85,10 +85,11 @@ class BMTrainEngine(ShardedEngine):
         return self._manager.loss_scale_enabled and self._manager.loss_scale > 1
 
     def materialise(self, model: Any) -> bool:
-        if not model.layers_by_place:
+        if not model.layers_wrappable:
             raise UserError(
-                "--engine bmtrain wraps layers that are called as CPM-Ant's, and this backbone's "
-                "are called by transformers; use --engine torch, with run.shard to divide it."
+                "--engine bmtrain does not wrap the layers of this backbone's network "
+                "(docs/bmtrain.md has those that it wraps); use --engine torch, with run.shard to "
+                "divide them."
             )
         inside = {id(p) for layer in layers_of(model) for p in layer.parameters()}
         for module in model.modules():
@@ -107,8 +108,9 @@ class BMTrainEngine(ShardedEngine):
                     use_checkpoint=self.checkpointing,
                     zero_level=self.zero,
                 )
-                block.register_forward_pre_hook(partial(_with_parts, model))
+                block.register_forward_pre_hook(partial(_with_parts, model), with_kwargs=True)
                 stack[number] = block
+        model.sharded = True
         return True
 
     def prepare(self, model: Any) -> Any:
@@ -193,22 +195,26 @@ class BMTrainEngine(ShardedEngine):
             self._bmt.nccl.allReduce(storage, storage, "sum", self._bmt.config["comm"])
 
 
-def _with_parts(model: Any, block: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Pass a block the tensors within its arguments as separate arguments, too.
+def _with_parts(
+    model: Any, block: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Pass a block its arguments by place, and the tensors within them as separate ones, too.
 
-    It detaches tensor arguments from the graph and gives them gradients; through other arguments
-    its backward pass would continue into a trained position bias, once per layer.
+    It takes no others; it detaches tensor arguments from the graph and gives them gradients.
+    Through what is within an argument its backward pass would continue into a trained position
+    bias, once per layer.
     """
     x, *others = given
-    return x, tuple(others), *model.tensors_in(others)
+    return (x, (tuple(others), named), *model.tensors_in(others)), {}
 
 
 def _taking_parts(layer: Any, model: Any) -> Any:
     """Let a layer accept what `_with_parts` makes of its arguments; returns the layer."""
     forward = layer.forward
 
-    def taking(x: Tensor, given: tuple[Any, ...], *parts: Tensor) -> Any:
-        return forward(x, *model.with_tensors(given, parts))
+    def taking(x: Tensor, given: tuple[tuple[Any, ...], dict[str, Any]], *parts: Tensor) -> Any:
+        others, named = given
+        return forward(x, *model.with_tensors(others, parts), **named)
 
     layer.forward = taking
     return layer

@@ -70,6 +70,7 @@ class ShardedEngine(TorchEngine):
                     module._parameters[name] = nn.Parameter(values)
         for layer in layers:
             layer.to_empty(device=home)
+        model.sharded = True
         return True
 
     @staticmethod

@@ -21,7 +21,7 @@ from cpm_tune.schema.spec import Execution
 from cpm_tune.task import Options
 
 _FP32 = 4
-_LIBRARIES = 470 * 2**20  # a run's process without what is counted: Python, torch, sklearn, ...
+_LIBRARIES = 500 * 2**20  # a run's process without what is counted: Python, torch, sklearn, ...
 _HEAP = 0.4  # of what a step allocates: what the heap keeps besides, where freed memory is kept
 _DOCUMENTS = 8  # per example, if documents are ranked
 # Layers that a process has whole at one time: with FSDP2 the one in use, and the next one twice, as

@@ -10,7 +10,7 @@ from typing import Any
 
 from cpm_tune.common.events import emit, listening
 from cpm_tune.common.folders import check_results
-from cpm_tune.common.progress import working
+from cpm_tune.common.progress import labelled, working
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.splits import data_folder, sample_folder
 from cpm_tune.engine.rank import launched
@@ -61,7 +61,8 @@ def tune(
             print(text, flush=True)
 
     def zero_shot() -> Outcome:
-        control = execute(plan.zero_shot(), out, inputs, wait=True)
+        with labelled("zero-shot"):
+            control = execute(plan.zero_shot(), out, inputs, wait=True)
         say(f"zero-shot  {_score(control.record)}{'  (already finished)' * control.reused}")
         controlled.append(control)
         return control
@@ -77,7 +78,8 @@ def tune(
         zero_shot()
     random = None
     if "random-backbone" in controls and not request.random_backbone:
-        random = execute(plan.on_random_backbone(), out, inputs, **how)
+        with labelled("random-backbone"):
+            random = execute(plan.on_random_backbone(), out, inputs, **how)
     if main:
         _emit(outcome)
         known = () if quiet else warnings  # printed above

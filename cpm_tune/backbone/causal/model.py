@@ -47,7 +47,6 @@ class CausalLM(Backbone):
     them."""
 
     config: CausalConfig
-    layers_by_place = False
 
     def __init__(self, config: CausalConfig, model: Any) -> None:
         super().__init__()
@@ -63,6 +62,8 @@ class CausalLM(Backbone):
         self._takes = set(inspect.signature(model.forward).parameters)
         # `cache` from transformers 5.24 on, before that `past_key_values`
         self._cache = next((n for n in ("cache", "past_key_values") if n in self._takes), "")
+        # CPM-1's: no argument of a layer but hidden states has gradients.
+        self.layers_wrappable = model.config.model_type == "gpt2"
         self._mark_attention()
 
     def _mark_attention(self) -> None:
@@ -96,8 +97,7 @@ class CausalLM(Backbone):
         most = n
         if not torch.is_grad_enabled():
             most = max(1, MOST_LOGITS // self.config.shape.vocabulary)
-        sharded = hasattr(self.layers[0][0], "unshard")  # such layers are passed once
-        groups = similar_rows(batch.ids, batch.lengths, together=sharded)
+        groups = similar_rows(batch.ids, batch.lengths, together=self.sharded)
         for start in range(0, n, most):
             cut = slice(start, start + most)
             row, place = batch.target_row[cut], batch.target_place[cut]
@@ -204,8 +204,9 @@ class CausalLM(Backbone):
         if (sizes := super().widths(module)) is not None:
             return sizes
         weight = getattr(module, "weight", None)
-        if is_norm(module) and isinstance(weight, Tensor) and weight.dim() == 1:
-            return weight.shape[0], weight.shape[0]
+        if is_norm(module) and isinstance(weight, Tensor) and len(whole_shape(weight)) == 1:
+            width = whole_shape(weight)[0]
+            return width, width
         if id(module) in self._blocks:
             width = self.config.shape.width
             return width, width

@@ -47,11 +47,6 @@ class EncDec(Backbone):
     def layers(self) -> Sequence[nn.ModuleList]:
         return self.encoder.block, self.decoder.block
 
-    @property
-    def sharded(self) -> bool:
-        """Whether processes share the layers, and so pass them together."""
-        return hasattr(self.encoder.block[0], "unshard")
-
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         return tuple(part for part in arguments if isinstance(part, Tensor))
 
