@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 # Control characters, line separators, lone surrogates, what changes the direction of writing, and
 # what cannot be seen (but for the two joiners, which scripts and emoji need).
@@ -72,6 +73,11 @@ _SYNONYMS = {
 
 
 _LISTED = 12  # names that a sentence lists
+
+
+def absent(path: Path, what: str = "a folder") -> str:
+    """Why a path is not that of a folder: there is a file, or nothing."""
+    return f"a file, expected {what}" if path.exists() else "there is no such folder"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

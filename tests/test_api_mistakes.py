@@ -19,6 +19,7 @@ from cpm_tune.common.writing import write_atomically
 from cpm_tune.delta.config import LoraConfig
 from cpm_tune.runs.export import export_run
 from cpm_tune.runs.rerun import predict_run
+from cpm_tune.schema.walk import iter_records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,6 +55,20 @@ WRITING: dict[str, tuple[Callable[[Any], Any], str]] = {
     "settings as a list": (lambda b: ct.tune("lcqmc", settings=["x=1"]), "settings is not a dict"),  # type: ignore[arg-type]
     "no such format": (lambda b: export_run(Path("r"), "pefft", Path("o")), "Did you mean 'peft'?"),
     "no such split": (lambda b: predict_run(Path("r"), split="tests"), "Did you mean 'test'?"),
+    "a table of nothing": (lambda b: ct.as_dataframe(None), "results is None, expected a path"),  # type: ignore[arg-type]
+    "a table of a number": (lambda b: ct.as_dataframe(3), "results is 3, expected a path"),  # type: ignore[arg-type]
+    "no folder of a run": (lambda b: ct.load_run("/nope"), "/nope: there is no such folder."),
+    "a folder of no run": (
+        lambda b: ct.load_run(b.folder.path),
+        "not a run's folder (run.json is missing).",
+    ),
+    "a file as a run": (lambda b: ct.load_run(__file__), "a file, expected the folder of a run."),
+    "a file as a backbone": (lambda b: ct.load_backbone(__file__), "a file, expected a folder."),
+    "a file of results": (
+        lambda b: list(iter_records(Path(__file__), [])),
+        "a file, expected a results folder.",
+    ),
+    "a chat with CPM-Ant": (lambda b: b.generate("今", chat_template="own"), "leave it out."),
     "fewer than no rows": (lambda b: predict_run(Path("r"), limit=-1), "limit is -1"),
 }
 

@@ -26,6 +26,7 @@ from backbone_oracle import (
 from safetensors.torch import load_file, save_file
 
 from cpm_tune.backbone.ant.folder import open_folder
+from cpm_tune.backbone.storage.stored import stored_tensors
 
 NORM = "encoder.output_layernorm.weight"
 W_1 = "encoder.layers.2.ffn.ffn.w_in.w_1.weight"
@@ -43,7 +44,9 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    assert "no such folder" in complaint(tmp_path / "file", lambda: open_folder(tmp_path / "file"))
+    assert "a file, expected a folder" in complaint(
+        tmp_path / "file", lambda: open_folder(tmp_path / "file")
+    )
 
 
 @every_layout
@@ -344,3 +347,11 @@ def test_a_malicious_pickle_is_refused_and_never_run(folder, oracle, tmp_path, k
     if kind != "bare pickle":
         torch.load(io.BytesIO(content), weights_only=False)  # our own, and it does bite
         assert marker.is_dir()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_an_empty_file_of_weights_is_called_empty(name, tmp_path):
+    (tmp_path / name).write_bytes(b"")
+    assert "the file is empty" in complaint(
+        tmp_path / name, lambda: list(stored_tensors([tmp_path / name]))
+    )

@@ -204,7 +204,7 @@ def test_a_run_whose_data_is_gone_is_shown_without_texts(cli: CLI, tmp_path: Pat
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("errors", "tests"), "not readable"),
+        (("errors", "tests"), "tests: not a run's folder (run.json is missing)."),
         (("errors", "RUN", "--data", "absent"), "is not in --data absent"),
         (("errors", "RUN", "--data", "tasks/sample/ccpm"), "its sha256 differs"),
         (("errors", "RUN", "--out", "e.pdf"), "expected an ending of .html"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,19 @@ def test_texts_that_cannot_be_read(
             (tmp_path / name / file).write_bytes(raw)
     code, _, error = cli("forgetting", runs["none"], "--texts", tmp_path / name)
     assert (code, sentence in error) == (2, True), error
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        ({}, "expected texts of one source or more"),
+        ({"x": []}, "texts 'x': there is no text"),
+        ({"x": ["今天", 1]}, "texts 'x', number 2 is 1, expected a text"),
+        ({"x": "今天"}, "texts 'x' is '今天', expected a list of texts"),
+        ({1: ["今天"]}, "texts has the source 1"),
+        (["a"], "expected a path, or a dict of lists of texts by source"),
+    ],
+)
+def test_texts_in_python_that_are_none(texts: Any, sentence: str, runs: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        load_run(runs["none"]).forgetting(texts)

@@ -146,7 +146,7 @@ def test_a_damaged_record_is_replaced_only_on_request(
     record.unlink()
     record.mkdir()
     (record / "mine").write_text("")
-    assert "restore the file, or remove its folder" in said(cli, *words)
+    assert "restore the file, or run it again with --overwrite" in said(cli, *words)
     assert (record / "mine").exists()
     assert cli(*words, "--overwrite")[0] == 0
     assert json.loads(record.read_text())["scores"] == whole["scores"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, get_args
 
@@ -89,14 +90,34 @@ class Run:
         by source or files of them, at most `limit` each (docs/statistics.md). The run's record gets
         the numbers. Raises UserError if it has a source of that name with other texts."""
         whole_number(limit, "limit")
-        if not isinstance(texts, Mapping):
-            texts = read_texts(None if texts is None else path_of(texts, "texts"), limit)
-        meter = Meter({name: named_texts(each, None)[0][:limit] for name, each in texts.items()})
+        if isinstance(texts, Mapping):
+            checked_texts = {name: _texts_of(name, each)[:limit] for name, each in texts.items()}
+            if not checked_texts:
+                raise UserError("texts is {}, expected texts of one source or more.")
+        elif texts is None or (isinstance(texts, str | PathLike) and str(texts)):
+            checked_texts = read_texts(None if texts is None else Path(texts), limit)
+        else:
+            raise UserError(
+                f"texts is {texts!r:.40}, expected a path, or a dict of lists of texts by source."
+            )
+        meter = Meter(checked_texts)
         return meter.known(self.folder) or meter.measure(self.folder)
 
     def export(self, to: str, out: AnyPath, *, backbone: str | None = None) -> None:
         """Write the delta (peft, opendelta) or the merged backbone (hf, merged); docs/export.md."""
         export_run(self.folder, to, path_of(out, "out"), backbone=backbone)
+
+
+def _texts_of(name: object, texts: Sequence[str]) -> list[str]:
+    """The texts of a source; UserError if they are none."""
+    if not isinstance(name, str):
+        raise UserError(f"texts has the source {name!r:.40}, expected its name as a text.")
+    place = f"texts '{name}'"
+    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
+        raise UserError(f"{place} is {texts!r:.40}, expected a list of texts.")
+    if not texts:
+        raise UserError(f"{place}: there is no text.")
+    return named_texts(texts, [f"{place}, number {n}" for n in range(1, len(texts) + 1)])[0]
 
 
 def load_run(folder: AnyPath) -> Run:

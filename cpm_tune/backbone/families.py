@@ -21,7 +21,7 @@ from cpm_tune.backbone.causal.family import CAUSAL
 from cpm_tune.backbone.encdec.family import ENCDEC
 from cpm_tune.backbone.pretraining import Pretraining
 from cpm_tune.backbone.protocol import BackboneConfig, BackboneFolder, Family
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, absent
 
 GROUP = "cpm_tune.families"
 T = TypeVar("T")
@@ -130,7 +130,7 @@ def open_ant(path: Path, purpose: str) -> CPMAntFolder:
 def open_folder(path: Path) -> BackboneFolder:
     """Open a backbone's folder, of whichever family; raise UserError with what is wrong."""
     if not path.is_dir():
-        raise UserError(f"backbone {path}: there is no such folder.")
+        raise UserError(f"backbone {path}: {absent(path)}.")
     for family in _OWN:
         if family.recognises(path):
             return family.open(path)

@@ -251,9 +251,7 @@ def check_length(length: int, config: BackboneConfig, setting: str) -> None:
 
 def no_chat(path: Path, family: str) -> UserError:
     """The error of a family whose models have no chat template."""
-    return UserError(
-        f"{path}: models of the family {family} have no chat template; omit --chat-template."
-    )
+    return UserError(f"{path}: models of the family {family} have no chat template; leave it out.")
 
 
 class FolderDefaults:

@@ -25,7 +25,7 @@ from cpm_tune.common.paths import cache_dir
 from cpm_tune.data.splits import check_first_rows, data_folder, find_splits
 from cpm_tune.delta.opendelta_import import INSTALL, opendelta
 from cpm_tune.engine.bmtrain_found import nccl_conflict, trouble
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, absent
 from cpm_tune.task.registry import load_tasks
 
 Check = tuple[str, str, str]  # state (ok, warn, FAIL, or - for optional), result, how to fix it
@@ -34,7 +34,7 @@ Check = tuple[str, str, str]  # state (ok, warn, FAIL, or - for optional), resul
 def run(options: Doctor) -> int:
     """Print a line per check; 1 if something needed does not work."""
     if options.data is not None and not options.data.is_dir():
-        raise UserError(f"--data {options.data}: there is no such folder.")
+        raise UserError(f"--data {options.data}: {absent(options.data)}.")
     if options.backbone is not None:
         for state, name, result in load("cpm_tune.commands.doctor_backbone:lines")(
             options.backbone

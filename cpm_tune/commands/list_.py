@@ -10,7 +10,7 @@ from cpm_tune.backbone.families import families, open_folder, presets
 from cpm_tune.commands.options.look import List
 from cpm_tune.common.texts import table
 from cpm_tune.data.splits import check_first_rows, data_folder, find_splits, sample_folder
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, absent
 from cpm_tune.task import SPLITS, Task
 from cpm_tune.task.registry import load_preset, load_tasks, preset_files
 
@@ -26,7 +26,7 @@ def run(options: List) -> int:
 
 def _tasks(include: Sequence[Path], data: Path | None) -> str:
     if data is not None and not data.is_dir():
-        raise UserError(f"--data {data}: there is no such folder.")
+        raise UserError(f"--data {data}: {absent(data)}.")
     rows, remarks = [], []
     for t in load_tasks(include):
         there, remark = look(t, data)

@@ -12,7 +12,7 @@ from cpm_tune.common.folders import LOG, OLD, PARTIAL, RECORD, remove, run_lock
 from cpm_tune.common.sizes import counted
 from cpm_tune.common.texts import table
 from cpm_tune.errors import UserError, readable
-from cpm_tune.schema.record import AnyRecord, RunRecord, read_any_record
+from cpm_tune.schema.record import AnyRecord, RunRecord, no_run, read_any_record
 from cpm_tune.schema.spec import flattened
 from cpm_tune.schema.walk import iter_records
 
@@ -111,7 +111,7 @@ def remove_(options: RunsRemove) -> int:
 def _record(run: Path) -> Path:
     path = run / RECORD
     if not path.is_file():
-        raise UserError(f"{run}: not a run's folder ({RECORD} is missing).")
+        raise no_run(run)
     return path
 
 

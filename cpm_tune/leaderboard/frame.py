@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.results import AnyStored, read_folder
 from cpm_tune.schema.record import RunRecord
 from cpm_tune.schema.spec import flattened
@@ -26,6 +27,8 @@ def as_dataframe(results: str | PathLike[str] = "results") -> pd.DataFrame:
     """
     import pandas as pd
 
+    if not isinstance(results, str | PathLike) or not str(results):
+        raise UserError(f"results is {results!r:.40}, expected a path.")
     found = read_folder(Path(results))
     rows = [*map(_row, found.runs), *map(_row, found.systems)]
     return pd.DataFrame(sorted(rows, key=lambda row: row["folder"]))

@@ -23,7 +23,7 @@ from cpm_tune.delta.saved import check_delta, read_saved
 from cpm_tune.delta.scaling import check_scaled, scaled
 from cpm_tune.delta.stored import read_delta
 from cpm_tune.engine.engine import make_engine
-from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.errors import UserError, absent, did_you_mean
 from cpm_tune.planning.inputs import add_shots, load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Plan, chat_sha256
@@ -130,8 +130,7 @@ def _recorded(record: RunRecord) -> Path:
     if name in FOLDERS:  # of another installation
         return FOLDERS[name]
     raise UserError(
-        f"{place}: there is no such folder; give the folder of the run's backbone '{name}' with "
-        "--backbone."
+        f"{place}: {absent(place)}; give the folder of the run's backbone '{name}' with --backbone."
     )
 
 

@@ -17,7 +17,7 @@ from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.reading import read_regular
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, absent
 from cpm_tune.schema.frozen import NamePart
 from cpm_tune.schema.options import Scoring
 from cpm_tune.schema.parts import (
@@ -222,8 +222,11 @@ def read_any_record(path: Path) -> AnyRecord:
             "again with --overwrite."
         ) from error
     except OSError as error:
+        if isinstance(error, FileNotFoundError | NotADirectoryError) and not path.is_symlink():
+            raise no_run(path.parent) from error
         raise UserError(
-            f"{path}: not readable ({error.strerror}); restore the file, or remove its folder."
+            f"{path}: not readable ({error.strerror}); restore the file, or run it again with "
+            "--overwrite."
         ) from error
     if record.spec.sha256 != record.spec_sha256:
         raise UserError(f"{path}: spec_sha256 does not belong to the spec; the file was changed.")
@@ -235,6 +238,13 @@ def read_any_record(path: Path) -> AnyRecord:
     ):
         raise UserError(f"{path}: a finished run without its {split} {record.ranks_by}.")
     return record
+
+
+def no_run(folder: Path) -> UserError:
+    """That a folder is not a run's."""
+    if folder.is_dir():
+        return UserError(f"{folder}: not a run's folder ({RECORD} is missing).")
+    return UserError(f"{folder}: {absent(folder, 'the folder of a run')}.")
 
 
 def _is_system(raw: bytes) -> bool:

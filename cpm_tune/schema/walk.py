@@ -25,6 +25,8 @@ def iter_records(
     UserError. Raises UserError if there is no folder.
     """
     if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"{folder}: a file, expected a results folder.")
         raise UserError(f"{folder}: there is no such results folder.")
     for path in map(Path, record_paths(str(folder), skipped)):
         if finished and not is_complete(path.parent):

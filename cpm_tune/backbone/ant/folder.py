@@ -22,7 +22,7 @@ from cpm_tune.common.door import load
 from cpm_tune.common.folders import DELTA_CONFIG, RECORD
 from cpm_tune.common.paths import input_sha256
 from cpm_tune.common.reading import read_json
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, absent
 from cpm_tune.schema.spec import Encoding
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class CPMAntFolder:
 def open_folder(path: Path) -> CPMAntFolder:
     """Open a CPM-Ant folder; raise UserError with what is missing."""
     if not path.is_dir():
-        raise UserError(f"backbone {path}: there is no such folder.")
+        raise UserError(f"backbone {path}: {absent(path)}.")
     file, raw = _config(path)
     vocabulary = next((path / name for name in _VOCABULARIES if (path / name).is_file()), None)
     if vocabulary is None:

@@ -87,13 +87,13 @@ class CausalFolder(FolderDefaults):
     def chat_template(self) -> str:
         """The checkpoint's own chat template; raise UserError if it has none."""
         if self.vocabulary is not None:
-            raise UserError(f"{self.path}: CPM-1 has no chat template; omit --chat-template.")
+            raise UserError(f"{self.path}: CPM-1 has no chat template; leave it out.")
         return own_template(self.path)
 
     def turns(self, template: str, tokenizer: HFTokenizer | CPM1Tokenizer) -> Turns:
         """What a chat template puts around turns; raise UserError if it cannot be used."""
         if isinstance(tokenizer, CPM1Tokenizer):
-            raise UserError(f"{self.path}: CPM-1 has no chat template; omit --chat-template.")
+            raise UserError(f"{self.path}: CPM-1 has no chat template; leave it out.")
         where = f"{self.path}: the chat template"
         return make_turns(template, special_names(self.path), tokenizer, where)
 

@@ -100,6 +100,10 @@ def state_of(path: Path) -> Any:
     except OSError as error:
         raise broken(path, error) from error
     except ValueError as error:
+        if not path.stat().st_size:
+            raise UserError(
+                f"{path}: not a readable checkpoint: the file is empty; get it again."
+            ) from error
         raise UserError(
             f"{path}: not a readable checkpoint: corrupt, or a pickle of more than tensors "
             f"(refused): {str(error)[:160]}; get it again."
@@ -149,6 +153,10 @@ def _safetensors(path: Path, without: re.Pattern[str] | None) -> Iterator[Stored
             begins = 8 + size + about["data_offsets"][0]
             yield Stored(path, name, _DTYPES[about["dtype"]], tuple(about["shape"]), begins)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if path.is_file() and not path.stat().st_size:
+            raise UserError(
+                f"{path}: not a readable checkpoint: the file is empty; get it again."
+            ) from error
         raise broken(path, error) from error
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cpm_tune.common.option import Option
 from cpm_tune.common.sizes import checked_size
-from cpm_tune.errors import UserError
+from cpm_tune.errors import UserError, absent
 from cpm_tune.leaderboard.formats import FORMATS
 from cpm_tune.schema.options import (
     Data,
@@ -86,7 +86,7 @@ class Leaderboard:
         if self.data is not None and not self.texts:
             raise UserError("--data needs --texts.")
         if self.data is not None and not self.data.is_dir():
-            raise UserError(f"--data {self.data}: there is no such folder.")
+            raise UserError(f"--data {self.data}: {absent(self.data)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,4 +216,4 @@ class Serve:
     def __post_init__(self) -> None:
         checked_size(self.max_upload, "--max-upload")
         if self.data is not None and not self.data.is_dir():
-            raise UserError(f"--data {self.data}: there is no such folder.")
+            raise UserError(f"--data {self.data}: {absent(self.data)}.")
