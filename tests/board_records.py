@@ -111,7 +111,13 @@ def make_record(
         parts = {"value": v, "low": v - half, "high": v + half, "n": 2000}
         return {**parts, "signature": signature, "higher_is_better": True}
 
-    split = {"path": "x", "sha256": _sha(task), "n": 2000, "n_skipped": 0, "n_truncated": 3}
+    split = {
+        "path": f"/x/tasks/sample/{task}/test.jsonl" if sample else "x",
+        "sha256": _sha(task),
+        "n": 2000,
+        "n_skipped": 0,
+        "n_truncated": 3,
+    }
     test = {metric: score(value, metric)}
     if task in SECONDARY:
         test[SECONDARY[task]] = score(value * 1.08, SECONDARY[task])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from conftest import CLI
 from cpm_tune.commands.arguments import Parser, parse
 from cpm_tune.commands.options.search import Search
 from cpm_tune.commands.options.tune import Tune
+from cpm_tune.data.splits import sample_folder
+from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.repeat import repeat_of
 from cpm_tune.planning.plan import Request, make_plan
 from cpm_tune.planning.settings import parse_settings
 from cpm_tune.runs.execute import execute
+from cpm_tune.runs.rerun import predict_run
 from cpm_tune.schema.options import RunOptions
 from cpm_tune.schema.record import SearchRecord, read_record
 from cpm_tune.search.plan import make_search
@@ -67,7 +71,7 @@ def test_the_command_on_the_page_makes_the_same_run(name: str) -> None:
     request = {**REQUESTS, **OTHERS}[name]
     plan = make_plan(Request(**{"limit": 6, "seed": 3, **request}))
     like = board_records.make_record("ccpm", plan.folder.name, plan.delta_name, 3)
-    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution})
+    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution, "data": {}})
     repeat = repeat_of(record, plan.task)
     words = shlex.split(repeat.command)
     assert words[:4] == ["python", "tune.py", "--task", plan.task.name]
@@ -90,7 +94,7 @@ def test_the_command_of_a_run_that_a_search_found_is_the_search() -> None:
     found = SearchRecord(study="x", metric="accuracy", chosen=1, seconds=1.0, trials=[], earlier=[])
     plan = search.run_plan(values, found, 5)
     like = board_records.make_record("ccpm", plan.folder.name, plan.delta_name, 3)
-    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution})
+    record = like.model_copy(update={"spec": plan.spec, "execution": plan.execution, "data": {}})
     words = shlex.split(repeat_of(record, plan.task).command)
     assert words[:3] == ["python", "tune.py", "search"]
     options = parse(Search, Parser(Search, "tune.py search", "tune.py"), words[3:])
@@ -196,3 +200,54 @@ def test_a_random_control_is_not_run_by_itself(tmp_path: Path, cli: CLI) -> None
     file = execute(make_plan(request), tmp_path).folder / "run.json"
     code, _, error = cli("--config", str(file), "--dry-run")
     assert (code, "record of a random-backbone control" in error) == (2, True)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_run_that_shares_a_file_with_the_sample_data_keeps_its_own(
+    split: str, tmp_path: Path, cli: CLI
+) -> None:
+    task = load_task("lcqmc")
+    data = planted.write(planted.clean, tmp_path / "data")
+    shutil.copy(sample_folder(task) / f"{split}.jsonl", data / f"{split}.jsonl")
+    file = made(tmp_path / "out", task="lcqmc", delta="lora", data=data, settings=QUICK)
+    record = read_record(file)
+    assert record.spec.data.sample
+    assert "the same run" in cli("--config", str(file), "--dry-run")[1]
+    assert "--data DIR" in repeat_of(record, task).command
+    for name in ("dev", "test"):
+        out = tmp_path / name
+        predicted = predict_run(file.parent, split=name, limit=6, out=out)
+        assert predicted.scores["accuracy"].value == record.scores[name]["accuracy"].value
+        sha256 = hashlib.sha256((out / f"predictions.{name}.jsonl").read_bytes()).hexdigest()
+        assert sha256 == record.predictions[f"predictions.{name}.jsonl"]
+    assert cli("scale", file.parent, "--by", "0", "--by", "0.5,0.25")[1].count("written") == 3
+    own = data / ("test.jsonl" if split != "test" else "dev.jsonl")
+    own.write_text(own.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="not the file of the record any more; give --data DIR"):
+        predict_run(file.parent, split=own.stem, out=tmp_path / "no")
+
+
+def test_a_run_on_own_data_is_predicted_on_them_and_never_on_the_sample(tmp_path: Path) -> None:
+    data = planted.write(planted.clean, tmp_path / "data")
+    file = made(tmp_path / "out", task="lcqmc", delta="none", data=data)
+    predict_run(file.parent, limit=6, out=tmp_path / "same")
+    name = "predictions.test.jsonl"
+    assert (tmp_path / "same" / name).read_bytes() == (file.parent / name).read_bytes()
+    data.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="give --data DIR"):
+        predict_run(file.parent, limit=6, out=tmp_path / "no")
+
+
+def test_a_fold_with_the_test_of_the_sample_data_is_run_again_and_scaled(
+    tmp_path: Path, cli: CLI
+) -> None:
+    data = planted.write(planted.clean, tmp_path / "data")
+    for split in ("train", "dev"):
+        (data / f"{split}.jsonl").rename(data / f"{split}_1.jsonl")
+        shutil.copy(data / f"{split}_1.jsonl", data / f"{split}_0.jsonl")
+    shutil.copy(sample_folder(load_task("lcqmc")) / "test.jsonl", data / "test.jsonl")
+    options = {"task": "lcqmc", "delta": "lora", "data": data, "fold": 1, "settings": QUICK}
+    file = made(tmp_path / "out", **options)
+    assert "the same run" in cli("--config", str(file), "--dry-run")[1]
+    predict_run(file.parent, split="dev", limit=6, out=tmp_path / "dev")
+    assert cli("scale", file.parent, "--by", "0.5")[0] == 0

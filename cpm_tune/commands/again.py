@@ -13,8 +13,9 @@ from cpm_tune.common.folders import CHAT, RECORD
 from cpm_tune.common.program import program
 from cpm_tune.common.reading import read_regular
 from cpm_tune.common.texts import shortened
+from cpm_tune.data.splits import sample_folder
 from cpm_tune.errors import UserError
-from cpm_tune.leaderboard.texts import recorded_folder
+from cpm_tune.planning.recorded import recorded_folder
 from cpm_tune.schema.record import RunRecord, read_record
 from cpm_tune.schema.spec import Execution, RunSpec, flattened
 from cpm_tune.task.registry import load_preset, load_task, preset_files
@@ -59,8 +60,10 @@ def options_of(
     }
     if "backbone" not in given:
         options["backbone"] = _backbone(record, path)
-    if not (spec.data.sample or "data" in given):
-        options["data"] = str(recorded_folder(load_task(spec.task, include), record))
+    if "data" not in given:
+        task = load_task(spec.task, include)
+        folder = recorded_folder(task, record)
+        options["data"] = None if folder == sample_folder(task) else str(folder)
     parts = {"train": spec.recipe, "encode": spec.encoding, "decode": spec.decoding}
     settings: dict[str, Any] = {
         f"{part}.{name}": value

@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
             several = "*" if option.many else "?"
             self.add_argument(option.field, nargs=None if required else several, **more)
             return
-        action = "append" if option.many and not about.commas else "store"
+        action = "append" if option.many else "store"
         self.add_argument(option.name, dest=option.field, required=required, action=action, **more)
 
     def list_commands(self, summaries: Mapping[str, str]) -> None:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from cpm_tune.commands.options.runs import Scale
 from cpm_tune.common.events import emit
-from cpm_tune.leaderboard.texts import recorded_folder
 from cpm_tune.runs.scaled import scaled_run
-from cpm_tune.schema.record import finished_record, shown_scores
-from cpm_tune.task.registry import load_task
+from cpm_tune.schema.record import shown_scores
 
 
 def run(options: Scale) -> int:
     """Score a run's delta at each factor; print the scores and where the records are."""
-    record = finished_record(options.run)
-    data = options.data
-    if data is None and not record.spec.data.sample:
-        data = recorded_folder(load_task(record.spec.task, options.include), record)
     for factor in dict.fromkeys(options.by):
         outcome = scaled_run(
             options.run,
             factor,
-            data=data,
+            data=options.data,
             out=options.out,
             backbone=options.backbone,
             include=options.include,

@@ -35,9 +35,9 @@ class Option:
 
     `least` and `most` bound a number, `above` excludes its bound. `default` describes a default
     that the value does not show, such as "the task's first". `choices` are the possible values, if
-    the type is not a Literal. `positional`: an argument without a name. `commas`: one text with
-    commas instead of repeating the option; with `ranges`, 1-3 in it is 1, 2, 3. `bare`: the value
-    may be omitted, and is then True. `not_with` names the fields that exclude it. `hidden`
+    the type is not a Literal. `positional`: an argument without a name. `commas`: a text may
+    have several values, with commas; with `ranges`, 1-3 in it is 1, 2, 3. `bare`: the value may be
+    omitted, and is then True. `not_with` names the fields that exclude it. `hidden`
     options are not in the help, `in_file` ones may be in a --config file.
 
     If an annotation has several, the outermost one that sets an attribute wins.
@@ -119,6 +119,8 @@ class Declared:
         if isinstance(text, bool):
             return text
         if isinstance(text, list):
+            if self.option.commas:
+                return tuple(value for each in text for value in self.parse(each))
             return tuple(map(self._parse, text))
         if self.option.commas:
             return tuple(map(self._parse, split_list(text, ranges=self.option.ranges)))

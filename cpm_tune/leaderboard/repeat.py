@@ -16,6 +16,7 @@ from typing import Any
 from cpm_tune.backbone.families import roles_in
 from cpm_tune.delta.config import lr_factor, parse_config, with_names
 from cpm_tune.errors import UserError, readable
+from cpm_tune.planning.recorded import is_bundled
 from cpm_tune.planning.settings import build
 from cpm_tune.schema.frozen import Extended
 from cpm_tune.schema.record import RunRecord
@@ -60,7 +61,8 @@ def repeat_of(record: RunRecord, task: Task) -> Repeat:
     differences = (*made[recipe], *_in(record.spec.delta, usual_delta, "delta"))
     usual = Execution().model_dump(mode="json")
     execution = tuple(_in(record.execution.model_dump(mode="json"), usual, "run"))
-    command = _command(record, delta, recipe, (*differences, *execution))
+    bundled = is_bundled(task, record)
+    command = _command(record, delta, recipe, (*differences, *execution), bundled)
     changed = tuple(f"delta.{key}" for key in sorted({*record.spec.delta} ^ {*usual_delta}))
     return Repeat(recipe, differences, command, changed)
 
@@ -116,7 +118,7 @@ def _settings(
     record: RunRecord, task: Task, named: NamedRecipe | None, factor: float | None
 ) -> Iterator[Difference]:
     spec = record.spec
-    sample = task.sample_recipe if spec.data.sample else {}
+    sample = task.sample_recipe if is_bundled(task, record) else {}
     defaults = dict(named.settings) if named else {**task.recipe, **sample}
     lr = defaults.get("lr", Recipe.model_fields["lr"].default)
     defaults["lr"] = lr if named else (factor or 1.0) * lr
@@ -153,13 +155,13 @@ def _in(values: Mapping[str, Any], usual: Mapping[str, Any], part: str) -> Itera
 
 
 def _command(
-    record: RunRecord, delta: str, recipe: str, differences: tuple[Difference, ...]
+    record: RunRecord, delta: str, recipe: str, differences: tuple[Difference, ...], bundled: bool
 ) -> str:
     spec, search = record.spec, record.spec.search
     seed = spec.seed if search is None else search.seed
     words = ["python", "tune.py", *([] if search is None else ["search"]), "--task", spec.task]
     words += ["--backbone", record.backbone.name, "--delta", delta, "--seed", str(seed)]
-    if not spec.data.sample:
+    if not bundled:
         words += ["--data", "DIR"]
     if recipe:
         words += ["--recipe", recipe]

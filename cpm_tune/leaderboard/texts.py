@@ -8,7 +8,7 @@ recorded fingerprint; if it cannot be read back, a note says why, and it is neve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any, Literal
 from cpm_tune.analysis.texts import fields
 from cpm_tune.analysis.texts import texts as row_texts
 from cpm_tune.data.files import checked_rows
-from cpm_tune.data.splits import SplitFile, data_folder, find_splits, sample_folder
+from cpm_tune.data.splits import SplitFile, data_folder, find_splits, is_sample, sample_folder
 from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.results import AnyStored
+from cpm_tune.planning.recorded import folders
 from cpm_tune.schema.record import AnyRecord, RunRecord
 from cpm_tune.schema.spec import RunSpec
 from cpm_tune.task import Choice, Options, Rank, Row, Task, Template
@@ -94,6 +95,8 @@ def read_texts(
         try:
             task = load_task(first.spec.task, include)
             file = _find(task, records, data)
+            # One file of the sample data does not make a test split of one's own public.
+            wanted = wanted and (which == "all" or is_sample(task, {file.split: file}))
             bad: list[str] | None = [] if first.spec.data.skip_bad_rows else None
             rows = list(islice(checked_rows(task, file, bad), ROWS))
         except (UserError, OSError, UnicodeDecodeError) as error:
@@ -122,20 +125,6 @@ def recorded_rows(task: Task, record: AnyRecord, data: Path | None) -> list[Row]
     return list(islice(checked_rows(task, file, bad), record.spec.data.limit))
 
 
-def recorded_folder(task: Task, record: AnyRecord) -> Path:
-    """The folder in which a record's run found its data. UserError if its test split is not there
-    any more."""
-    path = record.data["test"].path if "test" in record.data else "the test file"
-    for folder in _folders(task, path):
-        try:
-            split = find_splits(task, folder, ("test",))["test"]
-        except UserError:
-            continue
-        if split.sha256 == record.spec.data.test:
-            return folder
-    raise UserError(f"{path} is not the file of the record any more; give --data DIR.")
-
-
 def _key(record: AnyRecord) -> tuple[Any, ...]:
     """Equal for records whose examples look the same."""
     spec = record.spec
@@ -162,7 +151,7 @@ def _find(
     if data is not None:
         places.append(data_folder(task, data))
     else:
-        places += dict.fromkeys(folder for path in paths for folder in _folders(task, path))
+        places += dict.fromkeys(folder for path in paths for folder in folders(task, path))
     other = None
     for place in places:
         try:
@@ -177,17 +166,6 @@ def _find(
     if data is not None:
         raise UserError(f"{path} of the records is not in --data {data}.")
     raise UserError(f"{path} no longer exists; give --data DIR.")
-
-
-def _folders(task: Task, path: str) -> Iterator[Path]:
-    """The folders that may contain a split of the task, by the path of its file (the first of
-    several)."""
-    first = Path(path) if Path(path).is_file() else Path(path.split(", ")[0])
-    accepted = task.files.names["test"]
-    names = [name for one in accepted for name in ((one,) if isinstance(one, str) else one)]
-    for depth in sorted({name.count("/") for name in names}):
-        if depth < len(first.parents):
-            yield first.parents[depth]
 
 
 def _set(task: Task, template: Template | None, rows: Sequence[Row]) -> dict[str, Any]:

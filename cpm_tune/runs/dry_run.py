@@ -8,6 +8,7 @@ from typing import Any
 from cpm_tune.common.folders import RECORD
 from cpm_tune.common.sizes import counted
 from cpm_tune.data.batches import total_steps
+from cpm_tune.data.splits import sample_folder
 from cpm_tune.memory.estimate import estimate, work_of
 from cpm_tune.planning.inputs import before_scoring, read_inputs, used_splits
 from cpm_tune.planning.plan import Plan
@@ -49,7 +50,8 @@ def would_do(plan: Plan, out: Path, nproc: int = 1) -> dict[str, Any]:
 def dry_run_text(plan: Plan, would: dict[str, Any]) -> str:
     """The same in about ten lines."""
     spec, n, memory = plan.spec, would["trained_values"], would["memory"]
-    where = ", sample data" if spec.data.sample else ""
+    bundled = all(f.path.parent == sample_folder(plan.task) for f in plan.splits.values())
+    where = ", sample data" if bundled else ""
     rows = ", ".join(f"{count:,} {split}" for split, count in would["rows"].items())
     modules = ", ".join(map(str, spec.delta.get("modified_modules", ())))
     lines = [

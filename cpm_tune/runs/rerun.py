@@ -27,6 +27,7 @@ from cpm_tune.errors import UserError, did_you_mean
 from cpm_tune.planning.inputs import add_shots, load_backbone, make_encoder
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.plan import Plan, chat_sha256
+from cpm_tune.planning.recorded import recorded_folder
 from cpm_tune.schema.record import RunRecord, ScoreRecord, finished_record
 from cpm_tune.systems.submission import write_submission
 from cpm_tune.task import SPLITS
@@ -36,11 +37,16 @@ from cpm_tune.tuning.score import score_split
 
 
 def plan_of(
-    run: Path, data: Path | None, split: str, backbone: str | None, include: Sequence[Path]
+    run: Path,
+    data: Path | None,
+    needed: tuple[str, ...],
+    backbone: str | None,
+    include: Sequence[Path],
 ) -> tuple[Plan, RunRecord]:
-    """The plan of a finished run on one split of other data.
+    """The plan of a finished run on these splits, of other data if given, else of the run's own.
 
-    Raises UserError if task, template or backbone are not those of the run any more.
+    Raises UserError if task, template or backbone are not those of the run any more,
+    or if its data are not where they were.
     """
     record = finished_record(run)
     spec = record.spec
@@ -53,14 +59,17 @@ def plan_of(
         )
     folder = backbone_folder(record, backbone)
     chat = chat_of_run(run, spec.chat_template)
-    needed = (split, "train") if spec.shots and split != "train" else (split,)
-    splits = find_splits(task, data_folder(task, data), needed, fold=spec.data.fold)
+    if spec.shots and "train" not in needed:
+        needed = (*needed, "train")
+    known = recorded_folder(task, record, needed) if data is None else data_folder(task, data)
+    splits = find_splits(task, known, needed, fold=spec.data.fold)
     if spec.shots and splits["train"].sha256 != spec.data.train:
         raise UserError(
             f"{splits['train'].path}: not the train split of the run, from which its shots are; "
             "put the run's train file next to the split to predict."
         )
-    notes = (splits[split].note,) if splits[split].note else ()
+    note = splits[needed[0]].note
+    notes = (note,) if note else ()
     delta = parse_config(spec.delta, str(run / RECORD))
     # One process, however many made the run.
     execution = record.execution.model_copy(update={"engine": "auto", "shard": False, "zero": 3})
@@ -200,6 +209,7 @@ def predict_run(
 ) -> Predicted:
     """Predict one split with a finished run; write predictions (and the submission) to `out`.
 
+    `data`: a folder of other data; by default the split is the run's own, where the run had it.
     `delta_from`: a folder with another delta for the same backbone, ours or a LoRA of PEFT's,
     instead of the run's. `delta_scale` multiplies the delta, if it is a LoRA or full fine-tuning: 0
     is the bare backbone. `memory_limit` (such as 4GB): the most of the backbone in memory at a
@@ -210,7 +220,7 @@ def predict_run(
         raise UserError(f"there is no split '{split}'.{did_you_mean(split, SPLITS)}")
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, expected a whole number from 1.")
-    plan, record = plan_of(run, data, split, backbone, include)
+    plan, record = plan_of(run, data, (split,), backbone, include)
     plan = _placed(plan, memory_limit, quantize, plan.delta if delta_from is None else None)
     task, spec = plan.task, plan.spec
     if submission and task.submission is None:

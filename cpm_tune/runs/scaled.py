@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from cpm_tune.common.energy import RunMeter
@@ -13,7 +12,6 @@ from cpm_tune.common.folders import CHAT, DELTA, disk_trouble, partial_folder, r
 from cpm_tune.common.paths import file_sha256
 from cpm_tune.common.progress import working
 from cpm_tune.common.writing import write_atomically
-from cpm_tune.data.splits import data_folder, find_splits
 from cpm_tune.data.store import read_split
 from cpm_tune.delta.scaling import check_scaled
 from cpm_tune.engine.engine import make_engine
@@ -71,14 +69,14 @@ def _plan(
     run: Path, record: RunRecord, data: Path | None, backbone: str | None, include: Sequence[Path]
 ) -> Plan:
     """The run's plan on the splits that it was scored on."""
-    plan, _ = plan_of(run, data, "test", backbone, include)
-    splits = {**plan.splits, **find_splits(plan.task, data_folder(plan.task, data), ("dev",))}
+    plan, _ = plan_of(run, data, ("test", "dev"), backbone, include)
+    splits = plan.splits
     for name in ("dev", "test"):
         if splits[name].sha256 != getattr(record.spec.data, name):
             raise UserError(
                 f"{splits[name].path}: not the {name} split of the run; give the run's --data."
             )
-    return replace(plan, splits=splits)
+    return plan
 
 
 def _scored(

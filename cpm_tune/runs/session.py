@@ -12,7 +12,7 @@ from cpm_tune.common.events import emit, listening
 from cpm_tune.common.folders import check_results
 from cpm_tune.common.progress import labelled, working
 from cpm_tune.common.sizes import counted
-from cpm_tune.data.splits import data_folder
+from cpm_tune.data.splits import data_folder, sample_folder
 from cpm_tune.engine.rank import launched
 from cpm_tune.errors import ProcessLostError, UserError
 from cpm_tune.planning.inputs import before_scoring, read_inputs
@@ -157,7 +157,8 @@ def _one_of(request: Request, name: str) -> Request:
 def describe(plan: Plan) -> str:
     """What is run: task, scoring, data, backbone, delta, and notes."""
     spec = plan.spec
-    where = "sample data" if spec.data.sample else str(plan.splits["dev"].path.parent)
+    place = plan.splits["dev"].path.parent
+    where = "sample data" if place == sample_folder(plan.task) else str(place)
     lines = [
         f"task       {spec.task} v{spec.task_version}, "
         f"template {spec.template} v{spec.template_version}",

@@ -43,7 +43,7 @@ class Predict(ReportOptions):
     """
 
     run: RunFolder
-    data: Data = None
+    data: Annotated[Data, Option(default="where the run found it")] = None
     split: Annotated[Split, Option("split to predict")] = "test"
     out: Annotated[
         Path | None, Option("new folder", "DIR", default="RUN.SPLIT.predictions here")
