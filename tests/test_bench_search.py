@@ -155,6 +155,7 @@ def test_a_note_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
         ("{train.lr: [1e-3, 1e-2]}", "{x: 1}", "trials.0.space x: there is no such setting"),
         (SEARCH, "", "trials.0.space has no effect without search"),
         ("[2, 4]", "[2, 4000]", "at most rank"),
+        (SUITE, f"tasks: [lcqmc]\ndeltas: [none]\n{SEARCH}", "search has no effect on any trial"),
     ],
 )
 def test_mistakes_in_searches_of_suites(

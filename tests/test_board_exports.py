@@ -15,6 +15,7 @@ from pathlib import Path
 
 import board_records as made
 import pytest
+import test_record as single
 from conftest import CLI
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,11 +27,12 @@ from cpm_tune.leaderboard.export import export
 from cpm_tune.leaderboard.figures import Point, amounts, pareto_front, points
 from cpm_tune.leaderboard.formats import FORMATS, by_ending
 from cpm_tune.leaderboard.results import Results, StoredRecord, read_folder
+from cpm_tune.leaderboard.tables import number
 from cpm_tune.leaderboard.tables_csv import as_csv, as_csv_wide
 from cpm_tune.leaderboard.tables_latex import as_latex, escape
 from cpm_tune.leaderboard.tables_md import as_markdown
 from cpm_tune.schema.record import RunRecord
-from cpm_tune.schema.spec import Recipe
+from cpm_tune.schema.spec import BackboneSpec, Recipe
 
 NASTY = "=<b>x</b> & |_%$#~^\\{}"
 
@@ -57,7 +59,7 @@ def test_a_long_csv_has_a_line_for_every_score(board: Board) -> None:
     assert len(lines) - len(measured) == sum(len(row.cells) for row in board.quoted)
     for line in measured:
         (row,) = (r for r in board.rows if r.id == line["row"].removeprefix("'"))
-        assert float(line["mean"]) == row.cells[line["column"]].mean
+        assert float(line["mean"]) == pytest.approx(row.cells[line["column"]].mean, rel=1e-11)
         assert int(line["seeds"]) == len(row.cells[line["column"]].runs)
 
 
@@ -66,7 +68,39 @@ def test_a_wide_csv_has_a_line_for_every_row_and_no_formula(board: Board) -> Non
     assert len(lines) == len(board.rows) + len(board.quoted)
     assert {line["origin"] for line in lines} == {"measured", "quoted"}
     assert any(line["backbone"] == f"'{NASTY}" for line in lines)
-    assert float(lines[0]["ccpm"]) == board.rows[0].cells["ccpm"].mean
+    assert float(lines[0]["ccpm"]) == pytest.approx(board.rows[0].cells["ccpm"].mean, rel=1e-11)
+
+
+def test_a_wide_csv_tells_controls_and_settings_apart() -> None:
+    wider = single.spec(delta={"delta_type": "lora", "lora_r": 16})
+    random = single.spec(backbone=BackboneSpec(sha256=single.SHA, init="random"))
+    runs = [single.record(0.6), single.record(0.6, of=wider), single.record(0.6, of=random)]
+    stored = tuple(StoredRecord(one, Path()) for one in runs)
+    lines = list(csv.DictReader(io.StringIO(as_csv_wide(make_board(Results(stored, (), ()))))))
+    assert len({(line["control"], line["settings"]) for line in lines}) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        ((100 * 0.575 + 0) / 2, 1, "28.8"),
+        (28.25, 1, "28.3"),
+        (-0.125, 2, "-0.13"),
+        (0.0, 2, "0.00"),
+        (1e300, 0, f"{1e300:.0f}"),
+        (float("nan"), 2, "nan"),
+        (None, 2, ""),
+    ],
+)
+def test_halves_are_rounded_up(value: float | None, digits: int, text: str) -> None:
+    assert number(value, digits) == text
+
+
+def test_a_csv_has_no_rounding_errors_of_binary_numbers() -> None:
+    board = make_board(Results((StoredRecord(single.record(0.575), Path()),), (), ()))
+    board.rows[0].cells["lcqmc"].mean = 100 * 0.575
+    (line,) = csv.DictReader(io.StringIO(as_csv(board)))
+    assert line["mean"] == "57.5"
 
 
 def test_markdown_tables_are_whole_and_mark_best_and_quoted(board: Board) -> None:

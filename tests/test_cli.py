@@ -230,6 +230,16 @@ def test_an_output_below_a_file_is_one_sentence(
     assert said.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a file system that takes no files")
+def test_a_dry_run_refuses_an_output_that_cannot_be_made(
+    cli: CLI, data: Path, small_backbone: Path
+) -> None:
+    words = ("--task", "lcqmc", "--delta", "none", "--data", data, "--backbone", small_backbone)
+    code, _, said = cli(*words, "--out", "/proc/nowhere", "--dry-run")
+    assert code == 2
+    assert "--out /proc/nowhere: cannot be written (/proc: " in said
+
+
 def test_a_foreign_command_is_answered_with_the_nearest(cli: CLI) -> None:
     code, _, said = cli("leaderbord")
     assert code == 2

@@ -70,6 +70,8 @@ def test_a_list_of_a_file_is_values() -> None:
         ("train.lr", "expected KEY=VALUES"),
         ("train.lr=1e-3", "0.001 is one value"),
         ("train.lr=1..0.1", "the range 1..0.1 is empty"),
+        ("train.max_steps=3..3", "both ends of the range are 3"),
+        ("train.lr=1e-3...1e-2", "three dots: 1e-3...1e-2 ends in 0.001; a range has two"),
         ("train.lr=log:0..1", "begins above 0"),
         ("train.lr=log:5", "is no range"),
         ("train.lr=a..b", "'a' is no number"),

@@ -296,6 +296,10 @@ class _Expansion:
 
     def without_effect(self) -> Iterator[str]:
         """Overrides and settings without any effect, most likely a slip in a name."""
+        trials = self.trials.values()
+        if trials and self._suite.search and all(trial.search is None for trial in trials):
+            yield "search has no effect on any trial: no delta of the suite is trained."
+            return
         yield from self._unused(_SUITE, self._suite, "")
         for number, override in enumerate(self._suite.trials):
             if number not in self._matched:

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -299,12 +300,17 @@ def disk_trouble(
 
 
 def check_results(out: Path) -> None:
-    """Raise UserError if a results folder can be neither written nor made."""
+    """Raise UserError if a results folder can be neither written nor made; nothing stays there."""
     above = next((place for place in (out, *out.absolute().parents) if place.exists()), out)
     if not above.is_dir():
         raise UserError(f"--out {out}: cannot be written ({above} is a file); choose another.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: cannot be written ({above}: no permission); choose another.")
+    try:  # a file without a name where the system has such; some file systems, as /proc, take none
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        why = f"{above}: {error.strerror}"
+        raise UserError(f"--out {out}: cannot be written ({why}); choose another.") from error
 
 
 def remove(path: Path) -> None:

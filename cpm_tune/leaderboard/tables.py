@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
 
 from cpm_tune.leaderboard.board import Board, Cell, Column, MeasuredRow, PublishedRow
 from cpm_tune.leaderboard.forgetting import measured, shown
 
+_EXACT = 1e12  # from here on a number of 12 digits has no fraction
 PUBLISHED = "quoted from publications, not measured here"
 DAGGER = "†"
 NOT_ABOVE = "not above the best shortcut without a model by more than its interval"
@@ -17,8 +19,18 @@ BOLD = {  # by whether places are known
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A score, or a blank."""
-    return "" if value is None else f"{value:.{digits}f}"
+    """A score, or a blank. A half is rounded up, as on the page, whatever its last binary digits:
+    28.75, or 28.749999999999996, is 28.8."""
+    if value is None:
+        return ""
+    if not abs(value) < _EXACT:  # nothing to round, or not finite
+        return f"{value:.{digits}f}"
+    return f"{plain(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)}"
+
+
+def plain(value: float) -> Decimal:
+    """A number without the rounding errors of its last digits: 57.5 for 57.49999999999999."""
+    return Decimal(f"{value:.12g}")
 
 
 def best_of(board: Board, column: Column) -> float | None:

@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 
 from cpm_tune.errors import escaped
-from cpm_tune.leaderboard.board import Board, Cell, Column, Cost
-from cpm_tune.leaderboard.tables import has_places, has_unbeaten
+from cpm_tune.leaderboard.board import Board, Cell, Column, Cost, MeasuredRow
+from cpm_tune.leaderboard.tables import has_places, has_unbeaten, plain
 
 _FORMULA = (*"=+-@＝＋－＠", "\t", "\r", "\n")
 _COSTS = (
@@ -36,8 +36,14 @@ def _text(lines: Iterable[Sequence[object]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for line in lines:
-        writer.writerow([_inert(value) if isinstance(value, str) else value for value in line])
+        writer.writerow([_field(value) for value in line])
     return out.getvalue().rstrip("\n")
+
+
+def _field(value: object) -> object:
+    if isinstance(value, float):
+        return float(plain(value))
+    return _inert(value) if isinstance(value, str) else value
 
 
 def _inert(text: str) -> str:
@@ -77,12 +83,11 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
     judged = _judged(board)
     yield (*LONG, *judged(None), *_forgetting(board, head=True))
     for row in board.rows:
-        settings = " ".join(f"{k}={v}" for k, v in row.settings.items())
         for column in board.columns_of([row]):
             cell = row.cells[column.id]
             forgot = cell.forgetting.mean if cell.forgetting else None
             yield (
-                *("measured", row.id, row.backbone, row.control, row.delta, settings),
+                *("measured", row.id, row.backbone, row.control, row.delta, _settings(row)),
                 *_place(column, _template(column), column.scoring),
                 *(column.metric, _yes(column.official)),
                 *(cell.mean, cell.std, cell.low, cell.high, cell.interval, len(cell.runs)),
@@ -101,6 +106,10 @@ def _long(board: Board) -> Iterable[Sequence[object]]:
             )
 
 
+def _settings(row: MeasuredRow) -> str:
+    return " ".join(f"{k}={v}" for k, v in row.settings.items())
+
+
 def _place(column: Column, template: str, scoring: str) -> tuple[str, ...]:
     return column.capability, column.kind, column.task, column.id, template, scoring
 
@@ -116,16 +125,19 @@ def _yes(value: bool) -> str:
 def _wide(board: Board) -> Iterable[Sequence[object]]:
     names = [column.id for column in board.columns]
     yield (
-        *("origin", "row", "backbone", "delta", "coverage", *board.indices, *names, *_COSTS),
+        *("origin", "row", "backbone", "control", "delta", "settings", "coverage"),
+        *(*board.indices, *names, *_COSTS),
         *_forgetting(board, head=True),
     )
     for row in board.rows:
         means = [row.cells[n].mean if n in row.cells else None for n in names]
         indices = [row.indices[name].value for name in board.indices]
-        head = ("measured", row.id, row.backbone, row.delta, row.coverage)
+        what = (row.backbone, row.control, row.delta, _settings(row))
+        head = ("measured", row.id, *what, row.coverage)
         yield (*head, *indices, *means, *_costs(row.cost), *_forgetting(board, row.forgetting))
     for published in board.quoted:
         values = [published.cells[n].value if n in published.cells else None for n in names]
         indices = [published.indices[name].value for name in board.indices]
-        head = ("quoted", published.id, published.name, published.setting, len(published.cells))
+        what = (published.name, "", published.setting, "")
+        head = ("quoted", published.id, *what, len(published.cells))
         yield (*head, *indices, *values, *_costs(Cost()), *_forgetting(board))

@@ -227,7 +227,11 @@ def _range(key: str, log: bool, low_text: str, high_text: str) -> Range:
         if not math.isfinite(ends[-1]):
             raise ValueError(f"{text!r:.40} is no finite number; expected {_FORM}")
     low, high = ends
-    if low >= high:
+    if low >= high and high_text.startswith("."):
+        raise ValueError(f"three dots: {low_text}..{high_text} ends in {high:g}; a range has two")
+    if low == high:
+        raise ValueError(f"both ends of the range are {low:g}; give another one, or omit it")
+    if low > high:
         raise ValueError(f"the range {low:g}..{high:g} is empty; the lower end comes first")
     whole = float not in kinds
     if whole and not (low.is_integer() and high.is_integer()):

@@ -122,10 +122,10 @@ class Forgetting(ReportOptions):
 class Export(ReportOptions):
     """Write a finished run's delta for another program.
 
-    peft: lora, for transformers' CpmAnt. opendelta: lora, adapter, compacter. hf:
-    CpmAntForCausalLM of transformers 5.16.0 or later and its tokenizer files, with lora or full
-    merged. merged: the same as a backbone folder for --backbone. A model card (README.md) with the
-    scores is part of each.
+    peft: lora, for transformers' class of the model. opendelta: lora, adapter, compacter. hf: model
+    and tokenizer files for transformers (CPM-Ant: 5.16.0 or later), with lora or full merged.
+    merged: the same as a backbone folder for --backbone, of CPM-Ant in its native format, of others
+    in Hugging Face's. A model card (README.md) with the scores is part of each.
 
     examples:
       tune.py export results/RUN --to peft --out adapter
