@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from bench_runs import words, write_data
-from conftest import CLI
+from conftest import CLI, REPOSITORY
 
 from cpm_tune.bench.processes import gpus_of, threads_for
 from cpm_tune.bench.schedule import Queue, Watcher, run_trials
@@ -218,6 +219,26 @@ def test_a_trial_that_cannot_fit_is_refused(cli: CLI, tmp_path: Path) -> None:
     code, output, _ = cli("bench", *axes, "--nproc", "2", "--dry-run")
     assert code == 0
     assert ", 2 processes\n" in output
+
+
+def test_a_plan_in_json_has_every_trial_under_a_name_of_its_own(cli: CLI, tmp_path: Path) -> None:
+    data = tmp_path / "data" / "lcqmc"
+    data.mkdir(parents=True)
+    for path in (REPOSITORY / "tasks" / "sample" / "lcqmc").glob("*.jsonl"):
+        for fold in (0, 1):
+            shutil.copy(path, data / f"{path.stem}_{fold}.jsonl")
+    axes = ("--tasks", "lcqmc", "--deltas", "lora", "--folds", "0-1", "--out", tmp_path / "o")
+    code, output, error = cli("bench", *axes, "--data", data.parent, "--dry-run", "--json")
+    assert code == 0, error
+    (plan,) = [line for line in map(json.loads, output.splitlines()) if line["event"] == "plan"]
+    trials = {trial["name"]: trial for trial in plan["trials"]}
+    assert len(trials) == len(plan["trials"]) == plan["todo"] == 4
+    assert {name.rpartition(" ")[2] for name in trials} == {"fold=0", "fold=1"}
+    assert {(t["state"], t["control"]) for t in trials.values()} == {
+        ("new", None),
+        ("new", "zero-shot"),
+    }
+    assert len({trial["run_id"] for trial in trials.values()}) == 4
 
 
 @pytest.mark.parametrize(

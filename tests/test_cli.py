@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,29 @@ def test_an_output_below_a_file_is_one_sentence(
     assert code == 2
     assert "cannot be written" in said
     assert said.count("\n") == 1
+
+
+def test_a_command_without_events_refuses_json_in_a_plain_line(cli: CLI) -> None:
+    code, output, said = cli("list", "backbones", "--json")
+    assert (code, output) == (2, "")
+    assert said.count("error: unrecognized arguments: --json") == said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("estimate", "--task", "lcqmc"), None),
+        (("runs", "tail", "x", "-n", "-1"), None),
+        (("estimate", "--delt", "lora"), "--delta"),
+        (("--lr", "1"), "--set train.lr=VALUE"),
+    ],
+)
+def test_only_names_that_are_alike_are_proposed(
+    cli: CLI, words: tuple[str, ...], meant: str | None
+) -> None:
+    code, _, said = cli(*words)
+    assert code == 2
+    assert re.findall("Did you mean '(.*?)'", said) == ([meant] if meant else [])
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="a file system that takes no files")

@@ -437,6 +437,14 @@ def test_mistakes_are_found_before_anything_is_written(
     assert sentence in error
 
 
+def test_a_slip_in_a_name_gets_no_setting_of_another_delta() -> None:
+    with pytest.raises(UserError, match="slots"):
+        make_space({"delta.slot": "1,2"})
+    with pytest.raises(UserError, match="there is no such setting") as error:
+        make_space({"delta.slot": "1,2"}, delta="lora")
+    assert "slots" not in str(error.value)
+
+
 def test_a_dry_run_writes_nothing(
     words: Callable[..., list[object]], cli: CLI, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from cpm_tune.bench.slurm import MOST_JOBS, SlurmJobs
 from cpm_tune.bench.state import History, SuiteState, note_trials, suite_state, trial_state
 from cpm_tune.bench.suite import Suite
 from cpm_tune.bench.trials import Trial, make_trials
+from cpm_tune.common.events import emit, listening
 from cpm_tune.common.folders import check_results
 from cpm_tune.common.interrupt import Interrupted, Interrupts
 from cpm_tune.common.sizes import counted
@@ -78,6 +79,9 @@ def bench(
     check_results(out)
     if state.todo and not dry_run:
         _make(out)
+    if dry_run and listening():
+        emit("plan", **show.plan_values(state, history, out, workers))
+        return FINISHED
     if not quiet or dry_run:
         print(show.plan_text(state, history, out, where, workers), flush=True)
     if dry_run:

@@ -53,6 +53,28 @@ def plan_text(state: SuiteState, history: History, out: Path, where: str, worker
     return "\n".join(f"{name:10} {text}" for name, text in lines.items() if text)
 
 
+def plan_values(state: SuiteState, history: History, out: Path, workers: int) -> dict[str, Any]:
+    """The plan as JSON values; `run_id` and `seconds` are None where they are not known yet."""
+    trials = [
+        {
+            "name": trial.name,
+            "state": state.states[trial.run_id],
+            "run_id": state.runs.get(trial.run_id),
+            "task": trial.request.task,
+            "delta": trial.delta,
+            "backbone": trial.backbone,
+            "seed": trial.seed,
+            "control": trial.control,
+            "nproc": trial.nproc,
+            "seconds": history.seconds(trial),
+        }
+        for trial in state.trials
+    ]
+    seconds, unknown = history.remaining(state.todo, workers)
+    left = {"todo": len(state.todo), "seconds": seconds, "unknown_times": unknown}
+    return {"trials": trials, "done": state.done, **left, "workers": workers, "out": str(out)}
+
+
 def _names(values: Iterable[object]) -> str:
     return ", ".join(map(str, dict.fromkeys(values)))
 

@@ -155,9 +155,7 @@ class _Expansion:
         for override in overrides.values():
             chosen |= override.model_dump(include=_SHARED, exclude_none=True)
         nproc = chosen.pop("nproc")
-        other = [f"{k}={chosen[k]}" for k in _SHOWN if chosen[k] != getattr(self._suite, k)]
         chosen["fold"] = fold
-        other += [] if fold is None else [f"fold={fold}"]
         request = Request(task, delta, backbone, seed, **chosen)
         where = f"{task}, {delta}, {Path(backbone).name}"
         with self._noting(where, fold):
@@ -166,12 +164,18 @@ class _Expansion:
             space = self._space(request, overrides)
             for settings, about in self._settings(request, overrides):
                 with self._noting(where, fold):
-                    about = " ".join((*other, about)).strip()
+                    about = f"{self._other(request)} {about}".strip()
                     request = replace(request, settings=settings)
                     if space is None:
                         self._add_runs(request, about, nproc)
                     else:
                         self._add_searched(request, about, space, nproc)
+
+    def _other(self, request: Request) -> str:
+        """What distinguishes a request's trials, its zero-shot control too, besides settings."""
+        chosen = {name: getattr(request, name) for name in _SHOWN}
+        other = [f"{k}={v}" for k, v in chosen.items() if v != getattr(self._suite, k)]
+        return " ".join([*other, *([] if request.fold is None else [f"fold={request.fold}"])])
 
     @contextlib.contextmanager
     def _noting(self, where: str, fold: int | None) -> Iterator[None]:
@@ -229,7 +233,7 @@ class _Expansion:
                 spec.seed,
                 group=(weights, spec.task),
                 needs=needs if control is None else None,
-                about="" if control == "zero-shot" else about,
+                about=self._other(request) if control == "zero-shot" else about,
                 nproc=nproc,
             )
             self.trials.setdefault(spec.run_id, trial)
@@ -268,7 +272,9 @@ class _Expansion:
             bare = plan.zero_shot()
             needs = bare.spec.run_id
             of_run = (needs, bare.delta_name, name, bare.spec.seed, group)
-            self.trials.setdefault(needs, Trial(request, "zero-shot", *of_run, nproc=nproc))
+            self.trials.setdefault(
+                needs, Trial(request, "zero-shot", *of_run, about=self._other(request), nproc=nproc)
+            )
         run = Trial(
             request,
             None,

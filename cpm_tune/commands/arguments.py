@@ -82,8 +82,10 @@ class Parser(argparse.ArgumentParser):
     def _meant(self, name: str) -> str:
         """What an unknown option may mean: another one, or a setting."""
         options = [text for action in self._actions for text in action.option_strings]
+        bare = {text.lstrip("-"): text for text in options}  # dashes make no names alike
         settings = load("cpm_tune.planning.settings:KEYS") if "--set" in options else ()
-        meant = did_you_mean(name, [*options, *settings])
+        meant = did_you_mean(name.lstrip("-"), [*bare, *settings])
+        meant = re.sub(r"'([\w-]+)'", lambda match: f"'{bare[match[1]]}'", meant)
         return re.sub(r"'(\w+\.\w+)'", r"'--set \1=VALUE'", meant) if "mean" in meant else ""
 
     def error(self, message: str) -> NoReturn:

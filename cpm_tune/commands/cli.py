@@ -16,6 +16,7 @@ from cpm_tune.common import events
 from cpm_tune.common.allocator import set_allocator
 from cpm_tune.common.door import load
 from cpm_tune.common.interrupt import Interrupts, interruption
+from cpm_tune.common.option import declared
 from cpm_tune.common.progress import Lines, shown
 from cpm_tune.common.terminal import safe_output
 from cpm_tune.errors import ProcessLostError, UserError, did_you_mean, readable
@@ -28,7 +29,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; mistakes are one sentence each on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    with events.printed() if "--json" in argv else nullcontext():
+    with events.printed() if "--json" in argv and _has_json(argv) else nullcontext():
         code: object = 1
         try:
             code = _run(argv)
@@ -38,6 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             events.emit("exit", code=code or 0)
         return code
+
+
+def _has_json(argv: Sequence[str]) -> bool:
+    """Whether the command that is asked for prints events; an unknown one has its error there."""
+    try:
+        _, command = _find(argv)
+    except UserError:
+        return True
+    return any(option.name == "--json" for option in declared(command.options))
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from cpm_tune.schema.record import SearchRecord
 from cpm_tune.schema.spec import SearchSpec
 from cpm_tune.search.space import Dimension, default_space, make_space
 from cpm_tune.search.study import check_optuna
+from cpm_tune.task.registry import load_preset
 
 FOLDER = ".search"  # of a results folder
 
@@ -73,7 +74,7 @@ def make_search(
     """
     check_optuna()
     settings = request.settings or {}
-    given = make_space(space, where)
+    given = make_space(space, where, load_preset(request.delta).get("delta_type"))
     if both := sorted(given.keys() & settings.keys()):
         raise UserError(
             "\n".join(f"{where} {key}: it is set as well; keep one of the two." for key in both)

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -118,17 +118,22 @@ def parse_items(items: Sequence[str]) -> dict[str, str]:
     return space
 
 
-def make_space(given: Mapping[str, Any], where: str = "--space") -> dict[str, Dimension]:
+def make_space(
+    given: Mapping[str, Any], where: str = "--space", delta: str | None = None
+) -> dict[str, Dimension]:
     """The space of settings by key; each is a text, or in a file a list of values.
 
+    `delta`: the delta_type, if it is known; settings of others are not proposed for a slip.
     Raises UserError with every mistake, a line each, after `where`.
     """
+    fields = CONFIGS[delta].model_fields if delta in CONFIGS else None
+    near = DELTA_KEYS if fields is None else DELTA_KEYS & {f"delta.{name}" for name in fields}
     space, problems = {}, []
     if len(given) > MOST:
         raise UserError(f"{where}: {len(given)} settings, at most {MOST} can be searched.")
     for key, value in given.items():
         try:
-            space[key] = _dimension(key, value)
+            space[key] = _dimension(key, value, near)
         except ValueError as error:
             end = "" if str(error).endswith(("?", ".")) else "."
             problems.append(f"{where} {readable(key)}: {error}{end}")
@@ -172,11 +177,10 @@ def points(space: Space) -> Iterator[dict[str, Any]]:
         yield dict(zip(space, values, strict=True))
 
 
-def _dimension(key: str, value: Any) -> Dimension:
-    """Raises ValueError with the rest of a sentence about the key."""
-    known = KEYS | DELTA_KEYS
-    if key not in known:
-        raise ValueError(f"there is no such setting.{did_you_mean(key, known)}")
+def _dimension(key: str, value: Any, near: Set[str]) -> Dimension:
+    """Raises ValueError with the rest of a sentence about the key; `near`: what may be meant."""
+    if key not in KEYS | DELTA_KEYS:
+        raise ValueError(f"there is no such setting.{did_you_mean(key, KEYS | near)}")
     if key.startswith("run."):
         raise ValueError("it changes no result, so it cannot be searched")
     if key in _ROWS:
