@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt no-deps.txt
 	@touch $@
 
 demo: setup
-	$(RUN) tune.py --task wantwords --delta lora
+	$(RUN) tune.py --task lcqmc --delta lora
 	$(RUN) tune.py leaderboard results
 	$(RUN) tune.py leaderboard results --out results/leaderboard.html
 	@echo
