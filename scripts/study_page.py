@@ -211,17 +211,22 @@ def costs(cells: dict[Key, Cell]) -> str:
     return markdown(header, rows) if rows else ""
 
 
+def mean_curve(records: Iterable[RunRecord]) -> tuple[list[int], list[float]]:
+    """The steps of the runs' evaluations, and the means of their dev scores."""
+    runs = [record.training.curve for record in records if record.training is not None]
+    means = [statistics.fmean(point.dev for point in at) for at in zip(*runs, strict=True)]
+    return [point.step for point in runs[0]] if runs else [], means
+
+
 def curves(cells: dict[Key, Cell]) -> str:
     """The dev score by step: means over the seeds and the tasks."""
-    rows, steps = [], []
+    rows, steps = [], list[int]()
     for backbone, delta, weights in itertools.product(BACKBONES, DELTAS, ("checkpoint", "random")):
         of = [cells.get((task, backbone, weights, delta)) for task in TASKS]
         records = [record for cell in of if cell is not None for record in cell.records]
-        points = [r.training.curve for r in records if r.training is not None]
-        if None in of or not points:
+        if None in of:
             continue
-        steps = [point.step for point in points[0]]
-        means = [statistics.fmean(p.dev for p in at) for at in zip(*points, strict=True)]
+        steps, means = mean_curve(records)
         name = "" if weights == "random" else f"`{backbone}`"
         init = "random" if weights == "random" else "trained"
         rows.append([name, f"`{delta}`", init, *(f"{value:.3f}" for value in means)])
@@ -247,9 +252,7 @@ def draw(cells: dict[Key, Cell], path: Path) -> None:
             cell = cells.get((task, backbone, weights, delta))
             if cell is None:
                 continue
-            points = [r.training.curve for r in cell.records if r.training is not None]
-            steps = [point.step for point in points[0]]
-            means = [statistics.fmean(p.dev for p in at) for at in zip(*points, strict=True)]
+            steps, means = mean_curve(cell.records)
             style = "--" if weights == "random" else "-"
             panel.plot(steps, means, style, color=colours[backbone], label=backbone)
         panel.set_ylim(bottom=0)
