@@ -34,6 +34,7 @@ from cpm_tune.schema.record import RunRecord, read_record
 from cpm_tune.search.plan import FOLDER
 
 State = Literal["done", "failed", "unfinished", "new"]
+Begun = frozenset[tuple[str, int, int, int | None]]  # runs: search, seed, and its budget
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ def suite_state(out: Path, trials: Sequence[Trial], only_failed: bool = False) -
     With `only_failed`, the trials to do are those that failed before and the controls they need.
     """
     states, runs = dict[str, State](), dict[str, str]()
+    begun = _begun_runs(out) if any(trial.search for trial in trials) else None
     for trial in trials:
-        states[trial.run_id], record = trial_state(out, trial)
+        states[trial.run_id], record = trial_state(out, trial, begun)
         if record is not None or trial.search is None:
             runs[trial.run_id] = trial.run_id if record is None else record.run_id
     todo = [trial for trial in trials if states[trial.run_id] != "done"]
@@ -72,8 +74,11 @@ def suite_state(out: Path, trials: Sequence[Trial], only_failed: bool = False) -
     return SuiteState(trials, states, todo, runs)
 
 
-def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
-    """The state of a trial in the results folder `out`, and its record if it is done."""
+def trial_state(
+    out: Path, trial: Trial, runs_begun: Begun | None = None
+) -> tuple[State, RunRecord | None]:
+    """The state of a trial in the results folder `out`, and its record if it is done.
+    `runs_begun`: those of the folder, if they are known already."""
     run_id: str | None = trial.run_id
     if trial.search is not None:
         run_id = found(out, trial.run_id)
@@ -86,7 +91,9 @@ def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
     if _note(out, trial.run_id).is_file():
         return "failed", None
     if trial.search is not None:
-        return "unfinished" if _searched_begun(out, trial, trial.search) else "new", None
+        return "unfinished" if _searched_begun(
+            out, trial, trial.search, runs_begun
+        ) else "new", None
     partial = partial_folder(out, trial.run_id)
     if not partial.is_dir():
         return "new", None
@@ -95,24 +102,30 @@ def trial_state(out: Path, trial: Trial) -> tuple[State, RunRecord | None]:
     return ("failed" if begun.get("status") == "failed" and not stopped else "unfinished"), None
 
 
-def _searched_begun(out: Path, trial: Trial, how: Searched) -> bool:
-    """Whether the search that a trial carries out has begun, or the run of one that waits for it:
-    that run has a record in `out` with the search's name and budget."""
-    if trial.control is None and trial.seed == how.seed:
+def _searched_begun(out: Path, trial: Trial, how: Searched, begun: Begun | None) -> bool:
+    """Whether the search that a trial carries out has begun, or the run of one that waits for it.
+    The record of a control names no search."""
+    if trial.control is not None:
+        return False
+    if trial.seed == how.seed:
         return (out / FOLDER / how.name).is_dir()
-    init = "random" if trial.control == "random-backbone" else "checkpoint"
+    begun = _begun_runs(out) if begun is None else begun
+    return (how.name, trial.seed, how.trials, how.seconds) in begun
+
+
+def _begun_runs(out: Path) -> Begun:
+    """The runs in `out` with settings that a search found, which have begun and not ended."""
+    begun = set[tuple[str, int, int, int | None]]()
     for path in out.glob(f"*{PARTIAL}/{RECORD}"):
         try:
             record = read_record(path)
         except UserError:  # half written, or of another version
             continue
-        spec, budget = record.spec, record.spec.search
-        if record.search is None or record.search.study != how.name or budget is None:
-            continue
-        run = (spec.seed, spec.backbone.init, budget.trials, budget.seconds)
-        if run == (trial.seed, init, how.trials, how.seconds):
-            return True
-    return False
+        budget = record.spec.search
+        if record.search is not None and budget is not None:
+            run = (record.search.study, record.spec.seed, budget.trials, budget.seconds)
+            begun.add(run)
+    return frozenset(begun)
 
 
 def note_trials(out: Path, trials: Sequence[Trial]) -> None:

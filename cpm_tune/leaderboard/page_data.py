@@ -25,18 +25,9 @@ from cpm_tune.leaderboard.texts import Texts, Which, read_texts
 from cpm_tune.schema.record import RunRecord
 
 POINTS = 60  # of a learning curve
-_DETAILS = {
-    *(
-        "interval",
-        "runs",
-        "others",
-        "settings",
-        "notes",
-        "missing_folds",
-        "not_above",
-        "cost",
-        "forgetting",
-    ),
+_DETAILS = {"interval", "runs", "others", "settings", "notes", "cost", "forgetting"} | {
+    "missing_folds",
+    "not_above",
 }
 
 

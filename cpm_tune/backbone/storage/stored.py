@@ -100,10 +100,8 @@ def state_of(path: Path) -> Any:
     except OSError as error:
         raise broken(path, error) from error
     except ValueError as error:
-        if not path.stat().st_size:
-            raise UserError(
-                f"{path}: not a readable checkpoint: the file is empty; get it again."
-            ) from error
+        if _is_empty(path):
+            raise broken(path, error) from error
         raise UserError(
             f"{path}: not a readable checkpoint: corrupt, or a pickle of more than tensors "
             f"(refused): {str(error)[:160]}; get it again."
@@ -153,15 +151,17 @@ def _safetensors(path: Path, without: re.Pattern[str] | None) -> Iterator[Stored
             begins = 8 + size + about["data_offsets"][0]
             yield Stored(path, name, _DTYPES[about["dtype"]], tuple(about["shape"]), begins)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        if path.is_file() and not path.stat().st_size:
-            raise UserError(
-                f"{path}: not a readable checkpoint: the file is empty; get it again."
-            ) from error
         raise broken(path, error) from error
 
 
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and not path.stat().st_size
+
+
 def broken(path: Path, error: Exception) -> UserError:
-    """That a checkpoint cannot be read, with the first sentence of the reason."""
+    """That a checkpoint cannot be read: the file is empty, or the first sentence of the reason."""
+    if _is_empty(path):
+        return UserError(f"{path}: not a readable checkpoint: the file is empty; get it again.")
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     reason = line.split(". ")[0][:160]
     return UserError(f"{path}: not a readable checkpoint ({reason}); get it again.")
