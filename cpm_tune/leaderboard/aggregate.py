@@ -36,6 +36,7 @@ from cpm_tune.schema.record import RunRecord
 _SEED: dict[str, Any] = {"seed": True, "delta": True}
 _SEED_AND_FOLD = {**_SEED, "data": {"train", "dev", "fold"}}
 Runs = Sequence[StoredRecord[RunRecord]]
+Same = tuple[str, str]  # what is the same in runs that differ in seed and fold alone
 
 
 @dataclass(frozen=True)
@@ -88,26 +89,28 @@ def _rank(row: MeasuredRow, columns: Sequence[Column]) -> tuple[float, float, st
     return -len(means), -mean(means), row.id
 
 
-def _same_but_seed(record: RunRecord) -> Hashable:
-    """Everything that decides the result, but the seed and the fold."""
+def _same_but_seed(record: RunRecord) -> Same:
+    """Everything that decides the result, but the seed and the fold: the delta, and the rest."""
     # As JSON: for 50,000 records the parts would be hashed and compared one by one.
     spec, left_out = record.spec, _SEED if record.spec.data.fold is None else _SEED_AND_FOLD
-    other = spec.model_dump_json(exclude=left_out)
-    return other, json.dumps(spec.delta, sort_keys=True)
+    return json.dumps(spec.delta, sort_keys=True), spec.model_dump_json(exclude=left_out)
 
 
 def _columns_and_groups(
     results: Results, hierarchy: Hierarchy
 ) -> tuple[list[Column], list[SeedGroup]]:
-    comparable: dict[Hashable, list[StoredRecord[RunRecord]]] = defaultdict(list)
+    comparable: dict[Hashable, list[tuple[Same, StoredRecord[RunRecord]]]] = defaultdict(list)
+    names: dict[str, str] = {}  # one for equal delta settings: two presets may have the same
     for run in results.runs:
-        comparable[comparable_key(run.record)].append(run)
-    repeats: dict[Hashable, list[StoredRecord[RunRecord]]] = defaultdict(list)
+        same = _same_but_seed(run.record)
+        comparable[comparable_key(run.record)].append((same, run))
+        delta, name = same[0], run.record.delta.name
+        names[delta] = min(names.get(delta, name), name)
+    repeats: dict[Same, list[StoredRecord[RunRecord]]] = defaultdict(list)
     for run in results.repeats:
         repeats[_same_but_seed(run.record)].append(run)
-    names = _delta_names(run.record for run in results.runs)
     made = [
-        (column_of("", [run.record for run in runs], hierarchy), runs)
+        (column_of("", [run.record for _, run in runs], hierarchy), runs)
         for runs in comparable.values()
     ]
     made.sort(
@@ -123,32 +126,25 @@ def _columns_and_groups(
     return columns, groups
 
 
-def _delta_names(records: Iterable[RunRecord]) -> dict[str, str]:
-    """One name for equal delta settings: two presets may have the same."""
-    names: dict[str, str] = {}
-    for record in records:
-        key = json.dumps(record.spec.delta, sort_keys=True)
-        names[key] = min(names.get(key, record.delta.name), record.delta.name)
-    return names
-
-
 def _groups(
-    column: str, runs: Runs, repeats: Mapping[Hashable, Runs], names: Mapping[str, str]
+    column: str,
+    runs: Iterable[tuple[Same, StoredRecord[RunRecord]]],
+    repeats: Mapping[Same, Runs],
+    names: Mapping[str, str],
 ) -> list[SeedGroup]:
-    same: dict[Hashable, list[StoredRecord[RunRecord]]] = defaultdict(list)
-    for run in runs:
-        same[_same_but_seed(run.record)].append(run)
+    by_setting: dict[Same, list[StoredRecord[RunRecord]]] = defaultdict(list)
+    for same, run in runs:
+        by_setting[same].append(run)
     groups = []
-    for key, seeds in same.items():
+    for same, seeds in by_setting.items():
         spec = seeds[0].record.spec
-        delta = names[json.dumps(spec.delta, sort_keys=True)]
         groups.append(
             SeedGroup(
                 column,
-                (spec.backbone.sha256, spec.backbone.init, delta),
+                (spec.backbone.sha256, spec.backbone.init, names[same[0]]),
                 settings_of(spec),
                 sorted(seeds, key=lambda run: run.record.spec.seed),
-                repeats.get(key, ()),
+                repeats.get(same, ()),
             )
         )
     return groups
@@ -229,4 +225,5 @@ def _cell(group: SeedGroup, hierarchy: Hierarchy) -> Cell:
     ]
     cost = cell_cost(records, [run.record for run in group.repeats])
     cell = cell_of(records, cost, notes, group.settings)
-    return cell.model_copy(update={"forgetting": cell_forgetting(records)})
+    cell.forgetting = cell_forgetting(records)
+    return cell

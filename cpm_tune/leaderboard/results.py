@@ -78,21 +78,22 @@ def _read(folders: Sequence[Path], read: Callable[[Path], AnyRecord]) -> Results
     left_out: list[str] = []
     found = (iter_records(each, left_out, finished=False, read=read) for each in folders)
     for place, record in chain.from_iterable(found):
-        path = place / RECORD
         if isinstance(record, SystemRecord):
             if record.split != "test":
                 left_out.append(f"{place.name}: scored on {record.split}, not on test")
             elif reason := _impossible(record):
-                left_out.append(f"{path}: {reason}; left out.")
+                left_out.append(f"{place / RECORD}: {reason}; left out.")
             elif record.run_id in systems:
-                left_out.append(f"{path}: the same predictions as in another folder; counted once.")
+                left_out.append(
+                    f"{place / RECORD}: the same predictions as in another folder; counted once."
+                )
             else:
                 systems[record.run_id] = StoredRecord(record, place)
         elif reason := _unusable(record, place):
             left_out.append(reason)
         elif record.run_id in runs:
             repeats.append(StoredRecord(record, place))
-            left_out.append(f"{path}: the same run as in another folder; counted once.")
+            left_out.append(f"{place / RECORD}: the same run as in another folder; counted once.")
         else:
             runs[record.run_id] = StoredRecord(record, place)
     left_out += chain.from_iterable(map(_foreign, folders))

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from cpm_tune.common.faults import faults
 from cpm_tune.common.folders import RECORD
@@ -72,23 +72,11 @@ SCHEMA = Path(__file__).with_name("run.schema.json")
 SHORTCUTS = ("length", "bag", "option-alone", "overlap", "nearest")
 
 
-class _Record(Part):
-    """A record of any earlier schema is read as one of this: what schema 1 lacks has defaults."""
-
-    schema_version: Literal[2] = 2
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_schema_1(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("schema_version") != 1:
-            return values
-        spec = values.get("spec")
-        generates = isinstance(spec, dict) and spec.get("decoding") is not None
-        rule = {"scoring": "generation"} if generates else {}
-        return {**values, "schema_version": 2, **rule}
+# Schema 1 is read as 2: what it lacks has defaults.
+SchemaVersion = Annotated[Literal[2], BeforeValidator(lambda found: 2 if found == 1 else found)]
 
 
-class RunRecord(_Record):
+class RunRecord(Part):
     """One run. `scores` maps split, then metric; `ranks_by` names the metric that ranks.
 
     `scoring` is how answers were chosen; None in records of schema 1 whose template decided.
@@ -96,6 +84,7 @@ class RunRecord(_Record):
     sources of plain text to the losses on them.
     """
 
+    schema_version: SchemaVersion = 2
     status: Literal["running", "finished", "failed"]
     run_id: NamePart
     spec_sha256: Sha256
@@ -120,6 +109,12 @@ class RunRecord(_Record):
     predictions: dict[str, Sha256] = {}
     earlier_scores: list[EarlierScore] = []
     error: str | None = None
+
+    @model_validator(mode="after")
+    def _scoring_of_schema_1(self) -> RunRecord:
+        if self.scoring is None and self.spec.decoding is not None:
+            self.scoring = "generation"
+        return self
 
     @property
     def name(self) -> str:
@@ -157,10 +152,11 @@ class RunRecord(_Record):
         return None if beaten else best
 
 
-class SystemRecord(_Record):
+class SystemRecord(Part):
     """The scored predictions of a system outside this package: its name, data and scores. `split`
     is the only split, and it is labelled."""
 
+    schema_version: SchemaVersion = 2
     kind: Literal["system"] = "system"
     status: Literal["finished"] = "finished"
     run_id: NamePart

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cpm_tune.common.sizes import counted
 from cpm_tune.schema.execution import Execution as Execution
@@ -259,17 +259,15 @@ class RunSpec(Identified):
     seed: Seed
     precision: Precision = "fp32"
 
-    @model_validator(mode="before")
+    @field_validator("encoding")
     @classmethod
-    def _omitted_by_other_families(cls, values: Any) -> Any:
+    def _omitted_by_other_families(cls, encoding: Encoding, info: ValidationInfo) -> Encoding:
         """Read back what was left out: the settings of CPM-Ant, in the spec of another family."""
-        if not isinstance(values, dict):
-            return values
-        backbone, encoding = values.get("backbone"), values.get("encoding")
-        if not (isinstance(backbone, dict) and isinstance(encoding, dict)):
-            return values
-        of_ant = backbone.get("family", FAMILY) == FAMILY
-        return values if of_ant else {**values, "encoding": {**Encoding.OMITTED, **encoding}}
+        backbone = info.data.get("backbone")
+        if backbone is None or backbone.family == FAMILY:
+            return encoding
+        absent = {name for name in Encoding.OMITTED if name not in encoding.model_fields_set}
+        return encoding.model_copy(update=dict.fromkeys(absent)) if absent else encoding
 
     @model_validator(mode="after")
     def _encoding_fits(self) -> RunSpec:
