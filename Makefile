@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help setup demo test lint docs clean
 help:
-	@echo "make demo   set up, tune LoRA on WantWords' sample data, write the leaderboard's page"
+	@echo "make demo   set up, tune LoRA on LCQMC's sample data, write the leaderboard's page"
 	@echo "make test   set up, lint, run all tests"
 	@echo "make docs   the documentation as a site, in build/site"
 	@echo "make setup  only the virtual environment; make lint, make clean"
