@@ -42,7 +42,7 @@ def test_steps_and_states_are_torchs() -> None:
             assert torch.equal(value, expected["state"][number][name])
 
 
-def test_an_engine_that_steps_needs_neither_the_compiler_nor_fsdp() -> None:
+def test_a_backbone_and_an_engine_that_steps_need_neither_the_compiler_nor_fsdp() -> None:
     code = """
 import sys, torch
 from cpm_tune.engine.engine import make_engine
@@ -54,6 +54,10 @@ engine.backward((value**2).sum())
 engine.clip(optimizer, [value], 1.0)
 engine.step(optimizer)
 optimizer.load_state_dict(optimizer.state_dict())
+from cpm_tune.backbone.bundled import resolve
+from cpm_tune.backbone.families import open_folder
+for name in ("cpm-ant-tiny", "cpm-2-tiny"):  # transformers, which cpm-1-tiny needs, imports it
+    open_folder(resolve(name)).open(torch.float32)
 late = ("torch._dynamo", "torch.distributed.fsdp", "sympy")
 assert not (found := [name for name in late if name in sys.modules]), found
 """

@@ -9,6 +9,11 @@ from cpm_tune.backbone.fused import linear, rms_norm
 from cpm_tune.backbone.storage.shards import whole_shape
 
 
+def embedding(rows: int, dim: int) -> nn.Embedding:
+    """An embedding without values: drawing them on the meta device costs torch a long import."""
+    return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last dimension, computed in fp32, weight only."""
 

@@ -27,12 +27,8 @@ from cpm_tune.backbone.base import MOST_LOGITS, Backbone, PromptTable
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.fused import aligned, linear
 from cpm_tune.backbone.kv_cache import KVCache
+from cpm_tune.backbone.layers import embedding
 from cpm_tune.backbone.storage.shards import fill, whole_shape
-
-
-def embedding(rows: int, dim: int) -> nn.Embedding:
-    """An embedding without values: drawing them on the meta device costs torch a long import."""
-    return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
 
 
 class CPMAnt(Backbone):

@@ -22,7 +22,7 @@ from cpm_tune.backbone.encdec.layout import EncDecLayout
 from cpm_tune.backbone.encdec.network import Kept, Stack
 from cpm_tune.backbone.example import Ids
 from cpm_tune.backbone.fused import linear
-from cpm_tune.backbone.layers import Linear
+from cpm_tune.backbone.layers import Linear, embedding
 from cpm_tune.backbone.padded_batch import similar_rows
 from cpm_tune.backbone.storage.shards import fill, whole_shape
 
@@ -38,7 +38,7 @@ class EncDec(Backbone):
     def __init__(self, config: EncDecConfig) -> None:
         super().__init__()
         self.config = config
-        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.shared = embedding(config.vocab_size, config.d_model)
         self.encoder, self.decoder = Stack(config, False), Stack(config, True)
         if not config.tied:
             self.lm_head = Linear(config.d_model, config.vocab_size)

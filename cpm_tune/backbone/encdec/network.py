@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.fused import attention, dropout, gated_gelu
 from cpm_tune.backbone.kv_cache import Cached
-from cpm_tune.backbone.layers import Linear, RMSNorm
+from cpm_tune.backbone.layers import Linear, RMSNorm, embedding
 
 
 class Kept(Protocol):
@@ -220,7 +220,7 @@ class Stack(nn.Module):
         kind = DecoderBlock if decoder else EncoderBlock
         self.block = nn.ModuleList(kind(config) for _ in range(n))
         buckets = config.relative_attention_num_buckets
-        self.relative_attention_bias = nn.Embedding(buckets, config.num_heads)
+        self.relative_attention_bias = embedding(buckets, config.num_heads)
         self.final_layer_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.dropout = Dropout(config.dropout_rate)
         self.both_ways, self.distance = not decoder, config.relative_attention_max_distance
