@@ -1,17 +1,19 @@
 """Makes the tables and the figure of docs/reports/study.md from the study's runs.
 
     python tune.py bench --suite suites/study.yaml --jobs 2 --out results/study
-    python scripts/study_page.py results/study [--write]
+    python scripts/study_page.py results/study [--write] [--keep examples/study]
 
 A cell is a task, a backbone, its weights (trained or random) and a delta, and has one run per
 seed. Cells that lack a seed are left out, so this works while the study goes on. `--write` puts the
-tables between the page's markers and draws its figure.
+tables between the page's markers and draws its figure; `--keep` copies what they are made of, the
+records and the predictions of test.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from compare_deltas import markdown
 
+from cpm_tune.common.folders import RECORD, predictions_file
 from cpm_tune.common.writing import write_atomically
 from cpm_tune.leaderboard.means import interval
 from cpm_tune.leaderboard.selection import read_candidates
@@ -288,13 +291,29 @@ def tables(results: Path) -> tuple[str, dict[Key, Cell]]:
     return "\n\n".join(texts), cells
 
 
+def keep(results: Path, folder: Path) -> None:
+    """Copy every finished run's record and its predictions of test, with paths from the checkout's
+    root."""
+    for candidate in read_candidates(results)[0]:
+        record, run = candidate.record, folder / candidate.folder.name
+        assert isinstance(record, RunRecord)
+        root = record.backbone.path.removesuffix(f"cpm_tune/backbone/{record.backbone.name}")
+        text = (candidate.folder / RECORD).read_text(encoding="utf-8")
+        run.mkdir(parents=True, exist_ok=True)
+        write_atomically(run / RECORD, text.replace(f'"{root}', '"'))
+        shutil.copyfile(candidate.folder / (name := predictions_file("test")), run / name)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print or write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("results", type=Path, help="results folder of the suite")
     parser.add_argument("--write", action="store_true", help="write the page and its figure")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="copy the records to this folder")
     args = parser.parse_args(argv)
     text, cells = tables(args.results)
+    if args.keep:
+        keep(args.results, args.keep)
     if not args.write:
         print(text)
         return

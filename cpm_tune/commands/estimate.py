@@ -10,7 +10,7 @@ from cpm_tune.backbone.protocol import BackboneConfig, check_length
 from cpm_tune.commands.options.look import Estimate
 from cpm_tune.common.texts import table
 from cpm_tune.delta.config import parse_config
-from cpm_tune.errors import UserError, did_you_mean
+from cpm_tune.errors import UserError, absent, did_you_mean
 from cpm_tune.memory.estimate import Memory, Work, estimate
 from cpm_tune.planning.placement import check_placement
 from cpm_tune.planning.skeleton import make_skeleton
@@ -55,9 +55,8 @@ def _shape(name: str) -> BackboneConfig:
     if name in known and not Path(name).is_dir():
         return known[name]
     if name not in NAMES and not Path(name).is_dir():
-        raise UserError(
-            f"--backbone {name}: there is no such folder.{did_you_mean(name, [*known, *NAMES])}"
-        )
+        near = did_you_mean(name, [*known, *NAMES])
+        raise UserError(f"--backbone {name}: {absent(Path(name), 'a backbone')}.{near}")
     return open_folder(resolve(name)).config
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from cpm_tune.common.folders import RECORD, is_complete
-from cpm_tune.common.program import program
 from cpm_tune.errors import UserError
 from cpm_tune.metrics import get_metric
 from cpm_tune.schema.record import AnyRecord, RunRecord, SystemRecord, read_any_record
-from cpm_tune.schema.walk import iter_records
+from cpm_tune.schema.walk import check_results, iter_records
 
 R = TypeVar("R", RunRecord, SystemRecord, AnyRecord)
 
@@ -51,12 +50,7 @@ def read_folder(
 ) -> Results:
     """Read a results folder, and others that exist as well; UserError if there is none. `read`
     reads a record or raises UserError."""
-    if not folder.is_dir():
-        if folder.exists():
-            raise UserError(f"{folder}: a file, expected a results folder.")
-        raise UserError(
-            f"{folder}: there is no such results folder; run `{program()} --task …` first."
-        )
+    check_results(folder)
     with without_collection():
         return _read((folder, *more), read)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cpm_tune.common.folders import RECORD, is_complete
+from cpm_tune.common.program import program
 from cpm_tune.errors import UserError
 from cpm_tune.schema.record import AnyRecord, read_any_record
 
@@ -24,10 +25,7 @@ def iter_records(
     appended to `skipped`, one sentence per file or folder. `read` reads a record or raises
     UserError. Raises UserError if there is no folder.
     """
-    if not folder.is_dir():
-        if folder.exists():
-            raise UserError(f"{folder}: a file, expected a results folder.")
-        raise UserError(f"{folder}: there is no such results folder.")
+    check_results(folder)
     for path in map(Path, record_paths(str(folder), skipped)):
         if finished and not is_complete(path.parent):
             continue
@@ -38,6 +36,15 @@ def iter_records(
             continue
         if record.status == "finished" or not finished:
             yield path.parent, record
+
+
+def check_results(folder: Path) -> None:
+    """Raise UserError unless there is such a folder."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise UserError(f"{folder}: a file, expected a results folder.")
+    raise UserError(f"{folder}: there is no such results folder; run `{program()} --task …` first.")
 
 
 def record_paths(place: str, skipped: list[str]) -> Iterator[str]:

@@ -27,6 +27,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.leaderboard.serve.guard import Guard
 from cpm_tune.leaderboard.serve.live import PARTS_PATH, POLL, Live, Shown
 from cpm_tune.leaderboard.serve.uploads import RefusedError, Scorer, check_folder
+from cpm_tune.schema.walk import check_results
 
 CONNECTIONS = 100
 _IDLE = 10  # seconds in which a connection has to ask for something
@@ -235,10 +236,7 @@ def serve(
     `gold`: folder with the data that predictions are scored with (None: the sample data). `accept`:
     folder for predictions that are kept. Raises UserError for what is wrong before it begins.
     """
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: there is no such results folder; make it, or start a run first."
-        )
+    check_results(folder)
     with listening(address) as opened:
         if accept is not None:
             check_folder(accept)
