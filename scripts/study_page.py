@@ -258,7 +258,6 @@ def draw(cells: dict[Key, Cell], path: Path) -> None:
             steps, means = mean_curve(cell.records)
             style = "--" if weights == "random" else "-"
             panel.plot(steps, means, style, color=colours[backbone], label=backbone)
-        panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         if i == 0:
             panel.set_title(delta)
@@ -266,9 +265,14 @@ def draw(cells: dict[Key, Cell], path: Path) -> None:
             panel.set_ylabel(f"{task}, dev")
         if i == len(TASKS) - 1:
             panel.set_xlabel("step")
-    lines = {line.get_label(): line for panel in axes.flat for line in panel.get_lines()}
-    names = [name for name in BACKBONES if name in lines]
-    figure.legend([lines[n] for n in names], names, loc="lower center", ncols=3, frameon=False)
+    for row in axes:  # shared by its panels, once all lines are there
+        row[0].set_ylim(bottom=0)
+    lines = [
+        line for panel in axes.flat for line in panel.get_lines() if line.get_linestyle() == "-"
+    ]
+    by_name = {line.get_label(): line for line in lines}
+    names = [name for name in BACKBONES if name in by_name]
+    figure.legend([by_name[n] for n in names], names, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(path, dpi=80, metadata={"Software": None})
 
