@@ -21,7 +21,7 @@ from cpm_tune.backbone.causal.names import causal_types
 from cpm_tune.backbone.example import Answer, Example
 from cpm_tune.backbone.families import open_folder
 from cpm_tune.backbone.layers import Linear
-from cpm_tune.backbone.padded_batch import similar_rows
+from cpm_tune.backbone.padded_batch import padded, similar_rows
 from cpm_tune.data.encode import Encoder
 from cpm_tune.errors import UserError
 from cpm_tune.schema.spec import Encoding
@@ -253,6 +253,38 @@ def test_more_tokens_than_positions_are_refused(made: Any) -> None:
     encoding = Encoding(prompt_type=None, segment=None, max_length=513)
     with pytest.raises(UserError, match="reads at most 512 tokens"):
         folder.layout(encoding, folder.tokenizer())
+
+
+@torch.no_grad()
+def test_a_text_may_fill_all_positions(tmp_path: Path) -> None:
+    """Rows are padded to one of a few lengths, and a table of positions has no more."""
+    folder = open_folder(make_folder(tmp_path / "gpt2", "gpt2", n_positions=89))
+    layout = folder.layout(
+        Encoding(prompt_type=None, segment=None, max_length=89), folder.tokenizer()
+    )
+    full = example(layout, folder.tokenizer(), "春" * 89, ["是"])
+    batch = layout.collate([full])
+    assert batch.ids.shape[1] > 89
+    (logits,) = folder.open(torch.float32).eval().scores(batch)
+    theirs = AutoModelForCausalLM.from_pretrained(folder.path).eval()
+    expected = theirs(torch.tensor(full.contexts)).logits[:, -1]
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_groups_of_rows_have_few_shapes_and_little_padding() -> None:
+    """Each new shape of a product takes time and memory (`row_length`)."""
+    drawn = torch.Generator().manual_seed(1)
+    shapes, used, whole = set(), 0, 0
+    for _ in range(200):
+        lengths = torch.randint(30, 250, (16,), generator=drawn).sort(descending=True).values
+        ids = padded([torch.zeros(n, dtype=torch.int64) for n in lengths.tolist()], 0)
+        for first, end, length in similar_rows(ids, lengths, together=False):
+            shapes.add((end - first, length))
+            assert length >= lengths[first]
+            whole += (end - first) * length
+        used += int(lengths.sum())
+    assert len(shapes) < 45  # 117 with every length, and groups of any number of rows
+    assert whole < 1.3 * used
 
 
 def test_an_empty_context_is_refused(made: Any) -> None:

@@ -14,6 +14,7 @@ from conftest import CLI, REPOSITORY, small_config
 from delta_table import DELTAS
 
 from cpm_tune.backbone.ant.config import CPMAntConfig
+from cpm_tune.backbone.bundled import NAMES
 from cpm_tune.backbone.encdec.config import EncDecConfig
 from cpm_tune.backbone.opening import random_backbone
 from cpm_tune.backbone.protocol import BackboneConfig
@@ -134,17 +135,29 @@ def test_mistakes(cli: CLI, words: tuple[str, ...], said: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", NAMES)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured in /proc")
-def test_a_dry_run_says_what_the_whole_process_takes(tmp_path: Path) -> None:
+def test_a_dry_run_says_what_the_whole_process_takes(backbone: str, tmp_path: Path) -> None:
     words = [sys.executable, str(REPOSITORY / "tune.py"), "--task", "lcqmc", "--control", "none"]
-    words += ["--set", "train.max_steps=20", "--set", "train.eval_every=10", "--out", str(tmp_path)]
+    words += [
+        "--backbone",
+        backbone,
+        "--set",
+        "train.max_steps=20",
+        "--set",
+        "train.eval_every=10",
+        "--out",
+        str(tmp_path),
+    ]
     said = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, check=True).stdout
     estimated = re.search(r"memory +about ([\d.]+) GiB", said)
     assert estimated
     subprocess.run(words, capture_output=True, check=True)
     (record,) = tmp_path.glob("*/run.json")
     measured = json.loads(record.read_text())["environment"]["peak_memory_bytes"]
-    assert float(estimated[1]) * GIB == pytest.approx(measured, rel=0.2)
+    # It counts rows of the maximum length; an encoder-decoder has little else.
+    room = 0.35 if backbone == "cpm-2-tiny" else 0.2
+    assert float(estimated[1]) * GIB == pytest.approx(measured, rel=room)
 
 
 @pytest.mark.slow

@@ -161,13 +161,14 @@ def dummy_fields(sequences: int, answer_tokens: int) -> dict[str, Any]:
     }
 
 
-def row_length(tokens: int) -> int:
-    """The length of a row with that many tokens: one of 16 from a power of two to the next.
+def row_length(tokens: int, sizes: int = 16) -> int:
+    """The length of a row with that many tokens: one of `sizes`, a power of two, from a power of
+    two to the next.
 
     For every new shape of a product, oneDNN spends a few milliseconds and keeps a small block of
     memory, behind which the heap cannot use again what a step has freed.
     """
-    step = 1 << max(0, (tokens - 1).bit_length() - 5)
+    step = 1 << max(0, (tokens - 1).bit_length() - sizes.bit_length())
     return -(-tokens // step) * step
 
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from cpm_tune.backbone.base import Batch, dummy_fields, scored
+from cpm_tune.backbone.base import Batch, dummy_fields, row_length, scored
 from cpm_tune.backbone.example import Example
 from cpm_tune.backbone.padded import sequences
 
-_PADDING = 1.15  # a group of rows may have so many times the ids that are not padding
-_WORTH = 256  # ids of a group, to be one
+_WORTH = 1024  # ids of a group of similar rows, to be one
+_SIZES = 8  # lengths of rows from a power of two to the next
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,20 @@ def collate(examples: Sequence[Example], pad: int) -> PaddedBatch:
     target_row, target_place = torch.tensor(at).T
     ids = [torch.tensor(ids) for _, ids, _, _ in rows]
     return PaddedBatch(
-        ids=pad_sequence(ids, batch_first=True, padding_value=pad),
+        ids=padded(ids, pad),
         lengths=torch.tensor([len(row) for row in ids]),
         target_row=target_row,
         target_place=target_place,
         **scored(examples),
     )
+
+
+def padded(rows: Sequence[Tensor], value: int) -> Tensor:
+    """Rows of ids, int64, under each other (rows, length), of a `row_length` that has room for
+    each."""
+    together = pad_sequence(list(rows), batch_first=True, padding_value=value)
+    length = together.shape[1]
+    return F.pad(together, (0, row_length(length, _SIZES) - length), value=value)
 
 
 def dummy_batch(tokens: Tensor, answer_tokens: int) -> PaddedBatch:
@@ -65,21 +74,19 @@ def dummy_batch(tokens: Tensor, answer_tokens: int) -> PaddedBatch:
 def similar_rows(ids: Tensor, lengths: Tensor, *, together: bool) -> list[tuple[int, int, int]]:
     """Rows of similar length, as (first, end, length), of ids (rows, length) whose lengths fall.
 
-    Nothing sees the padding, so this changes no logit. All rows are one group if they have to stay
-    `together`, and on a GPU.
+    Nothing sees the padding, so this changes no logit. Groups have a power of two of rows and few
+    lengths, for each shape is a new one to oneDNN (`row_length`). All rows are one group if they
+    have to stay `together`, on a GPU, and without values.
     """
-    n = len(lengths)
-    if together or ids.device.type != "cpu":
-        return [(0, n, ids.shape[1])]
-    each = lengths.tolist() if _has_values(lengths) else [ids.shape[1]] * n
-    groups, first, used = list[tuple[int, int, int]](), 0, 0
-    for number, length in enumerate(each):
-        size = (number - first + 1) * each[first]
-        if number > first and used >= _WORTH and size > _PADDING * (used + length):
-            groups.append((first, number, each[first]))
-            first, used = number, 0
-        used += length
-    return [*groups, (first, n, each[first])]
+    n, widest = ids.shape
+    if together or ids.device.type != "cpu" or not _has_values(lengths):
+        return [(0, n, widest)]
+    each = lengths.tolist()
+    rows = 1 << (-(-_WORTH // widest) - 1).bit_length()
+    return [
+        (first, min(first + rows, n), min(row_length(each[first], _SIZES), widest))
+        for first in range(0, n, rows)
+    ]
 
 
 def _has_values(tensor: Tensor) -> bool:

@@ -97,16 +97,17 @@ class CausalLM(Backbone):
         most = n
         if not torch.is_grad_enabled():
             most = max(1, MOST_LOGITS // self.config.shape.vocabulary)
-        groups = similar_rows(batch.ids, batch.lengths, together=self.sharded)
+        ids = batch.ids[:, : self.config.shape.limit]  # padding may have more
+        groups = similar_rows(ids, batch.lengths, together=self.sharded)
         for start in range(0, n, most):
             cut = slice(start, start + most)
             row, place = batch.target_row[cut], batch.target_place[cut]
             asked = None if tokens is None else tokens[cut]
-            yield self._of_groups(batch, groups, row, place, asked)
+            yield self._of_groups(ids, groups, row, place, asked)
 
     def _of_groups(
         self,
-        batch: PaddedBatch,
+        ids: Tensor,
         groups: Sequence[tuple[int, int, int]],
         row: Tensor,
         place: Tensor,
@@ -114,14 +115,14 @@ class CausalLM(Backbone):
     ) -> Tensor:
         """fp32 logits at targets, those of each group of rows by a pass of its own."""
         if len(groups) == 1:
-            return self._pass(batch.ids, row, place, tokens)
+            return self._pass(ids, row, place, tokens)
         parts, order = list[Tensor](), list[Tensor]()
         for first, end, length in groups:
             (inside,) = ((row >= first) & (row < end)).nonzero(as_tuple=True)
             if len(inside):
                 some = None if tokens is None else tokens[inside]
-                ids = batch.ids[first:end, :length]
-                parts.append(self._pass(ids, row[inside] - first, place[inside], some))
+                part = ids[first:end, :length]
+                parts.append(self._pass(part, row[inside] - first, place[inside], some))
                 order.append(inside)
         back = torch.cat(order).argsort()
         return torch.cat(parts)[back]

@@ -1,5 +1,7 @@
 """Linear layers as deltas need them: GPT-2's Conv1D transposed, and a fused projection of queries,
-keys and values as three. All of them are those of `cpm_tune.backbone.layers`, which are faster.
+keys and values as three. All of them are those of `cpm_tune.backbone.layers`, which are faster; so
+is torch's own GELU than one written out, of which eight operators keep four results for the
+backward pass.
 
 The outputs are the same up to rounding; `joined` is the way back.
 """
@@ -28,6 +30,9 @@ _FUSED = {
 }
 
 
+_TANH_GELUS = {"NewGELUActivation", "FastGELUActivation"}  # the same formula, written in two ways
+
+
 class FusedLinear(nn.Module):
     """Three linear layers `q`, `k` and `v` whose outputs are given together: one after the other,
     or with `heads` in turn for each head."""
@@ -46,14 +51,16 @@ class FusedLinear(nn.Module):
 
 
 def split(model: nn.Module) -> None:
-    """Replace linear layers, Conv1D and known fused projections of queries, keys and values within
-    a model."""
+    """Replace linear layers, Conv1D, GELU's approximation by tanh, and known fused projections of
+    queries, keys and values within a model."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Conv1D):
                 setattr(module, name, _linear(child.weight.detach().t(), child.bias))
             elif type(child) is nn.Linear:  # not one with a forward pass of its own
                 setattr(module, name, _with_parameters(child.weight, child.bias))
+            elif type(child).__name__ in _TANH_GELUS:
+                setattr(module, name, nn.GELU(approximate="tanh"))
         fused, by_head = _FUSED.get(type(module).__name__, ("", False))
         if isinstance(whole := getattr(module, fused, None) if fused else None, nn.Linear):
             heads = _heads(model) if by_head else None

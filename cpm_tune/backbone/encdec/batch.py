@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from cpm_tune.backbone.base import Batch, dummy_fields, scored
 from cpm_tune.backbone.encdec.layout import EncDecLayout, rows_of
 from cpm_tune.backbone.example import Example
+from cpm_tune.backbone.padded_batch import padded
 
 PADDING = -1  # an answer's number where there is none
 
@@ -59,11 +59,11 @@ def collate(examples: Sequence[Example], layout: EncDecLayout) -> EncDecBatch:
     target_row, target_place = torch.tensor(targets, dtype=torch.int64).view(-1, 2).T
     pad = layout.tokenizer.pad
     return EncDecBatch(
-        ids=pad_sequence([encoder[row] for row in order], True, pad),
+        ids=padded([encoder[row] for row in order], pad),
         lengths=torch.tensor([len(encoder[row]) for row in order]),
-        decoder_ids=pad_sequence(decoder, True, pad),
-        place=pad_sequence(place, True, 0),
-        answer=pad_sequence(answer, True, PADDING),
+        decoder_ids=padded(decoder, pad),
+        place=padded(place, 0),
+        answer=padded(answer, PADDING),
         target_row=target_row,
         target_place=target_place,
         **scored(examples),
