@@ -274,7 +274,7 @@ def draw(cells: dict[Key, Cell], path: Path) -> None:
     names = [name for name in BACKBONES if name in by_name]
     figure.legend([by_name[n] for n in names], names, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    figure.savefig(path, dpi=75, metadata={"Software": None})
 
 
 def tables(results: Path) -> tuple[str, dict[Key, Cell]]:
