@@ -297,6 +297,11 @@ class Backbone(nn.Module, ABC):
         inside = {id(layer) for stack in self.layers for layer in stack}
         return tuple(name for name, module in self.named_modules() if id(module) in inside)
 
+    def rate_of(self, name: str) -> float:
+        """What a parameter's learning rate in pre-training is multiplied by: as much as its random
+        weights are smaller than others of its shape because of something that is not scaled."""
+        return 1.0
+
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         """The tensors that may have gradients within a layer's arguments by place after the
         first, for engines that handle tensors alone; `with_tensors` gives the arguments with these

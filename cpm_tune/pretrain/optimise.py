@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -12,6 +14,7 @@ from cpm_tune.errors import UserError
 
 BETAS = (0.9, 0.95)
 MOMENTUM = 0.95
+RATE = "rate"  # of a group: what the learning rate is multiplied by
 
 
 def make_optimisers(
@@ -19,24 +22,33 @@ def make_optimisers(
 ) -> Sequence[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest.
 
-    Norms and the position bias get no weight decay. Muon (Jordan et al., 2024) with the update
+    Norms and the position bias get no weight decay. `Backbone.rate_of` multiplies learning rates,
+    and not how fast weights decay. Muon (Jordan et al., 2024) with the update
     scaled to AdamW's root mean square, so that both share one learning rate.
     """
     layers = tuple(f"{name}." for name in model.layer_names)
-    matrices, decayed, plain = [], [], []
+    by_kind: dict[tuple[str, float], list[torch.nn.Parameter]] = defaultdict(list)
     for key, parameter in model.named_parameters():
         if parameter.dim() != 2 or "relative_attention_bias" in key:
-            plain.append(parameter)
-        elif name == "muon" and key.startswith(layers):
-            matrices.append(parameter)
+            kind = "plain"
         else:
-            decayed.append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, fused=True)
-    if not matrices:  # AdamW was asked for, or every sub-block is absent
+            kind = "matrix" if name == "muon" and key.startswith(layers) else "decayed"
+        by_kind[kind, model.rate_of(key)].append(parameter)
+
+    def groups(*kinds: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "params": by_kind[kind, rate],
+                "weight_decay": 0.0 if kind == "plain" else weight_decay / rate,
+                RATE: rate,
+            }
+            for kind in kinds
+            for of, rate in sorted(by_kind, reverse=True)
+            if of == kind
+        ]
+
+    adamw = torch.optim.AdamW(groups("decayed", "plain"), lr=0.0, betas=BETAS, fused=True)
+    if not (matrices := groups("matrix")):  # AdamW was asked for, or every sub-block is absent
         return [adamw]
     if not hasattr(torch.optim, "Muon"):
         raise UserError("--optimiser muon needs torch 2.9 or newer; use adamw.")
@@ -48,6 +60,13 @@ def make_optimisers(
         adjust_lr_fn="match_rms_adamw",
     )
     return [muon, adamw]
+
+
+def set_rate(optimisers: Iterable[torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate of a step; a group's is a multiple of it."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group[RATE]
 
 
 def largest_rate(peak: float, last: float, steps: int, warmup: int) -> float:

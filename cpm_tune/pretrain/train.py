@@ -32,7 +32,7 @@ from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate, weighted_mean
 from cpm_tune.pretrain.log import MAKE_ROOM, Log, Progress, RunningMeans
 from cpm_tune.pretrain.losses import TargetLosses
-from cpm_tune.pretrain.optimise import learning_rate, make_optimisers
+from cpm_tune.pretrain.optimise import learning_rate, make_optimisers, set_rate
 from cpm_tune.pretrain.order import RowOrder
 from cpm_tune.pretrain.store import Corpus
 
@@ -211,9 +211,8 @@ def train(
             if not (math.isfinite(float(loss.detach())) and math.isfinite(norm)):
                 fault = f"the loss is {float(loss.detach())} and the gradient norm {norm}"
                 raise UserError(_not_finite(step, fault, batch, data, file))
+            set_rate(optimisers, lr)
             for optimiser in optimisers:
-                for group in optimiser.param_groups:
-                    group["lr"] = lr
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
             progress.step, progress.tokens = step, progress.tokens + batch.n_tokens

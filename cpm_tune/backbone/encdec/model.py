@@ -29,6 +29,9 @@ from cpm_tune.backbone.storage.shards import fill, whole_shape
 NEVER = float("-inf")
 
 
+QUERIES = "Attention.q.weight"  # what their names end with
+
+
 class EncDec(Backbone):
     """Encoder and decoder over one table of embeddings, and a head."""
 
@@ -46,6 +49,11 @@ class EncDec(Backbone):
     @property
     def layers(self) -> Sequence[nn.ModuleList]:
         return self.encoder.block, self.decoder.block
+
+    def rate_of(self, name: str) -> float:
+        """Queries begin, and move, as if attention were scaled. Otherwise they soon are as large as
+        other weights, and each head looks at one token."""
+        return self.config.d_kv**-0.5 if name.endswith(QUERIES) else 1.0
 
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         return tuple(part for part in arguments if isinstance(part, Tensor))
@@ -164,7 +172,7 @@ class EncDec(Backbone):
                 fill(weight, torch.ones(shape))
                 continue
             std = shape[-1] ** -0.5
-            if name.endswith("Attention.q.weight"):
+            if name.endswith(QUERIES):
                 std *= self.config.d_kv**-0.5
             elif name == "shared.weight":
                 std = 1.0
