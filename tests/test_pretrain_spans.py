@@ -25,6 +25,8 @@ from pretrain_runs import (
 )
 from transformers import MT5ForConditionalGeneration
 
+from cpm_tune.backbone.encdec.config import EncDecConfig
+from cpm_tune.backbone.encdec.model import EncDec
 from cpm_tune.backbone.encdec.objective import CONTINUATION, SPANS
 from cpm_tune.backbone.encdec.pretraining import PRETRAINING as CPM2
 from cpm_tune.backbone.encdec.pretraining import SENTINELS
@@ -32,6 +34,7 @@ from cpm_tune.backbone.encdec.spans import draw_row, draw_spans, put_back, taken
 from cpm_tune.backbone.families import open_folder, pretraining_of
 from cpm_tune.pretrain.evaluate import HeldOut, generate, perplexity_under
 from cpm_tune.pretrain.losses import TargetLosses
+from cpm_tune.pretrain.optimise import make_optimisers, set_rate
 from cpm_tune.pretrain.prepare import prepare
 from cpm_tune.pretrain.vocabulary import build_vocabulary
 
@@ -242,3 +245,28 @@ def test_the_written_backbone_is_cpm_2s_form_in_half_precision(corpus, config, t
 )
 def test_what_does_not_fit_is_one_sentence(corpus, config, cli, change, words, message):
     assert_refused(cli, corpus, config, change, words, message)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_queries_move_as_if_attention_were_scaled(name: str) -> None:
+    """T5 begins with queries divided by the root of d_kv instead of scaling attention. Their steps
+    and decay are those of the queries of scaled attention, divided so as well."""
+    model = EncDec(EncDecConfig(vocab_size=40, **{**SHAPE, "d_kv": 16})).init_weights(1)
+    key, query = (
+        model.get_submodule(f"encoder.block.0.layer.0.SelfAttention.{part}") for part in "kq"
+    )
+    with torch.no_grad():
+        query.weight.copy_(key.weight / 4)
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    key.weight.grad = query.weight.grad = torch.randn(
+        key.weight.shape, generator=torch.Generator().manual_seed(1)
+    )
+    before = key.weight.detach().clone()
+    optimisers = make_optimisers(model, name, 0.1)
+    for lr in (1e-2, 2e-2):
+        set_rate(optimisers, lr)
+        for optimiser in optimisers:
+            optimiser.step()
+    assert not torch.allclose(before, key.weight, atol=1e-3)
+    torch.testing.assert_close(query.weight * 4, key.weight, atol=1e-6, rtol=1e-5)
