@@ -139,16 +139,10 @@ def test_mistakes(cli: CLI, words: tuple[str, ...], said: str) -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measured in /proc")
 def test_a_dry_run_says_what_the_whole_process_takes(backbone: str, tmp_path: Path) -> None:
     words = [sys.executable, str(REPOSITORY / "tune.py"), "--task", "lcqmc", "--control", "none"]
-    words += [
-        "--backbone",
-        backbone,
-        "--set",
-        "train.max_steps=20",
-        "--set",
-        "train.eval_every=10",
-        "--out",
-        str(tmp_path),
-    ]
+    words += ["--backbone", backbone, "--no-shortcuts", "--out", str(tmp_path)]
+    words += ["--set", "run.threads=1"]
+    for setting in ("max_steps=10", "eval_every=10", "dev_rows=100"):
+        words += ["--set", f"train.{setting}"]
     said = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, check=True).stdout
     estimated = re.search(r"memory +about ([\d.]+) GiB", said)
     assert estimated
