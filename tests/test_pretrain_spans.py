@@ -32,6 +32,7 @@ from cpm_tune.backbone.encdec.pretraining import PRETRAINING as CPM2
 from cpm_tune.backbone.encdec.pretraining import SENTINELS
 from cpm_tune.backbone.encdec.spans import draw_row, draw_spans, put_back, taken_out
 from cpm_tune.backbone.families import open_folder, pretraining_of
+from cpm_tune.errors import UserError
 from cpm_tune.pretrain.evaluate import HeldOut, generate, perplexity_under
 from cpm_tune.pretrain.losses import TargetLosses
 from cpm_tune.pretrain.optimise import make_optimisers, set_rate
@@ -270,3 +271,23 @@ def test_queries_move_as_if_attention_were_scaled(name: str) -> None:
             optimiser.step()
     assert not torch.allclose(before, key.weight, atol=1e-3)
     torch.testing.assert_close(query.weight * 4, key.weight, atol=1e-6, rtol=1e-5)
+
+
+def test_a_checkpoint_with_other_groups_is_refused_in_a_sentence(corpus, config, tmp_path):
+    """Earlier versions had one group of an encoder-decoder's matrices."""
+    brief = replace(SETTINGS, steps=2)
+    run_form(CPM2, corpus, config, tmp_path / "out", brief)
+    file = tmp_path / "out/checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    muon, adamw = state["optimisers"]
+    for group in adamw["param_groups"]:
+        del group["rate"]  # neither had they rates: the other groups are read
+    (first, second) = muon["param_groups"]
+    muon["param_groups"] = [{**first, "params": [*first["params"], *second["params"]]}]
+    torch.save(state, file)
+    with pytest.raises(UserError, match="of an earlier version"):
+        run_form(CPM2, corpus, config, tmp_path / "out", replace(brief, steps=3), resume=True)
+    muon["param_groups"] = [first, second]
+    torch.save(state, file)
+    run_form(CPM2, corpus, config, tmp_path / "out", replace(brief, steps=3), resume=True)
+    assert events(tmp_path / "out")[-1]["step"] == 3

@@ -66,7 +66,7 @@ def set_rate(optimisers: Iterable[torch.optim.Optimizer], rate: float) -> None:
     """Set the learning rate of a step; a group's is a multiple of it."""
     for optimiser in optimisers:
         for group in optimiser.param_groups:
-            group["lr"] = rate * group[RATE]
+            group["lr"] = rate * group.get(RATE, 1.0)  # earlier checkpoints have none
 
 
 def largest_rate(peak: float, last: float, steps: int, warmup: int) -> float:

@@ -146,8 +146,14 @@ def train(
         check_replaceable(backbone, kind.files)
         state = _read_checkpoint(file, fingerprint)
         model.load_state_dict(state["model"])
-        for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        try:
+            for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+        except ValueError as error:
+            raise UserError(
+                f"{file}: its optimiser has other groups of parameters, as those of an earlier "
+                "version of cpm-tune. Finish it with that version, or start again in another --out."
+            ) from error
         progress = Progress(**state["progress"])
         if state.get("running"):
             running.load_state(state["running"])
