@@ -29,9 +29,6 @@ from cpm_tune.backbone.storage.shards import fill, whole_shape
 NEVER = float("-inf")
 
 
-QUERIES = "Attention.q.weight"  # what their names end with
-
-
 class EncDec(Backbone):
     """Encoder and decoder over one table of embeddings, and a head."""
 
@@ -53,7 +50,7 @@ class EncDec(Backbone):
     def rate_of(self, name: str) -> float:
         """Queries begin, and move, as if attention were scaled. Otherwise they soon are as large as
         other weights, and each head looks at one token."""
-        return self.config.d_kv**-0.5 if name.endswith(QUERIES) else 1.0
+        return self.config.d_kv**-0.5 if name.endswith("Attention.q.weight") else 1.0
 
     def tensors_in(self, arguments: Sequence[Any]) -> tuple[Tensor, ...]:
         return tuple(part for part in arguments if isinstance(part, Tensor))
@@ -171,10 +168,8 @@ class EncDec(Backbone):
             if len(shape) == 1:
                 fill(weight, torch.ones(shape))
                 continue
-            std = shape[-1] ** -0.5
-            if name.endswith(QUERIES):
-                std *= self.config.d_kv**-0.5
-            elif name == "shared.weight":
+            std = shape[-1] ** -0.5 * self.rate_of(name)
+            if name == "shared.weight":
                 std = 1.0
             elif "relative_attention_bias" in name:
                 std = self.config.d_model**-0.5
